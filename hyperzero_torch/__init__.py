@@ -1,0 +1,111 @@
+"""HyperZero Torch: tune the weights of a live recommender from hourly A/B feedback.
+
+    readings -> moments -> deltas -> evidence -> surrogate -> draws -> plan -> (served) -> readings
+
+The rooms, in the order of the data; each imports only from those above it:
+
+    errors        every error in one tree
+    space         parameters; theta <-> unit cube; Sobol, grid and uniform samples
+    expressions   objective and constraint strings, parsed and never evaluated as code
+    problem       objective and constraints -> utility and slack
+    stats         moments, delta, evidence: pure batched kernels
+    readings      what a platform reports, checked; tidy tables and files
+    surrogate     an exact Gaussian process per metric: marginals and joint paths
+    thompson      select (Algorithm 1) and propose (Algorithm 3)
+    plan          what a platform is asked to serve
+    config        TunerConfig; a whole study in one YAML file
+    journal       the append-only log: memory, SQL
+    history       the fold over a journal: facts
+    bucket        facts -> deltas per arm and round -> evidence per candidate
+    decide        one round of Algorithm 2
+    recommend     the candidate to promote
+    tuner         ask / tell / recommend
+    simulate      worlds whose truth is known
+    report        history -> tables, plots, one HTML file
+    cli           the command line
+    testing       contract suites for journals of your own
+
+Glossary: an *arm* is a candidate as served in one round; a *candidate* is a theta in the bucket,
+candidate 0 is the *control*; a *round* is an hour; a *delta* is a relative change against the
+control of the same round; a *level* is base level x (1 + delta); *evidence* is a candidate's
+deltas pooled over rounds; *slack* >= 0 is feasible; a *slot* is one unit of traffic won in a draw;
+a *share* is a fraction of the traffic.
+"""
+
+from . import thompson
+from .config import StudyConfig, TunerConfig
+from .errors import (
+    ConfigError,
+    ExpressionError,
+    FitError,
+    ForeignJournalError,
+    HyperZeroError,
+    InputError,
+    JournalCorruptError,
+    JournalError,
+    MissingExtraError,
+    ProblemError,
+    ReadingsError,
+    RoundError,
+    ShapeError,
+    SpaceError,
+    StudyMismatchError,
+    StudyNotFoundError,
+)
+from .journal import Journal, MemoryJournal, open_journal
+from .plan import Plan
+from .problem import Constraint, Objective, Outcome, Problem
+from .readings import Readings
+from .recommend import Recommendation
+from .space import Choice, Float, Int, SearchSpace
+from .stats import delta, evidence, moments
+from .stats.evidence import Evidence
+from .surrogate import Hyperparameters, Paths, Posterior, Surrogate
+from .tuner import Tuner
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Choice",
+    "ConfigError",
+    "Constraint",
+    "Evidence",
+    "ExpressionError",
+    "FitError",
+    "Float",
+    "ForeignJournalError",
+    "HyperZeroError",
+    "Hyperparameters",
+    "InputError",
+    "Int",
+    "Journal",
+    "JournalCorruptError",
+    "JournalError",
+    "MemoryJournal",
+    "MissingExtraError",
+    "Objective",
+    "Outcome",
+    "Paths",
+    "Plan",
+    "Posterior",
+    "Problem",
+    "ProblemError",
+    "Readings",
+    "ReadingsError",
+    "Recommendation",
+    "RoundError",
+    "SearchSpace",
+    "ShapeError",
+    "SpaceError",
+    "StudyConfig",
+    "StudyMismatchError",
+    "StudyNotFoundError",
+    "Surrogate",
+    "Tuner",
+    "TunerConfig",
+    "delta",
+    "evidence",
+    "moments",
+    "open_journal",
+    "thompson",
+]

@@ -1,0 +1,170 @@
+"""How to tune (``TunerConfig``), and a whole study in one YAML file (``StudyConfig``)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import ConfigError, HyperZeroError
+from .problem import Problem
+from .space import Parameter, SearchSpace, Value
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_reasons(type(self).__name__, error)) from None
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Read a ``.json``, ``.yaml`` or ``.yml`` file.
+
+        Raises:
+            ConfigError: no such file, not of its format, or values that cannot be.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        except OSError as error:
+            raise ConfigError(f"the configuration {path.name!r} cannot be read: {error}") from None
+        except (ValueError, yaml.YAMLError, RecursionError) as error:
+            raise ConfigError(f"{path.name} is not valid {path.suffix}: {error}") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path.name} must hold a mapping, got {type(values).__name__}")
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(_reasons(path.name, error)) from None
+
+
+class TunerConfig(_Config):
+    """What the tuner does each round. The default pools evidence and draws jointly.
+
+    ``TunerConfig.paper()`` is Algorithms 1 to 3 to the letter.
+    """
+
+    num_draws: int = Field(default=1000, ge=1, le=1_000_000)
+    """K: Thompson draws per round; each winner is one traffic slot."""
+    num_samples: int = Field(default=4096, ge=1)
+    """N: random points of the space among which a proposal is the best."""
+    num_proposals: int = Field(default=4, ge=1, le=10_000)
+    """New candidates per proposing round."""
+    proposal_probability: float = Field(default=1.0, ge=0, le=1)
+    """p: probability that a round proposes."""
+    initial_candidates: int = Field(default=64, ge=1, le=100_000)
+    """Size of the first bucket."""
+    initial_design: Literal["sobol", "grid"] = "sobol"
+    """How the first bucket covers the space."""
+    control_share: float | Literal["auto"] = Field(default="auto")
+    """Fraction of the traffic for the control; "auto" is the square-root rule."""
+    max_arms: int = Field(default=256, ge=1)
+    """Most candidates served at once, beside the control."""
+    min_prob_feasible: float = Field(default=0.9, ge=0, le=1)
+    """What a recommendation must reach in P(feasible)."""
+    draws: Literal["marginal", "joint"] = "joint"
+    """Each candidate on its own, or coherent functions over the space."""
+    evidence: Literal["own", "pooled"] = "pooled"
+    """Select by each candidate's own average, or by the posterior, which neighbours share in."""
+    weights: Literal["users", "precision"] = "precision"
+    """Of a candidate's rounds: users (Eq. 3.2), or inverse variances from all arms of the round."""
+    shared_control: bool = True
+    """Let the surrogate know that all arms of a round share the error of its control."""
+    anchor: bool = True
+    """Let the surrogate know that the base's own deltas are exactly 0."""
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    """Two-sided level of the bounds in a recommendation."""
+    rounds_per_day: int = Field(default=24, ge=1)
+    """Period of the daily cycle, over which base levels are averaged."""
+
+    def model_post_init(self, _: Any) -> None:
+        """Refuse combinations that no field can refuse alone."""
+        if self.control_share != "auto" and not 0 < self.control_share < 1:
+            raise ConfigError(
+                f"control_share must lie strictly between 0 and 1, or be 'auto', "
+                f"got {self.control_share}; without a control there is no delta"
+            )
+        if self.evidence == "own" and self.draws == "joint":
+            raise ConfigError(
+                "draws='joint' needs evidence='pooled': a candidate's own average has no "
+                "covariance with the others; use draws='marginal'"
+            )
+
+    @classmethod
+    def paper(cls, **changes: Any) -> TunerConfig:
+        """Algorithms 1 to 3 with the numbers of Appendix A (K = 1000, N = 600, p = 1)."""
+        values: dict[str, Any] = {
+            "num_draws": 1000,
+            "num_samples": 600,
+            "num_proposals": 1,
+            "proposal_probability": 1.0,
+            "initial_candidates": 100,
+            "initial_design": "grid",
+            "control_share": 0.1,
+            "max_arms": 1000,
+            "draws": "marginal",
+            "evidence": "own",
+            "weights": "users",
+            "shared_control": False,
+            "anchor": False,
+        }
+        return cls(**(values | changes))
+
+
+class StudyConfig(_Config):
+    """A study that lives in files: what ``hyperzero init`` writes and ``hyperzero step`` reads."""
+
+    study: str = Field(default="default", min_length=1)
+    """Name of the study in the journal."""
+    journal: str = "sqlite:///study.db"
+    """Journal URL; a relative SQLite path is relative to the configuration file."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of all randomness."""
+    parameters: tuple[Parameter, ...] = Field(min_length=1)
+    """What is tuned."""
+    base: dict[str, Value]
+    """The control's parameters."""
+    metrics: tuple[str, ...] = Field(min_length=1)
+    """Metrics that the readings report."""
+    objective: str
+    """What is maximised."""
+    constraints: tuple[str, ...] = ()
+    """Guardrails."""
+    base_levels: dict[str, float] | None = None
+    """The control's known levels, where a term uses ``level(...)``; else they are estimated."""
+    traffic: TunerConfig = Field(default_factory=lambda: TunerConfig())
+    """How traffic is shared out: any field of TunerConfig."""
+
+    def problem(self) -> Problem:
+        """The problem that the file describes.
+
+        Raises:
+            SpaceError, ProblemError: what the file describes cannot be.
+        """
+        return Problem(
+            space=SearchSpace(self.parameters),
+            base=self.base,
+            metrics=self.metrics,
+            objective=self.objective,
+            constraints=self.constraints,
+            base_levels=self.base_levels,
+        )
+
+
+def _reasons(what: str, error: ValidationError) -> str:
+    lines = []
+    for e in error.errors():
+        place = ".".join(str(part) for part in e["loc"])
+        cause = e.get("ctx", {}).get("error")
+        message = str(cause) if isinstance(cause, HyperZeroError) else e["msg"]
+        got = "" if e["type"] in ("missing",) else f", got {e['input']!r:.80}"
+        lines.append(f"  - {place}: {message}{got}" if place else f"  - {message}")
+    return f"{what} cannot be used:\n" + "\n".join(lines)

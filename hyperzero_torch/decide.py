@@ -1,0 +1,267 @@
+"""Algorithm 2, one round of it: from what is known to who is served, and who is born.
+
+Everything here is a function of (problem, configuration, history, round, seed): the same journal
+gives the same plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from .bucket import Bucket, gather
+from .config import TunerConfig
+from .errors import FitError
+from .history import CONTROL, History
+from .journal import Born, Decided, Entry, Planned
+from .problem import Problem
+from .surrogate import Hyperparameters, Posterior, Surrogate
+from .thompson import propose, select, select_paths
+from .thompson.propose import Proposals
+
+
+class Known(NamedTuple):
+    """What a round decides on: the bucket, the problem with its levels, and a fitted posterior.
+
+    ``posterior`` is None, and ``why_not`` says why, as long as there is nothing to fit.
+    """
+
+    bucket: Bucket
+    problem: Problem
+    posterior: Posterior | None
+    why_not: str | None
+
+
+#: The last fit, under the number of messages and the configuration that it was made with.
+FitCache: TypeAlias = dict[tuple[int, TunerConfig], tuple[Posterior | None, str | None]]
+
+
+class Votes(NamedTuple):
+    """Slots per candidate ``(candidates,)``, and how many draws had no feasible candidate."""
+
+    slots: Tensor
+    num_infeasible: int
+
+
+def random(seed: int, round: int, purpose: str, device: torch.device) -> torch.Generator:
+    """The generator of one purpose in one round, so that any round can be replayed alone."""
+    digest = hashlib.sha256(f"{seed}/{round}/{purpose}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def learn(
+    problem: Problem, config: TunerConfig, history: History, device: torch.device, fit: FitCache
+) -> Known:
+    """Fold the readings into evidence; fit where readings came since the cached fit."""
+    bucket = gather(history, config.weights, config.rounds_per_day)
+    if problem.base_levels is None and bucket.base_levels is not None:
+        problem = problem.with_base_levels(bucket.base_levels)
+    if problem.sees_levels and problem.base_levels is None:
+        return Known(bucket, problem, None, "the control has not reported every metric yet")
+    tested = bucket.tested
+    if not bool(tested.any()):
+        return Known(bucket, problem, None, "no candidate has evidence on every metric yet")
+    key = (history.num_messages, config)
+    if key not in fit:
+        fit.clear()
+        fit[key] = _fit(problem, config, bucket, history, device)
+    return Known(bucket, problem, *fit[key])
+
+
+def _fit(
+    problem: Problem,
+    config: TunerConfig,
+    bucket: Bucket,
+    history: History,
+    device: torch.device,
+) -> tuple[Posterior | None, str | None]:
+    start = None
+    if history.warm_start is not None:
+        fields = {
+            name: torch.tensor(value, dtype=torch.float64, device=device)
+            for name, value in history.warm_start.items()
+        }
+        start = Hyperparameters(**fields)
+    rows = bucket.tested.nonzero().squeeze(-1)
+    if config.anchor:  # the base, whose delta is 0 by definition
+        rows = torch.cat([torch.tensor([CONTROL]), rows])
+    x = problem.space.to_unit(bucket.theta[rows]).to(device)
+    mean, var = bucket.mean[rows].to(device), bucket.var[rows].to(device)
+    if config.anchor:
+        mean[0], var[0] = 0.0, 0.0
+    shared = bucket.shared(rows).to(device) if config.shared_control else None
+    try:
+        return Surrogate(start).fit(x, mean, var, shared), None
+    except FitError as error:
+        return None, f"the fit failed: {error}"
+
+
+def decide(
+    known: Known,
+    config: TunerConfig,
+    history: History,
+    round: int,
+    seed: int,
+    trigger: str | None = None,
+) -> list[Entry]:
+    """The entries that plan a round: births first, then the plan, then decisions worth a note."""
+    problem = known.problem
+    notes: list[Entry] = []
+    history = history.branch()
+    births = _first_bucket(problem, config, seed) if history.num_candidates == 0 else []
+    history.extend(births)
+    details: dict[str, Any] = {"num_tested": int(known.bucket.tested.sum())}
+    if known.posterior is None:
+        slots = _round_robin(history, config)
+        details["why"] = known.why_not
+        if known.why_not is not None and known.why_not.startswith("the fit failed"):
+            notes.append(Decided(round, "fallback", known.why_not))
+    else:
+        proposals = _proposals(known, config, round, seed)
+        newborn = _births(problem, history, proposals, round)
+        history.extend(newborn)
+        births += newborn
+        votes = _vote(known, history, config, round, seed)
+        slots = votes.slots
+        details |= {
+            "fit_succeeded": known.posterior.fit_succeeded,
+            "num_infeasible_draws": votes.num_infeasible,
+            "proposed": [b.candidate for b in newborn],
+            "hyperparameters": {
+                name: value.tolist()
+                for name, value in known.posterior.hyperparameters._asdict().items()
+            },
+        }
+    arms, slots = _arms(history, slots, config)
+    shares = _shares(slots, config)
+    plan = Planned(
+        round=round,
+        candidates=(CONTROL, *arms.tolist()),
+        slots=(0, *slots.tolist()),
+        shares=shares,
+        trigger=trigger,
+        details=details,
+    )
+    return [*births, plan, *notes]
+
+
+def _vote(known: Known, history: History, config: TunerConfig, round: int, seed: int) -> Votes:
+    """Algorithm 1 over the bucket, newcomers included where the posterior speaks for them."""
+    posterior = known.posterior
+    assert posterior is not None  # the caller's branch
+    problem, bucket = known.problem.to(posterior.device), known.bucket
+    generator = random(seed, round, "select", posterior.device)
+    slots = torch.zeros(history.num_candidates, dtype=torch.long)
+    if config.evidence == "own":
+        rows = bucket.tested.nonzero().squeeze(-1)
+        mean, var = bucket.mean[rows].to(posterior.x), bucket.var[rows].to(posterior.x)
+        chosen = select(mean, var, problem, config.num_draws, generator)
+    else:
+        rows = torch.arange(1, history.num_candidates)
+        x = problem.space.to_unit(history.theta[rows]).to(posterior.x)
+        if config.draws == "joint":
+            paths = posterior.paths(config.num_draws, generator)
+            chosen = select_paths(paths, x, problem)
+        else:
+            chosen = select(*posterior.marginal(x), problem, config.num_draws, generator)
+    slots[rows] = chosen.counts.cpu()
+    return Votes(slots, int(chosen.num_infeasible))
+
+
+def _proposals(known: Known, config: TunerConfig, round: int, seed: int) -> Proposals | None:
+    """Algorithm 3, with probability p."""
+    posterior = known.posterior
+    assert posterior is not None  # the caller's branch
+    coin = random(seed, round, "coin", torch.device("cpu"))
+    if float(torch.rand((), generator=coin, dtype=torch.float64)) >= config.proposal_probability:
+        return None
+    return propose(
+        posterior,
+        known.problem.to(posterior.device),
+        config.num_samples,
+        config.num_proposals,
+        random(seed, round, "propose", posterior.device),
+        config.draws,
+    )
+
+
+def _births(
+    problem: Problem, history: History, proposals: Proposals | None, round: int
+) -> list[Born]:
+    """Proposals that are not in the bucket yet; the same point twice is one candidate."""
+    if proposals is None:
+        return []
+    theta = [row for row in proposals.theta.tolist() if history.find(row) is None]
+    unique = list(dict.fromkeys(map(tuple, theta)))
+    return _born(problem, torch.tensor(unique, dtype=torch.float64), history, round, "proposal")
+
+
+def _first_bucket(problem: Problem, config: TunerConfig, seed: int) -> list[Born]:
+    """The control, then the initial candidates by Sobol or grid."""
+    space = problem.space
+    if config.initial_design == "grid":
+        x = space.grid(config.initial_candidates)
+    else:
+        generator = random(seed, 0, "initial", torch.device("cpu"))
+        x = space.sobol(config.initial_candidates, seed=generator.initial_seed() % 2**31)
+    theta = space.from_unit(x)
+    theta = torch.tensor(list(dict.fromkeys(map(tuple, theta.tolist()))), dtype=torch.float64)
+    theta = theta[(theta != problem.base_theta).any(-1)]  # the base is served as the control
+    empty = History(space.num_params, problem.metrics)
+    control = _born(problem, problem.base_theta.unsqueeze(0), empty, 0, "base")
+    empty.extend(control)
+    return [*control, *_born(problem, theta, empty, 0, "initial")]
+
+
+def _born(problem: Problem, theta: Tensor, history: History, round: int, origin: str) -> list[Born]:
+    first = history.num_candidates
+    return [
+        Born(first + i, round, origin, tuple(row), parameters)
+        for i, (row, parameters) in enumerate(
+            zip(theta.tolist(), problem.space.to_parameters(theta))
+        )
+    ]
+
+
+def _round_robin(history: History, config: TunerConfig) -> Tensor:
+    """Equal slots for those served least so far: what is done while nothing is known."""
+    order = sorted(range(1, history.num_candidates), key=lambda c: (history.times_served[c], c))
+    served = order[: config.max_arms]
+    slots = torch.zeros(history.num_candidates, dtype=torch.long)
+    each, rest = divmod(max(config.num_draws, len(served)), max(1, len(served)))
+    slots[served] = each
+    slots[served[:rest]] += 1
+    return slots
+
+
+def _arms(history: History, slots: Tensor, config: TunerConfig) -> tuple[Tensor, Tensor]:
+    """Who is served, ascending, and their slots: newcomers at least one, then the most voted."""
+    newcomer = torch.tensor([served == 0 for served in history.times_served])
+    newcomer[CONTROL] = False
+    slots = torch.where(newcomer, slots.clamp_min(1), slots)
+    # Newcomers first, then by votes; ids break ties, so the order is total.
+    rank = sorted(
+        (c for c in range(1, len(slots)) if slots[c] > 0),
+        key=lambda c: (not bool(newcomer[c]), -int(slots[c]), c),
+    )
+    arms = torch.tensor(sorted(rank[: config.max_arms]), dtype=torch.long)
+    return arms, slots[arms]
+
+
+def _shares(slots: Tensor, config: TunerConfig) -> tuple[float, ...]:
+    """Traffic per arm, the control's first.
+
+    "auto" is the square-root rule: against k equal arms the summed variance of their deltas is
+    least with control : arm = sqrt(k) : 1. For unequal arms k is their effective number.
+    """
+    if len(slots) == 0:  # a space with a single point: the control takes all
+        return (1.0,)
+    arms = slots.double() / slots.sum()
+    control = config.control_share
+    if control == "auto":
+        effective = 1.0 / float(arms.square().sum())
+        control = 1.0 / (1.0 + effective**0.5)
+    return (float(control), *(arms * (1.0 - float(control))).tolist())

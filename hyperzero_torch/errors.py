@@ -1,0 +1,127 @@
+"""Every error that this package raises, in one tree.
+
+    HyperZeroError
+    ├── InputError (ValueError)      what came in cannot be used; nothing was changed
+    │   ├── ShapeError               tensors whose shapes, dtypes or devices do not fit together
+    │   ├── SpaceError               parameters, bounds, a theta outside its space
+    │   ├── ProblemError             metrics, objective, constraints, base
+    │   │   └── ExpressionError      a string that is not understood, with the place in it
+    │   ├── ConfigError              a configuration file or TunerConfig
+    │   ├── ReadingsError            refused readings; names the offending rows
+    │   └── RoundError               asking for a round that cannot be planned
+    ├── JournalError                 the log cannot be read or written
+    │   ├── StudyNotFoundError       no such study in this journal
+    │   ├── StudyMismatchError       the study was made for another problem or seed
+    │   ├── ForeignJournalError      the file or database is not a journal of ours
+    │   └── JournalCorruptError      a journal whose entries contradict each other
+    ├── FitError                     the Gaussian process cannot be fitted to this evidence
+    └── MissingExtraError (ImportError)   an optional dependency is not installed
+
+A message says what came, what was expected and what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class HyperZeroError(Exception):
+    """Root of the tree: ``except HyperZeroError`` catches all that this package raises itself."""
+
+
+class InputError(HyperZeroError, ValueError):
+    """Input that cannot be used. Whoever raised it has changed nothing."""
+
+
+class ShapeError(InputError):
+    """Tensors whose shapes, dtypes or devices do not fit together."""
+
+
+class SpaceError(InputError):
+    """A search space, or a theta, that cannot be."""
+
+
+class ProblemError(InputError):
+    """Metrics, objective, constraints or base that cannot be."""
+
+
+class ExpressionError(ProblemError):
+    """An objective or constraint string that is not understood.
+
+    Args:
+        reason: what is wrong at ``position`` and what would be understood.
+        source: the whole string.
+        position: 0-based index into ``source`` where reading stopped.
+    """
+
+    def __init__(self, reason: str, source: str, position: int) -> None:
+        self.reason = reason
+        self.source = source
+        self.position = position
+        super().__init__(f"{reason}\n    {source}\n    {' ' * position}^")
+
+
+class ConfigError(InputError):
+    """A configuration that cannot be used."""
+
+
+class ReadingsError(InputError):
+    """Readings that are refused as a whole; none of them was recorded.
+
+    Args:
+        summary: one sentence on what is wrong.
+        rows: one line for each offending row, the first few of ``num_rows``.
+        num_rows: how many rows offend in all.
+    """
+
+    def __init__(self, summary: str, rows: Sequence[str] = (), num_rows: int | None = None) -> None:
+        self.rows = tuple(rows)
+        self.num_rows = len(self.rows) if num_rows is None else num_rows
+        lines = [summary, *(f"  - {row}" for row in self.rows)]
+        if self.num_rows > len(self.rows):
+            lines.append(f"  ... and {self.num_rows - len(self.rows)} more")
+        super().__init__("\n".join(lines))
+
+
+class RoundError(InputError):
+    """A round that cannot be planned."""
+
+
+class JournalError(HyperZeroError):
+    """The journal cannot be read or written."""
+
+
+class StudyNotFoundError(JournalError):
+    """The journal holds no study of this name."""
+
+
+class StudyMismatchError(JournalError):
+    """The study in the journal was made for another problem or seed."""
+
+
+class ForeignJournalError(JournalError):
+    """The file or database is not a journal of this package, or of an unknown version."""
+
+
+class JournalCorruptError(JournalError):
+    """Entries of the journal contradict each other."""
+
+
+class FitError(HyperZeroError):
+    """The Gaussian process cannot be fitted to this evidence."""
+
+
+class MissingExtraError(HyperZeroError, ImportError):
+    """An optional dependency is needed and not installed.
+
+    Args:
+        what: what was asked for, e.g. ``"the HTML report"``.
+        package: the distribution that is missing, e.g. ``"plotly"``.
+        extra: the extra of this package that installs it.
+    """
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs {package}, which is not installed; "
+            f"install it with: pip install 'hyperzero-torch[{extra}]'"
+        )

@@ -1,0 +1,264 @@
+"""The fold over a study's journal: who is in the bucket, what was planned, what has arrived.
+
+Nothing here computes statistics; it keeps facts, and refuses messages and entries that contradict
+them. Two processes that have folded the same entries hold the same history, bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import JournalCorruptError, ReadingsError
+from .journal import Born, Configured, Decided, Entry, Planned, Received
+from .readings import MAX_ROWS_NAMED, Readings
+
+CONTROL = 0
+
+
+class RoundTable:
+    """What has arrived for one round: a row per planned arm, a column per metric.
+
+    ``count``, ``mean``, ``var`` are NaN and ``revision`` is -1 where nothing has arrived.
+    """
+
+    def __init__(self, candidates: Sequence[int], num_metrics: int) -> None:
+        shape = (len(candidates), num_metrics)
+        self.candidates = np.array(candidates, dtype=np.int64)
+        self.row = {c: i for i, c in enumerate(candidates)}
+        self.count = np.full(shape, np.nan)
+        self.mean = np.full(shape, np.nan)
+        self.var = np.full(shape, np.nan)
+        self.revision = np.full(shape, -1, dtype=np.int64)
+
+    @property
+    def num_waiting(self) -> int:
+        """Arms of which no metric has arrived."""
+        return int((self.revision < 0).all(axis=1).sum())
+
+    @property
+    def has_control(self) -> bool:
+        """Whether any metric of the control has arrived."""
+        return bool((self.revision[0] >= 0).any())
+
+
+class History:
+    """A study's facts, folded from its entries in order.
+
+    ``num_messages`` counts messages of readings, ``warm_start`` holds the hyperparameters of the
+    latest plan before the last of them.
+
+    Args:
+        num_params: width of theta.
+        metrics: names of the metrics.
+    """
+
+    def __init__(self, num_params: int, metrics: Sequence[str]) -> None:
+        self.num_params = num_params
+        self.metrics = tuple(metrics)
+        self.num_entries = 0
+        self.config: Mapping[str, Any] = {}
+        self.births: list[Born] = []
+        self.plans: dict[int, Planned] = {}
+        self.tables: dict[int, RoundTable] = {}
+        self.triggers: dict[str, int] = {}
+        self.decisions: list[Decided] = []
+        self.times_served: list[int] = []
+        self.num_messages = 0
+        self.warm_start: Mapping[str, Any] | None = None
+        self._last_fit: Mapping[str, Any] | None = None
+        self._theta: list[tuple[float, ...]] = []
+
+    @property
+    def num_candidates(self) -> int:
+        """Candidates ever born, the control included."""
+        return len(self.births)
+
+    @property
+    def theta(self) -> Tensor:
+        """``(candidates, params)``, float64; row 0 is the base."""
+        return torch.tensor(self._theta, dtype=torch.float64).reshape(-1, self.num_params)
+
+    @property
+    def last_round(self) -> int | None:
+        """The latest planned round."""
+        return max(self.plans) if self.plans else None
+
+    @property
+    def num_in_flight(self) -> int:
+        """Arms that were planned and of which nothing has arrived yet, over all rounds."""
+        return sum(table.num_waiting for table in self.tables.values())
+
+    def find(self, theta: Sequence[float]) -> int | None:
+        """The candidate with exactly this theta."""
+        row = tuple(theta)
+        return self._theta.index(row) if row in self._theta else None
+
+    def branch(self) -> History:
+        """A copy on which births can be thought ahead; this one stays as it is."""
+        other = copy.copy(self)
+        for name in ("births", "times_served", "_theta"):
+            setattr(other, name, list(getattr(self, name)))
+        return other
+
+    def extend(self, entries: Iterable[Entry]) -> None:
+        """Fold entries in.
+
+        Raises:
+            JournalCorruptError: an entry contradicts those before it.
+        """
+        for entry in entries:
+            self._fold(entry)
+            self.num_entries += 1
+
+    def _fold(self, entry: Entry) -> None:
+        match entry:
+            case Configured():
+                self.config = entry.config
+            case Born():
+                if entry.candidate != len(self.births) or len(entry.theta) != self.num_params:
+                    raise self._corrupt(
+                        f"candidate {entry.candidate} with {len(entry.theta)} parameters is born "
+                        f"where candidate {len(self.births)} with {self.num_params} is next"
+                    )
+                self.births.append(entry)
+                self.times_served.append(0)
+                self._theta.append(tuple(entry.theta))
+            case Planned():
+                self._fold_plan(entry)
+            case Received():
+                self._fold_readings(entry)
+            case Decided():
+                self.decisions.append(entry)
+
+    def _fold_plan(self, plan: Planned) -> None:
+        unknown = [c for c in plan.candidates if not 0 <= c < len(self.births)]
+        if plan.round in self.plans or unknown or plan.candidates[:1] != (CONTROL,):
+            raise self._corrupt(
+                f"a plan for round {plan.round} of candidates {plan.candidates[:8]} cannot follow "
+                f"({'planned already' if plan.round in self.plans else f'unknown: {unknown}'})"
+            )
+        self.plans[plan.round] = plan
+        self.tables[plan.round] = RoundTable(plan.candidates, len(self.metrics))
+        self._last_fit = plan.details.get("hyperparameters", self._last_fit)
+        if plan.trigger is not None:
+            self.triggers[plan.trigger] = plan.round
+        for candidate in plan.candidates:
+            self.times_served[candidate] += 1
+
+    def _fold_readings(self, entry: Received) -> None:
+        # What a fit starts from changes only when there is something new to fit, so that a fit is
+        # a function of the messages before it and not of who asked how often.
+        self.num_messages += 1
+        self.warm_start = self._last_fit
+        columns = {name: np.array(values) for name, values in vars(entry).items()}
+        for round_ in np.unique(columns["round"]).tolist():
+            rows = columns["round"] == round_
+            table = self.tables.get(round_)
+            candidates = columns["candidate"][rows].tolist()
+            known = table is not None and all(c in table.row for c in candidates)
+            metric = columns["metric"][rows]
+            if table is None or not known or not (metric < len(self.metrics)).all():
+                raise self._corrupt(f"readings of round {round_} are of arms that it never had")
+            at = (np.array([table.row[c] for c in candidates]), metric)
+            for name in ("count", "mean", "var", "revision"):
+                getattr(table, name)[at] = columns[name][rows]
+
+    def new_rows(self, readings: Readings) -> Received | None:
+        """What of a message is news; None where all of it is known already.
+
+        A row with a higher revision replaces; the same row again, or an older revision, changes
+        nothing.
+
+        Raises:
+            ReadingsError: unknown rounds, arms or metrics, or a known revision with other values;
+                every offending row is named, up to a limit.
+        """
+        metric = readings.metric_index(self.metrics)
+        held = self._held(readings, metric)
+        same = np.zeros(len(readings), dtype=bool)
+        same |= held["revision"] == readings.revision
+        differs = same & ~(
+            (held["count"] == readings.count)
+            & (held["mean"] == readings.mean)
+            & (held["var"] == readings.var)
+        )
+        _refuse(
+            readings,
+            differs,
+            lambda i: (
+                f"round {readings.round[i]}, candidate {readings.candidate[i]}, metric "
+                f"{self.metrics[metric[i]]!r}, revision {readings.revision[i]} was received with "
+                f"count {held['count'][i]:g}, mean {held['mean'][i]:g}, var {held['var'][i]:g}; "
+                "send corrected values with a higher revision"
+            ),
+        )
+        news = readings.revision > held["revision"]
+        if not news.any():
+            return None
+        # Ascending revisions: where a message holds several of one row, the highest comes last.
+        keys = (readings.revision, metric, readings.candidate, readings.round)
+        order = np.array([i for i in np.lexsort(keys) if news[i]])
+        order = order[np.argsort(readings.revision[order], kind="stable")]
+
+        def column(values: NDArray[Any]) -> tuple[Any, ...]:
+            return tuple(values[order].tolist())
+
+        return Received(
+            round=column(readings.round),
+            candidate=column(readings.candidate),
+            metric=column(metric),
+            revision=column(readings.revision),
+            count=column(readings.count),
+            mean=column(readings.mean),
+            var=column(readings.var),
+        )
+
+    def _held(self, readings: Readings, metric: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """What the tables hold for each row of a message; refuses rows that have no place."""
+        num = len(readings)
+        held: dict[str, NDArray[Any]] = {n: np.full(num, np.nan) for n in ("count", "mean", "var")}
+        held["revision"] = np.full(num, -1, dtype=np.int64)
+        row = np.full(num, -1, dtype=np.int64)
+        for round_ in np.unique(readings.round).tolist():
+            table = self.tables.get(round_)
+            if table is None:
+                continue
+            here = np.flatnonzero(readings.round == round_)
+            row[here] = [table.row.get(c, -1) for c in readings.candidate[here].tolist()]
+            placed = here[row[here] >= 0]
+            for name, values in held.items():
+                values[placed] = getattr(table, name)[row[placed], metric[placed]]
+        _refuse(readings, row < 0, lambda i: self._no_place(int(readings.round[i]), readings, i))
+        return held
+
+    def _no_place(self, round_: int, readings: Readings, i: int) -> str:
+        candidate = readings.candidate[i]
+        if round_ not in self.plans:
+            last = self.last_round
+            known = "no round was planned yet" if last is None else f"the last is {last}"
+            return f"unknown round {round_}: it was never planned, {known}"
+        if candidate >= self.num_candidates:
+            return f"unknown candidate {candidate}: the bucket has 0 to {self.num_candidates - 1}"
+        arms = list(self.plans[round_].candidates)
+        shown = f"{arms[:12]}{' ...' if len(arms) > 12 else ''}"
+        return f"candidate {candidate} was not an arm of round {round_}; its arms were {shown}"
+
+    def _corrupt(self, what: str) -> JournalCorruptError:
+        return JournalCorruptError(
+            f"the journal contradicts itself at entry {self.num_entries + 1}: {what}; "
+            "restore it from a backup"
+        )
+
+
+def _refuse(readings: Readings, mask: NDArray[np.bool_], say: Any) -> None:
+    bad = np.flatnonzero(mask).tolist()
+    if bad:
+        rows = [f"{readings.where(i)}: {say(i)}" for i in bad[:MAX_ROWS_NAMED]]
+        raise ReadingsError("readings are refused, none was recorded:", rows, len(bad))

@@ -1,0 +1,34 @@
+"""The append-only log of a study: the one truth, from which everything else is a fold."""
+
+from __future__ import annotations
+
+from .base import Born, Configured, Decided, Entry, Journal, Planned, Received, StudyHeader
+from .memory import MemoryJournal
+
+__all__ = [
+    "Born",
+    "Configured",
+    "Decided",
+    "Entry",
+    "Journal",
+    "MemoryJournal",
+    "Planned",
+    "Received",
+    "StudyHeader",
+    "open_journal",
+]
+
+
+def open_journal(journal: Journal | str | None) -> Journal:
+    """A journal from its URL (``sqlite:///study.db``), from itself, or from None (in memory).
+
+    Raises:
+        JournalError: the URL is not understood, or what it names is no journal of ours.
+    """
+    if journal is None:
+        return MemoryJournal()
+    if isinstance(journal, str):
+        from .sql import SqlJournal  # SQLAlchemy only where it is used
+
+        return SqlJournal(journal)
+    return journal

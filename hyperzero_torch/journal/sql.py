@@ -1,0 +1,330 @@
+"""A journal in plain SQL tables that an analyst can query, through SQLAlchemy Core.
+
+    entries      one row per entry: study, entry (1, 2, 3, ...), kind, round, at, details
+    candidates   one row per candidate      plans      one row per arm and round
+    readings     one row per reading        decisions  one row per decision
+
+Every append is one transaction, and the primary key of ``entries`` lets only one writer have each
+number. Numbers are stored as 8-byte floats: what is read back is bit for bit what was written.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+
+from ..errors import ForeignJournalError, HyperZeroError, JournalCorruptError, JournalError
+from .base import (
+    Born,
+    Configured,
+    ConflictError,
+    Decided,
+    Entry,
+    Planned,
+    Received,
+    StudyHeader,
+)
+from .memory import not_found
+
+FORMAT_VERSION = 1
+_BUSY_SECONDS = 30
+
+_tables = sa.MetaData()
+
+
+def _table(name: str, *columns: sa.Column[Any]) -> sa.Table:
+    return sa.Table(name, _tables, *columns)
+
+
+def _key(name: str, kind: Any) -> sa.Column[Any]:
+    return sa.Column(name, kind, primary_key=True, autoincrement=False)
+
+
+def _column(name: str, kind: Any, *, null: bool = False) -> sa.Column[Any]:
+    return sa.Column(name, kind, nullable=null)
+
+
+# The double of every database, not SQL's FLOAT that some of them take for 4 bytes.
+_Double = sa.Double
+
+journal = _table("hyperzero_journal", _key("version", sa.Integer))
+studies = _table(
+    "studies", _key("study", sa.String), _column("seed", sa.BigInteger), _column("problem", sa.JSON)
+)
+entries = _table(
+    "entries",
+    _key("study", sa.String),
+    _key("entry", sa.Integer),
+    _column("kind", sa.String),
+    _column("round", sa.Integer, null=True),
+    _column("at", sa.String),
+    _column("details", sa.JSON),
+)
+candidates = _table(
+    "candidates",
+    _key("study", sa.String),
+    _key("candidate", sa.Integer),
+    _column("entry", sa.Integer),
+    _column("round", sa.Integer),
+    _column("origin", sa.String),
+    _column("theta", sa.JSON),
+    _column("parameters", sa.JSON),
+)
+plans = _table(
+    "plans",
+    _key("study", sa.String),
+    _key("round", sa.Integer),
+    _key("candidate", sa.Integer),
+    _column("entry", sa.Integer),
+    _column("slots", sa.Integer),
+    _column("share", _Double),
+)
+readings = _table(
+    "readings",
+    _key("study", sa.String),
+    _key("round", sa.Integer),
+    _key("candidate", sa.Integer),
+    _key("metric", sa.Integer),
+    _key("revision", sa.Integer),
+    _column("entry", sa.Integer),
+    _column("count", _Double),
+    _column("mean", _Double),
+    _column("var", _Double),
+)
+decisions = _table(
+    "decisions",
+    _key("study", sa.String),
+    _key("entry", sa.Integer),
+    _column("round", sa.Integer),
+    _column("kind", sa.String),
+    _column("reason", sa.String),
+    _column("details", sa.JSON),
+)
+
+
+class SqlJournal:
+    """A journal behind an SQLAlchemy URL; SQLite is the embedded default.
+
+    Args:
+        url: e.g. ``"sqlite:///study.db"``; the file is made where there is none.
+    Raises:
+        ForeignJournalError: the file or database is not ours, or of another format version.
+        JournalError: the URL is not understood, or the database cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            parsed = sa.engine.make_url(url)
+            options = {"timeout": _BUSY_SECONDS} if parsed.get_backend_name() == "sqlite" else {}
+            self._engine = sa.create_engine(parsed, connect_args=options)
+        except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
+            raise JournalError(
+                f"the journal {url!r} is not understood ({error}); expected an SQLAlchemy URL "
+                "such as sqlite:///study.db"
+            ) from None
+        self._where = parsed.render_as_string(hide_password=True)
+        database = parsed.database
+        if parsed.get_backend_name() == "sqlite" and database not in (None, "", ":memory:"):
+            folder = Path(str(database)).parent
+            if not folder.is_dir():
+                raise JournalError(
+                    f"the journal {self._where} lies in the folder {str(folder)!r}, which does "
+                    "not exist; create it first"
+                )
+        self._prepare()
+
+    def __repr__(self) -> str:
+        return f"SqlJournal({self._where!r})"
+
+    def studies(self) -> list[str]:
+        """Names of all studies, sorted."""
+        with self._transaction() as connection:
+            return sorted(connection.scalars(sa.select(studies.c.study)))
+
+    def create(self, header: StudyHeader, entries: Sequence[Entry]) -> None:
+        """Start a study with its first entries."""
+        row = {"study": header.study, "seed": header.seed, "problem": dict(header.problem)}
+        with self._transaction(f"study {header.study!r} exists already") as connection:
+            connection.execute(studies.insert(), [row])
+            _insert(connection, header.study, entries, after=0)
+
+    def header(self, study: str) -> StudyHeader:
+        """The study's header."""
+        with self._transaction() as connection:
+            row = connection.execute(sa.select(studies).where(studies.c.study == study)).first()
+        if row is None:
+            raise not_found(study, self.studies())
+        return StudyHeader(row.study, row.seed, row.problem)
+
+    def append(self, study: str, new: Sequence[Entry], after: int) -> int:
+        """Append entries, all or none, and return the number of the last."""
+        self.header(study)
+        conflict = f"study {study!r} has moved on since entry {after}"
+        with self._transaction(conflict) as connection:
+            last = connection.scalar(
+                sa.select(sa.func.max(entries.c.entry)).where(entries.c.study == study)
+            )
+            if (last or 0) != after:
+                raise ConflictError(f"{conflict}; nothing was written")
+            _insert(connection, study, new, after)
+        return after + len(new)
+
+    def read(self, study: str, after: int = 0) -> list[Entry]:
+        """All entries numbered above ``after``, in order."""
+        self.header(study)
+        with self._transaction() as connection:
+            found: dict[sa.Table, dict[int, list[Any]]] = {}
+            for table in (entries, candidates, plans, readings, decisions):
+                query = sa.select(table).where(table.c.study == study, table.c.entry > after)
+                rows: dict[int, list[Any]] = defaultdict(list)
+                for row in connection.execute(query.order_by(*table.primary_key.columns)):
+                    rows[row.entry].append(row)
+                found[table] = rows
+        numbers = sorted(found[entries])
+        if numbers != list(range(after + 1, after + 1 + len(numbers))):
+            raise JournalCorruptError(
+                f"the journal {self._where} misses entries of study {study!r}: after {after} it "
+                f"holds {numbers[:5]}...; restore it from a backup"
+            )
+        return [self._entry(study, number, found) for number in numbers]
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def _entry(self, study: str, number: int, found: dict[sa.Table, dict[int, list[Any]]]) -> Entry:
+        row = found[entries][number][0]
+        try:
+            if row.kind == "configured":
+                return Configured(row.details)
+            if row.kind == "born":
+                c = found[candidates][number][0]
+                return Born(c.candidate, c.round, c.origin, tuple(c.theta), c.parameters)
+            if row.kind == "planned":
+                arms = found[plans][number]
+                return Planned(
+                    row.round,
+                    tuple(a.candidate for a in arms),
+                    tuple(a.slots for a in arms),
+                    tuple(a.share for a in arms),
+                    row.details["trigger"],
+                    row.details["details"],
+                )
+            if row.kind == "received":
+                fields = ("round", "candidate", "metric", "revision", "count", "mean", "var")
+                rows = found[readings][number]
+                if len(rows) != row.details["rows"]:
+                    raise JournalCorruptError(
+                        f"entry {number} of study {study!r} received {row.details['rows']} "
+                        f"readings, {len(rows)} are stored; restore the journal from a backup"
+                    )
+                return Received(**{f: tuple(getattr(r, f) for r in rows) for f in fields})
+            if row.kind == "decided":
+                d = found[decisions][number][0]
+                return Decided(d.round, d.kind, d.reason, d.details)
+        except (IndexError, KeyError, TypeError) as error:
+            raise JournalCorruptError(
+                f"entry {number} ({row.kind}) of study {study!r} in {self._where} is incomplete: "
+                f"{type(error).__name__}: {error}; restore the journal from a backup"
+            ) from None
+        raise JournalCorruptError(
+            f"entry {number} of study {study!r} in {self._where} is of the unknown kind "
+            f"{row.kind!r}; it may come from a newer version"
+        )
+
+    def _prepare(self) -> None:
+        with self._transaction() as connection:
+            present = set(sa.inspect(connection).get_table_names())
+            if not present:
+                _tables.create_all(connection)
+                connection.execute(journal.insert(), [{"version": FORMAT_VERSION}])
+                return
+            missing = sorted(set(_tables.tables) - present)
+            if missing:
+                raise ForeignJournalError(
+                    f"{self._where} is not a journal of hyperzero: it holds the tables "
+                    f"{sorted(present)[:6]} and misses {missing}; name another file"
+                )
+            version = connection.scalar(sa.select(journal.c.version))
+            if version != FORMAT_VERSION:
+                raise ForeignJournalError(
+                    f"{self._where} is a journal of format {version}, this version reads "
+                    f"{FORMAT_VERSION}; use the version of hyperzero-torch that wrote it"
+                )
+
+    @contextmanager
+    def _transaction(self, conflict: str | None = None) -> Iterator[sa.Connection]:
+        """One transaction: committed as a whole or rolled back; database errors become ours."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except HyperZeroError:
+            raise
+        except IntegrityError as error:
+            reason = conflict or "the journal refuses the entries"
+            raise ConflictError(f"{reason}; nothing was written ({error.orig})") from None
+        except DBAPIError as error:
+            foreign = "not a database" in str(error) or "malformed" in str(error)
+            kind = ForeignJournalError if foreign else JournalError
+            raise kind(
+                f"the journal {self._where} cannot be used: {error.orig}"
+                + ("; it is damaged or no journal of hyperzero" if foreign else "")
+            ) from None
+        except ValueError as error:  # JSON that does not parse, from a column of ours
+            raise JournalCorruptError(
+                f"the journal {self._where} holds a value that cannot be read: {error}; "
+                "restore it from a backup"
+            ) from None
+
+
+def _insert(connection: sa.Connection, study: str, new: Sequence[Entry], after: int) -> None:
+    """All rows of the entries, a table at a time."""
+    rows: dict[sa.Table, list[dict[str, Any]]] = defaultdict(list)
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    for number, entry in enumerate(new, start=after + 1):
+        key: dict[str, Any] = {"study": study, "entry": number}
+        round_: int | None = None
+        details: dict[str, Any] = {}
+        match entry:
+            case Configured():
+                details = dict(entry.config)
+            case Born():
+                round_ = entry.round
+                rows[candidates].append(
+                    key
+                    | {
+                        "candidate": entry.candidate,
+                        "round": entry.round,
+                        "origin": entry.origin,
+                        "theta": list(entry.theta),
+                        "parameters": dict(entry.parameters),
+                    }
+                )
+            case Planned():
+                round_ = entry.round
+                details = {"trigger": entry.trigger, "details": dict(entry.details)}
+                rows[plans].extend(
+                    key | {"round": entry.round, "candidate": c, "slots": k, "share": s}
+                    for c, k, s in zip(entry.candidates, entry.slots, entry.shares)
+                )
+            case Received():
+                details = {"rows": len(entry.round)}
+                columns = {name: list(value) for name, value in vars(entry).items()}
+                rows[readings].extend(
+                    key | dict(zip(columns, values)) for values in zip(*columns.values())
+                )
+            case Decided():
+                round_ = entry.round
+                rows[decisions].append(key | vars(entry) | {"details": dict(entry.details)})
+        kind = type(entry).__name__.lower()
+        rows[entries].append(key | {"kind": kind, "round": round_, "at": now, "details": details})
+    for table, values in rows.items():
+        connection.execute(table.insert(), values)

@@ -1,0 +1,179 @@
+"""The candidate to promote, with the evidence behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+from .bucket import Bucket
+from .config import TunerConfig
+from .errors import ConfigError
+from .history import CONTROL
+from .problem import Problem
+from .space import Value
+from .surrogate import Posterior
+
+Criterion: TypeAlias = Literal["mean", "lcb", "ucb"]
+_NUM_DRAWS = 2048
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A candidate, what is believed of it, and why it was chosen.
+
+    Args:
+        candidate_id: 0 is the control: nothing better was found, or nothing feasible.
+        parameters: its theta, ready to serve.
+        criterion: what candidates were ranked by.
+        objective_mean: posterior mean of the objective, in the objective's own unit.
+        objective_lcb: lower bound of its interval (``TunerConfig.confidence``, two-sided).
+        objective_ucb: upper bound.
+        objective_base: the objective of the base, for comparison.
+        prob_feasible: probability that all constraints hold.
+        delta_mean: believed delta of each metric, a fraction.
+        delta_var: its variance.
+        num_rounds: rounds with evidence on this candidate.
+        reason: one sentence on the choice.
+    """
+
+    candidate_id: int
+    parameters: dict[str, Value]
+    criterion: Criterion
+    objective_mean: float
+    objective_lcb: float
+    objective_ucb: float
+    objective_base: float
+    prob_feasible: float
+    delta_mean: dict[str, float]
+    delta_var: dict[str, float]
+    num_rounds: int
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dict(vars(self))
+
+
+class Belief(NamedTuple):
+    """What is believed of candidates ``(C,)``, row 0 the control (known exactly: delta 0).
+
+    ``mean``, ``lcb``, ``ucb`` of the objective, ``prob_feasible``; NaN where nothing is known.
+    ``delta_mean`` and ``delta_var`` are ``(C, metrics)``.
+    """
+
+    mean: Tensor
+    lcb: Tensor
+    ucb: Tensor
+    prob_feasible: Tensor
+    delta_mean: Tensor
+    delta_var: Tensor
+
+
+def believe(
+    problem: Problem,
+    config: TunerConfig,
+    bucket: Bucket,
+    posterior: Posterior,
+    generator: torch.Generator,
+) -> Belief:
+    """Objective and feasibility of every candidate, by draws of its deltas; on the CPU.
+
+    Arbitrary objectives have no closed form, so their moments come from 2048 draws per candidate,
+    the same normals for all, which makes candidates comparable beyond the noise of the draws.
+    """
+    x = problem.space.to_unit(bucket.theta).to(posterior.x)
+    if config.evidence == "pooled":
+        mean, var = posterior.marginal(x)
+    else:
+        mean, var = bucket.mean.to(posterior.x), bucket.var.to(posterior.x)
+    mean[CONTROL], var[CONTROL] = 0.0, 0.0
+    normal = torch.randn(
+        _NUM_DRAWS, 1, mean.shape[1], dtype=mean.dtype, device=mean.device, generator=generator
+    )
+    # Means that are exact: every draw has its mirror image.
+    normal = torch.cat([normal, -normal])
+    tail = (1 - config.confidence) / 2
+    quantiles = torch.tensor([tail, 1 - tail], dtype=mean.dtype, device=mean.device)
+    columns: list[Tensor] = []
+    with torch.no_grad():
+        for rows in torch.split(torch.arange(len(mean)), 256):
+            outcome = problem.evaluate(mean[rows] + var[rows].sqrt() * normal)
+            bounds = torch.quantile(outcome.utility, quantiles, dim=0)
+            feasible = outcome.feasible.to(mean.dtype).mean(0)
+            columns.append(torch.stack([outcome.utility.mean(0), *bounds, feasible]))
+    expected, lcb, ucb, prob = torch.cat(columns, dim=1).cpu().unbind(0)
+    return Belief(expected, lcb, ucb, prob, mean.cpu(), var.cpu())
+
+
+def recommend(
+    problem: Problem, config: TunerConfig, bucket: Bucket, belief: Belief, criterion: Criterion
+) -> Recommendation:
+    """The best candidate with evidence that reaches ``min_prob_feasible``; else the control.
+
+    Raises:
+        ConfigError: an unknown criterion.
+    """
+    if criterion not in get_args(Criterion):
+        raise ConfigError(f"criterion must be one of {get_args(Criterion)}, got {criterion!r}")
+    score = {"mean": belief.mean, "lcb": belief.lcb, "ucb": belief.ucb}[criterion]
+    known = bucket.tested & score.isfinite()
+    known[CONTROL] = True
+    safe = known & (belief.prob_feasible >= config.min_prob_feasible)
+    best = int(torch.where(safe, score, -torch.inf).argmax()) if bool(safe.any()) else CONTROL
+    threshold = f"P(feasible) >= {config.min_prob_feasible:g}"
+    if best != CONTROL:
+        reason = f"best {criterion} of {int(safe[1:].sum())} candidates with {threshold}"
+    elif not bool(known[1:].any()):
+        reason = "no candidate has evidence yet: stay with the base"
+    elif not bool(safe[1:].any()):
+        likeliest = int(torch.where(known, belief.prob_feasible, -1.0)[1:].argmax()) + 1
+        reason = (
+            f"no candidate reaches {threshold} (candidate {likeliest} comes nearest with "
+            f"{float(belief.prob_feasible[likeliest]):.2f}): stay with the base"
+        )
+    else:
+        reason = f"no candidate with {threshold} is better than the base by {criterion} yet"
+    return describe(problem, bucket, belief, best, criterion, reason)
+
+
+def describe(
+    problem: Problem,
+    bucket: Bucket,
+    belief: Belief,
+    candidate: int,
+    criterion: Criterion,
+    reason: str,
+) -> Recommendation:
+    """All that is believed of one candidate."""
+    return Recommendation(
+        candidate_id=candidate,
+        parameters=problem.space.to_parameters(bucket.theta[candidate : candidate + 1])[0],
+        criterion=criterion,
+        objective_mean=float(belief.mean[candidate]),
+        objective_lcb=float(belief.lcb[candidate]),
+        objective_ucb=float(belief.ucb[candidate]),
+        objective_base=float(belief.mean[CONTROL]),
+        prob_feasible=float(belief.prob_feasible[candidate]),
+        delta_mean=dict(zip(problem.metrics, belief.delta_mean[candidate].tolist())),
+        delta_var=dict(zip(problem.metrics, belief.delta_var[candidate].tolist())),
+        num_rounds=int(bucket.num_rounds[candidate]),
+        reason=reason,
+    )
+
+
+def no_belief(problem: Problem, bucket: Bucket) -> Belief:
+    """Before any evidence: the control is known to be itself, of the others nothing is."""
+    shape = (len(bucket.theta), problem.num_metrics)
+    delta = torch.full(shape, torch.nan, dtype=torch.float64)
+    delta[CONTROL] = 0.0
+    unknown = torch.full(shape[:1], torch.nan, dtype=torch.float64)
+    mean, prob = unknown.clone(), torch.zeros_like(unknown)
+    if problem.base_levels is not None or not problem.sees_levels:
+        with torch.no_grad():
+            outcome = problem.to("cpu").evaluate(delta[:1])
+        mean[CONTROL] = outcome.utility[0]
+        prob[CONTROL] = outcome.feasible.double()[0]
+    return Belief(mean, mean.clone(), mean.clone(), prob, delta, torch.zeros_like(delta))

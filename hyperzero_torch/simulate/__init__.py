@@ -1,0 +1,18 @@
+"""Worlds whose truth is known, and the closed loop on them. One world per file."""
+
+from .environment import Delivery, Environment, Oracle, Truth
+from .paper import PAPER_SEEDS, PaperWorld
+from .replay import ReplayWorld
+from .run import RoundRecord, run
+
+__all__ = [
+    "PAPER_SEEDS",
+    "Delivery",
+    "Environment",
+    "Oracle",
+    "PaperWorld",
+    "ReplayWorld",
+    "RoundRecord",
+    "Truth",
+    "run",
+]

@@ -1,0 +1,100 @@
+"""What a simulated platform is: it serves plans, reports late, and knows the truth.
+
+A world's randomness is a function of (its seed, the round), so serving the same plan again gives
+the same readings: a study that was killed can be run again against it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..plan import Plan
+from ..problem import Problem
+from ..readings import Readings
+
+
+class Delivery(NamedTuple):
+    """A message on its way: ``readings`` that the tuner can have from round ``due`` on."""
+
+    due: int
+    readings: Readings
+
+
+class Truth(NamedTuple):
+    """What nobody sees in life. ``delta (n, metrics)``, ``gain (n,)``, ``violation (n,)``.
+
+    ``gain`` is f(theta) / f(base) - 1 for objectives on levels (Eq. 4.1) and f(theta) - f(base)
+    for objectives on deltas; ``violation`` is the largest negative slack, 0 where feasible.
+    """
+
+    delta: Tensor
+    gain: Tensor
+    violation: Tensor
+
+
+class Oracle(NamedTuple):
+    """The best feasible theta of a world, ``(params,)``, and its gain."""
+
+    theta: Tensor
+    gain: float
+
+
+class Environment(ABC):
+    """A world: implement ``serve`` and ``true_delta``; the rest follows.
+
+    Args:
+        problem: what is tuned, with the true ``base_levels`` where terms see levels (it is what
+            ``truth`` is computed with).
+        known_levels: base levels as the platform knows them, ``(metrics,)``; None where it does
+            not, and the tuner has to take them from the control's readings.
+    """
+
+    name: str
+
+    def __init__(self, problem: Problem, known_levels: Tensor | None = None) -> None:
+        self.truth_problem = problem
+        #: What a tuner may know.
+        self.problem = (
+            problem.without_base_levels()
+            if known_levels is None
+            else problem.with_base_levels(known_levels)
+        )
+
+    @abstractmethod
+    def serve(self, plan: Plan) -> list[Delivery]:
+        """Serve a plan for its round; the messages that it causes, in any order."""
+
+    @abstractmethod
+    def true_delta(self, theta: Tensor) -> Tensor:
+        """True lift over the base, averaged over time: ``(n, params)`` to ``(n, metrics)``."""
+
+    def truth(self, theta: Tensor) -> Truth:
+        """Gain and violation of ``(n, params)``."""
+        delta = self.true_delta(theta)
+        utility, slack = self.truth_problem.evaluate(delta)
+        base, _ = self.truth_problem.evaluate(torch.zeros_like(delta[:1]))
+        gain = utility / base - 1 if float(base.abs()) > 1e-9 else utility - base
+        violation = (-slack).amax(-1).clamp_min(0) if slack.shape[-1] else torch.zeros_like(gain)
+        return Truth(delta, gain, violation)
+
+    def oracle(self, num_samples: int = 40_000) -> Oracle:
+        """The best feasible theta among Sobol points, then among finer clouds around the best."""
+        space = self.truth_problem.space
+        x = space.sobol(num_samples, seed=0)
+        generator = torch.Generator().manual_seed(0)
+        best_x, best_gain = x[0], -torch.inf
+        for width in (0.0, 0.05, 0.01, 0.002):
+            if width:
+                noise = torch.randn(
+                    num_samples // 10, x.shape[1], dtype=x.dtype, generator=generator
+                )
+                x = space.snap((best_x + width * noise).clamp(0, 1))
+            truth = self.truth(space.from_unit(x))
+            gain = torch.where(truth.violation <= 0, truth.gain, -torch.inf)
+            if float(gain.max()) > best_gain:
+                best_gain, best_x = float(gain.max()), x[gain.argmax()]
+        return Oracle(space.from_unit(best_x), best_gain)

@@ -1,0 +1,155 @@
+"""The synthetic world of the paper's Appendix A, with its constants.
+
+    mu_i(theta; t) = (1 + 0.1 d_i(theta)) W_i(t)        X_i ~ N(mu_i, 0.6^2)
+    maximise  0.296 X_1 + 1.165 X_2     subject to  0.149 X_1 + 0.703 X_2 >= 0.6036   (on levels)
+
+The paper draws the surfaces d_i, with values in [0, 1], and the daily curves W_i at random and does
+not publish them. Here they follow from the seed: smooth random surfaces scaled to exactly [0, 1],
+and curves of a day's and half a day's period that trade off against each other, averaging 0.67, the
+level at which the constraint cuts the square in two. Surfaces are drawn until the best feasible
+gain over the base lies between 4.5 and 6 %: the paper reports 4.95 %, and a base that happens to be
+near the optimum leaves nothing to tune.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..plan import Plan
+from ..problem import Problem
+from ..readings import Readings
+from ..space import Float, SearchSpace
+from .environment import Delivery, Environment
+
+#: The seeds over which the paper averages.
+PAPER_SEEDS = (
+    42, 40, 22, 35, 0, 1, 130, 3, 131, 5, 4, 135, 145, 146, 148, 149, 61, 151, 21, 28, 156, 29,
+    33, 163, 165, 41, 171, 172, 43, 46, 180, 52, 182, 82, 183, 185, 187, 150, 189, 193, 66, 197,
+    83, 84, 85, 98, 99, 110, 111, 126,
+)  # fmt: skip
+
+_SIGMA = 0.6
+_MEAN_LEVEL = 0.67
+_MAX_LIFT = 0.1
+_BASE = {"theta_1": 0.011, "theta_2": 0.985}
+_DAY = 24
+_BEST_GAIN = (0.045, 0.06)
+_MAX_TRIES = 1000
+
+
+class PaperWorld(Environment):
+    """Appendix A of HYPERZERO (KDD'25).
+
+    Args:
+        seed: of the surfaces, the daily curves, the noise and the delays.
+        slots: traffic slots an hour, the control's included.
+        draws_per_slot: metric draws that one slot yields.
+        delay: rounds after which a reading can arrive at the earliest; on top comes |N(0, 1)|
+            rounded, for every arm on its own.
+        known_days: days before the study over which the platform has watched its control at a
+            tenth of the traffic, and so knows the base levels up to noise; 0 for none.
+    """
+
+    name = "paper"
+
+    def __init__(
+        self,
+        seed: int = 0,
+        slots: int = 1000,
+        draws_per_slot: float = 50,
+        delay: int = 3,
+        known_days: int = 7,
+    ) -> None:
+        self.seed = seed
+        self.draws_per_round = slots * draws_per_slot
+        self.delay = delay
+        generator = torch.Generator().manual_seed(seed)
+        self.levels = _daily_curves(generator)  # (24, metrics)
+        problem = Problem(
+            space=SearchSpace([Float("theta_1", 0.0, 1.0), Float("theta_2", 0.0, 1.0)]),
+            base=_BASE,
+            metrics=["x1", "x2"],
+            objective="0.296 * level(x1) + 1.165 * level(x2)",
+            constraints=["0.149 * level(x1) + 0.703 * level(x2) >= 0.6036"],
+        )
+        for _ in range(_MAX_TRIES):
+            self._surfaces = [_Surface(generator) for _ in range(2)]
+            true = self.levels.mean(0) * (1 + self._effect(problem.base_theta.unsqueeze(0)))[0]
+            self.truth_problem = problem.with_base_levels(true)
+            if _BEST_GAIN[0] <= self.oracle(num_samples=2000).gain <= _BEST_GAIN[1]:
+                break
+        known = None
+        if known_days:
+            draws = 0.1 * self.draws_per_round * _DAY * known_days
+            noise = torch.randn(2, dtype=torch.float64, generator=generator)
+            known = true + noise * _SIGMA / math.sqrt(draws)
+        super().__init__(problem.with_base_levels(true), known)
+
+    def true_delta(self, theta: Tensor) -> Tensor:
+        """True lift over the base: ``(n, 2)`` to ``(n, metrics)``."""
+        base = self.truth_problem.base_theta.unsqueeze(0)
+        return (1 + self._effect(theta)) / (1 + self._effect(base)) - 1
+
+    def serve(self, plan: Plan) -> list[Delivery]:
+        """Every arm's sample mean and variance, drawn from their exact distributions."""
+        # Keyed by the round alone: the same plan served again gives the same readings.
+        generator = torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + plan.round)
+        share = torch.tensor(plan.shares, dtype=torch.float64)
+        count = (share * self.draws_per_round).round()
+        mu = self.levels[plan.round % _DAY] * (1 + self._effect(plan.theta))
+        normal = torch.randn(mu.shape, dtype=torch.float64, generator=generator)
+        freedom = (count - 1).clamp_min(1).unsqueeze(-1)
+        # chi-square / freedom by the Wilson-Hilferty cube, exact enough at any freedom here
+        cube = 2 / (9 * freedom)
+        z = torch.randn(mu.shape, dtype=torch.float64, generator=generator)
+        var = _SIGMA**2 * (1 - cube + z * cube.sqrt()).clamp_min(0) ** 3
+        mean = mu + normal * _SIGMA / count.clamp_min(1).sqrt().unsqueeze(-1)
+        late = torch.randn(len(plan), dtype=torch.float64, generator=generator).abs().round()
+        due = (plan.round + self.delay + late).long()
+        deliveries = []
+        for when in sorted(set(due.tolist())):
+            arms = ((due == when) & (count >= 1)).nonzero().squeeze(-1)
+            if len(arms):
+                ids = torch.tensor(plan.candidate_ids)[arms]
+                deliveries.append(
+                    Delivery(when, Readings(plan.round, ids, count[arms], mean[arms], var[arms]))
+                )
+        return deliveries
+
+    def _effect(self, theta: Tensor) -> Tensor:
+        """0.1 d_i(theta), ``(n, metrics)``."""
+        return _MAX_LIFT * torch.stack([surface(theta) for surface in self._surfaces], dim=-1)
+
+
+class _Surface:
+    """A smooth random function on the unit square, scaled to [0, 1] on a fine grid.
+
+    A draw from a Gaussian process with a squared-exponential kernel of lengthscale 0.3, by 256
+    random Fourier features.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.omega = torch.randn(256, 2, dtype=torch.float64, generator=generator) / 0.3
+        self.phase = torch.rand(256, dtype=torch.float64, generator=generator) * 2 * math.pi
+        self.weight = torch.randn(256, dtype=torch.float64, generator=generator)
+        self.low, self.range = 0.0, 1.0
+        axis = torch.linspace(0, 1, 101, dtype=torch.float64)
+        values = self(torch.cartesian_prod(axis, axis))
+        self.low, self.range = float(values.min()), float(values.max() - values.min())
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        value = (theta @ self.omega.T + self.phase).cos() @ self.weight
+        return (value - self.low) / self.range
+
+
+def _daily_curves(generator: torch.Generator) -> Tensor:
+    """``(24, 2)``, positive, averaging 0.67 each; where one is high the other is low."""
+    hour = torch.arange(_DAY, dtype=torch.float64)
+    phase = torch.rand(2, dtype=torch.float64, generator=generator) * 2 * math.pi
+    day = (2 * math.pi * hour / _DAY + phase[0]).cos()
+    half = (4 * math.pi * hour / _DAY + phase[1]).cos()
+    swing = 0.35 * day + 0.1 * half
+    return _MEAN_LEVEL * torch.stack([1 + swing, 1 - swing], dim=-1)

@@ -1,0 +1,85 @@
+"""The closed loop on a world: deliver what is due, plan, serve; never wait for anything."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ..readings import Readings
+from ..recommend import Criterion, Recommendation
+from ..tuner import Tuner
+from .environment import Environment
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round as someone sees it who knows the truth.
+
+    Args:
+        round: the round.
+        recommendation: of the tuner, on what had arrived when the round began.
+        gain: true gain of the recommended candidate over the base.
+        violation: true violation of its constraints, 0 where it is feasible.
+        num_arms: candidates served beside the control.
+        num_candidates: candidates in the bucket, the control not counted.
+        num_in_flight: arms served so far whose readings have not arrived.
+        seconds: what the tuner took for telling, recommending and planning.
+        exposed_violation: violation averaged over the round's traffic.
+    """
+
+    round: int
+    recommendation: Recommendation
+    gain: float
+    violation: float
+    num_arms: int
+    num_candidates: int
+    num_in_flight: int
+    seconds: float
+    exposed_violation: float
+
+
+def run(
+    tuner: Tuner, world: Environment, num_rounds: int, criterion: Criterion = "lcb"
+) -> Iterator[RoundRecord]:
+    """Run rounds 0 to ``num_rounds - 1``, yielding after each; the last delivers what is due.
+
+    On a journal that holds some of these rounds already the loop goes on where it was: planned
+    rounds keep their plans, the world serves them again with the same readings, and what was
+    received already changes nothing.
+    """
+    mail: dict[int, list[Readings]] = defaultdict(list)
+    for round_ in range(num_rounds):
+        start = time.perf_counter()
+        if mail[round_]:
+            tuner.tell(mail.pop(round_))
+        plan = tuner.ask(round_)
+        best = tuner.recommend(criterion)
+        seconds = time.perf_counter() - start
+        for delivery in world.serve(plan):
+            mail[max(delivery.due, round_ + 1)].append(delivery.readings)
+        yield _record(tuner, world, round_, best, seconds)
+
+
+def _record(
+    tuner: Tuner, world: Environment, round_: int, best: Recommendation, seconds: float
+) -> RoundRecord:
+    plan = tuner.ask(round_)
+    theta = world.truth_problem.space.theta(best.parameters).unsqueeze(0)
+    truth = world.truth(theta)
+    served = world.truth(plan.theta).violation
+    shares = torch.tensor(plan.shares, dtype=torch.float64)
+    return RoundRecord(
+        round=round_,
+        recommendation=best,
+        gain=float(truth.gain),
+        violation=float(truth.violation),
+        num_arms=len(plan) - 1,
+        num_candidates=tuner.history.num_candidates - 1,
+        num_in_flight=tuner.history.num_in_flight,
+        seconds=seconds,
+        exposed_violation=float((shares * served).sum()),
+    )

@@ -1,0 +1,1 @@
+"""Pure, batched kernels: raw values to moments, moments to deltas, deltas to evidence."""

@@ -1,0 +1,87 @@
+"""The relative lift of a treatment over the control of the same round, with its variance.
+
+Notation: treatment n, x, vx and control n0, y, vy (users, sample mean, sample variance).
+
+    delta mean    (x / y) * (1 - vy / (n0 * y^2)) - 1
+    delta var     vx / (n * y^2)  +  x^2 * vy / (n0 * y^4)
+
+Eq. 3.2 of the paper as printed leaves out the -1, does not divide the control's variance by its
+group size in the mean, swaps the two group sizes in the variance, and adds the second-order term
+that an estimate has to subtract: E[x / y] is already too large by it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapeError
+from .moments import Moments
+
+
+class Delta(NamedTuple):
+    """Relative lifts, fractions: ``mean`` and ``var`` (of the mean), ``(*batch, arms, metrics)``.
+
+    NaN where there is no lift: fewer than two users or a negative variance (what ``subtract`` may
+    leave) on a side, or a control mean of zero.
+    """
+
+    mean: Tensor
+    var: Tensor
+
+
+def ratio(treatment: Moments, control: Moments) -> Delta:
+    """The lift of each treatment over its control, bias-corrected to second order.
+
+    Args:
+        treatment: Moments, each field ``(*batch, arms, metrics)``, in the metric's unit.
+        control: Moments that broadcast against it, e.g. ``(*batch, 1, metrics)``.
+    Returns:
+        Delta, fractions, in the broadcast shape; NaN where no lift can be computed.
+    Raises:
+        ShapeError: the shapes do not broadcast, or dtypes or devices differ.
+    Source: HYPERZERO (KDD'25) Eq. 3.2, corrected as above; the delta method of ``relativize``
+        with bias correction in Ax.
+    """
+    if treatment.mean.dtype != control.mean.dtype or treatment.mean.device != control.mean.device:
+        raise ShapeError(
+            f"ratio expects one dtype and device, got treatment {treatment.mean.dtype} on "
+            f"{treatment.mean.device} and control {control.mean.dtype} on {control.mean.device}"
+        )
+    try:
+        torch.broadcast_shapes(  # type: ignore[no-untyped-call]
+            treatment.mean.shape, control.mean.shape
+        )
+    except RuntimeError:
+        raise ShapeError(
+            "ratio expects a control that broadcasts against the treatment (*batch, arms, "
+            f"metrics), got treatment {tuple(treatment.mean.shape)} and control "
+            f"{tuple(control.mean.shape)}"
+        ) from None
+    n, n0 = treatment.count, control.count
+    ratio_ = treatment.mean / control.mean
+    control_cv2 = control.var / (n0 * control.mean.square())  # relative variance of y
+    treatment_cv2 = treatment.var / (n * control.mean.square())
+    mean = ratio_ * (1 - control_cv2) - 1
+    var = treatment_cv2 + ratio_.square() * control_cv2
+    valid = mean.isfinite() & var.isfinite() & (treatment_cv2 >= 0) & (control_cv2 >= 0)
+    return Delta(torch.where(valid, mean, torch.nan), torch.where(valid, var, torch.nan))
+
+
+def control_loading(treatment: Moments, control: Moments) -> Tensor:
+    """How far one standard deviation of the control's error moves each delta.
+
+    All arms of a round are compared with one control, so their deltas err together: the covariance
+    of two of them is the product of their loadings, x x' vy / (n0 y^4), and a loading's square is
+    the second term of the variance.
+
+    Args:
+        treatment: Moments, each field ``(*batch, arms, metrics)``.
+        control: Moments that broadcast against it.
+    Returns:
+        ``(*batch, arms, metrics)``, fractions; NaN where there is no control.
+    Source: Cov(x / y, x' / y) to first order, the delta method.
+    """
+    return treatment.mean / control.mean.square() * (control.var / control.count).sqrt()

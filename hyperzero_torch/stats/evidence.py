@@ -1,0 +1,190 @@
+"""What is known of each candidate: its deltas pooled over rounds.
+
+    mean = sum_t w_t mean_t / sum_t w_t        var = sum_t w_t^2 var_t / (sum_t w_t)^2
+
+with the arm's users as weights (Eq. 3.2), or any other weights that do not depend on the deltas.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ShapeError
+from .delta import Delta
+
+
+class EvidenceState(NamedTuple):
+    """Running sums, each ``(candidates, metrics)``.
+
+    ``weight`` = sum w, ``mean`` = weighted mean (0 before the first), ``spread`` = sum w^2 var.
+    """
+
+    weight: Tensor
+    mean: Tensor
+    spread: Tensor
+
+
+def init(
+    num_candidates: int,
+    num_metrics: int,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> EvidenceState:
+    """No evidence about anyone: the identity of ``merge``."""
+    zero = torch.zeros(num_candidates, num_metrics, dtype=dtype, device=device)
+    return EvidenceState(zero, zero.clone(), zero.clone())
+
+
+def merge(a: EvidenceState, b: EvidenceState) -> EvidenceState:
+    """Pool two disjoint bodies of evidence about the same candidates, ``(candidates, metrics)``."""
+    weight = a.weight + b.weight
+    share = torch.where(weight > 0, b.weight / weight, 0.0)
+    return EvidenceState(weight, a.mean + (b.mean - a.mean) * share, a.spread + b.spread)
+
+
+def summarise(
+    candidates: Tensor, delta: Delta, weight: Tensor, num_candidates: int
+) -> EvidenceState:
+    """The evidence in one batch of deltas, in which a candidate may stand any number of times.
+
+    Args:
+        candidates: ``(arms,)``, indices in ``[0, num_candidates)``.
+        delta: ``(arms, metrics)``; a NaN is no evidence.
+        weight: ``(arms,)`` or ``(arms, metrics)``, positive.
+        num_candidates: rows of the result.
+    """
+    if weight.ndim == delta.mean.ndim - 1:
+        weight = weight.unsqueeze(-1)
+    known = delta.mean.isfinite() & delta.var.isfinite()
+    weight = torch.where(known, weight.to(delta.mean.dtype), 0.0)
+    zero = delta.mean.new_zeros(num_candidates, delta.mean.shape[-1])
+    total = zero.index_add(0, candidates, weight)
+    product = torch.where(known, weight * delta.mean, 0.0)
+    spread = torch.where(known, weight.square() * delta.var, 0.0)
+    mean = zero.index_add(0, candidates, product) / torch.where(total > 0, total, 1.0)
+    return EvidenceState(total, mean, zero.index_add(0, candidates, spread))
+
+
+def pool_loading(
+    candidates: Tensor,
+    rounds: Tensor,
+    loading: Tensor,
+    delta: Delta,
+    weight: Tensor,
+    num_candidates: int,
+) -> Tensor:
+    """Each candidate's exposure to each round's control error, pooled like its deltas.
+
+    The error of a pooled mean is sum_t w_t e_t / sum_t w_t; the part of it that comes from the
+    control of round t is common to all candidates served then.
+
+    Args:
+        candidates: ``(arms,)``, indices in ``[0, num_candidates)``.
+        rounds: ``(arms,)``, rounds numbered 0, 1, 2, ... without gaps.
+        loading: ``(arms, metrics)`` from ``delta.control_loading``.
+        delta: ``(arms, metrics)``; a NaN is no evidence.
+        weight: ``(arms, metrics)``, as in ``summarise``.
+        num_candidates: rows of the result.
+    Returns:
+        ``(candidates, rounds, metrics)``, fractions; 0 where a candidate was not served.
+    """
+    known = delta.mean.isfinite() & delta.var.isfinite()
+    weight = torch.where(known, weight, 0.0)
+    total = loading.new_zeros(num_candidates, loading.shape[-1]).index_add(0, candidates, weight)
+    part = torch.where(known, weight * loading, 0.0)
+    part = part / torch.where(total > 0, total, 1.0)[candidates]
+    num_rounds = int(rounds.max()) + 1 if len(rounds) else 0
+    pooled = loading.new_zeros(num_candidates * num_rounds, loading.shape[-1])
+    pooled = pooled.index_add(0, candidates * num_rounds + rounds, part)
+    return pooled.reshape(num_candidates, num_rounds, loading.shape[-1])
+
+
+class Evidence(nn.Module):
+    """Evidence that streams in, as buffers: moves with ``.to``, saves with ``state_dict``.
+
+    Args:
+        num_candidates: rows; candidate ids are the indices.
+        num_metrics: columns.
+        dtype: float64 unless memory forces float32.
+        device: where the buffers lie.
+
+    ``.mean`` and ``.var`` are NaN where ``.weight`` is 0.
+    """
+
+    weight: Tensor
+    pooled: Tensor
+    spread: Tensor
+
+    def __init__(
+        self,
+        num_candidates: int,
+        num_metrics: int,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__()
+        state = init(num_candidates, num_metrics, dtype, device)
+        self.register_buffer("weight", state.weight)
+        self.register_buffer("pooled", state.mean)
+        self.register_buffer("spread", state.spread)
+
+    @property
+    def state(self) -> EvidenceState:
+        """The running sums, for the pure functions of this file."""
+        return EvidenceState(self.weight, self.pooled, self.spread)
+
+    @property
+    def mean(self) -> Tensor:
+        """Pooled delta, ``(candidates, metrics)``; NaN where nothing is known."""
+        return torch.where(self.weight > 0, self.pooled, torch.nan)
+
+    @property
+    def var(self) -> Tensor:
+        """Variance of ``mean``, ``(candidates, metrics)``; NaN where nothing is known."""
+        return torch.where(self.weight > 0, self.spread / self.weight.square(), torch.nan)
+
+    @property
+    def num_candidates(self) -> int:
+        """Rows."""
+        return self.weight.shape[0]
+
+    def update(self, candidates: Tensor, delta: Delta, weight: Tensor) -> None:
+        """Pool a batch of deltas in; a NaN delta is no evidence and changes nothing.
+
+        Args:
+            candidates: ``(arms,)`` candidate ids, repeats allowed.
+            delta: ``(arms, metrics)``, fractions.
+            weight: ``(arms,)`` or ``(arms, metrics)``, e.g. the arm's users.
+        Raises:
+            ShapeError: shapes, dtypes or devices do not fit.
+        """
+        expected = (candidates.shape[0] if candidates.ndim == 1 else -1, self.weight.shape[1])
+        shapes = [tuple(delta.mean.shape), tuple(delta.var.shape)]
+        fits = tuple(weight.shape) in (expected, expected[:1])
+        if candidates.ndim != 1 or shapes != [expected] * 2 or not fits:
+            raise ShapeError(
+                "update expects candidates (arms,), delta (arms, metrics) and weight (arms,) or "
+                f"(arms, metrics) with {self.weight.shape[1]} metrics, got "
+                f"{tuple(candidates.shape)}, {shapes[0]}, {shapes[1]} and {tuple(weight.shape)}"
+            )
+        if candidates.is_floating_point() and candidates.numel():
+            raise ShapeError(f"candidate ids must be integers, got {candidates.dtype}")
+        given = (delta.mean, delta.var, candidates, weight)
+        if any(t.device != self.weight.device for t in given):
+            raise ShapeError(
+                f"the evidence lies on {self.weight.device}, the update on "
+                f"{[str(t.device) for t in given]}; move one with .to(device)"
+            )
+        # Only where it costs no synchronisation; on CUDA the device's own assertion speaks.
+        if candidates.device.type == "cpu" and candidates.numel():
+            low, high = int(candidates.min()), int(candidates.max())
+            if low < 0 or high >= self.num_candidates:
+                raise ShapeError(
+                    f"candidate ids must lie in [0, {self.num_candidates}), got {low} to {high}"
+                )
+        delta = Delta(delta.mean.to(self.weight.dtype), delta.var.to(self.weight.dtype))
+        batch = summarise(candidates.long(), delta, weight, self.num_candidates)
+        self.weight, self.pooled, self.spread = merge(self.state, batch)

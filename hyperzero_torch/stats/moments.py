@@ -1,0 +1,176 @@
+"""Moments of streams of values: count, mean, and the sum of squared deviations (m2).
+
+    m2 = sum (value - mean)^2          sample variance = m2 / (count - 1)
+
+The empty Moments is the identity of ``merge``; ``subtract`` undoes it. All of this stays exact to
+rounding at offsets of 1e8 spreads, because nothing is ever squared before it is centred.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapeError
+
+
+class Moments(NamedTuple):
+    """Moments of disjoint groups, each field ``(*batch, arms, metrics)``, float64 or float32.
+
+    ``mean`` is in the metric's unit and ``m2`` in its square; both are 0 where ``count`` is 0.
+    """
+
+    count: Tensor  # type: ignore[assignment]  # the field's name, over tuple.count
+    mean: Tensor
+    m2: Tensor
+
+    @property
+    def var(self) -> Tensor:
+        """Sample variance ``m2 / (count - 1)``; NaN where fewer than two values were seen."""
+        return torch.where(self.count > 1, self.m2 / (self.count - 1), torch.nan)
+
+
+def empty(
+    *shape: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+) -> Moments:
+    """The identity of ``merge``: groups that have seen nothing."""
+    zero = torch.zeros(*shape, dtype=dtype, device=device)
+    return Moments(zero, zero.clone(), zero.clone())
+
+
+def from_sample(count: Tensor, mean: Tensor, var: Tensor) -> Moments:
+    """Moments of groups that are known by count, sample mean and sample variance.
+
+    Args:
+        count: users, broadcastable to ``mean``.
+        mean: ``(*batch, arms, metrics)``.
+        var: same shape, the sample variance of single values (not of the mean).
+    Raises:
+        ShapeError: the three do not broadcast, or dtypes or devices differ.
+    """
+    devices = (count.device, mean.device, var.device)
+    if len(set(devices)) > 1 or mean.dtype != var.dtype or not mean.is_floating_point():
+        raise ShapeError(
+            "count, mean and var must lie on one device, mean and var in one floating dtype, got "
+            f"{', '.join(map(str, devices))} and {mean.dtype}, {var.dtype}"
+        )
+    try:
+        count, mean, var = torch.broadcast_tensors(  # type: ignore[no-untyped-call]
+            count.to(mean.dtype), mean, var
+        )
+    except RuntimeError:
+        raise ShapeError(
+            "count, mean and var must have one shape, got "
+            f"{tuple(count.shape)}, {tuple(mean.shape)}, {tuple(var.shape)}"
+        ) from None
+    # A platform reports NaN where there is nothing to average: that is no deviation, not poison.
+    mean = torch.where(count > 0, mean, 0.0)
+    return Moments(count, mean, torch.where(count > 1, var * (count - 1), 0.0))
+
+
+def summarise(values: Tensor, arm: Tensor, num_arms: int) -> Moments:
+    """Moments of raw values, by arm.
+
+    Two passes: the means first, then squares around them, each corrected by what rounding left
+    over in the mean, so that offsets of 1e8 spreads keep their variance.
+
+    Args:
+        values: ``(users, metrics)``, floating, in the metric's unit.
+        arm: ``(users,)``, whole numbers in ``[0, num_arms)``.
+        num_arms: number of groups.
+    Returns:
+        Moments, each field ``(arms, metrics)``; groups without a user are empty.
+    Raises:
+        ShapeError: shapes or devices do not fit, or (found on CPU) an arm is out of range.
+    Source: Chan, Golub and LeVeque (1983), the corrected two-pass algorithm.
+    """
+    if values.ndim != 2 or arm.ndim != 1 or arm.shape[0] != values.shape[0]:
+        raise ShapeError(
+            "summarise expects values (users, metrics) and arm (users,), got "
+            f"{tuple(values.shape)} and {tuple(arm.shape)}"
+        )
+    if values.device != arm.device or not values.is_floating_point():
+        raise ShapeError(
+            "summarise expects floating values and arm on one device, got "
+            f"{values.dtype} on {values.device} and {arm.dtype} on {arm.device}"
+        )
+    if num_arms < 0:
+        raise ShapeError(f"summarise expects num_arms of 0 or more, got {num_arms}")
+    arm = arm.long()
+    zeros = values.new_zeros(num_arms, values.shape[1])
+    try:  # counted in whole numbers: float32 stands still at 2**24 users
+        users = arm.new_zeros(num_arms).index_add(0, arm, torch.ones_like(arm))
+    except IndexError:
+        raise ShapeError(
+            f"arm must lie in [0, {num_arms}), got {int(arm.min())} to {int(arm.max())}"
+        ) from None
+    count = users.to(values.dtype).unsqueeze(-1)
+    safe = count.clamp_min(1)
+    mean = zeros.index_add(0, arm, values) / safe
+    deviation = values - mean[arm]
+    left_over = zeros.index_add(0, arm, deviation)
+    m2 = zeros.index_add(0, arm, deviation.square()) - left_over.square() / safe
+    return Moments(count.expand_as(mean).clone(), mean + left_over / safe, m2.clamp_min(0))
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+    """Merge the moments of two disjoint streams.
+
+        mean = mean_a + (mean_b - mean_a) * count_b / (count_a + count_b)
+
+    Args:
+        a: Moments, each field ``(*batch, arms, metrics)``, in the metric's unit.
+        b: Same shape, dtype and device as ``a``.
+    Returns:
+        New Moments; the inputs are unchanged. The empty Moments is the identity.
+    Raises:
+        ShapeError: the shapes, dtypes or devices differ; the message names both.
+    Source: Chan, Golub and LeVeque (1983), pairwise update.
+    """
+    check_alike(a, b, "merge")
+    count = a.count + b.count
+    share = b.count / count.clamp_min(1)
+    step = b.mean - a.mean
+    # Weighted from the larger side, so that merging with the empty Moments changes no bit.
+    mean = torch.where(
+        a.count >= b.count, a.mean + step * share, b.mean - step * (a.count / count.clamp_min(1))
+    )
+    m2 = a.m2 + b.m2 + step.square() * a.count * share
+    return Moments(count, mean, m2)
+
+
+def subtract(whole: Moments, part: Moments) -> Moments:
+    """What is left of ``whole`` without ``part``: undoes ``merge``.
+
+    Cumulative exports become interval moments this way. Where users come back, the difference is
+    not a clean sample and ``m2`` can come out negative: it is returned as it is, for the caller to
+    refuse or to treat as missing.
+
+    Args:
+        whole: Moments, each field ``(*batch, arms, metrics)``.
+        part: Same shape, dtype and device.
+    Returns:
+        New Moments; empty where nothing is left, NaN mean where ``part`` is larger than ``whole``.
+    Raises:
+        ShapeError: the shapes, dtypes or devices differ; the message names both.
+    """
+    check_alike(whole, part, "subtract")
+    count = whole.count - part.count
+    left = count > 0
+    safe = torch.where(left, count, 1.0)
+    step = (whole.mean - part.mean) * whole.count / safe  # mean of the rest - mean of the part
+    mean = torch.where(left, part.mean + step, torch.where(count == 0, 0.0, torch.nan))
+    m2 = whole.m2 - part.m2 - step.square() * part.count * count / whole.count.clamp_min(1)
+    return Moments(count, mean, torch.where(left, m2, torch.zeros_like(m2)))
+
+
+def check_alike(a: Moments, b: Moments, verb: str) -> None:
+    """Raise ``ShapeError`` unless both have one shape, dtype and device."""
+    for name, x, y in zip(Moments._fields, a, b):
+        if x.shape != y.shape or x.dtype != y.dtype or x.device != y.device:
+            raise ShapeError(
+                f"{verb} expects both Moments alike; {name} is {tuple(x.shape)} {x.dtype} on "
+                f"{x.device} against {tuple(y.shape)} {y.dtype} on {y.device}"
+            )

@@ -1,0 +1,6 @@
+"""An exact Gaussian process per metric over the unit cube: fit, marginals, joint paths."""
+
+from .fit import Surrogate
+from .posterior import Hyperparameters, Paths, Posterior
+
+__all__ = ["Hyperparameters", "Paths", "Posterior", "Surrogate"]

@@ -1,0 +1,165 @@
+"""GPyTorch's exact marginal likelihood of a batch of metrics, and its maximiser.
+
+Imported only when something is fitted. GPyTorch's settings are entered as contexts and left again.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from typing import Any
+
+import gpytorch
+import torch
+from gpytorch.distributions import MultivariateNormal
+from gpytorch.kernels import MaternKernel, ScaleKernel
+from gpytorch.likelihoods import FixedNoiseGaussianLikelihood
+from gpytorch.means import ConstantMean
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from gpytorch.priors import LogNormalPrior, NormalPrior
+from linear_operator import to_linear_operator
+from linear_operator.utils.errors import NanError, NotPSDError
+from torch import Tensor
+
+from .posterior import Hyperparameters
+
+_LENGTHSCALE_SPREAD = 0.8  # of its logarithm
+_OUTPUTSCALE_LOCATION, _OUTPUTSCALE_SPREAD = math.log(0.5), 1.0  # of its logarithm
+_CONSTANT_SPREAD = 1.0
+# What a fit may run into with honest data; anything else is a bug and must be seen.
+_NUMERICAL = (NanError, NotPSDError, torch.linalg.LinAlgError)
+_BOUND = 12.0  # |log hyperparameter| beyond which a fit has run away
+
+
+class _Model(gpytorch.models.ExactGP):  # type: ignore[misc]  # GPyTorch is untyped
+    """Constant mean and Matern 5/2 with one lengthscale per dimension, batched over metrics."""
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        likelihood: Any,
+        shared: Tensor | None,
+        lengthscale_location: float,
+    ) -> None:
+        super().__init__(x, y, likelihood)
+        self.shared = shared
+        batch = torch.Size([y.shape[0]])
+        self.mean_module = ConstantMean(
+            batch_shape=batch, constant_prior=NormalPrior(0.0, _CONSTANT_SPREAD)
+        )
+        self.covar_module = ScaleKernel(
+            MaternKernel(
+                nu=2.5,
+                ard_num_dims=x.shape[-1],
+                batch_shape=batch,
+                lengthscale_prior=LogNormalPrior(lengthscale_location, _LENGTHSCALE_SPREAD),
+            ),
+            batch_shape=batch,
+            outputscale_prior=LogNormalPrior(_OUTPUTSCALE_LOCATION, _OUTPUTSCALE_SPREAD),
+        )
+
+    def forward(self, x: Tensor) -> Any:
+        covariance = self.covar_module(x)
+        if self.shared is not None:  # only ever called on the training inputs
+            # As an operator: a tensor would be factorised at once, without the likelihood's part.
+            covariance = to_linear_operator(covariance.to_dense() + self.shared)
+        return MultivariateNormal(self.mean_module(x), covariance)
+
+    def load(self, start: Hyperparameters) -> None:
+        self.covar_module.base_kernel.lengthscale = start.lengthscale.unsqueeze(-2)
+        self.covar_module.outputscale = start.outputscale
+        self.mean_module.constant.data.copy_(start.constant)
+
+    def read(self) -> Hyperparameters:
+        return Hyperparameters(
+            self.covar_module.base_kernel.lengthscale.detach().squeeze(-2).clone(),
+            self.covar_module.outputscale.detach().clone(),
+            self.mean_module.constant.detach().clone(),
+        )
+
+
+class MarginalLikelihood:
+    """Log marginal likelihood plus log priors, summed over metrics, of standardised data.
+
+    Args:
+        x: ``(n, dims)``.
+        y: ``(metrics, n)``.
+        noise: ``(metrics, n)``, known variances.
+        shared: ``(metrics, n, n)`` noise covariance beside the diagonal, or None.
+        lengthscale_location: median of the log lengthscale's prior.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        noise: Tensor,
+        shared: Tensor | None,
+        lengthscale_location: float,
+    ) -> None:
+        inputs = x.expand(y.shape[0], *x.shape)
+        likelihood = FixedNoiseGaussianLikelihood(noise=noise)
+        self.x = inputs
+        self.y = y
+        self.model = _Model(inputs, y, likelihood, shared, lengthscale_location).to(x)
+        self.value = ExactMarginalLogLikelihood(likelihood, self.model)
+
+    def maximise(
+        self, starts: list[Hyperparameters], max_iterations: int
+    ) -> tuple[Hyperparameters, bool]:
+        """MAP hyperparameters: L-BFGS from the better of the starts.
+
+        A fit that fails or runs away leaves the best start in place: a poor kernel is better than
+        none, and the next round tries again with more evidence. The second value says whether the
+        fit was used.
+        """
+        with ExitStack() as settings:
+            # Exact and deterministic at any n: Cholesky, never conjugate gradients.
+            settings.enter_context(gpytorch.settings.fast_computations(False, False, False))
+            settings.enter_context(gpytorch.settings.max_cholesky_size(10**9))
+            self.model.train()
+            with torch.no_grad():
+                losses = [self._loss_at(start) for start in starts]
+            first = starts[int(torch.tensor(losses).nan_to_num(torch.inf).argmin())]
+            self.model.load(first)
+            try:
+                self._descend(max_iterations)
+            except _NUMERICAL:
+                return first, False
+            fitted = self.model.read()
+            with torch.no_grad():
+                ran_away = max(float(t.log().abs().nan_to_num(torch.inf).max()) for t in fitted[:2])
+                worse = not self._loss_at(fitted) <= min(losses) + 1e-6
+        failed = worse or ran_away > _BOUND
+        return (first, False) if failed else (fitted, True)
+
+    def _loss(self) -> Tensor:
+        loss: Tensor = -self.value(self.model(self.x), self.y).sum()
+        return loss
+
+    def _loss_at(self, start: Hyperparameters) -> float:
+        self.model.load(start)
+        try:
+            return float(self._loss())
+        except _NUMERICAL:
+            return math.inf
+
+    def _descend(self, max_iterations: int) -> None:
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        optimiser = torch.optim.LBFGS(
+            parameters,
+            max_iter=max_iterations,
+            max_eval=2 * max_iterations,
+            tolerance_grad=1e-5,
+            tolerance_change=1e-7,
+            line_search_fn="strong_wolfe",
+        )
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()
+            loss = self._loss()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        optimiser.step(closure)  # type: ignore[no-untyped-call]

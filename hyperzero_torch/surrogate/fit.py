@@ -1,0 +1,158 @@
+"""Fitting: standardise, then maximise GPyTorch's exact marginal likelihood with priors (MAP).
+
+Each metric has a Gaussian process of its own; GPyTorch fits them as one batch. Outputs are
+standardised by what the evidence says of signal and noise, so nothing depends on a unit.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import FitError, ShapeError
+from .posterior import Hyperparameters, Posterior, Standardiser
+
+# Noise of a row that says nothing of a metric, in the units of GPyTorch's fit; in the posterior
+# itself such a row is cut out exactly.
+_NO_READING = 1e8
+_NOISE_FLOOR = 1e-6  # GPyTorch's own clamp for double precision
+_MAX_ITERATIONS = 40
+
+
+class Surrogate:
+    """Fits one exact Gaussian process per metric; calling ``fit`` again starts from the last.
+
+    Args:
+        start: hyperparameters to start from, e.g. ``posterior.hyperparameters`` of last round.
+    """
+
+    def __init__(self, start: Hyperparameters | None = None) -> None:
+        self.hyperparameters = start
+
+    def fit(self, x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None = None) -> Posterior:
+        """The posterior given noisy observations with known variances.
+
+        Args:
+            x: ``(n, dims)`` in the unit cube.
+            mean: ``(n, metrics)`` observed deltas; NaN where a metric was not observed.
+            var: ``(n, metrics)`` variances of ``mean``, >= 0.
+            shared: ``(metrics, n, n)`` covariance between the errors of different rows, e.g. from
+                a common control; its diagonal is not read, ``var`` has the whole variance.
+        Returns:
+            Posterior, in float64 on the device of ``x``.
+        Raises:
+            ShapeError: shapes or devices do not fit.
+            FitError: infinite values, negative variances, or a metric that was never observed.
+        """
+        x, mean, var = _check(x, mean, var, shared)
+        observed = mean.isfinite()
+        standardiser = _standardise(mean, var, observed)
+        y = torch.where(observed, (mean - standardiser.shift) / standardiser.scale, 0.0)
+        noise = (var / standardiser.scale.square()).clamp_min(_NOISE_FLOOR)
+        noise = torch.where(observed, noise, torch.inf)
+        if shared is not None:
+            shared = shared.to(x) / standardiser.scale.square()[:, None, None]
+            both = observed.T.unsqueeze(-1) & observed.T.unsqueeze(-2)
+            shared = torch.where(both, shared, 0.0)
+            shared = shared - torch.diag_embed(shared.diagonal(dim1=-2, dim2=-1))
+        start = self.hyperparameters
+        shape = (mean.shape[1], x.shape[1])
+        if start is not None and start.lengthscale.shape != shape:
+            raise ShapeError(
+                f"hyperparameters to start from are for (metrics, dims) = "
+                f"{tuple(start.lengthscale.shape)}, the data are {shape}"
+            )
+        fitted, used = _maximise(x, y, noise, shared, start)
+        self.hyperparameters = fitted
+        return Posterior(x, y, noise, fitted, standardiser, shared, fit_succeeded=used)
+
+
+def default_hyperparameters(num_metrics: int, dims: int, like: Tensor) -> Hyperparameters:
+    """The modes of the priors: where a cold fit starts, and what a hopeless fit falls back to."""
+    lengthscale = like.new_full((num_metrics, dims), math.exp(_lengthscale_location(dims)))
+    return Hyperparameters(
+        lengthscale, like.new_full((num_metrics,), 0.5), like.new_zeros(num_metrics)
+    )
+
+
+def _lengthscale_location(dims: int) -> float:
+    # Distances in the unit cube grow with sqrt(dims), and so must the prior's median
+    # (Hvarfner, Hellsten and Nardi, 2024).
+    return math.log(0.7 * math.sqrt(dims))
+
+
+def _standardise(mean: Tensor, var: Tensor, observed: Tensor) -> Standardiser:
+    """Shift and scale per metric from signal and noise together; linear in the metric's unit.
+
+    The signal's variance is the random-effects estimate of DerSimonian and Laird (1986); the noise
+    is that of the better known candidates (harmonic mean).
+    """
+    mean = torch.where(observed, mean, 0.0)
+    count = observed.sum(0)
+    centred = torch.where(observed, mean - mean.sum(0) / count, 0.0)
+    size = centred.square().sum(0) / count + torch.where(observed, var, 0.0).sum(0) / count
+    weight = observed / var.clamp_min(torch.where(size > 0, 1e-9 * size, 1.0))
+    total = weight.sum(0)
+    shift = (weight * mean).sum(0) / total
+    scatter = (weight * (mean - shift).square()).sum(0)
+    spread = total - weight.square().sum(0) / total
+    signal = ((scatter - (count - 1)) / spread.clamp_min(1e-300)).clamp_min(0)
+    signal = torch.where(count > 1, signal, 0.0)
+    blended = observed / (var + signal).clamp_min(torch.where(size > 0, 1e-9 * size, 1.0))
+    shift = (blended * mean).sum(0) / blended.sum(0)
+    scale = (signal + count / total).sqrt()
+    return Standardiser(shift, torch.where(size > 0, scale, 1.0))
+
+
+def _maximise(
+    x: Tensor,
+    y: Tensor,
+    noise: Tensor,
+    shared: Tensor | None,
+    start: Hyperparameters | None,
+) -> tuple[Hyperparameters, bool]:
+    from . import _gpytorch  # here, so that importing the package does not pay for GPyTorch
+
+    default = default_hyperparameters(y.shape[1], x.shape[1], x)
+    finite = torch.where(noise.isfinite(), noise, _NO_READING)
+    objective = _gpytorch.MarginalLikelihood(
+        x, y.T.contiguous(), finite.T.contiguous(), shared, _lengthscale_location(x.shape[1])
+    )
+    return objective.maximise([s for s in (start, default) if s is not None], _MAX_ITERATIONS)
+
+
+def _check(
+    x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    if x.ndim != 2 or mean.ndim != 2 or mean.shape != var.shape or x.shape[0] != mean.shape[0]:
+        raise ShapeError(
+            "fit expects x (n, dims), mean and var (n, metrics), got "
+            f"{tuple(x.shape)}, {tuple(mean.shape)} and {tuple(var.shape)}"
+        )
+    square = (mean.shape[1], len(mean), len(mean))
+    if shared is not None and (tuple(shared.shape) != square or shared.device != x.device):
+        raise ShapeError(
+            f"shared must be (metrics, n, n) = {square} on {x.device}, got "
+            f"{tuple(shared.shape)} on {shared.device}"
+        )
+    if len({x.device, mean.device, var.device}) > 1:
+        raise ShapeError(
+            f"fit expects one device, got x on {x.device}, mean on {mean.device}, "
+            f"var on {var.device}"
+        )
+    x, mean, var = x.double(), mean.double(), var.double()
+    observed = mean.isfinite() & var.isfinite()
+    if x.shape[0] == 0 or not bool(observed.any(0).all()):
+        raise FitError(
+            "every metric needs at least one candidate with evidence; observed candidates per "
+            f"metric: {observed.sum(0).tolist()}"
+        )
+    if not bool(x.isfinite().all()) or bool(mean.isinf().any()) or bool((var < 0).any()):
+        raise FitError(
+            "fit expects finite x, finite or NaN means and variances >= 0; got x in "
+            f"[{float(x.min()):g}, {float(x.max()):g}], {int(mean.isinf().sum())} infinite means "
+            f"and {int((var < 0).sum())} negative variances"
+        )
+    return x, torch.where(observed, mean, torch.nan), torch.where(observed, var, 1.0)

@@ -1,0 +1,248 @@
+"""The exact posterior: marginals at any number of points, and joint paths.
+
+    marginal   mean = c + k(x, X) K^-1 (y - c)         var = s - |L^-1 k(X, x)|^2
+    path       f(x) = c + prior(x) + k(x, X) K^-1 (y - c - prior(X) - noise)
+
+A path is one coherent function (Matheron's rule): a draw from the prior by random Fourier
+features, corrected by the exact data term. It costs O(N (n + F)) for N points and can be
+differentiated in x.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import FitError, ShapeError
+from .kernels import features, frequencies, matern52
+
+# Elements of the largest temporary, (metrics, tile, n): 64 MiB in float64.
+_TILE_ELEMENTS = 2**23
+_NUM_FREQUENCIES = 512
+
+
+class Hyperparameters(NamedTuple):
+    """Of each metric's kernel, on outputs standardised by the surrogate.
+
+    ``lengthscale (metrics, dims)``, ``outputscale (metrics,)`` (variance), ``constant (metrics,)``.
+    """
+
+    lengthscale: Tensor
+    outputscale: Tensor
+    constant: Tensor
+
+
+class Standardiser(NamedTuple):
+    """Each metric's ``shift`` and ``scale``, both ``(metrics,)``; y = shift + scale * y_std."""
+
+    shift: Tensor
+    scale: Tensor
+
+
+class Posterior:
+    """An exact Gaussian process given its data; stateless, made by ``Surrogate.fit``.
+
+    Args:
+        x: ``(n, dims)`` in the unit cube.
+        y: ``(n, metrics)``, standardised; anything where ``noise`` is infinite.
+        noise: ``(n, metrics)``, standardised variances; infinite where nothing was observed.
+        hyperparameters: of the standardised outputs.
+        standardiser: back to the metric's unit.
+        shared: ``(metrics, n, n)`` standardised noise covariance with a zero diagonal, or None.
+        fit_succeeded: False where the hyperparameters are a fallback, not the data's.
+    Raises:
+        FitError: the covariance is not positive definite even with jitter.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        noise: Tensor,
+        hyperparameters: Hyperparameters,
+        standardiser: Standardiser,
+        shared: Tensor | None = None,
+        *,
+        fit_succeeded: bool = True,
+    ) -> None:
+        self.fit_succeeded = fit_succeeded
+        self.x = x
+        self.hyperparameters = hyperparameters
+        self.standardiser = standardiser
+        self.noise = noise.T  # (metrics, n)
+        lengthscale, outputscale, constant = hyperparameters
+        observed = self.noise.isfinite()
+        # A row without a reading of this metric is cut out of the system: it keeps a 1 on the
+        # diagonal, and neither its covariances nor its residual take part.
+        self._observed = observed.to(x.dtype)
+        k = outputscale[:, None, None] * matern52(x, x, lengthscale)
+        k = k * self._observed.unsqueeze(-1) * self._observed.unsqueeze(-2)
+        diagonal = torch.where(observed, self.noise, 1.0)
+        self._shared = shared
+        system = k + torch.diag_embed(diagonal)
+        self.cholesky = _cholesky(system if shared is None else system + shared)
+        residual = torch.where(observed, y.T - constant.unsqueeze(-1), 0.0)
+        self._residual = residual
+        self.weights = torch.cholesky_solve(residual.unsqueeze(-1), self.cholesky).squeeze(-1)
+
+    @property
+    def num_metrics(self) -> int:
+        """Metrics, each with a Gaussian process of its own."""
+        return self.weights.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the posterior lies; points must lie there too."""
+        return self.x.device
+
+    def cross(self, x: Tensor) -> Tensor:
+        """Standardised prior covariance with the data: ``(..., N, dims)`` to ``(m, ..., N, n)``."""
+        lengthscale, outputscale, _ = self.hyperparameters
+        k = matern52(x, self.x, lengthscale)
+        one = (1,) * (k.ndim - 2)
+        return k * (outputscale.view(-1, *one, 1) * self._observed.view(len(outputscale), *one, -1))
+
+    def marginal(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean and variance at each point on its own.
+
+        Tiled: no more than about 64 MiB is held beside the result, at any N.
+
+        Args:
+            x: ``(..., dims)`` in the unit cube, on the posterior's device.
+        Returns:
+            mean and var, each ``(..., metrics)``, in the unit of what was fitted.
+        Raises:
+            ShapeError: wrong number of dims, or another device.
+        """
+        self._check(x)
+        flat = x.reshape(-1, x.shape[-1]).to(self.x.dtype)
+        mean = flat.new_empty(flat.shape[0], self.num_metrics)
+        var = torch.empty_like(mean)
+        tile = max(1, _TILE_ELEMENTS // max(1, self.num_metrics * self.x.shape[0]))
+        _, outputscale, constant = self.hyperparameters
+        for start in range(0, flat.shape[0], tile):
+            rows = slice(start, start + tile)
+            k = self.cross(flat[rows])  # (m, N, n)
+            mean[rows] = (constant.unsqueeze(-1) + (k @ self.weights.unsqueeze(-1))[..., 0]).T
+            half = torch.linalg.solve_triangular(self.cholesky, k.transpose(-1, -2), upper=False)
+            var[rows] = (outputscale.unsqueeze(-1) - half.square().sum(-2)).T
+        shift, scale = self.standardiser
+        floor = 1e-12 * outputscale  # rounding can push an all but certain point below zero
+        shape = (*x.shape[:-1], self.num_metrics)
+        mean = shift + scale * mean
+        return mean.reshape(shape), (scale.square() * var.clamp_min(floor)).reshape(shape)
+
+    def covariance(self, x: Tensor) -> Tensor:
+        """Joint posterior covariance of N points, ``(metrics, N, N)``: for small N."""
+        self._check(x)
+        lengthscale, outputscale, _ = self.hyperparameters
+        k = self.cross(x)
+        half = torch.linalg.solve_triangular(self.cholesky, k.transpose(-1, -2), upper=False)
+        prior = outputscale[:, None, None] * matern52(x, x, lengthscale)
+        joint = prior - half.transpose(-1, -2) @ half
+        scaled: Tensor = self.standardiser.scale.square()[:, None, None] * joint
+        return scaled
+
+    def paths(self, num_paths: int, generator: torch.Generator | None = None) -> Paths:
+        """Joint draws of all metrics as functions of x (Matheron's rule).
+
+        Args:
+            num_paths: how many functions.
+            generator: on the posterior's device; the default generator where it is None.
+        Returns:
+            Paths: ``paths(x)`` maps ``(N, dims)`` to ``(paths, N, metrics)``, differentiable in x.
+        Source: Wilson et al. (2020), Efficiently sampling functions from GP posteriors, Eq. 12.
+        """
+        if num_paths < 1:
+            raise ShapeError(f"num_paths must be at least 1, got {num_paths}")
+        if generator is not None and generator.device.type != self.device.type:
+            raise ShapeError(
+                f"the generator lies on {generator.device}, the posterior on {self.device}"
+            )
+        metrics, n = self.weights.shape
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, dtype=self.x.dtype, device=self.device, generator=generator)
+
+        omega = frequencies(_NUM_FREQUENCIES, self.x.shape[-1], generator).to(self.x)
+        prior = normal(metrics, 2 * _NUM_FREQUENCIES, num_paths)
+        prior = prior * self.hyperparameters.outputscale.sqrt()[:, None, None]
+        noise = self._noise_root() @ normal(metrics, n, num_paths)
+        at_data = features(self.x, omega, self.hyperparameters.lengthscale) @ prior
+        residual = self._residual.unsqueeze(-1) - self._observed.unsqueeze(-1) * (at_data + noise)
+        return Paths(self, omega, prior, torch.cholesky_solve(residual, self.cholesky))
+
+    def _noise_root(self) -> Tensor:
+        """A square root of the noise covariance, ``(metrics, n, n)``; zero where unobserved."""
+        own = torch.where(self._observed > 0, self.noise, 0.0)
+        if self._shared is None:
+            return torch.diag_embed(own.sqrt())
+        unobserved = 1.0 - self._observed
+        root = _cholesky(torch.diag_embed(own + unobserved) + self._shared)
+        return root * self._observed.unsqueeze(-1)
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim < 1 or x.shape[-1] != self.x.shape[-1] or x.device != self.device:
+            raise ShapeError(
+                f"expected points (..., {self.x.shape[-1]}) on {self.device}, "
+                f"got {tuple(x.shape)} on {x.device}"
+            )
+
+
+class Paths:
+    """Functions drawn from a posterior; call them on points."""
+
+    def __init__(self, posterior: Posterior, omega: Tensor, prior: Tensor, update: Tensor) -> None:
+        self.posterior = posterior
+        self._omega = omega
+        self._prior = prior  # (metrics, features, paths)
+        self._update = update  # (metrics, n, paths)
+
+    @property
+    def num_paths(self) -> int:
+        """How many functions."""
+        return self._prior.shape[-1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Every function at every point.
+
+        Memory grows with ``metrics * N * (n + features)``; tile N where that matters.
+
+        Args:
+            x: ``(N, dims)`` in the unit cube, on the posterior's device.
+        Returns:
+            ``(paths, N, metrics)``, in the unit of what was fitted.
+        Raises:
+            ShapeError: wrong number of dims, or another device.
+        """
+        self.posterior._check(x)
+        x = x.to(self.posterior.x.dtype)
+        lengthscale, _, constant = self.posterior.hyperparameters
+        value = features(x, self._omega, lengthscale) @ self._prior
+        value = value + self.posterior.cross(x) @ self._update + constant[:, None, None]
+        shift, scale = self.posterior.standardiser
+        return shift + scale * value.permute(2, 1, 0)
+
+    @property
+    def tile(self) -> int:
+        """Points whose evaluation stays within about 64 MiB of temporaries."""
+        metrics, width, paths = self._prior.shape
+        per_point = metrics * (width + self.posterior.x.shape[0] + paths)
+        return max(1, _TILE_ELEMENTS // per_point)
+
+
+def _cholesky(matrix: Tensor) -> Tensor:
+    """Cholesky factor, with the least jitter that makes one possible."""
+    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    size = matrix.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    for jitter in (0.0, 1e-10, 1e-8, 1e-6):
+        factor: Tensor
+        factor, info = torch.linalg.cholesky_ex(matrix + jitter * size * eye)
+        if not bool(info.any()) and bool(factor.isfinite().all()):
+            return factor
+    raise FitError(
+        "the covariance of the evidence is not positive definite even with jitter 1e-6; "
+        "look for NaN or for a variance of 0 among candidates that lie on each other"
+    )

@@ -1,0 +1,170 @@
+"""Algorithm 1: who wins each draw, with duplicates; the winners are the traffic.
+
+Per draw the feasible candidate with the best objective wins. Where no candidate is feasible in a
+draw, the one with the least violation wins, each constraint measured in units of its own spread,
+and the draw is counted. A NaN objective never wins a feasible draw; a NaN slack is no slack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapeError
+from ..problem import Outcome, Problem
+from ..surrogate import Paths
+
+# Elements of one tile of draws, (draws, candidates, metrics): 32 MiB in float64.
+_TILE_ELEMENTS = 2**22
+
+
+class Selection(NamedTuple):
+    """Who won, over ``candidates``.
+
+    ``counts (C,)`` slots each candidate won; ``winners (K,)`` the winner of each draw;
+    ``prob_feasible (C,)`` fraction of draws in which it was feasible; ``num_infeasible ()`` draws
+    in which nobody was.
+    """
+
+    counts: Tensor
+    winners: Tensor
+    prob_feasible: Tensor
+    num_infeasible: Tensor
+
+
+class Best(NamedTuple):
+    """The best point of each draw: ``winner (K,)``, ``score (K,)`` and ``feasible (K,)``.
+
+    ``score`` is the utility where a point is feasible and minus the scaled violation where none is.
+    """
+
+    winner: Tensor
+    score: Tensor
+    feasible: Tensor
+
+
+def select(
+    mean: Tensor,
+    var: Tensor,
+    problem: Problem,
+    num_draws: int,
+    generator: torch.Generator | None = None,
+) -> Selection:
+    """Algorithm 1 on independent draws of every candidate's deltas from N(mean, var).
+
+    Draws are tiled: about 32 MiB per temporary, at any number of candidates and draws.
+
+    Args:
+        mean: ``(candidates, metrics)`` deltas.
+        var: same shape, variances of ``mean``.
+        problem: objective and constraints, on the device of ``mean``.
+        num_draws: K.
+        generator: on the same device; the default generator where it is None.
+    Returns:
+        Selection over the rows of ``mean``.
+    Raises:
+        ShapeError: shapes, devices, no candidate, or no draw.
+    Source: HYPERZERO (KDD'25), Algorithm 1.
+    """
+    if mean.ndim != 2 or mean.shape != var.shape or mean.shape[1] != problem.num_metrics:
+        raise ShapeError(
+            f"select expects mean and var (candidates, {problem.num_metrics}), got "
+            f"{tuple(mean.shape)} and {tuple(var.shape)}"
+        )
+    _check_devices(mean.device, var.device, generator)
+    std = var.sqrt()
+
+    def draw(num: int) -> Tensor:
+        normal = torch.randn(
+            num, *mean.shape, dtype=mean.dtype, device=mean.device, generator=generator
+        )
+        return mean + std * normal
+
+    return _tally(draw, mean.shape[0], problem, num_draws)
+
+
+def select_paths(paths: Paths, x: Tensor, problem: Problem) -> Selection:
+    """Algorithm 1 on joint draws: each path is one coherent draw of all candidates.
+
+    Args:
+        paths: K functions from ``posterior.paths``.
+        x: ``(candidates, dims)`` in the unit cube.
+        problem: objective and constraints.
+    """
+    draws = paths(x)
+    start = 0
+
+    def draw(num: int) -> Tensor:
+        nonlocal start
+        start += num
+        return draws[start - num : start]
+
+    return _tally(draw, x.shape[0], problem, paths.num_paths)
+
+
+def best_of(outcome: Outcome) -> Best:
+    """The best point of each draw; ``outcome`` over ``(K, points)``.
+
+    Constraint spreads are taken over all draws and points given, so violations of constraints
+    with different units add up.
+    """
+    utility, slack = outcome
+    feasible = outcome.feasible & ~utility.isnan()
+    score = torch.where(feasible, utility, -torch.inf)
+    best = score.max(dim=1)
+    shortfall = scaled_violation(slack) if slack.shape[-1] else torch.zeros_like(utility)
+    fallback = (-shortfall).max(dim=1)
+    some = feasible.any(dim=1)
+    return Best(
+        torch.where(some, best.indices, fallback.indices),
+        torch.where(some, best.values, fallback.values),
+        some,
+    )
+
+
+def scaled_violation(slack: Tensor) -> Tensor:
+    """Sum over constraints of the violation in units of that constraint's own spread.
+
+    ``(K, points, constraints)`` to ``(K, points)``; a NaN slack violates infinitely.
+    """
+    known = torch.where(slack.isfinite(), slack, 0.0)
+    spread = known.std(dim=(0, 1), correction=0)
+    spread = torch.where(spread > 0, spread, 1.0)
+    return ((-slack / spread).clamp_min(0).nan_to_num(nan=torch.inf)).sum(-1)
+
+
+def _tally(
+    draw: Callable[[int], Tensor], num_candidates: int, problem: Problem, num_draws: int
+) -> Selection:
+    if num_candidates < 1 or num_draws < 1:
+        raise ShapeError(
+            f"select needs at least one candidate and one draw, got {num_candidates} candidates "
+            f"and num_draws={num_draws}"
+        )
+    tile = max(1, min(num_draws, _TILE_ELEMENTS // (num_candidates * problem.num_metrics)))
+    winners: list[Tensor] = []
+    held: Tensor | int = 0
+    infeasible: Tensor | int = 0
+    with torch.no_grad():
+        for start in range(0, num_draws, tile):
+            outcome = problem.evaluate(draw(min(tile, num_draws - start)))
+            best = best_of(outcome)
+            winners.append(best.winner)
+            held = held + outcome.feasible.sum(0)
+            infeasible = infeasible + (~best.feasible).sum()
+        won = torch.cat(winners)
+        counts = torch.zeros(num_candidates, dtype=torch.long, device=won.device)
+        counts = counts.index_add(0, won, torch.ones_like(won))
+    prob = torch.as_tensor(held, device=won.device) / num_draws
+    return Selection(counts, won, prob, torch.as_tensor(infeasible, device=won.device))
+
+
+def _check_devices(
+    mean: torch.device, var: torch.device, generator: torch.Generator | None
+) -> None:
+    where = {mean.type, var.type} | ({generator.device.type} if generator is not None else set())
+    if len(where) > 1:
+        raise ShapeError(f"mean, var and generator must lie on one device, got {sorted(where)}")

@@ -1,0 +1,339 @@
+"""ask / tell / recommend: Algorithm 2 around a journal.
+
+    plan = tuner.ask()                 what to serve next hour
+    tuner.tell(hz.Readings(...))       what has arrived, late, in pieces, revised
+    best = tuner.recommend()           what to promote
+
+A tuner holds nothing that the journal does not: it can be killed anywhere and started again on the
+same journal, and several may share one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from .bucket import Bucket
+from .config import TunerConfig
+from .decide import FitCache, Known, decide, learn, random
+from .errors import ConfigError, RoundError, ShapeError, StudyMismatchError
+from .history import History
+from .journal import Configured, Entry, Journal, MemoryJournal, StudyHeader, open_journal
+from .journal.base import ConflictError
+from .journal.state import pack, unpack
+from .plan import Plan
+from .problem import Problem
+from .readings import Readings
+from .recommend import Belief, Criterion, Recommendation, believe, no_belief, recommend
+from .surrogate import Posterior
+
+_T = TypeVar("_T")
+_MAX_TRIES = 20
+
+
+class Tuner:
+    """Tunes one study; opens it where the journal holds it, starts it where it does not.
+
+    Args:
+        problem: what is tuned.
+        config: how; where None, the study's own configuration, or the default for a new one. A
+            configuration that differs from the study's is journaled and holds from here on.
+        journal: a URL such as ``"sqlite:///study.db"``, a ``Journal``, or None for memory.
+        study: its name in the journal.
+        seed: of all randomness; where None, the study's own, or 0 for a new one.
+        device: where draws and the Gaussian process are computed.
+    Raises:
+        StudyMismatchError: the journal's study was made for another problem or seed.
+        JournalError: the journal cannot be used.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        config: TunerConfig | None = None,
+        journal: Journal | str | None = None,
+        study: str = "default",
+        seed: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.problem = problem
+        self.study = study
+        self.device = _device(device)
+        self.journal = open_journal(journal)
+        if study not in self.journal.studies():
+            self._create(config, seed)
+        self._open()
+        if seed is not None and seed != self.seed:
+            raise StudyMismatchError(
+                f"study {study!r} has seed {self.seed}, got seed={seed}; leave seed out to go on "
+                "with the study, or name another study"
+            )
+        if config is not None and config != self.config:
+            self._write(lambda: [Configured(config.model_dump(mode="json"))])
+
+    @classmethod
+    def resume(
+        cls,
+        journal: Journal | str,
+        study: str = "default",
+        *,
+        problem: Problem,
+        config: TunerConfig | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Tuner:
+        """Go on with a study that must exist.
+
+        Raises:
+            StudyNotFoundError: the journal holds no such study; names those it holds.
+            StudyMismatchError: the study was made for another problem.
+        """
+        opened = open_journal(journal)
+        opened.header(study)
+        return cls(problem, config, opened, study, None, device)
+
+    def __repr__(self) -> str:
+        return (
+            f"Tuner(study={self.study!r}, round={self.history.last_round}, "
+            f"candidates={self.history.num_candidates}, in_flight={self.history.num_in_flight}, "
+            f"journal={self.journal!r})"
+        )
+
+    @property
+    def config(self) -> TunerConfig:
+        """The configuration in force."""
+        return TunerConfig(**self.history.config)
+
+    def ask(self, round: int | None = None, *, trigger: str | None = None) -> Plan:
+        """The plan for a round; a round that is planned already keeps its plan.
+
+        Args:
+            round: a planned round, or any later than the last; by default the next one.
+            trigger: identifies the message that asks, so that ``planned_for`` can find the plan.
+        Raises:
+            RoundError: a round that was skipped and lies in the past, or no round number.
+        """
+        if round is not None and (isinstance(round, bool) or not isinstance(round, int)):
+            raise RoundError(f"a round is a whole number >= 0, got {round!r}")
+        wanted = round
+
+        def plan_it() -> tuple[list[Entry], int]:
+            last = self.history.last_round
+            target = wanted if wanted is not None else (0 if last is None else last + 1)
+            if target in self.history.plans:
+                return [], target
+            if target < 0 or (last is not None and target < last):
+                raise RoundError(
+                    f"round {target} was never planned and lies before the last planned round "
+                    f"{last}; ask for a later one, or for none to take the next"
+                )
+            known = self._learn()
+            return decide(known, self.config, self.history, target, self.seed, trigger), target
+
+        return self._plan(self._append(plan_it))
+
+    def tell(self, readings: Readings | Sequence[Readings]) -> int:
+        """Record readings, whole or not at all.
+
+        Late, out of order, in several messages, revised: all are welcome. What is known already
+        changes nothing.
+
+        Args:
+            readings: one message, or several that are taken together.
+        Returns:
+            How many rows were news.
+        Raises:
+            ReadingsError: a round, arm or metric is unknown, or a revision contradicts itself.
+        """
+        messages = [readings] if isinstance(readings, Readings) else list(readings)
+        for message in messages:
+            if not isinstance(message, Readings):
+                raise ShapeError(f"tell expects hz.Readings, got {type(message).__name__}")
+
+        def record() -> tuple[list[Entry], int]:
+            news = Readings.concat(messages) if messages else None
+            received = None if news is None else self.history.new_rows(news)
+            return ([], 0) if received is None else ([received], len(received.round))
+
+        return self._append(record)
+
+    def recommend(self, criterion: Criterion = "lcb") -> Recommendation:
+        """The best candidate with evidence whose P(feasible) suffices; else the control.
+
+        Args:
+            criterion: rank by the objective's posterior ``"mean"``, or by the lower or upper bound
+                of its interval.
+        Raises:
+            ConfigError: an unknown criterion.
+            RoundError: no round was planned yet, so there is no candidate.
+        """
+        known, belief = self.belief()
+        return recommend(known.problem, self.config, known.bucket, belief, criterion)
+
+    def belief(self) -> tuple[Known, Belief]:
+        """What is known, and what follows for every candidate; what reports are made of."""
+        self._sync()
+        if self.history.last_round is None:
+            raise RoundError("no round was planned yet; call ask() first")
+        known = self._learn()
+        if known.posterior is None:
+            return known, no_belief(known.problem, known.bucket)
+        generator = random(self.seed, self.history.num_entries, "believe", self.device)
+        problem = known.problem.to(self.device)
+        return known, believe(problem, self.config, known.bucket, known.posterior, generator)
+
+    def posterior(
+        self, theta: Tensor | Mapping[str, Any] | Sequence[Mapping[str, Any]]
+    ) -> tuple[Tensor, Tensor]:
+        """Posterior mean and variance of the deltas at any theta.
+
+        Args:
+            theta: ``(..., params)`` in the user's units, or one or several parameter mappings.
+        Returns:
+            mean and var, each ``(..., metrics)``, fractions, on the CPU.
+        Raises:
+            SpaceError, ShapeError: a theta that cannot be.
+            RoundError: there is no evidence yet.
+        """
+        space = self.problem.space
+        if isinstance(theta, Mapping):
+            theta = space.theta(theta)
+        elif not isinstance(theta, Tensor):
+            theta = torch.stack([space.theta(row) for row in theta])
+        x = space.to_unit(theta.double().cpu())
+        mean, var = self.surrogate().marginal(x.to(self.device))
+        return mean.cpu(), var.cpu()
+
+    def surrogate(self) -> Posterior:
+        """The posterior over the unit cube that the next plan would be made with.
+
+        Raises:
+            RoundError: there is no evidence yet.
+        """
+        self._sync()
+        known = self._learn()
+        if known.posterior is None:
+            raise RoundError(f"there is no posterior yet: {known.why_not}")
+        return known.posterior
+
+    def bucket(self) -> Bucket:
+        """All candidates with their evidence."""
+        self._sync()
+        return self._learn().bucket
+
+    def planned_for(self, trigger: str) -> Plan | None:
+        """The plan that this trigger asked for, if any."""
+        self._sync()
+        round_ = self.history.triggers.get(trigger)
+        return None if round_ is None else self._plan(round_)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole study as plain tensors, numbers and strings; loads with weights_only=True."""
+        self._sync()
+        header = self.journal.header(self.study)
+        return pack(header, self.journal.read(self.study))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a study that ``state_dict`` saved.
+
+        A study in memory is replaced. A persistent one is append-only, and takes a state only as
+        long as nothing was planned in it.
+
+        Raises:
+            ConfigError: not a state of ours.
+            StudyMismatchError: made for another problem, or this study has a history of its own.
+        """
+        header, entries = unpack(state)
+        self._check_problem(header)
+        trial = History(self.problem.space.num_params, self.problem.metrics)
+        trial.extend(entries)
+        self._sync()
+        if isinstance(self.journal, MemoryJournal):
+            self.journal = MemoryJournal()
+            self.journal.create(StudyHeader(self.study, header.seed, self.problem.spec()), entries)
+        elif self.history.last_round is not None or header.seed != self.seed:
+            raise StudyMismatchError(
+                f"study {self.study!r} in {self.journal!r} has seed {self.seed} and planned rounds "
+                f"up to {self.history.last_round}; load the state into a new study"
+            )
+        else:
+            self.journal.append(self.study, entries, after=self.history.num_entries)
+        self._open()
+
+    def _learn(self) -> Known:
+        return learn(self.problem, self.config, self.history, self.device, self._fit)
+
+    def _plan(self, round: int) -> Plan:
+        planned = self.history.plans[round]
+        theta = self.history.theta[list(planned.candidates)]
+        return Plan(
+            round=round,
+            candidate_ids=planned.candidates,
+            parameters=tuple(self.problem.space.to_parameters(theta)),
+            theta=theta,
+            slots=planned.slots,
+            shares=planned.shares,
+        )
+
+    def _create(self, config: TunerConfig | None, seed: int | None) -> None:
+        header = StudyHeader(self.study, 0 if seed is None else seed, self.problem.spec())
+        first = Configured((config or TunerConfig()).model_dump(mode="json"))
+        # Another process may have started it a moment ago: then go on with theirs.
+        with contextlib.suppress(ConflictError):
+            self.journal.create(header, [first])
+
+    def _open(self) -> None:
+        header = self.journal.header(self.study)
+        self._check_problem(header)
+        self.seed = header.seed
+        self.history = History(self.problem.space.num_params, self.problem.metrics)
+        self._fit: FitCache = {}
+        self._sync()
+
+    def _check_problem(self, header: StudyHeader) -> None:
+        spec = self.problem.spec()
+        differ = [
+            f"{key}: the study has {header.problem.get(key)}, the problem {value}"
+            for key, value in spec.items()
+            if header.problem.get(key) != value
+        ]
+        if differ:
+            raise StudyMismatchError(
+                f"study {header.study!r} was made for another problem. " + "; ".join(differ)
+            )
+
+    def _sync(self) -> None:
+        self.history.extend(self.journal.read(self.study, after=self.history.num_entries))
+
+    def _write(self, think: Callable[[], list[Entry]]) -> None:
+        self._append(lambda: (think(), None))
+
+    def _append(self, think: Callable[[], tuple[list[Entry], _T]]) -> _T:
+        """Read what is new, think, append; think again where another process was faster."""
+        for _ in range(_MAX_TRIES):
+            self._sync()
+            entries, answer = think()
+            if not entries:
+                return answer
+            try:
+                self.journal.append(self.study, entries, after=self.history.num_entries)
+            except ConflictError:
+                continue
+            self._sync()
+            return answer
+        raise ConflictError(
+            f"study {self.study!r} moved on {_MAX_TRIES} times while this process was thinking; "
+            "too many writers share it"
+        )
+
+
+def _device(device: torch.device | str) -> torch.device:
+    try:
+        wanted = torch.device(device)
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {device!r} cannot be used here: {error}") from None
+    return wanted
