@@ -143,6 +143,13 @@ class StudyConfig(_Config):
     traffic: TunerConfig = Field(default_factory=lambda: TunerConfig())
     """How traffic is shared out: any field of TunerConfig."""
 
+    def journal_url(self, folder: Path) -> str:
+        """The journal's URL, with a relative SQLite path taken from ``folder``."""
+        head, _, path = self.journal.partition("sqlite:///")
+        if head or not path or path == ":memory:" or Path(path).is_absolute():
+            return self.journal
+        return f"sqlite:///{folder / path}"
+
     def problem(self) -> Problem:
         """The problem that the file describes.
 

@@ -158,13 +158,17 @@ class History:
         self.num_messages += 1
         self.warm_start = self._last_fit
         columns = {name: np.array(values) for name, values in vars(entry).items()}
+        numbers = np.stack([columns[name] for name in ("count", "mean", "var")])
+        if not np.isfinite(numbers).all() or (numbers[[0, 2]] < 0).any():
+            raise self._corrupt("readings have a count, mean or var that was never accepted")
         for round_ in np.unique(columns["round"]).tolist():
             rows = columns["round"] == round_
             table = self.tables.get(round_)
             candidates = columns["candidate"][rows].tolist()
             known = table is not None and all(c in table.row for c in candidates)
             metric = columns["metric"][rows]
-            if table is None or not known or not (metric < len(self.metrics)).all():
+            placed = (metric >= 0) & (metric < len(self.metrics))
+            if table is None or not known or not placed.all():
                 raise self._corrupt(f"readings of round {round_} are of arms that it never had")
             at = (np.array([table.row[c] for c in candidates]), metric)
             for name in ("count", "mean", "var", "revision"):
@@ -202,10 +206,9 @@ class History:
         news = readings.revision > held["revision"]
         if not news.any():
             return None
-        # Ascending revisions: where a message holds several of one row, the highest comes last.
+        # The order of ``Received``: of several revisions of one row the highest comes last.
         keys = (readings.revision, metric, readings.candidate, readings.round)
         order = np.array([i for i in np.lexsort(keys) if news[i]])
-        order = order[np.argsort(readings.revision[order], kind="stable")]
 
         def column(values: NDArray[Any]) -> tuple[Any, ...]:
             return tuple(values[order].tolist())

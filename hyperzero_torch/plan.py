@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from .errors import ConfigError
 from .space import Value
+
+
+def write_atomically(path: str | Path, text: str) -> None:
+    """Write a text file beside its place and move it there in one step.
+
+    Raises:
+        ConfigError: the folder does not exist or cannot be written to; nothing is left behind.
+    """
+    path = Path(path)
+    beside: str | None = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            beside = file.name
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(beside, 0o666 & ~umask)  # temporary files are private, what users read is not
+        os.replace(beside, path)
+    except OSError as error:
+        if beside is not None:
+            Path(beside).unlink(missing_ok=True)
+        raise ConfigError(
+            f"{str(path)!r} cannot be written ({error.strerror}); name a file in a folder that "
+            "exists and can be written to"
+        ) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +79,14 @@ class Plan:
     def control_share(self) -> float:
         """The control's fraction of the traffic."""
         return self.shares[0]
+
+    def write(self, path: str | Path) -> None:
+        """Write the plan as JSON, whole or not at all; its readers never see half of it.
+
+        Raises:
+            ConfigError: the folder does not exist or cannot be written to.
+        """
+        write_atomically(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: ``{"round": ..., "arms": [{"candidate": ..., "share": ...}]}``."""

@@ -9,23 +9,19 @@ Objectives are maximised; slack >= 0 is feasible; everything is a fraction, neve
 from __future__ import annotations
 
 import copy
-import itertools
-import math
-import numbers
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import ProblemError
-from .expressions import Expression, parse_constraint, parse_objective
+from .expressions import parse_constraint, parse_objective
 from .space import Choice, Float, Int, SearchSpace
+from .terms import Constraint, Objective, Source, Term
 
-Sees: TypeAlias = Literal["delta", "level", "both"]
-Source: TypeAlias = str | Callable[..., Tensor]
+__all__ = ["Constraint", "Objective", "Outcome", "Problem"]
 
 
 class Outcome(NamedTuple):
@@ -38,115 +34,6 @@ class Outcome(NamedTuple):
     def feasible(self) -> Tensor:
         """Where every constraint holds, ``(...)``; a NaN slack does not hold."""
         return (self.slack >= 0).all(-1)
-
-
-class Objective:
-    """An objective that sees levels, or has a name of its own.
-
-    Args:
-        function: a string, or a callable / ``nn.Module`` from ``(..., metrics)`` to ``(...)``.
-        on: what a callable is given: ``"delta"``, ``"level"``, or ``"both"`` (two arguments,
-            deltas then levels). Strings name what they see themselves.
-        name: for reports; by default the string, or the callable's own name.
-    """
-
-    def __init__(self, function: Source, *, on: Sees = "delta", name: str | None = None) -> None:
-        self.function = _check_source(function, "objective")
-        self.on = _check_on(on, function)
-        self.name = name or _name_of(function)
-
-
-class Constraint:
-    """A guardrail: a value with one bound.
-
-    Args:
-        function: a comparison such as ``"watch_time >= -0.1%"``; or an expression string or a
-            callable / ``nn.Module`` from ``(..., metrics)`` to ``(...)`` together with a bound.
-        at_least: lower bound of the value, a fraction.
-        at_most: upper bound of the value, a fraction.
-        on: what a callable is given, see ``Objective``.
-        name: for reports.
-        may_exclude_base: allow a constraint on deltas that a delta of 0 breaks, i.e. one that
-            the base itself can never satisfy (a required improvement).
-    Raises:
-        ProblemError: a callable without exactly one bound, or a comparison with one.
-    """
-
-    def __init__(
-        self,
-        function: Source,
-        *,
-        at_least: float | None = None,
-        at_most: float | None = None,
-        on: Sees = "delta",
-        name: str | None = None,
-        may_exclude_base: bool = False,
-    ) -> None:
-        self.function = _check_source(function, "constraint")
-        self.on = _check_on(on, function)
-        self.at_least = _check_bound(at_least, "at_least")
-        self.at_most = _check_bound(at_most, "at_most")
-        self.may_exclude_base = may_exclude_base
-        bounds = [b for b in (at_least, at_most) if b is not None]
-        text = re.sub(r"`[^`]*`", "", function) if isinstance(function, str) else ""
-        compares = any(s in text for s in (">=", "<="))
-        if compares and bounds:
-            raise ProblemError(f"constraint {function!r} holds its bound already; drop the other")
-        if not compares and len(bounds) != 1:
-            raise ProblemError(
-                f"constraint {_name_of(function)!r} needs exactly one of at_least and at_most, "
-                f"got {len(bounds)}; write a range as two constraints"
-            )
-        sign, bound = (">=", at_least) if at_least is not None else ("<=", at_most)
-        self.name = name or (str(function) if compares else f"{_name_of(function)} {sign} {bound}")
-
-
-class _Term:
-    """One function of (delta, level), whatever it was written as."""
-
-    def __init__(self, term: Objective | Constraint, expression: Expression | None) -> None:
-        self.name = term.name
-        self.expression = expression
-        self.function = term.function
-        self.on: Sees = term.on
-        self.sign, self.bound = 1.0, 0.0
-        if isinstance(term, Constraint):
-            if term.at_least is not None:
-                self.bound = term.at_least
-            elif term.at_most is not None:
-                self.sign, self.bound = -1.0, term.at_most
-
-    @property
-    def sees_levels(self) -> bool:
-        if self.expression is not None:
-            return bool(self.expression.levels)
-        return self.on != "delta"
-
-    def to(self, device: torch.device) -> _Term:
-        """The same term on a device; a module that has to move is copied, not moved."""
-        if not isinstance(self.function, nn.Module):
-            return self
-        tensors = [*self.function.parameters(), *self.function.buffers()]
-        if all(t.device == device for t in tensors):
-            return self
-        moved = copy.copy(self)
-        moved.function = copy.deepcopy(self.function).to(device)
-        return moved
-
-    def __call__(self, delta: Tensor, level: Tensor) -> Tensor:
-        if self.expression is not None:
-            value = self.expression.compiled(delta, level)
-        else:
-            given = {"delta": (delta,), "level": (level,), "both": (delta, level)}[self.on]
-            dtype = _module_dtype(self.function)
-            if dtype is not None and dtype != delta.dtype:
-                given = tuple(g.to(dtype) for g in given)
-            value = self.function(*given)  # type: ignore[operator]
-            if not isinstance(value, Tensor):
-                raise ProblemError(f"it returned a {type(value).__name__}, expected a torch tensor")
-        if self.sign == 1.0 and self.bound == 0.0:
-            return value.to(delta.dtype)
-        return self.sign * (value.to(delta.dtype) - self.bound)
 
 
 class Problem:
@@ -189,7 +76,7 @@ class Problem:
 
         wrapped = objective if isinstance(objective, Objective) else Objective(objective)
         text = wrapped.function if isinstance(wrapped.function, str) else None
-        self._objective = _Term(
+        self._objective = Term(
             wrapped, None if text is None else parse_objective(text, self.metrics)
         )
         if isinstance(constraints, str | Constraint):
@@ -204,7 +91,7 @@ class Problem:
         self.num_constraints = len(self._constraints)
         self._probe(constraints)
 
-    def _constraint(self, constraint: str | Constraint) -> _Term:
+    def _constraint(self, constraint: str | Constraint) -> Term:
         if not isinstance(constraint, str | Constraint):
             raise ProblemError(
                 f"a constraint is a string or hz.Constraint, got {type(constraint).__name__}; "
@@ -219,7 +106,7 @@ class Problem:
             bounded = constraint.at_least is not None or constraint.at_most is not None
             parse = parse_objective if bounded else parse_constraint
             expression = parse(constraint.function, self.metrics)
-        return _Term(constraint, expression)
+        return Term(constraint, expression)
 
     def __repr__(self) -> str:
         return (
@@ -381,46 +268,3 @@ def _check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     if twice:
         raise ProblemError(f"metric names must differ, these come twice: {twice}")
     return names
-
-
-def _check_source(function: Source, what: str) -> Source:
-    if not isinstance(function, str) and not callable(function):
-        raise ProblemError(
-            f"the {what} must be a string, a torch callable or an nn.Module, "
-            f"got {type(function).__name__}"
-        )
-    return function
-
-
-def _check_on(on: Sees, function: Source) -> Sees:
-    if on not in ("delta", "level", "both"):
-        raise ProblemError(f"on must be 'delta', 'level' or 'both', got {on!r}")
-    if isinstance(function, str) and on != "delta":
-        raise ProblemError(
-            f"on={on!r} is for callables; in the string {function!r} write level(metric) where "
-            "the level is meant"
-        )
-    return on
-
-
-def _check_bound(bound: float | None, name: str) -> float | None:
-    if bound is None:
-        return None
-    real = isinstance(bound, numbers.Real) and not isinstance(bound, bool)
-    if not real or not math.isfinite(bound):
-        raise ProblemError(f"{name} must be a finite number, a fraction, got {bound!r}")
-    return float(bound)
-
-
-def _name_of(function: Source) -> str:
-    if isinstance(function, str):
-        return function
-    return str(getattr(function, "__qualname__", type(function).__qualname__))
-
-
-def _module_dtype(function: Source) -> torch.dtype | None:
-    """The floating dtype that a module computes in, None for other callables."""
-    if not isinstance(function, nn.Module):
-        return None
-    tensors = itertools.chain(function.parameters(), function.buffers())
-    return next((t.dtype for t in tensors if t.is_floating_point()), None)

@@ -20,7 +20,13 @@ from torch import Tensor
 from .bucket import Bucket
 from .config import TunerConfig
 from .decide import FitCache, Known, decide, learn, random
-from .errors import ConfigError, RoundError, ShapeError, StudyMismatchError
+from .errors import (
+    ConfigError,
+    JournalCorruptError,
+    ReadingsError,
+    RoundError,
+    StudyMismatchError,
+)
 from .history import History
 from .journal import Configured, Entry, Journal, MemoryJournal, StudyHeader, open_journal
 from .journal.base import ConflictError
@@ -116,7 +122,9 @@ class Tuner:
         Raises:
             RoundError: a round that was skipped and lies in the past, or no round number.
         """
-        if round is not None and (isinstance(round, bool) or not isinstance(round, int)):
+        if round is not None and (
+            isinstance(round, bool) or not isinstance(round, int) or not 0 <= round < 2**53
+        ):
             raise RoundError(f"a round is a whole number >= 0, got {round!r}")
         wanted = round
 
@@ -125,7 +133,7 @@ class Tuner:
             target = wanted if wanted is not None else (0 if last is None else last + 1)
             if target in self.history.plans:
                 return [], target
-            if target < 0 or (last is not None and target < last):
+            if last is not None and target < last:
                 raise RoundError(
                     f"round {target} was never planned and lies before the last planned round "
                     f"{last}; ask for a later one, or for none to take the next"
@@ -148,10 +156,14 @@ class Tuner:
         Raises:
             ReadingsError: a round, arm or metric is unknown, or a revision contradicts itself.
         """
-        messages = [readings] if isinstance(readings, Readings) else list(readings)
+        several = isinstance(readings, Sequence) and not isinstance(readings, str)
+        messages: list[Any] = [*readings] if several else [readings]  # type: ignore[misc]
         for message in messages:
             if not isinstance(message, Readings):
-                raise ShapeError(f"tell expects hz.Readings, got {type(message).__name__}")
+                raise ReadingsError(
+                    f"tell expects hz.Readings or a list of them, got {type(message).__name__}; "
+                    "make one with hz.Readings(...) or hz.Readings.from_frame(frame)"
+                )
 
         def record() -> tuple[list[Entry], int]:
             news = Readings.concat(messages) if messages else None
@@ -159,6 +171,16 @@ class Tuner:
             return ([], 0) if received is None else ([received], len(received.round))
 
         return self._append(record)
+
+    def check(self, readings: Readings) -> int:
+        """How many rows of a message would be news to ``tell``; records nothing.
+
+        Raises:
+            ReadingsError: as ``tell`` would.
+        """
+        self._sync()
+        news = self.history.new_rows(readings)
+        return 0 if news is None else len(news.round)
 
     def recommend(self, criterion: Criterion = "lcb") -> Recommendation:
         """The best candidate with evidence whose P(feasible) suffices; else the control.
@@ -249,7 +271,10 @@ class Tuner:
         header, entries = unpack(state)
         self._check_problem(header)
         trial = History(self.problem.space.num_params, self.problem.metrics)
-        trial.extend(entries)
+        try:
+            trial.extend(entries)
+        except JournalCorruptError as error:
+            raise ConfigError(f"the state is damaged: {error}") from None
         self._sync()
         if isinstance(self.journal, MemoryJournal):
             self.journal = MemoryJournal()

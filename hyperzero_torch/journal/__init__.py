@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import JournalError
 from .base import Born, Configured, Decided, Entry, Journal, Planned, Received, StudyHeader
 from .memory import MemoryJournal
 
@@ -23,7 +24,8 @@ def open_journal(journal: Journal | str | None) -> Journal:
     """A journal from its URL (``sqlite:///study.db``), from itself, or from None (in memory).
 
     Raises:
-        JournalError: the URL is not understood, or what it names is no journal of ours.
+        JournalError: the URL is not understood, what it names is no journal of ours, or neither
+            a URL nor a journal was given.
     """
     if journal is None:
         return MemoryJournal()
@@ -31,4 +33,9 @@ def open_journal(journal: Journal | str | None) -> Journal:
         from .sql import SqlJournal  # SQLAlchemy only where it is used
 
         return SqlJournal(journal)
+    if not isinstance(journal, Journal):
+        raise JournalError(
+            f"expected a journal, its URL such as 'sqlite:///study.db', or None, got "
+            f"{type(journal).__name__}"
+        )
     return journal

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from ..errors import JournalError
@@ -48,7 +49,7 @@ class Born:
 
 @dataclass(frozen=True)
 class Planned:
-    """A round's plan: parallel tuples over arms, the control first; ``details`` say why.
+    """A round's plan: parallel tuples over arms, ascending, the control first; ``details`` say why.
 
     ``trigger`` identifies the message that asked for it, so that asking again can be recognised.
     """
@@ -63,7 +64,10 @@ class Planned:
 
 @dataclass(frozen=True)
 class Received:
-    """Readings that arrived together: parallel tuples over rows; ``metric`` is an index."""
+    """Readings that arrived together: parallel tuples over rows; ``metric`` is an index.
+
+    Rows ascend by (round, candidate, metric, revision), and no such key stands twice.
+    """
 
     round: tuple[int, ...]
     candidate: tuple[int, ...]
@@ -87,6 +91,62 @@ class Decided:
 Entry: TypeAlias = Configured | Born | Planned | Received | Decided
 
 
+def flaw(entry: Entry) -> str | None:
+    """Why these values, read from somewhere, are no entry; None where they are one.
+
+    It looks at types, finite numbers and parallel lengths; what contradicts other entries is the
+    fold's business.
+    """
+    match entry:
+        case Configured():
+            return _first_flaw(entry, mappings=("config",))
+        case Born():
+            names = ("candidate", "round")
+            return _first_flaw(
+                entry, names, floats=("theta",), texts=("origin",), mappings=("parameters",)
+            )
+        case Planned():
+            if entry.trigger is not None and not isinstance(entry.trigger, str):
+                return f"trigger is {entry.trigger!r}"
+            parallel = ("candidates", "slots", "shares")
+            return _first_flaw(
+                entry, ("round", *parallel[:2]), parallel[2:], (), ("details",), parallel
+            )
+        case Received():
+            whole, real = ("round", "candidate", "metric", "revision"), ("count", "mean", "var")
+            return _first_flaw(entry, whole, real, parallel=whole + real)
+        case Decided():
+            return _first_flaw(entry, ("round",), texts=("kind", "reason"), mappings=("details",))
+
+
+def _first_flaw(
+    entry: Entry,
+    ints: Sequence[str] = (),
+    floats: Sequence[str] = (),
+    texts: Sequence[str] = (),
+    mappings: Sequence[str] = (),
+    parallel: Sequence[str] = (),
+) -> str | None:
+    values = vars(entry)
+    for name in (*parallel, *(n for n in floats if n not in parallel)):
+        if not isinstance(values[name], tuple):
+            return f"{name} is {values[name]!r:.40}, expected several values"
+    for name in (*ints, *floats):
+        several = values[name] if isinstance(values[name], tuple) else (values[name],)
+        kinds = int if name in ints else (int, float)
+        for value in several:
+            if isinstance(value, bool) or not isinstance(value, kinds) or not isfinite(value):
+                return f"{name} holds {value!r:.40}, expected a number"
+    for name in texts:
+        if not isinstance(values[name], str):
+            return f"{name} is {values[name]!r:.40}, expected text"
+    for name in mappings:
+        if not isinstance(values[name], Mapping):
+            return f"{name} is {values[name]!r:.40}, expected a mapping"
+    lengths = {name: len(values[name]) for name in parallel}
+    return f"columns differ in length: {lengths}" if len(set(lengths.values())) > 1 else None
+
+
 @runtime_checkable
 class Journal(Protocol):
     """Where studies are kept. Safe to share between processes, not between threads.
@@ -101,7 +161,7 @@ class Journal(Protocol):
         ...
 
     def create(self, header: StudyHeader, entries: Sequence[Entry]) -> None:
-        """Start a study with its first entries.
+        """Start a study with its first entries, at least one.
 
         Raises:
             ConflictError: a study of this name exists.

@@ -30,6 +30,7 @@ from .base import (
     Planned,
     Received,
     StudyHeader,
+    flaw,
 )
 from .memory import not_found
 
@@ -51,8 +52,17 @@ def _column(name: str, kind: Any, *, null: bool = False) -> sa.Column[Any]:
     return sa.Column(name, kind, nullable=null)
 
 
+class _Untyped(sa.types.UserDefinedType[float]):
+    """SQLite's column without a type: one of type REAL turns -0.0 into 0.0."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return ""
+
+
 # The double of every database, not SQL's FLOAT that some of them take for 4 bytes.
-_Double = sa.Double
+_Double: sa.types.TypeEngine[float] = sa.Double().with_variant(_Untyped(), "sqlite")
 
 journal = _table("hyperzero_journal", _key("version", sa.Integer))
 studies = _table(
@@ -121,16 +131,18 @@ class SqlJournal:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        shown = str(url)
         try:
             parsed = sa.engine.make_url(url)
+            shown = parsed.render_as_string(hide_password=True)
             options = {"timeout": _BUSY_SECONDS} if parsed.get_backend_name() == "sqlite" else {}
             self._engine = sa.create_engine(parsed, connect_args=options)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
             raise JournalError(
-                f"the journal {url!r} is not understood ({error}); expected an SQLAlchemy URL "
+                f"the journal {shown!r} is not understood ({error}); expected an SQLAlchemy URL "
                 "such as sqlite:///study.db"
             ) from None
-        self._where = parsed.render_as_string(hide_password=True)
+        self._where = shown
         database = parsed.database
         if parsed.get_backend_name() == "sqlite" and database not in (None, "", ":memory:"):
             folder = Path(str(database)).parent
@@ -152,7 +164,8 @@ class SqlJournal:
     def create(self, header: StudyHeader, entries: Sequence[Entry]) -> None:
         """Start a study with its first entries."""
         row = {"study": header.study, "seed": header.seed, "problem": dict(header.problem)}
-        with self._transaction(f"study {header.study!r} exists already") as connection:
+        conflict = f"study {header.study!r} exists already"
+        with self._transaction(write=True, conflict=conflict) as connection:
             connection.execute(studies.insert(), [row])
             _insert(connection, header.study, entries, after=0)
 
@@ -162,13 +175,18 @@ class SqlJournal:
             row = connection.execute(sa.select(studies).where(studies.c.study == study)).first()
         if row is None:
             raise not_found(study, self.studies())
+        if not isinstance(row.seed, int) or not isinstance(row.problem, dict):
+            raise JournalCorruptError(
+                f"the header of study {study!r} in {self._where} is damaged; restore the journal "
+                "from a backup"
+            )
         return StudyHeader(row.study, row.seed, row.problem)
 
     def append(self, study: str, new: Sequence[Entry], after: int) -> int:
         """Append entries, all or none, and return the number of the last."""
         self.header(study)
         conflict = f"study {study!r} has moved on since entry {after}"
-        with self._transaction(conflict) as connection:
+        with self._transaction(write=True, conflict=conflict) as connection:
             last = connection.scalar(
                 sa.select(sa.func.max(entries.c.entry)).where(entries.c.study == study)
             )
@@ -188,11 +206,18 @@ class SqlJournal:
                 for row in connection.execute(query.order_by(*table.primary_key.columns)):
                     rows[row.entry].append(row)
                 found[table] = rows
-        numbers = sorted(found[entries])
-        if numbers != list(range(after + 1, after + 1 + len(numbers))):
+        numbers = list(found[entries])
+        strays = set().union(*found.values()).difference(numbers)
+        if numbers != list(range(after + 1, after + 1 + len(numbers))) or strays:
             raise JournalCorruptError(
                 f"the journal {self._where} misses entries of study {study!r}: after {after} it "
-                f"holds {numbers[:5]}...; restore it from a backup"
+                f"holds {numbers[:5]}... and parts of {sorted(strays, key=repr)[:5]}; restore it "
+                "from a backup"
+            )
+        if not numbers and after == 0:
+            raise JournalCorruptError(
+                f"the journal {self._where} has lost all entries of study {study!r}; restore it "
+                "from a backup"
             )
         return [self._entry(study, number, found) for number in numbers]
 
@@ -201,6 +226,18 @@ class SqlJournal:
         self._engine.dispose()
 
     def _entry(self, study: str, number: int, found: dict[sa.Table, dict[int, list[Any]]]) -> Entry:
+        entry = self._assemble(study, number, found)
+        reason = flaw(entry)
+        if reason is not None:
+            raise JournalCorruptError(
+                f"entry {number} of study {study!r} in {self._where} is damaged: {reason}; "
+                "restore the journal from a backup"
+            )
+        return entry
+
+    def _assemble(
+        self, study: str, number: int, found: dict[sa.Table, dict[int, list[Any]]]
+    ) -> Entry:
         row = found[entries][number][0]
         try:
             if row.kind == "configured":
@@ -210,6 +247,7 @@ class SqlJournal:
                 return Born(c.candidate, c.round, c.origin, tuple(c.theta), c.parameters)
             if row.kind == "planned":
                 arms = found[plans][number]
+                self._count(study, number, "arms", row.details["arms"], len(arms))
                 return Planned(
                     row.round,
                     tuple(a.candidate for a in arms),
@@ -221,11 +259,7 @@ class SqlJournal:
             if row.kind == "received":
                 fields = ("round", "candidate", "metric", "revision", "count", "mean", "var")
                 rows = found[readings][number]
-                if len(rows) != row.details["rows"]:
-                    raise JournalCorruptError(
-                        f"entry {number} of study {study!r} received {row.details['rows']} "
-                        f"readings, {len(rows)} are stored; restore the journal from a backup"
-                    )
+                self._count(study, number, "readings", row.details["rows"], len(rows))
                 return Received(**{f: tuple(getattr(r, f) for r in rows) for f in fields})
             if row.kind == "decided":
                 d = found[decisions][number][0]
@@ -240,13 +274,25 @@ class SqlJournal:
             f"{row.kind!r}; it may come from a newer version"
         )
 
+    def _count(self, study: str, number: int, what: str, written: int, stored: int) -> None:
+        if stored != written:
+            raise JournalCorruptError(
+                f"entry {number} of study {study!r} was written with {written} {what}, {stored} "
+                f"are stored in {self._where}; restore the journal from a backup"
+            )
+
     def _prepare(self) -> None:
+        """Check that the tables are ours; make them where there are none, all or none of them."""
+        with self._transaction() as connection:
+            empty = not sa.inspect(connection).get_table_names()
+        if empty:
+            with self._transaction(write=True) as connection:
+                # Another process may have made them a moment ago.
+                if not sa.inspect(connection).get_table_names():
+                    _tables.create_all(connection)
+                    connection.execute(journal.insert(), [{"version": FORMAT_VERSION}])
         with self._transaction() as connection:
             present = set(sa.inspect(connection).get_table_names())
-            if not present:
-                _tables.create_all(connection)
-                connection.execute(journal.insert(), [{"version": FORMAT_VERSION}])
-                return
             missing = sorted(set(_tables.tables) - present)
             if missing:
                 raise ForeignJournalError(
@@ -261,10 +307,16 @@ class SqlJournal:
                 )
 
     @contextmanager
-    def _transaction(self, conflict: str | None = None) -> Iterator[sa.Connection]:
+    def _transaction(
+        self, write: bool = False, conflict: str | None = None
+    ) -> Iterator[sa.Connection]:
         """One transaction: committed as a whole or rolled back; database errors become ours."""
         try:
             with self._engine.begin() as connection:
+                if connection.dialect.name == "sqlite":
+                    # Python's driver begins one only before INSERT: tables would be made one by
+                    # one, and a read of several tables would see them at several times.
+                    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
                 yield connection
         except HyperZeroError:
             raise
@@ -278,7 +330,7 @@ class SqlJournal:
                 f"the journal {self._where} cannot be used: {error.orig}"
                 + ("; it is damaged or no journal of hyperzero" if foreign else "")
             ) from None
-        except ValueError as error:  # JSON that does not parse, from a column of ours
+        except (TypeError, ValueError) as error:  # JSON that does not parse, from a column of ours
             raise JournalCorruptError(
                 f"the journal {self._where} holds a value that cannot be read: {error}; "
                 "restore it from a backup"
@@ -310,7 +362,11 @@ def _insert(connection: sa.Connection, study: str, new: Sequence[Entry], after: 
                 )
             case Planned():
                 round_ = entry.round
-                details = {"trigger": entry.trigger, "details": dict(entry.details)}
+                details = {
+                    "trigger": entry.trigger,
+                    "details": dict(entry.details),
+                    "arms": len(entry.candidates),
+                }
                 rows[plans].extend(
                     key | {"round": entry.round, "candidate": c, "slots": k, "share": s}
                     for c, k, s in zip(entry.candidates, entry.slots, entry.shares)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError
-from .base import Born, Configured, Decided, Entry, Planned, Received, StudyHeader
+from .base import Born, Configured, Decided, Entry, Planned, Received, StudyHeader, flaw
 
 _FORMAT = 1
 _KINDS: dict[str, type[Entry]] = {
@@ -51,10 +51,15 @@ def unpack(state: Mapping[str, Any]) -> tuple[StudyHeader, list[Entry]]:
         for packed in state["entries"]:
             values = {name: _unpack(name, v) for name, v in packed.items() if name != "kind"}
             entries.append(_KINDS[packed["kind"]](**values))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(
             f"the state is incomplete or damaged: {type(error).__name__}: {error}"
         ) from None
+    flaws = [reason for reason in map(flaw, entries) if reason is not None]
+    if not isinstance(header.problem, dict) or not entries:
+        flaws.append("it has no entries, or no problem")
+    if flaws:
+        raise ConfigError(f"the state is incomplete or damaged: {flaws[0]}")
     return header, entries
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..plan import Plan
 from ..readings import Readings
 from ..recommend import Criterion, Recommendation
 from ..tuner import Tuner
@@ -27,7 +28,7 @@ class RoundRecord:
         num_arms: candidates served beside the control.
         num_candidates: candidates in the bucket, the control not counted.
         num_in_flight: arms served so far whose readings have not arrived.
-        seconds: what the tuner took for telling, recommending and planning.
+        seconds: what the round took, for the tuner and for the world.
         exposed_violation: violation averaged over the round's traffic.
     """
 
@@ -45,35 +46,36 @@ class RoundRecord:
 def run(
     tuner: Tuner, world: Environment, num_rounds: int, criterion: Criterion = "lcb"
 ) -> Iterator[RoundRecord]:
-    """Run rounds 0 to ``num_rounds - 1``, yielding after each; the last delivers what is due.
+    """Run rounds 0 to ``num_rounds - 1``, yielding after each that is new.
 
     On a journal that holds some of these rounds already the loop goes on where it was: planned
     rounds keep their plans, the world serves them again with the same readings, and what was
     received already changes nothing.
     """
+    planned = tuner.history.last_round
+    first = 0 if planned is None else planned + 1
     mail: dict[int, list[Readings]] = defaultdict(list)
     for round_ in range(num_rounds):
         start = time.perf_counter()
         if mail[round_]:
             tuner.tell(mail.pop(round_))
         plan = tuner.ask(round_)
-        best = tuner.recommend(criterion)
-        seconds = time.perf_counter() - start
         for delivery in world.serve(plan):
             mail[max(delivery.due, round_ + 1)].append(delivery.readings)
-        yield _record(tuner, world, round_, best, seconds)
+        if round_ >= first:
+            best = tuner.recommend(criterion)
+            yield _record(tuner, world, plan, best, time.perf_counter() - start)
 
 
 def _record(
-    tuner: Tuner, world: Environment, round_: int, best: Recommendation, seconds: float
+    tuner: Tuner, world: Environment, plan: Plan, best: Recommendation, seconds: float
 ) -> RoundRecord:
-    plan = tuner.ask(round_)
     theta = world.truth_problem.space.theta(best.parameters).unsqueeze(0)
     truth = world.truth(theta)
     served = world.truth(plan.theta).violation
     shares = torch.tensor(plan.shares, dtype=torch.float64)
     return RoundRecord(
-        round=round_,
+        round=plan.round,
         recommendation=best,
         gain=float(truth.gain),
         violation=float(truth.violation),

@@ -20,6 +20,7 @@ from gpytorch.priors import LogNormalPrior, NormalPrior
 from linear_operator import to_linear_operator
 from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # not in its __all__
 
 from .posterior import Hyperparameters
 
@@ -27,7 +28,7 @@ _LENGTHSCALE_SPREAD = 0.8  # of its logarithm
 _OUTPUTSCALE_LOCATION, _OUTPUTSCALE_SPREAD = math.log(0.5), 1.0  # of its logarithm
 _CONSTANT_SPREAD = 1.0
 # What a fit may run into with honest data; anything else is a bug and must be seen.
-_NUMERICAL = (NanError, NotPSDError, torch.linalg.LinAlgError)
+_NUMERICAL = (NanError, NotPSDError, LinAlgError)
 _BOUND = 12.0  # |log hyperparameter| beyond which a fit has run away
 
 

@@ -1,0 +1,64 @@
+"""The application, its commands and its exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from ..errors import HyperZeroError, InputError, JournalError, MissingExtraError
+from . import study, worlds
+
+EXIT_INPUT, EXIT_JOURNAL, EXIT_EXTRA, EXIT_OTHER = 3, 4, 5, 1
+
+app = typer.Typer(
+    name="hyperzero",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="""Tune the weights of a live recommender from hourly A/B feedback.
+
+A study in five minutes:
+
+  1. hyperzero init      (writes tuning.yaml: edit it)
+
+  2. hyperzero step -c tuning.yaml --plan plan_0.json      (serve this)
+
+  3. hyperzero step -c tuning.yaml --readings hour_0.csv --plan plan_1.json      (every hour)
+
+  4. hyperzero recommend -c tuning.yaml      (whenever you like)
+
+See it work first: hyperzero demo
+
+Exit codes: 0 done; 2 wrong usage; 3 input refused, nothing was changed; 4 the journal cannot be
+used; 5 an optional package is missing; 1 anything else.""",
+)
+app.command()(worlds.demo)
+app.command()(study.init)
+app.command()(study.step)
+app.command()(study.status)
+app.command()(study.recommend)
+app.command()(study.report)
+app.command()(worlds.simulate)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; our errors become one message and an exit code."""
+    try:
+        app(args=None if arguments is None else list(arguments))
+    except HyperZeroError as error:
+        # As Text: a message may quote what a user wrote, and that is no markup.
+        Console(stderr=True).print(Text("error: ", style="bold red") + Text(str(error)))
+        sys.exit(_exit_code(error))
+
+
+def _exit_code(error: HyperZeroError) -> int:
+    if isinstance(error, InputError):
+        return EXIT_INPUT
+    if isinstance(error, JournalError):
+        return EXIT_JOURNAL
+    return EXIT_EXTRA if isinstance(error, MissingExtraError) else EXIT_OTHER

@@ -1,0 +1,248 @@
+"""Commands for a platform of your own: init, step, status, recommend, report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..config import StudyConfig
+from ..errors import ConfigError
+from ..journal import open_journal
+from ..plan import Plan, write_atomically
+from ..readings import Readings
+from ..recommend import Recommendation
+from ..tuner import Tuner
+from .template import TEMPLATE
+
+console = Console()
+notes = Console(stderr=True)
+
+Config = Annotated[
+    Path, typer.Option("--config", "-c", help="Study file, as written by 'hyperzero init'.")
+]
+Criterion = Annotated[
+    str, typer.Option(help="Rank candidates by the objective's 'mean', 'lcb' or 'ucb'.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and show; write nothing.")]
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("tuning.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Write a commented study file: parameters, base, metrics, objective, constraints, traffic."""
+    text = TEMPLATE.format(name=path.name)
+    if dry_run:
+        typer.echo(text)
+        return
+    if path.exists() and not force:
+        raise ConfigError(
+            f"{path} exists and stays as it is; name another file, or overwrite it with --force"
+        )
+    write_atomically(path, text)
+    notes.print(Text(f"wrote {path}; edit it, then: hyperzero step -c {path} --plan plan_0.json"))
+
+
+def step(
+    config: Config,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", help="JSON file for the next plan; else it is printed.")
+    ] = None,
+    readings: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--readings",
+            help="Tidy readings (.csv, .jsonl, .parquet) with the columns round, candidate, "
+            "metric, count, mean, var[, revision]; can be given several times.",
+        ),
+    ] = None,
+    round: Annotated[
+        int | None,
+        typer.Option("--round", min=0, help="Round to plan; by default the next one."),
+    ] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Take readings in, write the next plan: what a cron job calls every hour.
+
+    Every file is checked as a whole before anything is recorded. The same files again change
+    nothing and give the same plan, so a job that failed half-way is simply run again. Late hours,
+    parts of an hour and corrected hours (with a higher revision) are welcome in any order.
+
+    Without readings the next round is planned on what is known; name it with --round so that a
+    repetition of the job does not plan one more.
+
+    Example, at the start of hour 18:
+
+      hyperzero step --config tuning.yaml --readings hour_17.csv --plan plan_18.json
+    """
+    if plan is not None and not plan.parent.is_dir():
+        raise ConfigError(f"the folder of --plan {plan} does not exist; create it first")
+    messages = [Readings.from_file(path) for path in readings or []]
+    tuner = _open(config, create=True, dry_run=dry_run)
+    news = Readings.concat(messages) if messages else None
+    if dry_run:
+        rows = 0 if news is None else tuner.check(news)
+        notes.print(Text(f"dry run: {rows} new rows would be recorded, nothing was written"))
+        return
+    trigger = None if news is None else _digest(news, round)
+    known = None if trigger is None else tuner.planned_for(trigger)
+    if known is not None:
+        notes.print(Text(f"these readings were taken before: round {known.round} stays planned"))
+    elif news is not None:
+        notes.print(Text(f"recorded {tuner.tell(news)} new rows of {len(news)}"))
+    made = known if known is not None else tuner.ask(round, trigger=trigger)
+    _put(made, plan)
+
+
+def status(config: Config, as_json: AsJson = False) -> None:
+    """Where the study stands: rounds, candidates, readings that are still out."""
+    tuner = _open(config)
+    history = tuner.history
+    rounds = [
+        {
+            "round": number,
+            "arms": len(planned.candidates) - 1,
+            "control_share": planned.shares[0],
+            "waiting": history.tables[number].num_waiting,
+        }
+        for number, planned in sorted(history.plans.items())
+    ]
+    facts: dict[str, Any] = {
+        "study": tuner.study,
+        "last_round": history.last_round,
+        "candidates": max(0, history.num_candidates - 1),
+        "in_flight": history.num_in_flight,
+    }
+    if as_json:
+        typer.echo(json.dumps(facts | {"rounds": rounds}, indent=2))
+        return
+    last = "none planned yet" if history.last_round is None else f"last round {history.last_round}"
+    console.print(
+        Text(
+            f"study {tuner.study}: {last}, {facts['candidates']} candidates, "
+            f"{facts['in_flight']} arms in flight"
+        )
+    )
+    if rounds:
+        table = Table("round", "arms", "control's share", "arms without readings")
+        for row in rounds[-24:]:
+            table.add_row(
+                str(row["round"]),
+                str(row["arms"]),
+                f"{row['control_share']:.1%}",
+                str(row["waiting"]),
+            )
+        console.print(table)
+
+
+def recommend(config: Config, criterion: Criterion = "lcb", as_json: AsJson = False) -> None:
+    """The candidate to promote, with the evidence behind it; candidate 0 is: stay with the base."""
+    tuner = _open(config)
+    best = tuner.recommend(_criterion(criterion))
+    if as_json:
+        typer.echo(json.dumps(best.to_dict(), indent=2))
+    else:
+        console.print(recommendation_table(best, tuner))
+
+
+def report(
+    config: Config,
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")] = Path(
+        "report.html"
+    ),
+    criterion: Criterion = "lcb",
+) -> None:
+    """Write one self-contained HTML report with plots; it opens offline."""
+    from ..report import write_report
+
+    tuner = _open(config)
+    write_report(tuner, out, criterion=_criterion(criterion))
+    notes.print(Text(f"wrote {out}"))
+
+
+def recommendation_table(best: Recommendation, tuner: Tuner) -> Table:
+    """A recommendation for people: theta beside the base's, and what is believed of it."""
+    table = Table(title=f"candidate {best.candidate_id}: {best.reason}", title_justify="left")
+    table.add_column("")
+    table.add_column("recommended", justify="right")
+    table.add_column("base", justify="right")
+    for name, value in best.parameters.items():
+        table.add_row(Text(name), _value(value), _value(tuner.problem.base[name]))
+    table.add_section()
+    table.add_row(
+        "objective",
+        f"{best.objective_mean:.5g} [{best.objective_lcb:.5g}, {best.objective_ucb:.5g}]",
+        f"{best.objective_base:.5g}",
+    )
+    table.add_row("P(feasible)", f"{best.prob_feasible:.3f}", "")
+    for name, mean in best.delta_mean.items():
+        spread = 1.96 * best.delta_var[name] ** 0.5
+        table.add_row(Text(f"delta {name}"), f"{mean:+.3%} ± {spread:.3%}", "0")
+    table.add_row("rounds with evidence", str(best.num_rounds), "")
+    return table
+
+
+def _criterion(criterion: str) -> Any:
+    if criterion not in ("mean", "lcb", "ucb"):
+        raise ConfigError(f"--criterion must be 'mean', 'lcb' or 'ucb', got {criterion!r}")
+    return criterion
+
+
+def _open(config: Path, *, create: bool = False, dry_run: bool = False) -> Tuner:
+    """The tuner of a study file. Only ``step`` may start a study, and a dry run starts none."""
+    study = StudyConfig.from_file(config)
+    problem = study.problem()
+    url = study.journal_url(config.resolve().parent)
+    path = Path(url.removeprefix("sqlite:///"))
+    on_disk = not url.startswith("sqlite:///") or path.exists()
+    if not on_disk and not create:
+        raise ConfigError(
+            f"there is no journal at {path.name} yet; make the first plan with "
+            f"'hyperzero step --config {config}'"
+        )
+    if dry_run and not (on_disk and study.study in open_journal(url).studies()):
+        return Tuner(problem, study.traffic, None, study.study, study.seed)
+    if not create:
+        return Tuner.resume(url, study.study, problem=problem)
+    return Tuner(problem, study.traffic, url, study.study, study.seed)
+
+
+def _digest(readings: Readings, round_: int | None) -> str:
+    """Identifies a message by what it says, whatever the order of its rows, and what it asks."""
+    columns = (
+        readings.round,
+        readings.candidate,
+        readings.metric,
+        readings.revision,
+        readings.count,
+        readings.mean,
+        readings.var,
+    )
+    rows = sorted(json.dumps(row) for row in zip(*(column.tolist() for column in columns)))
+    return hashlib.sha256("\n".join([str(round_), *rows]).encode()).hexdigest()
+
+
+def _put(plan: Plan, path: Path | None) -> None:
+    if path is None:
+        typer.echo(json.dumps(plan.to_dict(), indent=2))
+        return
+    plan.write(path)
+    notes.print(
+        Text(
+            f"wrote {path}: round {plan.round}, {len(plan) - 1} arms, "
+            f"{plan.control_share:.1%} of the traffic to the control"
+        )
+    )
+
+
+def _value(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,216 @@
+"""Commands that close the loop on worlds whose truth is known: demo, simulate."""
+
+from __future__ import annotations
+
+import enum
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from ..config import TunerConfig
+from ..errors import ConfigError, MissingExtraError
+from ..journal import open_journal
+from ..simulate import Environment, Oracle, PaperWorld, ReplayWorld, RoundRecord, run
+from ..tuner import Tuner
+
+console = Console()
+_COLUMNS = (
+    ("hour", 4), ("best", 5), ("true gain", 9), ("of oracle", 9), ("violation", 9),
+    ("P(feas.)", 8), ("arms", 4), ("bucket", 6), ("in flight", 9),
+)  # fmt: skip
+
+
+class World(enum.StrEnum):
+    """Worlds that ``simulate`` knows."""
+
+    PAPER = "paper"
+    REPLAY = "replay"
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for study.db and report.html.")] = Path("demo"),
+    rounds: Annotated[int, typer.Option(min=1, help="Hours to run.")] = 30,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of world and tuner.")] = 42,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Algorithms 1-3 to the letter, not the default.")
+    ] = False,
+) -> None:
+    """Tune the paper's synthetic world from end to end, and write a report.
+
+    30 hours, 1000 traffic slots an hour, readings 3 hours late plus a random delay. Every hour:
+    what would be recommended, what that is truly worth, and where the traffic goes.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    database = out / "study.db"
+    study = "demo"
+    if database.exists():
+        if open_journal(f"sqlite:///{database}").studies() != [study]:
+            raise ConfigError(f"{database} is no journal of an earlier demo; name another --out")
+        console.print(Text(f"replacing {database} of an earlier demo", style="dim"))
+        database.unlink()
+    world = PaperWorld(seed=seed)
+    config = TunerConfig.paper() if paper else TunerConfig()
+    tuner = Tuner(world.problem, config, f"sqlite:///{database}", study, seed)
+    _run_and_show(tuner, world, rounds, out / "report.html")
+    console.print(Text(f"journal  {database}   (plain SQL tables: sqlite3 {database})"))
+
+
+def simulate(
+    world: Annotated[
+        World, typer.Option(help="paper: Appendix A. replay: real A/B traffic (ASOS).")
+    ] = World.PAPER,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds to run.")] = 30,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of world and tuner.")] = 0,
+    traffic: Annotated[float, typer.Option(help="Scale of the world's traffic.")] = 1.0,
+    delay: Annotated[
+        int | None, typer.Option(min=0, help="Rounds that readings are late at least.")
+    ] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="replay: id of the A/B test; a wrong one lists them.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TunerConfig as YAML or JSON; default: the default.")
+    ] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Use TunerConfig.paper().")] = False,
+    journal: Annotated[
+        str | None, typer.Option(help="Journal URL, e.g. sqlite:///sim.db; default: memory.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the study that the journal holds.")
+    ] = False,
+    report: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line a round.")] = False,
+) -> None:
+    """Close the loop on a simulated platform, and compare with the truth.
+
+    Examples:
+
+      hyperzero simulate --world replay --rounds 60 --report replay.html
+
+      hyperzero simulate --traffic 0.1 --seed 7 --paper
+    """
+    if not traffic > 0:
+        raise ConfigError(f"--traffic must be above 0, got {traffic}")
+    if config is not None and paper:
+        raise ConfigError("--config and --paper exclude each other; drop one")
+    if experiment is not None and world is not World.REPLAY:
+        raise ConfigError("--experiment is for --world replay; drop it or add --world replay")
+    made = _world(world, seed, traffic, delay, experiment)
+    chosen = TunerConfig.paper() if paper else TunerConfig()
+    if config is not None:
+        chosen = TunerConfig.from_file(config)
+    if world is World.REPLAY and config is None:
+        chosen = chosen.model_copy(update={"rounds_per_day": 2})
+    study = f"{world}-{seed}"
+    if journal is not None and not resume and study in open_journal(journal).studies():
+        raise ConfigError(
+            f"{journal} holds the study {study!r} already; go on with --resume, or name another "
+            "journal or seed"
+        )
+    tuner = Tuner(made.problem, chosen, journal, study, seed)
+    if as_json:
+        oracle = made.oracle()
+        for record in run(tuner, made, rounds):
+            typer.echo(json.dumps(_plain(record, oracle)))
+        return
+    if isinstance(made, ReplayWorld):
+        console.print(Text(made.describe(), style="dim"))
+    _run_and_show(tuner, made, rounds, report)
+
+
+def _world(
+    world: World, seed: int, traffic: float, delay: int | None, experiment: str | None
+) -> Environment:
+    late: dict[str, Any] = {} if delay is None else {"delay": delay}
+    if world is World.REPLAY:
+        return ReplayWorld(experiment, seed=seed, traffic=traffic, **late)
+    return PaperWorld(seed=seed, draws_per_slot=50 * traffic, **late)
+
+
+def _run_and_show(tuner: Tuner, world: Environment, rounds: int, report: Path | None) -> None:
+    """Run with a table that grows by the hour and a bar below it, then the summary and report."""
+    start = time.perf_counter()
+    oracle = world.oracle()
+    console.print(
+        Text(f"{world.name} world: maximise {world.problem.objective_name}"), soft_wrap=True
+    )
+    for name in world.problem.constraint_names:
+        console.print(Text(f"  subject to {name}"), soft_wrap=True)
+    records: list[RoundRecord] = []
+    bar = (TextColumn("hour"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn())
+    with Progress(*bar, console=console, transient=True) as progress:
+        task = progress.add_task("", total=rounds)
+        progress.console.print(
+            Text("  ".join(name.rjust(width) for name, width in _COLUMNS), style="bold")
+        )
+        for record in run(tuner, world, rounds):
+            records.append(record)
+            progress.console.print(Text(_row(record, oracle)))
+            progress.update(task, completed=record.round + 1)
+    console.print(_summary(tuner, world, oracle, records))
+    if report is not None:
+        _report(tuner, report, records, oracle)
+    console.print(Text(f"done in {time.perf_counter() - start:.1f} s"))
+
+
+def _report(tuner: Tuner, path: Path, records: list[RoundRecord], oracle: Oracle) -> None:
+    from ..report import write_report
+
+    try:
+        write_report(tuner, path, records=records, oracle=oracle)
+    except MissingExtraError as error:
+        console.print(Text(f"no report: {error}", style="yellow"))
+    else:
+        console.print(Text(f"report   {path}"))
+
+
+def _row(record: RoundRecord, oracle: Oracle) -> str:
+    best = record.recommendation
+    cells = (
+        str(record.round),
+        "base" if best.candidate_id == 0 else f"#{best.candidate_id}",
+        f"{record.gain:+.2%}",
+        f"{record.gain / oracle.gain:.0%}",
+        f"{record.violation:.4f}",
+        f"{best.prob_feasible:.2f}",
+        str(record.num_arms),
+        str(record.num_candidates),
+        str(record.num_in_flight),
+    )
+    return "  ".join(cell.rjust(width) for cell, (_, width) in zip(cells, _COLUMNS))
+
+
+def _summary(tuner: Tuner, world: Environment, oracle: Oracle, records: list[RoundRecord]) -> Table:
+    """The recommended theta beside the oracle's and the base's."""
+    best = records[-1].recommendation if records else tuner.recommend()
+    space = world.problem.space
+    thetas = {
+        f"recommended (#{best.candidate_id})": space.theta(best.parameters),
+        "oracle": oracle.theta,
+        "base": world.problem.base_theta,
+    }
+    table = Table("", *thetas, title="What was found", title_justify="left")
+    shown = [space.to_parameters(theta.unsqueeze(0))[0] for theta in thetas.values()]
+    for name in space.names:
+        values = [row[name] for row in shown]
+        table.add_row(name, *(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values))
+    table.add_section()
+    truths = [world.truth(theta.unsqueeze(0)) for theta in thetas.values()]
+    table.add_row("true gain", *(f"{float(t.gain):+.3%}" for t in truths))
+    table.add_row("of the best", *(f"{float(t.gain) / oracle.gain:.1%}" for t in truths))
+    table.add_row("violation", *(f"{float(t.violation):.4f}" for t in truths))
+    return table
+
+
+def _plain(record: RoundRecord, oracle: Oracle) -> dict[str, Any]:
+    return vars(record) | {
+        "recommendation": record.recommendation.to_dict(),
+        "oracle_gain": oracle.gain,
+    }

@@ -1,0 +1,292 @@
+"""A study's history as plain rows, which plots are drawn from and readers can check."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ..history import CONTROL
+from ..stats import evidence
+from ..stats.delta import Delta
+from .facts import Facts
+from .surfaces import believe_deltas
+
+Kind: TypeAlias = Literal["text", "whole", "number", "percent", "signed"]
+Cell: TypeAlias = str | float | None
+
+MOST_SERVED = 12
+MOST_EVIDENCE = 25
+MOST_BELIEVED = 40
+_SIGMAS = 1.96
+
+
+class Column(NamedTuple):
+    """``key`` for plots, ``label`` for readers; "signed" is a percentage with its sign."""
+
+    key: str
+    label: str
+    kind: Kind
+
+
+class Table(NamedTuple):
+    """Rows under columns; None where nothing is known."""
+
+    columns: tuple[Column, ...]
+    rows: list[tuple[Cell, ...]]
+
+    def column(self, key: str) -> list[Cell]:
+        """One column's cells."""
+        index = [c.key for c in self.columns].index(key)
+        return [row[index] for row in self.rows]
+
+
+def table(columns: Iterable[tuple[str, str, Kind]], rows: Iterable[Sequence[object]]) -> Table:
+    """Rows of numbers, strings or NaN; whatever is not finite becomes None."""
+    return Table(
+        tuple(Column(*c) for c in columns), [tuple(_cell(value) for value in row) for row in rows]
+    )
+
+
+def _cell(value: object) -> Cell:
+    if value is None or isinstance(value, str):
+        return value
+    number = float(value)  # type: ignore[arg-type]
+    return number if math.isfinite(number) else None
+
+
+def show(cell: Cell, kind: Kind) -> str:
+    """A cell as a reader sees it: fractions in percent, nothing known as a dash."""
+    if cell is None:
+        return "–"
+    if isinstance(cell, str):
+        return cell
+    if kind == "whole":
+        return f"{cell:.0f}"
+    if kind in ("percent", "signed"):
+        digits = 2 if abs(cell) >= 1e-3 or cell == 0 else 3
+        value = round(100 * cell, digits) + 0.0  # + 0.0: no "-0.00"
+        sign = "+" if kind == "signed" else ""
+        return f"{value:{sign}.{digits}f} %"
+    return f"{cell:.5g}"
+
+
+def name_of(candidate: int) -> str:
+    """How a report calls a candidate."""
+    return "control" if candidate == CONTROL else f"c{candidate}"
+
+
+def parameters(facts: Facts) -> Table:
+    """The recommended theta beside the base's, and the oracle's where it is known."""
+    space = facts.problem.space
+    columns: list[tuple[str, str, Kind]] = [
+        ("parameter", "parameter", "text"),
+        ("recommended", "recommended", "number"),
+        ("base", "base", "number"),
+    ]
+    served = [facts.best.parameters, facts.problem.base]
+    if facts.oracle is not None:
+        columns.append(("oracle", "oracle", "number"))
+        served += space.to_parameters(facts.oracle.theta.reshape(1, -1))
+    return table(
+        columns,
+        [(name, *(_parameter_value(p[name]) for p in served)) for name in space.names],
+    )
+
+
+def _parameter_value(value: object) -> str | float:
+    if isinstance(value, str | bool):
+        return str(value)
+    return float(value)  # type: ignore[arg-type]
+
+
+def guardrails(facts: Facts) -> Table:
+    """Each guardrail at the recommended candidate: believed slack, and how surely it holds."""
+    best = facts.best.candidate_id
+    rows = []
+    delta = facts.belief.delta_mean[best : best + 1]
+    if facts.problem.num_constraints and not math.isnan(facts.best.objective_mean):
+        believed = believe_deltas(facts, delta, facts.belief.delta_var[best : best + 1])
+        rows = [
+            (name, *believed.slack[:, 0, i].tolist(), float(believed.holds[0, i]))
+            for i, name in enumerate(facts.problem.constraint_names)
+        ]
+    return table(
+        [
+            ("guardrail", "guardrail", "text"),
+            ("mean", "slack", "number"),
+            ("low", "low", "number"),
+            ("high", "high", "number"),
+            ("holds", "P(holds)", "percent"),
+        ],
+        rows,
+    )
+
+
+def progress(facts: Facts) -> Table:
+    """What a simulation knows of every round's recommendation."""
+    best = math.nan if facts.oracle is None else facts.oracle.gain
+    return table(
+        [
+            ("round", "round", "whole"),
+            ("candidate", "recommended", "text"),
+            ("gain", "true gain", "signed"),
+            ("of_oracle", "of the oracle's", "percent"),
+            ("violation", "violation", "percent"),
+            ("exposed", "violation over all traffic", "percent"),
+        ],
+        [
+            (
+                r.round,
+                name_of(r.recommendation.candidate_id),
+                r.gain,
+                r.gain / best if best else math.nan,
+                r.violation,
+                r.exposed_violation,
+            )
+            for r in facts.records
+        ],
+    )
+
+
+def beliefs(facts: Facts) -> Table:
+    """The most promising candidates by the lower bound of the objective, best first."""
+    belief = facts.belief
+    score = torch.where(belief.lcb.isfinite(), belief.lcb, -torch.inf)
+    score[CONTROL] = -torch.inf
+    order = torch.argsort(score, descending=True, stable=True)[:MOST_BELIEVED]
+    ids = [c for c in order.tolist() if score[c] > -torch.inf]
+    best = facts.best.candidate_id
+    if best not in (CONTROL, *ids):
+        ids = [*ids[: MOST_BELIEVED - 1], best]
+    gain = [facts.gain(field) for field in (belief.mean, belief.lcb, belief.ucb)]
+    return table(
+        [
+            ("candidate", "candidate", "text"),
+            ("mean", "believed gain", "signed"),
+            ("low", "low", "signed"),
+            ("high", "high", "signed"),
+            ("prob", "P(feasible)", "percent"),
+            ("rounds", "rounds with evidence", "whole"),
+        ],
+        [
+            (
+                name_of(c),
+                *(float(g[c]) for g in gain),
+                float(belief.prob_feasible[c]),
+                int(facts.bucket.num_rounds[c]),
+            )
+            for c in ids
+        ],
+    )
+
+
+def traffic(facts: Facts) -> Table:
+    """Shares by round: the control, the most served candidates, and all others together."""
+    plans = [facts.history.plans[r] for r in sorted(facts.history.plans)]
+    total: dict[int, float] = {}
+    for plan in plans:
+        for candidate, share in zip(plan.candidates, plan.shares):
+            total[candidate] = total.get(candidate, 0.0) + share
+    total.pop(CONTROL, None)
+    served = sorted(total, key=lambda c: (-total[c], c))
+    shown = served[:MOST_SERVED]
+    best = facts.best.candidate_id
+    if best in total and best not in shown:
+        shown[-1] = best
+    columns: list[tuple[str, str, Kind]] = [("round", "round", "whole")]
+    columns += [(str(c), name_of(c), "percent") for c in (CONTROL, *shown)]
+    if len(served) > len(shown):
+        columns.append(("others", f"{len(served) - len(shown)} others", "percent"))
+    rows = []
+    for plan in plans:
+        share_of = dict(zip(plan.candidates, plan.shares))
+        row = [share_of.pop(c, 0.0) for c in (CONTROL, *shown)]
+        rest = [sum(share_of.values())] if len(served) > len(shown) else []
+        rows.append((plan.round, *row, *rest))
+    return table(columns, rows)
+
+
+def evidence_of(facts: Facts, metric: int) -> Table:
+    """Own evidence beside the posterior, for the candidates with the most evidence."""
+    posterior, bucket = facts.posterior, facts.bucket
+    assert posterior is not None  # the caller's branch
+    ids = facts.by_weight(MOST_EVIDENCE)
+    best = facts.best.candidate_id
+    if best not in (CONTROL, *ids):
+        ids = [*ids[: MOST_EVIDENCE - 1], best]
+    x = facts.problem.space.to_unit(bucket.theta[ids]).to(posterior.x)
+    mean, var = (field[:, metric].cpu() for field in posterior.marginal(x))
+    truth = facts.true_delta(bucket.theta[ids])
+    columns: list[tuple[str, str, Kind]] = [
+        ("candidate", "candidate", "text"),
+        ("own", "own evidence", "signed"),
+        ("own_half", "±", "percent"),
+        ("posterior", "posterior", "signed"),
+        ("posterior_half", "±", "percent"),
+    ]
+    values = [
+        bucket.mean[ids, metric],
+        _SIGMAS * bucket.var[ids, metric].sqrt(),
+        mean,
+        _SIGMAS * var.sqrt(),
+    ]
+    if truth is not None:
+        columns.append(("truth", "truth", "signed"))
+        values.append(truth[:, metric])
+    order = torch.argsort(mean, descending=True, stable=True).tolist()
+    return table(columns, [(name_of(ids[i]), *(float(v[i]) for v in values)) for i in order])
+
+
+def funnel(facts: Facts, candidate: int, metric: int) -> Table:
+    """One candidate's delta of every hour, and what had been pooled by then."""
+    deltas = facts.bucket.deltas
+    rows = (deltas.candidate == candidate) & deltas.delta.mean[:, metric].isfinite()
+    mean, var = (field[rows, metric] for field in deltas.delta)
+    pooled = [
+        _pool(mean[: i + 1], var[: i + 1], deltas.weight[rows, metric][: i + 1])
+        for i in range(len(mean))
+    ]
+    return table(
+        [
+            ("round", "round", "whole"),
+            ("delta", "delta of the hour", "signed"),
+            ("half", "±", "percent"),
+            ("pooled", "pooled so far", "signed"),
+            ("pooled_half", "±", "percent"),
+        ],
+        [
+            (r, m, _SIGMAS * v**0.5, *p)
+            for r, m, v, p in zip(
+                deltas.round[rows].tolist(), mean.tolist(), var.tolist(), pooled
+            )
+        ],
+    )
+
+
+def _pool(mean: Tensor, var: Tensor, weight: Tensor) -> tuple[float, float]:
+    one = torch.zeros(len(mean), dtype=torch.long)
+    state = evidence.summarise(
+        one, Delta(mean.unsqueeze(-1), var.unsqueeze(-1)), weight.unsqueeze(-1), 1
+    )
+    return float(state.mean), _SIGMAS * float(state.spread.sqrt() / state.weight)
+
+
+def late(facts: Facts) -> Table:
+    """Per round, the arms that were planned and those of which nothing has arrived."""
+    tables = facts.history.tables
+    return table(
+        [
+            ("round", "round", "whole"),
+            ("arms", "arms", "whole"),
+            ("waiting", "waiting", "whole"),
+            ("control", "control has reported", "text"),
+        ],
+        [
+            (r, len(t.candidates), t.num_waiting, "yes" if t.has_control else "no")
+            for r, t in sorted(tables.items())
+        ],
+    )
