@@ -32,7 +32,7 @@ check: $(READY) ## ruff and strict types
 	$(BIN)/mypy
 
 bench: $(READY) ## run the benchmarks (raw JSON under bench/results) and redraw the README's tables
-	$(BIN)/python -m bench.appendix_a
+	$(BIN)/python -m bench.quality.appendix_a
 	$(BIN)/python -m bench.tables
 
 clean: ## remove what the commands above made

@@ -66,6 +66,8 @@ class TunerConfig(_Config):
     """How the first bucket covers the space."""
     control_share: float | Literal["auto"] = Field(default="auto")
     """Fraction of the traffic for the control; "auto" is the square-root rule."""
+    newcomer_slots: int = Field(default=5, ge=1)
+    """Least slots of a candidate that has never been served, so that it is soon known."""
     max_arms: int = Field(default=256, ge=1)
     """Most candidates served at once, beside the control."""
     min_prob_feasible: float = Field(default=0.9, ge=0, le=1)
@@ -109,6 +111,7 @@ class TunerConfig(_Config):
             "initial_candidates": 100,
             "initial_design": "grid",
             "control_share": 0.1,
+            "newcomer_slots": 1,
             "max_arms": 1000,
             "draws": "marginal",
             "evidence": "own",

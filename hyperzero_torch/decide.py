@@ -238,10 +238,10 @@ def _round_robin(history: History, config: TunerConfig) -> Tensor:
 
 
 def _arms(history: History, slots: Tensor, config: TunerConfig) -> tuple[Tensor, Tensor]:
-    """Who is served, ascending, and their slots: newcomers at least one, then the most voted."""
+    """Who is served, ascending, and their slots: newcomers first, then the most voted."""
     newcomer = torch.tensor([served == 0 for served in history.times_served])
     newcomer[CONTROL] = False
-    slots = torch.where(newcomer, slots.clamp_min(1), slots)
+    slots = torch.where(newcomer, slots.clamp_min(config.newcomer_slots), slots)
     # Newcomers first, then by votes; ids break ties, so the order is total.
     rank = sorted(
         (c for c in range(1, len(slots)) if slots[c] > 0),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
@@ -66,6 +67,10 @@ class Tuner:
         seed: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
+        if seed is not None and not _is_whole(seed, below=2**63):
+            raise ConfigError(f"a seed is a whole number >= 0, got {seed!r}")
+        if not isinstance(study, str) or not study:
+            raise ConfigError(f"a study is named by a text that is not empty, got {study!r}")
         self.problem = problem
         self.study = study
         self.device = _device(device)
@@ -122,11 +127,11 @@ class Tuner:
         Raises:
             RoundError: a round that was skipped and lies in the past, or no round number.
         """
-        if round is not None and (
-            isinstance(round, bool) or not isinstance(round, int) or not 0 <= round < 2**53
-        ):
+        if round is not None and not _is_whole(round, below=2**53):
             raise RoundError(f"a round is a whole number >= 0, got {round!r}")
-        wanted = round
+        if trigger is not None and not isinstance(trigger, str):
+            raise RoundError(f"a trigger is the text that names a message, got {trigger!r}")
+        wanted = None if round is None else int(round)
 
         def plan_it() -> tuple[list[Entry], int]:
             last = self.history.last_round
@@ -156,8 +161,7 @@ class Tuner:
         Raises:
             ReadingsError: a round, arm or metric is unknown, or a revision contradicts itself.
         """
-        several = isinstance(readings, Sequence) and not isinstance(readings, str)
-        messages: list[Any] = [*readings] if several else [readings]  # type: ignore[misc]
+        messages: Any = readings if isinstance(readings, list | tuple) else [readings]
         for message in messages:
             if not isinstance(message, Readings):
                 raise ReadingsError(
@@ -304,7 +308,7 @@ class Tuner:
         )
 
     def _create(self, config: TunerConfig | None, seed: int | None) -> None:
-        header = StudyHeader(self.study, 0 if seed is None else seed, self.problem.spec())
+        header = StudyHeader(self.study, 0 if seed is None else int(seed), self.problem.spec())
         first = Configured((config or TunerConfig()).model_dump(mode="json"))
         # Another process may have started it a moment ago: then go on with theirs.
         with contextlib.suppress(ConflictError):
@@ -353,6 +357,13 @@ class Tuner:
             f"study {self.study!r} moved on {_MAX_TRIES} times while this process was thinking; "
             "too many writers share it"
         )
+
+
+def _is_whole(value: Any, below: int) -> bool:
+    """A number as NumPy's are too, for what comes from loops over arrays; True is none."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return False
+    return 0 <= int(value) < below
 
 
 def _device(device: torch.device | str) -> torch.device:

@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=None if arguments is None else list(arguments))
     except HyperZeroError as error:
         # As Text: a message may quote what a user wrote, and that is no markup.
-        Console(stderr=True).print(Text("error: ", style="bold red") + Text(str(error)))
+        Console(stderr=True).print(
+            Text("error: ", style="bold red") + Text(str(error)), soft_wrap=True
+        )
         sys.exit(_exit_code(error))
 
 

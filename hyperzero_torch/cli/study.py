@@ -22,7 +22,7 @@ from ..tuner import Tuner
 from .template import TEMPLATE
 
 console = Console()
-notes = Console(stderr=True)
+notes = Console(stderr=True, soft_wrap=True)
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", help="Study file, as written by 'hyperzero init'.")

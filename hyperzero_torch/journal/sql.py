@@ -1,24 +1,33 @@
 """A journal in plain SQL tables that an analyst can query, through SQLAlchemy Core.
 
-    entries      one row per entry: study, entry (1, 2, 3, ...), kind, round, at, details
+    entries      one row per entry: study, entry (1, 2, 3, ...), kind, round, at, details, digest
     candidates   one row per candidate      plans      one row per arm and round
     readings     one row per reading        decisions  one row per decision
 
 Every append is one transaction, and the primary key of ``entries`` lets only one writer have each
-number. Numbers are stored as 8-byte floats: what is read back is bit for bit what was written.
+number. Numbers are stored as 8-byte floats: what is read back is bit for bit what was written, and
+a digest with every entry notices where it is not.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    StatementError,
+)
 
 from ..errors import ForeignJournalError, HyperZeroError, JournalCorruptError, JournalError
 from .base import (
@@ -36,6 +45,7 @@ from .memory import not_found
 
 FORMAT_VERSION = 1
 _BUSY_SECONDS = 30
+_NUMBERS = ("theta", "shares", "count", "mean", "var")
 
 _tables = sa.MetaData()
 
@@ -71,18 +81,19 @@ studies = _table(
 entries = _table(
     "entries",
     _key("study", sa.String),
-    _key("entry", sa.Integer),
+    _key("entry", sa.BigInteger),
     _column("kind", sa.String),
-    _column("round", sa.Integer, null=True),
+    _column("round", sa.BigInteger, null=True),
     _column("at", sa.String),
     _column("details", sa.JSON),
+    _column("digest", sa.String),
 )
 candidates = _table(
     "candidates",
     _key("study", sa.String),
-    _key("candidate", sa.Integer),
-    _column("entry", sa.Integer),
-    _column("round", sa.Integer),
+    _key("candidate", sa.BigInteger),
+    _column("entry", sa.BigInteger),
+    _column("round", sa.BigInteger),
     _column("origin", sa.String),
     _column("theta", sa.JSON),
     _column("parameters", sa.JSON),
@@ -90,20 +101,20 @@ candidates = _table(
 plans = _table(
     "plans",
     _key("study", sa.String),
-    _key("round", sa.Integer),
-    _key("candidate", sa.Integer),
-    _column("entry", sa.Integer),
-    _column("slots", sa.Integer),
+    _key("round", sa.BigInteger),
+    _key("candidate", sa.BigInteger),
+    _column("entry", sa.BigInteger),
+    _column("slots", sa.BigInteger),
     _column("share", _Double),
 )
 readings = _table(
     "readings",
     _key("study", sa.String),
-    _key("round", sa.Integer),
-    _key("candidate", sa.Integer),
-    _key("metric", sa.Integer),
-    _key("revision", sa.Integer),
-    _column("entry", sa.Integer),
+    _key("round", sa.BigInteger),
+    _key("candidate", sa.BigInteger),
+    _key("metric", sa.BigInteger),
+    _key("revision", sa.BigInteger),
+    _column("entry", sa.BigInteger),
     _column("count", _Double),
     _column("mean", _Double),
     _column("var", _Double),
@@ -111,8 +122,8 @@ readings = _table(
 decisions = _table(
     "decisions",
     _key("study", sa.String),
-    _key("entry", sa.Integer),
-    _column("round", sa.Integer),
+    _key("entry", sa.BigInteger),
+    _column("round", sa.BigInteger),
     _column("kind", sa.String),
     _column("reason", sa.String),
     _column("details", sa.JSON),
@@ -167,7 +178,7 @@ class SqlJournal:
         conflict = f"study {header.study!r} exists already"
         with self._transaction(write=True, conflict=conflict) as connection:
             connection.execute(studies.insert(), [row])
-            _insert(connection, header.study, entries, after=0)
+            _insert(connection, header, entries, after=0)
 
     def header(self, study: str) -> StudyHeader:
         """The study's header."""
@@ -184,7 +195,7 @@ class SqlJournal:
 
     def append(self, study: str, new: Sequence[Entry], after: int) -> int:
         """Append entries, all or none, and return the number of the last."""
-        self.header(study)
+        header = self.header(study)
         conflict = f"study {study!r} has moved on since entry {after}"
         with self._transaction(write=True, conflict=conflict) as connection:
             last = connection.scalar(
@@ -192,12 +203,12 @@ class SqlJournal:
             )
             if (last or 0) != after:
                 raise ConflictError(f"{conflict}; nothing was written")
-            _insert(connection, study, new, after)
+            _insert(connection, header, new, after)
         return after + len(new)
 
     def read(self, study: str, after: int = 0) -> list[Entry]:
         """All entries numbered above ``after``, in order."""
-        self.header(study)
+        header = self.header(study)
         with self._transaction() as connection:
             found: dict[sa.Table, dict[int, list[Any]]] = {}
             for table in (entries, candidates, plans, readings, decisions):
@@ -219,18 +230,22 @@ class SqlJournal:
                 f"the journal {self._where} has lost all entries of study {study!r}; restore it "
                 "from a backup"
             )
-        return [self._entry(study, number, found) for number in numbers]
+        return [self._entry(header, number, found) for number in numbers]
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
 
-    def _entry(self, study: str, number: int, found: dict[sa.Table, dict[int, list[Any]]]) -> Entry:
-        entry = self._assemble(study, number, found)
+    def _entry(
+        self, header: StudyHeader, number: int, found: dict[sa.Table, dict[int, list[Any]]]
+    ) -> Entry:
+        entry = self._assemble(header.study, number, found)
         reason = flaw(entry)
+        if reason is None and _digest(header, number, entry) != found[entries][number][0].digest:
+            reason = "its values are not those that were written"
         if reason is not None:
             raise JournalCorruptError(
-                f"entry {number} of study {study!r} in {self._where} is damaged: {reason}; "
+                f"entry {number} of study {header.study!r} in {self._where} is damaged: {reason}; "
                 "restore the journal from a backup"
             )
         return entry
@@ -247,7 +262,6 @@ class SqlJournal:
                 return Born(c.candidate, c.round, c.origin, tuple(c.theta), c.parameters)
             if row.kind == "planned":
                 arms = found[plans][number]
-                self._count(study, number, "arms", row.details["arms"], len(arms))
                 return Planned(
                     row.round,
                     tuple(a.candidate for a in arms),
@@ -259,7 +273,11 @@ class SqlJournal:
             if row.kind == "received":
                 fields = ("round", "candidate", "metric", "revision", "count", "mean", "var")
                 rows = found[readings][number]
-                self._count(study, number, "readings", row.details["rows"], len(rows))
+                if len(rows) != row.details["rows"]:
+                    raise JournalCorruptError(
+                        f"entry {number} of study {study!r} received {row.details['rows']} "
+                        f"readings, {len(rows)} are stored; restore the journal from a backup"
+                    )
                 return Received(**{f: tuple(getattr(r, f) for r in rows) for f in fields})
             if row.kind == "decided":
                 d = found[decisions][number][0]
@@ -273,13 +291,6 @@ class SqlJournal:
             f"entry {number} of study {study!r} in {self._where} is of the unknown kind "
             f"{row.kind!r}; it may come from a newer version"
         )
-
-    def _count(self, study: str, number: int, what: str, written: int, stored: int) -> None:
-        if stored != written:
-            raise JournalCorruptError(
-                f"entry {number} of study {study!r} was written with {written} {what}, {stored} "
-                f"are stored in {self._where}; restore the journal from a backup"
-            )
 
     def _prepare(self) -> None:
         """Check that the tables are ours; make them where there are none, all or none of them."""
@@ -330,19 +341,37 @@ class SqlJournal:
                 f"the journal {self._where} cannot be used: {error.orig}"
                 + ("; it is damaged or no journal of hyperzero" if foreign else "")
             ) from None
-        except (TypeError, ValueError) as error:  # JSON that does not parse, from a column of ours
+        except (StatementError, TypeError, ValueError, OverflowError) as error:  # not the database
+            if write:
+                raise JournalError(
+                    f"the journal {self._where} cannot store an entry: {error}; nothing was written"
+                ) from None
             raise JournalCorruptError(
                 f"the journal {self._where} holds a value that cannot be read: {error}; "
                 "restore it from a backup"
             ) from None
 
 
-def _insert(connection: sa.Connection, study: str, new: Sequence[Entry], after: int) -> None:
+def _digest(header: StudyHeader, number: int, entry: Entry) -> str:
+    """A checksum of an entry, its number and its study: databases keep none of their own."""
+    values = {
+        name: list(map(float, value)) if name in _NUMBERS else value
+        for name, value in vars(entry).items()
+    }
+    values |= {name: dict(value) for name, value in values.items() if isinstance(value, Mapping)}
+    study = [header.study, header.seed, dict(header.problem)]
+    text = json.dumps([study, number, type(entry).__name__, values], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _insert(
+    connection: sa.Connection, header: StudyHeader, new: Sequence[Entry], after: int
+) -> None:
     """All rows of the entries, a table at a time."""
     rows: dict[sa.Table, list[dict[str, Any]]] = defaultdict(list)
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     for number, entry in enumerate(new, start=after + 1):
-        key: dict[str, Any] = {"study": study, "entry": number}
+        key: dict[str, Any] = {"study": header.study, "entry": number}
         round_: int | None = None
         details: dict[str, Any] = {}
         match entry:
@@ -362,11 +391,7 @@ def _insert(connection: sa.Connection, study: str, new: Sequence[Entry], after: 
                 )
             case Planned():
                 round_ = entry.round
-                details = {
-                    "trigger": entry.trigger,
-                    "details": dict(entry.details),
-                    "arms": len(entry.candidates),
-                }
+                details = {"trigger": entry.trigger, "details": dict(entry.details)}
                 rows[plans].extend(
                     key | {"round": entry.round, "candidate": c, "slots": k, "share": s}
                     for c, k, s in zip(entry.candidates, entry.slots, entry.shares)
@@ -381,6 +406,10 @@ def _insert(connection: sa.Connection, study: str, new: Sequence[Entry], after: 
                 round_ = entry.round
                 rows[decisions].append(key | vars(entry) | {"details": dict(entry.details)})
         kind = type(entry).__name__.lower()
-        rows[entries].append(key | {"kind": kind, "round": round_, "at": now, "details": details})
+        rows[entries].append(
+            key
+            | {"kind": kind, "round": round_, "at": now, "details": details}
+            | {"digest": _digest(header, number, entry)}
+        )
     for table, values in rows.items():
         connection.execute(table.insert(), values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -105,7 +105,7 @@ class Facts:
 
 def look(
     tuner: Tuner,
-    records: Sequence[RoundRecord] | None,
+    records: Iterable[RoundRecord] | None,
     oracle: Oracle | None,
     world: Environment | None,
     criterion: Criterion,

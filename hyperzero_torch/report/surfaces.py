@@ -52,18 +52,13 @@ def believe_deltas(facts: Facts, mean: Tensor, var: Tensor) -> Believed:
     quantiles = torch.tensor([tail, 1 - tail], dtype=mean.dtype, device=mean.device)
     parts: list[Believed] = []
     with torch.no_grad():
-        for rows in torch.split(torch.arange(len(mean), device=mean.device), _TILE):
+        for start in range(0, len(mean), _TILE):
+            rows = slice(start, start + _TILE)
             utility, slack = problem.evaluate(mean[rows] + var[rows].sqrt() * normal)
             gain = facts.gain(utility)
             holds = (slack >= 0).to(mean.dtype)
-            parts.append(
-                Believed(
-                    torch.cat([gain.mean(0)[None], torch.quantile(gain, quantiles, dim=0)]),
-                    torch.cat([slack.mean(0)[None], torch.quantile(slack, quantiles, dim=0)]),
-                    holds.mean(0),
-                    holds.prod(-1).mean(0),
-                )
-            )
+            bands = _band(gain, quantiles), _band(slack, quantiles)
+            parts.append(Believed(*bands, holds.mean(0), holds.prod(-1).mean(0)))
     gains, slacks, held, feasible = zip(*parts)
     return Believed(
         torch.cat(gains, dim=1).cpu(),
@@ -71,6 +66,14 @@ def believe_deltas(facts: Facts, mean: Tensor, var: Tensor) -> Believed:
         torch.cat(held).cpu(),
         torch.cat(feasible).cpu(),
     )
+
+
+def _band(values: Tensor, quantiles: Tensor) -> Tensor:
+    """Mean, low and high over the draws: ``(draws, ...)`` to ``(3, ...)``."""
+    mean = values.mean(0)[None]
+    if not values.numel():  # no constraints: torch refuses quantiles of nothing
+        return mean.repeat(3, *(1,) * (values.ndim - 1))
+    return torch.cat([mean, torch.quantile(values, quantiles, dim=0)])
 
 
 def believe_at(facts: Facts, theta: Tensor) -> Believed:
@@ -105,7 +108,10 @@ def slices(facts: Facts, centre: Tensor) -> list[Slice]:
     gain, slack, holds, feasible = believe_at(facts, torch.cat(thetas))
     sizes = [len(t) for t in thetas]
     columns = zip(
-        gain.split(sizes, 1), slack.split(sizes, 1), holds.split(sizes), feasible.split(sizes)
+        torch.split(gain, sizes, 1),
+        torch.split(slack, sizes, 1),
+        torch.split(holds, sizes),
+        torch.split(feasible, sizes),
     )
     return [Slice(i, t, Believed(*parts)) for i, (t, parts) in enumerate(zip(thetas, columns))]
 

@@ -7,15 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor
 
 from ..history import CONTROL
-from ..stats import evidence
-from ..stats.delta import Delta
 from .facts import Facts
 from .surfaces import believe_deltas
 
-Kind: TypeAlias = Literal["text", "whole", "number", "percent", "signed"]
+Kind: TypeAlias = Literal["text", "whole", "number", "percent", "signed", "prob"]
 Cell: TypeAlias = str | float | None
 
 MOST_SERVED = 12
@@ -25,7 +22,9 @@ _SIGMAS = 1.96
 
 
 class Column(NamedTuple):
-    """``key`` for plots, ``label`` for readers; "signed" is a percentage with its sign."""
+    """``key`` for plots, ``label`` for readers; "signed" is a percentage with its sign, "prob" one
+    of a probability.
+    """
 
     key: str
     label: str
@@ -66,12 +65,14 @@ def show(cell: Cell, kind: Kind) -> str:
         return cell
     if kind == "whole":
         return f"{cell:.0f}"
+    if kind == "prob":
+        return f"{100 * cell:.1f} %"
     if kind in ("percent", "signed"):
         digits = 2 if abs(cell) >= 1e-3 or cell == 0 else 3
         value = round(100 * cell, digits) + 0.0  # + 0.0: no "-0.00"
         sign = "+" if kind == "signed" else ""
         return f"{value:{sign}.{digits}f} %"
-    return f"{cell:.5g}"
+    return f"{cell:.4g}"
 
 
 def name_of(candidate: int) -> str:
@@ -93,11 +94,12 @@ def parameters(facts: Facts) -> Table:
         served += space.to_parameters(facts.oracle.theta.reshape(1, -1))
     return table(
         columns,
-        [(name, *(_parameter_value(p[name]) for p in served)) for name in space.names],
+        [(name, *(parameter_value(p[name]) for p in served)) for name in space.names],
     )
 
 
-def _parameter_value(value: object) -> str | float:
+def parameter_value(value: object) -> str | float:
+    """A parameter as a cell: options as text, numbers as numbers."""
     if isinstance(value, str | bool):
         return str(value)
     return float(value)  # type: ignore[arg-type]
@@ -106,24 +108,29 @@ def _parameter_value(value: object) -> str | float:
 def guardrails(facts: Facts) -> Table:
     """Each guardrail at the recommended candidate: believed slack, and how surely it holds."""
     best = facts.best.candidate_id
-    rows = []
-    delta = facts.belief.delta_mean[best : best + 1]
+    rows: list[tuple[object, ...]] = []
     if facts.problem.num_constraints and not math.isnan(facts.best.objective_mean):
-        believed = believe_deltas(facts, delta, facts.belief.delta_var[best : best + 1])
-        rows = [
-            (name, *believed.slack[:, 0, i].tolist(), float(believed.holds[0, i]))
-            for i, name in enumerate(facts.problem.constraint_names)
-        ]
+        delta, var = (f[best : best + 1] for f in (facts.belief.delta_mean, facts.belief.delta_var))
+        believed = believe_deltas(facts, delta, var)
+        for i, name in enumerate(facts.problem.constraint_names):
+            kind = slack_kind(facts, i)
+            slack = [show(_cell(s), kind) for s in believed.slack[:, 0, i].tolist()]
+            rows.append((name, slack[0], f"{slack[1]} … {slack[2]}", float(believed.holds[0, i])))
     return table(
         [
             ("guardrail", "guardrail", "text"),
             ("mean", "slack", "number"),
-            ("low", "low", "number"),
-            ("high", "high", "number"),
-            ("holds", "P(holds)", "percent"),
+            ("interval", f"{facts.config.confidence:.0%} interval", "number"),
+            ("holds", "P(holds)", "prob"),
         ],
         rows,
     )
+
+
+def slack_kind(facts: Facts, constraint: int) -> Kind:
+    """Levels are plain numbers in the metric's unit; deltas are fractions."""
+    name = facts.problem.constraint_names[constraint]
+    return "number" if facts.problem.sees_levels and "level(" in name else "percent"
 
 
 def progress(facts: Facts) -> Table:
@@ -169,7 +176,7 @@ def beliefs(facts: Facts) -> Table:
             ("mean", "believed gain", "signed"),
             ("low", "low", "signed"),
             ("high", "high", "signed"),
-            ("prob", "P(feasible)", "percent"),
+            ("prob", "P(feasible)", "prob"),
             ("rounds", "rounds with evidence", "whole"),
         ],
         [
@@ -195,8 +202,8 @@ def traffic(facts: Facts) -> Table:
     served = sorted(total, key=lambda c: (-total[c], c))
     shown = served[:MOST_SERVED]
     best = facts.best.candidate_id
-    if best in total and best not in shown:
-        shown[-1] = best
+    if best in total:  # next to the control, where its height can be read
+        shown = [best, *[c for c in shown if c != best][: MOST_SERVED - 1]]
     columns: list[tuple[str, str, Kind]] = [("round", "round", "whole")]
     columns += [(str(c), name_of(c), "percent") for c in (CONTROL, *shown)]
     if len(served) > len(shown):
@@ -246,10 +253,10 @@ def funnel(facts: Facts, candidate: int, metric: int) -> Table:
     deltas = facts.bucket.deltas
     rows = (deltas.candidate == candidate) & deltas.delta.mean[:, metric].isfinite()
     mean, var = (field[rows, metric] for field in deltas.delta)
-    pooled = [
-        _pool(mean[: i + 1], var[: i + 1], deltas.weight[rows, metric][: i + 1])
-        for i in range(len(mean))
-    ]
+    weight = deltas.weight[rows, metric]
+    total = weight.cumsum(0)
+    pooled = (weight * mean).cumsum(0) / total
+    pooled_var = (weight.square() * var).cumsum(0) / total.square()
     return table(
         [
             ("round", "round", "whole"),
@@ -258,21 +265,14 @@ def funnel(facts: Facts, candidate: int, metric: int) -> Table:
             ("pooled", "pooled so far", "signed"),
             ("pooled_half", "±", "percent"),
         ],
-        [
-            (r, m, _SIGMAS * v**0.5, *p)
-            for r, m, v, p in zip(
-                deltas.round[rows].tolist(), mean.tolist(), var.tolist(), pooled
-            )
-        ],
+        zip(
+            deltas.round[rows].tolist(),
+            mean.tolist(),
+            (_SIGMAS * var.sqrt()).tolist(),
+            pooled.tolist(),
+            (_SIGMAS * pooled_var.sqrt()).tolist(),
+        ),
     )
-
-
-def _pool(mean: Tensor, var: Tensor, weight: Tensor) -> tuple[float, float]:
-    one = torch.zeros(len(mean), dtype=torch.long)
-    state = evidence.summarise(
-        one, Delta(mean.unsqueeze(-1), var.unsqueeze(-1)), weight.unsqueeze(-1), 1
-    )
-    return float(state.mean), _SIGMAS * float(state.spread.sqrt() / state.weight)
 
 
 def late(facts: Facts) -> Table:

@@ -6,6 +6,7 @@ Imported only when something is fitted. GPyTorch's settings are entered as conte
 from __future__ import annotations
 
 import math
+import warnings
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,6 +20,7 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior, NormalPrior
 from linear_operator import to_linear_operator
 from linear_operator.utils.errors import NanError, NotPSDError
+from linear_operator.utils.warnings import NumericalWarning
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # not in its __all__
 
@@ -46,18 +48,26 @@ class _Model(gpytorch.models.ExactGP):  # type: ignore[misc]  # GPyTorch is unty
         super().__init__(x, y, likelihood)
         self.shared = shared
         batch = torch.Size([y.shape[0]])
+
+        def number(value: float) -> Tensor:  # in the data's precision, not the global default
+            return x.new_tensor(value)
+
         self.mean_module = ConstantMean(
-            batch_shape=batch, constant_prior=NormalPrior(0.0, _CONSTANT_SPREAD)
+            batch_shape=batch, constant_prior=NormalPrior(number(0.0), number(_CONSTANT_SPREAD))
         )
         self.covar_module = ScaleKernel(
             MaternKernel(
                 nu=2.5,
                 ard_num_dims=x.shape[-1],
                 batch_shape=batch,
-                lengthscale_prior=LogNormalPrior(lengthscale_location, _LENGTHSCALE_SPREAD),
+                lengthscale_prior=LogNormalPrior(
+                    number(lengthscale_location), number(_LENGTHSCALE_SPREAD)
+                ),
             ),
             batch_shape=batch,
-            outputscale_prior=LogNormalPrior(_OUTPUTSCALE_LOCATION, _OUTPUTSCALE_SPREAD),
+            outputscale_prior=LogNormalPrior(
+                number(_OUTPUTSCALE_LOCATION), number(_OUTPUTSCALE_SPREAD)
+            ),
         )
 
     def forward(self, x: Tensor) -> Any:
@@ -119,10 +129,14 @@ class MarginalLikelihood:
             # Exact and deterministic at any n: Cholesky, never conjugate gradients.
             settings.enter_context(gpytorch.settings.fast_computations(False, False, False))
             settings.enter_context(gpytorch.settings.max_cholesky_size(10**9))
+            # A trial step may need jitter, whatever the caller's filters make of warnings.
+            settings.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore", NumericalWarning)
             self.model.train()
             with torch.no_grad():
                 losses = [self._loss_at(start) for start in starts]
-            first = starts[int(torch.tensor(losses).nan_to_num(torch.inf).argmin())]
+            known = [math.inf if math.isnan(loss) else loss for loss in losses]
+            first = starts[known.index(min(known))]
             self.model.load(first)
             try:
                 self._descend(max_iterations)
@@ -131,8 +145,7 @@ class MarginalLikelihood:
             fitted = self.model.read()
             with torch.no_grad():
                 ran_away = max(float(t.log().abs().nan_to_num(torch.inf).max()) for t in fitted[:2])
-                worse = not self._loss_at(fitted) <= min(losses) + 1e-6
-        failed = worse or ran_away > _BOUND
+                failed = ran_away > _BOUND or not self._loss_at(fitted) <= min(known) + 1e-6
         return (first, False) if failed else (fitted, True)
 
     def _loss(self) -> Tensor:

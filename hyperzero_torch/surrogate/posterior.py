@@ -135,8 +135,9 @@ class Posterior:
         return mean.reshape(shape), (scale.square() * var.clamp_min(floor)).reshape(shape)
 
     def covariance(self, x: Tensor) -> Tensor:
-        """Joint posterior covariance of N points, ``(metrics, N, N)``: for small N."""
-        self._check(x)
+        """Joint posterior covariance of N points ``(N, dims)``, ``(metrics, N, N)``: small N."""
+        self._check_matrix(x)
+        x = x.to(self.x.dtype)
         lengthscale, outputscale, _ = self.hyperparameters
         k = self.cross(x)
         half = torch.linalg.solve_triangular(self.cholesky, k.transpose(-1, -2), upper=False)
@@ -190,6 +191,14 @@ class Posterior:
                 f"got {tuple(x.shape)} on {x.device}"
             )
 
+    def _check_matrix(self, x: Tensor) -> None:
+        self._check(x)
+        if x.ndim != 2:
+            raise ShapeError(
+                f"expected points (N, {self.x.shape[-1]}), got {tuple(x.shape)}; "
+                "flatten the leading axes"
+            )
+
 
 class Paths:
     """Functions drawn from a posterior; call them on points."""
@@ -217,7 +226,7 @@ class Paths:
         Raises:
             ShapeError: wrong number of dims, or another device.
         """
-        self.posterior._check(x)
+        self.posterior._check_matrix(x)
         x = x.to(self.posterior.x.dtype)
         lengthscale, _, constant = self.posterior.hyperparameters
         value = features(x, self._omega, lengthscale) @ self._prior
@@ -234,12 +243,14 @@ class Paths:
 
 
 def _cholesky(matrix: Tensor) -> Tensor:
-    """Cholesky factor, with the least jitter that makes one possible."""
-    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    size = matrix.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    """Cholesky factor, with the least jitter that makes one possible.
+
+    Jitter is a fraction of each row's own variance: one very noisy row blurs no other.
+    """
+    own = torch.diag_embed(matrix.diagonal(dim1=-2, dim2=-1))
     for jitter in (0.0, 1e-10, 1e-8, 1e-6):
         factor: Tensor
-        factor, info = torch.linalg.cholesky_ex(matrix + jitter * size * eye)
+        factor, info = torch.linalg.cholesky_ex(matrix + jitter * own)
         if not bool(info.any()) and bool(factor.isfinite().all()):
             return factor
     raise FitError(

@@ -36,8 +36,9 @@ def propose(
 ) -> Proposals:
     """Algorithm 3, ``num_proposals`` times over the same random points.
 
-    Points are evaluated in tiles: memory does not grow with ``num_samples`` beyond the points
-    themselves.
+    Joint draws are evaluated in tiles of points: about 64 MiB of temporaries beside one utility
+    and one slack per constraint for every draw and point. Marginal draws hold
+    ``(num_proposals, num_samples, metrics)``.
 
     Args:
         posterior: over ``problem.space``'s unit cube, in deltas.

@@ -93,8 +93,16 @@ def select_paths(paths: Paths, x: Tensor, problem: Problem) -> Selection:
         paths: K functions from ``posterior.paths``.
         x: ``(candidates, dims)`` in the unit cube.
         problem: objective and constraints.
+
+    Holds all draws at once, ``(K, candidates, metrics)``.
     """
-    draws = paths(x)
+    if paths.posterior.num_metrics != problem.num_metrics:
+        raise ShapeError(
+            f"the paths are over {paths.posterior.num_metrics} metrics, "
+            f"the problem over {problem.num_metrics}"
+        )
+    with torch.no_grad():
+        draws = torch.cat([paths(part) for part in torch.split(x, paths.tile)], dim=1)
     start = 0
 
     def draw(num: int) -> Tensor:
@@ -113,16 +121,14 @@ def best_of(outcome: Outcome) -> Best:
     """
     utility, slack = outcome
     feasible = outcome.feasible & ~utility.isnan()
-    score = torch.where(feasible, utility, -torch.inf)
-    best = score.max(dim=1)
+    # Clamped: a feasible point worth -inf still comes before an infeasible one.
+    worst = torch.finfo(utility.dtype).min
+    best = torch.where(feasible, utility.clamp_min(worst), -torch.inf).argmax(dim=1)
     shortfall = scaled_violation(slack) if slack.shape[-1] else torch.zeros_like(utility)
     fallback = (-shortfall).max(dim=1)
     some = feasible.any(dim=1)
-    return Best(
-        torch.where(some, best.indices, fallback.indices),
-        torch.where(some, best.values, fallback.values),
-        some,
-    )
+    score = torch.where(some, utility.gather(1, best.unsqueeze(1)).squeeze(1), fallback.values)
+    return Best(torch.where(some, best, fallback.indices), score, some)
 
 
 def scaled_violation(slack: Tensor) -> Tensor:
@@ -132,6 +138,9 @@ def scaled_violation(slack: Tensor) -> Tensor:
     """
     known = torch.where(slack.isfinite(), slack, 0.0)
     spread = known.std(dim=(0, 1), correction=0)
+    # A slack that never varies has no spread but rounding; its own size stands in.
+    size = known.abs().amax(dim=(0, 1))
+    spread = torch.where(spread > 8 * torch.finfo(slack.dtype).eps * size, spread, size)
     spread = torch.where(spread > 0, spread, 1.0)
     return ((-slack / spread).clamp_min(0).nan_to_num(nan=torch.inf)).sum(-1)
 
@@ -158,7 +167,7 @@ def _tally(
         won = torch.cat(winners)
         counts = torch.zeros(num_candidates, dtype=torch.long, device=won.device)
         counts = counts.index_add(0, won, torch.ones_like(won))
-    prob = torch.as_tensor(held, device=won.device) / num_draws
+    prob = torch.as_tensor(held, device=won.device).double() / num_draws
     return Selection(counts, won, prob, torch.as_tensor(infeasible, device=won.device))
 
 

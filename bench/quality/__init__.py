@@ -1,0 +1,1 @@
+"""Questions about decisions: gain and violation per hour of traffic."""

@@ -1,0 +1,98 @@
+"""A study as one HTML file: where it stands, and the evidence behind it.
+
+    write_report(tuner, "report.html")
+
+    facts      one consistent look at a study
+    surfaces   what the posterior says anywhere in the space
+    tables     history -> plain rows
+    canvas     what all figures are made of
+    plots      rows -> plotly figures; maps: those over theta
+    blocks     what a section can hold
+    sections   what is said, in which order; space_section: over theta
+    page       sections -> HTML; style: how it looks
+
+The file opens offline, follows light and dark, and holds the numbers of every plot as a table.
+plotly is needed for its JavaScript alone, and imported when a report is written.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..recommend import Criterion
+from .facts import look
+from .page import load_plotly, render
+from .sections import sections
+
+if TYPE_CHECKING:
+    from ..simulate import Environment, Oracle, RoundRecord
+    from ..tuner import Tuner
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    tuner: Tuner,
+    path: str | os.PathLike[str],
+    *,
+    records: Iterable[RoundRecord] | None = None,
+    oracle: Oracle | None = None,
+    world: Environment | None = None,
+    criterion: Criterion = "lcb",
+) -> Path:
+    """Write a study's report as one self-contained HTML file, about 5 MB.
+
+    The file appears whole or not at all; one that was there is replaced.
+
+    Args:
+        tuner: the study.
+        path: of the file, in a folder that exists.
+        records: of a simulation, for the true gain and violation by round.
+        oracle: of a simulation, to be marked wherever theta or gain is drawn.
+        world: of a simulation, for the true deltas and the true gain of the recommendation.
+        criterion: of the recommendation, see ``Tuner.recommend``.
+    Returns:
+        The path.
+    Raises:
+        RoundError: nothing was planned yet, so there is nothing to report.
+        MissingExtraError: plotly is not installed.
+        InputError: the file cannot be written there.
+        ConfigError: an unknown criterion.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(
+            f"the report cannot be written to {str(path)!r}: there is no folder "
+            f"{str(path.parent)!r}; make it first, or choose another path"
+        )
+    plotly = load_plotly()
+    facts = look(tuner, records, oracle, world, criterion)
+    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    subtitle = f"Round {facts.last_round} · maximise {facts.problem.objective_name} · {written}"
+    _write(path, render(facts.study, subtitle, sections(facts), plotly))
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all: a reader never sees half a file."""
+    # In the same folder, since a file cannot be renamed across file systems.
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(
+            f"the report cannot be written to {str(path)!r}: {error.strerror or error}; "
+            "choose another path"
+        ) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,53 @@
+"""What a section can hold."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from .canvas import GREEN, Figure, Key
+from .facts import Facts
+from .tables import Table
+
+#: Of lines; the oracle is green and dashed wherever it is a line.
+ORACLE = Key("oracle", GREEN, "dashed")
+
+
+class Tile(NamedTuple):
+    """One number that matters."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+class Plot(NamedTuple):
+    """A figure with its legend, and the numbers in it."""
+
+    title: str
+    figure: Figure
+    table: Table
+    keys: tuple[Key, ...] = ()
+    is_wide: bool = True
+
+
+class Sheet(NamedTuple):
+    """A table that is open to all."""
+
+    title: str
+    table: Table
+
+
+Block: TypeAlias = str | list[Tile] | Plot | Sheet
+
+
+class Section(NamedTuple):
+    """A heading and what stands under it; a string is a paragraph."""
+
+    key: str
+    title: str
+    blocks: list[Block]
+
+
+def nothing_known(facts: Facts) -> str:
+    """The sentence in place of a plot."""
+    return f"Nothing is known of the candidates yet: {facts.known.why_not}."

@@ -1,0 +1,165 @@
+"""Sections to one HTML file that needs nothing else: no network, no second file.
+
+Whatever a user named passes ``escape``, or sits in JSON whose ``<``, ``>`` and ``&`` are written as
+``\\u003c`` and so on, which no ``</script>`` can leave. Beyond that a content policy lets only our
+own scripts run, known by their hashes, and nothing load.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from html import escape
+from typing import Any
+
+from ..errors import MissingExtraError
+from .blocks import Block, Plot, Section, Sheet, Tile
+from .canvas import Key
+from .style import CSS, SCRIPT
+from .tables import Table, show
+
+
+def load_plotly() -> str:
+    """The source of plotly.js.
+
+    Raises:
+        MissingExtraError: plotly is not installed.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        raise MissingExtraError("the HTML report", "plotly", "report") from None
+    source: str = get_plotlyjs()
+    return source
+
+
+def render(study: str, subtitle: str, sections: list[Section], plotly: str) -> str:
+    """The whole file."""
+    figures: list[dict[str, Any]] = []
+    body = "\n".join(_section(section, figures) for section in sections)
+    links = "".join(f'<a href="#{s.key}">{escape(s.title)}</a>' for s in sections)
+    # A page of a later plotly may hold any text; a script ends at the first of these.
+    plotly = plotly.replace("</script", "<\\/script")
+    script = SCRIPT.replace("__FIGURES__", _json(figures))
+    hashes = " ".join(f"'sha256-{_sha256(source)}'" for source in (plotly, script))
+    policy = (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+    title = escape(study)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title} · HyperZero</title>
+<style>{CSS}</style>
+</head>
+<body>
+<header><p class="eyebrow">HyperZero report</p><h1>{title}</h1><p>{escape(subtitle)}</p>
+<nav aria-label="Sections">{links}</nav></header>
+<noscript><p class="note">The plots need JavaScript; the tables hold their numbers.</p></noscript>
+<main>
+{body}
+</main>
+<script>{plotly}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def _section(section: Section, figures: list[dict[str, Any]]) -> str:
+    parts = [_block(block, figures) for block in section.blocks]
+    head = f'<section id="{section.key}"><h2>{escape(section.title)}</h2>'
+    return head + '<div class="blocks">' + "\n".join(parts) + "</div></section>"
+
+
+def _block(block: Block, figures: list[dict[str, Any]]) -> str:
+    if isinstance(block, str):
+        return f'<p class="wide">{escape(block)}</p>'
+    if isinstance(block, list):
+        return '<dl class="tiles wide">' + "".join(map(_tile, block)) + "</dl>"
+    if isinstance(block, Sheet):
+        table = _table(block.table)
+        return f'<div class="sheet"><h3>{escape(block.title)}</h3>{table}</div>'
+    return _plot(block, figures)
+
+
+def _tile(tile: Tile) -> str:
+    note = f'<dd class="hint">{escape(tile.note)}</dd>' if tile.note else ""
+    return f"<div><dt>{escape(tile.label)}</dt><dd>{escape(tile.value)}</dd>{note}</div>"
+
+
+def _plot(plot: Plot, figures: list[dict[str, Any]]) -> str:
+    number = len(figures)
+    figures.append(plot.figure)
+    height = plot.figure["layout"]["height"]
+    title = escape(plot.title)
+    return (
+        f'<figure class="{"wide" if plot.is_wide else "half"}"><figcaption>{title}</figcaption>'
+        f"{_legend(plot.keys)}"
+        f'<div class="plot" id="plot-{number}" role="img" aria-label="{title}; the numbers follow '
+        f'in a table" style="height:{height}px"></div>'
+        f"<details><summary>Numbers</summary>{_table(plot.table)}</details></figure>"
+    )
+
+
+def _legend(keys: tuple[Key, ...]) -> str:
+    entries = [
+        f'<li><i class="{key.shape}" style="--c:{_css(key.color)}"></i>{escape(key.label)}</li>'
+        for key in keys
+    ]
+    return f'<ul class="legend">{"".join(entries)}</ul>' if entries else ""
+
+
+def _css(color: str) -> str:
+    """A colour of ours; "@ink" is the CSS variable of that name."""
+    return f"var(--{color[1:]})" if color.startswith("@") else color
+
+
+def _table(table: Table) -> str:
+    numeric = [column.kind != "text" for column in table.columns]
+
+    def row(tag: str, cells: list[str]) -> str:
+        drawn = [
+            f"<{tag}{' class=n' if n else ''}>{escape(cell)}</{tag}>"
+            for n, cell in zip(numeric, cells)
+        ]
+        return f"<tr>{''.join(drawn)}</tr>"
+
+    head = row("th", [column.label for column in table.columns])
+    rows = [
+        row("td", [show(cell, column.kind) for cell, column in zip(cells, table.columns)])
+        for cells in table.rows
+    ]
+    return (
+        f'<div class="scroll" tabindex="0"><table><thead>{head}</thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _json(value: Any) -> str:
+    """JSON that can stand inside a script; NaN, which JSON does not know, becomes null."""
+    text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
+    for raw in "<>&":
+        text = text.replace(raw, f"\\u{ord(raw):04x}")
+    return text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _sha256(source: str) -> str:
+    return base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()

@@ -1,0 +1,355 @@
+"""The command line as a newcomer and as a cron job meet it."""
+
+import csv
+import json
+import sqlite3
+
+import pytest
+import yaml
+
+from hyperzero_torch import StudyConfig
+from hyperzero_torch.cli import main
+
+METRICS = {"views": (31.0, 400.0), "watch_time": (12.5, 90.0), "unfollowed": (0.08, 0.05)}
+
+
+class Platform:
+    """A stranger's platform: it knows files and exit codes, nothing of Python."""
+
+    def __init__(self, folder, capsys):
+        self.folder = folder
+        self.capsys = capsys
+        self.config = folder / "tuning.yaml"
+
+    def run(self, *arguments):
+        """Exit code, standard output and standard error of one command."""
+        try:
+            main([str(a) for a in arguments])
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        captured = self.capsys.readouterr()
+        return code, captured.out, captured.err
+
+    def start(self, **traffic):
+        assert self.run("init", self.config)[0] == 0
+        study = yaml.safe_load(self.config.read_text())
+        study["traffic"] = {"num_draws": 40, "num_samples": 128, "initial_candidates": 8} | traffic
+        self.config.write_text(yaml.safe_dump(study))
+
+    def step(self, *arguments):
+        return self.run("step", "--config", self.config, *arguments)
+
+    def plan(self, number):
+        return json.loads((self.folder / f"plan_{number}.json").read_text())
+
+    def readings(self, plan, name=None, change=None):
+        path = self.folder / (name or f"hour_{plan['round']}.csv")
+        rows = [
+            {"round": plan["round"], "candidate": arm["candidate"], "metric": metric,
+             "count": round(arm["share"] * 1e5), "mean": mean * (1 + 0.001 * arm["candidate"]),
+             "var": var}
+            for arm in plan["arms"]
+            for metric, (mean, var) in METRICS.items()
+        ]  # fmt: skip
+        if change is not None:
+            change(rows)
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        return path
+
+    def journal(self):
+        """Everything that the journal says, in plain SQL."""
+        with sqlite3.connect(self.folder / "study.db") as connection:
+            return {
+                table: connection.execute(f"select * from {table}").fetchall()
+                for table in ("studies", "entries", "candidates", "plans", "readings", "decisions")
+            }
+
+
+@pytest.fixture
+def platform(tmp_path, capsys):
+    return Platform(tmp_path, capsys)
+
+
+def test_init_writes_a_study_that_can_be_used_as_it_is(platform):
+    code, _, err = platform.run("init", platform.config)
+    assert code == 0
+    assert "hyperzero step" in err
+    study = StudyConfig.from_file(platform.config)
+    assert study.problem().metrics == tuple(METRICS)
+    assert study.traffic.num_draws == 1000
+    before = platform.config.read_text()
+    code, _, err = platform.run("init", platform.config)
+    assert code == 3
+    assert "--force" in err
+    assert platform.config.read_text() == before
+    assert platform.run("init", platform.config, "--force")[0] == 0
+    code, out, _ = platform.run("init", platform.folder / "other.yaml", "--dry-run")
+    assert code == 0
+    assert "parameters:" in out
+    assert not (platform.folder / "other.yaml").exists()
+
+
+def test_hours_of_a_cron_job(platform):
+    platform.start()
+    code, _, err = platform.step("--plan", platform.folder / "plan_0.json")
+    assert code == 0, err
+    for hour in range(3):
+        readings = platform.readings(platform.plan(hour))
+        plan = platform.folder / f"plan_{hour + 1}.json"
+        code, _, err = platform.step("--readings", readings, "--plan", plan)
+        assert code == 0, err
+        assert "recorded" in err
+        assert platform.plan(hour + 1)["round"] == hour + 1
+        assert sum(arm["share"] for arm in platform.plan(hour + 1)["arms"]) == pytest.approx(1)
+        # The job runs twice: nothing changes and the plan is the same, byte for byte.
+        before, text = platform.journal(), plan.read_bytes()
+        plan.unlink()
+        code, _, err = platform.step("--readings", readings, "--plan", plan)
+        assert code == 0
+        assert "taken before" in err
+        assert plan.read_bytes() == text
+        assert platform.journal() == before
+
+    code, out, _ = platform.run("status", "--config", platform.config, "--json")
+    assert code == 0
+    status = json.loads(out)
+    assert status["last_round"] == 3
+    assert [r["waiting"] for r in status["rounds"]][:3] == [0, 0, 0]
+    assert status["in_flight"] == len(platform.plan(3)["arms"])
+    code, out, _ = platform.run("status", "--config", platform.config)
+    assert code == 0
+    assert "last round 3" in out
+
+    code, out, _ = platform.run("recommend", "-c", platform.config, "--json")
+    assert code == 0
+    best = json.loads(out)
+    assert set(best["parameters"]) == {"w_click", "w_share"}
+    assert best["criterion"] == "lcb"
+    code, out, _ = platform.run("recommend", "-c", platform.config, "--criterion", "mean")
+    assert code == 0
+    assert "P(feasible)" in out
+    report = platform.folder / "report.html"
+    code, _, err = platform.run("report", "-c", platform.config, "--out", report)
+    assert code == 0, err
+    assert report.stat().st_size > 1e5
+
+
+def test_the_same_rows_in_another_order_are_the_same_message(platform):
+    platform.start()
+    platform.step("--plan", platform.folder / "plan_0.json")
+    first = platform.readings(platform.plan(0), "a.csv")
+    again = platform.readings(platform.plan(0), "b.csv", change=lambda rows: rows.reverse())
+    assert platform.step("--readings", first, "--plan", platform.folder / "plan_1.json")[0] == 0
+    before = platform.journal()
+    assert platform.step("--readings", again, "--plan", platform.folder / "plan_1.json")[0] == 0
+    assert platform.journal() == before
+
+
+def test_a_late_and_a_revised_hour(platform):
+    platform.start()
+    for number in range(3):
+        platform.step("--round", number, "--plan", platform.folder / f"plan_{number}.json")
+    late = platform.readings(platform.plan(1))
+    assert platform.step("--readings", late, "--plan", platform.folder / "plan_3.json")[0] == 0
+
+    def correct(rows):
+        for row in rows:
+            row["revision"] = 1
+            row["mean"] *= 1.01
+
+    def contradict(rows):
+        for row in rows:
+            row["mean"] *= 1.02
+
+    wrong = platform.readings(platform.plan(1), "wrong.csv", contradict)
+    before = platform.journal()
+    code, _, err = platform.step("--readings", wrong, "--plan", platform.folder / "plan_4.json")
+    assert code == 3
+    assert "higher revision" in err
+    assert platform.journal() == before
+    fixed = platform.readings(platform.plan(1), "fixed.csv", correct)
+    code, _, err = platform.step("--readings", fixed, "--plan", platform.folder / "plan_4.json")
+    assert code == 0, err
+    assert len(platform.journal()["readings"]) == 2 * len(before["readings"])
+
+
+def spoil(key, value, rows=(1, 4)):
+    def change(table):
+        for row in rows:
+            table[row][key] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (spoil("mean", "nan"), "line 3"),
+        (spoil("mean", "inf"), "finite"),
+        (spoil("mean", "oops"), "oops"),
+        (spoil("count", -1), "negative"),
+        (spoil("var", -0.5), "negative"),
+        (spoil("candidate", 99, rows=(4,)), "unknown candidate 99"),
+        (spoil("metric", "viewz"), "unknown metric 'viewz'"),
+        (spoil("round", 7), "unknown round 7"),
+        (lambda rows: rows.append(rows[3]), "stands already"),
+        (spoil("mean", 0.0, rows=(0,)), "control's mean is 0"),
+    ],
+)
+def test_bad_readings_change_nothing_and_name_the_rows(platform, change, says):
+    platform.start()
+    platform.step("--plan", platform.folder / "plan_0.json")
+    before = platform.journal()
+    bad = platform.readings(platform.plan(0), "bad.csv", change)
+    code, out, err = platform.step("--readings", bad, "--plan", platform.folder / "plan_1.json")
+    assert code == 3
+    assert out == ""
+    assert err.startswith("error: ")
+    assert says in " ".join(err.split())
+    assert "bad.csv line" in err
+    assert "Traceback" not in err
+    assert platform.journal() == before
+    assert not (platform.folder / "plan_1.json").exists()
+
+
+def test_a_half_written_file_is_refused(platform):
+    platform.start()
+    platform.step("--plan", platform.folder / "plan_0.json")
+    whole = platform.readings(platform.plan(0))
+    before = platform.journal()
+    text = whole.read_bytes()
+    for cut in (0, 10, len(text) // 2, len(text) - 3, len(text) - 1):
+        whole.write_bytes(text[:cut].rstrip())  # cut between two rows nobody can see
+        code, _, err = platform.step("--readings", whole, "--plan", platform.folder / "p.json")
+        assert code == 3, cut
+        assert "error: " in err
+    assert platform.journal() == before
+
+
+def test_a_dry_run_checks_and_writes_nothing(platform):
+    platform.start()
+    code, _, err = platform.step("--dry-run")
+    assert code == 0
+    assert "nothing was written" in err
+    assert not (platform.folder / "study.db").exists()
+    platform.step("--plan", platform.folder / "plan_0.json")
+    before = platform.journal()
+    readings = platform.readings(platform.plan(0))
+    code, _, err = platform.step("--readings", readings, "--dry-run")
+    assert code == 0
+    assert f"{3 * len(platform.plan(0)['arms'])} new rows" in err
+    assert platform.journal() == before
+
+
+def test_what_a_newcomer_gets_wrong(platform):
+    for command in ("step", "status", "recommend", "report"):
+        code, _, err = platform.run(command, "--config", platform.folder / "missing.yaml")
+        assert code == 3
+        assert "missing.yaml" in err
+    platform.start()
+    for command in ("status", "recommend", "report"):
+        code, _, err = platform.run(command, "--config", platform.config)
+        assert code == 3
+        assert "hyperzero step" in err
+        assert not (platform.folder / "study.db").exists()
+    code, _, err = platform.step("--plan", platform.folder / "no" / "plan.json")
+    assert code == 3
+    assert "folder" in err
+    assert not (platform.folder / "study.db").exists()
+    assert platform.run("recommend", "-c", platform.config, "--criterion", "best")[0] == 3
+    assert platform.run("step")[0] == 2
+    assert platform.run("no-such-command")[0] == 2
+    (platform.folder / "study.db").write_bytes(b"this is no database" * 100)
+    code, _, err = platform.step()
+    assert code == 4
+    assert "no journal" in err
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("objective", "viewz", "did you mean 'views'"),
+        ("constraints", ["watch_time >= 0.1%"], "no base can satisfy"),
+        ("constraints", ["watch_time"], "bound"),
+        ("base", {"w_click": 3.0, "w_share": 1.0}, "w_click"),
+        ("base", {"w_click": 0.2}, "w_share"),
+        ("parameters", [{"kind": "float", "name": "a", "low": 1, "high": 0}], "reversed"),
+        ("parameters", [{"kind": "flaot", "name": "a", "low": 0, "high": 1}], "flaot"),
+        ("metrics", ["views", "views"], "twice"),
+        ("traffic", {"control_share": 2}, "control_share"),
+        ("journall", "x", "journall"),
+        ("journal", "nosuchdb://x", "journal"),
+    ],
+)
+def test_a_wrong_study_file_gets_one_clear_error(platform, key, value, says):
+    platform.start()
+    study = yaml.safe_load(platform.config.read_text())
+    platform.config.write_text(yaml.safe_dump(study | {key: value}))
+    code, _, err = platform.step()
+    assert code in (3, 4)
+    assert says in " ".join(err.split())
+    assert "Traceback" not in err
+    assert not (platform.folder / "study.db").exists()
+
+
+def test_help_teaches(platform):
+    code, out, _ = platform.run("--help")
+    assert code == 0
+    for command in ("demo", "init", "step", "status", "recommend", "report", "simulate"):
+        assert command in out
+        code, text, _ = platform.run(command, "--help")
+        assert code == 0
+        assert "Usage" in text
+    assert "Exit codes" in out
+
+
+def test_simulate_prints_a_table_or_json(platform):
+    config = platform.folder / "small.yaml"
+    config.write_text("num_draws: 40\nnum_samples: 128\ninitial_candidates: 9\n")
+    code, out, err = platform.run("simulate", "--rounds", 6, "--config", config, "--json")
+    assert code == 0, err
+    rounds = [json.loads(line) for line in out.splitlines()]
+    assert [r["round"] for r in rounds] == list(range(6))
+    url = f"sqlite:///{platform.folder / 'sim.db'}"
+    arguments = ("simulate", "--rounds", 3, "--config", config, "--journal", url)
+    code, out, _ = platform.run(*arguments)
+    assert code == 0
+    assert "oracle" in out
+    code, _, err = platform.run(*arguments)
+    assert code == 3
+    assert "--resume" in err
+    code, out, _ = platform.run(*arguments, "--resume", "--rounds", 5)
+    assert code == 0
+    assert "  3  " in out
+    assert "  2  " not in out.split("true gain")[1].splitlines()[1]
+    for wrong in (
+        ("--traffic", "0"),
+        ("--experiment", "x"),
+        ("--world", "replay", "--experiment", "x"),
+    ):
+        assert platform.run("simulate", *wrong)[0] == 3
+    assert platform.run("simulate", "--world", "mars")[0] == 2
+
+
+def test_the_demo_is_the_main_job(platform):
+    out = platform.folder / "demo"
+    code, text, err = platform.run("demo", "--out", out, "--rounds", 8)
+    assert code == 0, err
+    for column in ("true gain", "violation", "P(feas.)", "arms", "bucket", "in flight"):
+        assert column in text
+    assert "oracle" in text
+    assert "base" in text
+    assert (out / "report.html").exists()
+    with sqlite3.connect(out / "study.db") as connection:
+        assert connection.execute("select max(round) from plans").fetchone() == (7,)
+    other = platform.folder / "other"
+    other.mkdir()
+    with sqlite3.connect(other / "study.db") as connection:
+        connection.execute("create table mine (x)")
+    assert platform.run("demo", "--out", other)[0] == 4
+    with sqlite3.connect(other / "study.db") as connection:
+        assert connection.execute("select name from sqlite_master").fetchall() == [("mine",)]
