@@ -39,6 +39,7 @@ class Bucket(NamedTuple):
     ``num_rounds (candidates,)`` counts rounds with evidence; ``base_levels (metrics,)`` is None
     until the control has reported every metric. ``loading (candidates, rounds, metrics)`` is how
     far one standard deviation of each round's control error moves each candidate's ``mean``.
+    ``dispersion (metrics,)`` is the factor by which all variances here exceed the formula's.
     """
 
     theta: Tensor
@@ -48,6 +49,7 @@ class Bucket(NamedTuple):
     num_rounds: Tensor
     base_levels: Tensor | None
     loading: Tensor
+    dispersion: Tensor
     deltas: ArmDeltas
 
     @property
@@ -65,7 +67,9 @@ class Bucket(NamedTuple):
         return loading @ loading.transpose(-1, -2)
 
 
-def gather(history: History, weights: Weights, rounds_per_day: int) -> Bucket:
+def gather(
+    history: History, weights: Weights, rounds_per_day: int, calibrate: bool = False
+) -> Bucket:
     """What the history says of every candidate.
 
     Args:
@@ -73,6 +77,7 @@ def gather(history: History, weights: Weights, rounds_per_day: int) -> Bucket:
         weights: of a candidate's rounds, ``"users"`` (Eq. 3.2) or ``"precision"``: inverse
             variances from the all-arm level of the round, which no single arm's luck can bias.
         rounds_per_day: period of the daily cycle, for the base levels.
+        calibrate: scale variances by the overdispersion that the deltas show.
     """
     arms = _stack(history)
     control = moments.Moments(*(field[arms.control] for field in arms.moments))
@@ -85,28 +90,28 @@ def gather(history: History, weights: Weights, rounds_per_day: int) -> Bucket:
     num = history.num_candidates
     state = evidence.summarise(arms.candidate, lift, weight, num)
     known = state.weight > 0
+    dispersion = torch.ones(len(history.metrics), dtype=torch.float64)
+    if calibrate:
+        dispersion = evidence.overdispersion(arms.candidate, lift, state)
+    loading = evidence.pool_loading(
+        arms.candidate, arms.slot, delta.control_loading(arms.moments, control), lift, weight, num
+    )
     seen = lift.mean.isfinite().any(-1).double()
     rounds = torch.zeros(num, dtype=torch.float64).index_add(0, arms.candidate, seen)
     kept = (arms.candidate != CONTROL) & (seen > 0)
     return Bucket(
         theta=history.theta,
         mean=torch.where(known, state.mean, torch.nan),
-        var=torch.where(known, state.spread / state.weight.square(), torch.nan),
+        var=torch.where(known, dispersion * state.spread / state.weight.square(), torch.nan),
         weight=state.weight,
         num_rounds=rounds.long(),
         base_levels=_base_levels(arms, rounds_per_day),
-        loading=evidence.pool_loading(
-            arms.candidate,
-            arms.slot,
-            delta.control_loading(arms.moments, control),
-            lift,
-            weight,
-            num,
-        ),
+        loading=loading * dispersion.sqrt(),
+        dispersion=dispersion,
         deltas=ArmDeltas(
             arms.round[kept],
             arms.candidate[kept],
-            Delta(lift.mean[kept], lift.var[kept]),
+            Delta(lift.mean[kept], dispersion * lift.var[kept]),
             weight[kept],
         ),
     )

@@ -80,6 +80,8 @@ class TunerConfig(_Config):
     """Of a candidate's rounds: users (Eq. 3.2), or inverse variances from all arms of the round."""
     shared_control: bool = True
     """Let the surrogate know that all arms of a round share the error of its control."""
+    calibrate: bool = True
+    """Scale the variances of deltas by the scatter that they show from round to round."""
     anchor: bool = True
     """Let the surrogate know that the base's own deltas are exactly 0."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
@@ -117,6 +119,7 @@ class TunerConfig(_Config):
             "evidence": "own",
             "weights": "users",
             "shared_control": False,
+            "calibrate": False,
             "anchor": False,
         }
         return cls(**(values | changes))

@@ -56,7 +56,7 @@ def learn(
     problem: Problem, config: TunerConfig, history: History, device: torch.device, fit: FitCache
 ) -> Known:
     """Fold the readings into evidence; fit where readings came since the cached fit."""
-    bucket = gather(history, config.weights, config.rounds_per_day)
+    bucket = gather(history, config.weights, config.rounds_per_day, config.calibrate)
     if problem.base_levels is None and bucket.base_levels is not None:
         problem = problem.with_base_levels(bucket.base_levels)
     if problem.sees_levels and problem.base_levels is None:

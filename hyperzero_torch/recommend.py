@@ -52,6 +52,18 @@ class Recommendation:
     num_rounds: int
     reason: str
 
+    def __str__(self) -> str:
+        theta = ", ".join(
+            f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}"
+            for name, value in self.parameters.items()
+        )
+        return (
+            f"candidate {self.candidate_id} {{{theta}}}\n"
+            f"objective {self.objective_mean:.4g} in [{self.objective_lcb:.4g}, "
+            f"{self.objective_ucb:.4g}], base {self.objective_base:.4g}; "
+            f"P(feasible) {self.prob_feasible:.2f}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return dict(vars(self))
@@ -88,7 +100,7 @@ def believe(
     if config.evidence == "pooled":
         mean, var = posterior.marginal(x)
     else:
-        mean, var = bucket.mean.to(posterior.x), bucket.var.to(posterior.x)
+        mean, var = bucket.mean.to(posterior.x).clone(), bucket.var.to(posterior.x).clone()
     mean[CONTROL], var[CONTROL] = 0.0, 0.0
     normal = torch.randn(
         _NUM_DRAWS, 1, mean.shape[1], dtype=mean.dtype, device=mean.device, generator=generator

@@ -279,6 +279,7 @@ class Tuner:
             trial.extend(entries)
         except JournalCorruptError as error:
             raise ConfigError(f"the state is damaged: {error}") from None
+        TunerConfig(**trial.config)
         self._sync()
         if isinstance(self.journal, MemoryJournal):
             self.journal = MemoryJournal()

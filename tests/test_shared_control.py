@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from hyperzero_torch.bucket import ArmDeltas, Bucket
+from hyperzero_torch.bucket import Bucket
 from hyperzero_torch.stats import delta, evidence, moments
 
 f64 = torch.float64
@@ -158,10 +158,7 @@ def test_no_rounds_is_no_loading():
 def test_a_bucket_hands_on_the_outer_product_of_the_rows_asked_for():
     generator = torch.Generator().manual_seed(4)
     loading = torch.randn(5, 3, 2, generator=generator, dtype=f64)
-    none = torch.zeros(5, 2, dtype=f64)
-    lift = delta.Delta(none, none)
-    deltas = ArmDeltas(torch.zeros(5), torch.zeros(5), lift, none)
-    bucket = Bucket(none, none, none, none, torch.zeros(5), None, loading, deltas)
+    bucket = Bucket(**dict.fromkeys(Bucket._fields) | {"loading": loading})
     rows = torch.tensor([4, 1, 2])
     got = bucket.shared(rows)
     assert got.shape == (2, 3, 3)

@@ -23,16 +23,6 @@ from hyperzero_torch.surrogate.fit import default_hyperparameters
 from hyperzero_torch.surrogate.kernels import features, frequencies, matern52
 from hyperzero_torch.surrogate.posterior import Standardiser
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small tensors only: threads would wait for each other, not compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 law = settings(deadline=None, max_examples=25)
 f64 = torch.float64
 
@@ -357,6 +347,16 @@ def test_a_missing_reading_is_a_row_that_is_not_there(shared):
         torch.testing.assert_close(again.marginal(points)[0], want_mean, rtol=0.01, atol=0.01)
 
 
+def test_rows_that_say_nothing_of_a_metric_do_not_move_its_fit():
+    """Most rows miss metric 0: its hyperparameters are those of the few rows that have it."""
+    x, mean, var = data(n=40)
+    mean[10:, 0] = torch.nan
+    p = Surrogate().fit(x, mean, var)
+    q = Surrogate().fit(x[:10], mean[:10, :1], var[:10, :1])
+    for got, want in zip(p.hyperparameters, q.hyperparameters):
+        torch.testing.assert_close(got[:1], want, rtol=0.01, atol=0.01)
+
+
 def test_missing_rows_take_no_part_in_paths():
     n = 6
     x, y, noise = rand(n, 2), randn(n, 1, seed=1), 0.1 + rand(n, 1, seed=2)
@@ -443,6 +443,15 @@ def test_jitter_belongs_to_the_row_that_needs_it():
     mean, var = Posterior(x, y, noise, h, unit(1)).marginal(x[:1])
     assert float(mean) == pytest.approx(1.0, abs=1e-5)
     assert 0 < float(var) < 1e-5
+
+
+def test_variance_is_positive_also_where_nothing_is_left_to_know():
+    x = rand(30, 2)
+    nothing = torch.zeros(30, 1, dtype=f64)
+    p = Posterior(x, randn(30, 1), nothing, hyper(1, 2), odd_units(1))
+    _, var = p.marginal(x)
+    assert float(var.min()) > 0
+    assert float(var.max()) < 1e-8 * float(p.standardiser.scale.square())
 
 
 # --- paths ----------------------------------------------------------------------------------
@@ -795,11 +804,10 @@ def test_an_unexpected_exception_is_not_swallowed_and_leaves_no_setting_behind(m
     def fail(self, max_iterations):
         raise ZeroDivisionError("a bug")
 
-    before = settings_now()
     monkeypatch.setattr(_gpytorch.MarginalLikelihood, "_descend", fail)
     with pytest.raises(ZeroDivisionError):
         Surrogate().fit(*data())
-    assert settings_now() == before
+    assert settings_now() == AT_IMPORT
 
 
 @pytest.mark.parametrize("noise", [0.01, 1.0])
@@ -840,7 +848,6 @@ def settings_now():
     s = gpytorch.settings
     return (
         torch.get_default_dtype(),
-        torch.get_num_threads(),
         torch.get_num_interop_threads(),
         torch.is_grad_enabled(),
         torch.are_deterministic_algorithms_enabled(),
@@ -854,16 +861,20 @@ def settings_now():
     )
 
 
+AT_IMPORT = settings_now()  # before anything was fitted
+
+
 def test_nothing_global_changes():
     x, mean, var = data()
     kept = [t.clone() for t in (x, mean, var)]
-    before, state = settings_now(), torch.get_rng_state()
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
     p = Surrogate().fit(x, mean, var, 0.01 * low_rank(2, 30))
     p.paths(3, gen())(x)
     p.marginal(x)
     p.covariance(x)
-    assert settings_now() == before
+    assert settings_now() == AT_IMPORT
     assert torch.get_rng_state().equal(state)
+    assert torch.get_num_threads() == threads
     assert all(a.equal(b) for a, b in zip((x, mean, var), kept))
 
 

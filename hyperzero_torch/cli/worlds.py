@@ -156,15 +156,17 @@ def _run_and_show(tuner: Tuner, world: Environment, rounds: int, report: Path | 
             progress.update(task, completed=record.round + 1)
     console.print(_summary(tuner, world, oracle, records))
     if report is not None:
-        _report(tuner, report, records, oracle)
+        _report(tuner, world, report, records, oracle)
     console.print(Text(f"done in {time.perf_counter() - start:.1f} s"))
 
 
-def _report(tuner: Tuner, path: Path, records: list[RoundRecord], oracle: Oracle) -> None:
+def _report(
+    tuner: Tuner, world: Environment, path: Path, records: list[RoundRecord], oracle: Oracle
+) -> None:
     from ..report import write_report
 
     try:
-        write_report(tuner, path, records=records, oracle=oracle)
+        write_report(tuner, path, records=records, oracle=oracle, world=world)
     except MissingExtraError as error:
         console.print(Text(f"no report: {error}", style="yellow"))
     else:

@@ -18,14 +18,13 @@ plotly is needed for its JavaScript alone, and imported when a report is written
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import ConfigError
+from ..plan import write_atomically
 from ..recommend import Criterion
 from .facts import look
 from .page import load_plotly, render
@@ -63,12 +62,11 @@ def write_report(
     Raises:
         RoundError: nothing was planned yet, so there is nothing to report.
         MissingExtraError: plotly is not installed.
-        InputError: the file cannot be written there.
-        ConfigError: an unknown criterion.
+        ConfigError: the file cannot be written there, or an unknown criterion.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(
+    if not path.parent.is_dir():  # before the work, not after it
+        raise ConfigError(
             f"the report cannot be written to {str(path)!r}: there is no folder "
             f"{str(path.parent)!r}; make it first, or choose another path"
         )
@@ -76,23 +74,5 @@ def write_report(
     facts = look(tuner, records, oracle, world, criterion)
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     subtitle = f"Round {facts.last_round} · maximise {facts.problem.objective_name} · {written}"
-    _write(path, render(facts.study, subtitle, sections(facts), plotly))
+    write_atomically(path, render(facts.study, subtitle, sections(facts), plotly))
     return path
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all: a reader never sees half a file."""
-    # In the same folder, since a file cannot be renamed across file systems.
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(
-            f"the report cannot be written to {str(path)!r}: {error.strerror or error}; "
-            "choose another path"
-        ) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from .canvas import GREEN, Figure, Key
+from .canvas import Figure, Key
 from .facts import Facts
 from .tables import Table
-
-#: Of lines; the oracle is green and dashed wherever it is a line.
-ORACLE = Key("oracle", GREEN, "dashed")
 
 
 class Tile(NamedTuple):

@@ -49,7 +49,7 @@ def figure(data: list[Any], height: int, x: dict[str, Any], y: dict[str, Any]) -
     """The frame that all plots share; ``x`` and ``y`` are axes, their title a plain string."""
     axes: dict[str, Any] = {
         "gridcolor": GRID_COLOR,
-        "zerolinecolor": GRID_COLOR,
+        "zerolinecolor": MUTED,
         "linecolor": GRID_COLOR,
     }
     axes |= {"automargin": True, "ticks": "", "zeroline": False}

@@ -101,7 +101,7 @@ def map_of(
     drawn = figure(
         data + _marks(facts), 400, _axis(space.parameters[0]), _axis(space.parameters[1])
     )
-    drawn["layout"]["margin"] |= {"t": 44}
+    drawn["layout"]["margin"] |= {"t": 32}
     for axis in ("xaxis", "yaxis"):
         drawn["layout"][axis] |= {"showgrid": False, "showline": False}
     return drawn
@@ -180,22 +180,29 @@ def slice_of(
         data.insert(0, line([x[0], x[-1]], [0, 0], MUTED, hoverinfo="skip"))
         data[0]["line"]["width"] = 1
         bottom, top = min(bottom, 0.0), max(top, 0.0)
-    for value, color, dash in _standing(facts, param):
-        data.append(line([value, value], [bottom, top], color, dash, hoverinfo="skip"))
-        data[-1]["line"]["width"] = 1.5
+    for value, color, dash, symbol in _standing(facts, param):
+        if isinstance(parameter, Choice):  # a line would hide the error bar
+            look = {"color": color, "size": 15, "symbol": symbol, "line": _edge(color, 2)}
+            spot = {"type": "scatter", "mode": "markers", "marker": look, "hoverinfo": "skip"}
+            data.append(spot | {"x": [value], "y": [mean[int(value)]]})
+        else:
+            data.append(line([value, value], [bottom, top], color, dash, hoverinfo="skip"))
+            data[-1]["line"]["width"] = 1.5
     y = {"title": title, "tickformat": number, "nticks": 6}
     return figure(data, 250, _axis(parameter), y | {"zeroline": kind == "signed"})
 
 
-def _standing(facts: Facts, param: int) -> list[tuple[float, str, str]]:
-    """Where the base, the oracle and the recommended stand on one parameter."""
+def _standing(facts: Facts, param: int) -> list[tuple[float, str, str, str]]:
+    """Where the base, the oracle and the recommended stand on one parameter, and their looks."""
     theta = facts.bucket.theta
-    lines = [(float(theta[0, param]), INK, "dot")]
+    spots = [(float(theta[0, param]), INK, "dot", "circle-open")]
     if facts.oracle is not None:
-        lines.append((float(facts.oracle.theta.reshape(-1)[param]), GREEN, "dash"))
+        at = float(facts.oracle.theta.reshape(-1)[param])
+        spots.append((at, GREEN, "dash", "diamond-open"))
     if facts.best.candidate_id:
-        lines.append((float(theta[facts.best.candidate_id, param]), VERMILLION, "solid"))
-    return lines
+        at = float(theta[facts.best.candidate_id, param])
+        spots.append((at, VERMILLION, "solid", "star-open"))
+    return spots
 
 
 def _plain(values: Tensor) -> list[float | None]:

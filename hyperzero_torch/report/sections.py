@@ -8,7 +8,7 @@ import torch
 
 from ..history import CONTROL
 from . import plots, tables
-from .blocks import ORACLE, Block, Plot, Section, Sheet, Tile, nothing_known
+from .blocks import Block, Plot, Section, Sheet, Tile, nothing_known
 from .canvas import BLUE, GREEN, INK, MUTED, SKY, VERMILLION, Key
 from .facts import Facts
 from .space_section import surface
@@ -59,7 +59,7 @@ def where(facts: Facts) -> Section:
             str(history.num_candidates - 1),
             f"{int(facts.bucket.tested.sum())} with evidence on every metric",
         ),
-        Tile("In flight", str(history.num_in_flight), "readings of arms that have not arrived"),
+        Tile("In flight", str(history.num_in_flight), "arms whose readings have not arrived"),
     ]
     tiles += _truth(facts)
     blocks: list[Block] = [tiles, Sheet("Parameters", tables.parameters(facts))]
@@ -95,7 +95,7 @@ def progress(facts: Facts) -> Section:
     rows = tables.progress(facts)
     oracle = None if facts.oracle is None else facts.oracle.gain
     recommended = Key("recommended", VERMILLION, "solid")
-    gain_keys = (recommended,) if oracle is None else (recommended, ORACLE)
+    gain_keys = (recommended,) if oracle is None else (recommended, Key("oracle", GREEN, "dashed"))
     violation_keys = (recommended, Key("average over all traffic", BLUE, "dotted"))
     return Section(
         "progress",

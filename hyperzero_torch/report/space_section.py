@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from ..history import CONTROL
+from ..space import Choice
 from . import maps, tables
-from .blocks import ORACLE, Block, Plot, Section, nothing_known
+from .blocks import Block, Plot, Section, nothing_known
 from .canvas import GREEN, INK, VERMILLION, Key
 from .facts import Facts
 from .surfaces import Slice, believe_at, is_plane, plane, slices
@@ -96,13 +97,9 @@ def _slices(facts: Facts) -> list[Block]:
             f" Drawn are the {len(shown)} of {len(all_slices)} parameters along which the "
             "objective varies most."
         )
-    keys = (
-        Key("base", INK, "dotted"),
-        *(() if facts.oracle is None else (ORACLE,)),
-        *(() if best == CONTROL else (Key("recommended", VERMILLION, "solid"),)),
-    )
     blocks: list[Block] = [lead]
     for param, theta, believed in shown:
+        keys = _slice_keys(facts, isinstance(facts.problem.space.parameters[param], Choice))
         terms: list[tuple[str, torch.Tensor, Kind]] = [("Gain over base", believed.gain, "signed")]
         terms += [
             (f"Slack of {name}", believed.slack[..., i], tables.slack_kind(facts, i))
@@ -115,6 +112,15 @@ def _slices(facts: Facts) -> list[Block]:
             where = f"{title} along {names[param]}"
             blocks.append(Plot(where, drawn, rows, keys, is_wide=False))
     return blocks
+
+
+def _slice_keys(facts: Facts, is_choice: bool) -> tuple[Key, ...]:
+    """Options are marked by symbols, numbers by vertical lines."""
+    shapes = ("ring", "diamond", "star") if is_choice else ("dotted", "dashed", "solid")
+    keys = [Key("base", INK, shapes[0])]
+    keys += [Key("oracle", GREEN, shapes[1])] if facts.oracle is not None else []
+    keys += [Key("recommended", VERMILLION, shapes[2])] if facts.best.candidate_id else []
+    return tuple(keys)
 
 
 def _swing(one: Slice) -> float:

@@ -73,7 +73,8 @@ th:last-child,td:last-child{padding-right:2px}
 .modebar-container{opacity:.75}
 @media (max-width:560px){header,main{padding-left:12px;padding-right:12px}
 figure,.sheet{padding:12px 10px}.tiles{grid-template-columns:repeat(2,minmax(0,1fr));gap:8px}
-.tiles>div{padding:10px 12px}.tiles>div:first-child{grid-column:1/-1}dd{font-size:1.3rem}}
+.tiles>div{padding:10px 12px}.tiles>div:first-child{grid-column:1/-1}dd{font-size:1.3rem}
+table{font-size:.8rem}th,td{padding-right:8px}td:first-child{min-width:4.5em}}
 @media print{body{background:#fff}figure,.sheet,.tiles>div{break-inside:avoid;box-shadow:none}
 nav{display:none}}
 """

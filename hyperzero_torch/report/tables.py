@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 
+from ..errors import ExpressionError
+from ..expressions import parse_constraint
 from ..history import CONTROL
 from .facts import Facts
 from .surfaces import believe_deltas
@@ -22,9 +24,7 @@ _SIGMAS = 1.96
 
 
 class Column(NamedTuple):
-    """``key`` for plots, ``label`` for readers; "signed" is a percentage with its sign, "prob" one
-    of a probability.
-    """
+    """``key`` is for plots, ``label`` for readers; "signed" is a percentage with its sign."""
 
     key: str
     label: str
@@ -128,9 +128,15 @@ def guardrails(facts: Facts) -> Table:
 
 
 def slack_kind(facts: Facts, constraint: int) -> Kind:
-    """Levels are plain numbers in the metric's unit; deltas are fractions."""
-    name = facts.problem.constraint_names[constraint]
-    return "number" if facts.problem.sees_levels and "level(" in name else "percent"
+    """Deltas are fractions; levels are plain numbers in the metric's unit."""
+    problem = facts.problem
+    if not problem.sees_levels:
+        return "percent"
+    try:
+        written = parse_constraint(problem.constraint_names[constraint], problem.metrics)
+    except ExpressionError:  # a callable, or a name of its own: any unit is possible
+        return "number"
+    return "number" if written.levels else "percent"
 
 
 def progress(facts: Facts) -> Table:

@@ -27,8 +27,8 @@ class Delivery(NamedTuple):
 class Truth(NamedTuple):
     """What nobody sees in life. ``delta (n, metrics)``, ``gain (n,)``, ``violation (n,)``.
 
-    ``gain`` is f(theta) / f(base) - 1 for objectives on levels (Eq. 4.1) and f(theta) - f(base)
-    for objectives on deltas; ``violation`` is the largest negative slack, 0 where feasible.
+    ``gain`` is (f(theta) - f(base)) / |f(base)| (Eq. 4.1), or f(theta) - f(base) where f(base) = 0,
+    as it is for objectives on deltas; ``violation`` is the largest lack of slack, 0 where feasible.
     """
 
     delta: Tensor
@@ -77,7 +77,8 @@ class Environment(ABC):
         delta = self.true_delta(theta)
         utility, slack = self.truth_problem.evaluate(delta)
         base, _ = self.truth_problem.evaluate(torch.zeros_like(delta[:1]))
-        gain = utility / base - 1 if float(base.abs()) > 1e-9 else utility - base
+        unit = base.abs() if float(base.abs()) > 1e-9 else torch.ones_like(base)
+        gain = (utility - base) / unit
         violation = (-slack).amax(-1).clamp_min(0) if slack.shape[-1] else torch.zeros_like(gain)
         return Truth(delta, gain, violation)
 

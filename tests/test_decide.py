@@ -1,0 +1,190 @@
+"""One round of Algorithm 2: who is served, by how much, and who is born."""
+
+import math
+
+import pytest
+import torch
+
+import hyperzero_torch as hz
+from hyperzero_torch.decide import random
+from hyperzero_torch.simulate import PaperWorld, run
+
+
+@pytest.fixture(scope="module")
+def world():
+    return PaperWorld(seed=3, delay=1)
+
+
+def config(**changes):
+    values = {"num_draws": 60, "num_samples": 128, "num_proposals": 2, "initial_candidates": 16}
+    return hz.TunerConfig(**(values | changes))
+
+
+def plans(world, chosen, rounds=6, seed=0):
+    tuner = hz.Tuner(world.problem, config=chosen, seed=seed)
+    list(run(tuner, world, rounds))
+    return tuner, [tuner.ask(r) for r in range(rounds)]
+
+
+def test_the_first_bucket_is_the_grid_or_sobol(world):
+    _tuner, (first, *_) = plans(world, config(initial_design="grid"), 1)
+    assert len(first) == 17
+    assert sorted({round(v, 6) for v in first.theta[1:, 0].tolist()}) == [
+        0.125,
+        0.375,
+        0.625,
+        0.875,
+    ]
+    _, (sobol, *_) = plans(world, config(initial_design="sobol"), 1)
+    assert len(sobol) == 17
+    assert len({tuple(row) for row in sobol.theta.tolist()}) == 17
+    _, (other, *_) = plans(world, config(initial_design="sobol"), 1, seed=1)
+    assert not torch.equal(sobol.theta, other.theta)
+    paper = hz.TunerConfig.paper(num_draws=200)
+    assert len(plans(world, paper, 1)[1][0]) == 101
+
+
+def test_untested_candidates_share_equally_and_in_turn(world):
+    tuner = hz.Tuner(world.problem, config=config(max_arms=6))
+    seen = []
+    for _ in range(3):
+        plan = tuner.ask()  # nothing is ever told
+        assert len(plan) == 7
+        assert max(plan.slots[1:]) - min(plan.slots[1:]) <= 1
+        assert sum(plan.slots) == 60
+        seen += plan.candidate_ids[1:]
+    assert sorted(set(seen)) == list(range(1, 17))  # 6 + 6 + 4, then the first again
+
+
+def test_slots_are_the_draws_plus_newcomers(world):
+    chosen = config(newcomer_slots=2)
+    tuner, made = plans(world, chosen, 8)
+    for plan in made[3:]:
+        born = {b.candidate for b in tuner.history.births if b.round == plan.round}
+        won = sum(s for c, s in zip(plan.candidate_ids, plan.slots) if c not in born)
+        assert won <= chosen.num_draws
+        assert born <= set(plan.candidate_ids)
+        assert all(s >= 2 for c, s in zip(plan.candidate_ids, plan.slots) if c in born)
+        details = tuner.history.plans[plan.round].details
+        assert set(details["proposed"]) == born
+        assert details["fit_succeeded"]
+
+
+def test_max_arms_holds_and_keeps_newcomers_and_the_most_voted(world):
+    _tuner, made = plans(world, config(max_arms=5), 8)
+    for plan in made:
+        assert 1 <= len(plan) - 1 <= 5
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, "auto"])
+def test_the_controls_share(world, share):
+    _, made = plans(world, config(control_share=share), 5)
+    for plan in made:
+        arms = list(plan.shares[1:])
+        if share == "auto":
+            part = [a / sum(arms) for a in arms]
+            effective = 1 / sum(p * p for p in part)
+            assert plan.control_share == pytest.approx(1 / (1 + math.sqrt(effective)))
+        else:
+            assert plan.control_share == pytest.approx(share)
+        slots = plan.slots[1:]
+        for a, s in zip(arms, slots):
+            assert a == pytest.approx((1 - plan.control_share) * s / sum(slots))
+
+
+def test_the_square_root_rule_has_the_least_summed_variance():
+    """k equal arms against one control, all of one relative variance: sum_i 1/n_i + 1/n_0."""
+    for k in (1, 4, 25, 100):
+
+        def variance(control, k=k):
+            return k * (k / (1 - control)) + k / control
+
+        best = min((i / 10_000 for i in range(1, 10_000)), key=variance)
+        assert best == pytest.approx(1 / (1 + math.sqrt(k)), abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("probability", "low", "high"), [(0.0, 0, 0), (1.0, 1, 1), (0.5, 0.2, 0.8)]
+)
+def test_proposals_come_with_their_probability(world, probability, low, high):
+    tuner, _made = plans(world, config(proposal_probability=probability), 20)
+    fitted = [p for p in tuner.history.plans.values() if "proposed" in p.details]
+    share = sum(bool(p.details["proposed"]) for p in fitted) / len(fitted)
+    assert low <= share <= high
+
+
+def test_the_same_seed_gives_the_same_study_and_another_does_not(world):
+    _, a = plans(world, config(), 5, seed=7)
+    _, b = plans(world, config(), 5, seed=7)
+    _, c = plans(world, config(), 5, seed=8)
+    assert a == b
+    assert a[0] != c[0]
+
+
+def test_generators_differ_by_seed_round_and_purpose():
+    cpu = torch.device("cpu")
+    seeds = {
+        random(seed, round_, purpose, cpu).initial_seed()
+        for seed in range(10)
+        for round_ in range(10)
+        for purpose in ("select", "propose", "coin")
+    }
+    assert len(seeds) == 300
+
+
+def test_global_random_state_and_settings_stay_as_they_are(world):
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    tuner, _ = plans(world, config(), 5)
+    tuner.recommend()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert (torch.get_num_threads(), torch.get_default_dtype()) == (threads, dtype)
+
+
+def test_a_space_of_few_points_never_bears_a_twin():
+    space = hz.SearchSpace([hz.Int("a", 0, 2), hz.Choice("b", ["x", "y"])])
+    problem = hz.Problem(space, {"a": 0, "b": "x"}, ["m"], "m")
+    tuner = hz.Tuner(problem, config=config(num_proposals=5))
+    for _ in range(5):
+        plan = tuner.ask()
+        arms = len(plan)
+        generator = torch.Generator().manual_seed(plan.round)
+        noise = 0.1 * torch.randn(arms, generator=generator, dtype=torch.float64)
+        tuner.tell(
+            hz.Readings(plan.round, plan.candidate_ids, torch.full((arms,), 100.0),
+                        10 + plan.theta[:, 0] + noise, torch.ones(arms))
+        )  # fmt: skip
+    theta = tuner.history.theta.tolist()
+    assert len({tuple(row) for row in theta}) == len(theta) <= 6
+    assert tuner.recommend("mean").parameters["a"] == 2
+
+
+def test_nobody_feasible_still_gives_a_plan_and_says_so(world):
+    problem = hz.Problem(
+        world.problem.space, world.problem.base, ["x1", "x2"], "x1",
+        [hz.Constraint("x2", at_least=0.5, may_exclude_base=True)],
+    )  # fmt: skip
+    tuner = hz.Tuner(problem, config=config())
+    list(run(tuner, world, 6))
+    details = tuner.history.plans[5].details
+    assert details["num_infeasible_draws"] == 60
+    assert len(tuner.ask(5)) > 1
+    best = tuner.recommend()
+    assert best.candidate_id == 0
+    assert "no candidate reaches" in best.reason
+
+
+def test_a_fit_that_fails_is_journaled_and_the_round_is_planned(world, monkeypatch):
+    tuner = hz.Tuner(world.problem, config=config())
+    list(run(tuner, world, 4))
+    monkeypatch.setattr(
+        "hyperzero_torch.decide.Surrogate.fit",
+        lambda *a, **k: (_ for _ in ()).throw(hz.FitError("not today")),
+    )
+    tuner._fit.clear()
+    plan = tuner.ask()
+    assert len(plan) > 1
+    assert tuner.history.decisions[-1].kind == "fallback"
+    assert "not today" in tuner.history.decisions[-1].reason
+    assert tuner.recommend().candidate_id == 0
