@@ -19,6 +19,7 @@ The rooms, in the order of the data; each imports only from those above it:
     bucket        facts -> deltas per arm and round -> evidence per candidate
     decide        one round of Algorithm 2
     recommend     the candidate to promote
+    study         one study in its journal: opened, folded, written to safely
     tuner         ask / tell / recommend
     simulate      worlds whose truth is known
     report        history -> tables, plots, one HTML file

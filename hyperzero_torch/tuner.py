@@ -10,10 +10,9 @@ same journal, and several may share one.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,25 +20,15 @@ from torch import Tensor
 from .bucket import Bucket
 from .config import TunerConfig
 from .decide import FitCache, Known, decide, learn, random
-from .errors import (
-    ConfigError,
-    JournalCorruptError,
-    ReadingsError,
-    RoundError,
-    StudyMismatchError,
-)
+from .errors import ConfigError, ReadingsError, RoundError, StudyMismatchError
 from .history import History
-from .journal import Configured, Entry, Journal, MemoryJournal, StudyHeader, open_journal
-from .journal.base import ConflictError
-from .journal.state import pack, unpack
+from .journal import Configured, Entry, Journal, open_journal
 from .plan import Plan
 from .problem import Problem
 from .readings import Readings
 from .recommend import Belief, Criterion, Recommendation, believe, no_belief, recommend
+from .study import Study
 from .surrogate import Posterior
-
-_T = TypeVar("_T")
-_MAX_TRIES = 20
 
 
 class Tuner:
@@ -72,19 +61,19 @@ class Tuner:
         if not isinstance(study, str) or not study:
             raise ConfigError(f"a study is named by a text that is not empty, got {study!r}")
         self.problem = problem
-        self.study = study
         self.device = _device(device)
-        self.journal = open_journal(journal)
-        if study not in self.journal.studies():
-            self._create(config, seed)
-        self._open()
+        self._fit: FitCache = {}
+        self._study = Study(
+            open_journal(journal), study, problem, config or TunerConfig(), int(seed or 0)
+        )
         if seed is not None and seed != self.seed:
             raise StudyMismatchError(
                 f"study {study!r} has seed {self.seed}, got seed={seed}; leave seed out to go on "
                 "with the study, or name another study"
             )
         if config is not None and config != self.config:
-            self._write(lambda: [Configured(config.model_dump(mode="json"))])
+            entry = Configured(config.model_dump(mode="json"))
+            self._study.append(lambda history: ([entry], None))
 
     @classmethod
     def resume(
@@ -114,6 +103,26 @@ class Tuner:
         )
 
     @property
+    def study(self) -> str:
+        """The study's name in the journal."""
+        return self._study.name
+
+    @property
+    def seed(self) -> int:
+        """The study's seed."""
+        return self._study.seed
+
+    @property
+    def journal(self) -> Journal:
+        """Where the study is kept."""
+        return self._study.journal
+
+    @property
+    def history(self) -> History:
+        """The study's facts, as far as they have been read."""
+        return self._study.history
+
+    @property
     def config(self) -> TunerConfig:
         """The configuration in force."""
         return TunerConfig(**self.history.config)
@@ -133,10 +142,10 @@ class Tuner:
             raise RoundError(f"a trigger is the text that names a message, got {trigger!r}")
         wanted = None if round is None else int(round)
 
-        def plan_it() -> tuple[list[Entry], int]:
-            last = self.history.last_round
+        def plan_it(history: History) -> tuple[list[Entry], int]:
+            last = history.last_round
             target = wanted if wanted is not None else (0 if last is None else last + 1)
-            if target in self.history.plans:
+            if target in history.plans:
                 return [], target
             if last is not None and target < last:
                 raise RoundError(
@@ -144,9 +153,9 @@ class Tuner:
                     f"{last}; ask for a later one, or for none to take the next"
                 )
             known = self._learn()
-            return decide(known, self.config, self.history, target, self.seed, trigger), target
+            return decide(known, self.config, history, target, self.seed, trigger), target
 
-        return self._plan(self._append(plan_it))
+        return self._plan(self._study.append(plan_it))
 
     def tell(self, readings: Readings | Sequence[Readings]) -> int:
         """Record readings, whole or not at all.
@@ -169,12 +178,12 @@ class Tuner:
                     "make one with hz.Readings(...) or hz.Readings.from_frame(frame)"
                 )
 
-        def record() -> tuple[list[Entry], int]:
+        def record(history: History) -> tuple[list[Entry], int]:
             news = Readings.concat(messages) if messages else None
-            received = None if news is None else self.history.new_rows(news)
+            received = None if news is None else history.new_rows(news)
             return ([], 0) if received is None else ([received], len(received.round))
 
-        return self._append(record)
+        return self._study.append(record)
 
     def check(self, readings: Readings) -> int:
         """How many rows of a message would be news to ``tell``; records nothing.
@@ -182,8 +191,7 @@ class Tuner:
         Raises:
             ReadingsError: as ``tell`` would.
         """
-        self._sync()
-        news = self.history.new_rows(readings)
+        news = self._study.sync().new_rows(readings)
         return 0 if news is None else len(news.round)
 
     def recommend(self, criterion: Criterion = "lcb") -> Recommendation:
@@ -201,7 +209,7 @@ class Tuner:
 
     def belief(self) -> tuple[Known, Belief]:
         """What is known, and what follows for every candidate; what reports are made of."""
-        self._sync()
+        self._study.sync()
         if self.history.last_round is None:
             raise RoundError("no round was planned yet; call ask() first")
         known = self._learn()
@@ -239,7 +247,7 @@ class Tuner:
         Raises:
             RoundError: there is no evidence yet.
         """
-        self._sync()
+        self._study.sync()
         known = self._learn()
         if known.posterior is None:
             raise RoundError(f"there is no posterior yet: {known.why_not}")
@@ -247,20 +255,18 @@ class Tuner:
 
     def bucket(self) -> Bucket:
         """All candidates with their evidence."""
-        self._sync()
+        self._study.sync()
         return self._learn().bucket
 
     def planned_for(self, trigger: str) -> Plan | None:
         """The plan that this trigger asked for, if any."""
-        self._sync()
+        self._study.sync()
         round_ = self.history.triggers.get(trigger)
         return None if round_ is None else self._plan(round_)
 
     def state_dict(self) -> dict[str, Any]:
         """The whole study as plain tensors, numbers and strings; loads with weights_only=True."""
-        self._sync()
-        header = self.journal.header(self.study)
-        return pack(header, self.journal.read(self.study))
+        return self._study.save()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a study that ``state_dict`` saved.
@@ -272,26 +278,8 @@ class Tuner:
             ConfigError: not a state of ours.
             StudyMismatchError: made for another problem, or this study has a history of its own.
         """
-        header, entries = unpack(state)
-        self._check_problem(header)
-        trial = History(self.problem.space.num_params, self.problem.metrics)
-        try:
-            trial.extend(entries)
-        except JournalCorruptError as error:
-            raise ConfigError(f"the state is damaged: {error}") from None
-        TunerConfig(**trial.config)
-        self._sync()
-        if isinstance(self.journal, MemoryJournal):
-            self.journal = MemoryJournal()
-            self.journal.create(StudyHeader(self.study, header.seed, self.problem.spec()), entries)
-        elif self.history.last_round is not None or header.seed != self.seed:
-            raise StudyMismatchError(
-                f"study {self.study!r} in {self.journal!r} has seed {self.seed} and planned rounds "
-                f"up to {self.history.last_round}; load the state into a new study"
-            )
-        else:
-            self.journal.append(self.study, entries, after=self.history.num_entries)
-        self._open()
+        self._study.load(state)
+        self._fit.clear()
 
     def _learn(self) -> Known:
         return learn(self.problem, self.config, self.history, self.device, self._fit)
@@ -306,57 +294,6 @@ class Tuner:
             theta=theta,
             slots=planned.slots,
             shares=planned.shares,
-        )
-
-    def _create(self, config: TunerConfig | None, seed: int | None) -> None:
-        header = StudyHeader(self.study, 0 if seed is None else int(seed), self.problem.spec())
-        first = Configured((config or TunerConfig()).model_dump(mode="json"))
-        # Another process may have started it a moment ago: then go on with theirs.
-        with contextlib.suppress(ConflictError):
-            self.journal.create(header, [first])
-
-    def _open(self) -> None:
-        header = self.journal.header(self.study)
-        self._check_problem(header)
-        self.seed = header.seed
-        self.history = History(self.problem.space.num_params, self.problem.metrics)
-        self._fit: FitCache = {}
-        self._sync()
-
-    def _check_problem(self, header: StudyHeader) -> None:
-        spec = self.problem.spec()
-        differ = [
-            f"{key}: the study has {header.problem.get(key)}, the problem {value}"
-            for key, value in spec.items()
-            if header.problem.get(key) != value
-        ]
-        if differ:
-            raise StudyMismatchError(
-                f"study {header.study!r} was made for another problem. " + "; ".join(differ)
-            )
-
-    def _sync(self) -> None:
-        self.history.extend(self.journal.read(self.study, after=self.history.num_entries))
-
-    def _write(self, think: Callable[[], list[Entry]]) -> None:
-        self._append(lambda: (think(), None))
-
-    def _append(self, think: Callable[[], tuple[list[Entry], _T]]) -> _T:
-        """Read what is new, think, append; think again where another process was faster."""
-        for _ in range(_MAX_TRIES):
-            self._sync()
-            entries, answer = think()
-            if not entries:
-                return answer
-            try:
-                self.journal.append(self.study, entries, after=self.history.num_entries)
-            except ConflictError:
-                continue
-            self._sync()
-            return answer
-        raise ConflictError(
-            f"study {self.study!r} moved on {_MAX_TRIES} times while this process was thinking; "
-            "too many writers share it"
         )
 
 

@@ -14,7 +14,7 @@ PACKAGE = Path(hz.__file__).parent
 ROOMS = (
     "errors", "parameters", "space", "expressions", "terms", "problem", "stats", "readings",
     "surrogate", "thompson", "plan", "config", "journal", "history", "bucket", "decide",
-    "recommend", "tuner", "simulate", "report", "cli", "testing",
+    "recommend", "study", "tuner", "simulate", "report", "cli", "testing",
 )  # fmt: skip
 
 

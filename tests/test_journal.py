@@ -283,7 +283,7 @@ def test_a_journal_is_made_whole_or_not_at_all(path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sql._tables, "create_all", killed)
+        patch.setattr(sql.tables, "create_all", killed)
         with pytest.raises(KeyboardInterrupt):
             open_sql(path)
     assert execute(path, "SELECT name FROM sqlite_master") == []
@@ -432,7 +432,7 @@ def test_lost_rows_and_impossible_values_are_corrupt(path, loss):
     assert isinstance(opened(path), JournalCorruptError)
 
 
-@pytest.mark.parametrize("table", list(sql._tables.tables))
+@pytest.mark.parametrize("table", list(sql.tables.tables))
 def test_a_lost_table_is_noticed(path, table):
     execute(written(path), f"DROP TABLE {table}")
     error = opened(path)

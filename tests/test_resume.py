@@ -173,6 +173,22 @@ def test_a_new_process_for_every_call_plans_the_same(study, world, tmp_path):
     tuner.journal.close()
 
 
+def test_rounds_without_news_are_resumed_as_well(study, world, tmp_path):
+    """One process has its last fit still at hand, the others make it again from the journal."""
+    one = hz.Tuner.resume(copied(study, tmp_path, "asked-5.db"), problem=world.problem)
+    plans = [one.ask() for _ in range(4)]
+    entries = one.journal.read("default")  # with the hyperparameters of every fit
+    one.journal.close()
+    journal = copied(study, tmp_path, "asked-5.db")
+    for plan in plans:
+        fresh = hz.Tuner.resume(journal, problem=world.problem)
+        assert fresh.ask() == plan
+        fresh.journal.close()
+    fresh = hz.Tuner.resume(journal, problem=world.problem)
+    assert fresh.journal.read("default") == entries
+    fresh.journal.close()
+
+
 def test_looking_changes_nothing(study, world):
     """Whoever looks at recommendations in between gets the same plans as who does not."""
 

@@ -61,9 +61,9 @@ def simulated(request):
         weight = weight * torch.linspace(0.3, 3.0, len(ARMS), dtype=f64).unsqueeze(-1)
     pooled = evidence.Evidence(5, R)
     pooled.update(candidates, lift, weight)
-    loading = evidence.pool_loading(
-        candidates, rounds, delta.control_loading(treatment, control), lift, weight, 5
-    )
+    exposure = delta.control_loading(treatment, control)
+    exposure[4] = torch.nan
+    loading = evidence.pool_loading(candidates, rounds, exposure, lift, weight, 5)
     return pooled.mean, pooled.var, loading
 
 

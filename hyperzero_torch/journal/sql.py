@@ -42,92 +42,20 @@ from .base import (
     flaw,
 )
 from .memory import not_found
+from .schema import (
+    FORMAT_VERSION,
+    candidates,
+    decisions,
+    entries,
+    journal,
+    plans,
+    readings,
+    studies,
+    tables,
+)
 
-FORMAT_VERSION = 1
 _BUSY_SECONDS = 30
 _NUMBERS = ("theta", "shares", "count", "mean", "var")
-
-_tables = sa.MetaData()
-
-
-def _table(name: str, *columns: sa.Column[Any]) -> sa.Table:
-    return sa.Table(name, _tables, *columns)
-
-
-def _key(name: str, kind: Any) -> sa.Column[Any]:
-    return sa.Column(name, kind, primary_key=True, autoincrement=False)
-
-
-def _column(name: str, kind: Any, *, null: bool = False) -> sa.Column[Any]:
-    return sa.Column(name, kind, nullable=null)
-
-
-class _Untyped(sa.types.UserDefinedType[float]):
-    """SQLite's column without a type: one of type REAL turns -0.0 into 0.0."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: Any) -> str:
-        return ""
-
-
-# The double of every database, not SQL's FLOAT that some of them take for 4 bytes.
-_Double: sa.types.TypeEngine[float] = sa.Double().with_variant(_Untyped(), "sqlite")
-
-journal = _table("hyperzero_journal", _key("version", sa.Integer))
-studies = _table(
-    "studies", _key("study", sa.String), _column("seed", sa.BigInteger), _column("problem", sa.JSON)
-)
-entries = _table(
-    "entries",
-    _key("study", sa.String),
-    _key("entry", sa.BigInteger),
-    _column("kind", sa.String),
-    _column("round", sa.BigInteger, null=True),
-    _column("at", sa.String),
-    _column("details", sa.JSON),
-    _column("digest", sa.String),
-)
-candidates = _table(
-    "candidates",
-    _key("study", sa.String),
-    _key("candidate", sa.BigInteger),
-    _column("entry", sa.BigInteger),
-    _column("round", sa.BigInteger),
-    _column("origin", sa.String),
-    _column("theta", sa.JSON),
-    _column("parameters", sa.JSON),
-)
-plans = _table(
-    "plans",
-    _key("study", sa.String),
-    _key("round", sa.BigInteger),
-    _key("candidate", sa.BigInteger),
-    _column("entry", sa.BigInteger),
-    _column("slots", sa.BigInteger),
-    _column("share", _Double),
-)
-readings = _table(
-    "readings",
-    _key("study", sa.String),
-    _key("round", sa.BigInteger),
-    _key("candidate", sa.BigInteger),
-    _key("metric", sa.BigInteger),
-    _key("revision", sa.BigInteger),
-    _column("entry", sa.BigInteger),
-    _column("count", _Double),
-    _column("mean", _Double),
-    _column("var", _Double),
-)
-decisions = _table(
-    "decisions",
-    _key("study", sa.String),
-    _key("entry", sa.BigInteger),
-    _column("round", sa.BigInteger),
-    _column("kind", sa.String),
-    _column("reason", sa.String),
-    _column("details", sa.JSON),
-)
 
 
 class SqlJournal:
@@ -300,11 +228,11 @@ class SqlJournal:
             with self._transaction(write=True) as connection:
                 # Another process may have made them a moment ago.
                 if not sa.inspect(connection).get_table_names():
-                    _tables.create_all(connection)
+                    tables.create_all(connection)
                     connection.execute(journal.insert(), [{"version": FORMAT_VERSION}])
         with self._transaction() as connection:
             present = set(sa.inspect(connection).get_table_names())
-            missing = sorted(set(_tables.tables) - present)
+            missing = sorted(set(tables.tables) - present)
             if missing:
                 raise ForeignJournalError(
                     f"{self._where} is not a journal of hyperzero: it holds the tables "

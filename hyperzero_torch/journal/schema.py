@@ -1,0 +1,91 @@
+"""The tables of a journal, as an analyst finds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+FORMAT_VERSION = 1
+
+tables = sa.MetaData()
+
+
+def _table(name: str, *columns: sa.Column[Any]) -> sa.Table:
+    return sa.Table(name, tables, *columns)
+
+
+def _key(name: str, kind: Any) -> sa.Column[Any]:
+    return sa.Column(name, kind, primary_key=True, autoincrement=False)
+
+
+def _column(name: str, kind: Any, *, null: bool = False) -> sa.Column[Any]:
+    return sa.Column(name, kind, nullable=null)
+
+
+class _Untyped(sa.types.UserDefinedType[float]):
+    """SQLite's column without a type: one of type REAL turns -0.0 into 0.0."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return ""
+
+
+# The double of every database, not SQL's FLOAT that some of them take for 4 bytes.
+_Double: sa.types.TypeEngine[float] = sa.Double().with_variant(_Untyped(), "sqlite")
+
+journal = _table("hyperzero_journal", _key("version", sa.Integer))
+studies = _table(
+    "studies", _key("study", sa.String), _column("seed", sa.BigInteger), _column("problem", sa.JSON)
+)
+entries = _table(
+    "entries",
+    _key("study", sa.String),
+    _key("entry", sa.BigInteger),
+    _column("kind", sa.String),
+    _column("round", sa.BigInteger, null=True),
+    _column("at", sa.String),
+    _column("details", sa.JSON),
+    _column("digest", sa.String),
+)
+candidates = _table(
+    "candidates",
+    _key("study", sa.String),
+    _key("candidate", sa.BigInteger),
+    _column("entry", sa.BigInteger),
+    _column("round", sa.BigInteger),
+    _column("origin", sa.String),
+    _column("theta", sa.JSON),
+    _column("parameters", sa.JSON),
+)
+plans = _table(
+    "plans",
+    _key("study", sa.String),
+    _key("round", sa.BigInteger),
+    _key("candidate", sa.BigInteger),
+    _column("entry", sa.BigInteger),
+    _column("slots", sa.BigInteger),
+    _column("share", _Double),
+)
+readings = _table(
+    "readings",
+    _key("study", sa.String),
+    _key("round", sa.BigInteger),
+    _key("candidate", sa.BigInteger),
+    _key("metric", sa.BigInteger),
+    _key("revision", sa.BigInteger),
+    _column("entry", sa.BigInteger),
+    _column("count", _Double),
+    _column("mean", _Double),
+    _column("var", _Double),
+)
+decisions = _table(
+    "decisions",
+    _key("study", sa.String),
+    _key("entry", sa.BigInteger),
+    _column("round", sa.BigInteger),
+    _column("kind", sa.String),
+    _column("reason", sa.String),
+    _column("details", sa.JSON),
+)
