@@ -70,7 +70,7 @@ class Surrogate:
 
 
 def default_hyperparameters(num_metrics: int, dims: int, like: Tensor) -> Hyperparameters:
-    """The modes of the priors: where a cold fit starts, and what a hopeless fit falls back to."""
+    """The medians of the priors: where a cold fit starts, and what a hopeless fit falls back to."""
     lengthscale = like.new_full((num_metrics, dims), math.exp(_lengthscale_location(dims)))
     return Hyperparameters(
         lengthscale, like.new_full((num_metrics,), 0.5), like.new_zeros(num_metrics)
