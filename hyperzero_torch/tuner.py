@@ -91,7 +91,7 @@ class Tuner:
             StudyNotFoundError: the journal holds no such study; names those it holds.
             StudyMismatchError: the study was made for another problem.
         """
-        opened = open_journal(journal)
+        opened = open_journal(journal, create=False)
         opened.header(study)
         return cls(problem, config, opened, study, None, device)
 

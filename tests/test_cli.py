@@ -346,6 +346,11 @@ def test_the_demo_is_the_main_job(platform):
     assert (out / "report.html").exists()
     with sqlite3.connect(out / "study.db") as connection:
         assert connection.execute("select max(round) from plans").fetchone() == (7,)
+    code, text, _ = platform.run("demo", "--out", out, "--rounds", 2)
+    assert code == 0
+    assert "replacing" in text
+    with sqlite3.connect(out / "study.db") as connection:
+        assert connection.execute("select max(round) from plans").fetchone() == (1,)
     other = platform.folder / "other"
     other.mkdir()
     with sqlite3.connect(other / "study.db") as connection:

@@ -184,7 +184,10 @@ def test_state_loads_with_weights_only():
 
 def test_resume_of_a_study_that_is_not_there(tmp_path):
     with pytest.raises(hz.StudyNotFoundError, match="feed"):
+        hz.Tuner.resume(hz.MemoryJournal(), study="feed", problem=feed_problem())
+    with pytest.raises(hz.StudyNotFoundError, match="no journal"):
         hz.Tuner.resume(f"sqlite:///{tmp_path}/study.db", study="feed", problem=feed_problem())
+    assert not list(tmp_path.iterdir())
 
 
 def test_kernels_stand_alone():

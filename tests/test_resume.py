@@ -626,8 +626,9 @@ def test_a_race_that_never_ends_is_an_error(world):
 
 
 def test_resuming_what_is_not_there(world, tmp_path):
-    with pytest.raises(hz.StudyNotFoundError, match="no study 'feed'; it holds none"):
+    with pytest.raises(hz.StudyNotFoundError, match="there is no journal"):
         hz.Tuner.resume(url(tmp_path / "a.db"), "feed", problem=world.problem)
+    assert not (tmp_path / "a.db").exists()
     tuner = hz.Tuner(world.problem, CONFIGS["default"], url(tmp_path / "a.db"), "feed")
     tuner.ask()
     with pytest.raises(hz.StudyNotFoundError, match=r"no study 'food'; it holds \['feed'\]"):

@@ -20,10 +20,13 @@ __all__ = [
 ]
 
 
-def open_journal(journal: Journal | str | None) -> Journal:
+def open_journal(journal: Journal | str | None, create: bool = True) -> Journal:
     """A journal from its URL (``sqlite:///study.db``), from itself, or from None (in memory).
 
+    With ``create=False`` a SQLite file that is not there is not made.
+
     Raises:
+        StudyNotFoundError: there is no file, and none was to be made.
         JournalError: the URL is not understood, what it names is no journal of ours, or neither
             a URL nor a journal was given.
     """
@@ -32,7 +35,7 @@ def open_journal(journal: Journal | str | None) -> Journal:
     if isinstance(journal, str):
         from .sql import SqlJournal  # SQLAlchemy only where it is used
 
-        return SqlJournal(journal)
+        return SqlJournal(journal, create)
     if not isinstance(journal, Journal):
         raise JournalError(
             f"expected a journal, its URL such as 'sqlite:///study.db', or None, got "

@@ -29,7 +29,13 @@ from sqlalchemy.exc import (
     StatementError,
 )
 
-from ..errors import ForeignJournalError, HyperZeroError, JournalCorruptError, JournalError
+from ..errors import (
+    ForeignJournalError,
+    HyperZeroError,
+    JournalCorruptError,
+    JournalError,
+    StudyNotFoundError,
+)
 from .base import (
     Born,
     Configured,
@@ -62,13 +68,15 @@ class SqlJournal:
     """A journal behind an SQLAlchemy URL; SQLite is the embedded default.
 
     Args:
-        url: e.g. ``"sqlite:///study.db"``; the file is made where there is none.
+        url: e.g. ``"sqlite:///study.db"``.
+        create: make the SQLite file where there is none.
     Raises:
+        StudyNotFoundError: there is no file, and none was to be made.
         ForeignJournalError: the file or database is not ours, or of another format version.
         JournalError: the URL is not understood, or the database cannot be reached.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, create: bool = True) -> None:
         self.url = url
         shown = str(url)
         try:
@@ -85,6 +93,11 @@ class SqlJournal:
         database = parsed.database
         if parsed.get_backend_name() == "sqlite" and database not in (None, "", ":memory:"):
             folder = Path(str(database)).parent
+            if not create and not Path(str(database)).exists():
+                raise StudyNotFoundError(
+                    f"there is no journal {self._where}; check the path, or start a study in it "
+                    "with hz.Tuner(problem, journal=..., study=...)"
+                )
             if not folder.is_dir():
                 raise JournalError(
                     f"the journal {self._where} lies in the folder {str(folder)!r}, which does "
