@@ -635,8 +635,10 @@ def test_resuming_what_is_not_there(world, tmp_path):
         hz.Tuner.resume(url(tmp_path / "a.db"), "food", problem=world.problem)
     assert tuner.journal.studies() == ["feed"]
     tuner.journal.close()
-    with pytest.raises(hz.JournalError, match="create it first"):
+    with pytest.raises(hz.StudyNotFoundError, match="there is no journal"):
         hz.Tuner.resume(url(tmp_path / "no" / "a.db"), "feed", problem=world.problem)
+    with pytest.raises(hz.JournalError, match="create it first"):
+        hz.Tuner(world.problem, CONFIGS["default"], url(tmp_path / "no" / "a.db"), "feed")
 
 
 CHANGES = {
