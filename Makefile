@@ -1,7 +1,7 @@
 # The two commands of the README are `make demo` and `make test`; both install what they need.
 PYTHON ?= python3
 # A plain `pip install torch` on Linux may pull several GB of CUDA packages that nothing here needs.
-# Where your index offers a CPU build of torch, name it: make demo PIP_FLAGS="--index-url URL"
+# Where your index offers a CPU build of torch, name it: make demo PIP_FLAGS="--extra-index-url URL"
 PIP_FLAGS ?=
 BIN := .venv/bin
 READY := .venv/.installed

@@ -167,9 +167,12 @@ def _precision(arms: _Arms) -> Tensor:
     freedom = zero.index_add(0, arms.slot, (count - 1).clamp_min(0))
     spread = zero.index_add(0, arms.slot, m2) / freedom
     users_both = count * count[arms.control] / (count + count[arms.control])
-    precision = users_both * (level.square() / spread)[arms.slot]
-    # A round without any spread predicts nothing; it falls back to users.
-    return torch.where(precision.isfinite() & (precision > 0), precision, users_both.nan_to_num())
+    worth = level.square() / spread
+    worth = torch.where(worth.isfinite() & (worth > 0), worth, torch.nan)
+    if num:  # a round without any spread predicts nothing; it is taken for a usual one
+        usual = worth.nanmedian(dim=0).values.nan_to_num(1.0)
+        worth = torch.where(worth.isnan(), usual, worth)
+    return (users_both * worth[arms.slot]).nan_to_num(0.0)
 
 
 def _base_levels(arms: _Arms, rounds_per_day: int) -> Tensor | None:

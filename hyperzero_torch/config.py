@@ -152,7 +152,12 @@ class StudyConfig(_Config):
     def journal_url(self, folder: Path) -> str:
         """The journal's URL, with a relative SQLite path taken from ``folder``."""
         head, _, path = self.journal.partition("sqlite:///")
-        if head or not path or path == ":memory:" or Path(path).is_absolute():
+        if self.journal.startswith("sqlite") and path in ("", ":memory:"):
+            raise ConfigError(
+                f"journal: {self.journal!r} is forgotten when the command ends; name a file, e.g. "
+                "sqlite:///study.db"
+            )
+        if head or not path or Path(path).is_absolute():
             return self.journal
         return f"sqlite:///{folder / path}"
 

@@ -63,7 +63,9 @@ def learn(
         return Known(bucket, problem, None, "the control has not reported every metric yet")
     tested = bucket.tested
     if not bool(tested.any()):
-        return Known(bucket, problem, None, "no candidate has evidence on every metric yet")
+        silent = [m for m, w in zip(problem.metrics, bucket.weight.sum(0).tolist()) if w == 0]
+        which = f"; of {silent} no arm and control have reported together" if silent else ""
+        return Known(bucket, problem, None, f"no candidate has evidence on every metric yet{which}")
     key = (history.num_messages, config)
     if key not in fit:
         fit.clear()
@@ -120,7 +122,9 @@ def decide(
         if known.why_not is not None and known.why_not.startswith("the fit failed"):
             notes.append(Decided(round, "fallback", known.why_not))
     else:
-        proposals = _proposals(known, config, round, seed)
+        waiting = sum(served == 0 for served in history.times_served[1:])
+        free = _places_for_newcomers(config) - waiting
+        proposals = _proposals(known, config, round, seed, free) if free > 0 else None
         newborn = _births(problem, history, proposals, round)
         history.extend(newborn)
         births += newborn
@@ -171,8 +175,10 @@ def _vote(known: Known, history: History, config: TunerConfig, round: int, seed:
     return Votes(slots, int(chosen.num_infeasible))
 
 
-def _proposals(known: Known, config: TunerConfig, round: int, seed: int) -> Proposals | None:
-    """Algorithm 3, with probability p."""
+def _proposals(
+    known: Known, config: TunerConfig, round: int, seed: int, free: int
+) -> Proposals | None:
+    """Algorithm 3, with probability p; no more than there are ``free`` places for."""
     posterior = known.posterior
     assert posterior is not None  # the caller's branch
     coin = random(seed, round, "coin", torch.device("cpu"))
@@ -182,7 +188,7 @@ def _proposals(known: Known, config: TunerConfig, round: int, seed: int) -> Prop
         posterior,
         known.problem.to(posterior.device),
         config.num_samples,
-        config.num_proposals,
+        min(config.num_proposals, free),
         random(seed, round, "propose", posterior.device),
         config.draws,
     )
@@ -210,6 +216,9 @@ def _first_bucket(problem: Problem, config: TunerConfig, seed: int) -> list[Born
     theta = space.from_unit(x)
     theta = torch.tensor(list(dict.fromkeys(map(tuple, theta.tolist()))), dtype=torch.float64)
     theta = theta[(theta != problem.base_theta).any(-1)]  # the base is served as the control
+    if not len(theta):  # a few points of a small space can all be the base
+        theta = space.from_unit(space.sobol(256, seed=0))
+        theta = theta[(theta != problem.base_theta).any(-1)][:1]
     empty = History(space.num_params, problem.metrics)
     control = _born(problem, problem.base_theta.unsqueeze(0), empty, 0, "base")
     empty.extend(control)
@@ -242,13 +251,20 @@ def _arms(history: History, slots: Tensor, config: TunerConfig) -> tuple[Tensor,
     newcomer = torch.tensor([served == 0 for served in history.times_served])
     newcomer[CONTROL] = False
     slots = torch.where(newcomer, slots.clamp_min(config.newcomer_slots), slots)
-    # Newcomers first, then by votes; ids break ties, so the order is total.
+    # By votes; ids break ties, so the order is total. Newcomers take up to half the places first.
     rank = sorted(
-        (c for c in range(1, len(slots)) if slots[c] > 0),
-        key=lambda c: (not bool(newcomer[c]), -int(slots[c]), c),
+        (c for c in range(1, len(slots)) if slots[c] > 0), key=lambda c: (-int(slots[c]), c)
     )
+    fresh = [c for c in rank if newcomer[c]][: _places_for_newcomers(config)]
+    others = [c for c in rank if not newcomer[c]]
+    rank = [*fresh, *others, *(c for c in rank if newcomer[c] and c not in fresh)]
     arms = torch.tensor(sorted(rank[: config.max_arms]), dtype=torch.long)
     return arms, slots[arms]
+
+
+def _places_for_newcomers(config: TunerConfig) -> int:
+    """Half of the arms at most: who has been promising must go on being served."""
+    return max(1, config.max_arms // 2)
 
 
 def _shares(slots: Tensor, config: TunerConfig) -> tuple[float, ...]:

@@ -8,13 +8,13 @@
     │   │   └── ExpressionError      a string that is not understood, with the place in it
     │   ├── ConfigError              a configuration file or TunerConfig
     │   ├── ReadingsError            refused readings; names the offending rows
+    │   ├── FitError                 evidence that no Gaussian process can be fitted to
     │   └── RoundError               asking for a round that cannot be planned
     ├── JournalError                 the log cannot be read or written
     │   ├── StudyNotFoundError       no such study in this journal
     │   ├── StudyMismatchError       the study was made for another problem or seed
     │   ├── ForeignJournalError      the file or database is not a journal of ours
     │   └── JournalCorruptError      a journal whose entries contradict each other
-    ├── FitError                     the Gaussian process cannot be fitted to this evidence
     └── MissingExtraError (ImportError)   an optional dependency is not installed
 
 A message says what came, what was expected and what to do next.
@@ -107,7 +107,7 @@ class JournalCorruptError(JournalError):
     """Entries of the journal contradict each other."""
 
 
-class FitError(HyperZeroError):
+class FitError(InputError):
     """The Gaussian process cannot be fitted to this evidence."""
 
 

@@ -52,7 +52,7 @@ class History:
     """A study's facts, folded from its entries in order.
 
     ``num_messages`` counts messages of readings, ``warm_start`` holds the hyperparameters of the
-    latest plan before the last of them.
+    latest plan before the last of them, ``has_news`` says that a message came after the last plan.
 
     Args:
         num_params: width of theta.
@@ -71,6 +71,7 @@ class History:
         self.decisions: list[Decided] = []
         self.times_served: list[int] = []
         self.num_messages = 0
+        self.has_news = False
         self.warm_start: Mapping[str, Any] | None = None
         self._last_fit: Mapping[str, Any] | None = None
         self._theta: list[tuple[float, ...]] = []
@@ -146,6 +147,7 @@ class History:
             )
         self.plans[plan.round] = plan
         self.tables[plan.round] = RoundTable(plan.candidates, len(self.metrics))
+        self.has_news = False
         self._last_fit = plan.details.get("hyperparameters", self._last_fit)
         if plan.trigger is not None:
             self.triggers[plan.trigger] = plan.round
@@ -156,6 +158,7 @@ class History:
         # What a fit starts from changes only when there is something new to fit, so that a fit is
         # a function of the messages before it and not of who asked how often.
         self.num_messages += 1
+        self.has_news = True
         self.warm_start = self._last_fit
         columns = {name: np.array(values) for name, values in vars(entry).items()}
         numbers = np.stack([columns[name] for name in ("count", "mean", "var")])

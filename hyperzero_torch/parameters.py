@@ -71,6 +71,10 @@ class Float:
             )
         return min(max(number, self.low), self.high)
 
+    def check_theta(self, value: float) -> None:
+        """Raise ``SpaceError`` unless theta can hold this number."""
+        self.check(value)
+
     def to_unit(self, theta: Tensor) -> Tensor:
         """``(...)`` in the user's unit to ``(..., 1)``."""
         low, high = self.low, self.high
@@ -137,6 +141,10 @@ class Int:
                 f"[{self.low}, {self.high}]"
             )
         return number
+
+    def check_theta(self, value: float) -> None:
+        """Raise ``SpaceError`` unless theta can hold this number."""
+        self.check(value)
 
     def to_unit(self, theta: Tensor) -> Tensor:
         """``(...)`` whole numbers to ``(..., 1)``: the centres of equal cells."""
@@ -211,6 +219,14 @@ class Choice:
         raise SpaceError(
             f"parameter {self.name!r} = {value!r} is none of its options {list(self.options)}"
         )
+
+    def check_theta(self, value: float) -> None:
+        """Raise ``SpaceError`` unless theta can hold this number."""
+        if value not in range(self.width):
+            raise SpaceError(
+                f"parameter {self.name!r}: theta holds the index of an option, 0 to "
+                f"{self.width - 1}, got {value}"
+            )
 
     def to_unit(self, theta: Tensor) -> Tensor:
         """``(...)`` indices to one-hot ``(..., options)``."""

@@ -53,8 +53,9 @@ class Plan:
         candidate_ids: the control (0) first, then the arms, ascending.
         parameters: what to serve, one mapping from parameter name to value per arm.
         theta: ``(arms, params)``, the same in numbers, float64, on the CPU.
-        slots: traffic slots per arm: how many draws it won, plus one for an arm that has never
-            been served; 0 for the control, whose share is set by the configuration.
+        slots: traffic slots per arm: how many draws it won, and at least
+            ``TunerConfig.newcomer_slots`` where it has never been served; 0 for the control,
+            whose share is set by the configuration.
         shares: fraction of the traffic per arm, the control's included; sums to 1.
     """
 

@@ -48,7 +48,8 @@ class Problem:
         base_levels: the control's level of each metric (a mapping, or in the order of
             ``metrics``), where it is known; else the tuner takes it from the control's readings.
     Raises:
-        ProblemError: unknown or repeated metrics, a base outside its space, a term that is not
+        SpaceError: a base outside its space.
+        ProblemError: unknown or repeated metrics, a term that is not
             understood or returns a wrong shape, a constraint that no base can satisfy.
     """
 
@@ -247,6 +248,8 @@ class Problem:
             "metrics": list(self.metrics),
             "objective": self.objective_name,
             "constraints": list(self.constraint_names),
+            "terms": [term.identity() for term in (self._objective, *self._constraints)],
+            "base_levels": None if self.base_levels is None else self.base_levels.tolist(),
         }
 
 

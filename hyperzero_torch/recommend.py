@@ -105,7 +105,7 @@ def believe(
     normal = torch.randn(
         _NUM_DRAWS, 1, mean.shape[1], dtype=mean.dtype, device=mean.device, generator=generator
     )
-    # Means that are exact: every draw has its mirror image.
+    # Every draw has its mirror image: exact means for objectives linear in the deltas.
     normal = torch.cat([normal, -normal])
     tail = (1 - config.confidence) / 2
     quantiles = torch.tensor([tail, 1 - tail], dtype=mean.dtype, device=mean.device)
@@ -132,6 +132,7 @@ def recommend(
         raise ConfigError(f"criterion must be one of {get_args(Criterion)}, got {criterion!r}")
     score = {"mean": belief.mean, "lcb": belief.lcb, "ucb": belief.ucb}[criterion]
     known = bucket.tested & score.isfinite()
+    score = score.nan_to_num(nan=-torch.inf)  # an objective that the base has not, never wins
     known[CONTROL] = True
     safe = known & (belief.prob_feasible >= config.min_prob_feasible)
     best = int(torch.where(safe, score, -torch.inf).argmax()) if bool(safe.any()) else CONTROL

@@ -83,6 +83,19 @@ class SearchSpace:
             raise SpaceError(f"{what}: {error}") from None
         return torch.tensor(values, dtype=torch.float64)
 
+    def check(self, theta: Tensor) -> Tensor:
+        """The same ``(..., params)``, where every row can be.
+
+        Raises:
+            ShapeError: another width.
+            SpaceError: a value outside its parameter; names the first.
+        """
+        self._check_width(theta, self.num_params, "theta", "params")
+        for column, parameter in zip(theta.reshape(-1, self.num_params).T, self.parameters):
+            for value in column.unique().tolist():
+                parameter.check_theta(value)
+        return theta
+
     def to_parameters(self, theta: Tensor) -> list[dict[str, Value]]:
         """``(n, params)`` to ``n`` mappings from name to value, ready to serve."""
         return [

@@ -77,8 +77,11 @@ class Constraint:
                 f"constraint {_name_of(function)!r} needs exactly one of at_least and at_most, "
                 f"got {len(bounds)}; write a range as two constraints"
             )
-        sign, bound = (">=", at_least) if at_least is not None else ("<=", at_most)
-        self.name = name or (str(function) if compares else f"{_name_of(function)} {sign} {bound}")
+        lower = self.at_least is not None
+        sign, bound = (">=", self.at_least) if lower else ("<=", self.at_most)
+        self.name = name or (
+            str(function) if compares else f"{_name_of(function)} {sign} {bound:g}"
+        )
 
 
 class Term:
@@ -102,6 +105,10 @@ class Term:
         if self.expression is not None:
             return bool(self.expression.levels)
         return self.on != "delta"
+
+    def identity(self) -> list[str | float]:
+        """What tells it from other terms in a journal: how it is written and what bounds it."""
+        return [self.name, self.on, self.sign, self.bound]
 
     def to(self, device: torch.device) -> Term:
         """The same term on a device; a module that has to move is copied, not moved."""

@@ -215,7 +215,7 @@ class Tuner:
         known = self._learn()
         if known.posterior is None:
             return known, no_belief(known.problem, known.bucket)
-        generator = random(self.seed, self.history.num_entries, "believe", self.device)
+        generator = random(self.seed, self.history.num_messages, "believe", self.device)
         problem = known.problem.to(self.device)
         return known, believe(problem, self.config, known.bucket, known.posterior, generator)
 
@@ -237,7 +237,7 @@ class Tuner:
             theta = space.theta(theta)
         elif not isinstance(theta, Tensor):
             theta = torch.stack([space.theta(row) for row in theta])
-        x = space.to_unit(theta.double().cpu())
+        x = space.to_unit(space.check(theta.double().cpu()))
         mean, var = self.surrogate().marginal(x.to(self.device))
         return mean.cpu(), var.cpu()
 

@@ -245,6 +245,66 @@ def test_a_dry_run_checks_and_writes_nothing(platform):
     assert platform.journal() == before
 
 
+def test_refused_readings_do_not_even_start_a_study_or_change_its_configuration(platform):
+    platform.start()
+    plan = {"round": 0, "arms": [{"candidate": 0, "share": 1.0}]}
+    early = platform.readings(plan, "early.csv")
+    code, _, err = platform.step("--readings", early)
+    assert code == 3
+    assert "no round was planned yet" in err
+    assert not (platform.folder / "study.db").exists()
+    platform.step("--plan", platform.folder / "plan_0.json")
+    before = platform.journal()
+    study = yaml.safe_load(platform.config.read_text())
+    study["traffic"]["num_draws"] = 41
+    platform.config.write_text(yaml.safe_dump(study))
+    bad = platform.readings(platform.plan(0), "bad.csv", spoil("mean", "nan"))
+    unknown = platform.readings(platform.plan(0), "unknown.csv", spoil("round", 9))
+    assert platform.step("--readings", bad)[0] == 3
+    assert platform.step("--readings", unknown)[0] == 3
+    assert platform.step("--dry-run")[0] == 0
+    assert platform.journal() == before
+
+
+def test_a_plan_that_cannot_be_written_costs_no_round(platform):
+    platform.start()
+    for path in (platform.folder, platform.folder / "missing" / "plan.json"):
+        code, _, err = platform.step("--plan", path)
+        assert code == 3
+        assert "--plan" in err
+    assert not (platform.folder / "study.db").exists()
+
+
+def test_nothing_new_is_no_new_round(platform):
+    platform.start()
+    platform.step("--plan", platform.folder / "plan_0.json")
+    readings = platform.readings(platform.plan(0))
+    platform.step("--readings", readings, "--plan", platform.folder / "plan_1.json")
+    rows = readings.read_text().splitlines(keepends=True)
+    part = platform.folder / "part.csv"
+    part.write_text("".join(rows[:5]))
+    before = platform.journal()
+    assert platform.step("--readings", part, "--plan", platform.folder / "again.json")[0] == 0
+    assert json.loads((platform.folder / "again.json").read_text()) == platform.plan(1)
+    assert platform.journal() == before
+
+
+def test_a_metric_that_never_comes_is_named(platform):
+    platform.start()
+    platform.step("--plan", platform.folder / "plan_0.json")
+    readings = platform.readings(
+        platform.plan(0),
+        change=lambda rows: rows.__setitem__(
+            slice(None), [r for r in rows if r["metric"] != "watch_time"]
+        ),
+    )
+    code, _, err = platform.step("--readings", readings, "--plan", platform.folder / "plan_1.json")
+    assert code == 0
+    assert "served alike" in err
+    code, out, _ = platform.run("status", "-c", platform.config)
+    assert "served alike" in out
+
+
 def test_what_a_newcomer_gets_wrong(platform):
     for command in ("step", "status", "recommend", "report"):
         code, _, err = platform.run(command, "--config", platform.folder / "missing.yaml")
@@ -283,6 +343,7 @@ def test_what_a_newcomer_gets_wrong(platform):
         ("traffic", {"control_share": 2}, "control_share"),
         ("journall", "x", "journall"),
         ("journal", "nosuchdb://x", "journal"),
+        ("journal", "sqlite:///:memory:", "forgotten"),
     ],
 )
 def test_a_wrong_study_file_gets_one_clear_error(platform, key, value, says):
@@ -333,6 +394,12 @@ def test_simulate_prints_a_table_or_json(platform):
     ):
         assert platform.run("simulate", *wrong)[0] == 3
     assert platform.run("simulate", "--world", "mars")[0] == 2
+    assert platform.run("simulate", "--resume")[0] == 3
+    page = platform.folder / "sim.html"
+    arguments = ("simulate", "--rounds", 4, "--config", config, "--json", "--report", page)
+    assert platform.run(*arguments)[0] == 0
+    assert page.exists()
+    assert platform.run("demo", "--out", config)[0] == 3
 
 
 def test_the_demo_is_the_main_job(platform):

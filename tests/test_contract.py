@@ -129,6 +129,10 @@ def test_posterior_at_any_theta_in_every_form():
         assert torch.allclose(again, mean.expand_as(again))
     with pytest.raises(hz.SpaceError, match="w_click"):
         tuner.posterior(parameters | {"w_click": 7.0})
+    for wrong, name in (([7.0, 1, 3, 0], "w_click"), ([0.5, -1, 3, 0], "w_share"),
+                        ([0.5, 1, 2.5, 0], "depth"), ([0.5, 1, 3, 7], "mode")):  # fmt: skip
+        with pytest.raises(hz.SpaceError, match=name):
+            tuner.posterior(torch.tensor([wrong]))
 
 
 def test_the_base_is_known_to_be_itself():
@@ -155,6 +159,28 @@ def test_a_rescaled_metric_gives_the_same_plans(factor):
             assert a.slots == b.slots
             assert a.shares == pytest.approx(b.shares, rel=1e-12)
             assert torch.equal(a.theta, b.theta)
+
+
+def test_an_objective_that_the_base_has_not_still_finds_the_best():
+    ratio = feed_problem(objective="views / abs(watch_time)", constraints=[])
+    tuner = hz.Tuner(ratio, config=SMALL)
+    drive(tuner, 4)
+    assert tuner.recommend("mean").candidate_id > 0
+
+
+def test_a_study_knows_its_problem_down_to_the_bounds():
+    journal = hz.MemoryJournal()
+
+    def problem(bound, levels=None):
+        guard = hz.Constraint("watch_time", at_least=bound, name="guard")
+        return feed_problem(constraints=[guard], base_levels=levels)
+
+    hz.Tuner(problem(-1), journal=journal)
+    hz.Tuner(problem(-1.0), journal=journal)
+    with pytest.raises(hz.StudyMismatchError, match="guard"):
+        hz.Tuner(problem(-0.5), journal=journal)
+    with pytest.raises(hz.StudyMismatchError, match="base_levels"):
+        hz.Tuner(problem(-1, [1.0, 2.0, 3.0]), journal=journal)
 
 
 def test_levels_come_from_the_control_where_nobody_knows_them():

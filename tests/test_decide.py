@@ -76,6 +76,14 @@ def test_max_arms_holds_and_keeps_newcomers_and_the_most_voted(world):
         assert 1 <= len(plan) - 1 <= 5
 
 
+def test_newcomers_do_not_crowd_out_the_promising(world):
+    tuner, _ = plans(world, config(max_arms=4, initial_candidates=8), 14)
+    served = sorted(tuner.history.times_served[1:], reverse=True)
+    assert served[0] >= 5
+    assert tuner.history.times_served[-1] >= 0
+    assert sum(s == 0 for s in served) <= 2  # nobody is born whom there is no place to serve
+
+
 @pytest.mark.parametrize("share", [0.05, 0.3, "auto"])
 def test_the_controls_share(world, share):
     _, made = plans(world, config(control_share=share), 5)

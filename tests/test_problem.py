@@ -200,7 +200,7 @@ def test_constraints_keep_their_order_and_names():
         "views >= -3%",
         "unfollowed <= 0.04",
         "w",
-        "Net >= -1.0",
+        "Net >= -1",
     )
     assert guarded.num_constraints == 4
     assert guarded.objective_name == "reach"

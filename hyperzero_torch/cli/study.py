@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,22 +85,35 @@ def step(
 
       hyperzero step --config tuning.yaml --readings hour_17.csv --plan plan_18.json
     """
-    if plan is not None and not plan.parent.is_dir():
-        raise ConfigError(f"the folder of --plan {plan} does not exist; create it first")
+    if plan is not None:
+        _check_writable(plan)
     messages = [Readings.from_file(path) for path in readings or []]
-    tuner = _open(config, create=True, dry_run=dry_run)
     news = Readings.concat(messages) if messages else None
+    # First on a tuner that writes nothing: refused readings must not even start a study.
+    reader = _open(config, create=True, dry_run=True)
+    rows = 0 if news is None else reader.check(news)
     if dry_run:
-        rows = 0 if news is None else tuner.check(news)
         notes.print(Text(f"dry run: {rows} new rows would be recorded, nothing was written"))
         return
+    tuner = _open(config, create=True)
     trigger = None if news is None else _digest(news, round)
     known = None if trigger is None else tuner.planned_for(trigger)
     if known is not None:
         notes.print(Text(f"these readings were taken before: round {known.round} stays planned"))
     elif news is not None:
         notes.print(Text(f"recorded {tuner.tell(news)} new rows of {len(news)}"))
+    last = tuner.history.last_round
+    if known is None and news is not None and not rows and round is None and last is not None:
+        # All of it is known. Unless a job was killed between recording and planning, nothing has
+        # changed since the last plan.
+        known = None if tuner.history.has_news else tuner.ask(last)
     made = known if known is not None else tuner.ask(round, trigger=trigger)
+    why = tuner.history.plans[made.round].details.get("why")
+    if why is not None:
+        notes.print(Text(f"all candidates are served alike: {why}"))
+    newest = tuner.history.last_round
+    if newest is not None and made.round < newest:
+        notes.print(Text(f"note: this is an older plan, the last is of round {newest}"))
     _put(made, plan)
 
 
@@ -129,9 +143,13 @@ def status(config: Config, as_json: AsJson = False) -> None:
     console.print(
         Text(
             f"study {tuner.study}: {last}, {facts['candidates']} candidates, "
-            f"{facts['in_flight']} arms in flight"
+            f"{facts['in_flight']} arms in flight (the control counted)"
         )
     )
+    newest = history.last_round
+    why = None if newest is None else history.plans[newest].details.get("why")
+    if why is not None:
+        console.print(Text(f"all candidates are served alike: {why}", style="yellow"))
     if rounds:
         table = Table("round", "arms", "control's share", "arms without readings")
         for row in rounds[-24:]:
@@ -206,14 +224,28 @@ def _open(config: Path, *, create: bool = False, dry_run: bool = False) -> Tuner
     on_disk = not url.startswith("sqlite:///") or path.exists()
     if not on_disk and not create:
         raise ConfigError(
-            f"there is no journal at {path.name} yet; make the first plan with "
+            f"there is no journal at {path} yet; make the first plan with "
             f"'hyperzero step --config {config}'"
         )
     if dry_run and not (on_disk and study.study in open_journal(url).studies()):
         return Tuner(problem, study.traffic, None, study.study, study.seed)
-    if not create:
+    if not create or dry_run:
         return Tuner.resume(url, study.study, problem=problem)
     return Tuner(problem, study.traffic, url, study.study, study.seed)
+
+
+def _check_writable(path: Path) -> None:
+    """Before anything is recorded: a plan that cannot be written would never be served."""
+    if path.is_dir():
+        raise ConfigError(f"--plan {path} is a folder; name a file in it")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"--plan {path} cannot be written ({error.strerror}); name a file in a folder that "
+            "exists and can be written to"
+        ) from None
 
 
 def _digest(readings: Readings, round_: int | None) -> str:

@@ -28,7 +28,8 @@ metrics: [views, watch_time, unfollowed]
 # level(metric) is its absolute level. Functions: abs exp log sqrt min max.
 objective: views
 
-# Guardrails. "watch_time may lose at most 0.1 %", "unfollowed stays at or below 10 %".
+# Guardrails. Mind the sign and the %: without a % a number is a fraction (0.001 is 0.1 %).
+# "watch_time may lose at most 0.1 %", "unfollowed stays at or below 10 %".
 constraints:
   - watch_time >= -0.1%
   - level(unfollowed) <= 10%

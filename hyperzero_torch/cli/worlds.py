@@ -17,6 +17,7 @@ from rich.text import Text
 from ..config import TunerConfig
 from ..errors import ConfigError, MissingExtraError
 from ..journal import open_journal
+from ..report import write_report
 from ..simulate import Environment, Oracle, PaperWorld, ReplayWorld, RoundRecord, run
 from ..tuner import Tuner
 
@@ -47,7 +48,10 @@ def demo(
     30 hours, 1000 traffic slots an hour, readings 3 hours late plus a random delay. Every hour:
     what would be recommended, what that is truly worth, and where the traffic goes.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be a folder: {error.strerror}") from None
     database = out / "study.db"
     study = "demo"
     if database.exists():
@@ -102,6 +106,8 @@ def simulate(
         raise ConfigError("--config and --paper exclude each other; drop one")
     if experiment is not None and world is not World.REPLAY:
         raise ConfigError("--experiment is for --world replay; drop it or add --world replay")
+    if resume and journal is None:
+        raise ConfigError("--resume needs the --journal to go on with")
     made = _world(world, seed, traffic, delay, experiment)
     chosen = TunerConfig.paper() if paper else TunerConfig()
     if config is not None:
@@ -117,8 +123,12 @@ def simulate(
     tuner = Tuner(made.problem, chosen, journal, study, seed)
     if as_json:
         oracle = made.oracle()
+        records = []
         for record in run(tuner, made, rounds):
+            records.append(record)
             typer.echo(json.dumps(_plain(record, oracle)))
+        if report is not None:
+            write_report(tuner, report, records=records, oracle=oracle, world=made)
         return
     if isinstance(made, ReplayWorld):
         console.print(Text(made.describe(), style="dim"))
@@ -163,8 +173,6 @@ def _run_and_show(tuner: Tuner, world: Environment, rounds: int, report: Path | 
 def _report(
     tuner: Tuner, world: Environment, path: Path, records: list[RoundRecord], oracle: Oracle
 ) -> None:
-    from ..report import write_report
-
     try:
         write_report(tuner, path, records=records, oracle=oracle, world=world)
     except MissingExtraError as error:

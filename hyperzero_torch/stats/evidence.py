@@ -77,6 +77,7 @@ def overdispersion(
 
     over the deltas of candidates that were served in two rounds or more, around their own pooled
     mean; users who come back, bots and bursts make real hours noisier than independent users.
+    Arms of a round count as independent although they share its control's error.
 
     Args:
         candidates: ``(arms,)``, rows of ``pooled``.
