@@ -119,7 +119,7 @@ def decide(
     if known.posterior is None:
         slots = _round_robin(history, config)
         details["why"] = known.why_not
-        if known.why_not is not None and known.why_not.startswith("the fit failed"):
+        if known.why_not is not None and details["num_tested"]:  # evidence that was not used
             notes.append(Decided(round, "fallback", known.why_not))
     else:
         waiting = sum(served == 0 for served in history.times_served[1:])

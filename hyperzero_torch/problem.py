@@ -90,7 +90,8 @@ class Problem:
         constraints = list(constraints)  # read twice below
         self._constraints = tuple(self._constraint(c) for c in constraints)
         self.num_constraints = len(self._constraints)
-        self._probe(constraints)
+        with torch.random.fork_rng(devices=[]):  # what a term draws must not shift the user's
+            self._probe(constraints)
 
     def _constraint(self, constraint: str | Constraint) -> Term:
         if not isinstance(constraint, str | Constraint):
@@ -199,6 +200,7 @@ class Problem:
                     f"{what} {term.name!r} must map (..., metrics) to (...): "
                     f"expected {shape} from {tuple(delta.shape)}, got {tuple(value.shape)}"
                 )
+            self._refuse_randomness(what, term, level)
         for given, term in zip(constraints, self._constraints):
             slack = float(term(delta, level)[0, 0].detach())
             allowed = isinstance(given, Constraint) and given.may_exclude_base
@@ -209,6 +211,17 @@ class Problem:
                     "0.1 % reads '>= -0.1%'), or, to demand an improvement, pass "
                     "hz.Constraint(..., may_exclude_base=True)"
                 )
+
+    def _refuse_randomness(self, what: str, term: Term, level: Tensor) -> None:
+        """A plan is a function of the journal; a term that draws numbers of its own breaks that."""
+        some = torch.linspace(-0.01, 0.01, level.numel(), dtype=level.dtype).reshape(level.shape)
+        with torch.no_grad():
+            once, again = term(some, level), term(some, level)
+        if not torch.equal(once.nan_to_num(), again.nan_to_num()):
+            raise ProblemError(
+                f"{what} {term.name!r} gives two values for the same deltas; a module with "
+                "dropout or the like needs .eval() before it becomes part of a problem"
+            )
 
     def _read_levels(
         self, levels: Mapping[str, float] | Sequence[float] | Tensor | None

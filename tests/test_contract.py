@@ -266,6 +266,17 @@ def test_a_neural_objective_on_the_way_through():
     )
 
 
+def test_an_objective_that_draws_numbers_of_its_own_is_refused():
+    network = torch.nn.Sequential(
+        torch.nn.Linear(3, 64), torch.nn.Dropout(0.5), torch.nn.Linear(64, 1), torch.nn.Flatten(-2)
+    )
+    before = torch.random.get_rng_state()
+    with pytest.raises(hz.ProblemError, match=r"needs \.eval\(\)"):
+        feed_problem(objective=network, constraints=[])
+    assert torch.equal(torch.random.get_rng_state(), before)
+    feed_problem(objective=network.eval(), constraints=[])
+
+
 def test_paper_is_the_paper():
     paper = hz.TunerConfig.paper()
     assert (paper.num_draws, paper.num_samples, paper.num_proposals) == (1000, 600, 1)

@@ -80,7 +80,6 @@ def test_newcomers_do_not_crowd_out_the_promising(world):
     tuner, _ = plans(world, config(max_arms=4, initial_candidates=8), 14)
     served = sorted(tuner.history.times_served[1:], reverse=True)
     assert served[0] >= 5
-    assert tuner.history.times_served[-1] >= 0
     assert sum(s == 0 for s in served) <= 2  # nobody is born whom there is no place to serve
 
 
