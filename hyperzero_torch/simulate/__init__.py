@@ -1,6 +1,7 @@
 """Worlds whose truth is known, and the closed loop on them. One world per file."""
 
 from .environment import Delivery, Environment, Oracle, Truth
+from .guardrail import GuardrailWorld
 from .paper import PAPER_SEEDS, PaperWorld
 from .replay import ReplayWorld
 from .run import RoundRecord, run
@@ -9,6 +10,7 @@ __all__ = [
     "PAPER_SEEDS",
     "Delivery",
     "Environment",
+    "GuardrailWorld",
     "Oracle",
     "PaperWorld",
     "ReplayWorld",

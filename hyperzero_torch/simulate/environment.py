@@ -16,6 +16,10 @@ from ..plan import Plan
 from ..problem import Problem
 from ..readings import Readings
 
+# The oracle's search: clouds of these widths around the best points so far.
+_CLOUDS = (0.1, 0.05, 0.05, 0.02, 0.02, 0.01, 0.005, 0.002, 0.001)
+_NUM_ELITE = 32
+
 
 class Delivery(NamedTuple):
     """A message on its way: ``readings`` that the tuner can have from round ``due`` on."""
@@ -69,12 +73,15 @@ class Environment(ABC):
         """Serve a plan for its round; the messages that it causes, in any order."""
 
     @abstractmethod
-    def true_delta(self, theta: Tensor) -> Tensor:
-        """True lift over the base, averaged over time: ``(n, params)`` to ``(n, metrics)``."""
+    def true_delta(self, theta: Tensor, round: int | None = None) -> Tensor:
+        """True lift over the base, ``(n, params)`` to ``(n, metrics)``.
 
-    def truth(self, theta: Tensor) -> Truth:
-        """Gain and violation of ``(n, params)``."""
-        delta = self.true_delta(theta)
+        In a world that drifts it is that of ``round``; in others ``round`` means nothing.
+        """
+
+    def truth(self, theta: Tensor, round: int | None = None) -> Truth:
+        """Gain and violation of ``(n, params)``, in a drifting world at ``round``."""
+        delta = self.true_delta(theta, round)
         utility, slack = self.truth_problem.evaluate(delta)
         base, _ = self.truth_problem.evaluate(torch.zeros_like(delta[:1]))
         unit = base.abs() if float(base.abs()) > 1e-9 else torch.ones_like(base)
@@ -82,20 +89,24 @@ class Environment(ABC):
         violation = (-slack).amax(-1).clamp_min(0) if slack.shape[-1] else torch.zeros_like(gain)
         return Truth(delta, gain, violation)
 
-    def oracle(self, num_samples: int = 40_000) -> Oracle:
-        """The best feasible theta among Sobol points, then among finer clouds around the best."""
+    def oracle(self, num_samples: int = 40_000, round: int | None = None) -> Oracle:
+        """The best feasible theta among Sobol points, then among finer clouds around the best.
+
+        Where no point is feasible it is the base, whose gain is 0.
+        """
         space = self.truth_problem.space
         x = space.sobol(num_samples, seed=0)
         generator = torch.Generator().manual_seed(0)
-        best_x, best_gain = x[0], -torch.inf
-        for width in (0.0, 0.05, 0.01, 0.002):
+        elite, gains = space.to_unit(self.truth_problem.base_theta.unsqueeze(0)), torch.zeros(1)
+        for width in (0.0, *_CLOUDS):
             if width:
-                noise = torch.randn(
-                    num_samples // 10, x.shape[1], dtype=x.dtype, generator=generator
-                )
-                x = space.snap((best_x + width * noise).clamp(0, 1))
-            truth = self.truth(space.from_unit(x))
-            gain = torch.where(truth.violation <= 0, truth.gain, -torch.inf)
-            if float(gain.max()) > best_gain:
-                best_gain, best_x = float(gain.max()), x[gain.argmax()]
-        return Oracle(space.from_unit(best_x), best_gain)
+                shape = (num_samples // 10, x.shape[1])
+                noise = torch.randn(shape, dtype=x.dtype, generator=generator)
+                x = elite[torch.arange(len(noise)) % len(elite)]
+                x = space.snap((x + width * noise).clamp(0, 1))
+            truth = self.truth(space.from_unit(x), round)
+            found = torch.where(truth.violation <= 0, truth.gain, -torch.inf)
+            gains, x = torch.cat([gains.to(found), found]), torch.cat([elite, x])
+            best = gains.topk(min(_NUM_ELITE, len(gains)))
+            gains, elite = best.values, x[best.indices]
+        return Oracle(space.from_unit(elite[0]), float(gains[0]))

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from ..plan import Plan
 from ..problem import Problem
-from ..readings import Readings
 from ..space import Float, SearchSpace
 from .environment import Delivery, Environment
+from .synthetic import DAY, SIGMA, Surface, daily_curves, deliver, noisy_moments
 
 #: The seeds over which the paper averages.
 PAPER_SEEDS = (
@@ -31,11 +31,9 @@ PAPER_SEEDS = (
     83, 84, 85, 98, 99, 110, 111, 126,
 )  # fmt: skip
 
-_SIGMA = 0.6
-_MEAN_LEVEL = 0.67
 _MAX_LIFT = 0.1
+_LENGTHSCALE = 0.3
 _BASE = {"theta_1": 0.011, "theta_2": 0.985}
-_DAY = 24
 _BEST_GAIN = (0.045, 0.06)
 _MAX_TRIES = 1000
 
@@ -67,7 +65,7 @@ class PaperWorld(Environment):
         self.draws_per_round = slots * draws_per_slot
         self.delay = delay
         generator = torch.Generator().manual_seed(seed)
-        self.levels = _daily_curves(generator)  # (24, metrics)
+        self.levels = daily_curves(generator)  # (24, metrics)
         problem = Problem(
             space=SearchSpace([Float("theta_1", 0.0, 1.0), Float("theta_2", 0.0, 1.0)]),
             base=_BASE,
@@ -76,19 +74,19 @@ class PaperWorld(Environment):
             constraints=["0.149 * level(x1) + 0.703 * level(x2) >= 0.6036"],
         )
         for _ in range(_MAX_TRIES):
-            self._surfaces = [_Surface(generator) for _ in range(2)]
+            self._surfaces = [_Scaled(generator) for _ in range(2)]
             true = self.levels.mean(0) * (1 + self._effect(problem.base_theta.unsqueeze(0)))[0]
             self.truth_problem = problem.with_base_levels(true)
             if _BEST_GAIN[0] <= self.oracle(num_samples=2000).gain <= _BEST_GAIN[1]:
                 break
         known = None
         if known_days:
-            draws = 0.1 * self.draws_per_round * _DAY * known_days
+            draws = 0.1 * self.draws_per_round * DAY * known_days
             noise = torch.randn(2, dtype=torch.float64, generator=generator)
-            known = true + noise * _SIGMA / math.sqrt(draws)
+            known = true + noise * SIGMA / math.sqrt(draws)
         super().__init__(problem.with_base_levels(true), known)
 
-    def true_delta(self, theta: Tensor) -> Tensor:
+    def true_delta(self, theta: Tensor, round: int | None = None) -> Tensor:
         """True lift over the base: ``(n, 2)`` to ``(n, metrics)``."""
         base = self.truth_problem.base_theta.unsqueeze(0)
         return (1 + self._effect(theta)) / (1 + self._effect(base)) - 1
@@ -99,57 +97,23 @@ class PaperWorld(Environment):
         generator = torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + plan.round)
         share = torch.tensor(plan.shares, dtype=torch.float64)
         count = (share * self.draws_per_round).round()
-        mu = self.levels[plan.round % _DAY] * (1 + self._effect(plan.theta))
-        normal = torch.randn(mu.shape, dtype=torch.float64, generator=generator)
-        freedom = (count - 1).clamp_min(1).unsqueeze(-1)
-        # chi-square / freedom by the Wilson-Hilferty cube, exact enough at any freedom here
-        cube = 2 / (9 * freedom)
-        z = torch.randn(mu.shape, dtype=torch.float64, generator=generator)
-        var = _SIGMA**2 * (1 - cube + z * cube.sqrt()).clamp_min(0) ** 3
-        mean = mu + normal * _SIGMA / count.clamp_min(1).sqrt().unsqueeze(-1)
-        late = torch.randn(len(plan), dtype=torch.float64, generator=generator).abs().round()
-        due = (plan.round + self.delay + late).long()
-        deliveries = []
-        for when in sorted(set(due.tolist())):
-            arms = ((due == when) & (count >= 1)).nonzero().squeeze(-1)
-            if len(arms):
-                ids = torch.tensor(plan.candidate_ids)[arms]
-                deliveries.append(
-                    Delivery(when, Readings(plan.round, ids, count[arms], mean[arms], var[arms]))
-                )
-        return deliveries
+        mu = self.levels[plan.round % DAY] * (1 + self._effect(plan.theta))
+        mean, var = noisy_moments(mu, count, generator)
+        return deliver(plan, count, mean, var, self.delay, generator)
 
     def _effect(self, theta: Tensor) -> Tensor:
         """0.1 d_i(theta), ``(n, metrics)``."""
         return _MAX_LIFT * torch.stack([surface(theta) for surface in self._surfaces], dim=-1)
 
 
-class _Surface:
-    """A smooth random function on the unit square, scaled to [0, 1] on a fine grid.
-
-    A draw from a Gaussian process with a squared-exponential kernel of lengthscale 0.3, by 256
-    random Fourier features.
-    """
+class _Scaled:
+    """A smooth random surface on the unit square, scaled to exactly [0, 1] on a fine grid."""
 
     def __init__(self, generator: torch.Generator) -> None:
-        self.omega = torch.randn(256, 2, dtype=torch.float64, generator=generator) / 0.3
-        self.phase = torch.rand(256, dtype=torch.float64, generator=generator) * 2 * math.pi
-        self.weight = torch.randn(256, dtype=torch.float64, generator=generator)
-        self.low, self.range = 0.0, 1.0
+        self.surface = Surface(generator, 2, _LENGTHSCALE)
         axis = torch.linspace(0, 1, 101, dtype=torch.float64)
-        values = self(torch.cartesian_prod(axis, axis))
+        values = self.surface(torch.cartesian_prod(axis, axis))
         self.low, self.range = float(values.min()), float(values.max() - values.min())
 
     def __call__(self, theta: Tensor) -> Tensor:
-        value = (theta @ self.omega.T + self.phase).cos() @ self.weight
-        return (value - self.low) / self.range
-
-
-def _daily_curves(generator: torch.Generator) -> Tensor:
-    """``(24, 2)``, positive, averaging 0.67 each; where one is high the other is low."""
-    hour = torch.arange(_DAY, dtype=torch.float64)
-    phase = torch.rand(2, dtype=torch.float64, generator=generator) * 2 * math.pi
-    day = (2 * math.pi * hour / _DAY + phase[0]).cos()
-    half = (4 * math.pi * hour / _DAY + phase[1]).cos()
-    swing = 0.35 * day + 0.1 * half
-    return _MEAN_LEVEL * torch.stack([1 + swing, 1 - swing], dim=-1)
+        return (self.surface(theta) - self.low) / self.range

@@ -120,7 +120,7 @@ class ReplayWorld(Environment):
             )
         )
 
-    def true_delta(self, theta: Tensor) -> Tensor:
+    def true_delta(self, theta: Tensor, round: int | None = None) -> Tensor:
         """The lift surface: ``(n, params)`` to ``(n, metrics)``, fractions within ``max_lift``.
 
             lift = scale * (exp(-|z - p|^2 / 2 w^2) - exp(-|p|^2 / 2 w^2)),   z = theta - base

@@ -71,8 +71,8 @@ def _record(
     tuner: Tuner, world: Environment, plan: Plan, best: Recommendation, seconds: float
 ) -> RoundRecord:
     theta = world.truth_problem.space.theta(best.parameters).unsqueeze(0)
-    truth = world.truth(theta)
-    served = world.truth(plan.theta).violation
+    truth = world.truth(theta, plan.round)
+    served = world.truth(plan.theta, plan.round).violation
     shares = torch.tensor(plan.shares, dtype=torch.float64)
     return RoundRecord(
         round=plan.round,
