@@ -5,6 +5,7 @@
 The rooms, in the order of the data; each imports only from those above it:
 
     errors        every error in one tree
+    linear        linear constraints on theta: the region where they hold, points in it
     space         parameters; theta <-> unit cube; Sobol, grid and uniform samples
     expressions   objective and constraint strings, parsed and never evaluated as code
     problem       objective and constraints -> utility and slack

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .history import CONTROL, History
-from .stats import delta, evidence, moments
+from .stats import delta, dispersion, evidence, moments
 from .stats.delta import Delta
 
 Weights: TypeAlias = Literal["users", "precision"]
@@ -77,7 +77,7 @@ def gather(
         weights: of a candidate's rounds, ``"users"`` (Eq. 3.2) or ``"precision"``: inverse
             variances from the all-arm level of the round, which no single arm's luck can bias.
         rounds_per_day: period of the daily cycle, for the base levels.
-        calibrate: scale variances by the overdispersion that the deltas show.
+        calibrate: scale variances and weights by the dispersion and the tails that the deltas show.
     """
     arms = _stack(history)
     control = moments.Moments(*(field[arms.control] for field in arms.moments))
@@ -88,30 +88,32 @@ def gather(
     if weights == "precision":
         weight = _precision(arms)
     num = history.num_candidates
+    common = torch.ones(len(history.metrics), dtype=torch.float64)
+    loading = delta.control_loading(arms.moments, control)
+    if calibrate:
+        found = dispersion.fit(arms.candidate, arms.slot, lift, weight, num)
+        lift = Delta(lift.mean, found.factor * lift.var)
+        loading = loading * found.factor.sqrt()
+        weight, common = found.weight, found.common
     state = evidence.summarise(arms.candidate, lift, weight, num)
     known = state.weight > 0
-    dispersion = torch.ones(len(history.metrics), dtype=torch.float64)
-    if calibrate:
-        dispersion = evidence.overdispersion(arms.candidate, lift, state)
-    loading = evidence.pool_loading(
-        arms.candidate, arms.slot, delta.control_loading(arms.moments, control), lift, weight, num
-    )
+    loading = evidence.pool_loading(arms.candidate, arms.slot, loading, lift, weight, num)
     seen = lift.mean.isfinite().any(-1).double()
     rounds = torch.zeros(num, dtype=torch.float64).index_add(0, arms.candidate, seen)
     kept = (arms.candidate != CONTROL) & (seen > 0)
     return Bucket(
         theta=history.theta,
         mean=torch.where(known, state.mean, torch.nan),
-        var=torch.where(known, dispersion * state.spread / state.weight.square(), torch.nan),
+        var=torch.where(known, state.spread / state.weight.square(), torch.nan),
         weight=state.weight,
         num_rounds=rounds.long(),
         base_levels=_base_levels(arms, rounds_per_day),
-        loading=loading * dispersion.sqrt(),
-        dispersion=dispersion,
+        loading=loading,
+        dispersion=common,
         deltas=ArmDeltas(
             arms.round[kept],
             arms.candidate[kept],
-            Delta(lift.mean[kept], dispersion * lift.var[kept]),
+            Delta(lift.mean[kept], lift.var[kept]),
             weight[kept],
         ),
     )

@@ -54,8 +54,10 @@ class TunerConfig(_Config):
 
     num_draws: int = Field(default=1000, ge=1, le=1_000_000)
     """K: Thompson draws per round; each winner is one traffic slot."""
-    num_samples: int = Field(default=4096, ge=1)
+    num_samples: int = Field(default=1024, ge=1)
     """N: random points of the space among which a proposal is the best."""
+    num_starts: int = Field(default=4, ge=0, le=1000)
+    """Of these, how many of the best are moved uphill along their joint draw; 0 for none."""
     num_proposals: int = Field(default=4, ge=1, le=10_000)
     """New candidates per proposing round."""
     proposal_probability: float = Field(default=1.0, ge=0, le=1)
@@ -70,6 +72,14 @@ class TunerConfig(_Config):
     """Least slots of a candidate that has never been served, so that it is soon known."""
     max_arms: int = Field(default=256, ge=1)
     """Most candidates served at once, beside the control."""
+    max_share: float = Field(default=0.5, gt=0, le=1)
+    """Most traffic of one candidate."""
+    max_share_rise: float = Field(default=0.25, gt=0, le=1)
+    """Most by which a candidate's share may rise from one plan to the next."""
+    verification_share: float = Field(default=0.3, ge=0, lt=1)
+    """Slots for the candidates that would be recommended, reached after the first day."""
+    caution: float = Field(default=1.0, ge=0, le=10)
+    """Standard deviations by which a draw has to clear every constraint to win its slot."""
     min_prob_feasible: float = Field(default=0.9, ge=0, le=1)
     """What a recommendation must reach in P(feasible)."""
     draws: Literal["marginal", "joint"] = "joint"
@@ -115,6 +125,11 @@ class TunerConfig(_Config):
             "control_share": 0.1,
             "newcomer_slots": 1,
             "max_arms": 1000,
+            "max_share": 1.0,
+            "max_share_rise": 1.0,
+            "verification_share": 0.0,
+            "caution": 0.0,
+            "num_starts": 0,
             "draws": "marginal",
             "evidence": "own",
             "weights": "users",
@@ -136,6 +151,8 @@ class StudyConfig(_Config):
     """Seed of all randomness."""
     parameters: tuple[Parameter, ...] = Field(min_length=1)
     """What is tuned."""
+    theta_constraints: tuple[str, ...] = ()
+    """Linear constraints on the parameters; no theta outside them is ever served."""
     base: dict[str, Value]
     """The control's parameters."""
     metrics: tuple[str, ...] = Field(min_length=1)
@@ -168,7 +185,7 @@ class StudyConfig(_Config):
             SpaceError, ProblemError: what the file describes cannot be.
         """
         return Problem(
-            space=SearchSpace(self.parameters),
+            space=SearchSpace(self.parameters, self.theta_constraints),
             base=self.base,
             metrics=self.metrics,
             objective=self.objective,

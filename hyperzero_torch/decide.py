@@ -12,15 +12,26 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from .allocate import (
+    choose_arms,
+    places_for_newcomers,
+    round_robin,
+    shares,
+    verification_slots,
+)
 from .bucket import Bucket, gather
 from .config import TunerConfig
 from .errors import FitError
 from .history import CONTROL, History
 from .journal import Born, Decided, Entry, Planned
+from .leaders import leaders
 from .problem import Problem
 from .surrogate import Hyperparameters, Posterior, Surrogate
 from .thompson import propose, select, select_paths
 from .thompson.propose import Proposals
+
+# A leader so near to a candidate, in lengthscales, is that candidate.
+_SAME = 0.05
 
 
 class Known(NamedTuple):
@@ -117,42 +128,79 @@ def decide(
     history.extend(births)
     details: dict[str, Any] = {"num_tested": int(known.bucket.tested.sum())}
     if known.posterior is None:
-        slots = _round_robin(history, config)
+        slots = round_robin(history.times_served, config)
         details["why"] = known.why_not
         if known.why_not is not None and details["num_tested"]:  # evidence that was not used
             notes.append(Decided(round, "fallback", known.why_not))
     else:
+        verify = verification_slots(config, round)
+        leading, led = _lead(known, history, config, round, seed) if verify else ([], [])
+        history.extend(led)
         waiting = sum(served == 0 for served in history.times_served[1:])
-        free = _places_for_newcomers(config) - waiting
+        free = places_for_newcomers(config) - waiting
         proposals = _proposals(known, config, round, seed, free) if free > 0 else None
         newborn = _births(problem, history, proposals, round)
         history.extend(newborn)
-        births += newborn
-        votes = _vote(known, history, config, round, seed)
+        births += [*led, *newborn]
+        verify = verify if leading else 0
+        votes = _vote(known, history, config, round, seed, config.num_draws - verify)
         slots = votes.slots
+        for leader in leading:
+            slots[leader] += verify // len(leading)
         details |= {
             "fit_succeeded": known.posterior.fit_succeeded,
             "num_infeasible_draws": votes.num_infeasible,
             "proposed": [b.candidate for b in newborn],
+            "leaders": leading,
             "hyperparameters": {
                 name: value.tolist()
                 for name, value in known.posterior.hyperparameters._asdict().items()
             },
         }
-    arms, slots = _arms(history, slots, config)
-    shares = _shares(slots, config)
+    arms, slots = choose_arms(history.times_served, slots, config)
     plan = Planned(
         round=round,
         candidates=(CONTROL, *arms.tolist()),
         slots=(0, *slots.tolist()),
-        shares=shares,
+        shares=shares(arms, slots, _last_shares(history), config),
         trigger=trigger,
         details=details,
     )
     return [*births, plan, *notes]
 
 
-def _vote(known: Known, history: History, config: TunerConfig, round: int, seed: int) -> Votes:
+def _lead(
+    known: Known, history: History, config: TunerConfig, round: int, seed: int
+) -> tuple[list[int], list[Born]]:
+    """Candidates to verify, and those of them that have to be born for it.
+
+    A leader that all but lies on a candidate is that candidate: it has evidence already.
+    """
+    posterior = known.posterior
+    assert posterior is not None  # the caller's branch
+    problem = known.problem.to(posterior.device)
+    x = problem.space.to_unit(history.theta).to(posterior.x)
+    generator = random(seed, round, "lead", posterior.device)
+    found = leaders(posterior, problem, x, config.min_prob_feasible, generator)
+    lengthscale = posterior.hyperparameters.lengthscale.amin(0)
+    leading: list[int] = []
+    births: list[Born] = []
+    for row in found:
+        distance = ((x - row) / lengthscale).square().sum(-1).sqrt()
+        nearest = int(distance.argmin())
+        if float(distance[nearest]) > _SAME:
+            theta = problem.space.from_unit(row.cpu()).unsqueeze(0)
+            births += _born(known.problem, theta, history, round, "leader", len(births))
+            nearest = births[-1].candidate
+            x = torch.cat([x, row.unsqueeze(0)])
+        if nearest != CONTROL and nearest not in leading:
+            leading.append(nearest)
+    return leading, births
+
+
+def _vote(
+    known: Known, history: History, config: TunerConfig, round: int, seed: int, num_draws: int
+) -> Votes:
     """Algorithm 1 over the bucket, newcomers included where the posterior speaks for them."""
     posterior = known.posterior
     assert posterior is not None  # the caller's branch
@@ -162,15 +210,16 @@ def _vote(known: Known, history: History, config: TunerConfig, round: int, seed:
     if config.evidence == "own":
         rows = bucket.tested.nonzero().squeeze(-1)
         mean, var = bucket.mean[rows].to(posterior.x), bucket.var[rows].to(posterior.x)
-        chosen = select(mean, var, problem, config.num_draws, generator)
+        chosen = select(mean, var, problem, num_draws, generator, config.caution)
     else:
         rows = torch.arange(1, history.num_candidates)
         x = problem.space.to_unit(history.theta[rows]).to(posterior.x)
         if config.draws == "joint":
-            paths = posterior.paths(config.num_draws, generator)
-            chosen = select_paths(paths, x, problem)
+            paths = posterior.paths(num_draws, generator)
+            chosen = select_paths(paths, x, problem, config.caution)
         else:
-            chosen = select(*posterior.marginal(x), problem, config.num_draws, generator)
+            mean, var = posterior.marginal(x)
+            chosen = select(mean, var, problem, num_draws, generator, config.caution)
     slots[rows] = chosen.counts.cpu()
     return Votes(slots, int(chosen.num_infeasible))
 
@@ -191,6 +240,7 @@ def _proposals(
         min(config.num_proposals, free),
         random(seed, round, "propose", posterior.device),
         config.draws,
+        config.num_starts,
     )
 
 
@@ -225,8 +275,11 @@ def _first_bucket(problem: Problem, config: TunerConfig, seed: int) -> list[Born
     return [*control, *_born(problem, theta, empty, 0, "initial")]
 
 
-def _born(problem: Problem, theta: Tensor, history: History, round: int, origin: str) -> list[Born]:
-    first = history.num_candidates
+def _born(
+    problem: Problem, theta: Tensor, history: History, round: int, origin: str, after: int = 0
+) -> list[Born]:
+    """New candidates, numbered on from the history's and ``after`` more."""
+    first = history.num_candidates + after
     return [
         Born(first + i, round, origin, tuple(row), parameters)
         for i, (row, parameters) in enumerate(
@@ -235,49 +288,9 @@ def _born(problem: Problem, theta: Tensor, history: History, round: int, origin:
     ]
 
 
-def _round_robin(history: History, config: TunerConfig) -> Tensor:
-    """Equal slots for those served least so far: what is done while nothing is known."""
-    order = sorted(range(1, history.num_candidates), key=lambda c: (history.times_served[c], c))
-    served = order[: config.max_arms]
-    slots = torch.zeros(history.num_candidates, dtype=torch.long)
-    each, rest = divmod(max(config.num_draws, len(served)), max(1, len(served)))
-    slots[served] = each
-    slots[served[:rest]] += 1
-    return slots
-
-
-def _arms(history: History, slots: Tensor, config: TunerConfig) -> tuple[Tensor, Tensor]:
-    """Who is served, ascending, and their slots: newcomers first, then the most voted."""
-    newcomer = torch.tensor([served == 0 for served in history.times_served])
-    newcomer[CONTROL] = False
-    slots = torch.where(newcomer, slots.clamp_min(config.newcomer_slots), slots)
-    # By votes; ids break ties, so the order is total. Newcomers take up to half the places first.
-    rank = sorted(
-        (c for c in range(1, len(slots)) if slots[c] > 0), key=lambda c: (-int(slots[c]), c)
-    )
-    fresh = [c for c in rank if newcomer[c]][: _places_for_newcomers(config)]
-    others = [c for c in rank if not newcomer[c]]
-    rank = [*fresh, *others, *(c for c in rank if newcomer[c] and c not in fresh)]
-    arms = torch.tensor(sorted(rank[: config.max_arms]), dtype=torch.long)
-    return arms, slots[arms]
-
-
-def _places_for_newcomers(config: TunerConfig) -> int:
-    """Half of the arms at most: who has been promising must go on being served."""
-    return max(1, config.max_arms // 2)
-
-
-def _shares(slots: Tensor, config: TunerConfig) -> tuple[float, ...]:
-    """Traffic per arm, the control's first.
-
-    "auto" is the square-root rule: against k equal arms the summed variance of their deltas is
-    least with control : arm = sqrt(k) : 1. For unequal arms k is their effective number.
-    """
-    if len(slots) == 0:  # a space with a single point: the control takes all
-        return (1.0,)
-    arms = slots.double() / slots.sum()
-    control = config.control_share
-    if control == "auto":
-        effective = 1.0 / float(arms.square().sum())
-        control = 1.0 / (1.0 + effective**0.5)
-    return (float(control), *(arms * (1.0 - float(control))).tolist())
+def _last_shares(history: History) -> dict[int, float]:
+    """Share by candidate in the last plan; empty before the first."""
+    if history.last_round is None:
+        return {}
+    last = history.plans[history.last_round]
+    return dict(zip(last.candidates, last.shares))

@@ -13,9 +13,6 @@ A metric whose name is not an identifier stands in backticks.
 
 from __future__ import annotations
 
-import difflib
-import math
-import re
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import NamedTuple, TypeAlias
@@ -23,7 +20,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from .errors import ExpressionError
+from .tokens import Reader, Token
 
 # (delta, level), each (..., metrics), to a tensor (...).
 Compiled: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -43,12 +40,6 @@ _OPERATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "/": torch.div,
     "**": torch.pow,
 }
-_TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
-    r"|(?P<name>[^\W\d]\w*)|`(?P<quoted>[^`]+)`|(?P<symbol>\*\*|>=|<=|[-+*/()%,]))"
-)
-_MAX_LENGTH = 10_000
-_MAX_DEPTH = 60
 _IN_FULL = "a number, a metric, level(metric), a function or '('"
 
 
@@ -63,17 +54,6 @@ class Expression(NamedTuple):
     compiled: Compiled
     metrics: frozenset[str]
     levels: frozenset[str]
-
-
-class _Token(NamedTuple):
-    kind: str
-    text: str
-    position: int
-
-    @property
-    def symbol(self) -> str:
-        """Its text where it is a symbol, else empty: a metric may be called ``>=`` too."""
-        return self.text if self.kind == "symbol" else ""
 
 
 def parse_objective(source: str, metrics: Sequence[str]) -> Expression:
@@ -116,55 +96,15 @@ def parse_constraint(source: str, metrics: Sequence[str]) -> Expression:
     return parser.finish(lambda delta, level: left(delta, level) - right(delta, level))
 
 
-class _Parser:
+class _Parser(Reader):
     """Recursive descent over the grammar at the top of this file; each rule is one method."""
 
     def __init__(self, source: str, metrics: Sequence[str]) -> None:
-        self.source = source
-        self.index = {name: i for i, name in enumerate(metrics)}
+        super().__init__(
+            source, metrics, "metric", _IN_FULL, "+ - * / ** >= <=", "use a torch callable"
+        )
         self.metrics: set[str] = set()
         self.levels: set[str] = set()
-        self.depth = 0
-        self.at = 0
-        if len(source) > _MAX_LENGTH:
-            raise ExpressionError(
-                f"the expression has {len(source)} characters, at most {_MAX_LENGTH} are read; "
-                "use a torch callable",
-                source[:60] + "...",
-                0,
-            )
-        self.tokens = self._tokenise()
-
-    def _tokenise(self) -> list[_Token]:
-        tokens, position = [], 0
-        while self.source[position:].strip():
-            match = _TOKEN.match(self.source, position)
-            if match is None:
-                start = (
-                    position + len(self.source[position:]) - len(self.source[position:].lstrip())
-                )
-                raise ExpressionError(
-                    f"{self.source[start]!r} is not understood; expected {_IN_FULL}, "
-                    "or one of + - * / ** >= <=; a metric with such a sign in its name stands "
-                    "in `backticks`",
-                    self.source,
-                    start,
-                )
-            kind = str(match.lastgroup)
-            tokens.append(_Token(kind, match.group(kind), match.start(kind)))
-            position = match.end()
-        return [*tokens, _Token("end", "", len(self.source))]
-
-    def peek(self) -> _Token:
-        return self.tokens[self.at]
-
-    def next(self) -> _Token:
-        token = self.tokens[self.at]
-        self.at += token.kind != "end"
-        return token
-
-    def error(self, reason: str, token: _Token) -> ExpressionError:
-        return ExpressionError(reason, self.source, token.position)
 
     def finish(self, compiled: Compiled) -> Expression:
         token = self.peek()
@@ -201,9 +141,7 @@ class _Parser:
 
     def signed(self) -> Compiled:
         token = self.peek()
-        self.depth += 1
-        if self.depth > _MAX_DEPTH:
-            raise self.error(f"nested more than {_MAX_DEPTH} deep; use a torch callable", token)
+        self.deeper(token)
         if token.symbol in ("+", "-"):
             self.next()
             inner = self.signed()
@@ -222,7 +160,7 @@ class _Parser:
     def atom(self) -> Compiled:
         token = self.next()
         if token.kind == "number":
-            return self._number(token)
+            return self._constant(token)
         if token.kind == "quoted":
             return self._metric(token, level=False)
         if token.kind == "name":
@@ -231,43 +169,31 @@ class _Parser:
             )
         if token.symbol == "(":
             inner = self.sum()
-            self._close(token)
+            self.close(token)
             return inner
         what = "the expression ends here" if token.kind == "end" else f"{token.text!r} came"
         raise self.error(f"{what}; expected {_IN_FULL}", token)
 
-    def _number(self, token: _Token) -> Compiled:
-        value = float(token.text)
-        if not math.isfinite(value):
-            raise self.error("the number is too large for a float", token)
-        if self.peek().symbol == "%":
-            self.next()
-            value /= 100.0
+    def _constant(self, token: Token) -> Compiled:
+        value = self.number(token)
         return lambda delta, level: delta.new_full((), value).expand(delta.shape[:-1])
 
-    def _metric(self, token: _Token, *, level: bool) -> Compiled:
-        if token.text not in self.index:
-            known = list(self.index)
-            near = difflib.get_close_matches(token.text, [*known, *_FUNCTIONS, "level"], n=1)
-            plain = near and _TOKEN.fullmatch(near[0])
-            name = (repr(near[0]) if plain else f"`{near[0]}`, in backticks") if near else ""
-            hint = f"; did you mean {name}?" if near else ""
-            raise self.error(f"unknown metric {token.text!r}; known metrics: {known}{hint}", token)
+    def _metric(self, token: Token, *, level: bool) -> Compiled:
+        column = self.column(token, also=[*_FUNCTIONS, "level"])
         self.metrics.add(token.text)
-        column = self.index[token.text]
         if level:
             self.levels.add(token.text)
             return lambda delta, level_: level_[..., column]
         return lambda delta, level_: delta[..., column]
 
-    def _call(self, token: _Token) -> Compiled:
+    def _call(self, token: Token) -> Compiled:
         opening = self.next()
         if token.text == "level":
             inner = self.next()
             if inner.kind not in ("name", "quoted"):
                 raise self.error("level() takes the name of one metric", inner)
             compiled = self._metric(inner, level=True)
-            self._close(opening)
+            self.close(opening)
             return compiled
         if token.text not in _FUNCTIONS:
             known = ["level", *_FUNCTIONS]
@@ -277,15 +203,8 @@ class _Parser:
         while self.peek().symbol == ",":
             self.next()
             arguments.append(self.sum())
-        self._close(opening)
+        self.close(opening)
         if not least <= len(arguments) <= most:
             takes = str(least) if least == most else f"{least} to {most}"
             raise self.error(f"{token.text}() takes {takes} values, got {len(arguments)}", token)
         return lambda delta, level: function(*(a(delta, level) for a in arguments))
-
-    def _close(self, opening: _Token) -> None:
-        token = self.next()
-        if token.symbol != ")":
-            raise self.error(
-                f"expected ')' for the '(' at position {opening.position}, or an operator", token
-            )

@@ -255,7 +255,7 @@ class Problem:
 
     def spec(self) -> dict[str, Any]:
         """What identifies the problem in a journal: plain JSON values, callables by name."""
-        return {
+        spec = {
             "parameters": [_plain(p) for p in self.space.parameters],
             "base": dict(self.base),
             "metrics": list(self.metrics),
@@ -264,6 +264,10 @@ class Problem:
             "terms": [term.identity() for term in (self._objective, *self._constraints)],
             "base_levels": None if self.base_levels is None else self.base_levels.tolist(),
         }
+        # Only where there are any: studies from before there were constraints on theta still open.
+        if self.space.constraints:
+            spec["theta_constraints"] = list(self.space.constraints)
+        return spec
 
 
 def _plain(parameter: Float | Int | Choice) -> dict[str, Any]:

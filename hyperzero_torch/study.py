@@ -116,9 +116,9 @@ class Study:
     def _check_problem(self, header: StudyHeader) -> None:
         spec = self.problem.spec()
         differ = [
-            f"{key}: the study has {header.problem.get(key)}, the problem {value}"
-            for key, value in spec.items()
-            if header.problem.get(key) != value
+            f"{key}: the study has {header.problem.get(key)}, the problem {spec.get(key)}"
+            for key in {**spec, **header.problem}  # what only one of them has is a difference too
+            if header.problem.get(key) != spec.get(key)
         ]
         if differ:
             raise StudyMismatchError(

@@ -12,9 +12,10 @@ from hyperzero_torch import errors
 
 PACKAGE = Path(hz.__file__).parent
 ROOMS = (
-    "errors", "parameters", "space", "expressions", "terms", "problem", "stats", "readings",
-    "surrogate", "thompson", "plan", "config", "journal", "history", "bucket", "decide",
-    "recommend", "study", "tuner", "simulate", "report", "cli", "testing",
+    "errors", "parameters", "tokens", "linear", "space", "expressions", "terms", "problem",
+    "stats", "readings", "surrogate", "thompson", "plan", "config", "journal", "history", "bucket",
+    "allocate", "leaders", "decide", "recommend", "study", "tuner", "simulate", "report", "cli",
+    "testing",
 )  # fmt: skip
 
 

@@ -16,6 +16,12 @@ parameters:
   # - {{kind: int, name: depth, low: 1, high: 8}}
   # - {{kind: choice, name: mode, options: [a, b]}}
 
+# Linear constraints on the parameters, in their own units; nothing outside is ever served. They
+# name floats and ints, and the base must satisfy them too. An equality is two of them.
+# theta_constraints:
+#   - w_click + 2 * w_share <= 3
+#   - w_share >= w_click
+
 # What the control group (candidate 0) is served: today's production setting.
 base:
   w_click: 0.2

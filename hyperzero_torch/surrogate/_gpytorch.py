@@ -26,8 +26,8 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # not in its
 
 from .posterior import Hyperparameters
 
-_LENGTHSCALE_SPREAD = 0.8  # of its logarithm
-_OUTPUTSCALE_LOCATION, _OUTPUTSCALE_SPREAD = math.log(0.5), 1.0  # of its logarithm
+_LENGTHSCALE_SPREAD = 0.5  # of its logarithm
+_OUTPUTSCALE_SPREAD = 0.7  # of its logarithm
 _CONSTANT_SPREAD = 1.0
 # What a fit may run into with honest data; anything else is a bug and must be seen.
 _NUMERICAL = (NanError, NotPSDError, LinAlgError)
@@ -43,7 +43,7 @@ class _Model(gpytorch.models.ExactGP):  # type: ignore[misc]  # GPyTorch is unty
         y: Tensor,
         likelihood: Any,
         shared: Tensor | None,
-        lengthscale_location: float,
+        medians: Hyperparameters,
     ) -> None:
         super().__init__(x, y, likelihood)
         self.shared = shared
@@ -61,12 +61,12 @@ class _Model(gpytorch.models.ExactGP):  # type: ignore[misc]  # GPyTorch is unty
                 ard_num_dims=x.shape[-1],
                 batch_shape=batch,
                 lengthscale_prior=LogNormalPrior(
-                    number(lengthscale_location), number(_LENGTHSCALE_SPREAD)
+                    medians.lengthscale[0, 0].log(), number(_LENGTHSCALE_SPREAD)
                 ),
             ),
             batch_shape=batch,
             outputscale_prior=LogNormalPrior(
-                number(_OUTPUTSCALE_LOCATION), number(_OUTPUTSCALE_SPREAD)
+                medians.outputscale[0].log(), number(_OUTPUTSCALE_SPREAD)
             ),
         )
 
@@ -98,7 +98,7 @@ class MarginalLikelihood:
         y: ``(metrics, n)``.
         noise: ``(metrics, n)``, known variances.
         shared: ``(metrics, n, n)`` noise covariance beside the diagonal, or None.
-        lengthscale_location: median of the log lengthscale's prior.
+        medians: of the priors.
     """
 
     def __init__(
@@ -107,13 +107,13 @@ class MarginalLikelihood:
         y: Tensor,
         noise: Tensor,
         shared: Tensor | None,
-        lengthscale_location: float,
+        medians: Hyperparameters,
     ) -> None:
         inputs = x.expand(y.shape[0], *x.shape)
         likelihood = FixedNoiseGaussianLikelihood(noise=noise)
         self.x = inputs
         self.y = y
-        self.model = _Model(inputs, y, likelihood, shared, lengthscale_location).to(x)
+        self.model = _Model(inputs, y, likelihood, shared, medians).to(x)
         self.value = ExactMarginalLogLikelihood(likelihood, self.model)
 
     def maximise(

@@ -71,24 +71,24 @@ class Surrogate:
 
 def default_hyperparameters(num_metrics: int, dims: int, like: Tensor) -> Hyperparameters:
     """The medians of the priors: where a cold fit starts, and what a hopeless fit falls back to."""
-    lengthscale = like.new_full((num_metrics, dims), math.exp(_lengthscale_location(dims)))
-    return Hyperparameters(
-        lengthscale, like.new_full((num_metrics,), 0.5), like.new_zeros(num_metrics)
-    )
-
-
-def _lengthscale_location(dims: int) -> float:
-    # Distances in the unit cube grow with sqrt(dims), and so must the prior's median
-    # (Hvarfner, Hellsten and Nardi, 2024).
-    return math.log(0.7 * math.sqrt(dims))
+    # Distances in the unit cube grow with sqrt(dims), and so must the lengthscale (Hvarfner,
+    # Hellsten and Nardi, 2024). Short, and above 1, the variance that standardisation finds: where
+    # the data do not tell, a long lengthscale and little signal would promise to know what nobody
+    # has tried.
+    lengthscale = like.new_full((num_metrics, dims), 0.35 * math.sqrt(dims))
+    outputscale = like.new_full((num_metrics,), 1.4)
+    return Hyperparameters(lengthscale, outputscale, like.new_zeros(num_metrics))
 
 
 def _standardise(mean: Tensor, var: Tensor, observed: Tensor) -> Standardiser:
     """Shift and scale per metric from signal and noise together; linear in the metric's unit.
 
     The signal's variance is the random-effects estimate of DerSimonian and Laird (1986); the noise
-    is that of the better known candidates (harmonic mean).
+    is that of the better known candidates (harmonic mean). Rows without noise (the base, known
+    exactly) take part in neither: their weight would be infinite, and the scale 0.
     """
+    noisy = observed & (var > 0)
+    observed = torch.where(noisy.any(0), noisy, observed)
     mean = torch.where(observed, mean, 0.0)
     count = observed.sum(0)
     centred = torch.where(observed, mean - mean.sum(0) / count, 0.0)
@@ -118,7 +118,7 @@ def _maximise(
     default = default_hyperparameters(y.shape[1], x.shape[1], x)
     finite = torch.where(noise.isfinite(), noise, _NO_READING)
     objective = _gpytorch.MarginalLikelihood(
-        x, y.T.contiguous(), finite.T.contiguous(), shared, _lengthscale_location(x.shape[1])
+        x, y.T.contiguous(), finite.T.contiguous(), shared, default
     )
     return objective.maximise([s for s in (start, default) if s is not None], _MAX_ITERATIONS)
 

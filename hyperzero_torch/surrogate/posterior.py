@@ -234,6 +234,27 @@ class Paths:
         shift, scale = self.posterior.standardiser
         return shift + scale * value.permute(2, 1, 0)
 
+    def each(self, x: Tensor) -> Tensor:
+        """Every function at points of its own.
+
+        Args:
+            x: ``(paths, S, dims)`` in the unit cube, on the posterior's device.
+        Returns:
+            ``(paths, S, metrics)``, differentiable in ``x``.
+        Raises:
+            ShapeError: wrong number of paths or dims, or another device.
+        """
+        self.posterior._check(x)
+        if x.ndim != 3 or x.shape[0] != self.num_paths:
+            raise ShapeError(f"expected points ({self.num_paths}, S, dims), got {tuple(x.shape)}")
+        x = x.to(self.posterior.x.dtype)
+        lengthscale, _, constant = self.posterior.hyperparameters
+        prior, update = (w.permute(0, 2, 1).unsqueeze(-1) for w in (self._prior, self._update))
+        value = features(x, self._omega, lengthscale) @ prior  # (metrics, paths, S, 1)
+        value = value + self.posterior.cross(x) @ update
+        shift, scale = self.posterior.standardiser
+        return shift + scale * (value[..., 0].permute(1, 2, 0) + constant)
+
     @property
     def tile(self) -> int:
         """Points whose evaluation stays within about 64 MiB of temporaries."""

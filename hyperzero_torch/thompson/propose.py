@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ..errors import ShapeError
 from ..problem import Outcome, Problem
-from ..surrogate import Posterior
-from .select import best_of
+from ..surrogate import Paths, Posterior
+from .refine import refine
+from .select import best_of, scaled_violation
 
 
 class Proposals(NamedTuple):
@@ -33,6 +34,7 @@ def propose(
     num_proposals: int,
     generator: torch.Generator | None = None,
     draws: Literal["joint", "marginal"] = "joint",
+    num_starts: int = 0,
 ) -> Proposals:
     """Algorithm 3, ``num_proposals`` times over the same random points.
 
@@ -48,6 +50,7 @@ def propose(
         generator: on the posterior's device; the default generator where it is None.
         draws: ``"joint"`` draws coherent paths; ``"marginal"`` draws every point on its own, as
             the paper has it.
+        num_starts: how many of each joint draw's best points are moved uphill; 0 for none.
     Returns:
         Proposals, not yet compared with any bucket.
     Raises:
@@ -66,31 +69,50 @@ def propose(
             f"metrics, the problem over {space.num_dims} dims and {problem.num_metrics} metrics"
         )
     x = space.uniform(num_samples, generator).to(posterior.x)
+    paths = posterior.paths(num_proposals, generator) if draws == "joint" else None
     with torch.no_grad():
-        outcome = _draw(posterior, problem, x, num_proposals, generator, draws)
+        if paths is None:
+            outcome = _marginal(posterior, problem, x, num_proposals, generator)
+        else:
+            outcome = _along(paths, problem, x)
         best = best_of(outcome)
     points = x[best.winner]
+    if paths is None or num_starts < 1:
+        return Proposals(points, space.from_unit(points), best.score, best.feasible)
+    points = refine(paths, problem, x[_best_few(outcome, min(num_starts, num_samples))])
+    with torch.no_grad():
+        outcome = problem.evaluate(paths.each(points.unsqueeze(1)))
+        best = best_of(outcome)
     return Proposals(points, space.from_unit(points), best.score, best.feasible)
 
 
-def _draw(
-    posterior: Posterior,
-    problem: Problem,
-    x: Tensor,
-    num: int,
-    generator: torch.Generator | None,
-    draws: str,
-) -> Outcome:
-    """Utility ``(num, N)`` and slack ``(num, N, constraints)`` of the draws, tile by tile."""
-    if draws == "joint":
-        paths = posterior.paths(num, generator)
-        tiles = [problem.evaluate(paths(part)) for part in torch.split(x, paths.tile)]
-    else:
-        mean, var = posterior.marginal(x)
-        normal = torch.randn(
-            num, *mean.shape, dtype=mean.dtype, device=mean.device, generator=generator
-        )
-        tiles = [problem.evaluate(mean + var.sqrt() * normal)]
+def _best_few(outcome: Outcome, num: int) -> Tensor:
+    """The best points of each draw, ``(P, num)``: feasible ones first, then the least violating."""
+    utility, slack = outcome
+    shortfall = scaled_violation(slack) if slack.shape[-1] else torch.zeros_like(utility)
+    low, high = (
+        utility.nan_to_num().amin(1, keepdim=True),
+        utility.nan_to_num().amax(1, keepdim=True),
+    )
+    rank = (utility.nan_to_num(nan=-torch.inf) - low) / (high - low).clamp_min(1e-300)
+    rank = torch.where(outcome.feasible, rank, -1 - shortfall)
+    return rank.topk(num, dim=1).indices
+
+
+def _along(paths: Paths, problem: Problem, x: Tensor) -> Outcome:
+    """Utility ``(P, N)`` and slack ``(P, N, constraints)`` of every path, tile by tile."""
+    tiles = [problem.evaluate(paths(part)) for part in torch.split(x, paths.tile)]
     return Outcome(
         torch.cat([t.utility for t in tiles], dim=1), torch.cat([t.slack for t in tiles], dim=1)
     )
+
+
+def _marginal(
+    posterior: Posterior, problem: Problem, x: Tensor, num: int, generator: torch.Generator | None
+) -> Outcome:
+    """Draws of every point on its own, as the paper has it."""
+    mean, var = posterior.marginal(x)
+    normal = torch.randn(
+        num, *mean.shape, dtype=mean.dtype, device=mean.device, generator=generator
+    )
+    return problem.evaluate(mean + var.sqrt() * normal)

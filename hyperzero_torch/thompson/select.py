@@ -2,7 +2,9 @@
 
 Per draw the feasible candidate with the best objective wins. Where no candidate is feasible in a
 draw, the one with the least violation wins, each constraint measured in units of its own spread,
-and the draw is counted. A NaN objective never wins a feasible draw; a NaN slack is no slack.
+and the draw is counted. With caution a draw's constraints have to be cleared by a margin, which
+keeps traffic from arms that are as likely to violate as not. A NaN objective never wins a feasible
+draw; a NaN slack is no slack.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from ..surrogate import Paths
 
 # Elements of one tile of draws, (draws, candidates, metrics): 32 MiB in float64.
 _TILE_ELEMENTS = 2**22
+_MARGIN_DRAWS = 256  # enough for a standard deviation within 5 %
 
 
 class Selection(NamedTuple):
@@ -52,6 +55,7 @@ def select(
     problem: Problem,
     num_draws: int,
     generator: torch.Generator | None = None,
+    caution: float = 0.0,
 ) -> Selection:
     """Algorithm 1 on independent draws of every candidate's deltas from N(mean, var).
 
@@ -63,6 +67,8 @@ def select(
         problem: objective and constraints, on the device of ``mean``.
         num_draws: K.
         generator: on the same device; the default generator where it is None.
+        caution: standard deviations of its slack by which a candidate must clear every
+            constraint in a draw to win it as feasible.
     Returns:
         Selection over the rows of ``mean``.
     Raises:
@@ -83,16 +89,20 @@ def select(
         )
         return mean + std * normal
 
-    return _tally(draw, mean.shape[0], problem, num_draws)
+    margin = None
+    if caution and problem.num_constraints and num_draws > 0 and len(mean):
+        margin = caution * _slack_std(draw(_MARGIN_DRAWS), problem)
+    return _tally(draw, mean.shape[0], problem, num_draws, margin)
 
 
-def select_paths(paths: Paths, x: Tensor, problem: Problem) -> Selection:
+def select_paths(paths: Paths, x: Tensor, problem: Problem, caution: float = 0.0) -> Selection:
     """Algorithm 1 on joint draws: each path is one coherent draw of all candidates.
 
     Args:
         paths: K functions from ``posterior.paths``.
         x: ``(candidates, dims)`` in the unit cube.
         problem: objective and constraints.
+        caution: as in ``select``.
 
     Holds all draws at once, ``(K, candidates, metrics)``.
     """
@@ -110,7 +120,10 @@ def select_paths(paths: Paths, x: Tensor, problem: Problem) -> Selection:
         start += num
         return draws[start - num : start]
 
-    return _tally(draw, x.shape[0], problem, paths.num_paths)
+    margin = None
+    if caution and problem.num_constraints:
+        margin = caution * _slack_std(draws[:_MARGIN_DRAWS], problem)
+    return _tally(draw, x.shape[0], problem, paths.num_paths, margin)
 
 
 def best_of(outcome: Outcome) -> Best:
@@ -145,8 +158,19 @@ def scaled_violation(slack: Tensor) -> Tensor:
     return ((-slack / spread).clamp_min(0).nan_to_num(nan=torch.inf)).sum(-1)
 
 
+def _slack_std(draws: Tensor, problem: Problem) -> Tensor:
+    """How unsure each candidate's slack is, ``(candidates, constraints)``."""
+    with torch.no_grad():
+        slack = problem.evaluate(draws).slack
+    return torch.where(slack.isfinite(), slack, 0.0).std(0, correction=0)
+
+
 def _tally(
-    draw: Callable[[int], Tensor], num_candidates: int, problem: Problem, num_draws: int
+    draw: Callable[[int], Tensor],
+    num_candidates: int,
+    problem: Problem,
+    num_draws: int,
+    margin: Tensor | None = None,
 ) -> Selection:
     if num_candidates < 1 or num_draws < 1:
         raise ShapeError(
@@ -160,10 +184,11 @@ def _tally(
     with torch.no_grad():
         for start in range(0, num_draws, tile):
             outcome = problem.evaluate(draw(min(tile, num_draws - start)))
-            best = best_of(outcome)
+            cautious = outcome if margin is None else outcome._replace(slack=outcome.slack - margin)
+            best = best_of(cautious)
             winners.append(best.winner)
             held = held + outcome.feasible.sum(0)
-            infeasible = infeasible + (~best.feasible).sum()
+            infeasible = infeasible + (~outcome.feasible.any(1)).sum()
         won = torch.cat(winners)
         counts = torch.zeros(num_candidates, dtype=torch.long, device=won.device)
         counts = counts.index_add(0, won, torch.ones_like(won))

@@ -1,0 +1,99 @@
+"""Who is served next round, and with which share of the traffic: slots become a plan's arms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from .config import TunerConfig
+from .history import CONTROL
+
+
+def round_robin(times_served: Sequence[int], config: TunerConfig) -> Tensor:
+    """Equal slots for those served least so far: what is done while nothing is known."""
+    num = len(times_served)
+    order = sorted(range(1, num), key=lambda c: (times_served[c], c))
+    served = order[: config.max_arms]
+    slots = torch.zeros(num, dtype=torch.long)
+    each, rest = divmod(max(config.num_draws, len(served)), max(1, len(served)))
+    slots[served] = each
+    slots[served[:rest]] += 1
+    return slots
+
+
+def verification_slots(config: TunerConfig, round: int) -> int:
+    """Slots for the candidates that would be recommended; none at first, then more by the hour."""
+    grown = min(1.0, (round + 1) / config.rounds_per_day)
+    return int(config.num_draws * config.verification_share * grown)
+
+
+def places_for_newcomers(config: TunerConfig) -> int:
+    """Half of the arms at most: who has been promising must go on being served."""
+    return max(1, config.max_arms // 2)
+
+
+def choose_arms(
+    times_served: Sequence[int], slots: Tensor, config: TunerConfig
+) -> tuple[Tensor, Tensor]:
+    """Who is served, ascending, and their slots: newcomers first, then the most voted."""
+    newcomer = torch.tensor([served == 0 for served in times_served])
+    newcomer[CONTROL] = False
+    slots = torch.where(newcomer, slots.clamp_min(config.newcomer_slots), slots)
+    # By votes; ids break ties, so the order is total. Newcomers take up to half the places first.
+    rank = sorted(
+        (c for c in range(1, len(slots)) if slots[c] > 0), key=lambda c: (-int(slots[c]), c)
+    )
+    fresh = [c for c in rank if newcomer[c]][: places_for_newcomers(config)]
+    others = [c for c in rank if not newcomer[c]]
+    rank = [*fresh, *others, *(c for c in rank if newcomer[c] and c not in fresh)]
+    arms = torch.tensor(sorted(rank[: config.max_arms]), dtype=torch.long)
+    return arms, slots[arms]
+
+
+def shares(
+    arms: Tensor, slots: Tensor, last: Mapping[int, float], config: TunerConfig
+) -> tuple[float, ...]:
+    """Traffic per arm, the control's first; they sum to 1.
+
+    "auto" is the square-root rule: against k equal arms the summed variance of their deltas is
+    least with control : arm = sqrt(k) : 1. For unequal arms k is their effective number. No arm
+    gets more than ``max_share``, nor ``max_share_rise`` more than in the ``last`` plan; what that
+    leaves goes to the other arms as far as they may take it, and then to the control.
+
+    Args:
+        arms: ``(A,)`` candidate ids.
+        slots: ``(A,)``, positive.
+        last: share by candidate id in the last plan; empty before the first.
+        config: limits and the control's share.
+    """
+    if len(arms) == 0:  # a space with a single point: the control takes all
+        return (1.0,)
+    part = slots.double() / slots.sum()
+    control = config.control_share
+    if control == "auto":
+        effective = 1.0 / float(part.square().sum())
+        control = 1.0 / (1.0 + effective**0.5)
+    wanted = part * (1.0 - float(control))
+    before = torch.tensor([last.get(c, 0.0) for c in arms.tolist()], dtype=torch.float64)
+    limit = (before + config.max_share_rise).clamp_max(config.max_share)
+    served = _within(wanted, limit)
+    if bool((served < wanted).any()):
+        control = 1.0 - float(served.sum())
+    return (float(control), *served.tolist())
+
+
+def _within(wanted: Tensor, limit: Tensor) -> Tensor:
+    """Shares under their limits; the excess goes to arms with room, in proportion to their own."""
+    total, free = float(wanted.sum()), torch.ones_like(wanted, dtype=torch.bool)
+    served = wanted
+    for _ in range(len(wanted)):
+        over = free & (served > limit)
+        if not bool(over.any()):
+            break
+        free &= ~over
+        left = max(0.0, total - float(limit[~free].sum()))
+        grown = wanted * (left / float(wanted[free].sum())) if bool(free.any()) else wanted
+        served = torch.where(free, grown, limit)
+    return served
