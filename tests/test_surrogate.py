@@ -577,8 +577,8 @@ def log_posterior(p, mean, var, h, shared=None):
         if shared is not None:
             matrix = matrix + off_diagonal(shared)[m].numpy() / float(p.standardiser.scale[m]) ** 2
         value = stats.multivariate_normal(np.full(n, constant), matrix).logpdf(y[:, m].numpy())
-        value += stats.lognorm(0.8, scale=0.7 * math.sqrt(dims)).logpdf(length).sum()
-        value += stats.lognorm(1.0, scale=0.5).logpdf(out) + stats.norm.logpdf(constant)
+        value += stats.lognorm(0.6, scale=0.35 * math.sqrt(dims)).logpdf(length).sum()
+        value += stats.lognorm(0.7, scale=1.4).logpdf(out) + stats.norm.logpdf(constant)
         total.append(value)
     return np.array(total)
 

@@ -26,7 +26,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # not in its
 
 from .posterior import Hyperparameters
 
-_LENGTHSCALE_SPREAD = 0.5  # of its logarithm
+_LENGTHSCALE_SPREAD = 0.6  # of its logarithm
 _OUTPUTSCALE_SPREAD = 0.7  # of its logarithm
 _CONSTANT_SPREAD = 1.0
 # What a fit may run into with honest data; anything else is a bug and must be seen.

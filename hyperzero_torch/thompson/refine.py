@@ -18,15 +18,19 @@ from .select import best_of
 
 _STEPS = 40
 _STEP_SIZE = 0.05  # of the unit cube, per step of Adam at the start; it falls to a tenth
-_MULTIPLIER_EVERY = 8
+_DECAY = (0.8, 0.95)  # of Adam's two averages: short, the ascent is
+_MULTIPLIERS_EVERY = 8
 _PENALTY = 10.0  # per squared standardised slack, against a standardised utility
+# Coordinates are rounded to this part of the cube: finer than any user's need, coarser than what
+# another unit of a metric or another machine changes in the last bits.
+_GRID = 2.0**-20
 
 
 def refine(paths: Paths, problem: Problem, starts: Tensor) -> Tensor:
     """The best point that ascent from each start finds, servable.
 
-    Whole numbers and categories keep the start's values. A term without a gradient (or with an
-    infinite one) moves nothing.
+    Whole numbers and categories keep the start's values. A term without a gradient moves nothing,
+    nor does one whose gradient is not finite.
 
     Args:
         paths: P functions.
@@ -37,56 +41,62 @@ def refine(paths: Paths, problem: Problem, starts: Tensor) -> Tensor:
     Source: Wilson et al. (2018), Maximizing acquisition functions for Bayesian optimization;
         Nocedal and Wright (2006), section 17.3 (augmented Lagrangian).
     """
-    space = problem.space
-    moves = torch.tensor(
-        [
-            isinstance(p, Float)
-            for p, width in zip(space.parameters, space.widths)
-            for _ in range(width)
-        ],
-        device=starts.device,
-    )
+    moves = _moves(problem, starts.device)
+    seen_x = [starts]
     with torch.no_grad():
-        first = problem.evaluate(paths.each(starts))
-    unit = _spread(first.utility)
-    slack_unit = (
-        torch.stack([_spread(s) for s in first.slack.unbind(-1)]) if first.slack.shape[-1] else None
-    )
-    seen_x, seen = [starts], [first]
-    x = starts.clone()
-    multiplier = torch.zeros_like(first.slack)
-    m, v = torch.zeros_like(x), torch.zeros_like(x)
+        seen = [problem.evaluate(paths.each(starts))]
+    utility_unit = _spread(seen[0].utility, dim=None)
+    slack_unit = _spread(seen[0].slack, dim=(0, 1))
+    multiplier = torch.zeros_like(seen[0].slack)
+    first, second = torch.zeros_like(starts), torch.zeros_like(starts)
+    x = starts
     for step in range(_STEPS):
         point = x.detach().requires_grad_()
         with torch.enable_grad():
             outcome = problem.evaluate(paths.each(point))
-            value = outcome.utility / unit
-            if slack_unit is not None:
-                short = (multiplier - _PENALTY * outcome.slack / slack_unit).clamp_min(0)
-                value = value - short.square().sum(-1) / (2 * _PENALTY)
-            if not value.requires_grad:
-                break
-            (gradient,) = torch.autograd.grad(value.sum(), point, allow_unused=True)
+            short = (multiplier - _PENALTY * outcome.slack / slack_unit).clamp_min(0)
+            value = outcome.utility / utility_unit - short.square().sum(-1) / (2 * _PENALTY)
+        if not value.requires_grad:
+            break
+        (gradient,) = torch.autograd.grad(value.sum(), point, allow_unused=True)
         if gradient is None:
             break
-        gradient = torch.where(moves, gradient.nan_to_num(0.0, 0.0, 0.0), 0.0)
-        m, v = 0.8 * m + 0.2 * gradient, 0.95 * v + 0.05 * gradient.square()
+        gradient = torch.where(moves & gradient.isfinite(), gradient, 0.0)
+        first = _DECAY[0] * first + (1 - _DECAY[0]) * gradient
+        second = _DECAY[1] * second + (1 - _DECAY[1]) * gradient.square()
+        speed = (second / (1 - _DECAY[1] ** (step + 1))).sqrt() + 1e-12
+        direction = first / (1 - _DECAY[0] ** (step + 1)) / speed
         size = _STEP_SIZE * 0.1 ** (step / (_STEPS - 1))
-        direction = (m / (1 - 0.8 ** (step + 1))) / ((v / (1 - 0.95 ** (step + 1))).sqrt() + 1e-12)
-        x = space.snap((x + size * direction).clamp(0, 1))
-        if slack_unit is not None and (step + 1) % _MULTIPLIER_EVERY == 0:
-            multiplier = (multiplier - _PENALTY * outcome.slack.detach() / slack_unit).clamp_min(0)
-            multiplier = multiplier.nan_to_num(0.0, 0.0, 0.0)
+        x = _servable(problem, x + size * direction)
+        if (step + 1) % _MULTIPLIERS_EVERY == 0:
+            multiplier = short.detach().nan_to_num(0.0, 0.0, 0.0)
         with torch.no_grad():
             seen.append(problem.evaluate(paths.each(x)))
         seen_x.append(x)
     ways = torch.cat(seen_x, dim=1)
-    every = Outcome(torch.cat([o.utility for o in seen], 1), torch.cat([o.slack for o in seen], 1))
-    winner = best_of(every).winner
-    return ways[torch.arange(len(ways), device=ways.device), winner]
+    best = best_of(
+        Outcome(torch.cat([o.utility for o in seen], 1), torch.cat([o.slack for o in seen], 1))
+    )
+    return ways[torch.arange(len(ways), device=ways.device), best.winner]
 
 
-def _spread(values: Tensor) -> Tensor:
+def _moves(problem: Problem, device: torch.device) -> Tensor:
+    """Which dims a gradient may move, ``(dims,)``."""
+    space = problem.space
+    kinds = zip(space.parameters, space.widths)
+    return torch.tensor([isinstance(p, Float) for p, width in kinds for _ in range(width)]).to(
+        device
+    )
+
+
+def _servable(problem: Problem, x: Tensor) -> Tensor:
+    return problem.space.snap((x / _GRID).round() * _GRID)
+
+
+def _spread(values: Tensor, dim: tuple[int, int] | None) -> Tensor:
+    """Standard deviation, 1 where there is none."""
+    if not values.shape[-1]:  # no constraints
+        return torch.ones_like(values[0, 0])
     known = torch.where(values.isfinite(), values, 0.0)
-    spread = known.std(correction=0)
+    spread = known.std(dim=dim, correction=0)
     return torch.where(spread > 0, spread, torch.ones_like(spread))
