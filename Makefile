@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo test check bench race clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,14 @@ check: $(READY) ## ruff and strict types
 
 bench: $(READY) ## run the benchmarks (raw JSON under bench/results) and redraw the README's tables
 	$(BIN)/python -m bench.quality.appendix_a
+	$(BIN)/python -m bench.quality.calibration
+	$(BIN)/python -m bench.tables
+
+race: $(READY) ## race against peers (installs them; hours) and redraw the README's tables
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --constraint constraints.txt --editable '.[peers]'
+	$(BIN)/python -m bench.quality.race.run --dims 2 --worlds 20 \
+		--contenders hyperzero,hyperzero_paper,random,optuna_tpe,scbo,qlognei
+	$(BIN)/python -m bench.quality.race.table
 	$(BIN)/python -m bench.tables
 
 clean: ## remove what the commands above made

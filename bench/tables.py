@@ -47,7 +47,39 @@ def appendix_a() -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"appendix-a": appendix_a}
+def calibration() -> str:
+    """Coverage and robust spread of predicted interval deltas on real A/B tests."""
+    metrics = json.loads((RESULTS / "calibration.json").read_text())["next_delta"]
+    lines = [
+        "| metric | intervals predicted | covered by the formula | by ours | robust std of the "
+        "formula's errors | of ours |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, found in metrics.items():
+        lines.append(
+            f"| {name} | {found['predictions']} | {100 * found['covered_formula']:.1f} % "
+            f"| {100 * found['covered']:.1f} % | {found['robust_std_formula']:.2f} "
+            f"| {found['robust_std']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def race() -> str:
+    """Against peers, on equal traffic and equal deltas."""
+    from bench.quality.race.records import load
+    from bench.quality.race.table import table
+
+    parts = []
+    for one in load(RESULTS):
+        parts += [f"{one.title}:", "", table(one), ""]
+    return "\n".join(parts[:-1])
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "appendix-a": appendix_a,
+    "calibration": calibration,
+    "race": race,
+}
 
 
 def main() -> None:

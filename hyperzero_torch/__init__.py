@@ -5,11 +5,12 @@
 The rooms, in the order of the data; each imports only from those above it:
 
     errors        every error in one tree
+    tokens        strings cut into tokens, for both grammars
     linear        linear constraints on theta: the region where they hold, points in it
     space         parameters; theta <-> unit cube; Sobol, grid and uniform samples
     expressions   objective and constraint strings, parsed and never evaluated as code
     problem       objective and constraints -> utility and slack
-    stats         moments, delta, evidence: pure batched kernels
+    stats         moments, delta, dispersion, evidence: pure batched kernels
     readings      what a platform reports, checked; tidy tables and files
     surrogate     an exact Gaussian process per metric: marginals and joint paths
     thompson      select (Algorithm 1) and propose (Algorithm 3)
@@ -18,6 +19,8 @@ The rooms, in the order of the data; each imports only from those above it:
     journal       the append-only log: memory, SQL
     history       the fold over a journal: facts
     bucket        facts -> deltas per arm and round -> evidence per candidate
+    allocate      slots -> arms and their shares, within limits
+    leaders       the points that would be recommended, to be verified
     decide        one round of Algorithm 2
     recommend     the candidate to promote
     study         one study in its journal: opened, folded, written to safely

@@ -391,6 +391,7 @@ def test_simulate_prints_a_table_or_json(platform):
         ("--traffic", "0"),
         ("--experiment", "x"),
         ("--world", "replay", "--experiment", "x"),
+        ("--dims", "3"),
     ):
         assert platform.run("simulate", *wrong)[0] == 3
     assert platform.run("simulate", "--world", "mars")[0] == 2

@@ -18,7 +18,15 @@ from ..config import TunerConfig
 from ..errors import ConfigError, MissingExtraError
 from ..journal import open_journal
 from ..report import write_report
-from ..simulate import Environment, Oracle, PaperWorld, ReplayWorld, RoundRecord, run
+from ..simulate import (
+    Environment,
+    GuardrailWorld,
+    Oracle,
+    PaperWorld,
+    ReplayWorld,
+    RoundRecord,
+    run,
+)
 from ..tuner import Tuner
 
 console = Console()
@@ -32,6 +40,7 @@ class World(enum.StrEnum):
     """Worlds that ``simulate`` knows."""
 
     PAPER = "paper"
+    GUARDRAIL = "guardrail"
     REPLAY = "replay"
 
 
@@ -68,13 +77,20 @@ def demo(
 
 def simulate(
     world: Annotated[
-        World, typer.Option(help="paper: Appendix A. replay: real A/B traffic (ASOS).")
+        World,
+        typer.Option(
+            help="paper: Appendix A. guardrail: the optimum breaks the guardrail. "
+            "replay: real A/B traffic (ASOS)."
+        ),
     ] = World.PAPER,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds to run.")] = 30,
     seed: Annotated[int, typer.Option(min=0, help="Seed of world and tuner.")] = 0,
     traffic: Annotated[float, typer.Option(help="Scale of the world's traffic.")] = 1.0,
     delay: Annotated[
         int | None, typer.Option(min=0, help="Rounds that readings are late at least.")
+    ] = None,
+    dims: Annotated[
+        int | None, typer.Option(min=1, help="guardrail: number of parameters; default: 2.")
     ] = None,
     experiment: Annotated[
         str | None, typer.Option(help="replay: id of the A/B test; a wrong one lists them.")
@@ -98,6 +114,8 @@ def simulate(
 
       hyperzero simulate --world replay --rounds 60 --report replay.html
 
+      hyperzero simulate --world guardrail --dims 4
+
       hyperzero simulate --traffic 0.1 --seed 7 --paper
     """
     if not traffic > 0:
@@ -106,9 +124,11 @@ def simulate(
         raise ConfigError("--config and --paper exclude each other; drop one")
     if experiment is not None and world is not World.REPLAY:
         raise ConfigError("--experiment is for --world replay; drop it or add --world replay")
+    if dims is not None and world is not World.GUARDRAIL:
+        raise ConfigError("--dims is for --world guardrail; drop it or add --world guardrail")
     if resume and journal is None:
         raise ConfigError("--resume needs the --journal to go on with")
-    made = _world(world, seed, traffic, delay, experiment)
+    made = _world(world, seed, traffic, delay, dims, experiment)
     chosen = TunerConfig.paper() if paper else TunerConfig()
     if config is not None:
         chosen = TunerConfig.from_file(config)
@@ -136,11 +156,18 @@ def simulate(
 
 
 def _world(
-    world: World, seed: int, traffic: float, delay: int | None, experiment: str | None
+    world: World,
+    seed: int,
+    traffic: float,
+    delay: int | None,
+    dims: int | None,
+    experiment: str | None,
 ) -> Environment:
     late: dict[str, Any] = {} if delay is None else {"delay": delay}
     if world is World.REPLAY:
         return ReplayWorld(experiment, seed=seed, traffic=traffic, **late)
+    if world is World.GUARDRAIL:
+        return GuardrailWorld(seed, dims or 2, traffic=traffic, **late)
     return PaperWorld(seed=seed, draws_per_slot=50 * traffic, **late)
 
 

@@ -50,7 +50,7 @@ class GuardrailWorld(Environment):
         heavy_tails: let the first metric's users have Pareto tails of index 2.5.
         feasible: False demands of every guardrail more than any theta gives.
     Raises:
-        ConfigError: a count below one, a traffic or delay below zero.
+        ConfigError: a count below one, a traffic or delay below zero, or no such world.
     """
 
     name = "guardrail"
@@ -84,6 +84,7 @@ class GuardrailWorld(Environment):
         space = SearchSpace([Float(f"w_{i + 1}", 0.0, 1.0) for i in range(dims)])
         neural = _Saturating(num_gains, generator) if objective == "neural" else None
         average = " + ".join(f"{1 / num_gains:g} * {name}" for name in gains)
+        average = gains[0] if num_gains == 1 else average
         bound = "-0.1%" if feasible else f"{2 * _MAX_LIFT:.0%}"
         wanted = [
             Constraint(f"{name} >= {bound}", may_exclude_base=not feasible) for name in guards
@@ -104,6 +105,11 @@ class GuardrailWorld(Environment):
             )
             if self._is_fit(feasible):
                 break
+        else:
+            raise ConfigError(
+                f"no world of seed {seed} has a binding guardrail and something to gain in "
+                f"{_MAX_TRIES} tries; take fewer guardrails or another seed"
+            )
         if drift:
             self._later = self._draw_lifts(generator, dims, num_guardrails)
 
@@ -139,7 +145,8 @@ class GuardrailWorld(Environment):
             return float(truth.gain.max()) >= _LEAST_GAIN
         best = truth.gain[truth.violation <= 0]
         breach = float(truth.violation[truth.gain.argmax()])
-        return len(best) > 0 and float(best.max()) >= _LEAST_GAIN and breach >= _LEAST_BREACH
+        least = _LEAST_GAIN / math.sqrt(self._num_gains * self.truth_problem.num_constraints)
+        return len(best) > 0 and float(best.max()) >= least and breach >= _LEAST_BREACH
 
 
 class _Lifts:

@@ -68,35 +68,6 @@ def summarise(
     return EvidenceState(total, mean, zero.index_add(0, candidates, spread))
 
 
-def overdispersion(
-    candidates: Tensor, delta: Delta, pooled: EvidenceState, prior_weight: float = 20.0
-) -> Tensor:
-    """How much larger the deltas' own scatter is than their variances say, per metric.
-
-        phi = (prior_weight + sum r^2) / (prior_weight + degrees of freedom),  r^2 = (d - m)^2 / var
-
-    over the deltas of candidates that were served in two rounds or more, around their own pooled
-    mean; users who come back, bots and bursts make real hours noisier than independent users.
-    Arms of a round count as independent although they share its control's error.
-
-    Args:
-        candidates: ``(arms,)``, rows of ``pooled``.
-        delta: ``(arms, metrics)``; a NaN says nothing.
-        pooled: their evidence, by weights near inverse variances.
-        prior_weight: observations that the value 1 counts for.
-    Returns:
-        ``(metrics,)``, at least 1: fewer surprises than expected are luck, not knowledge.
-    Source: McCullagh and Nelder (1989), section 4.5, with the dispersion shrunk towards 1.
-    """
-    known = delta.mean.isfinite() & (delta.var > 0)
-    surprise = (delta.mean - pooled.mean[candidates]).square() / delta.var
-    rounds = torch.zeros_like(pooled.mean).index_add(0, candidates, known.to(delta.mean.dtype))
-    freedom = (rounds - 1).clamp_min(0).sum(0)
-    repeated = known & (rounds[candidates] > 1)
-    total = torch.where(repeated, surprise, 0.0).sum(0)
-    return ((prior_weight + total) / (prior_weight + freedom)).clamp_min(1.0)
-
-
 def pool_loading(
     candidates: Tensor,
     rounds: Tensor,
