@@ -53,12 +53,18 @@ def choose_arms(
 
 
 def shares(
-    arms: Tensor, slots: Tensor, last: Mapping[int, float], config: TunerConfig
+    arms: Tensor,
+    slots: Tensor,
+    last: Mapping[int, float],
+    config: TunerConfig,
+    similarity: Tensor | None = None,
 ) -> tuple[float, ...]:
     """Traffic per arm, the control's first; they sum to 1.
 
     "auto" is the square-root rule: against k equal arms the summed variance of their deltas is
-    least with control : arm = sqrt(k) : 1. For unequal arms k is their effective number. No arm
+    least with control : arm = sqrt(k) : 1. For unequal arms k is their effective number, and
+    where neighbours pool their evidence, that of the regions they lie in: a hundred arms side by
+    side are measured as one, and their control has to be known as well as they are. No arm
     gets more than ``max_share``, nor ``max_share_rise`` more than in the ``last`` plan; what that
     leaves goes to the other arms as far as they may take it, and then to the control.
 
@@ -67,13 +73,16 @@ def shares(
         slots: ``(A,)``, positive.
         last: share by candidate id in the last plan; empty before the first.
         config: limits and the control's share.
+        similarity: ``(A, A)`` prior correlation of the arms' deltas where evidence is pooled; None
+            where every arm stands for itself.
     """
     if len(arms) == 0:  # a space with a single point: the control takes all
         return (1.0,)
     part = slots.double() / slots.sum()
     control = config.control_share
     if control == "auto":
-        effective = 1.0 / float(part.square().sum())
+        pooled = part if similarity is None else similarity @ part
+        effective = 1.0 / float(part @ pooled)
         control = 1.0 / (1.0 + effective**0.5)
     wanted = part * (1.0 - float(control))
     before = torch.tensor([last.get(c, 0.0) for c in arms.tolist()], dtype=torch.float64)

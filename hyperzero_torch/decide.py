@@ -26,7 +26,7 @@ from .history import CONTROL, History
 from .journal import Born, Decided, Entry, Planned
 from .leaders import leaders
 from .problem import Problem
-from .surrogate import Hyperparameters, Posterior, Surrogate
+from .surrogate import Hyperparameters, Posterior, Surrogate, similarity
 from .thompson import propose, select, select_paths
 from .thompson.propose import Proposals
 
@@ -158,11 +158,15 @@ def decide(
             },
         }
     arms, slots = choose_arms(history.times_served, slots, config)
+    alike = None
+    if config.evidence == "pooled":
+        fitted = None if known.posterior is None else known.posterior.hyperparameters
+        alike = similarity(problem.space.to_unit(history.theta[arms]), fitted)
     plan = Planned(
         round=round,
         candidates=(CONTROL, *arms.tolist()),
         slots=(0, *slots.tolist()),
-        shares=shares(arms, slots, _last_shares(history), config),
+        shares=shares(arms, slots, _last_shares(history), config, alike),
         trigger=trigger,
         details=details,
     )

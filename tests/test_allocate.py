@@ -45,6 +45,21 @@ def test_what_a_limit_leaves_goes_to_the_other_arms_then_to_the_control():
     assert share([7], last={1: 0.2})[1] == pytest.approx(0.3)
 
 
+def test_arms_that_pool_their_evidence_count_as_the_regions_they_lie_in():
+    free = hz.TunerConfig(max_share=1, max_share_rise=1)
+    arms, slots = torch.arange(1, 101), torch.ones(100, dtype=torch.long)
+
+    def control(similarity):
+        return shares(arms, slots, {}, free, similarity)[0]
+
+    every = torch.eye(100, dtype=torch.float64)
+    assert control(None) == pytest.approx(1 / 11)
+    assert control(every) == pytest.approx(1 / 11)
+    assert control(torch.ones_like(every)) == pytest.approx(1 / 2)
+    four = torch.block_diag(*[torch.ones(25, 25, dtype=torch.float64)] * 4)
+    assert control(four) == pytest.approx(1 / 3)
+
+
 def test_a_rise_takes_several_rounds():
     last, seen = {}, []
     config = hz.TunerConfig(max_share=0.5, max_share_rise=0.2, control_share=0.1)

@@ -85,7 +85,8 @@ def test_newcomers_do_not_crowd_out_the_promising(world):
 
 @pytest.mark.parametrize("share", [0.05, 0.3, "auto"])
 def test_the_controls_share(world, share):
-    _, made = plans(world, config(control_share=share, max_share=1, max_share_rise=1), 5)
+    alone = {"draws": "marginal", "evidence": "own", "max_share": 1, "max_share_rise": 1}
+    _, made = plans(world, config(control_share=share, **alone), 5)
     for plan in made:
         arms = list(plan.shares[1:])
         if share == "auto":

@@ -1,6 +1,6 @@
 """An exact Gaussian process per metric over the unit cube: fit, marginals, joint paths."""
 
-from .fit import Surrogate
+from .fit import Surrogate, similarity
 from .posterior import Hyperparameters, Paths, Posterior
 
-__all__ = ["Hyperparameters", "Paths", "Posterior", "Surrogate"]
+__all__ = ["Hyperparameters", "Paths", "Posterior", "Surrogate", "similarity"]

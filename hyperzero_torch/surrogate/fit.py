@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FitError, ShapeError
+from .kernels import matern52
 from .posterior import Hyperparameters, Posterior, Standardiser
 
 # Noise of a row that says nothing of a metric, in the units of GPyTorch's fit; in the posterior
@@ -78,6 +79,16 @@ def default_hyperparameters(num_metrics: int, dims: int, like: Tensor) -> Hyperp
     lengthscale = like.new_full((num_metrics, dims), 0.35 * math.sqrt(dims))
     outputscale = like.new_full((num_metrics,), 1.4)
     return Hyperparameters(lengthscale, outputscale, like.new_zeros(num_metrics))
+
+
+def similarity(x: Tensor, hyperparameters: Hyperparameters | None) -> Tensor:
+    """Prior correlation of N points ``(N, dims)``, averaged over metrics, ``(N, N)``.
+
+    Before anything was fitted (None) it is that of the priors' medians.
+    """
+    if hyperparameters is None:
+        hyperparameters = default_hyperparameters(1, x.shape[1], x)
+    return matern52(x, x, hyperparameters.lengthscale.to(x)).mean(0)
 
 
 def _standardise(mean: Tensor, var: Tensor, observed: Tensor) -> Standardiser:
