@@ -40,7 +40,8 @@ def propose(
 
     Joint draws are evaluated in tiles of points: about 64 MiB of temporaries beside one utility
     and one slack per constraint for every draw and point. Marginal draws hold
-    ``(num_proposals, num_samples, metrics)``.
+    ``(num_proposals, num_samples, metrics)``; refinement holds
+    ``(metrics, num_proposals, num_starts, n + features)`` a step.
 
     Args:
         posterior: over ``problem.space``'s unit cube, in deltas.
