@@ -38,7 +38,7 @@ bench: $(READY) ## run the benchmarks (raw JSON under bench/results) and redraw 
 
 race: $(READY) ## race against peers (installs them; hours) and redraw the README's tables
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --constraint constraints.txt --editable '.[peers]'
-	$(BIN)/python -m bench.quality.race.run --dims 2 --worlds 20 \
+	$(BIN)/python -m bench.quality.race.run --dims 2 --worlds 16 \
 		--contenders hyperzero,hyperzero_paper,random,optuna_tpe,scbo,qlognei
 	$(BIN)/python -m bench.quality.race.table
 	$(BIN)/python -m bench.tables
