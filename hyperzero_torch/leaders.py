@@ -78,7 +78,7 @@ def _best(
             expected = outcome.utility.mean(0).nan_to_num(nan=-torch.inf)
             safe = torch.where(prob >= min_prob, expected, -torch.inf)
             # With nobody safe yet the search goes on around the safest.
-            row = safe.argmax() if bool(safe.isfinite().any()) else prob.argmax()
+            row = torch.where(safe.isfinite().any(), safe.argmax(), prob.argmax())
             rows.append(row)
             values.append(safe[row])
     return torch.stack(rows), torch.stack(values)
