@@ -19,8 +19,10 @@ The rooms, in the order of the data; each imports only from those above it:
     journal       the append-only log: memory, SQL
     history       the fold over a journal: facts
     bucket        facts -> deltas per arm and round -> evidence per candidate
+    outlook       what would be believed after more traffic
+    learn         history -> evidence, levels, a fitted posterior
     allocate      slots -> arms and their shares, within limits
-    leaders       the points that would be recommended, to be verified
+    leaders       the points most worth verifying
     decide        one round of Algorithm 2
     recommend     the candidate to promote
     study         one study in its journal: opened, folded, written to safely
@@ -56,6 +58,7 @@ from .errors import (
     SpaceError,
     StudyMismatchError,
     StudyNotFoundError,
+    TunerWarning,
 )
 from .journal import Journal, MemoryJournal, open_journal
 from .plan import Plan
@@ -108,6 +111,7 @@ __all__ = [
     "Surrogate",
     "Tuner",
     "TunerConfig",
+    "TunerWarning",
     "delta",
     "evidence",
     "moments",

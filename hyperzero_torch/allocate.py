@@ -10,10 +10,8 @@ from torch import Tensor
 from .config import TunerConfig
 from .history import CONTROL
 
-# The rule gives a single region half of the traffic as control. But its arms also find the way
-# within the region, which the control cannot: over 0.3, the paper's world is tuned more slowly, and
-# the world with a binding guardrail no better.
-_MOST_CONTROL = 0.3
+# The control's limit in the first rounds.
+_EXPLORING_CONTROL = 0.3
 
 
 def round_robin(times_served: Sequence[int], config: TunerConfig) -> Tensor:
@@ -29,9 +27,22 @@ def round_robin(times_served: Sequence[int], config: TunerConfig) -> Tensor:
 
 
 def verification_slots(config: TunerConfig, round: int) -> int:
-    """Slots for the candidates that would be recommended; none at first, then more by the hour."""
-    grown = min(1.0, (round + 1) / config.rounds_per_day)
-    return int(config.num_draws * config.verification_share * grown)
+    """Slots for the candidates most worth verifying; none at first, then more by the hour."""
+    return int(config.num_draws * config.verification_share * _grown(config, round))
+
+
+def most_control(config: TunerConfig, round: int) -> float:
+    """Limit of the control's share: low while arms are compared with each other, then higher.
+
+    To find the way among arms takes no control, to prove one of them against the base takes half.
+    """
+    first = min(_EXPLORING_CONTROL, config.max_control_share)
+    return first + (config.max_control_share - first) * _grown(config, round)
+
+
+def _grown(config: TunerConfig, round: int) -> float:
+    """How far the study has come from exploring, 0, to verifying, 1: a day."""
+    return min(1.0, (round + 1) / config.rounds_per_day)
 
 
 def places_for_newcomers(config: TunerConfig) -> int:
@@ -63,6 +74,7 @@ def shares(
     last: Mapping[int, float],
     config: TunerConfig,
     similarity: Tensor | None = None,
+    most: float | None = None,
 ) -> tuple[float, ...]:
     """Traffic per arm, the control's first; they sum to 1.
 
@@ -77,9 +89,10 @@ def shares(
         arms: ``(A,)`` candidate ids.
         slots: ``(A,)``, positive.
         last: share by candidate id in the last plan; empty before the first.
-        config: limits and the control's share.
+        config: the control's share and its limit, the candidates' limits.
         similarity: ``(A, A)`` prior correlation of the arms' deltas where evidence is pooled; None
             where every arm stands for itself.
+        most: limit of the control's share under "auto"; None takes ``max_control_share``.
     """
     if len(arms) == 0:  # a space with a single point: the control takes all
         return (1.0,)
@@ -88,7 +101,8 @@ def shares(
     if control == "auto":
         pooled = part if similarity is None else similarity @ part
         effective = 1.0 / float(part @ pooled)
-        control = min(_MOST_CONTROL, 1.0 / (1.0 + effective**0.5))
+        control = 1.0 / (1.0 + effective**0.5)
+        control = min(config.max_control_share if most is None else most, control)
     wanted = part * (1.0 - float(control))
     before = torch.tensor([last.get(c, 0.0) for c in arms.tolist()], dtype=torch.float64)
     limit = (before + config.max_share_rise).clamp_max(config.max_share)

@@ -40,6 +40,8 @@ class Bucket(NamedTuple):
     until the control has reported every metric. ``loading (candidates, rounds, metrics)`` is how
     far one standard deviation of each round's control error moves each candidate's ``mean``.
     ``dispersion (metrics,)`` is the factor by which all variances here exceed the formula's.
+    ``power (metrics,)`` is the precision of a relative mean over a whole round's traffic, by the
+    formula, of a usual round; 0 before the first.
     """
 
     theta: Tensor
@@ -50,6 +52,7 @@ class Bucket(NamedTuple):
     base_levels: Tensor | None
     loading: Tensor
     dispersion: Tensor
+    power: Tensor
     deltas: ArmDeltas
 
     @property
@@ -77,16 +80,21 @@ def gather(
         weights: of a candidate's rounds, ``"users"`` (Eq. 3.2) or ``"precision"``: inverse
             variances from the all-arm level of the round, which no single arm's luck can bias.
         rounds_per_day: period of the daily cycle, for the base levels.
-        calibrate: scale variances and weights by the dispersion and the tails that the deltas show.
+        calibrate: scale variances and weights by the dispersion and the tails that the deltas show,
+            and moderate the sample variances of arms with few users.
     """
     arms = _stack(history)
+    if calibrate:
+        moderated = moments.moderate(arms.moments, arms.slot, arms.num_rounds)
+        arms = arms._replace(moments=moderated)
     control = moments.Moments(*(field[arms.control] for field in arms.moments))
     lift = delta.ratio(arms.moments, control)
     is_treatment = (arms.candidate != CONTROL).unsqueeze(-1)
     lift = Delta(*(torch.where(is_treatment, field, torch.nan) for field in lift))
     weight = arms.moments.count.nan_to_num(0.0)
+    users, worth = _rounds(arms)
     if weights == "precision":
-        weight = _precision(arms)
+        weight = _precision(arms, worth)
     num = history.num_candidates
     common = torch.ones(len(history.metrics), dtype=torch.float64)
     loading = delta.control_loading(arms.moments, control)
@@ -110,6 +118,7 @@ def gather(
         base_levels=_base_levels(arms, rounds_per_day),
         loading=loading,
         dispersion=common,
+        power=(users * worth).mean(0) if len(users) else torch.zeros_like(common),
         deltas=ArmDeltas(
             arms.round[kept],
             arms.candidate[kept],
@@ -130,6 +139,11 @@ class _Arms(NamedTuple):
     candidate: Tensor
     control: Tensor
     moments: moments.Moments
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds with a control."""
+        return int(self.slot[-1]) + 1 if len(self.slot) else 0
 
 
 def _stack(history: History) -> _Arms:
@@ -156,24 +170,30 @@ def _stack(history: History) -> _Arms:
     )
 
 
-def _precision(arms: _Arms) -> Tensor:
-    """Inverse variance of each delta as the round's all-arm moments predict it, ``(rows, m)``.
+def _rounds(arms: _Arms) -> tuple[Tensor, Tensor]:
+    """Users of each round, and what one of them is worth: level^2 / variance; ``(rounds, m)``.
 
-    An arm's own mean must not enter its weight: arms that were lucky would weigh more.
+    From the round's all-arm moments: an arm's own mean must not enter its weight, or arms that
+    were lucky would weigh more.
     """
     count, mean, m2 = (field.nan_to_num(0.0) for field in arms.moments)
-    num = int(arms.slot.max()) + 1 if len(arms.slot) else 0
-    zero = torch.zeros(num, count.shape[1], dtype=count.dtype)
+    zero = torch.zeros(arms.num_rounds, count.shape[1], dtype=count.dtype)
     users = zero.index_add(0, arms.slot, count)
     level = zero.index_add(0, arms.slot, count * mean) / users
     freedom = zero.index_add(0, arms.slot, (count - 1).clamp_min(0))
     spread = zero.index_add(0, arms.slot, m2) / freedom
-    users_both = count * count[arms.control] / (count + count[arms.control])
     worth = level.square() / spread
     worth = torch.where(worth.isfinite() & (worth > 0), worth, torch.nan)
-    if num:  # a round without any spread predicts nothing; it is taken for a usual one
+    if len(worth):  # a round without any spread predicts nothing; it is taken for a usual one
         usual = worth.nanmedian(dim=0).values.nan_to_num(1.0)
         worth = torch.where(worth.isnan(), usual, worth)
+    return users, worth
+
+
+def _precision(arms: _Arms, worth: Tensor) -> Tensor:
+    """Inverse variance of each delta as its round's users predict it, ``(rows, metrics)``."""
+    count = arms.moments.count.nan_to_num(0.0)
+    users_both = count * count[arms.control] / (count + count[arms.control])
     return (users_both * worth[arms.slot]).nan_to_num(0.0)
 
 

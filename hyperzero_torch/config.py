@@ -68,6 +68,8 @@ class TunerConfig(_Config):
     """How the first bucket covers the space."""
     control_share: float | Literal["auto"] = Field(default="auto")
     """Fraction of the traffic for the control; "auto" is the square-root rule."""
+    max_control_share: float = Field(default=0.5, gt=0, lt=1)
+    """Most traffic that "auto" gives to the control."""
     newcomer_slots: int = Field(default=5, ge=1)
     """Least slots of a candidate that has never been served, so that it is soon known."""
     max_arms: int = Field(default=256, ge=1)
@@ -76,8 +78,10 @@ class TunerConfig(_Config):
     """Most traffic of one candidate."""
     max_share_rise: float = Field(default=0.25, gt=0, le=1)
     """Most by which a candidate's share may rise from one plan to the next."""
-    verification_share: float = Field(default=0.3, ge=0, lt=1)
-    """Slots for the candidates that would be recommended, reached after the first day."""
+    verification_share: float = Field(default=0.65, ge=0, lt=1)
+    """Slots for the candidates most worth verifying, reached after the first day."""
+    retire_after: int | None = Field(default=24, ge=1)
+    """Plans in a row without a slot after which a candidate no longer competes; None for never."""
     caution: float = Field(default=1.0, ge=0, le=10)
     """Standard deviations by which a draw has to clear every constraint to win its slot."""
     min_prob_feasible: float = Field(default=0.9, ge=0, le=1)
@@ -128,6 +132,7 @@ class TunerConfig(_Config):
             "max_share": 1.0,
             "max_share_rise": 1.0,
             "verification_share": 0.0,
+            "retire_after": None,
             "caution": 0.0,
             "num_starts": 0,
             "draws": "marginal",

@@ -7,109 +7,49 @@ gives the same plan.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .allocate import (
     choose_arms,
+    most_control,
     places_for_newcomers,
     round_robin,
     shares,
     verification_slots,
 )
-from .bucket import Bucket, gather
 from .config import TunerConfig
-from .errors import FitError
 from .history import CONTROL, History
 from .journal import Born, Decided, Entry, Planned
 from .leaders import leaders
+from .learn import Known
+from .outlook import noise_per_round
 from .problem import Problem
-from .surrogate import Hyperparameters, Posterior, Surrogate, similarity
+from .surrogate import similarity
 from .thompson import propose, select, select_paths
 from .thompson.propose import Proposals
 
+# Shares of a leader and of the control that verification is thought ahead with.
+_VERIFICATION = (0.5, 0.5)
 # A leader so near to a candidate, in lengthscales, is that candidate.
 _SAME = 0.05
 
 
-class Known(NamedTuple):
-    """What a round decides on: the bucket, the problem with its levels, and a fitted posterior.
-
-    ``posterior`` is None, and ``why_not`` says why, as long as there is nothing to fit.
-    """
-
-    bucket: Bucket
-    problem: Problem
-    posterior: Posterior | None
-    why_not: str | None
-
-
-#: The last fit, under the number of messages and the configuration that it was made with.
-FitCache: TypeAlias = dict[tuple[int, TunerConfig], tuple[Posterior | None, str | None]]
-
-
 class Votes(NamedTuple):
-    """Slots per candidate ``(candidates,)``, and how many draws had no feasible candidate."""
+    """Slots per candidate ``(candidates,)``, and of how many draws something odd is to be said."""
 
     slots: Tensor
     num_infeasible: int
+    num_undefined: int
+    num_tied: int
 
 
 def random(seed: int, round: int, purpose: str, device: torch.device) -> torch.Generator:
     """The generator of one purpose in one round, so that any round can be replayed alone."""
     digest = hashlib.sha256(f"{seed}/{round}/{purpose}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
-
-
-def learn(
-    problem: Problem, config: TunerConfig, history: History, device: torch.device, fit: FitCache
-) -> Known:
-    """Fold the readings into evidence; fit where readings came since the cached fit."""
-    bucket = gather(history, config.weights, config.rounds_per_day, config.calibrate)
-    if problem.base_levels is None and bucket.base_levels is not None:
-        problem = problem.with_base_levels(bucket.base_levels)
-    if problem.sees_levels and problem.base_levels is None:
-        return Known(bucket, problem, None, "the control has not reported every metric yet")
-    tested = bucket.tested
-    if not bool(tested.any()):
-        silent = [m for m, w in zip(problem.metrics, bucket.weight.sum(0).tolist()) if w == 0]
-        which = f"; of {silent} no arm and control have reported together" if silent else ""
-        return Known(bucket, problem, None, f"no candidate has evidence on every metric yet{which}")
-    key = (history.num_messages, config)
-    if key not in fit:
-        fit.clear()
-        fit[key] = _fit(problem, config, bucket, history, device)
-    return Known(bucket, problem, *fit[key])
-
-
-def _fit(
-    problem: Problem,
-    config: TunerConfig,
-    bucket: Bucket,
-    history: History,
-    device: torch.device,
-) -> tuple[Posterior | None, str | None]:
-    start = None
-    if history.warm_start is not None:
-        fields = {
-            name: torch.tensor(value, dtype=torch.float64, device=device)
-            for name, value in history.warm_start.items()
-        }
-        start = Hyperparameters(**fields)
-    rows = bucket.tested.nonzero().squeeze(-1)
-    if config.anchor:  # the base, whose delta is 0 by definition
-        rows = torch.cat([torch.tensor([CONTROL]), rows])
-    x = problem.space.to_unit(bucket.theta[rows]).to(device)
-    mean, var = bucket.mean[rows].to(device), bucket.var[rows].to(device)
-    if config.anchor:
-        mean[0], var[0] = 0.0, 0.0
-    shared = bucket.shared(rows).to(device) if config.shared_control else None
-    try:
-        return Surrogate(start).fit(x, mean, var, shared), None
-    except FitError as error:
-        return None, f"the fit failed: {error}"
 
 
 def decide(
@@ -131,7 +71,7 @@ def decide(
         slots = round_robin(history.times_served, config)
         details["why"] = known.why_not
         if known.why_not is not None and details["num_tested"]:  # evidence that was not used
-            notes.append(Decided(round, "fallback", known.why_not))
+            notes.append(Decided(round, "fallback", f"{known.why_not}; arms are served in turn"))
     else:
         verify = verification_slots(config, round)
         leading, led = _lead(known, history, config, round, seed) if verify else ([], [])
@@ -147,6 +87,7 @@ def decide(
         slots = votes.slots
         for leader in leading:
             slots[leader] += verify // len(leading)
+        notes += _remarks(known, votes, config.num_draws - verify, round)
         details |= {
             "fit_succeeded": known.posterior.fit_succeeded,
             "num_infeasible_draws": votes.num_infeasible,
@@ -166,11 +107,87 @@ def decide(
         round=round,
         candidates=(CONTROL, *arms.tolist()),
         slots=(0, *slots.tolist()),
-        shares=shares(arms, slots, _last_shares(history), config, alike),
+        shares=shares(
+            arms, slots, _last_shares(history), config, alike, most_control(config, round)
+        ),
         trigger=trigger,
         details=details,
     )
-    return [*births, plan, *notes]
+    return [*births, plan, *notes, *_retirements(history, plan, config)]
+
+
+def _remarks(known: Known, votes: Votes, num_draws: int, round: int) -> list[Entry]:
+    """What was done instead of the usual, for the journal."""
+    notes: list[Entry] = []
+    assert known.posterior is not None  # the caller's branch
+    if not known.posterior.fit_succeeded:
+        notes.append(
+            Decided(
+                round,
+                "fit",
+                "the fit of the kernel failed, or predicted left-out candidates much worse than "
+                "the priors' medians do; it was not used",
+            )
+        )
+    if votes.num_infeasible == num_draws:
+        notes.append(
+            Decided(
+                round,
+                "infeasible",
+                f"in none of {num_draws} draws did any candidate hold all constraints "
+                f"{list(known.problem.constraint_names)}; traffic goes to those that violate least",
+            )
+        )
+    if votes.num_undefined:
+        notes.append(
+            Decided(
+                round,
+                "undefined",
+                f"the objective {known.problem.objective_name!r} was NaN for some candidate in "
+                f"{votes.num_undefined} of {num_draws} draws; such a candidate does not win a draw",
+            )
+        )
+    if votes.num_tied == num_draws:
+        notes.append(
+            Decided(
+                round,
+                "tied",
+                f"the objective {known.problem.objective_name!r} was the same for all feasible "
+                "candidates in every draw; they are served in turn",
+            )
+        )
+    return notes
+
+
+def _retirements(history: History, plan: Planned, config: TunerConfig) -> list[Entry]:
+    """Candidates that compete for the last time in this plan's round, and win nothing."""
+    last = config.retire_after
+    if last is None:
+        return []
+    served = set(plan.candidates)
+    idle = zip(history.idle, history.times_served)
+    gone = [
+        c
+        for c, (plans, times) in enumerate(idle)
+        if times and plans == last - 1 and c not in served
+    ]
+    if not gone:
+        return []
+    reason = f"no slot in {last} plans: they no longer compete; their evidence stays in the fit"
+    return [Decided(plan.round, "retired", reason, {"candidates": gone})]
+
+
+def competing(history: History, config: TunerConfig) -> Tensor:
+    """Ids of the candidates that draws may choose: new ones, and those served not long ago."""
+    last = config.retire_after
+    return torch.tensor(
+        [
+            c
+            for c in range(1, history.num_candidates)
+            if last is None or not history.times_served[c] or history.idle[c] < last
+        ],
+        dtype=torch.long,
+    )
 
 
 def _lead(
@@ -185,7 +202,8 @@ def _lead(
     problem = known.problem.to(posterior.device)
     x = problem.space.to_unit(history.theta).to(posterior.x)
     generator = random(seed, round, "lead", posterior.device)
-    found = leaders(posterior, problem, x, config.min_prob_feasible, generator)
+    noise = noise_per_round(known.bucket, *_VERIFICATION).to(x)
+    found = leaders(posterior, problem, x, config.min_prob_feasible, noise, generator)
     lengthscale = posterior.hyperparameters.lengthscale.amin(0)
     leading: list[int] = []
     births: list[Born] = []
@@ -211,12 +229,14 @@ def _vote(
     problem, bucket = known.problem.to(posterior.device), known.bucket
     generator = random(seed, round, "select", posterior.device)
     slots = torch.zeros(history.num_candidates, dtype=torch.long)
+    rows = competing(history, config)
     if config.evidence == "own":
-        rows = bucket.tested.nonzero().squeeze(-1)
+        tested = torch.zeros_like(slots, dtype=torch.bool)
+        tested[: len(bucket.tested)] = bucket.tested
+        rows = rows[tested[rows]]
         mean, var = bucket.mean[rows].to(posterior.x), bucket.var[rows].to(posterior.x)
         chosen = select(mean, var, problem, num_draws, generator, config.caution)
     else:
-        rows = torch.arange(1, history.num_candidates)
         x = problem.space.to_unit(history.theta[rows]).to(posterior.x)
         if config.draws == "joint":
             paths = posterior.paths(num_draws, generator)
@@ -225,7 +245,7 @@ def _vote(
             mean, var = posterior.marginal(x)
             chosen = select(mean, var, problem, num_draws, generator, config.caution)
     slots[rows] = chosen.counts.cpu()
-    return Votes(slots, int(chosen.num_infeasible))
+    return Votes(slots, int(chosen.num_infeasible), int(chosen.num_undefined), int(chosen.num_tied))
 
 
 def _proposals(
@@ -294,7 +314,5 @@ def _born(
 
 def _last_shares(history: History) -> dict[int, float]:
     """Share by candidate in the last plan; empty before the first."""
-    if history.last_round is None:
-        return {}
-    last = history.plans[history.last_round]
-    return dict(zip(last.candidates, last.shares))
+    last = history.last_plan
+    return {} if last is None else dict(zip(last.candidates, last.shares))

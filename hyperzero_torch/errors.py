@@ -17,6 +17,9 @@
     │   └── JournalCorruptError      a journal whose entries contradict each other
     └── MissingExtraError (ImportError)   an optional dependency is not installed
 
+``TunerWarning`` (a UserWarning) is no error: a plan was made, and it says what was done instead of
+the usual.
+
 A message says what came, what was expected and what to do next.
 """
 
@@ -27,6 +30,10 @@ from collections.abc import Sequence
 
 class HyperZeroError(Exception):
     """Root of the tree: ``except HyperZeroError`` catches all that this package raises itself."""
+
+
+class TunerWarning(UserWarning):
+    """A plan was made, but not in the usual way; the journal's decisions say the same."""
 
 
 class InputError(HyperZeroError, ValueError):

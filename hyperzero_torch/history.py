@@ -51,6 +51,9 @@ class RoundTable:
 class History:
     """A study's facts, folded from its entries in order.
 
+    ``times_served`` and ``idle`` count, for every candidate, the plans it was in, and the plans
+    since the last of them (or since its birth).
+
     ``num_messages`` counts messages of readings, ``warm_start`` holds the hyperparameters of the
     latest plan before the last of them, ``has_news`` says that a message came after the last plan.
 
@@ -70,6 +73,7 @@ class History:
         self.triggers: dict[str, int] = {}
         self.decisions: list[Decided] = []
         self.times_served: list[int] = []
+        self.idle: list[int] = []
         self.num_messages = 0
         self.has_news = False
         self.warm_start: Mapping[str, Any] | None = None
@@ -92,6 +96,12 @@ class History:
         return max(self.plans) if self.plans else None
 
     @property
+    def last_plan(self) -> Planned | None:
+        """The plan of the latest planned round."""
+        last = self.last_round
+        return None if last is None else self.plans[last]
+
+    @property
     def num_in_flight(self) -> int:
         """Arms that were planned and of which nothing has arrived yet, over all rounds."""
         return sum(table.num_waiting for table in self.tables.values())
@@ -104,7 +114,7 @@ class History:
     def branch(self) -> History:
         """A copy on which births can be thought ahead; this one stays as it is."""
         other = copy.copy(self)
-        for name in ("births", "times_served", "_theta"):
+        for name in ("births", "times_served", "idle", "_theta"):
             setattr(other, name, list(getattr(self, name)))
         return other
 
@@ -130,6 +140,7 @@ class History:
                     )
                 self.births.append(entry)
                 self.times_served.append(0)
+                self.idle.append(0)
                 self._theta.append(tuple(entry.theta))
             case Planned():
                 self._fold_plan(entry)
@@ -151,8 +162,10 @@ class History:
         self._last_fit = plan.details.get("hyperparameters", self._last_fit)
         if plan.trigger is not None:
             self.triggers[plan.trigger] = plan.round
+        self.idle = [plans + 1 for plans in self.idle]
         for candidate in plan.candidates:
             self.times_served[candidate] += 1
+            self.idle[candidate] = 0
 
     def _fold_readings(self, entry: Received) -> None:
         # What a fit starts from changes only when there is something new to fit, so that a fit is

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
@@ -12,6 +13,7 @@ from .bucket import Bucket
 from .config import TunerConfig
 from .errors import ConfigError
 from .history import CONTROL
+from .outlook import noise_per_round, rounds_to_decide
 from .problem import Problem
 from .space import Value
 from .surrogate import Posterior
@@ -37,6 +39,10 @@ class Recommendation:
         delta_var: its variance.
         num_rounds: rounds with evidence on this candidate.
         reason: one sentence on the choice.
+        leader: the most promising candidate by gain times P(feasible), recommended yet or not;
+            None where none promises anything.
+        rounds_to_decide: rounds at the present traffic until it is clear whether the leader is
+            feasible and better than the base; 0 where it is; None where a thousand will not do.
     """
 
     candidate_id: int
@@ -51,6 +57,8 @@ class Recommendation:
     delta_var: dict[str, float]
     num_rounds: int
     reason: str
+    leader: int | None = None
+    rounds_to_decide: int | None = None
 
     def __str__(self) -> str:
         theta = ", ".join(
@@ -61,8 +69,15 @@ class Recommendation:
             f"candidate {self.candidate_id} {{{theta}}}\n"
             f"objective {self.objective_mean:.4g} in [{self.objective_lcb:.4g}, "
             f"{self.objective_ucb:.4g}], base {self.objective_base:.4g}; "
-            f"P(feasible) {self.prob_feasible:.2f}"
+            f"P(feasible) {self.prob_feasible:.2f}{self._outlook()}"
         )
+
+    def _outlook(self) -> str:
+        if self.leader is None or self.rounds_to_decide == 0:
+            return ""
+        when = self.rounds_to_decide
+        rounds = "more than 1000 rounds" if when is None else f"about {when} rounds"
+        return f"; candidate {self.leader} will be decided in {rounds}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -121,9 +136,16 @@ def believe(
 
 
 def recommend(
-    problem: Problem, config: TunerConfig, bucket: Bucket, belief: Belief, criterion: Criterion
+    problem: Problem,
+    config: TunerConfig,
+    bucket: Bucket,
+    belief: Belief,
+    criterion: Criterion,
+    shares: Sequence[float],
 ) -> Recommendation:
     """The best candidate with evidence that reaches ``min_prob_feasible``; else the control.
+
+    ``shares`` are those of the latest plan, the control's first: the present traffic.
 
     Raises:
         ConfigError: an unknown criterion.
@@ -149,7 +171,25 @@ def recommend(
         )
     else:
         reason = f"no candidate with {threshold} is better than the base by {criterion} yet"
-    return describe(problem, bucket, belief, best, criterion, reason)
+    found = describe(problem, bucket, belief, best, criterion, reason)
+    leader = _leader(bucket, belief)
+    if leader is None:
+        return found
+    problem = problem.to("cpu")
+    noise = noise_per_round(bucket, max(shares[1:], default=1.0), shares[CONTROL])
+    rounds = rounds_to_decide(
+        problem, config, belief.delta_mean[leader], belief.delta_var[leader], noise
+    )
+    return replace(found, leader=leader, rounds_to_decide=rounds)
+
+
+def _leader(bucket: Bucket, belief: Belief) -> int | None:
+    """Who promises most; a promise is a gain over the base by its probability to be feasible."""
+    gain = (belief.mean - belief.mean[CONTROL]).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    promise = torch.where(bucket.tested, gain.clamp_min(0) * belief.prob_feasible, 0.0)
+    promise = promise.nan_to_num(nan=0.0)
+    best = int(promise.argmax())
+    return best if float(promise[best]) > 0 else None
 
 
 def describe(

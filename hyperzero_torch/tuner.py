@@ -10,6 +10,7 @@ same journal, and several may share one.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
@@ -19,10 +20,11 @@ from torch import Tensor
 
 from .bucket import Bucket
 from .config import TunerConfig
-from .decide import FitCache, Known, decide, learn, random
-from .errors import ConfigError, ReadingsError, RoundError, StudyMismatchError
+from .decide import decide, random
+from .errors import ConfigError, ReadingsError, RoundError, StudyMismatchError, TunerWarning
 from .history import History
-from .journal import Configured, Entry, Journal, open_journal
+from .journal import Configured, Entry, Journal, Planned, open_journal
+from .learn import FitCache, Known, learn
 from .plan import Plan
 from .problem import Problem
 from .readings import Readings
@@ -135,6 +137,8 @@ class Tuner:
             trigger: identifies the message that asks, so that ``planned_for`` can find the plan.
         Raises:
             RoundError: a round that was skipped and lies in the past, or no round number.
+        Warns:
+            TunerWarning: the plan could not be made in the usual way; it says what was done.
         """
         if round is not None and not _is_whole(round, below=2**53):
             raise RoundError(f"a round is a whole number >= 0, got {round!r}")
@@ -155,7 +159,12 @@ class Tuner:
             known = self._learn()
             return decide(known, self.config, history, target, self.seed, trigger), target
 
-        return self._plan(self._study.append(plan_it))
+        said = len(self._study.sync().decisions)
+        plan = self._plan(self._study.append(plan_it))
+        for note in self.history.decisions[said:]:
+            if note.round == plan.round and note.kind != "retired":
+                warnings.warn(f"round {note.round}: {note.reason}", TunerWarning, stacklevel=2)
+        return plan
 
     def tell(self, readings: Readings | Sequence[Readings]) -> int:
         """Record readings, whole or not at all.
@@ -205,13 +214,13 @@ class Tuner:
             RoundError: no round was planned yet, so there is no candidate.
         """
         known, belief = self.belief()
-        return recommend(known.problem, self.config, known.bucket, belief, criterion)
+        plan = self._last_plan()
+        return recommend(known.problem, self.config, known.bucket, belief, criterion, plan.shares)
 
     def belief(self) -> tuple[Known, Belief]:
         """What is known, and what follows for every candidate; what reports are made of."""
         self._study.sync()
-        if self.history.last_round is None:
-            raise RoundError("no round was planned yet; call ask() first")
+        self._last_plan()
         known = self._learn()
         if known.posterior is None:
             return known, no_belief(known.problem, known.bucket)
@@ -280,6 +289,12 @@ class Tuner:
         """
         self._study.load(state)
         self._fit.clear()
+
+    def _last_plan(self) -> Planned:
+        plan = self.history.last_plan
+        if plan is None:
+            raise RoundError("no round was planned yet; call ask() first")
+        return plan
 
     def _learn(self) -> Known:
         return learn(self.problem, self.config, self.history, self.device, self._fit)

@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hyperzero_torch as hz
-from hyperzero_torch.allocate import round_robin, shares, verification_slots
+from hyperzero_torch.allocate import most_control, round_robin, shares, verification_slots
 
 LIMITED = hz.TunerConfig(max_share=0.4, max_share_rise=0.1)
 
 
-def share(slots, last=None, config=LIMITED):
+def share(slots, last=None, config=LIMITED, most=None):
     arms = torch.arange(1, len(slots) + 1)
-    return shares(arms, torch.tensor(slots), last or {}, config)
+    return shares(arms, torch.tensor(slots), last or {}, config, most=most)
 
 
 @given(
@@ -57,7 +57,7 @@ def test_arms_that_pool_their_evidence_count_as_the_regions_they_lie_in():
     assert control(every) == pytest.approx(1 / 11)
     twentyfive = torch.block_diag(*[torch.ones(4, 4, dtype=torch.float64)] * 25)
     assert control(twentyfive) == pytest.approx(1 / 6)
-    assert control(torch.ones_like(every)) == pytest.approx(0.3)  # never more
+    assert control(torch.ones_like(every)) == pytest.approx(0.5)  # a single region: half
 
 
 def test_a_rise_takes_several_rounds():
@@ -77,6 +77,17 @@ def test_verification_grows_over_the_first_day():
     assert slots == sorted(slots)
     assert slots[23] == slots[47] == 300
     assert verification_slots(hz.TunerConfig.paper(), 30) == 0
+
+
+def test_the_controls_limit_rises_over_the_first_day():
+    config = hz.TunerConfig(rounds_per_day=4)
+    assert [most_control(config, r) for r in range(6)] == pytest.approx(
+        [0.35, 0.4, 0.45, 0.5, 0.5, 0.5]
+    )
+    assert most_control(hz.TunerConfig(max_control_share=0.2), 30) == pytest.approx(0.2)
+    assert share([1], {}, config, most=0.35)[0] >= 0.35  # what a rise leaves goes to the control
+    free = hz.TunerConfig(max_share=1, max_share_rise=1)
+    assert share([1], {}, free, most=0.35)[0] == pytest.approx(0.35)
 
 
 def test_round_robin_serves_those_served_least():

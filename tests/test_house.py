@@ -14,8 +14,8 @@ PACKAGE = Path(hz.__file__).parent
 ROOMS = (
     "errors", "parameters", "tokens", "linear", "space", "expressions", "terms", "problem",
     "stats", "readings", "surrogate", "thompson", "plan", "config", "journal", "history", "bucket",
-    "allocate", "leaders", "decide", "recommend", "study", "tuner", "simulate", "report", "cli",
-    "testing",
+    "outlook", "learn", "allocate", "leaders", "decide", "recommend", "study", "tuner", "simulate",
+    "report", "cli", "testing",
 )  # fmt: skip
 
 

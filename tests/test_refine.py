@@ -1,4 +1,4 @@
-"""Gradient refinement of proposals, cautious selection, and the candidates worth verifying."""
+"""Gradient refinement of proposals, and cautious selection."""
 
 import math
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import hyperzero_torch as hz
-from hyperzero_torch.leaders import MARGINS, leaders
 from hyperzero_torch.simulate import GuardrailWorld
 from hyperzero_torch.thompson import select_paths
 from hyperzero_torch.thompson.refine import refine
@@ -134,29 +133,3 @@ def test_caution_moves_winners_to_where_the_guardrail_is_clear():
     assert float((wary.counts * wary.prob_feasible).sum()) > float(
         (bold.counts * bold.prob_feasible).sum()
     )
-
-
-def test_leaders_are_safe_better_than_the_base_and_as_good_as_a_dense_search():
-    world = GuardrailWorld(2)
-    problem, posterior = world.problem, fitted(world, 128, noise=0.002)
-    base = problem.space.to_unit(problem.base_theta.unsqueeze(0))
-    found = leaders(posterior, problem, base, 0.9, gen())
-    assert 1 <= len(found) <= len(MARGINS)
-    mean, var = posterior.marginal(found)
-    normal = torch.special.ndtri(torch.tensor(0.9, dtype=F64))
-    # One linear guardrail: P(feasible) >= 0.9 has a closed form; 64 draws come near it.
-    clear = (mean[0, 1] + 0.001) / var[0, 1].sqrt()
-    assert float(clear) > float(normal) - 0.4
-    assert float(mean[0, 0]) > 0
-    dense = problem.space.sobol(20_000, seed=1)
-    m, v = posterior.marginal(dense)
-    safe = (m[:, 1] + 0.001) / v[:, 1].sqrt() >= normal
-    assert float(mean[0, 0]) > float(m[safe, 0].max()) - 0.002
-    if len(found) == 2:  # a narrower margin allows at least as much
-        assert float(mean[1, 0]) >= float(mean[0, 0]) - 1e-3
-
-
-def test_where_nothing_is_safe_nobody_leads():
-    world = GuardrailWorld(0, feasible=False)
-    base = world.problem.space.to_unit(world.problem.base_theta.unsqueeze(0))
-    assert len(leaders(fitted(world), world.problem, base, 0.9, gen())) == 0

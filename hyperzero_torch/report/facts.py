@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..bucket import Bucket
 from ..config import TunerConfig
-from ..decide import Known
 from ..history import CONTROL, History
+from ..learn import Known
 from ..problem import Problem
 from ..recommend import Belief, Criterion, Recommendation, recommend
 from ..surrogate import Posterior
@@ -117,7 +117,9 @@ def look(
         ConfigError: an unknown criterion.
     """
     known, belief = tuner.belief()
-    best = recommend(known.problem, tuner.config, known.bucket, belief, criterion)
+    plan = tuner.history.last_plan
+    assert plan is not None  # belief() has refused a study without a plan
+    best = recommend(known.problem, tuner.config, known.bucket, belief, criterion, plan.shares)
     return Facts(
         study=tuner.study,
         seed=tuner.seed,

@@ -166,6 +166,33 @@ def subtract(whole: Moments, part: Moments) -> Moments:
     return Moments(count, mean, torch.where(left, m2, torch.zeros_like(m2)))
 
 
+def moderate(sample: Moments, group: Tensor, num_groups: int, prior_users: float = 50.0) -> Moments:
+    """Draw each arm's sample variance towards that of all arms of its group.
+
+    The sample variance of few users is a matter of luck, and for skewed metrics the luck is that of
+    the mean: an arm without a large value looks poor and certain. An arm's variance is averaged
+    with its group's as if ``prior_users`` more had been seen; thousands of users keep their own.
+
+    Args:
+        sample: Moments, each field ``(arms, metrics)``.
+        group: ``(arms,)``, whole numbers in ``[0, num_groups)``, e.g. the round.
+        num_groups: how many groups there are.
+        prior_users: how many users the group's variance counts for.
+    Returns:
+        New Moments with the same count and mean. An arm without a variance of its own (fewer than
+        two users, or a negative ``m2``) keeps what it has, and says nothing of its group's.
+    Source: Smyth (2004), moderated variances.
+    """
+    freedom = sample.count - 1
+    known = (freedom > 0) & (sample.m2 >= 0)
+    freedom = torch.where(known, freedom, 0.0)
+    zero = sample.mean.new_zeros(num_groups, sample.mean.shape[-1])
+    common = zero.index_add(0, group, torch.where(known, sample.m2, 0.0))
+    common = common / zero.index_add(0, group, freedom).clamp_min(1)
+    drawn = freedom * (sample.m2 + prior_users * common[group]) / (freedom + prior_users)
+    return sample._replace(m2=torch.where(known, drawn, sample.m2))
+
+
 def check_alike(a: Moments, b: Moments, verb: str) -> None:
     """Raise ``ShapeError`` unless both have one shape, dtype and device."""
     for name, x, y in zip(Moments._fields, a, b):

@@ -119,10 +119,10 @@ class MarginalLikelihood:
     def maximise(
         self, starts: list[Hyperparameters], max_iterations: int
     ) -> tuple[Hyperparameters, bool]:
-        """MAP hyperparameters: L-BFGS from the better of the starts.
+        """MAP hyperparameters: L-BFGS from the best start, from the next where that fails.
 
-        A fit that fails or runs away leaves the best start in place: a poor kernel is better than
-        none, and the next round tries again with more evidence. The second value says whether the
+        Where every descent fails or runs away the best start is kept: a poor kernel is better than
+        none, and the next round tries again with more evidence. The second value says whether a
         fit was used.
         """
         with ExitStack() as settings:
@@ -136,17 +136,28 @@ class MarginalLikelihood:
             with torch.no_grad():
                 losses = [self._loss_at(start) for start in starts]
             known = [math.inf if math.isnan(loss) else loss for loss in losses]
-            first = starts[known.index(min(known))]
-            self.model.load(first)
-            try:
-                self._descend(max_iterations)
-            except _NUMERICAL:
-                return first, False
-            fitted = self.model.read()
-            with torch.no_grad():
-                ran_away = max(float(t.log().abs().nan_to_num(torch.inf).max()) for t in fitted[:2])
-                failed = ran_away > _BOUND or not self._loss_at(fitted) <= min(known) + 1e-6
-        return (first, False) if failed else (fitted, True)
+            order = sorted(range(len(starts)), key=known.__getitem__)
+            for start in order:
+                fitted = self._fit_from(starts[start], known[order[0]], max_iterations)
+                if fitted is not None:
+                    return fitted, True
+            return starts[order[0]], False
+
+    def _fit_from(
+        self, start: Hyperparameters, to_beat: float, max_iterations: int
+    ) -> Hyperparameters | None:
+        """Where the descent ends; None where it fails, runs away or ends above ``to_beat``."""
+        self.model.load(start)
+        try:
+            self._descend(max_iterations)
+        except _NUMERICAL:
+            return None
+        fitted: Hyperparameters = self.model.read()
+        ran_away = max(float(t.log().abs().nan_to_num(torch.inf).max()) for t in fitted[:2])
+        with torch.no_grad():
+            if ran_away > _BOUND or not self._loss_at(fitted) <= to_beat + 1e-6:
+                return None
+        return fitted
 
     def _loss(self) -> Tensor:
         loss: Tensor = -self.value(self.model(self.x), self.y).sum()

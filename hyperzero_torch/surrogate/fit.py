@@ -20,6 +20,9 @@ from .posterior import Hyperparameters, Posterior, Standardiser
 _NO_READING = 1e8
 _NOISE_FLOOR = 1e-6  # GPyTorch's own clamp for double precision
 _MAX_ITERATIONS = 40
+# Nats by which a fit may predict rows from all others worse than the priors' medians do. The fit
+# maximises another measure, so a little is no sign of anything; twenty to one is.
+_MUCH_WORSE = 3.0
 
 
 class Surrogate:
@@ -42,7 +45,9 @@ class Surrogate:
             shared: ``(metrics, n, n)`` covariance between the errors of different rows, e.g. from
                 a common control; its diagonal is not read, ``var`` has the whole variance.
         Returns:
-            Posterior, in float64 on the device of ``x``.
+            Posterior, in float64 on the device of ``x``. Where the fit failed, or predicts what it
+            has not seen much worse than the priors' medians do, it has those medians (or the
+            hyperparameters it started from) and says so: ``fit_succeeded``.
         Raises:
             ShapeError: shapes or devices do not fit.
             FitError: infinite values, negative variances, or a metric that was never observed.
@@ -66,8 +71,13 @@ class Surrogate:
                 f"{tuple(start.lengthscale.shape)}, the data are {shape}"
             )
         fitted, used = _maximise(x, y, noise, shared, start)
-        self.hyperparameters = fitted
-        return Posterior(x, y, noise, fitted, standardiser, shared, fit_succeeded=used)
+        posterior = Posterior(x, y, noise, fitted, standardiser, shared, fit_succeeded=used)
+        default = default_hyperparameters(*shape, x)
+        plain = Posterior(x, y, noise, default, standardiser, shared, fit_succeeded=False)
+        if float((plain.left_out() - posterior.left_out()).sum()) > _MUCH_WORSE:
+            posterior = plain
+        self.hyperparameters = posterior.hyperparameters
+        return posterior
 
 
 def default_hyperparameters(num_metrics: int, dims: int, like: Tensor) -> Hyperparameters:

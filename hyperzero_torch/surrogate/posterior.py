@@ -10,6 +10,7 @@ differentiated in x.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -145,6 +146,15 @@ class Posterior:
         joint = prior - half.transpose(-1, -2) @ half
         scaled: Tensor = self.standardiser.scale.square()[:, None, None] * joint
         return scaled
+
+    def left_out(self) -> Tensor:
+        """Log density of each metric's evidence, every row predicted from all others, ``(m,)``.
+
+        Source: Rasmussen and Williams (2006), Eqs. 5.10 to 5.12.
+        """
+        precision = torch.cholesky_inverse(self.cholesky).diagonal(dim1=-2, dim2=-1)
+        density = precision.log() - self.weights.square() / precision - math.log(2 * math.pi)
+        return 0.5 * (density * self._observed).sum(-1)
 
     def paths(self, num_paths: int, generator: torch.Generator | None = None) -> Paths:
         """Joint draws of all metrics as functions of x (Matheron's rule).

@@ -2,7 +2,8 @@
 
 Per draw the feasible candidate with the best objective wins. Where no candidate is feasible in a
 draw, the one with the least violation wins, each constraint measured in units of its own spread,
-and the draw is counted. With caution a draw's constraints have to be cleared by a margin, which
+and the draw is counted. Where all feasible candidates are worth the same they win in turn. With
+caution a draw's constraints have to be cleared by a margin, which
 keeps traffic from arms that are as likely to violate as not. A NaN objective never wins a feasible
 draw; a NaN slack is no slack.
 """
@@ -29,13 +30,16 @@ class Selection(NamedTuple):
 
     ``counts (C,)`` slots each candidate won; ``winners (K,)`` the winner of each draw;
     ``prob_feasible (C,)`` fraction of draws in which it was feasible; ``num_infeasible ()`` draws
-    in which nobody was.
+    in which nobody was, ``num_undefined ()`` draws in which somebody's objective was NaN,
+    ``num_tied ()`` draws in which all feasible candidates, two at least, were worth the same.
     """
 
     counts: Tensor
     winners: Tensor
     prob_feasible: Tensor
     num_infeasible: Tensor
+    num_undefined: Tensor
+    num_tied: Tensor
 
 
 class Best(NamedTuple):
@@ -181,20 +185,41 @@ def _tally(
     winners: list[Tensor] = []
     held: Tensor | int = 0
     infeasible: Tensor | int = 0
+    undefined: Tensor | int = 0
+    tied: Tensor | int = 0
     with torch.no_grad():
         for start in range(0, num_draws, tile):
             outcome = problem.evaluate(draw(min(tile, num_draws - start)))
             cautious = outcome if margin is None else outcome._replace(slack=outcome.slack - margin)
             best = best_of(cautious)
-            winners.append(best.winner)
+            winner, ties = _in_turn(cautious, best, start)
+            winners.append(winner)
+            tied = tied + ties.sum()
+            undefined = undefined + outcome.utility.isnan().any(1).sum()
             held = held + outcome.feasible.sum(0)
             someone = (outcome.feasible & ~outcome.utility.isnan()).any(1)
             infeasible = infeasible + (~someone).sum()
         won = torch.cat(winners)
         counts = torch.zeros(num_candidates, dtype=torch.long, device=won.device)
         counts = counts.index_add(0, won, torch.ones_like(won))
-    prob = torch.as_tensor(held, device=won.device).double() / num_draws
-    return Selection(counts, won, prob, torch.as_tensor(infeasible, device=won.device))
+    numbers = (torch.as_tensor(n, device=won.device) for n in (held, infeasible, undefined, tied))
+    held, infeasible, undefined, tied = numbers
+    return Selection(counts, won, held.double() / num_draws, infeasible, undefined, tied)
+
+
+def _in_turn(outcome: Outcome, best: Best, first_draw: int) -> tuple[Tensor, Tensor]:
+    """The winner of each draw, and where there was a tie of all who could win it, both ``(K,)``.
+
+    With an objective that is the same for everyone, the first candidate would take all traffic.
+    """
+    able = outcome.feasible & ~outcome.utility.isnan()
+    low = torch.where(able, outcome.utility, torch.inf).amin(1)
+    high = torch.where(able, outcome.utility, -torch.inf).amax(1)
+    number = able.sum(1)
+    tie = (low == high) & (number > 1)
+    turn = first_draw + torch.arange(len(tie), device=tie.device)
+    next_ = able.cumsum(1) == (turn % number.clamp_min(1) + 1).unsqueeze(1)
+    return torch.where(tie, (next_ & able).to(torch.uint8).argmax(1), best.winner), tie
 
 
 def _check_devices(

@@ -1,17 +1,21 @@
-"""``hyperzero`` and ``hyperzero_paper``: the tuner itself.
+"""The tuner itself: as it comes, with single levers off, and the paper's own variants.
 
-``hyperzero`` is the default configuration. ``hyperzero_paper`` serves what
-``TunerConfig.paper()`` plans and is recommended for by the same rule as everyone;
-``hyperzero_paper_own`` also recommends as the paper does, from each candidate's own average.
+``hyperzero`` is the default configuration; an option is a field of ``TunerConfig``
+(``hyperzero@caution=0@num_starts=0``). ``hyperzero_paper`` serves what ``TunerConfig.paper()``
+plans and is recommended for by the same rule as everyone; ``hyperzero_paper_own`` also recommends
+as the paper does, from each candidate's own average. ``hyperzero_sync`` and ``hyperzero_raw`` are
+the ablated variants of the paper's Figure 5, and there are the same two of ``TunerConfig.paper()``.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import hyperzero_torch as hz
-from hyperzero_torch.history import History
-from hyperzero_torch.journal import Entry
+from hyperzero_torch.history import CONTROL, History
+from hyperzero_torch.journal import Entry, Planned
 from hyperzero_torch.plan import Plan
 from hyperzero_torch.simulate import Environment
 
@@ -21,11 +25,16 @@ from .contender import Contender
 class HyperZero(Contender):
     """Its own tuner plans and recommends."""
 
-    config = hz.TunerConfig()
+    base: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, world: Environment, seed: int) -> None:
+    def __init__(self, world: Environment, seed: int, **changes: Any) -> None:
         super().__init__(world, seed)
-        self.tuner = hz.Tuner(world.problem, self.config, seed=seed)
+        self.changes = changes
+        config = hz.TunerConfig(**(self.base | changes))
+        self.tuner = hz.Tuner(world.problem, config, seed=seed)
+
+    def settings(self) -> dict[str, Any]:
+        return self.changes
 
     def plan(self, round: int) -> Plan:
         start = time.process_time()
@@ -35,14 +44,14 @@ class HyperZero(Contender):
 
 
 class HyperZeroPaperOwn(HyperZero):
-    config = hz.TunerConfig.paper()
+    base = hz.TunerConfig.paper().model_dump()
 
 
 class HyperZeroPaper(HyperZeroPaperOwn):
     """A second tuner plans; its births and plans are copied into the one that recommends."""
 
-    def __init__(self, world: Environment, seed: int) -> None:
-        super().__init__(world, seed)
+    def __init__(self, world: Environment, seed: int, **changes: Any) -> None:
+        super().__init__(world, seed, **changes)
         self.planner = self.tuner
         self.tuner = hz.Tuner(world.problem, seed=seed)
 
@@ -61,3 +70,52 @@ class HyperZeroPaper(HyperZeroPaperOwn):
 
         self.tuner._study.append(copy)
         return plan
+
+
+class Synchronous(HyperZero):
+    """Waits until a batch's first round has reported whole; meanwhile it goes on serving it."""
+
+    def __init__(self, world: Environment, seed: int, **changes: Any) -> None:
+        super().__init__(world, seed, **changes)
+        self.batch: int | None = None
+
+    def plan(self, round: int) -> Plan:
+        history = self.tuner.history
+        if self.batch is None or not history.tables[self.batch].num_waiting:
+            self.batch = round
+            return super().plan(round)
+        self.seconds = 0.0
+        again: Planned = replace(history.plans[self.batch], round=round)
+        self.tuner._study.append(lambda _: ([again], None))
+        return self.tuner.ask(round)
+
+
+class SynchronousPaper(Synchronous):
+    base = HyperZeroPaperOwn.base
+
+
+class Raw(HyperZero):
+    """Reads hourly metrics as they are: every hour's control is said to be the first hour's.
+
+    What differs from hour to hour then stays in the "deltas", and no error is shared.
+    """
+
+    def __init__(self, world: Environment, seed: int, **changes: Any) -> None:
+        super().__init__(world, seed, **changes)
+        self.level: dict[str | int, float] = {}
+
+    def tell(self, readings: list[hz.Readings]) -> None:
+        self.tuner.tell([self._without_control(message) for message in readings])
+
+    def _without_control(self, message: hz.Readings) -> hz.Readings:
+        names = ("round", "candidate", "metric", "count", "mean", "var", "revision")
+        columns = {name: getattr(message, name).tolist() for name in names}
+        for i, (candidate, metric) in enumerate(zip(columns["candidate"], columns["metric"])):
+            if candidate == CONTROL:
+                columns["mean"][i] = self.level.setdefault(metric, columns["mean"][i])
+                columns["var"][i] = 0.0
+        return hz.Readings.from_frame(columns)
+
+
+class RawPaper(Raw):
+    base = HyperZeroPaperOwn.base

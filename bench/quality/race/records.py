@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .loop import TOLERANCE
+from .judge import TOLERANCE
 from .run import RESULTS
 
 #: What the others are compared with.

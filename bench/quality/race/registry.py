@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
+from typing import Any
 
 from hyperzero_torch.simulate import Environment
 
@@ -12,6 +14,10 @@ CONTENDERS = {
     "hyperzero": "ours:HyperZero",
     "hyperzero_paper": "ours:HyperZeroPaper",
     "hyperzero_paper_own": "ours:HyperZeroPaperOwn",
+    "hyperzero_sync": "ours:Synchronous",
+    "hyperzero_raw": "ours:Raw",
+    "hyperzero_paper_sync": "ours:SynchronousPaper",
+    "hyperzero_paper_raw": "ours:RawPaper",
     "random": "simple:Random",
     "skopt": "scikit_optimize:Penalised",
     "skopt_unconstrained": "scikit_optimize:Unconstrained",
@@ -31,8 +37,16 @@ def make(label: str, world: Environment, seed: int) -> Contender:
     module, attribute = CONTENDERS[name].split(":")
     kind = getattr(import_module(f".{module}", __package__), attribute)
     pairs = (option.split("=", 1) for option in options)
-    contender: Contender = kind(world, seed, **{key: float(value) for key, value in pairs})
+    contender: Contender = kind(world, seed, **{key: _value(value) for key, value in pairs})
     return contender
+
+
+def _value(text: str) -> Any:
+    """A number or true or false, as JSON has them; else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def check(label: str) -> str:

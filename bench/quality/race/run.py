@@ -37,6 +37,7 @@ class Job(NamedTuple):
     rounds: int
     contender: str
     seed: int
+    keep: Path | None = None
 
 
 def path_of(world: str, dims: int, traffic: float, results: Path = RESULTS) -> Path:
@@ -62,13 +63,18 @@ def one(job: Job) -> dict[str, Any]:
     contender = make(job.contender, world, job.seed)
     start = time.perf_counter()
     columns = race(contender, world, job.rounds)
-    return {
-        **job._asdict(),
+    record = {
+        **{name: value for name, value in job._asdict().items() if name != "keep"},
         "settings": contender.settings(),
         "versions": _versions(),
         "seconds_in_all": time.perf_counter() - start,
         **columns,
     }
+    if job.keep is not None:
+        stem = path_of(job.world, job.dims, job.traffic).stem
+        path = job.keep / f"{stem}_{job.contender}_{job.seed}.pt"
+        torch.save({"record": json.dumps(record), "state": contender.tuner.state_dict()}, path)
+    return record
 
 
 def main() -> None:
@@ -81,6 +87,7 @@ def main() -> None:
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--workers", type=int, default=1, help="runs at the same time")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--keep", type=Path, help="folder for whole studies, see race.rejudge")
     options = parser.parse_args()
     try:
         labels = [check(label) for label in options.contenders.split(",")]
@@ -89,16 +96,18 @@ def main() -> None:
     path = path_of(options.world, options.dims, options.traffic, options.results)
     done = _done(path, options.rounds)
     jobs = [
-        Job(options.world, options.dims, options.traffic, options.rounds, label, seed)
+        Job(options.world, options.dims, options.traffic, options.rounds, label, seed, options.keep)
         for seed in range(options.worlds)
         for label in labels
         if (label, seed) not in done
     ]
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
     print(f"{len(jobs)} runs, {len(done)} there already: {path.name}", flush=True)
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the new processes when they import torch
-    pool = ProcessPoolExecutor(
-        options.workers, multiprocessing.get_context("spawn"), max_tasks_per_child=1
-    )
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):  # else glibc gives every
+        os.environ.setdefault(name, str(2**32))  # tile back at once: a quarter of the time
+    pool = ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"))
     failed = 0
     with pool:
         running = {pool.submit(one, job): job for job in jobs}

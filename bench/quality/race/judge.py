@@ -1,0 +1,69 @@
+"""What a round was worth, as someone sees it who knows the truth."""
+
+from __future__ import annotations
+
+import torch
+
+import hyperzero_torch as hz
+from hyperzero_torch.history import CONTROL
+from hyperzero_torch.plan import Plan
+from hyperzero_torch.recommend import Criterion
+from hyperzero_torch.simulate import Environment
+
+# A recommendation that truly violates by more than this is worth nothing.
+TOLERANCE = 1e-3
+#: What a recommendation ranks by, and what its columns' names end with.
+CRITERIA: dict[Criterion, str] = {"lcb": "", "mean": "_mean"}
+
+
+class Judge:
+    """Judges rounds of one world, in order.
+
+    A recommendation is judged by what had arrived when the round began. ``score`` is its true
+    gain over the oracle's, 0 where it violates. Where no theta is feasible, the oracle's gain is
+    0 and the score is 1 for staying with the base. In a world that drifts, truth and oracle are
+    those of the round.
+    """
+
+    def __init__(self, world: Environment) -> None:
+        self.world = world
+        self.oracle = world.oracle()
+        self.drifts = bool(getattr(world, "drift", 0.0))
+
+    def __call__(self, tuner: hz.Tuner, plan: Plan) -> dict[str, float]:
+        """The round's columns: score, gain, violation and the rest."""
+        if self.drifts and plan.round:
+            self.oracle = self.world.oracle(num_samples=10_000, round=plan.round)
+        shares = torch.tensor(plan.shares, dtype=torch.float64)
+        served = self.world.truth(plan.theta, plan.round).violation
+        columns = {
+            "exposed_violation": float((shares * served).sum()),
+            "oracle_gain": self.oracle.gain,
+            "num_arms": len(plan) - 1,
+            "control_share": plan.control_share,
+        }
+        for criterion, suffix in CRITERIA.items():
+            found = self._recommendation(tuner, criterion, plan.round)
+            columns |= {f"{name}{suffix}": value for name, value in found.items()}
+        return columns
+
+    def _recommendation(
+        self, tuner: hz.Tuner, criterion: Criterion, round: int
+    ) -> dict[str, float]:
+        best = tuner.recommend(criterion)
+        theta = self.world.truth_problem.space.theta(best.parameters).unsqueeze(0)
+        truth = self.world.truth(theta, round)
+        gain, violation = float(truth.gain), float(truth.violation)
+        if self.oracle.gain > 0:
+            score = gain / self.oracle.gain if violation <= TOLERANCE else 0.0
+        else:
+            score = float(best.candidate_id == CONTROL)
+        return {
+            "score": score,
+            "gain": gain,
+            "violation": violation,
+            "prob_feasible": best.prob_feasible,
+            "objective_mean": best.objective_mean,
+            "objective_lcb": best.objective_lcb,
+            "objective_ucb": best.objective_ucb,
+        }

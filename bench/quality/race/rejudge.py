@@ -1,0 +1,80 @@
+"""Judge kept races again, by the rule of recommendation of the code as it is now.
+
+    python -m bench.quality.race.run --keep FOLDER ...
+    python -m bench.quality.race.rejudge FOLDER [--workers 2]
+
+A peer's plans depend on the deltas of its own arms, not on our surrogate, but it is recommended
+for by our rule. So after a change of the rule the plans can stay: each kept study is replayed
+round by round, and its record gets the new verdicts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from .run import RESULTS, path_of
+
+
+def rejudge(path: Path) -> dict[str, Any]:
+    """The record of a kept race with this code's verdicts."""
+    import torch
+
+    import hyperzero_torch as hz
+    from hyperzero_torch.journal import MemoryJournal, Planned
+    from hyperzero_torch.journal.state import unpack
+
+    from .judge import Judge
+    from .worlds import WORLDS
+
+    torch.set_num_threads(1)
+    kept = torch.load(path, weights_only=True)
+    record: dict[str, Any] = json.loads(kept["record"])
+    header, entries = unpack(kept["state"])
+    world = WORLDS[record["world"]](record["seed"], record["dims"], record["traffic"])
+    journal = MemoryJournal()
+    journal.create(header, entries[:1])
+    tuner = hz.Tuner(world.problem, journal=journal, study=header.study)
+    judge = Judge(world)
+    columns: dict[str, list[float]] = {}
+    start = 1
+    for end, entry in enumerate(entries, 1):
+        if isinstance(entry, Planned):
+            journal.append(header.study, entries[start:end], after=start)
+            start = end
+            tuner.belief()  # reads what is new
+            for name, value in judge(tuner, tuner.ask(entry.round)).items():
+                columns.setdefault(name, []).append(value)
+    return record | columns
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="what was given to race.run --keep")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    paths = sorted(options.folder.glob("*.pt"))
+    fresh: dict[Path, dict[tuple[str, int], dict[str, Any]]] = {}
+    with ProcessPoolExecutor(options.workers) as pool:
+        for num, done in enumerate(as_completed([pool.submit(rejudge, p) for p in paths]), 1):
+            record = done.result()
+            path = path_of(record["world"], record["dims"], record["traffic"], options.results)
+            fresh.setdefault(path, {})[record["contender"], record["seed"]] = record
+            print(f"{num:4d}/{len(paths)} {record['contender']} seed {record['seed']}", flush=True)
+    options.results.mkdir(parents=True, exist_ok=True)
+    for path, records in fresh.items():
+        lines = path.read_text().splitlines() if path.exists() else []
+        held = {(r["contender"], r["seed"]): r for r in map(json.loads, lines)}
+        merged = held | records
+        path.write_text("".join(json.dumps(record) + "\n" for record in merged.values()))
+        print(f"wrote {path.name}: {len(records)} of {len(merged)} records judged again")
+
+
+if __name__ == "__main__":
+    main()
