@@ -426,3 +426,17 @@ def test_the_demo_is_the_main_job(platform):
     assert platform.run("demo", "--out", other)[0] == 4
     with sqlite3.connect(other / "study.db") as connection:
         assert connection.execute("select name from sqlite_master").fetchall() == [("mine",)]
+
+
+def test_a_warning_is_a_line_for_people(platform):
+    """What the tuner warns of is said on the error stream, without a place in the code."""
+    platform.start()
+    study = yaml.safe_load(platform.config.read_text())
+    study["constraints"] = ["level(unfollowed) <= 1%"]
+    platform.config.write_text(yaml.safe_dump(study))
+    assert platform.step("--plan", platform.folder / "plan_0.json")[0] == 0
+    hour = platform.readings(platform.plan(0))
+    code, _, said = platform.step("--readings", hour, "--plan", platform.folder / "plan_1.json")
+    assert code == 0
+    assert "warning: round 1: in none of" in said
+    assert "tuner.py" not in said

@@ -190,7 +190,8 @@ def test_levels_come_from_the_control_where_nobody_knows_them():
     assert torch.allclose(tuner.bucket().base_levels, LEVEL, rtol=0.02)
     assert tuner.recommend("mean").prob_feasible > 0.9
     strict = hz.Tuner(feed_problem(constraints=["level(unfollowed) <= 7%"]), config=SMALL)
-    drive(strict, 3)
+    with pytest.warns(hz.TunerWarning, match="violate least"):
+        drive(strict, 3)
     best = strict.recommend()
     assert best.candidate_id == 0
     assert "no candidate reaches" in best.reason

@@ -201,6 +201,7 @@ def planned(problem, **changes):
     return tuner
 
 
+@pytest.mark.filterwarnings("ignore::hyperzero_torch.TunerWarning")  # where nothing is feasible
 @pytest.mark.parametrize("state", STATES)
 def test_every_state_has_a_whole_page_of_valid_figures(state, tmp_path):
     objects = pytest.importorskip("plotly.graph_objects")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from ..errors import HyperZeroError, InputError, JournalError, MissingExtraError
+from ..errors import HyperZeroError, InputError, JournalError, MissingExtraError, TunerWarning
 from . import study, worlds
 
 EXIT_INPUT, EXIT_JOURNAL, EXIT_EXTRA, EXIT_OTHER = 3, 4, 5, 1
@@ -47,15 +49,33 @@ app.command()(worlds.simulate)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; our errors become one message and an exit code."""
+    """Run the command line; our errors become one message and an exit code, our warnings a line."""
     try:
-        app(args=None if arguments is None else list(arguments))
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", TunerWarning)
+            _show_plainly()
+            app(args=None if arguments is None else list(arguments))
     except HyperZeroError as error:
         # As Text: a message may quote what a user wrote, and that is no markup.
         Console(stderr=True).print(
             Text("error: ", style="bold red") + Text(str(error)), soft_wrap=True
         )
         sys.exit(_exit_code(error))
+
+
+def _show_plainly() -> None:
+    """Until the context ends: a TunerWarning is a line for people, without a place in the code."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, TunerWarning):
+            usual(message, category, *place, **more)
+            return
+        Console(stderr=True).print(
+            Text("warning: ", style="bold yellow") + Text(str(message)), soft_wrap=True
+        )
+
+    warnings.showwarning = show
 
 
 def _exit_code(error: HyperZeroError) -> int:

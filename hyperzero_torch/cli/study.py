@@ -206,6 +206,10 @@ def recommendation_table(best: Recommendation, tuner: Tuner) -> Table:
         spread = 1.96 * best.delta_var[name] ** 0.5
         table.add_row(Text(f"delta {name}"), f"{mean:+.3%} ± {spread:.3%}", "0")
     table.add_row("rounds with evidence", str(best.num_rounds), "")
+    if best.leader is not None:
+        rounds = best.rounds_to_decide
+        when = "more than 1000" if rounds is None else str(rounds)
+        table.add_row(Text(f"rounds until candidate {best.leader} is decided"), when, "")
     return table
 
 

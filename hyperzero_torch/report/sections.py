@@ -7,6 +7,7 @@ import math
 import torch
 
 from ..history import CONTROL
+from ..recommend import Recommendation
 from . import plots, tables
 from .blocks import Block, Plot, Section, Sheet, Tile, nothing_known
 from .canvas import BLUE, GREEN, INK, MUTED, SKY, VERMILLION, Key
@@ -19,6 +20,15 @@ def sections(facts: Facts) -> list[Section]:
     """The whole report."""
     second = progress(facts) if facts.records else candidates(facts)
     return [where(facts), second, traffic(facts), surface(facts), deltas(facts), late(facts)]
+
+
+def _outlook(best: Recommendation) -> tuple[str, str]:
+    """When the leader is decided, and who it is."""
+    if best.leader is None:
+        return "–", "no candidate promises a gain yet"
+    who = f"{name_of(best.leader)}, the most promising, at the present traffic"
+    rounds = best.rounds_to_decide
+    return ("> 1000 rounds" if rounds is None else f"{rounds} rounds" if rounds else "now"), who
 
 
 def where(facts: Facts) -> Section:
@@ -48,6 +58,7 @@ def where(facts: Facts) -> Section:
             _value(best.prob_feasible, "prob"),
             f"at least {_value(facts.config.min_prob_feasible, 'prob')} is asked for",
         ),
+        Tile("Decided in", *_outlook(best)),
         Tile("Round", str(facts.last_round), f"{len(history.plans)} planned"),
         Tile(
             "Arms",
