@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: help install demo test check bench race clean
+.PHONY: help install demo test check bench peers paper race ablation clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,16 +31,46 @@ check: $(READY) ## ruff and strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## run the benchmarks (raw JSON under bench/results) and redraw the README's tables
-	$(BIN)/python -m bench.quality.appendix_a
+bench: $(READY) ## is its uncertainty honest? (20 minutes; raw JSON under bench/results); redraw tables
 	$(BIN)/python -m bench.quality.calibration
+	$(BIN)/python -m bench.quality.reliability
 	$(BIN)/python -m bench.tables
 
-race: $(READY) ## race against peers (installs them; hours) and redraw the README's tables
+RUN = $(BIN)/python -m bench.quality.race.run --workers 2
+SMALL = @initial_candidates=9
+peers: $(READY)
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --constraint constraints.txt --editable '.[peers]'
-	$(BIN)/python -m bench.quality.race.run --dims 2 --worlds 16 \
-		--contenders hyperzero,hyperzero_paper,random,optuna_tpe,scbo,qlognei
+
+paper: peers ## the paper's experiments (2 hours, goes on where it was stopped); redraw their figures
+	$(RUN) --world paper --worlds 50 --contenders hyperzero,hyperzero_sync,hyperzero_raw
+	$(RUN) --world paper --worlds 50 --contenders hyperzero_paper_own,hyperzero_paper_sync,hyperzero_paper_raw
+	$(RUN) --world paper --worlds 50 --contenders skopt,skopt_unconstrained
+	$(RUN) --world paper --worlds 50 --contenders hyperzero --traffic 0.1
+	$(RUN) --world paper --worlds 30 --contenders hyperzero$(SMALL),hyperzero$(SMALL)@proposal_probability=0
+	$(RUN) --world paper --worlds 30 --contenders hyperzero_paper_own$(SMALL),hyperzero_paper_own$(SMALL)@proposal_probability=0
+	for delay in 0 6 12; do $(RUN) --world paper_delay_$$delay --worlds 30 --contenders hyperzero; done
+	$(RUN) --dims 4 --worlds 30 --contenders hyperzero,qlognei
+	$(BIN)/python -m bench.quality.paper_figures
+	$(BIN)/python -m bench.tables
+
+RACERS = hyperzero,hyperzero_paper,random,optuna_tpe,qlognei
+race: peers ## race against peers (hours, goes on where it was stopped); redraw the README's tables
+	$(RUN) --dims 2 --worlds 30 --contenders $(RACERS),scbo,optuna_gp
+	$(RUN) --dims 2 --worlds 30 --contenders $(RACERS) --traffic 0.1
+	$(RUN) --dims 4 --worlds 30 --contenders $(RACERS)
+	$(RUN) --dims 8 --worlds 8 --contenders hyperzero,hyperzero_paper,random,optuna_tpe
+	for world in drift tails neural five infeasible replay; do \
+		$(RUN) --world $$world --worlds 12 --contenders hyperzero,random,optuna_tpe; done
+	$(BIN)/python -m bench.quality.race.limit
 	$(BIN)/python -m bench.quality.race.table
+	$(BIN)/python -m bench.tables
+
+OFF = evidence=own@draws=marginal draws=marginal shared_control=false weights=users \
+	control_share=0.1 verification_share=0 calibrate=false num_starts=0 caution=0 \
+	max_share=1@max_share_rise=1 anchor=false retire_after=null
+ablation: $(READY) ## the default with one lever off at a time (half an hour)
+	$(RUN) --dims 2 --worlds 16 --contenders hyperzero
+	for off in $(OFF); do $(RUN) --dims 2 --worlds 16 --contenders hyperzero@$$off; done
 	$(BIN)/python -m bench.tables
 
 clean: ## remove what the commands above made

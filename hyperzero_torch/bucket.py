@@ -37,8 +37,9 @@ class Bucket(NamedTuple):
 
     ``mean``, ``var``, ``weight`` are ``(candidates, metrics)``, NaN and 0 where nothing is known;
     ``num_rounds (candidates,)`` counts rounds with evidence; ``base_levels (metrics,)`` is None
-    until the control has reported every metric. ``loading (candidates, rounds, metrics)`` is how
-    far one standard deviation of each round's control error moves each candidate's ``mean``.
+    until the control has reported every metric, and rests on ``level_hours`` hours of the day.
+    ``loading (candidates, rounds, metrics)`` is how far one standard deviation of each round's
+    control error moves each candidate's ``mean``.
     ``dispersion (metrics,)`` is the factor by which all variances here exceed the formula's.
     ``power (metrics,)`` is the precision of a relative mean over a whole round's traffic, by the
     formula, of a usual round; 0 before the first.
@@ -50,6 +51,7 @@ class Bucket(NamedTuple):
     weight: Tensor
     num_rounds: Tensor
     base_levels: Tensor | None
+    level_hours: int
     loading: Tensor
     dispersion: Tensor
     power: Tensor
@@ -116,6 +118,7 @@ def gather(
         weight=state.weight,
         num_rounds=rounds.long(),
         base_levels=_base_levels(arms, rounds_per_day),
+        level_hours=len({r % rounds_per_day for r, t in history.tables.items() if t.has_control}),
         loading=loading,
         dispersion=common,
         power=(users * worth).mean(0) if len(users) else torch.zeros_like(common),

@@ -18,12 +18,15 @@ class Known(NamedTuple):
     """What a round decides on: the bucket, the problem with its levels, and a fitted posterior.
 
     ``posterior`` is None, and ``why_not`` says why, as long as there is nothing to fit.
+    ``level_hours`` counts the hours of the day that estimated base levels rest on; None where
+    nobody has to estimate them.
     """
 
     bucket: Bucket
     problem: Problem
     posterior: Posterior | None
     why_not: str | None
+    level_hours: int | None = None
 
 
 #: The last fit, under the number of messages and the configuration that it was made with.
@@ -35,6 +38,7 @@ def learn(
 ) -> Known:
     """Fold the readings into evidence; fit where readings came since the cached fit."""
     bucket = gather(history, config.weights, config.rounds_per_day, config.calibrate)
+    hours = bucket.level_hours if problem.sees_levels and problem.base_levels is None else None
     if problem.base_levels is None and bucket.base_levels is not None:
         problem = problem.with_base_levels(bucket.base_levels)
     if problem.sees_levels and problem.base_levels is None:
@@ -48,7 +52,7 @@ def learn(
     if key not in fit:
         fit.clear()
         fit[key] = _fit(problem, config, bucket, history, device)
-    return Known(bucket, problem, *fit[key])
+    return Known(bucket, problem, *fit[key], hours)
 
 
 def _fit(

@@ -13,6 +13,7 @@ from .bucket import Bucket
 from .config import TunerConfig
 from .errors import ConfigError
 from .history import CONTROL
+from .learn import Known
 from .outlook import noise_per_round, rounds_to_decide
 from .problem import Problem
 from .space import Value
@@ -136,41 +137,48 @@ def believe(
 
 
 def recommend(
-    problem: Problem,
+    known: Known,
     config: TunerConfig,
-    bucket: Bucket,
     belief: Belief,
     criterion: Criterion,
     shares: Sequence[float],
 ) -> Recommendation:
     """The best candidate with evidence that reaches ``min_prob_feasible``; else the control.
 
-    ``shares`` are those of the latest plan, the control's first: the present traffic.
-
+    Args:
+        known: what the study has learnt.
+        config: the levels of the bounds and of P(feasible).
+        belief: what follows for every candidate.
+        criterion: what candidates are ranked by.
+        shares: of the latest plan, the control's first: the present traffic.
     Raises:
         ConfigError: an unknown criterion.
     """
     if criterion not in get_args(Criterion):
         raise ConfigError(f"criterion must be one of {get_args(Criterion)}, got {criterion!r}")
+    problem, bucket = known.problem, known.bucket
     score = {"mean": belief.mean, "lcb": belief.lcb, "ucb": belief.ucb}[criterion]
-    known = bucket.tested & score.isfinite()
+    eligible = bucket.tested & score.isfinite()
     score = score.nan_to_num(nan=-torch.inf)  # an objective that the base has not, never wins
-    known[CONTROL] = True
-    safe = known & (belief.prob_feasible >= config.min_prob_feasible)
+    eligible[CONTROL] = True
+    safe = eligible & (belief.prob_feasible >= config.min_prob_feasible)
     best = int(torch.where(safe, score, -torch.inf).argmax()) if bool(safe.any()) else CONTROL
     threshold = f"P(feasible) >= {config.min_prob_feasible:g}"
     if best != CONTROL:
         reason = f"best {criterion} of {int(safe[1:].sum())} candidates with {threshold}"
-    elif not bool(known[1:].any()):
+    elif not bool(eligible[1:].any()):
         reason = "no candidate has evidence yet: stay with the base"
     elif not bool(safe[1:].any()):
-        likeliest = int(torch.where(known, belief.prob_feasible, -1.0)[1:].argmax()) + 1
+        likeliest = int(torch.where(eligible, belief.prob_feasible, -1.0)[1:].argmax()) + 1
         reason = (
             f"no candidate reaches {threshold} (candidate {likeliest} comes nearest with "
             f"{float(belief.prob_feasible[likeliest]):.2f}): stay with the base"
         )
     else:
         reason = f"no candidate with {threshold} is better than the base by {criterion} yet"
+    if known.level_hours is not None and known.level_hours < config.rounds_per_day:
+        seen = f"{known.level_hours} of {config.rounds_per_day} hours of the day"
+        reason += f"; base levels rest on {seen} so far, so what sees levels may be off"
     found = describe(problem, bucket, belief, best, criterion, reason)
     leader = _leader(bucket, belief)
     if leader is None:

@@ -215,7 +215,7 @@ class Tuner:
         """
         known, belief = self.belief()
         plan = self._last_plan()
-        return recommend(known.problem, self.config, known.bucket, belief, criterion, plan.shares)
+        return recommend(known, self.config, belief, criterion, plan.shares)
 
     def belief(self) -> tuple[Known, Belief]:
         """What is known, and what follows for every candidate; what reports are made of."""

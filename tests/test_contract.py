@@ -311,3 +311,17 @@ def test_configuration_from_files_and_its_errors(tmp_path):
         hz.TunerConfig(num_draws=float("nan"))
     with pytest.raises(hz.ConfigError, match="device"):
         hz.Tuner(feed_problem(), device="no-such-device")
+
+
+def test_levels_that_rest_on_part_of_a_day_are_said_to():
+    tuner = hz.Tuner(feed_problem(constraints=["level(unfollowed) <= 10%"]), config=SMALL)
+    drive(tuner, 3)
+    assert "base levels rest on 3 of 24 hours of the day" in tuner.recommend().reason
+    for constraints in (["unfollowed <= 5%"], []):  # nothing sees levels
+        plain = hz.Tuner(feed_problem(constraints=constraints), config=SMALL)
+        drive(plain, 3)
+        assert "hours of the day" not in plain.recommend().reason
+    short = SMALL.model_copy(update={"rounds_per_day": 3})
+    whole = hz.Tuner(feed_problem(constraints=["level(unfollowed) <= 10%"]), config=short)
+    drive(whole, 3)
+    assert "hours of the day" not in whole.recommend().reason

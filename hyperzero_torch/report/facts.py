@@ -119,7 +119,7 @@ def look(
     known, belief = tuner.belief()
     plan = tuner.history.last_plan
     assert plan is not None  # belief() has refused a study without a plan
-    best = recommend(known.problem, tuner.config, known.bucket, belief, criterion, plan.shares)
+    best = recommend(known, tuner.config, belief, criterion, plan.shares)
     return Facts(
         study=tuner.study,
         seed=tuner.seed,

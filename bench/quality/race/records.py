@@ -31,12 +31,17 @@ class Race(NamedTuple):
     runs: dict[str, dict[int, dict[str, Any]]]
 
     def contenders(self) -> list[str]:
-        """Ours first, then by mean score at the last hour that all reached."""
+        """Ours first, then by mean score at the last hour that all reached; no variants."""
+        plain = [name for name in self.runs if "@" not in name]
+        return sorted(self._by_score(plain), key=lambda name: name != OURS)
+
+    def variants(self) -> list[str]:
+        """Ours with options, by mean score."""
+        return self._by_score([name for name in self.runs if name.startswith(f"{OURS}@")])
+
+    def _by_score(self, names: list[str]) -> list[str]:
         hour = self.hours()[-1]
-        best = sorted(
-            self.runs, key=lambda name: -float(self.column(name, "score")[:, hour].mean())
-        )
-        return sorted(best, key=lambda name: name != OURS)
+        return sorted(names, key=lambda name: -float(self.column(name, "score")[:, hour].mean()))
 
     def hours(self) -> list[int]:
         """Those of ``HOURS`` that every run reached; the last round where there is none."""
@@ -73,9 +78,9 @@ def interval(values: list[float] | NDArray[np.float64]) -> tuple[float, float]:
     return float(data.mean()), float(t * data.std(ddof=1) / len(data) ** 0.5)
 
 
-def load(results: Path = RESULTS) -> list[Race]:
-    """All races of a folder, by file name; of runs that come twice the longest counts."""
-    races = []
+def load(results: Path = RESULTS) -> dict[str, Race]:
+    """All races of a folder by file name; of runs that come twice the longest counts."""
+    races = {}
     for path in sorted(results.glob("race_*.jsonl")):
         runs: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
         for line in path.read_text().splitlines():
@@ -86,5 +91,12 @@ def load(results: Path = RESULTS) -> list[Race]:
         if runs:
             first = next(iter(next(iter(runs.values())).values()))
             title = f"{first['world']}, d = {first['dims']}, traffic x {first['traffic']:g}"
-            races.append(Race(title, dict(runs)))
+            races[path.stem] = Race(title, dict(runs))
     return races
+
+
+def load_limits(results: Path = RESULTS) -> dict[str, dict[str, float]]:
+    """What ``race.limit`` has written: from a race's title to its scores."""
+    path = results / "limit.json"
+    found: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
+    return found

@@ -1,17 +1,18 @@
 """Judge kept races again, by the rule of recommendation of the code as it is now.
 
     python -m bench.quality.race.run --keep FOLDER ...
-    python -m bench.quality.race.rejudge FOLDER [--workers 2]
+    python -m bench.quality.race.rejudge FOLDER [--hours 10,20,30] [--workers 2]
 
 A peer's plans depend on the deltas of its own arms, not on our surrogate, but it is recommended
 for by our rule. So after a change of the rule the plans can stay: each kept study is replayed
-round by round, and its record gets the new verdicts.
+round by round, and its record gets the new verdicts, of all rounds or of those named.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -20,8 +21,11 @@ from typing import Any
 from .run import RESULTS, path_of
 
 
-def rejudge(path: Path) -> dict[str, Any]:
-    """The record of a kept race with this code's verdicts."""
+def rejudge(path: Path, hours: frozenset[int] | None = None) -> dict[str, Any]:
+    """The record of a kept race with this code's verdicts, of these hours or of all.
+
+    A column that the record did not have is NaN at the other hours.
+    """
     import torch
 
     import hyperzero_torch as hz
@@ -41,28 +45,39 @@ def rejudge(path: Path) -> dict[str, Any]:
     tuner = hz.Tuner(world.problem, journal=journal, study=header.study)
     judge = Judge(world)
     columns: dict[str, list[float]] = {}
+    missing = [math.nan] * record["rounds"]
     start = 1
     for end, entry in enumerate(entries, 1):
         if isinstance(entry, Planned):
             journal.append(header.study, entries[start:end], after=start)
             start = end
+            if hours is not None and entry.round not in hours:
+                continue
             tuner.belief()  # reads what is new
             for name, value in judge(tuner, tuner.ask(entry.round)).items():
-                columns.setdefault(name, []).append(value)
+                columns.setdefault(name, list(record.get(name, missing)))[entry.round] = value
     return record | columns
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="what was given to race.run --keep")
+    parser.add_argument("--hours", help="judge these alone, e.g. 10,20,30")
+    parser.add_argument("--contenders", help="judge these alone")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     paths = sorted(options.folder.glob("*.pt"))
+    if options.contenders:
+        wanted = tuple(f"_{name}_" for name in options.contenders.split(","))
+        paths = [p for p in paths if p.stem.rstrip("0123456789").endswith(wanted)]
+    hours = frozenset(map(int, options.hours.split(","))) if options.hours else None
     fresh: dict[Path, dict[tuple[str, int], dict[str, Any]]] = {}
     with ProcessPoolExecutor(options.workers) as pool:
-        for num, done in enumerate(as_completed([pool.submit(rejudge, p) for p in paths]), 1):
+        for num, done in enumerate(
+            as_completed([pool.submit(rejudge, p, hours) for p in paths]), 1
+        ):
             record = done.result()
             path = path_of(record["world"], record["dims"], record["traffic"], options.results)
             fresh.setdefault(path, {})[record["contender"], record["seed"]] = record

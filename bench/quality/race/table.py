@@ -3,8 +3,8 @@
     python -m bench.quality.race.table [--figure bench/figures/race.svg]
 
 Scores are mean shares of the oracle's gain when that hour begins, 0 where the recommendation truly
-violates. The last column is the paired difference on the same worlds, ours less theirs, with its
-95 % interval.
+violates; candidates are ranked by LCB, or in one column by mean. In parentheses stands the paired
+difference on the same worlds, ours less theirs, in points with its 95 % interval.
 """
 
 from __future__ import annotations
@@ -12,41 +12,79 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .records import OURS, Race, load
+from .records import OURS, Race, load, load_limits
 from .run import RESULTS
 
 FIGURE = Path(__file__).parents[2] / "figures" / "race.svg"
 
 
-def table(race: Race) -> str:
-    """One race as a Markdown table."""
+def table(race: Race, limit: dict[str, float] | None = None) -> str:
+    """One race as a Markdown table; ``limit`` as ``race.limit`` writes it."""
     hours = race.hours()
     last = hours[-1]
     titles = [
         "contender",
         "worlds",
         *(f"hour {hour}" for hour in hours),
+        f"by mean, hour {last}",
         f"violating, hour {last}",
         "exposed violation",
         "CPU s a round",
-        f"{OURS} ahead, hour {last}",
     ]
     lines = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
     for name in race.contenders():
         score = race.column(name, "score")
-        mean, half, shared = race.advantage(name, last)
-        spread = f" ± {100 * half:.1f}" if shared > 1 else ""
+        by_mean = race.column(name, "score_mean")[:, last].mean()
         cells = [
             f"**{name}**" if name == OURS else name,
             str(len(score)),
-            *(f"{100 * score[:, hour].mean():.1f} %" for hour in hours),
+            *(_score(race, name, hour) for hour in hours),
+            f"{100 * by_mean:.1f} %",
             f"{100 * race.violating(name, last):.0f} %",
             f"{100 * race.column(name, 'exposed_violation').mean():.3f} %",
             f"{race.column(name, 'seconds').mean():.2f}",
-            f"{100 * mean:+.1f}{spread} points" if name != OURS and shared else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    if limit is not None:
+        found = [f"{100 * limit[str(hour)]:.1f} %" for hour in hours]
+        by_mean = f"{100 * limit[f'{last}_mean']:.1f} %"
+        lines.append(f"| *knows the answer* | | {' | '.join(found)} | {by_mean} | | | |")
     return "\n".join(lines)
+
+
+def ablation(race: Race) -> str:
+    """Ours with one lever off at a time, on the same worlds."""
+    last = race.hours()[-1]
+    lines = [
+        f"| off | worlds | hour 20 | hour {last} | what it costs at hour {last} | violating | "
+        "exposed violation |",
+        "|" + " --- |" * 7,
+    ]
+    for name in [OURS, *race.variants()]:
+        score = race.column(name, "score")
+        if name == OURS:
+            seeds = sorted(set.intersection(*(set(race.runs[v]) for v in race.variants())))
+            score = score[[sorted(race.runs[OURS]).index(seed) for seed in seeds]]
+        mean, half, _ = race.advantage(name, last)
+        options = ", ".join(f"`{option}`" for option in name.split("@")[1:])
+        lines.append(
+            f"| {options or 'none'} | {len(score)} | {100 * score[:, 20].mean():.1f} % "
+            f"| {100 * score[:, last].mean():.1f} % "
+            f"| {'' if name == OURS else f'{100 * mean:+.1f} ± {100 * half:.1f} points'} "
+            f"| {100 * race.violating(name, last):.0f} % "
+            f"| {100 * race.column(name, 'exposed_violation').mean():.3f} % |"
+        )
+    return "\n".join(lines)
+
+
+def _score(race: Race, name: str, hour: int) -> str:
+    """Mean score, and how far ours is ahead on the same worlds."""
+    score = f"{100 * race.column(name, 'score')[:, hour].mean():.1f} %"
+    mean, half, shared = race.advantage(name, hour)
+    if name == OURS or not shared:
+        return score
+    spread = f" ± {100 * half:.0f}" if shared > 1 else ""
+    return f"{score} ({100 * mean:+.0f}{spread})"
 
 
 def main() -> None:
@@ -57,13 +95,14 @@ def main() -> None:
     races = load(options.results)
     if not races:
         parser.exit(1, f"no race_*.jsonl in {options.results}; run bench.quality.race.run first\n")
-    for race in races:
-        print(f"### {race.title}\n\n{table(race)}\n")
+    limits = load_limits(options.results)
+    for race in races.values():
+        print(f"### {race.title}\n\n{table(race, limits.get(race.title))}\n")
     try:
         from .figure import draw
     except ModuleNotFoundError as error:
         parser.exit(0, f"no figure: {error.name} is missing; pip install -e .[peers]\n")
-    draw(races, options.figure)
+    draw(list(races.values()), options.figure)
     print(f"wrote {options.figure.name}")
 
 
