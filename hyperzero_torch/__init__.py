@@ -11,6 +11,7 @@ The rooms, in the order of the data; each imports only from those above it:
     expressions   objective and constraint strings, parsed and never evaluated as code
     problem       objective and constraints -> utility and slack
     stats         moments, delta, dispersion, evidence: pure batched kernels
+    randomness    generators by seed, round and purpose
     readings      what a platform reports, checked; tidy tables and files
     surrogate     an exact Gaussian process per metric: marginals and joint paths
     thompson      select (Algorithm 1) and propose (Algorithm 3)
@@ -19,6 +20,7 @@ The rooms, in the order of the data; each imports only from those above it:
     journal       the append-only log: memory, SQL
     history       the fold over a journal: facts
     bucket        facts -> deltas per arm and round -> evidence per candidate
+    births        who enters the bucket
     outlook       what would be believed after more traffic
     learn         history -> evidence, levels, a fitted posterior
     allocate      slots -> arms and their shares, within limits

@@ -6,7 +6,6 @@ gives the same plan.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, NamedTuple
 
 import torch
@@ -20,13 +19,14 @@ from .allocate import (
     shares,
     verification_slots,
 )
+from .births import born, first_bucket, newborn
 from .config import TunerConfig
 from .history import CONTROL, History
 from .journal import Born, Decided, Entry, Planned
 from .leaders import leaders
 from .learn import Known
 from .outlook import noise_per_round
-from .problem import Problem
+from .randomness import random
 from .surrogate import similarity
 from .thompson import propose, select, select_paths
 from .thompson.propose import Proposals
@@ -46,12 +46,6 @@ class Votes(NamedTuple):
     num_tied: int
 
 
-def random(seed: int, round: int, purpose: str, device: torch.device) -> torch.Generator:
-    """The generator of one purpose in one round, so that any round can be replayed alone."""
-    digest = hashlib.sha256(f"{seed}/{round}/{purpose}".encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
-
-
 def decide(
     known: Known,
     config: TunerConfig,
@@ -64,7 +58,7 @@ def decide(
     problem = known.problem
     notes: list[Entry] = []
     history = history.branch()
-    births = _first_bucket(problem, config, seed) if history.num_candidates == 0 else []
+    births = first_bucket(problem, config, seed) if history.num_candidates == 0 else []
     history.extend(births)
     details: dict[str, Any] = {"num_tested": int(known.bucket.tested.sum())}
     if known.posterior is None:
@@ -79,9 +73,9 @@ def decide(
         waiting = sum(served == 0 for served in history.times_served[1:])
         free = places_for_newcomers(config) - waiting
         proposals = _proposals(known, config, round, seed, free) if free > 0 else None
-        newborn = _births(problem, history, proposals, round)
-        history.extend(newborn)
-        births += [*led, *newborn]
+        proposed = newborn(problem, history, proposals, round)
+        history.extend(proposed)
+        births += [*led, *proposed]
         verify = verify if leading else 0
         votes = _vote(known, history, config, round, seed, config.num_draws - verify)
         slots = votes.slots
@@ -91,7 +85,7 @@ def decide(
         details |= {
             "fit_succeeded": known.posterior.fit_succeeded,
             "num_infeasible_draws": votes.num_infeasible,
-            "proposed": [b.candidate for b in newborn],
+            "proposed": [b.candidate for b in proposed],
             "leaders": leading,
             "hyperparameters": {
                 name: value.tolist()
@@ -212,7 +206,7 @@ def _lead(
         nearest = int(distance.argmin())
         if float(distance[nearest]) > _SAME:
             theta = problem.space.from_unit(row.cpu()).unsqueeze(0)
-            births += _born(known.problem, theta, history, round, "leader", len(births))
+            births += born(known.problem, theta, history, round, "leader", len(births))
             nearest = births[-1].candidate
             x = torch.cat([x, row.unsqueeze(0)])
         if nearest != CONTROL and nearest not in leading:
@@ -266,50 +260,6 @@ def _proposals(
         config.draws,
         config.num_starts,
     )
-
-
-def _births(
-    problem: Problem, history: History, proposals: Proposals | None, round: int
-) -> list[Born]:
-    """Proposals that are not in the bucket yet; the same point twice is one candidate."""
-    if proposals is None:
-        return []
-    theta = [row for row in proposals.theta.tolist() if history.find(row) is None]
-    unique = list(dict.fromkeys(map(tuple, theta)))
-    return _born(problem, torch.tensor(unique, dtype=torch.float64), history, round, "proposal")
-
-
-def _first_bucket(problem: Problem, config: TunerConfig, seed: int) -> list[Born]:
-    """The control, then the initial candidates by Sobol or grid."""
-    space = problem.space
-    if config.initial_design == "grid":
-        x = space.grid(config.initial_candidates)
-    else:
-        generator = random(seed, 0, "initial", torch.device("cpu"))
-        x = space.sobol(config.initial_candidates, seed=generator.initial_seed() % 2**31)
-    theta = space.from_unit(x)
-    theta = torch.tensor(list(dict.fromkeys(map(tuple, theta.tolist()))), dtype=torch.float64)
-    theta = theta[(theta != problem.base_theta).any(-1)]  # the base is served as the control
-    if not len(theta):  # a few points of a small space can all be the base
-        theta = space.from_unit(space.sobol(256, seed=0))
-        theta = theta[(theta != problem.base_theta).any(-1)][:1]
-    empty = History(space.num_params, problem.metrics)
-    control = _born(problem, problem.base_theta.unsqueeze(0), empty, 0, "base")
-    empty.extend(control)
-    return [*control, *_born(problem, theta, empty, 0, "initial")]
-
-
-def _born(
-    problem: Problem, theta: Tensor, history: History, round: int, origin: str, after: int = 0
-) -> list[Born]:
-    """New candidates, numbered on from the history's and ``after`` more."""
-    first = history.num_candidates + after
-    return [
-        Born(first + i, round, origin, tuple(row), parameters)
-        for i, (row, parameters) in enumerate(
-            zip(theta.tolist(), problem.space.to_parameters(theta))
-        )
-    ]
 
 
 def _last_shares(history: History) -> dict[int, float]:

@@ -20,13 +20,14 @@ from torch import Tensor
 
 from .bucket import Bucket
 from .config import TunerConfig
-from .decide import decide, random
+from .decide import decide
 from .errors import ConfigError, ReadingsError, RoundError, StudyMismatchError, TunerWarning
 from .history import History
 from .journal import Configured, Entry, Journal, Planned, open_journal
 from .learn import FitCache, Known, learn
 from .plan import Plan
 from .problem import Problem
+from .randomness import random
 from .readings import Readings
 from .recommend import Belief, Criterion, Recommendation, believe, no_belief, recommend
 from .study import Study

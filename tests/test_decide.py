@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import hyperzero_torch as hz
-from hyperzero_torch.decide import competing, random
+from hyperzero_torch.decide import competing
+from hyperzero_torch.randomness import random
 from hyperzero_torch.simulate import PaperWorld, run
 
 

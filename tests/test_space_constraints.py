@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import hyperzero_torch as hz
+from hyperzero_torch.births import first_bucket
 from hyperzero_torch.cli import main
-from hyperzero_torch.decide import _first_bucket
 from hyperzero_torch.errors import ExpressionError, ShapeError, SpaceError, StudyMismatchError
 from hyperzero_torch.linear import Region, parse_linear
 from hyperzero_torch.space import Choice, Float, Int, SearchSpace
@@ -633,7 +633,7 @@ def test_the_spaces_own_sampling_is_untouched_without_constraints():
 def test_the_first_bucket_satisfies(design):
     tied = problem(TIES)
     config = hz.TunerConfig(initial_candidates=60, initial_design=design)
-    born = _first_bucket(tied, config, seed=0)
+    born = first_bucket(tied, config, seed=0)
     assert 20 <= len(born) <= 61
     all_satisfied(
         tied.space, tied.space.to_unit(torch.tensor([b.theta for b in born], dtype=DOUBLE))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..decide import random
+from ..randomness import random
 from ..space import Choice, Float, Int
 from .facts import Facts
 
