@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..randomness import random
+from ..outlook import normals
 from ..space import Choice, Float, Int
 from .facts import Facts
 
@@ -43,11 +43,8 @@ class Slice(NamedTuple):
 def believe_deltas(facts: Facts, mean: Tensor, var: Tensor) -> Believed:
     """Gain and slack of deltas known as normals, ``(n, metrics)`` each; on the CPU."""
     problem = facts.problem.to(mean.device)
-    generator = random(facts.seed, facts.last_round, "report", mean.device)
-    normal = torch.randn(
-        _NUM_DRAWS, 1, mean.shape[1], dtype=mean.dtype, device=mean.device, generator=generator
-    )
-    normal = torch.cat([normal, -normal])  # means that are exact: every draw has its mirror image
+    # Quasi-random: a few hundred give probabilities as thousands of independent draws would.
+    normal = normals(2 * _NUM_DRAWS, mean.shape[1], seed=0).to(mean).unsqueeze(1)
     tail = (1 - facts.config.confidence) / 2
     quantiles = torch.tensor([tail, 1 - tail], dtype=mean.dtype, device=mean.device)
     parts: list[Believed] = []

@@ -16,6 +16,11 @@ TOLERANCE = 1e-3
 CRITERIA: dict[Criterion, str] = {"lcb": "", "mean": "_mean"}
 
 
+def short(value: float) -> float:
+    """Six digits: enough for means over worlds, and the raw numbers stay small."""
+    return float(f"{value:.6g}")
+
+
 class Judge:
     """Judges rounds of one world, in order.
 
@@ -45,7 +50,7 @@ class Judge:
         for criterion, suffix in CRITERIA.items():
             found = self._recommendation(tuner, criterion, plan.round)
             columns |= {f"{name}{suffix}": value for name, value in found.items()}
-        return columns
+        return {name: short(value) for name, value in columns.items()}
 
     def _recommendation(
         self, tuner: hz.Tuner, criterion: Criterion, round: int

@@ -9,7 +9,7 @@ import hyperzero_torch as hz
 from hyperzero_torch.simulate import Environment
 
 from .contender import Contender
-from .judge import Judge
+from .judge import Judge, short
 
 
 def race(contender: Contender, world: Environment, num_rounds: int) -> dict[str, list[Any]]:
@@ -25,5 +25,5 @@ def race(contender: Contender, world: Environment, num_rounds: int) -> dict[str,
             mail[max(delivery.due, round_ + 1)].append(delivery.readings)
         for name, value in judge(contender.tuner, plan).items():
             columns[name].append(value)
-        columns["seconds"].append(contender.seconds)
+        columns["seconds"].append(short(contender.seconds))
     return dict(columns)
