@@ -71,7 +71,7 @@ OFF = evidence=own@draws=marginal draws=marginal shared_control=false weights=us
 ablation: $(READY) ## the default with one lever off at a time (half an hour)
 	$(RUN) --dims 2 --worlds 16 --contenders hyperzero
 	for off in $(OFF); do $(RUN) --dims 2 --worlds 16 --contenders hyperzero@$$off; done
-	$(BIN)/python -m bench.tables
+	$(BIN)/python -m bench.quality.race.table
 
 clean: ## remove what the commands above made
 	rm -rf .venv demo build dist *.egg-info .coverage

@@ -84,14 +84,6 @@ def race() -> str:
     return "\n".join(parts[:-1])
 
 
-def ablation() -> str:
-    """What each lever is worth."""
-    from bench.quality.race.records import load
-    from bench.quality.race.table import ablation
-
-    return ablation(load(RESULTS)["race_guardrail_d2_x1"])
-
-
 def worlds() -> str:
     """Where it is hard in other ways: the same table, other worlds, hour 30."""
     from bench.quality.race.records import load
@@ -144,7 +136,7 @@ WORLDS = {
     "tails": "Pareto tails of index 2.5",
     "neural": "a neural objective over two gains",
     "five": "two gains, three guardrails",
-    "infeasible": "nothing is feasible (score: stays with the base)",
+    "infeasible": "nothing is feasible, the base included (score: stays with it)",
     "replay": "lifts on real noise",
 }
 
@@ -152,7 +144,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "appendix-a": appendix_a,
     "race": race,
     "worlds": worlds,
-    "ablation": ablation,
     "calibration": calibration,
     "reliability": reliability,
 }

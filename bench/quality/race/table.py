@@ -98,6 +98,8 @@ def main() -> None:
     limits = load_limits(options.results)
     for race in races.values():
         print(f"### {race.title}\n\n{table(race, limits.get(race.title))}\n")
+        if race.variants():
+            print(f"{ablation(race)}\n")
     try:
         from .figure import draw
     except ModuleNotFoundError as error:
