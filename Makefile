@@ -48,7 +48,7 @@ paper: peers ## the paper's experiments (2 hours, goes on where it was stopped);
 	$(RUN) --world paper --worlds 50 --contenders hyperzero --traffic 0.1
 	$(RUN) --world paper --worlds 30 --contenders hyperzero$(SMALL),hyperzero$(SMALL)@proposal_probability=0
 	$(RUN) --world paper --worlds 30 --contenders hyperzero_paper_own$(SMALL),hyperzero_paper_own$(SMALL)@proposal_probability=0
-	for delay in 0 6 12; do $(RUN) --world paper_delay_$$delay --worlds 30 --contenders hyperzero; done
+	for delay in 0 6 12; do $(RUN) --world paper_delay_$$delay --worlds 30 --contenders hyperzero || exit 1; done
 	$(RUN) --dims 4 --worlds 30 --contenders hyperzero,qlognei
 	$(BIN)/python -m bench.quality.paper_figures
 	$(BIN)/python -m bench.tables
@@ -60,7 +60,7 @@ race: peers ## race against peers (hours, goes on where it was stopped); redraw 
 	$(RUN) --dims 4 --worlds 30 --contenders $(RACERS)
 	$(RUN) --dims 8 --worlds 8 --contenders hyperzero,hyperzero_paper,random,optuna_tpe
 	for world in drift tails neural five infeasible replay; do \
-		$(RUN) --world $$world --worlds 12 --contenders hyperzero,random,optuna_tpe; done
+		$(RUN) --world $$world --worlds 12 --contenders hyperzero,random,optuna_tpe || exit 1; done
 	$(BIN)/python -m bench.quality.race.limit
 	$(BIN)/python -m bench.quality.race.table
 	$(BIN)/python -m bench.tables
@@ -70,7 +70,7 @@ OFF = evidence=own@draws=marginal draws=marginal shared_control=false weights=us
 	max_share=1@max_share_rise=1 anchor=false retire_after=null
 ablation: $(READY) ## the default with one lever off at a time (half an hour)
 	$(RUN) --dims 2 --worlds 16 --contenders hyperzero
-	for off in $(OFF); do $(RUN) --dims 2 --worlds 16 --contenders hyperzero@$$off; done
+	for off in $(OFF); do $(RUN) --dims 2 --worlds 16 --contenders hyperzero@$$off || exit 1; done
 	$(BIN)/python -m bench.quality.race.table
 
 clean: ## remove what the commands above made

@@ -126,7 +126,7 @@ def reliability() -> str:
         num, said, true = (sum(r[name][-1] for r in part) for name in ("num", "said", "true"))
         lines.append(
             f"| d = {dims}, traffic x {-traffic:g}, {len(part)} worlds | {hour} | {gain:.1f} % "
-            f"| {guard:.1f} % | {said / num:.3f} | {true / num:.3f} |"
+            f"| {guard:.1f} % | {said / max(1, num):.3f} | {true / max(1, num):.3f} |"
         )
     return "\n".join(lines)
 

@@ -26,23 +26,23 @@ def round_robin(times_served: Sequence[int], config: TunerConfig) -> Tensor:
     return slots
 
 
-def verification_slots(config: TunerConfig, round: int) -> int:
+def verification_slots(config: TunerConfig, age: int) -> int:
     """Slots for the candidates most worth verifying; none at first, then more by the hour."""
-    return int(config.num_draws * config.verification_share * _grown(config, round))
+    return int(config.num_draws * config.verification_share * _grown(config, age))
 
 
-def most_control(config: TunerConfig, round: int) -> float:
+def most_control(config: TunerConfig, age: int) -> float:
     """Limit of the control's share: low while arms are compared with each other, then higher.
 
     To find the way among arms takes no control, to prove one of them against the base takes half.
     """
     first = min(_EXPLORING_CONTROL, config.max_control_share)
-    return first + (config.max_control_share - first) * _grown(config, round)
+    return first + (config.max_control_share - first) * _grown(config, age)
 
 
-def _grown(config: TunerConfig, round: int) -> float:
-    """How far the study has come from exploring, 0, to verifying, 1: a day."""
-    return min(1.0, (round + 1) / config.rounds_per_day)
+def _grown(config: TunerConfig, age: int) -> float:
+    """How far a study of this age, in rounds, has come from exploring, 0, to verifying, 1."""
+    return min(1.0, (age + 1) / config.rounds_per_day)
 
 
 def places_for_newcomers(config: TunerConfig) -> int:

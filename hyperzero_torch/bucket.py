@@ -105,6 +105,7 @@ def gather(
         lift = Delta(lift.mean, found.factor * lift.var)
         loading = loading * found.factor.sqrt()
         weight, common = found.weight, found.common
+    levels, hours = _base_levels(arms, rounds_per_day)
     state = evidence.summarise(arms.candidate, lift, weight, num)
     known = state.weight > 0
     loading = evidence.pool_loading(arms.candidate, arms.slot, loading, lift, weight, num)
@@ -117,11 +118,11 @@ def gather(
         var=torch.where(known, state.spread / state.weight.square(), torch.nan),
         weight=state.weight,
         num_rounds=rounds.long(),
-        base_levels=_base_levels(arms, rounds_per_day),
-        level_hours=len({r % rounds_per_day for r, t in history.tables.items() if t.has_control}),
+        base_levels=levels,
+        level_hours=hours,
         loading=loading,
         dispersion=common,
-        power=(users * worth).mean(0) if len(users) else torch.zeros_like(common),
+        power=(users * worth).sum(0) / (users > 0).sum(0).clamp_min(1),
         deltas=ArmDeltas(
             arms.round[kept],
             arms.candidate[kept],
@@ -200,8 +201,10 @@ def _precision(arms: _Arms, worth: Tensor) -> Tensor:
     return (users_both * worth[arms.slot]).nan_to_num(0.0)
 
 
-def _base_levels(arms: _Arms, rounds_per_day: int) -> Tensor | None:
+def _base_levels(arms: _Arms, rounds_per_day: int) -> tuple[Tensor | None, int]:
     """The control's mean over a day, ``(metrics,)``: hours of the day first, then their average.
+
+    With it, the hours of the day in which every metric was reported.
 
     Twenty-seven hours hold three hours twice; averaging each hour of the day first keeps them from
     counting double. Hours weigh by their average number of users.
@@ -216,5 +219,6 @@ def _base_levels(arms: _Arms, rounds_per_day: int) -> Tensor | None:
     level = zero.index_add(0, phase, total) / users.clamp_min(1e-300)
     weight = users / hours
     if not bool((weight.sum(0) > 0).all()):
-        return None
-    return (level * weight).sum(0) / weight.sum(0)
+        return None, 0
+    seen = int((users > 0).sum(0).min())
+    return (level * weight).sum(0) / weight.sum(0), seen

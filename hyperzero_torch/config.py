@@ -81,7 +81,8 @@ class TunerConfig(_Config):
     verification_share: float = Field(default=0.65, ge=0, lt=1)
     """Slots for the candidates most worth verifying, reached after the first day."""
     retire_after: int | None = Field(default=24, ge=1)
-    """Plans in a row without a slot after which a candidate no longer competes; None for never."""
+    """Rounds in a row without a won draw after which a candidate competes no longer, until it is
+    served again; None for never."""
     caution: float = Field(default=1.0, ge=0, le=10)
     """Standard deviations by which a draw has to clear every constraint to win its slot."""
     min_prob_feasible: float = Field(default=0.9, ge=0, le=1)

@@ -60,6 +60,7 @@ def decide(
     history = history.branch()
     births = first_bucket(problem, config, seed) if history.num_candidates == 0 else []
     history.extend(births)
+    age = round - min(history.plans, default=round)
     details: dict[str, Any] = {"num_tested": int(known.bucket.tested.sum())}
     if known.posterior is None:
         slots = round_robin(history.times_served, config)
@@ -67,7 +68,7 @@ def decide(
         if known.why_not is not None and details["num_tested"]:  # evidence that was not used
             notes.append(Decided(round, "fallback", f"{known.why_not}; arms are served in turn"))
     else:
-        verify = verification_slots(config, round)
+        verify = verification_slots(config, age)
         leading, led = _lead(known, history, config, round, seed) if verify else ([], [])
         history.extend(led)
         waiting = sum(served == 0 for served in history.times_served[1:])
@@ -79,6 +80,8 @@ def decide(
         verify = verify if leading else 0
         votes = _vote(known, history, config, round, seed, config.num_draws - verify)
         slots = votes.slots
+        again = _revived(history, proposals)
+        slots[again] = slots[again].clamp_min(config.newcomer_slots)
         for leader in leading:
             slots[leader] += verify // len(leading)
         notes += _remarks(known, votes, config.num_draws - verify, round)
@@ -87,12 +90,16 @@ def decide(
             "num_infeasible_draws": votes.num_infeasible,
             "proposed": [b.candidate for b in proposed],
             "leaders": leading,
+            "revived": again,
             "hyperparameters": {
                 name: value.tolist()
                 for name, value in known.posterior.hyperparameters._asdict().items()
             },
         }
+    won = slots.nonzero().flatten().tolist()
     arms, slots = choose_arms(history.times_served, slots, config)
+    if known.posterior is not None:
+        details["crowded_out"] = sorted(set(won) - set(arms.tolist()))
     alike = None
     if config.evidence == "pooled":
         fitted = None if known.posterior is None else known.posterior.hyperparameters
@@ -101,9 +108,7 @@ def decide(
         round=round,
         candidates=(CONTROL, *arms.tolist()),
         slots=(0, *slots.tolist()),
-        shares=shares(
-            arms, slots, _last_shares(history), config, alike, most_control(config, round)
-        ),
+        shares=shares(arms, slots, _last_shares(history), config, alike, most_control(config, age)),
         trigger=trigger,
         details=details,
     )
@@ -154,34 +159,44 @@ def _remarks(known: Known, votes: Votes, num_draws: int, round: int) -> list[Ent
 
 
 def _retirements(history: History, plan: Planned, config: TunerConfig) -> list[Entry]:
-    """Candidates that compete for the last time in this plan's round, and win nothing."""
+    """Candidates that from now on compete no longer, for the journal."""
     last = config.retire_after
-    if last is None:
+    if last is None or "hyperparameters" not in plan.details:
         return []
-    served = set(plan.candidates)
-    idle = zip(history.idle, history.times_served)
+    winners = {*plan.candidates, *plan.details["crowded_out"]}
     gone = [
         c
-        for c, (plans, times) in enumerate(idle)
-        if times and plans == last - 1 and c not in served
+        for c in range(1, history.num_candidates)
+        if history.times_served[c]
+        and history.idle[c] + 1 >= last
+        and c not in winners
+        and c not in history.retired
     ]
     if not gone:
         return []
-    reason = f"no slot in {last} plans: they no longer compete; their evidence stays in the fit"
+    reason = (
+        f"no draw won in {last} rounds: they compete no longer, unless they are served again; "
+        "their evidence stays in the fit"
+    )
     return [Decided(plan.round, "retired", reason, {"candidates": gone})]
 
 
 def competing(history: History, config: TunerConfig) -> Tensor:
-    """Ids of the candidates that draws may choose: new ones, and those served not long ago."""
+    """Ids of the candidates that draws may choose: new ones, and those that won not long ago."""
     last = config.retire_after
-    return torch.tensor(
-        [
-            c
-            for c in range(1, history.num_candidates)
-            if last is None or not history.times_served[c] or history.idle[c] < last
-        ],
-        dtype=torch.long,
-    )
+    every = range(1, history.num_candidates)
+    able = [
+        c for c in every if last is None or not history.times_served[c] or history.idle[c] < last
+    ]
+    return torch.tensor(able, dtype=torch.long)
+
+
+def _revived(history: History, proposals: Proposals | None) -> list[int]:
+    """Retired candidates that a draw proposes anew: they are served, and compete again."""
+    if proposals is None or not history.retired:
+        return []
+    found = {history.find(row) for row in proposals.theta.tolist()}
+    return sorted(c for c in found if c in history.retired)
 
 
 def _lead(
@@ -227,7 +242,8 @@ def _vote(
     if config.evidence == "own":
         tested = torch.zeros_like(slots, dtype=torch.bool)
         tested[: len(bucket.tested)] = bucket.tested
-        rows = rows[tested[rows]]
+        # Only newcomers may be left, of whom an own average says nothing yet.
+        rows = rows[tested[rows]] if bool(tested[rows].any()) else tested.nonzero().flatten()
         mean, var = bucket.mean[rows].to(posterior.x), bucket.var[rows].to(posterior.x)
         chosen = select(mean, var, problem, num_draws, generator, config.caution)
     else:

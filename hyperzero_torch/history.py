@@ -51,8 +51,9 @@ class RoundTable:
 class History:
     """A study's facts, folded from its entries in order.
 
-    ``times_served`` and ``idle`` count, for every candidate, the plans it was in, and the plans
-    since the last of them (or since its birth).
+    ``times_served`` counts, for every candidate, the plans it was in; ``idle`` the votes since it
+    last won anything (or was born); ``retired`` are those that were said to compete no longer, and
+    have not been served since.
 
     ``num_messages`` counts messages of readings, ``warm_start`` holds the hyperparameters of the
     latest plan before the last of them, ``has_news`` says that a message came after the last plan.
@@ -74,6 +75,7 @@ class History:
         self.decisions: list[Decided] = []
         self.times_served: list[int] = []
         self.idle: list[int] = []
+        self.retired: set[int] = set()
         self.num_messages = 0
         self.has_news = False
         self.warm_start: Mapping[str, Any] | None = None
@@ -116,6 +118,7 @@ class History:
         other = copy.copy(self)
         for name in ("births", "times_served", "idle", "_theta"):
             setattr(other, name, list(getattr(self, name)))
+        other.retired = set(self.retired)
         return other
 
     def extend(self, entries: Iterable[Entry]) -> None:
@@ -148,6 +151,8 @@ class History:
                 self._fold_readings(entry)
             case Decided():
                 self.decisions.append(entry)
+                if entry.kind == "retired":
+                    self.retired.update(entry.details["candidates"])
 
     def _fold_plan(self, plan: Planned) -> None:
         unknown = [c for c in plan.candidates if not 0 <= c < len(self.births)]
@@ -162,10 +167,13 @@ class History:
         self._last_fit = plan.details.get("hyperparameters", self._last_fit)
         if plan.trigger is not None:
             self.triggers[plan.trigger] = plan.round
-        self.idle = [plans + 1 for plans in self.idle]
+        if "hyperparameters" in plan.details:  # there was a vote
+            self.idle = [plans + 1 for plans in self.idle]
         for candidate in plan.candidates:
             self.times_served[candidate] += 1
+        for candidate in (*plan.candidates, *plan.details.get("crowded_out", ())):
             self.idle[candidate] = 0
+            self.retired.discard(candidate)
 
     def _fold_readings(self, entry: Received) -> None:
         # What a fit starts from changes only when there is something new to fit, so that a fit is

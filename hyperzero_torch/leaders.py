@@ -23,7 +23,8 @@ from .surrogate import Posterior
 #: Rounds of verification that are thought ahead; one leader each.
 HORIZONS = (3.0, 12.0)
 _NUM_OUTCOMES = 32  # of the verification
-_NUM_DRAWS = 32  # from what is believed after each
+# From what is believed after each: P(feasible) to a thirty-second, so 0.97 and 1 ask for the same.
+_NUM_DRAWS = 32
 _NUM_SAMPLES = 1024
 _CLOUDS = (0.1, 0.03, 0.01)
 # Elements of one tile, (draws, outcomes, points, metrics): 32 MiB in float64.
@@ -93,7 +94,7 @@ class _Worth:
             floor = problem.evaluate(base).utility.nan_to_num(nan=-torch.inf)
             mean, var = posterior.marginal(known)
             expected, safe = self._judge(mean + var.sqrt() * self.draws.unsqueeze(1))
-        #: The best that can be recommended today.
+        #: The best of the known points that is safe today.
         self.floor = torch.cat([floor, torch.where(safe, expected, -torch.inf)]).max()
 
     def best(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,7 +115,8 @@ class _Worth:
         with torch.no_grad():
             after = mean + moves * self.outcomes.unsqueeze(1)  # (outcomes, N, metrics)
             expected, safe = self._judge(after + left * self.draws[:, None, None])
-        return torch.where(safe, (expected - self.floor).clamp_min(0), 0.0).mean(0)
+        gain = (expected - self.floor).nan_to_num(nan=0.0).clamp_min(0)
+        return torch.where(safe, gain, 0.0).mean(0)
 
     def _judge(self, delta: Tensor) -> tuple[Tensor, Tensor]:
         """Expected utility, and whether it is safe, from draws along the first axis."""

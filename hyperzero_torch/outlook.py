@@ -48,9 +48,9 @@ def rounds_to_decide(
         var: ``(metrics,)`` their variances.
         noise: ``(metrics,)`` variance of one round's delta.
     Returns:
-        0 where it is clear today; None where a thousand rounds would not do.
+        0 where it is clear today; None where a thousand rounds would not do. In steps of a fifth.
     """
-    steps = sorted({0, *(round(1.2**k) for k in range(60) if 1.2**k < _MOST_ROUNDS)})
+    steps = sorted({0, *(round(1.2**k) for k in range(60) if 1.2**k < _MOST_ROUNDS), _MOST_ROUNDS})
     left = torch.stack([left_over(var, noise, rounds) for rounds in steps])
     normal = normals(_NUM_DRAWS, len(mean), seed=0).to(mean)
     with torch.no_grad():

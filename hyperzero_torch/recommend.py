@@ -42,8 +42,9 @@ class Recommendation:
         reason: one sentence on the choice.
         leader: the most promising candidate by gain times P(feasible), recommended yet or not;
             None where none promises anything.
-        rounds_to_decide: rounds at the present traffic until it is clear whether the leader is
-            feasible and better than the base; 0 where it is; None where a thousand will not do.
+        rounds_to_decide: rounds until it is clear whether the leader is feasible and better than
+            the base, with the control's present traffic and that of the arm served most; 0 where
+            it is; None where a thousand will not do.
     """
 
     candidate_id: int

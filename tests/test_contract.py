@@ -325,3 +325,19 @@ def test_levels_that_rest_on_part_of_a_day_are_said_to():
     whole = hz.Tuner(feed_problem(constraints=["level(unfollowed) <= 10%"]), config=short)
     drive(whole, 3)
     assert "hours of the day" not in whole.recommend().reason
+
+
+def test_hours_of_levels_are_those_in_which_the_rarest_metric_came():
+    tuner = hz.Tuner(feed_problem(constraints=["level(unfollowed) <= 10%"]), config=SMALL)
+    for round_ in range(3):
+        plan = tuner.ask()
+        names = tuner.problem.metrics if round_ == 0 else tuner.problem.metrics[:1]
+        width = len(names)
+        level = torch.tensor([LEVEL[tuner.problem.metrics.index(n)] for n in names])
+        mean = level.expand(len(plan), width) * (1 + 0.001 * torch.arange(len(plan))[:, None])
+        tuner.tell(
+            hz.Readings(plan.round, plan.candidate_ids, [500] * len(plan), mean, mean**2,
+                        metrics=names)
+        )  # fmt: skip
+    assert tuner.bucket().level_hours == 1
+    assert "rest on 1 of 24 hours" in tuner.recommend().reason

@@ -204,17 +204,83 @@ def test_a_fit_that_fails_is_journaled_and_the_round_is_planned(world, monkeypat
     assert tuner.recommend().candidate_id == 0
 
 
-def test_candidates_without_a_slot_for_long_retire_and_their_evidence_stays(world):
-    chosen = config(retire_after=3, initial_candidates=40, num_draws=20)
+def retired(history):
+    return [d for d in history.decisions if d.kind == "retired"]
+
+
+def test_candidates_that_win_nothing_for_long_retire_and_their_evidence_stays(world):
+    chosen = config(retire_after=3, initial_candidates=40, num_draws=20, verification_share=0)
     tuner, _ = plans(world, chosen, 14)
     history = tuner.history
-    gone = {c for d in history.decisions if d.kind == "retired" for c in d.details["candidates"]}
+    gone = {c for d in retired(history) for c in d.details["candidates"]}
     assert gone
     still = set(competing(history, chosen).tolist())
     assert gone.isdisjoint(still)
+    assert gone == history.retired
     assert set(history.plans[13].candidates[1:]) <= still
     assert bool(tuner.bucket().tested[sorted(gone)].all())
-    for decision in history.decisions:  # nobody who retired is served again
+    for decision in retired(history):  # nobody who retired is served again
         later = [p for r, p in history.plans.items() if r > decision.round]
         assert not any(set(decision.details["candidates"]) & set(p.candidates) for p in later)
     assert len(competing(history, config(retire_after=None))) == history.num_candidates - 1
+
+
+def test_nobody_retires_before_there_is_a_vote(world):
+    tuner = hz.Tuner(world.problem, config=config(retire_after=2, max_arms=4))
+    for _ in range(12):
+        tuner.ask()  # nothing is ever told
+    assert not retired(tuner.history)
+    assert len(competing(tuner.history, tuner.config)) == 16
+
+
+def test_who_wins_draws_and_finds_no_place_does_not_retire(world):
+    chosen = config(retire_after=3, max_arms=3, num_draws=200, verification_share=0)
+    tuner, _ = plans(world, chosen, 14)
+    history = tuner.history
+    crowded = {c for p in history.plans.values() for c in p.details.get("crowded_out", ())}
+    assert crowded
+    last = {r: p for r, p in history.plans.items() if r >= 12}
+    lately = {c for p in last.values() for c in p.details["crowded_out"]}
+    assert lately <= set(competing(history, chosen).tolist())
+
+
+def test_own_evidence_with_everyone_tested_retired_still_gives_a_plan():
+    late = PaperWorld(seed=3, delay=6)
+    chosen = hz.TunerConfig.paper(
+        num_draws=40, num_samples=64, initial_candidates=36, max_arms=6, retire_after=2
+    )
+    _, made = plans(late, chosen, 18)
+    assert all(len(plan) > 1 for plan in made)
+
+
+def test_retirement_is_noted_once_also_when_it_is_switched_on_later(world):
+    tuner, _ = plans(world, config(retire_after=None, num_draws=20, verification_share=0), 12)
+    assert not retired(tuner.history)
+    other = hz.Tuner(world.problem, config(retire_after=2, num_draws=20), tuner.journal)
+    list(run(other, world, 16))
+    noted = [c for d in retired(other.history) for c in d.details["candidates"]]
+    assert noted
+    assert set(noted) >= other.history.retired
+
+
+def test_a_retired_candidate_that_is_proposed_anew_competes_again():
+    space = hz.SearchSpace([hz.Choice("mode", list("abcdefgh"))])
+    problem = hz.Problem(space, {"mode": "a"}, ["m"], "m")
+    chosen = config(retire_after=2, verification_share=0, num_proposals=4, num_draws=20)
+    tuner = hz.Tuner(problem, chosen)
+    revived = set()
+    for _ in range(16):
+        plan = tuner.ask()
+        revived |= set(tuner.history.plans[plan.round].details.get("revived", ()))
+        generator = torch.Generator().manual_seed(plan.round)
+        better = torch.tensor([0.1 * "abcdefgh".index(p["mode"]) for p in plan.parameters])
+        better = better if plan.round < 6 else 1.0 - better  # the world turns round
+        mean = (
+            10 + better.double() + torch.randn(len(plan), dtype=torch.float64, generator=generator)
+        )
+        count = torch.full((len(plan),), 50.0)
+        tuner.tell(
+            hz.Readings(plan.round, plan.candidate_ids, count, mean, 50 * torch.ones(len(plan)))
+        )
+    assert revived
+    assert not revived & tuner.history.retired or retired(tuner.history)

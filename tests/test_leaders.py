@@ -83,7 +83,7 @@ def test_an_objective_of_nan_leads_nobody():
     assert len(leaders(posterior, nothing, posterior.x, 0.9, NOISE, gen())) == 0
 
 
-def test_leaders_do_not_depend_on_a_metrics_unit_and_are_repeatable():
+def test_leaders_are_repeatable():
     world = GuardrailWorld(4)
     posterior = fitted(world)
     first = leaders(posterior, world.problem, posterior.x, 0.9, NOISE, gen(3))

@@ -1,6 +1,6 @@
 """The paper's experiments again: Figures 5, 6 and 7 and the delays, from the race's JSON lines.
 
-    make paper                                run what they need (an hour; can be stopped), redraw
+    make paper                                run what they need (2 hours; can be stopped), redraw
     python -m bench.quality.paper_figures     redraw figure_5, figure_6, figure_7 and delays
 
 Worlds are those of ``race.worlds``, contenders those of ``race.registry``; each figure says below

@@ -6,6 +6,7 @@ standardised by what the evidence says of signal and noise, so nothing depends o
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import torch
@@ -73,9 +74,10 @@ class Surrogate:
         fitted, used = _maximise(x, y, noise, shared, start)
         posterior = Posterior(x, y, noise, fitted, standardiser, shared, fit_succeeded=used)
         default = default_hyperparameters(*shape, x)
-        plain = Posterior(x, y, noise, default, standardiser, shared, fit_succeeded=False)
-        if float((plain.left_out() - posterior.left_out()).sum()) > _MUCH_WORSE:
-            posterior = plain
+        with contextlib.suppress(FitError):  # no comparison is no reason to drop a fit
+            plain = Posterior(x, y, noise, default, standardiser, shared, fit_succeeded=False)
+            if float((plain.left_out() - posterior.left_out()).sum()) > _MUCH_WORSE:
+                posterior = plain
         self.hyperparameters = posterior.hyperparameters
         return posterior
 

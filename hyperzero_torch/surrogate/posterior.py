@@ -150,6 +150,8 @@ class Posterior:
     def left_out(self) -> Tensor:
         """Log density of each metric's evidence, every row predicted from all others, ``(m,)``.
 
+        In standardised units: comparable between fits of the same data.
+
         Source: Rasmussen and Williams (2006), Eqs. 5.10 to 5.12.
         """
         precision = torch.cholesky_inverse(self.cholesky).diagonal(dim1=-2, dim2=-1)

@@ -97,7 +97,7 @@ class SynchronousPaper(Synchronous):
 class Raw(HyperZero):
     """Reads hourly metrics as they are: every hour's control is said to be the first hour's.
 
-    What differs from hour to hour then stays in the "deltas", and no error is shared.
+    What differs from hour to hour then stays in the "deltas".
     """
 
     def __init__(self, world: Environment, seed: int, **changes: Any) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -74,7 +75,8 @@ def main() -> None:
         paths = [p for p in paths if p.stem.rstrip("0123456789").endswith(wanted)]
     hours = frozenset(map(int, options.hours.split(","))) if options.hours else None
     fresh: dict[Path, dict[tuple[str, int], dict[str, Any]]] = {}
-    with ProcessPoolExecutor(options.workers) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.workers, context) as pool:
         for num, done in enumerate(
             as_completed([pool.submit(rejudge, p, hours) for p in paths]), 1
         ):
@@ -86,7 +88,8 @@ def main() -> None:
     for path, records in fresh.items():
         lines = path.read_text().splitlines() if path.exists() else []
         held = {(r["contender"], r["seed"]): r for r in map(json.loads, lines)}
-        merged = held | records
+        longer = {k for k, r in records.items() if r["rounds"] >= held.get(k, r)["rounds"]}
+        merged = held | {key: records[key] for key in longer}
         path.write_text("".join(json.dumps(record) + "\n" for record in merged.values()))
         print(f"wrote {path.name}: {len(records)} of {len(merged)} records judged again")
 

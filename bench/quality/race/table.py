@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .judge import TOLERANCE
 from .records import OURS, Race, load, load_limits
 from .run import RESULTS
 
@@ -54,25 +55,27 @@ def table(race: Race, limit: dict[str, float] | None = None) -> str:
 
 def ablation(race: Race) -> str:
     """Ours with one lever off at a time, on the same worlds."""
-    last = race.hours()[-1]
+    *_, before, last = race.hours()
     lines = [
-        f"| off | worlds | hour 20 | hour {last} | what it costs at hour {last} | violating | "
+        f"| off | worlds | hour {before} | hour {last} | costs at hour {last} | violating | "
         "exposed violation |",
         "|" + " --- |" * 7,
     ]
+    seeds = set.intersection(*(set(race.runs[name]) for name in (OURS, *race.variants())))
     for name in [OURS, *race.variants()]:
-        score = race.column(name, "score")
-        if name == OURS:
-            seeds = sorted(set.intersection(*(set(race.runs[v]) for v in race.variants())))
-            score = score[[sorted(race.runs[OURS]).index(seed) for seed in seeds]]
+        rows = [i for i, seed in enumerate(sorted(race.runs[name])) if seed in seeds]
+        score, violation, exposed = (
+            race.column(name, column)[rows]
+            for column in ("score", "violation", "exposed_violation")
+        )
         mean, half, _ = race.advantage(name, last)
         options = ", ".join(f"`{option}`" for option in name.split("@")[1:])
         lines.append(
-            f"| {options or 'none'} | {len(score)} | {100 * score[:, 20].mean():.1f} % "
+            f"| {options or 'none'} | {len(score)} | {100 * score[:, before].mean():.1f} % "
             f"| {100 * score[:, last].mean():.1f} % "
             f"| {'' if name == OURS else f'{100 * mean:+.1f} ± {100 * half:.1f} points'} "
-            f"| {100 * race.violating(name, last):.0f} % "
-            f"| {100 * race.column(name, 'exposed_violation').mean():.3f} % |"
+            f"| {100 * (violation[:, last] > TOLERANCE).mean():.0f} % "
+            f"| {100 * exposed.mean():.3f} % |"
         )
     return "\n".join(lines)
 
@@ -98,7 +101,7 @@ def main() -> None:
     limits = load_limits(options.results)
     for race in races.values():
         print(f"### {race.title}\n\n{table(race, limits.get(race.title))}\n")
-        if race.variants():
+        if race.variants() and race.title.startswith("guardrail"):
             print(f"{ablation(race)}\n")
     try:
         from .figure import draw
