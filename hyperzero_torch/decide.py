@@ -161,9 +161,10 @@ def _remarks(known: Known, votes: Votes, num_draws: int, round: int) -> list[Ent
 def _retirements(history: History, plan: Planned, config: TunerConfig) -> list[Entry]:
     """Candidates that from now on compete no longer, for the journal."""
     last = config.retire_after
-    if last is None or "hyperparameters" not in plan.details:
+    crowded_out = plan.details.get("crowded_out")
+    if last is None or crowded_out is None:
         return []
-    winners = {*plan.candidates, *plan.details["crowded_out"]}
+    winners = {*plan.candidates, *crowded_out}
     gone = [
         c
         for c in range(1, history.num_candidates)

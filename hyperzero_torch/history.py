@@ -152,7 +152,15 @@ class History:
             case Decided():
                 self.decisions.append(entry)
                 if entry.kind == "retired":
-                    self.retired.update(entry.details["candidates"])
+                    self.retired.update(self._born(entry.details.get("candidates", ())))
+
+    def _born(self, candidates: Any) -> Sequence[int]:
+        """Ids that an entry's details name, which must be those of candidates."""
+        known = range(len(self.births))
+        listed = isinstance(candidates, list | tuple)
+        if not listed or any(not isinstance(c, int) or c not in known for c in candidates):
+            raise self._corrupt(f"details name candidates that were never born: {candidates!r:.60}")
+        return list(candidates)
 
     def _fold_plan(self, plan: Planned) -> None:
         unknown = [c for c in plan.candidates if not 0 <= c < len(self.births)]
@@ -167,11 +175,12 @@ class History:
         self._last_fit = plan.details.get("hyperparameters", self._last_fit)
         if plan.trigger is not None:
             self.triggers[plan.trigger] = plan.round
-        if "hyperparameters" in plan.details:  # there was a vote
-            self.idle = [plans + 1 for plans in self.idle]
+        crowded_out = plan.details.get("crowded_out")  # written where there was a vote
+        if crowded_out is not None:
+            self.idle = [votes + 1 for votes in self.idle]
         for candidate in plan.candidates:
             self.times_served[candidate] += 1
-        for candidate in (*plan.candidates, *plan.details.get("crowded_out", ())):
+        for candidate in (*plan.candidates, *self._born(crowded_out or ())):
             self.idle[candidate] = 0
             self.retired.discard(candidate)
 

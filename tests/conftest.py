@@ -4,6 +4,24 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for subprocesses
 
+import pytest
 import torch
 
+import hyperzero_torch as hz
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def fitted():
+    """A posterior of a world's true deltas, seen at Sobol points with known noise."""
+
+    def fit(world, num=64, noise=0.004, seed=0):
+        space = world.problem.space
+        x = space.sobol(num, seed=seed)
+        true = world.true_delta(space.from_unit(x))
+        generator = torch.Generator().manual_seed(seed)
+        y = true + noise * torch.randn(true.shape, dtype=torch.float64, generator=generator)
+        return hz.Surrogate().fit(x, y, torch.full_like(y, noise**2))
+
+    return fit

@@ -340,3 +340,16 @@ def test_entries_that_contradict_are_corrupt(entry):
     assert evidence(folded) == before
     assert folded.num_candidates == 6
     assert set(folded.plans) == set(ARMS)
+
+
+@pytest.mark.parametrize("named", [[7], [-1], "x", [None], [1.0], 3])
+def test_details_that_name_nobody_are_corrupt(named):
+    def history():
+        fresh = History(1, ["m"])
+        fresh.extend([Born(0, 0, "base", (0.0,), {}), Born(1, 0, "initial", (1.0,), {})])
+        return fresh
+
+    with pytest.raises(JournalCorruptError, match="never born"):
+        history().extend([Planned(0, (0, 1), (0, 1), (0.5, 0.5), None, {"crowded_out": named})])
+    with pytest.raises(JournalCorruptError, match="never born"):
+        history().extend([Decided(0, "retired", "why", {"candidates": named})])

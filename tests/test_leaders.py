@@ -17,14 +17,6 @@ def gen(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def fitted(world, num=96, noise=0.004, seed=0):
-    space = world.problem.space
-    x = space.sobol(num, seed=seed)
-    true = world.true_delta(space.from_unit(x))
-    y = true + noise * torch.randn(true.shape, dtype=F64, generator=gen(seed))
-    return hz.Surrogate().fit(x, y, torch.full_like(y, noise**2))
-
-
 def worth(posterior, x, floor, rounds, prob=0.9):
     """Closed form for one gain to maximise and one guardrail at -0.1 %, which are independent.
 
@@ -41,9 +33,9 @@ def worth(posterior, x, floor, rounds, prob=0.9):
 
 
 @pytest.mark.parametrize("seed", [2, 5, 7])
-def test_leaders_are_worth_as_much_as_the_best_of_a_dense_search_in_closed_form(seed):
+def test_leaders_are_worth_as_much_as_the_best_of_a_dense_search_in_closed_form(seed, fitted):
     world = GuardrailWorld(seed)
-    problem, posterior = world.problem, fitted(world, seed=seed)
+    problem, posterior = world.problem, fitted(world, 96, seed=seed)
     known = posterior.x
     found = leaders(posterior, problem, known, 0.9, NOISE, gen())
     assert len(found) == len(HORIZONS)
@@ -57,9 +49,9 @@ def test_leaders_are_worth_as_much_as_the_best_of_a_dense_search_in_closed_form(
         assert float(worth(posterior, x.unsqueeze(0), floor, rounds)) > 0.7 * best
 
 
-def test_a_leader_lies_beyond_what_is_safe_today_where_that_pays():
+def test_a_leader_lies_beyond_what_is_safe_today_where_that_pays(fitted):
     world = GuardrailWorld(2)
-    posterior = fitted(world, noise=0.008)
+    posterior = fitted(world, 96, noise=0.008)
     found = leaders(posterior, world.problem, posterior.x, 0.9, NOISE, gen())
     mean, var = posterior.marginal(found)
     today = STANDARD.cdf((mean[:, 1] + 0.001) / var[:, 1].sqrt())
@@ -67,25 +59,25 @@ def test_a_leader_lies_beyond_what_is_safe_today_where_that_pays():
     assert float(mean[-1, 0]) > 0.0
 
 
-def test_where_nothing_can_be_proved_nobody_leads():
+def test_where_nothing_can_be_proved_nobody_leads(fitted):
     world = GuardrailWorld(0, feasible=False)
-    posterior = fitted(world)
+    posterior = fitted(world, 96)
     assert len(leaders(posterior, world.problem, posterior.x, 0.9, NOISE, gen())) == 0
 
 
-def test_an_objective_of_nan_leads_nobody():
+def test_an_objective_of_nan_leads_nobody(fitted):
     world = GuardrailWorld(1)
     space, base = world.problem.space, world.problem.base
     nothing = hz.Problem(
         space, base, ["gain", "guard"], lambda d: d[..., 0] / 0 * 0, ["guard >= -1%"]
     )
-    posterior = fitted(world)
+    posterior = fitted(world, 96)
     assert len(leaders(posterior, nothing, posterior.x, 0.9, NOISE, gen())) == 0
 
 
-def test_leaders_are_repeatable():
+def test_leaders_are_repeatable(fitted):
     world = GuardrailWorld(4)
-    posterior = fitted(world)
+    posterior = fitted(world, 96)
     first = leaders(posterior, world.problem, posterior.x, 0.9, NOISE, gen(3))
     again = leaders(posterior, world.problem, posterior.x, 0.9, NOISE, gen(3))
     assert torch.equal(first, again)

@@ -17,16 +17,8 @@ def gen(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def fitted(world, num=64, noise=0.004, seed=0):
-    space = world.problem.space
-    x = space.sobol(num, seed=seed)
-    true = world.true_delta(space.from_unit(x))
-    y = true + noise * torch.randn(true.shape, dtype=F64, generator=gen(seed))
-    return hz.Surrogate().fit(x, y, torch.full_like(y, noise**2))
-
-
 @pytest.fixture(scope="module", params=[2, 8])
-def scene(request):
+def scene(request, fitted):
     world = GuardrailWorld(1, request.param)
     return world.problem, fitted(world, 32 * request.param)
 
@@ -62,7 +54,7 @@ def test_refinement_never_makes_a_proposal_worse_and_mostly_better(scene):
     assert bool(((refined >= 0) & (refined <= 1)).all())
 
 
-def test_refinement_beats_many_times_the_random_points_in_eight_dimensions():
+def test_refinement_beats_many_times_the_random_points_in_eight_dimensions(fitted):
     world = GuardrailWorld(1, 8)
     posterior = fitted(world, 256)
     few = hz.thompson.propose(posterior, world.problem, 512, 16, gen(), num_starts=2)
@@ -109,7 +101,7 @@ def test_whole_numbers_and_categories_keep_the_starts_values():
         lambda d: torch.full_like(d[..., 0], math.inf),
     ],
 )
-def test_objectives_without_a_usable_gradient_still_give_a_proposal(objective):
+def test_objectives_without_a_usable_gradient_still_give_a_proposal(objective, fitted):
     world = GuardrailWorld(0)
     problem = hz.Problem(world.problem.space, world.problem.base, ["gain", "guard"], objective)
     made = hz.thompson.propose(fitted(world), problem, 64, 3, gen(), num_starts=2)
@@ -117,7 +109,7 @@ def test_objectives_without_a_usable_gradient_still_give_a_proposal(objective):
     assert bool(made.x.isfinite().all())
 
 
-def test_caution_moves_winners_to_where_the_guardrail_is_clear():
+def test_caution_moves_winners_to_where_the_guardrail_is_clear(fitted):
     world = GuardrailWorld(3)
     posterior = fitted(world, noise=0.01)
     x = world.problem.space.sobol(256, seed=4)

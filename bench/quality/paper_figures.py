@@ -74,6 +74,10 @@ def figure_7(races: dict[str, Race], figure: Any) -> None:
         true = 100 * race.column(contender, "gain").mean(0)
         panel.plot(hours, true, color=BLACK, linestyle="--", label="true gain")
         num = len(race.runs[contender])
+        print(
+            f"  {contender:16} {num:3d} worlds  hour {hours[-1]}: believed {mean[-1]:.2f} % in "
+            f"[{low[-1]:.2f}, {high[-1]:.2f}], true {true[-1]:.2f} %"
+        )
         panel.set(title=f"{contender}, {num} worlds", xlabel="hour")
         panel.grid(alpha=0.2)
     panels[0].set_ylabel("gain of the recommended candidate, %")
@@ -113,6 +117,8 @@ def _line(panel: Any, values: NDArray[np.float64], colour: str, label: str) -> N
     bounds = np.array([interval(column) for column in values.T])
     mean, half = bounds[:, 0], np.nan_to_num(bounds[:, 1])
     hours = np.arange(len(mean))
+    found = "  ".join(f"hour {h}: {mean[h]:7.4f} ± {half[h]:.4f}" for h in (10, 20, 30))
+    print(f"  {label:16} {len(values):3d} seeds  {found}")
     panel.plot(hours, mean, color=colour, label=f"{label} ({len(values)} seeds)")
     panel.fill_between(hours, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
     panel.grid(alpha=0.2)

@@ -30,7 +30,6 @@ class Facts:
 
     Args:
         study: its name.
-        seed: of its randomness.
         history: plans and readings.
         config: the configuration in force.
         known: evidence, problem with its levels, posterior.
@@ -42,7 +41,6 @@ class Facts:
     """
 
     study: str
-    seed: int
     history: History
     config: TunerConfig
     known: Known
@@ -122,7 +120,6 @@ def look(
     best = recommend(known, tuner.config, belief, criterion, plan.shares)
     return Facts(
         study=tuner.study,
-        seed=tuner.seed,
         history=tuner.history,
         config=tuner.config,
         known=known,
