@@ -33,7 +33,11 @@ class Outcome(NamedTuple):
     @property
     def feasible(self) -> Tensor:
         """Where every constraint holds, ``(...)``; a NaN slack does not hold."""
-        return (self.slack >= 0).all(-1)
+        # Column by column: several times faster than a reduction over a handful of constraints.
+        holds = self.utility.new_ones(self.utility.shape, dtype=torch.bool)
+        for slack in self.slack.unbind(-1):
+            holds = holds & (slack >= 0)
+        return holds
 
 
 class Problem:

@@ -13,9 +13,9 @@ from hyperzero_torch import errors
 PACKAGE = Path(hz.__file__).parent
 ROOMS = (
     "errors", "parameters", "tokens", "linear", "space", "expressions", "terms", "problem",
-    "stats", "randomness", "readings", "surrogate", "thompson", "plan", "config", "journal",
-    "history", "bucket", "births", "outlook", "learn", "allocate", "leaders", "decide", "recommend",
-    "study", "tuner", "simulate", "report", "cli", "testing",
+    "native", "stats", "randomness", "readings", "surrogate", "thompson", "plan", "config",
+    "journal", "history", "bucket", "births", "outlook", "learn", "allocate", "leaders", "decide",
+    "recommend", "study", "tuner", "simulate", "report", "cli", "testing",
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from hyperzero_torch.surrogate import Hyperparameters, Paths, Posterior, Surroga
 from hyperzero_torch.surrogate.posterior import Standardiser
 from hyperzero_torch.thompson import propose, select, select_paths
 from hyperzero_torch.thompson import select as select_function
-from hyperzero_torch.thompson.select import best_of, scaled_violation
+from hyperzero_torch.thompson.winners import best_of, scaled_violation
 
 law = settings(deadline=None, max_examples=25)
 f64 = torch.float64

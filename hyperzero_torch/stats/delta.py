@@ -85,3 +85,24 @@ def control_loading(treatment: Moments, control: Moments) -> Tensor:
     Source: Cov(x / y, x' / y) to first order, the delta method.
     """
     return treatment.mean / control.mean.square() * (control.var / control.count).sqrt()
+
+
+class ControlTerms(NamedTuple):
+    """All that a delta needs to know of its control, each ``(*batch, 1, metrics)``.
+
+    mean = x * slope - 1; var = (variance of x) * scale + x^2 * error. NaN without a control.
+    """
+
+    slope: Tensor
+    scale: Tensor
+    error: Tensor
+
+
+def control_terms(control: Moments) -> ControlTerms:
+    """The control's part in ``ratio``, for many treatments of one round."""
+    scale = control.mean.square().reciprocal()
+    cv2 = control.var * scale / control.count
+    slope = (1 - cv2) / control.mean
+    valid = slope.isfinite() & scale.isfinite() & (cv2 >= 0)
+    terms = (torch.where(valid, term, torch.nan) for term in (slope, scale, cv2 * scale))
+    return ControlTerms(*terms)

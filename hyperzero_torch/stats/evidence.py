@@ -12,8 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .. import native
 from ..errors import ShapeError
-from .delta import Delta
+from .delta import ControlTerms, Delta, control_terms
+from .moments import Moments
+
+# Elements of one tile of ``stream``: its temporaries stay in the processor's cache.
+_TILE_ELEMENTS = 2**15
 
 
 class EvidenceState(NamedTuple):
@@ -66,6 +71,88 @@ def summarise(
     spread = torch.where(known, weight.square() * delta.var, 0.0)
     mean = zero.index_add(0, candidates, product) / torch.where(total > 0, total, 1.0)
     return EvidenceState(total, mean, zero.index_add(0, candidates, spread))
+
+
+def stream(state: EvidenceState, treatment: Moments, control: Moments) -> None:
+    """Pool one round of a whole bucket into ``state``, in place: row i is candidate i.
+
+    The same as ``summarise`` of ``delta.ratio`` with the users as weights, then ``merge``, in one
+    pass over memory: in C where the bucket is large and on the CPU, tile by tile in PyTorch
+    elsewhere, as one expression under ``torch.compile``. A candidate that was not served has a
+    count of 0; it keeps its evidence, as does one whose delta cannot be computed.
+
+    Args:
+        state: each field ``(candidates, metrics)``; overwritten.
+        treatment: Moments, each field ``(candidates, metrics)``, in the metric's unit.
+        control: Moments, each field ``(metrics,)`` or ``(1, metrics)``, of the same round.
+    Raises:
+        ShapeError: shapes, dtypes or devices do not fit.
+    Source: HYPERZERO (KDD'25) Eq. 3.2, corrected as in ``delta``.
+    """
+    _check_stream(state, treatment, control)
+    terms = control_terms(Moments(*(field.reshape(1, -1) for field in control)))
+    if torch.compiler.is_compiling() or state.weight.device.type != "cpu":
+        _stream_at_once(state, treatment, terms)
+    elif native.usable(state.weight.numel(), *state) and all(t.is_contiguous() for t in state):
+        native.stream(Moments(*(field.contiguous() for field in treatment)), terms, state)
+    else:
+        _stream_in_tiles(state, treatment, terms)
+
+
+def _stream_at_once(state: EvidenceState, treatment: Moments, control: ControlTerms) -> None:
+    """The definition; one pass where a compiler fuses it."""
+    (weight, pooled, spread), (count, mean, m2) = state, treatment
+    total, pairs = weight + count, count * (count - 1)
+    one = 1 / (total * pairs)  # a single division
+    var = m2 * total * one * control.scale + mean * mean * control.error
+    step = (mean * control.slope - 1 - pooled) * (count * pairs * one)
+    known = (count > 1) & (m2 >= 0) & (var < torch.inf)
+    pooled_ = torch.where(known, pooled + step, pooled)
+    spread_ = torch.where(known, spread + count * count * var, spread)
+    weight.copy_(torch.where(known, total, weight))
+    pooled.copy_(pooled_)
+    spread.copy_(spread_)
+
+
+def _stream_in_tiles(state: EvidenceState, treatment: Moments, control: ControlTerms) -> None:
+    """As few operations as can be, in memory that is still in the cache."""
+    rows, metrics = state.weight.shape
+    tile = max(1, _TILE_ELEMENTS // max(1, metrics))
+    minus_one = -torch.ones_like(control.slope)
+    scratch = torch.empty(3, min(tile, rows), metrics, dtype=state.weight.dtype)
+    for start in range(0, rows, tile):
+        part = slice(start, start + tile)
+        weight, pooled, spread = (field[part] for field in state)
+        count, mean, m2 = (field[part] for field in treatment)
+        step, var, share = scratch[:, : len(weight)]
+        torch.sub(count, 1, out=var)
+        torch.div(count, var, out=var).mul_(m2).mul_(control.scale)
+        torch.mul(count, mean, out=step)
+        var.addcmul_(step.square_(), control.error)  # times count^2
+        unknown = ((count > 1) & (m2 >= 0) & (var < torch.inf)).logical_not_()
+        torch.addcmul(minus_one, mean, control.slope, out=step).sub_(pooled)
+        served = count.masked_fill(unknown, 0.0)
+        weight.add_(served)
+        torch.div(served, weight, out=share)
+        pooled.add_(step.mul_(share).masked_fill_(unknown, 0.0))
+        spread.add_(var.masked_fill_(unknown, 0.0))
+
+
+def _check_stream(state: EvidenceState, treatment: Moments, control: Moments) -> None:
+    shape, like = state.weight.shape, state.weight
+    alike = all(f.shape == shape for f in (*state, *treatment))
+    row = all(f.shape in (shape[1:], (1, *shape[1:])) for f in control)
+    if state.weight.ndim != 2 or not alike or not row:
+        raise ShapeError(
+            "stream expects state and treatment (candidates, metrics) and control (metrics,), got "
+            f"{tuple(shape)}, {tuple(treatment.mean.shape)} and {tuple(control.mean.shape)}"
+        )
+    if any((f.dtype, f.device) != (like.dtype, like.device) for f in (*treatment, *control)):
+        raise ShapeError(
+            f"stream expects {like.dtype} on {like.device} throughout, got treatment "
+            f"{treatment.mean.dtype} on {treatment.mean.device} and control {control.mean.dtype} "
+            f"on {control.mean.device}"
+        )
 
 
 def pool_loading(
@@ -150,6 +237,10 @@ class Evidence(nn.Module):
     def num_candidates(self) -> int:
         """Rows."""
         return self.weight.shape[0]
+
+    def stream(self, treatment: Moments, control: Moments) -> None:
+        """Pool one round of the whole bucket in, row i being candidate i; see ``stream``."""
+        stream(self.state, treatment, control)
 
     def update(self, candidates: Tensor, delta: Delta, weight: Tensor) -> None:
         """Pool a batch of deltas in; a NaN delta is no evidence and changes nothing.

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .. import native
 from ..errors import ShapeError
 
 
@@ -73,8 +74,10 @@ def from_sample(count: Tensor, mean: Tensor, var: Tensor) -> Moments:
 def summarise(values: Tensor, arm: Tensor, num_arms: int) -> Moments:
     """Moments of raw values, by arm.
 
-    Two passes: the means first, then squares around them, each corrected by what rounding left
-    over in the mean, so that offsets of 1e8 spreads keep their variance.
+    Offsets of 1e8 spreads keep their variance. In PyTorch there are two passes: the means first,
+    then squares around them, each corrected by what rounding left over in the mean. Large inputs
+    on the CPU take one pass in C around each arm's first value, in double precision, which is as
+    good and faster than copying them twice.
 
     Args:
         values: ``(users, metrics)``, floating, in the metric's unit.
@@ -99,13 +102,13 @@ def summarise(values: Tensor, arm: Tensor, num_arms: int) -> Moments:
     if num_arms < 0:
         raise ShapeError(f"summarise expects num_arms of 0 or more, got {num_arms}")
     arm = arm.long()
+    if native.usable(values.numel(), values):
+        return _in_one_pass(values, arm, num_arms)
     zeros = values.new_zeros(num_arms, values.shape[1])
     try:  # counted in whole numbers: float32 stands still at 2**24 users
         users = arm.new_zeros(num_arms).index_add(0, arm, torch.ones_like(arm))
     except IndexError:
-        raise ShapeError(
-            f"arm must lie in [0, {num_arms}), got {int(arm.min())} to {int(arm.max())}"
-        ) from None
+        raise _out_of_range(arm, num_arms) from None
     count = users.to(values.dtype).unsqueeze(-1)
     safe = count.clamp_min(1)
     mean = zeros.index_add(0, arm, values) / safe
@@ -113,6 +116,29 @@ def summarise(values: Tensor, arm: Tensor, num_arms: int) -> Moments:
     left_over = zeros.index_add(0, arm, deviation)
     m2 = zeros.index_add(0, arm, deviation.square()) - left_over.square() / safe
     return Moments(count.expand_as(mean).clone(), mean + left_over / safe, m2.clamp_min(0))
+
+
+def _in_one_pass(values: Tensor, arm: Tensor, num_arms: int) -> Moments:
+    """Of each thread's part of the users around its own shift; then around a common one."""
+    try:
+        users, sums = native.summarise(values, arm, num_arms)
+    except IndexError:
+        raise _out_of_range(arm, num_arms) from None
+    parts = users.unsqueeze(-1).double()  # (parts, arms, 1)
+    shift, sum_, square = sums.unbind(2)
+    common = shift.gather(0, parts.argmax(0, keepdim=True).expand_as(shift[:1]))
+    step = shift - common
+    square = (square + 2 * step * sum_ + parts * step.square()).sum(0)
+    sum_ = (sum_ + parts * step).sum(0)
+    count = parts.sum(0)
+    mean = torch.where(count > 0, common[0] + sum_ / count.clamp_min(1), 0.0)
+    m2 = (square - sum_.square() / count.clamp_min(1)).clamp_min(0)
+    fields = (count.expand_as(mean), mean, m2)
+    return Moments(*(field.to(values.dtype, copy=True).contiguous() for field in fields))
+
+
+def _out_of_range(arm: Tensor, num_arms: int) -> ShapeError:
+    return ShapeError(f"arm must lie in [0, {num_arms}), got {int(arm.min())} to {int(arm.max())}")
 
 
 def merge(a: Moments, b: Moments) -> Moments:

@@ -11,7 +11,7 @@ from ..errors import ShapeError
 from ..problem import Outcome, Problem
 from ..surrogate import Paths, Posterior
 from .refine import refine
-from .select import best_of, scaled_violation
+from .winners import best_of, scaled_violation
 
 
 class Proposals(NamedTuple):
@@ -90,7 +90,7 @@ def propose(
 def _best_few(outcome: Outcome, num: int) -> Tensor:
     """The best points of each draw, ``(P, num)``: feasible ones first, then the least violating."""
     utility, slack = outcome
-    shortfall = scaled_violation(slack) if slack.shape[-1] else torch.zeros_like(utility)
+    shortfall = scaled_violation(slack)
     low, high = (
         utility.nan_to_num().amin(1, keepdim=True),
         utility.nan_to_num().amax(1, keepdim=True),

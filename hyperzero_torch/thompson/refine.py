@@ -14,7 +14,7 @@ from torch import Tensor
 from ..problem import Outcome, Problem
 from ..space import Float
 from ..surrogate import Paths
-from .select import best_of
+from .winners import best_of
 
 _STEPS = 40
 _STEP_SIZE = 0.05  # of the unit cube, per step of Adam at the start; it falls to a tenth

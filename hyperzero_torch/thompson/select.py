@@ -10,7 +10,9 @@ draw; a NaN slack is no slack.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -19,10 +21,14 @@ from torch import Tensor
 from ..errors import ShapeError
 from ..problem import Outcome, Problem
 from ..surrogate import Paths
+from .winners import able, best_of, in_turn
 
 # Elements of one tile of draws, (draws, candidates, metrics): 32 MiB in float64.
 _TILE_ELEMENTS = 2**22
+# Elements of the draws that are evaluated, and of the outcomes that are held, at once: 128 MiB.
+_BLOCK_ELEMENTS = 2**24
 _MARGIN_DRAWS = 256  # enough for a standard deviation within 5 %
+_FEWEST_MARGIN_DRAWS = 32
 
 
 class Selection(NamedTuple):
@@ -40,17 +46,6 @@ class Selection(NamedTuple):
     num_infeasible: Tensor
     num_undefined: Tensor
     num_tied: Tensor
-
-
-class Best(NamedTuple):
-    """The best point of each draw: ``winner (K,)``, ``score (K,)`` and ``feasible (K,)``.
-
-    ``score`` is the utility where a point is feasible and minus the scaled violation where none is.
-    """
-
-    winner: Tensor
-    score: Tensor
-    feasible: Tensor
 
 
 def select(
@@ -86,17 +81,15 @@ def select(
         )
     _check_devices(mean.device, var.device, generator)
     std = var.sqrt()
+    tile = _tile(num_draws, *mean.shape)
 
-    def draw(num: int) -> Tensor:
-        normal = torch.randn(
-            num, *mean.shape, dtype=mean.dtype, device=mean.device, generator=generator
-        )
-        return mean + std * normal
+    def draws() -> Iterator[Tensor]:
+        for start in range(0, num_draws, tile):
+            shape = (min(tile, num_draws - start), *mean.shape)
+            normal = torch.randn(shape, dtype=mean.dtype, device=mean.device, generator=generator)
+            yield normal.mul_(std).add_(mean)
 
-    margin = None
-    if caution and problem.num_constraints and num_draws > 0 and len(mean):
-        margin = caution * _slack_std(draw(_MARGIN_DRAWS), problem)
-    return _tally(draw, mean.shape[0], problem, num_draws, margin)
+    return _tally(draws(), mean.shape[0], problem, num_draws, caution)
 
 
 def select_paths(paths: Paths, x: Tensor, problem: Problem, caution: float = 0.0) -> Selection:
@@ -108,96 +101,62 @@ def select_paths(paths: Paths, x: Tensor, problem: Problem, caution: float = 0.0
         problem: objective and constraints.
         caution: as in ``select``.
 
-    Holds all draws at once, ``(K, candidates, metrics)``.
+    As many draws are held at once as fit into 128 MiB, ``(draws, candidates, metrics)``.
     """
     if paths.posterior.num_metrics != problem.num_metrics:
         raise ShapeError(
             f"the paths are over {paths.posterior.num_metrics} metrics, "
             f"the problem over {problem.num_metrics}"
         )
+    shape = (x.shape[0], problem.num_metrics)
+    tile = _tile(paths.num_paths, *shape)
+    # Covariances are worked out anew for each block: it should be worth it.
+    block = max(1, _BLOCK_ELEMENTS // max(1, math.prod(shape)))
+
+    def draws() -> Iterator[Tensor]:
+        for start in range(0, paths.num_paths, block):
+            some = paths[start : start + block]
+            parts = [some(part) for part in torch.split(x, some.tile)]
+            yield from torch.split(torch.cat(parts, dim=1), tile)
+
     with torch.no_grad():
-        draws = torch.cat([paths(part) for part in torch.split(x, paths.tile)], dim=1)
-    start = 0
-
-    def draw(num: int) -> Tensor:
-        nonlocal start
-        start += num
-        return draws[start - num : start]
-
-    margin = None
-    if caution and problem.num_constraints:
-        margin = caution * _slack_std(draws[:_MARGIN_DRAWS], problem)
-    return _tally(draw, x.shape[0], problem, paths.num_paths, margin)
-
-
-def best_of(outcome: Outcome) -> Best:
-    """The best point of each draw; ``outcome`` over ``(K, points)``.
-
-    Constraint spreads are taken over all draws and points given, so violations of constraints
-    with different units add up.
-    """
-    utility, slack = outcome
-    feasible = outcome.feasible & ~utility.isnan()
-    # Clamped: a feasible point worth -inf still comes before an infeasible one.
-    worst = torch.finfo(utility.dtype).min
-    best = torch.where(feasible, utility.clamp_min(worst), -torch.inf).argmax(dim=1)
-    shortfall = scaled_violation(slack) if slack.shape[-1] else torch.zeros_like(utility)
-    fallback = (-shortfall).max(dim=1)
-    some = feasible.any(dim=1)
-    score = torch.where(some, utility.gather(1, best.unsqueeze(1)).squeeze(1), fallback.values)
-    return Best(torch.where(some, best, fallback.indices), score, some)
-
-
-def scaled_violation(slack: Tensor) -> Tensor:
-    """Sum over constraints of the violation in units of that constraint's own spread.
-
-    ``(K, points, constraints)`` to ``(K, points)``; a NaN slack violates infinitely.
-    """
-    known = torch.where(slack.isfinite(), slack, 0.0)
-    spread = known.std(dim=(0, 1), correction=0)
-    # A slack that never varies has no spread but rounding; its own size stands in.
-    size = known.abs().amax(dim=(0, 1))
-    spread = torch.where(spread > 8 * torch.finfo(slack.dtype).eps * size, spread, size)
-    spread = torch.where(spread > 0, spread, 1.0)
-    return ((-slack / spread).clamp_min(0).nan_to_num(nan=torch.inf)).sum(-1)
-
-
-def _slack_std(draws: Tensor, problem: Problem) -> Tensor:
-    """How unsure each candidate's slack is, ``(candidates, constraints)``."""
-    with torch.no_grad():
-        slack = problem.evaluate(draws).slack
-    return torch.where(slack.isfinite(), slack, 0.0).std(0, correction=0)
+        return _tally(draws(), x.shape[0], problem, paths.num_paths, caution)
 
 
 def _tally(
-    draw: Callable[[int], Tensor],
+    draws: Iterator[Tensor],
     num_candidates: int,
     problem: Problem,
     num_draws: int,
-    margin: Tensor | None = None,
+    caution: float,
 ) -> Selection:
+    """Who wins each of ``draws``, tensors ``(some, candidates, metrics)``."""
     if num_candidates < 1 or num_draws < 1:
         raise ShapeError(
             f"select needs at least one candidate and one draw, got {num_candidates} candidates "
             f"and num_draws={num_draws}"
         )
-    tile = max(1, min(num_draws, _TILE_ELEMENTS // (num_candidates * problem.num_metrics)))
     winners: list[Tensor] = []
     held: Tensor | int = 0
     infeasible: Tensor | int = 0
     undefined: Tensor | int = 0
     tied: Tensor | int = 0
+    start = 0
     with torch.no_grad():
-        for start in range(0, num_draws, tile):
-            outcome = problem.evaluate(draw(min(tile, num_draws - start)))
+        outcomes: Iterator[Outcome] = map(problem.evaluate, draws)
+        margin = None
+        if caution and problem.num_constraints:
+            margin, outcomes = _margin(outcomes, num_candidates, problem, caution)
+        for outcome in outcomes:
             cautious = outcome if margin is None else outcome._replace(slack=outcome.slack - margin)
             best = best_of(cautious)
-            winner, ties = _in_turn(cautious, best, start)
+            winner, ties = in_turn(cautious, best, start)
             winners.append(winner)
+            start += len(winner)
             tied = tied + ties.sum()
             undefined = undefined + outcome.utility.isnan().any(1).sum()
             held = held + outcome.feasible.sum(0)
-            someone = (outcome.feasible & ~outcome.utility.isnan()).any(1)
+            someone = best.feasible if margin is None else able(outcome).any(1)
             infeasible = infeasible + (~someone).sum()
         won = torch.cat(winners)
         counts = torch.zeros(num_candidates, dtype=torch.long, device=won.device)
@@ -207,19 +166,28 @@ def _tally(
     return Selection(counts, won, held.double() / num_draws, infeasible, undefined, tied)
 
 
-def _in_turn(outcome: Outcome, best: Best, first_draw: int) -> tuple[Tensor, Tensor]:
-    """The winner of each draw, and where there was a tie of all who could win it, both ``(K,)``.
+def _margin(
+    outcomes: Iterator[Outcome], num_candidates: int, problem: Problem, caution: float
+) -> tuple[Tensor, Iterator[Outcome]]:
+    """How far a slack has to be cleared, ``(candidates, constraints)``, from the first draws.
 
-    With an objective that is the same for everyone, the first candidate would take all traffic.
+    They are held until it is known, and then stand first in the outcomes given back.
     """
-    able = outcome.feasible & ~outcome.utility.isnan()
-    low = torch.where(able, outcome.utility, torch.inf).amin(1)
-    high = torch.where(able, outcome.utility, -torch.inf).amax(1)
-    number = able.sum(1)
-    tie = (low == high) & (number > 1)
-    turn = first_draw + torch.arange(len(tie), device=tie.device)
-    next_ = able.cumsum(1) == (turn % number.clamp_min(1) + 1).unsqueeze(1)
-    return torch.where(tie, (next_ & able).to(torch.uint8).argmax(1), best.winner), tie
+    size = num_candidates * (1 + problem.num_constraints)
+    wanted = max(_FEWEST_MARGIN_DRAWS, min(_MARGIN_DRAWS, _BLOCK_ELEMENTS // size))
+    first: list[Outcome] = []
+    for outcome in outcomes:
+        first.append(outcome)
+        if sum(len(o.utility) for o in first) >= wanted:
+            break
+    slack = torch.cat([o.slack for o in first])[:wanted]
+    slack = torch.where(slack.isfinite(), slack, 0.0)
+    return caution * slack.std(0, correction=0), chain(first, outcomes)
+
+
+def _tile(num_draws: int, num_candidates: int, num_metrics: int) -> int:
+    """Draws in one tile."""
+    return max(1, min(num_draws, _TILE_ELEMENTS // max(1, num_candidates * num_metrics)))
 
 
 def _check_devices(

@@ -46,6 +46,12 @@ class HyperZero(Contender):
 class HyperZeroPaperOwn(HyperZero):
     base = hz.TunerConfig.paper().model_dump()
 
+    def __init__(self, world: Environment, seed: int, **changes: Any) -> None:
+        if 2**world.problem.space.num_params > self.base["initial_candidates"]:
+            # The coarsest grid, two steps a parameter, does not fit into the paper's 100 points.
+            changes = {"initial_design": "sobol", **changes}
+        super().__init__(world, seed, **changes)
+
 
 class HyperZeroPaper(HyperZeroPaperOwn):
     """A second tuner plans; its births and plans are copied into the one that recommends."""

@@ -1,0 +1,94 @@
+"""Compiles ``kernels.c`` with the machine's own C compiler, once per machine and user."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+_LOG = logging.getLogger(__name__)
+_SOURCES = ("kernels.c", "by_type.h")
+# As written, but for what the sources themselves allow to be reordered (omp simd) or fused.
+_FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-fPIC", "-shared")
+# For this very machine, where the compiler knows how to say that.
+_MACHINE = ("-march=native", "-mcpu=native", "")
+_MOST_SECONDS = 60
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels; None where there is no compiler that builds them.
+
+    They are kept in the user's cache folder, under a name that changes with the sources, the
+    compiler and the processor. Set ``CC`` to name a compiler, or to nothing for none.
+    """
+    try:
+        found = _load()
+    except (OSError, subprocess.SubprocessError) as error:
+        _LOG.debug("no compiled kernels (%s): the PyTorch code does their work, slower", error)
+        return None
+    for kind in ("f64", "f32"):
+        found[f"summarise_{kind}"].restype = ctypes.c_int64
+    return found
+
+
+def _load() -> ctypes.CDLL:
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    if not compiler or shutil.which(compiler[0]) is None:
+        raise FileNotFoundError(f"no C compiler {' '.join(compiler)!r}; name one in CC")
+    here = Path(__file__).parent
+    key = hashlib.sha256(repr((compiler, _FLAGS, _MACHINE, _processor())).encode())
+    for name in _SOURCES:
+        key.update((here / name).read_bytes())
+    try:
+        folder = _cache()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = folder / f"kernels_{key.hexdigest()[:16]}.so"
+        if path.exists():
+            return ctypes.CDLL(str(path))
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            built = _build(compiler, here, Path(scratch))
+            os.replace(built, path)  # whole or not at all, also where two processes build at once
+        return ctypes.CDLL(str(path))
+    except PermissionError:  # nowhere to keep them
+        with tempfile.TemporaryDirectory() as scratch:
+            return ctypes.CDLL(str(_build(compiler, here, Path(scratch))))
+
+
+def _build(compiler: list[str], here: Path, scratch: Path) -> Path:
+    to = scratch / "kernels.so"
+    said = b""
+    for machine in _MACHINE:
+        flags = [*_FLAGS, *([machine] if machine else [])]
+        done = subprocess.run(
+            [*compiler, *flags, str(here / _SOURCES[0]), "-o", str(to)],
+            capture_output=True,
+            timeout=_MOST_SECONDS,
+        )
+        if done.returncode == 0:
+            return to
+        said = done.stderr
+    raise OSError(f"{compiler[0]} failed: {said.decode(errors='replace')[:500]}")
+
+
+def _cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "hyperzero_torch"
+
+
+def _processor() -> str:
+    """What the code is built for: one home folder may be seen by different machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    told = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    return repr((platform.machine(), platform.processor(), sorted(told)))

@@ -1,0 +1,110 @@
+"""Functions drawn from a posterior, see ``posterior``."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from .. import native
+from ..errors import ShapeError
+from .kernels import features
+
+if TYPE_CHECKING:
+    from .posterior import Posterior
+
+# Elements of the largest temporary: 64 MiB in float64.
+_TILE_ELEMENTS = 2**23
+# Paths that are evaluated fastest without keeping the covariance; more are a matrix product.
+_FEW = 16
+
+
+class Paths:
+    """Functions drawn from a posterior; call them on points."""
+
+    def __init__(self, posterior: Posterior, omega: Tensor, prior: Tensor, update: Tensor) -> None:
+        self.posterior = posterior
+        self._omega = omega
+        self._prior = prior  # (metrics, features, paths)
+        self._update = update  # (metrics, n, paths)
+
+    @property
+    def num_paths(self) -> int:
+        """How many functions."""
+        return self._prior.shape[-1]
+
+    def __getitem__(self, some: slice) -> Paths:
+        """A few of the functions."""
+        return Paths(self.posterior, self._omega, self._prior[..., some], self._update[..., some])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Every function at every point.
+
+        Memory grows with ``metrics * N * (n + features)``; tile N where that matters. For a few
+        paths on the CPU the compiled kernel holds nothing beside the result.
+
+        Args:
+            x: ``(N, dims)`` in the unit cube, on the posterior's device; float32 for mixed mode.
+        Returns:
+            ``(paths, N, metrics)``, in the unit of what was fitted and the dtype of ``x``.
+        Raises:
+            ShapeError: wrong number of dims, or another device.
+        """
+        self.posterior._check_matrix(x)
+        at = self.posterior.at(x.dtype)
+        x = x.to(at.x)
+        work = len(x) * at.weights.numel()
+        if self.num_paths <= _FEW and native.usable(work, x):
+            value = self._compiled(x)
+        else:
+            prior, update = self._prior.to(x), self._update.to(x)
+            value = features(x, self._omega.to(x), at.lengthscale) @ prior
+            value = value + self.posterior.cross(x) @ update
+        shift, scale = (field.to(x) for field in self.posterior.standardiser)
+        return shift + scale * (value + at.constant[:, None, None]).permute(2, 1, 0)
+
+    def _compiled(self, x: Tensor) -> Tensor:
+        """Without the constant, ``(metrics, N, paths)``; the work of ``__call__`` in one pass."""
+        at = self.posterior.at(x.dtype)
+        num = self._omega.shape[0]
+        amplitude = at.outputscale.unsqueeze(-1) * at.observed
+        update = (self._update.to(x) * amplitude.unsqueeze(-1)).mT.contiguous()
+        waves = (self._prior.to(x) / math.sqrt(num)).mT
+        cosines, sines = waves[..., :num].contiguous(), waves[..., num:].contiguous()
+        omega = (self._omega.T / math.sqrt(5)).contiguous().to(x)
+        value = x.new_empty(len(at.scale), len(x), self.num_paths)
+        for metric, scale in enumerate(at.scale):
+            value[metric] = native.paths(
+                *(x * scale, at.data[metric], update[metric]),
+                *(omega, cosines[metric], sines[metric]),
+            )
+        return value
+
+    def each(self, x: Tensor) -> Tensor:
+        """Every function at points of its own.
+
+        Args:
+            x: ``(paths, S, dims)`` in the unit cube, on the posterior's device.
+        Returns:
+            ``(paths, S, metrics)``, differentiable in ``x``.
+        Raises:
+            ShapeError: wrong number of paths or dims, or another device.
+        """
+        self.posterior._check(x)
+        if x.ndim != 3 or x.shape[0] != self.num_paths:
+            raise ShapeError(f"expected points ({self.num_paths}, S, dims), got {tuple(x.shape)}")
+        x = x.to(self.posterior.x.dtype)
+        lengthscale, _, constant = self.posterior.hyperparameters
+        prior, update = (w.permute(0, 2, 1).unsqueeze(-1) for w in (self._prior, self._update))
+        value = features(x, self._omega, lengthscale) @ prior  # (metrics, paths, S, 1)
+        value = value + self.posterior.cross(x) @ update
+        shift, scale = self.posterior.standardiser
+        return shift + scale * (value[..., 0].permute(1, 2, 0) + constant)
+
+    @property
+    def tile(self) -> int:
+        """Points whose evaluation stays within about 64 MiB of temporaries."""
+        metrics, width, paths = self._prior.shape
+        per_point = metrics * (width + self.posterior.x.shape[0] + paths)
+        return max(1, _TILE_ELEMENTS // per_point)
