@@ -5,11 +5,13 @@
 The rooms, in the order of the data; each imports only from those above it:
 
     errors        every error in one tree
+    memory        what cannot fit is refused, what turns out too large shrinks
     tokens        strings cut into tokens, for both grammars
     linear        linear constraints on theta: the region where they hold, points in it
     space         parameters; theta <-> unit cube; Sobol, grid and uniform samples
     expressions   objective and constraint strings, parsed and never evaluated as code
     problem       objective and constraints -> utility and slack
+    native        compiled kernels for large work on the CPU
     stats         moments, delta, dispersion, evidence: pure batched kernels
     randomness    generators by seed, round and purpose
     readings      what a platform reports, checked; tidy tables and files
@@ -45,6 +47,7 @@ from . import thompson
 from .config import StudyConfig, TunerConfig
 from .errors import (
     ConfigError,
+    DeviceMemoryError,
     ExpressionError,
     FitError,
     ForeignJournalError,
@@ -57,6 +60,7 @@ from .errors import (
     ReadingsError,
     RoundError,
     ShapeError,
+    SizeError,
     SpaceError,
     StudyMismatchError,
     StudyNotFoundError,
@@ -79,6 +83,7 @@ __all__ = [
     "Choice",
     "ConfigError",
     "Constraint",
+    "DeviceMemoryError",
     "Evidence",
     "ExpressionError",
     "FitError",
@@ -106,6 +111,7 @@ __all__ = [
     "RoundError",
     "SearchSpace",
     "ShapeError",
+    "SizeError",
     "SpaceError",
     "StudyConfig",
     "StudyMismatchError",

@@ -3,6 +3,7 @@
     HyperZeroError
     ├── InputError (ValueError)      what came in cannot be used; nothing was changed
     │   ├── ShapeError               tensors whose shapes, dtypes or devices do not fit together
+    │   ├── SizeError                more memory than there is; nothing was begun
     │   ├── SpaceError               parameters, bounds, a theta outside its space
     │   ├── ProblemError             metrics, objective, constraints, base
     │   │   └── ExpressionError      a string that is not understood, with the place in it
@@ -15,6 +16,7 @@
     │   ├── StudyMismatchError       the study was made for another problem or seed
     │   ├── ForeignJournalError      the file or database is not a journal of ours
     │   └── JournalCorruptError      a journal whose entries contradict each other
+    ├── DeviceMemoryError (MemoryError)   out of memory, in small tiles too
     └── MissingExtraError (ImportError)   an optional dependency is not installed
 
 ``TunerWarning`` (a UserWarning) is no error: a plan was made, and it says what was done instead of
@@ -42,6 +44,10 @@ class InputError(HyperZeroError, ValueError):
 
 class ShapeError(InputError):
     """Tensors whose shapes, dtypes or devices do not fit together."""
+
+
+class SizeError(InputError):
+    """Work that would need more memory than there is; it was not begun."""
 
 
 class SpaceError(InputError):
@@ -116,6 +122,10 @@ class JournalCorruptError(JournalError):
 
 class FitError(InputError):
     """The Gaussian process cannot be fitted to this evidence."""
+
+
+class DeviceMemoryError(HyperZeroError, MemoryError):
+    """A device ran out of memory, in tiles of an eighth of the usual size too."""
 
 
 class MissingExtraError(HyperZeroError, ImportError):

@@ -12,10 +12,10 @@ from hyperzero_torch import errors
 
 PACKAGE = Path(hz.__file__).parent
 ROOMS = (
-    "errors", "parameters", "tokens", "linear", "space", "expressions", "terms", "problem",
-    "native", "stats", "randomness", "readings", "surrogate", "thompson", "plan", "config",
-    "journal", "history", "bucket", "births", "outlook", "learn", "allocate", "leaders", "decide",
-    "recommend", "study", "tuner", "simulate", "report", "cli", "testing",
+    "errors", "memory", "parameters", "tokens", "linear", "space", "expressions", "terms",
+    "problem", "native", "stats", "randomness", "readings", "surrogate", "thompson", "plan",
+    "config", "journal", "history", "bucket", "births", "outlook", "learn", "allocate", "leaders",
+    "decide", "recommend", "study", "tuner", "simulate", "report", "cli", "testing",
 )  # fmt: skip
 
 

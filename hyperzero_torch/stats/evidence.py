@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .. import native
 from ..errors import ShapeError
+from ..memory import require
 from .delta import ControlTerms, Delta, control_terms
 from .moments import Moments
 
@@ -38,7 +39,17 @@ def init(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> EvidenceState:
-    """No evidence about anyone: the identity of ``merge``."""
+    """No evidence about anyone: the identity of ``merge``.
+
+    Raises:
+        SizeError: it would not fit into memory.
+    """
+    require(
+        3 * num_candidates * num_metrics * dtype.itemsize,
+        torch.device(device),
+        f"evidence of {num_metrics} metrics about {num_candidates} candidates",
+        "keep fewer candidates, or float32",
+    )
     zero = torch.zeros(num_candidates, num_metrics, dtype=dtype, device=device)
     return EvidenceState(zero, zero.clone(), zero.clone())
 

@@ -21,11 +21,12 @@ from torch import Tensor
 
 from .. import native
 from ..errors import FitError, ShapeError
+from ..memory import in_tiles, require
 from .kernels import features, frequencies, matern52
 from .paths import Paths
 
-# Elements of the largest temporary, (metrics, tile, n): 64 MiB in float64.
-_TILE_ELEMENTS = 2**23
+# Elements of the largest temporary, (metrics, tile, n): 16 MiB in float64, what a cache may hold.
+_TILE_ELEMENTS = 2**21
 _NUM_FREQUENCIES = 512
 
 
@@ -156,7 +157,7 @@ class Posterior:
     def marginal(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and variance at each point on its own.
 
-        Tiled: no more than about 64 MiB is held beside the result, at any N.
+        Tiled: no more than about 32 MiB is held beside the result, at any N.
 
         Args:
             x: ``(..., dims)`` in the unit cube, on the posterior's device; float32 for mixed mode.
@@ -164,19 +165,24 @@ class Posterior:
             mean and var, each ``(..., metrics)``, in the unit of what was fitted.
         Raises:
             ShapeError: wrong number of dims, or another device.
+            DeviceMemoryError: the device is too full for small tiles.
         """
         self._check(x)
         at = self.at(x.dtype)
         flat = x.reshape(-1, x.shape[-1]).to(at.x.dtype)
         mean = flat.new_empty(flat.shape[0], self.num_metrics)
         var = torch.empty_like(mean)
+
+        def work(tile: int) -> None:
+            for start in range(0, flat.shape[0], tile):
+                rows = slice(start, start + tile)
+                k = self.cross(flat[rows])  # (m, N, n)
+                mean[rows] = (at.constant.unsqueeze(-1) + (k @ at.weights.unsqueeze(-1))[..., 0]).T
+                half = torch.linalg.solve_triangular(at.cholesky, k.transpose(-1, -2), upper=False)
+                var[rows] = (at.outputscale.unsqueeze(-1) - half.square().sum(-2)).T
+
         tile = max(1, _TILE_ELEMENTS // max(1, self.num_metrics * self.x.shape[0]))
-        for start in range(0, flat.shape[0], tile):
-            rows = slice(start, start + tile)
-            k = self.cross(flat[rows])  # (m, N, n)
-            mean[rows] = (at.constant.unsqueeze(-1) + (k @ at.weights.unsqueeze(-1))[..., 0]).T
-            half = torch.linalg.solve_triangular(at.cholesky, k.transpose(-1, -2), upper=False)
-            var[rows] = (at.outputscale.unsqueeze(-1) - half.square().sum(-2)).T
+        in_tiles(work, tile, self.device)
         shift, scale = (field.to(flat) for field in self.standardiser)
         # Rounding can push an all but certain point below zero.
         floor = (1e-12 if flat.dtype == torch.float64 else 1e-6) * at.outputscale
@@ -219,6 +225,13 @@ class Posterior:
         """
         if num_paths < 1:
             raise ShapeError(f"num_paths must be at least 1, got {num_paths}")
+        width = 2 * (2 * _NUM_FREQUENCIES + 3 * self.x.shape[0])
+        require(
+            self.num_metrics * width * num_paths * self.x.element_size(),
+            self.device,
+            f"{num_paths} paths of {self.num_metrics} metrics over {self.x.shape[0]} candidates",
+            "draw fewer at a time",
+        )
         if generator is not None and generator.device.type != self.device.type:
             raise ShapeError(
                 f"the generator lies on {generator.device}, the posterior on {self.device}"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import ShapeError
+from ..memory import in_tiles
 from ..problem import Outcome, Problem
 from ..surrogate import Paths, Posterior
 from .refine import refine
 from .winners import best_of, scaled_violation
+
+# Elements of what is drawn and judged at once, (draws, points, metrics + 1): 128 MiB in float64.
+_CHUNK_ELEMENTS = 2**24
 
 
 class Proposals(NamedTuple):
@@ -35,13 +40,12 @@ def propose(
     generator: torch.Generator | None = None,
     draws: Literal["joint", "marginal"] = "joint",
     num_starts: int = 0,
+    dtype: torch.dtype = torch.float64,
 ) -> Proposals:
     """Algorithm 3, ``num_proposals`` times over the same random points.
 
-    Joint draws are evaluated in tiles of points: about 64 MiB of temporaries beside one utility
-    and one slack per constraint for every draw and point. Marginal draws hold
-    ``(num_proposals, num_samples, metrics)``; refinement holds
-    ``(metrics, num_proposals, num_starts, n + features)`` a step.
+    Points are worked on in chunks whose draws fit into 128 MiB, so memory does not grow with
+    ``num_samples``; refinement holds ``(metrics, num_proposals, num_starts, n + features)`` a step.
 
     Args:
         posterior: over ``problem.space``'s unit cube, in deltas.
@@ -52,6 +56,7 @@ def propose(
         draws: ``"joint"`` draws coherent paths; ``"marginal"`` draws every point on its own, as
             the paper has it.
         num_starts: how many of each joint draw's best points are moved uphill; 0 for none.
+        dtype: float32 looks for the best points in mixed mode, a few times faster.
     Returns:
         Proposals, not yet compared with any bucket.
     Raises:
@@ -69,22 +74,54 @@ def propose(
             f"the posterior is over {posterior.x.shape[1]} dims and {posterior.num_metrics} "
             f"metrics, the problem over {space.num_dims} dims and {problem.num_metrics} metrics"
         )
-    x = space.uniform(num_samples, generator).to(posterior.x)
+    chunk = max(1, _CHUNK_ELEMENTS // (num_proposals * (problem.num_metrics + 1)))
+    sizes = (min(chunk, num_samples - first) for first in range(0, num_samples, chunk))
+    samples = (space.uniform(size, generator).to(posterior.x) for size in sizes)
+    first = next(samples)  # before the paths: the order in which the generator is used
     paths = posterior.paths(num_proposals, generator) if draws == "joint" else None
+    uphill = paths is not None and num_starts > 0
+    found: list[Proposals] = []
+    starts: list[Tensor] = []
     with torch.no_grad():
-        if paths is None:
-            outcome = _marginal(posterior, problem, x, num_proposals, generator)
-        else:
-            outcome = _along(paths, problem, x)
-        best = best_of(outcome)
-    points = x[best.winner]
-    if paths is None or num_starts < 1:
-        return Proposals(points, space.from_unit(points), best.score, best.feasible)
-    points = refine(paths, problem, x[_best_few(outcome, min(num_starts, num_samples))])
+        for x in chain([first], samples):
+            at = x.to(dtype)
+            if paths is None:
+                outcome = _marginal(posterior, problem, at, num_proposals, generator)
+            else:
+                outcome = _along(paths, problem, at)
+            if uphill:
+                starts.append(x[_best_few(outcome, min(num_starts, len(x)))])
+                continue
+            best = best_of(outcome)
+            points = x[best.winner]
+            found.append(
+                Proposals(points, space.from_unit(points), best.score.double(), best.feasible)
+            )
+    if paths is None or not uphill:
+        return _best_chunk(found)
+    points = refine(paths, problem, _few_of(paths, problem, torch.cat(starts, dim=1), num_starts))
     with torch.no_grad():
         outcome = problem.evaluate(paths.each(points.unsqueeze(1)))
         best = best_of(outcome)
     return Proposals(points, space.from_unit(points), best.score, best.feasible)
+
+
+def _best_chunk(found: list[Proposals]) -> Proposals:
+    """Of each draw's best points by chunk the best: feasible ones first."""
+    score, feasible = (torch.stack([getattr(f, n) for f in found]) for n in ("score", "feasible"))
+    able = torch.where(feasible | ~feasible.any(0), score, -torch.inf)
+    chunk, draw = able.argmax(0), torch.arange(score.shape[1], device=score.device)
+    fields = (torch.stack(field)[chunk, draw] for field in zip(*found))
+    return Proposals(*fields)
+
+
+def _few_of(paths: Paths, problem: Problem, points: Tensor, num: int) -> Tensor:
+    """The best few of each draw's ``points (P, S, dims)``, ``(P, num, dims)``."""
+    if points.shape[1] <= num:
+        return points
+    with torch.no_grad():
+        rows = _best_few(problem.evaluate(paths.each(points)), num)
+    return points.gather(1, rows.unsqueeze(-1).expand(-1, -1, points.shape[-1]))
 
 
 def _best_few(outcome: Outcome, num: int) -> Tensor:
@@ -102,10 +139,14 @@ def _best_few(outcome: Outcome, num: int) -> Tensor:
 
 def _along(paths: Paths, problem: Problem, x: Tensor) -> Outcome:
     """Utility ``(P, N)`` and slack ``(P, N, constraints)`` of every path, tile by tile."""
-    tiles = [problem.evaluate(paths(part)) for part in torch.split(x, paths.tile)]
-    return Outcome(
-        torch.cat([t.utility for t in tiles], dim=1), torch.cat([t.slack for t in tiles], dim=1)
-    )
+
+    def work(tile: int) -> Outcome:
+        tiles = [problem.evaluate(paths(part)) for part in torch.split(x, tile)]
+        return Outcome(
+            torch.cat([t.utility for t in tiles], dim=1), torch.cat([t.slack for t in tiles], dim=1)
+        )
+
+    return in_tiles(work, paths.tile, x.device)
 
 
 def _marginal(

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
+from ..memory import in_tiles
 from ..problem import Outcome, Problem
 from ..surrogate import Paths
 from .winners import able, best_of, in_turn
@@ -116,8 +117,11 @@ def select_paths(paths: Paths, x: Tensor, problem: Problem, caution: float = 0.0
     def draws() -> Iterator[Tensor]:
         for start in range(0, paths.num_paths, block):
             some = paths[start : start + block]
-            parts = [some(part) for part in torch.split(x, some.tile)]
-            yield from torch.split(torch.cat(parts, dim=1), tile)
+
+            def work(rows: int, some: Paths = some) -> Tensor:
+                return torch.cat([some(part) for part in torch.split(x, rows)], dim=1)
+
+            yield from torch.split(in_tiles(work, some.tile, x.device), tile)
 
     with torch.no_grad():
         return _tally(draws(), x.shape[0], problem, paths.num_paths, caution)

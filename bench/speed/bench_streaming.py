@@ -1,0 +1,50 @@
+"""One hour's deltas of a whole bucket into its evidence, against copying the same bytes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hyperzero_torch import native
+from hyperzero_torch.stats import evidence
+from hyperzero_torch.stats.moments import Moments
+
+from .conftest import Timed
+
+METRICS = 16
+
+
+def moments(rows: int, dtype: torch.dtype) -> tuple[Moments, Moments]:
+    generator = torch.Generator().manual_seed(0)
+
+    def rand(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    treatment = Moments(
+        (rand(rows, METRICS) * 1000).floor(), 10 + rand(rows, METRICS), 1e4 * rand(rows, METRICS)
+    )
+    control = Moments(1e4 + rand(METRICS), 10 + rand(METRICS), 1e6 * rand(METRICS))
+    return (
+        Moments(*(field.to(dtype) for field in treatment)),
+        Moments(*(field.to(dtype) for field in control)),
+    )
+
+
+@pytest.mark.parametrize("rows", [100_000, 200_000])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("who", ["copy", "C kernel", "PyTorch, in tiles", "torch.compile"])
+def bench_streaming(timed: Timed, monkeypatch, who, dtype, rows):
+    rows = timed.size(rows)
+    question = f"streaming deltas, {rows:,} candidates x {METRICS} metrics, {str(dtype)[6:]}"
+    if who == "copy":  # six arrays are read and three written, in all nine times their size
+        source = torch.rand(rows * METRICS * 9 // 2, dtype=dtype)
+        target = torch.empty_like(source)
+        timed(question, who, "limit", rows, lambda: target.copy_(source), 21)
+        return
+    treatment, control = moments(rows, dtype)
+    state = evidence.init(rows, METRICS, dtype)
+    run = evidence.stream
+    monkeypatch.setattr(native, "LEAST_WORK", 0 if who == "C kernel" else 10**18)
+    if who == "torch.compile":
+        run = torch.compile(run, fullgraph=True)
+    timed(question, who, "ours", rows, lambda: run(state, treatment, control), 21)

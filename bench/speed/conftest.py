@@ -1,0 +1,71 @@
+"""What every benchmark shares: sizes that can be scaled, who is timed, and the machine."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+PACKAGES = ("torch", "gpytorch", "botorch", "polars", "pandas", "numpy")
+
+
+class Timed(NamedTuple):
+    """Times one contender of a question.
+
+    Args:
+        benchmark: pytest-benchmark's fixture.
+        scale: of the question's sizes; 1 for the numbers that are published.
+    """
+
+    benchmark: Any
+    scale: float
+
+    def __call__(
+        self, question: str, who: str, role: str, work: int, run: Callable[[], Any], rounds: int = 5
+    ) -> Any:
+        """Median of ``rounds`` after one to warm up; ``role`` is "ours", "peer" or "limit"."""
+        self.benchmark.group = question
+        self.benchmark.extra_info |= {
+            "who": who,
+            "role": role,
+            "work": work,
+            "threads": torch.get_num_threads(),
+            "scale": self.scale,
+        }
+        warm = 1 if rounds > 1 else 0
+        result = self.benchmark.pedantic(run, rounds=rounds, warmup_rounds=warm, iterations=1)
+        stats = self.benchmark.stats
+        if stats is not None:
+            stats.extra_info["median"] = statistics.median(stats.stats.data)
+        return result
+
+    def size(self, full: int) -> int:
+        """A size of the question, scaled."""
+        return max(1, round(full * self.scale))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--scale", type=float, default=1.0, help="of the sizes; 0.01 to see that all runs"
+    )
+
+
+@pytest.fixture
+def timed(benchmark: Any, request: pytest.FixtureRequest) -> Timed:
+    return Timed(benchmark, request.config.getoption("--scale"))
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: Any) -> None:
+    del config
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # a peer that is not timed here
+            continue
+    machine_info["packages"] = found
+    machine_info["cpu_capability"] = torch.backends.cpu.get_cpu_capability()

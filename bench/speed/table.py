@@ -1,0 +1,60 @@
+"""The speed tables from pytest-benchmark's JSON under bench/results."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+FILES = ("streaming", "moments", "paths", "marginals", "selection", "fits", "round")
+
+
+def records(results: Path) -> dict[str, list[dict[str, Any]]]:
+    """Each question's contenders, in the order in which they ran."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for name in FILES:
+        path = results / f"speed_{name}.json"
+        if not path.exists():
+            continue
+        for one in json.loads(path.read_text())["benchmarks"]:
+            found[one["group"]].append(one["extra_info"] | {"stats": one["stats"]})
+    return found
+
+
+def table(results: Path) -> str:
+    """One line per contender: how long, how much a second, and against limit and peers."""
+    lines = [
+        "| question | who | median | per second | against the limit | against the fastest peer |",
+        "|" + " --- |" * 6,
+    ]
+    for question, ran in records(results).items():
+        limit = _fastest(ran, "limit")
+        peer = _fastest(ran, "peer")
+        title = question
+        for one in ran:
+            rate = one["work"] / one["median"]
+            name = f"**{one['who']}**" if one["role"] == "ours" else one["who"]
+            cells = [title, name, _time(one["median"]), _count(rate) if one["work"] > 1 else ""]
+            against_limit = "" if limit is None or one["role"] == "limit" else limit / rate
+            against_peer = "" if peer is None or one["role"] != "ours" else rate / peer
+            cells.append(against_limit and f"{against_limit:.2f} x its time")
+            cells.append(against_peer and f"{against_peer:.1f} x as fast")
+            lines.append(f"| {' | '.join(cells)} |")
+            title = ""
+    return "\n".join(lines)
+
+
+def _fastest(ran: list[dict[str, Any]], role: str) -> float | None:
+    return max((one["work"] / one["median"] for one in ran if one["role"] == role), default=None)
+
+
+def _time(seconds: float) -> str:
+    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _count(rate: float) -> str:
+    for unit, size in (("billion", 1e9), ("million", 1e6)):
+        if rate >= size:
+            return f"{rate / size:.3g} {unit}"
+    return f"{rate:,.0f}"

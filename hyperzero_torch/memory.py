@@ -1,0 +1,105 @@
+"""Sizes that cannot fit are refused before any work; tiles that turn out too large shrink once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from .errors import DeviceMemoryError, SizeError
+
+_Result = TypeVar("_Result")
+# What is smaller is not worth a look at how much is free.
+_SMALL = 2**28
+_SHRINK = 8
+_CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
+
+
+def require(num_bytes: int, device: torch.device, what: str, instead: str) -> None:
+    """Refuse what cannot fit.
+
+    Args:
+        num_bytes: an estimate of what is needed beside what there is already.
+        device: where.
+        what: the work, e.g. ``"a fit of 4 metrics to 50000 candidates"``.
+        instead: what to do, a clause.
+    Raises:
+        SizeError: more than is free.
+    """
+    if num_bytes < _SMALL:
+        return
+    free = free_bytes(device)
+    if free is not None and num_bytes > free:
+        raise SizeError(
+            f"{what} needs about {_human(num_bytes)}, and {_human(free)} are free on {device}; "
+            f"{instead}"
+        )
+
+
+def in_tiles(work: Callable[[int], _Result], tile: int, device: torch.device) -> _Result:
+    """``work(tile)``; where the device runs out of memory, once more with an eighth of it.
+
+    ``work`` starts anew each time, so it must not have used up a generator.
+
+    Raises:
+        DeviceMemoryError: the smaller tile does not fit either.
+    """
+    try:
+        return work(tile)
+    except torch.OutOfMemoryError:
+        tile = max(1, tile // _SHRINK)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    try:
+        return work(tile)
+    except torch.OutOfMemoryError as error:
+        free = free_bytes(device)
+        left = "" if free is None else f", {_human(free)} are free"
+        raise DeviceMemoryError(
+            f"{device} ran out of memory in a tile of {tile}{left}; free some, or work on fewer "
+            "candidates, draws or samples at once"
+        ) from error
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """What can still be had on a device; None where nobody tells."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + idle)
+    if device.type != "cpu":
+        return None
+    told = [_available(), *(_left(*files) for files in _CGROUPS)]
+    return min((number for number in told if number is not None), default=None)
+
+
+def _available() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return None
+
+
+def _left(limit: str, usage: str) -> int | None:
+    """What a container may still take; what only caches files counts as taken."""
+    try:
+        return max(0, int(Path(limit).read_text()) - int(Path(usage).read_text()))
+    except (OSError, ValueError):  # no such container, or no limit ("max")
+        return None
+
+
+def _human(num_bytes: int) -> str:
+    power = min(4, max(0, num_bytes.bit_length() - 1) // 10)
+    return f"{num_bytes / 1024**power:.3g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
