@@ -170,25 +170,34 @@ class Posterior:
         self._check(x)
         at = self.at(x.dtype)
         flat = x.reshape(-1, x.shape[-1]).to(at.x.dtype)
-        mean = flat.new_empty(flat.shape[0], self.num_metrics)
-        var = torch.empty_like(mean)
-
-        def work(tile: int) -> None:
-            for start in range(0, flat.shape[0], tile):
-                rows = slice(start, start + tile)
-                k = self.cross(flat[rows])  # (m, N, n)
-                mean[rows] = (at.constant.unsqueeze(-1) + (k @ at.weights.unsqueeze(-1))[..., 0]).T
-                half = torch.linalg.solve_triangular(at.cholesky, k.transpose(-1, -2), upper=False)
-                var[rows] = (at.outputscale.unsqueeze(-1) - half.square().sum(-2)).T
-
-        tile = max(1, _TILE_ELEMENTS // max(1, self.num_metrics * self.x.shape[0]))
-        in_tiles(work, tile, self.device)
+        if torch.compiler.is_compiling():
+            mean, var = self._standardised(flat)
+        else:
+            tile = max(1, _TILE_ELEMENTS // max(1, self.num_metrics * self.x.shape[0]))
+            mean, var = in_tiles(lambda rows: self._tiled(flat, rows), tile, self.device)
         shift, scale = (field.to(flat) for field in self.standardiser)
         # Rounding can push an all but certain point below zero.
         floor = (1e-12 if flat.dtype == torch.float64 else 1e-6) * at.outputscale
         shape = (*x.shape[:-1], self.num_metrics)
         mean = shift + scale * mean
         return mean.reshape(shape), (scale.square() * var.clamp_min(floor)).reshape(shape)
+
+    def _tiled(self, x: Tensor, tile: int) -> tuple[Tensor, Tensor]:
+        mean = x.new_empty(x.shape[0], self.num_metrics)
+        var = torch.empty_like(mean)
+        for start in range(0, x.shape[0], tile):
+            rows = slice(start, start + tile)
+            mean[rows], var[rows] = self._standardised(x[rows])
+        return mean, var
+
+    def _standardised(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance before the metric's unit is put back, ``(N, metrics)``."""
+        at = self.at(x.dtype)
+        k = self.cross(x)  # (m, N, n)
+        mean = at.constant.unsqueeze(-1) + (k @ at.weights.unsqueeze(-1))[..., 0]
+        half = torch.linalg.solve_triangular(at.cholesky, k.transpose(-1, -2), upper=False)
+        var = at.outputscale.unsqueeze(-1) - half.square().sum(-2)
+        return mean.T, var.T
 
     def covariance(self, x: Tensor) -> Tensor:
         """Joint posterior covariance of N points ``(N, dims)``, ``(metrics, N, N)``: small N."""
