@@ -12,6 +12,7 @@ from ..errors import ShapeError
 from ..memory import in_tiles
 from ..problem import Outcome, Problem
 from ..surrogate import Paths, Posterior
+from .ranks import of_all
 from .refine import refine
 from .winners import best_of, scaled_violation
 
@@ -140,13 +141,17 @@ def _best_few(outcome: Outcome, num: int) -> Tensor:
 def _along(paths: Paths, problem: Problem, x: Tensor) -> Outcome:
     """Utility ``(P, N)`` and slack ``(P, N, constraints)`` of every path, tile by tile."""
 
-    def work(tile: int) -> Outcome:
-        tiles = [problem.evaluate(paths(part)) for part in torch.split(x, tile)]
-        return Outcome(
-            torch.cat([t.utility for t in tiles], dim=1), torch.cat([t.slack for t in tiles], dim=1)
-        )
+    width = 1 + problem.num_constraints
 
-    return in_tiles(work, paths.tile, x.device)
+    def judge(part: Tensor) -> Tensor:
+        utility, slack = problem.evaluate(paths(part))
+        return torch.cat([utility.unsqueeze(-1), slack], dim=-1)
+
+    def work(tile: int) -> Tensor:
+        return of_all(torch.split(x, tile), judge, paths.num_paths, width)
+
+    packed = in_tiles(work, paths.tile, x.device)
+    return Outcome(packed[..., 0], packed[..., 1:])
 
 
 def _marginal(

@@ -10,9 +10,8 @@ draw; a NaN slack is no slack.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,6 +21,7 @@ from ..errors import ShapeError
 from ..memory import in_tiles
 from ..problem import Outcome, Problem
 from ..surrogate import Paths
+from .ranks import rank_and_number, summed
 from .winners import able, best_of, in_turn
 
 # Elements of one tile of draws, (draws, candidates, metrics): 32 MiB in float64.
@@ -80,17 +80,19 @@ def select(
             f"select expects mean and var (candidates, {problem.num_metrics}), got "
             f"{tuple(mean.shape)} and {tuple(var.shape)}"
         )
+    _check_counts(mean.shape[0], num_draws)
     _check_devices(mean.device, var.device, generator)
     std = var.sqrt()
-    tile = _tile(num_draws, *mean.shape)
+    sizes = _sizes(num_draws, _tile(num_draws, *mean.shape))
+    generators = _generators(generator, len(sizes), mean.device)
 
-    def draws() -> Iterator[Tensor]:
-        for start in range(0, num_draws, tile):
-            shape = (min(tile, num_draws - start), *mean.shape)
-            normal = torch.randn(shape, dtype=mean.dtype, device=mean.device, generator=generator)
-            yield normal.mul_(std).add_(mean)
+    def draw(size: int, own: torch.Generator | None) -> Tensor:
+        shape = (size, *mean.shape)
+        normal = torch.randn(shape, dtype=mean.dtype, device=mean.device, generator=own)
+        return normal.mul_(std).add_(mean)
 
-    return _tally(draws(), mean.shape[0], problem, num_draws, caution)
+    draws = [partial(draw, *one) for one in zip(sizes, generators)]
+    return _tally(sizes, draws, mean.shape[0], problem, caution, mean.device)
 
 
 def select_paths(paths: Paths, x: Tensor, problem: Problem, caution: float = 0.0) -> Selection:
@@ -109,89 +111,133 @@ def select_paths(paths: Paths, x: Tensor, problem: Problem, caution: float = 0.0
             f"the paths are over {paths.posterior.num_metrics} metrics, "
             f"the problem over {problem.num_metrics}"
         )
-    shape = (x.shape[0], problem.num_metrics)
-    tile = _tile(paths.num_paths, *shape)
     # Covariances are worked out anew for each block: it should be worth it.
-    block = max(1, _BLOCK_ELEMENTS // max(1, math.prod(shape)))
+    block = max(1, _BLOCK_ELEMENTS // max(1, x.shape[0] * problem.num_metrics))
+    sizes = _sizes(paths.num_paths, block)
 
-    def draws() -> Iterator[Tensor]:
-        for start in range(0, paths.num_paths, block):
-            some = paths[start : start + block]
+    def draw(first: int) -> Tensor:
+        some = paths[first : first + block]
 
-            def work(rows: int, some: Paths = some) -> Tensor:
-                return torch.cat([some(part) for part in torch.split(x, rows)], dim=1)
+        def work(tile: int) -> Tensor:
+            return torch.cat([some(part) for part in torch.split(x, tile)], dim=1)
 
-            yield from torch.split(in_tiles(work, some.tile, x.device), tile)
+        return in_tiles(work, some.tile, x.device)
 
+    draws = [partial(draw, number * block) for number in range(len(sizes))]
     with torch.no_grad():
-        return _tally(draws(), x.shape[0], problem, paths.num_paths, caution)
+        return _tally(sizes, draws, x.shape[0], problem, caution, x.device)
 
 
 def _tally(
-    draws: Iterator[Tensor],
+    sizes: list[int],
+    draws: Sequence[Callable[[], Tensor]],
     num_candidates: int,
     problem: Problem,
-    num_draws: int,
     caution: float,
+    device: torch.device,
 ) -> Selection:
-    """Who wins each of ``draws``, tensors ``(some, candidates, metrics)``."""
-    if num_candidates < 1 or num_draws < 1:
-        raise ShapeError(
-            f"select needs at least one candidate and one draw, got {num_candidates} candidates "
-            f"and num_draws={num_draws}"
-        )
-    winners: list[Tensor] = []
-    held: Tensor | int = 0
-    infeasible: Tensor | int = 0
-    undefined: Tensor | int = 0
-    tied: Tensor | int = 0
-    start = 0
+    """Who wins each draw; ``draws`` make tensors ``(size, candidates, metrics)``, ranks share them.
+
+    What is made is judged in tiles of its own.
+    """
+    num_draws = sum(sizes)
+    _check_counts(num_candidates, num_draws)
+    tile = _tile(num_draws, num_candidates, problem.num_metrics)
+
+    def judge(one: int) -> list[Outcome]:
+        return [problem.evaluate(part) for part in torch.split(draws[one](), tile)]
+
     with torch.no_grad():
-        outcomes: Iterator[Outcome] = map(problem.evaluate, draws)
-        margin = None
+        margin: Tensor | None = None
+        judged: dict[int, list[Outcome]] = {}
         if caution and problem.num_constraints:
-            margin, outcomes = _margin(outcomes, num_candidates, problem, caution)
-        for outcome in outcomes:
-            cautious = outcome if margin is None else outcome._replace(slack=outcome.slack - margin)
-            best = best_of(cautious)
-            winner, ties = in_turn(cautious, best, start)
-            winners.append(winner)
-            start += len(winner)
-            tied = tied + ties.sum()
-            undefined = undefined + outcome.utility.isnan().any(1).sum()
-            held = held + outcome.feasible.sum(0)
-            someone = best.feasible if margin is None else able(outcome).any(1)
-            infeasible = infeasible + (~someone).sum()
-        won = torch.cat(winners)
-        counts = torch.zeros(num_candidates, dtype=torch.long, device=won.device)
-        counts = counts.index_add(0, won, torch.ones_like(won))
-    numbers = (torch.as_tensor(n, device=won.device) for n in (held, infeasible, undefined, tied))
-    held, infeasible, undefined, tied = numbers
-    return Selection(counts, won, held.double() / num_draws, infeasible, undefined, tied)
+            margin, judged = _margin(judge, len(draws), num_candidates, problem, caution)
+        winners = torch.zeros(num_draws, dtype=torch.long, device=device)
+        told = torch.zeros(num_candidates + 3, dtype=torch.long, device=device)
+        rank, number = rank_and_number()
+        for one in range(rank, len(draws), number):
+            start = sum(sizes[:one])
+            for outcome in judged.pop(one, None) or judge(one):
+                winner, numbers = _count(outcome, margin, start)
+                winners[start : start + len(winner)] = winner
+                told += numbers
+                start += len(winner)
+        winners, told = summed(winners), summed(told)
+        counts = torch.zeros(num_candidates, dtype=torch.long, device=device)
+        counts = counts.index_add(0, winners, torch.ones_like(winners))
+    return Selection(counts, winners, told[:-3].double() / num_draws, *told[-3:])
+
+
+def _count(outcome: Outcome, margin: Tensor | None, first_draw: int) -> tuple[Tensor, Tensor]:
+    """The winners of a tile of draws, and numbers of draws for ``_tally``.
+
+    In how many each candidate was feasible; then in how many nobody was, somebody's objective was
+    NaN, and all who could win were worth the same.
+    """
+    cautious = outcome if margin is None else outcome._replace(slack=outcome.slack - margin)
+    best = best_of(cautious)
+    winner, ties = in_turn(cautious, best, first_draw)
+    someone = best.feasible if margin is None else able(outcome).any(1)
+    numbers = (~someone, outcome.utility.isnan().any(1), ties)
+    return winner, torch.cat([outcome.feasible.sum(0), torch.stack([n.sum() for n in numbers])])
 
 
 def _margin(
-    outcomes: Iterator[Outcome], num_candidates: int, problem: Problem, caution: float
-) -> tuple[Tensor, Iterator[Outcome]]:
+    judge: Callable[[int], list[Outcome]],
+    num_blocks: int,
+    num_candidates: int,
+    problem: Problem,
+    caution: float,
+) -> tuple[Tensor, dict[int, list[Outcome]]]:
     """How far a slack has to be cleared, ``(candidates, constraints)``, from the first draws.
 
-    They are held until it is known, and then stand first in the outcomes given back.
+    Every rank works these out; the outcomes that it rests on are given back.
     """
     size = num_candidates * (1 + problem.num_constraints)
     wanted = max(_FEWEST_MARGIN_DRAWS, min(_MARGIN_DRAWS, _BLOCK_ELEMENTS // size))
-    first: list[Outcome] = []
-    for outcome in outcomes:
-        first.append(outcome)
-        if sum(len(o.utility) for o in first) >= wanted:
+    judged: dict[int, list[Outcome]] = {}
+    slacks: list[Tensor] = []
+    for one in range(num_blocks):
+        judged[one] = judge(one)
+        slacks += [outcome.slack for outcome in judged[one]]
+        if sum(map(len, slacks)) >= wanted:
             break
-    slack = torch.cat([o.slack for o in first])[:wanted]
+    slack = torch.cat(slacks)[:wanted]
     slack = torch.where(slack.isfinite(), slack, 0.0)
-    return caution * slack.std(0, correction=0), chain(first, outcomes)
+    return caution * slack.std(0, correction=0), judged
+
+
+def _sizes(num: int, most: int) -> list[int]:
+    """``num`` draws in blocks of ``most``."""
+    return [min(most, num - start) for start in range(0, num, most)]
+
+
+def _generators(
+    generator: torch.Generator | None, num: int, device: torch.device
+) -> list[torch.Generator | None]:
+    """One for each tile, so that a rank can draw its own; the given one where there is one."""
+    if num < 2:
+        return [generator]
+    if device.type == "cuda":  # without waiting for the device
+        used = torch.cuda.default_generators[device.index or 0] if generator is None else generator
+        seed = hash((used.initial_seed(), used.get_offset())) % 2**62
+        torch.empty(1, device=device).uniform_(generator=generator)  # moves the offset on
+    else:
+        seed = int(torch.randint(2**62, (), generator=generator))
+    return [torch.Generator(device).manual_seed(seed + tile) for tile in range(num)]
 
 
 def _tile(num_draws: int, num_candidates: int, num_metrics: int) -> int:
     """Draws in one tile."""
     return max(1, min(num_draws, _TILE_ELEMENTS // max(1, num_candidates * num_metrics)))
+
+
+def _check_counts(num_candidates: int, num_draws: int) -> None:
+    if num_candidates < 1 or num_draws < 1:
+        raise ShapeError(
+            f"select needs at least one candidate and one draw, got {num_candidates} candidates "
+            f"and num_draws={num_draws}"
+        )
 
 
 def _check_devices(
