@@ -31,20 +31,24 @@ check: $(READY) ## ruff and strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## is its uncertainty honest? (20 minutes; raw JSON under bench/results); redraw tables
+SPEED = streaming moments paths marginals selection fits round
+TIME = $(BIN)/python -m pytest bench/speed/bench_$$one.py -q --benchmark-quiet --benchmark-disable-gc
+bench: peers ## is its uncertainty honest, and how fast is it? (half an hour on a quiet machine); redraw tables
 	$(BIN)/python -m bench.quality.calibration
 	$(BIN)/python -m bench.quality.reliability
+	for one in $(SPEED); do $(TIME) --benchmark-json=bench/results/speed_$$one.json || exit 1; done
 	$(BIN)/python -m bench.tables
 
 RUN = $(BIN)/python -m bench.quality.race.run --workers 2
 SMALL = @initial_candidates=9
-peers: $(READY)
+peers: $(READY) # what is compared with
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --constraint constraints.txt --editable '.[peers]'
 
 paper: peers ## the paper's experiments (2 hours, goes on where it was stopped); redraw their figures
 	$(RUN) --world paper --worlds 50 --contenders hyperzero,hyperzero_sync,hyperzero_raw
 	$(RUN) --world paper --worlds 50 --contenders hyperzero_paper_own,hyperzero_paper_sync,hyperzero_paper_raw
-	$(RUN) --world paper --worlds 50 --contenders skopt,skopt_unconstrained
+	$(RUN) --world paper --worlds 8 --contenders skopt,skopt_unconstrained
+	$(RUN) --world paper --worlds 20 --contenders hyperzero_paper_own --traffic 10
 	$(RUN) --world paper --worlds 50 --contenders hyperzero --traffic 0.1
 	$(RUN) --world paper --worlds 30 --contenders hyperzero$(SMALL),hyperzero$(SMALL)@proposal_probability=0
 	$(RUN) --world paper --worlds 30 --contenders hyperzero_paper_own$(SMALL),hyperzero_paper_own$(SMALL)@proposal_probability=0
@@ -53,12 +57,17 @@ paper: peers ## the paper's experiments (2 hours, goes on where it was stopped);
 	$(BIN)/python -m bench.quality.paper_figures
 	$(BIN)/python -m bench.tables
 
-RACERS = hyperzero,hyperzero_paper,random,optuna_tpe,qlognei
+CHEAP = hyperzero,hyperzero_paper,random,optuna_tpe
+RACERS = $(CHEAP),qlognei
 race: peers ## race against peers (hours, goes on where it was stopped); redraw the README's tables
-	$(RUN) --dims 2 --worlds 30 --contenders $(RACERS),scbo,optuna_gp
+	$(RUN) --dims 2 --worlds 30 --contenders $(RACERS),scbo,optuna_gp,ax_thompson,ax_ebts
+	$(RUN) --dims 2 --worlds 12 --contenders skopt
+	$(RUN) --dims 2 --worlds 4 --contenders ax_default
 	$(RUN) --dims 2 --worlds 30 --contenders $(RACERS) --traffic 0.1
 	$(RUN) --dims 4 --worlds 30 --contenders $(RACERS)
-	$(RUN) --dims 8 --worlds 8 --contenders hyperzero,hyperzero_paper,random,optuna_tpe
+	$(RUN) --dims 4 --worlds 30 --contenders $(CHEAP) --traffic 0.1
+	$(RUN) --dims 8 --worlds 8 --contenders $(RACERS)
+	$(RUN) --dims 2 --worlds 12 --contenders $(CHEAP) --traffic 0.01
 	for world in drift tails neural five infeasible replay; do \
 		$(RUN) --world $$world --worlds 12 --contenders hyperzero,random,optuna_tpe || exit 1; done
 	$(BIN)/python -m bench.quality.race.limit
@@ -72,6 +81,7 @@ ablation: $(READY) ## the default with one lever off at a time (half an hour)
 	$(RUN) --dims 2 --worlds 16 --contenders hyperzero
 	for off in $(OFF); do $(RUN) --dims 2 --worlds 16 --contenders hyperzero@$$off || exit 1; done
 	$(BIN)/python -m bench.quality.race.table
+	$(BIN)/python -m bench.tables
 
 clean: ## remove what the commands above made
 	rm -rf .venv demo build dist *.egg-info .coverage

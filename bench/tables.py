@@ -27,6 +27,10 @@ def appendix_a() -> str:
         "default": ("race_paper_d2_x1", "hyperzero"),
         "default, a tenth of the traffic": ("race_paper_d2_x0.1", "hyperzero"),
         "`TunerConfig.paper()`": ("race_paper_d2_x1", "hyperzero_paper_own"),
+        "`TunerConfig.paper()`, ten times the traffic": (
+            "race_paper_d2_x10",
+            "hyperzero_paper_own",
+        ),
         "scikit-optimize, penalised": ("race_paper_d2_x1", "skopt"),
         "scikit-optimize, unconstrained": ("race_paper_d2_x1", "skopt_unconstrained"),
     }
@@ -82,6 +86,21 @@ def race() -> str:
         if stem.startswith("race_guardrail"):
             parts += [f"{one.title}:", "", table(one, limits.get(one.title)), ""]
     return "\n".join(parts[:-1])
+
+
+def ablation() -> str:
+    """Ours with one lever off at a time."""
+    from bench.quality.race.records import load
+    from bench.quality.race.table import ablation
+
+    return ablation(load(RESULTS)["race_guardrail_d2_x1"])
+
+
+def speed() -> str:
+    """How fast: every question of bench/speed."""
+    from bench.speed.table import table
+
+    return table(RESULTS)
 
 
 def worlds() -> str:
@@ -143,9 +162,11 @@ WORLDS = {
 TABLES: dict[str, Callable[[], str]] = {
     "appendix-a": appendix_a,
     "race": race,
+    "ablation": ablation,
     "worlds": worlds,
     "calibration": calibration,
     "reliability": reliability,
+    "speed": speed,
 }
 
 

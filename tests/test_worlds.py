@@ -124,7 +124,7 @@ def test_the_loop_goes_on_where_it_was(world):
     "config", [hz.TunerConfig(), hz.TunerConfig.paper()], ids=["default", "paper"]
 )
 def test_a_full_study_reaches_the_goal(config):
-    """One seed of what bench/quality/appendix_a.py measures on twenty."""
+    """One seed of what `make paper` measures on fifty."""
     world = PaperWorld(seed=40)
     tuner = hz.Tuner(world.problem, config=config, seed=40)
     last = list(run(tuner, world, 31))[-1]

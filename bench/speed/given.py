@@ -38,17 +38,12 @@ def evidence(n: int, seed: int = 0) -> Evidence:
     return Evidence(x, true + var.sqrt() * noise, var)
 
 
-def hyperparameters() -> Hyperparameters:
-    return Hyperparameters(
-        torch.full((METRICS, DIMS), 0.6, dtype=f64),
-        torch.ones(METRICS, dtype=f64),
-        torch.zeros(METRICS, dtype=f64),
-    )
-
-
 def ours(given: Evidence) -> Posterior:
-    unit = Standardiser(torch.zeros(METRICS, dtype=f64), torch.ones(METRICS, dtype=f64))
-    return Posterior(given.x, given.mean, given.var, hyperparameters(), unit)
+    """Our posterior under fixed hyperparameters, those of ``botorch_kernel``."""
+    metrics = given.mean.shape[1]
+    zero, one = torch.zeros(metrics, dtype=f64), torch.ones(metrics, dtype=f64)
+    hyperparameters = Hyperparameters(torch.full((metrics, DIMS), 0.6, dtype=f64), one, zero)
+    return Posterior(*given, hyperparameters, Standardiser(zero, one))
 
 
 def botorch(given: Evidence) -> Any:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _TILE_ELEMENTS = 2**23
 # Paths that are evaluated fastest without keeping the covariance; more are a matrix product.
 _FEW = 16
+# PyTorch is good at waves: by so much the work must be larger before the kernel is worth it.
+_CHEAP = 3
 
 
 class Paths:
@@ -54,8 +56,8 @@ class Paths:
         self.posterior._check_matrix(x)
         at = self.posterior.at(x.dtype)
         x = x.to(at.x)
-        work = len(x) * at.weights.numel()
-        if self.num_paths <= _FEW and native.usable(work, x):
+        work = len(x) * len(at.scale) * (len(at.x) + len(self._omega))
+        if self.num_paths <= _FEW and native.usable(work // _CHEAP, x):
             value = self._compiled(x)
         else:
             prior, update = self._prior.to(x), self._update.to(x)

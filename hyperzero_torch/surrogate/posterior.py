@@ -98,20 +98,21 @@ class Posterior:
         self.hyperparameters = hyperparameters
         self.standardiser = standardiser
         self.noise = noise.T  # (metrics, n)
-        lengthscale, outputscale, constant = hyperparameters
+        *_, constant = hyperparameters
         observed = self.noise.isfinite()
         # A row without a reading of this metric is cut out of the system: it keeps a 1 on the
         # diagonal, and neither its covariances nor its residual take part.
         self._observed = observed.to(x.dtype)
-        k = outputscale[:, None, None] * matern52(x, x, lengthscale)
-        k = k * self._observed.unsqueeze(-1) * self._observed.unsqueeze(-2)
-        diagonal = torch.where(observed, self.noise, 1.0)
+        self._evaluations: dict[torch.dtype, Evaluation] = {}
+        # In place throughout: for large buckets a matrix (metrics, n, n) is what memory is for.
+        system = self._prior(x).mul_(self._observed.unsqueeze(-1))
+        system = system.mul_(self._observed.unsqueeze(-2))
+        system.diagonal(dim1=-2, dim2=-1).add_(torch.where(observed, self.noise, 1.0))
         self._shared = shared
-        system = k + torch.diag_embed(diagonal)
-        self.cholesky = _cholesky(system if shared is None else system + shared)
+        self.cholesky = _cholesky(system if shared is None else system.add_(shared))
+        del system
         residual = torch.where(observed, y.T - constant.unsqueeze(-1), 0.0)
         self._residual = residual
-        self._evaluations: dict[torch.dtype, Evaluation] = {}
         self.weights = torch.cholesky_solve(residual.unsqueeze(-1), self.cholesky).squeeze(-1)
 
     @property
@@ -139,6 +140,17 @@ class Posterior:
         k = matern52(x, at.x, at.lengthscale)
         one = (1,) * (k.ndim - 2)
         return k * amplitude.view(len(amplitude), *one, -1)
+
+    def _prior(self, x: Tensor) -> Tensor:
+        """Prior covariance of points ``(N, dims)`` with each other, ``(m, N, N)``."""
+        lengthscale, outputscale, _ = self.hyperparameters
+        if native.usable(len(lengthscale) * len(x) ** 2, x):
+            k = x.new_empty(len(lengthscale), len(x), len(x))
+            for scale, out in zip(math.sqrt(5) / lengthscale, k):
+                native.covariance(x * scale, (x * scale).T.contiguous(), out)
+        else:
+            k = matern52(x, x, lengthscale)
+        return k.mul_(outputscale[:, None, None])
 
     def at(self, dtype: torch.dtype) -> Evaluation:
         """What evaluations need, in float32 or else in float64."""
@@ -203,11 +215,9 @@ class Posterior:
         """Joint posterior covariance of N points ``(N, dims)``, ``(metrics, N, N)``: small N."""
         self._check_matrix(x)
         x = x.to(self.x.dtype)
-        lengthscale, outputscale, _ = self.hyperparameters
         k = self.cross(x)
         half = torch.linalg.solve_triangular(self.cholesky, k.transpose(-1, -2), upper=False)
-        prior = outputscale[:, None, None] * matern52(x, x, lengthscale)
-        joint = prior - half.transpose(-1, -2) @ half
+        joint = self._prior(x) - half.transpose(-1, -2) @ half
         scaled: Tensor = self.standardiser.scale.square()[:, None, None] * joint
         return scaled
 
@@ -284,14 +294,16 @@ class Posterior:
 
 
 def _cholesky(matrix: Tensor) -> Tensor:
-    """Cholesky factor, with the least jitter that makes one possible.
+    """Cholesky factor, with the least jitter that makes one possible; overwrites ``matrix``.
 
     Jitter is a fraction of each row's own variance: one very noisy row blurs no other.
     """
-    own = torch.diag_embed(matrix.diagonal(dim1=-2, dim2=-1))
+    own = matrix.diagonal(dim1=-2, dim2=-1)
+    exact = own.clone()
     for jitter in (0.0, 1e-10, 1e-8, 1e-6):
+        own.copy_(exact + jitter * exact)
         factor: Tensor
-        factor, info = torch.linalg.cholesky_ex(matrix + jitter * own)
+        factor, info = torch.linalg.cholesky_ex(matrix)
         if not bool(info.any()) and bool(factor.isfinite().all()):
             return factor
     raise FitError(

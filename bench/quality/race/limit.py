@@ -26,7 +26,7 @@ from .judge import CRITERIA, TOLERANCE
 from .records import HOURS
 from .run import RESULTS
 
-KINDS = ((2, 1.0), (2, 0.1), (2, 0.01), (4, 1.0), (4, 0.1))
+KINDS = ((2, 1.0), (2, 0.1), (2, 0.01), (4, 1.0), (4, 0.1), (8, 1.0))
 _GUARDRAIL = 0.001
 _SAFE = NormalDist().inv_cdf(0.9)
 _BETTER = {"lcb": NormalDist().inv_cdf(0.975), "mean": 0.0}

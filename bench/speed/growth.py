@@ -1,0 +1,228 @@
+"""How cost and memory grow: with the bucket, the samples, the metrics and the draws.
+
+    python -m bench.speed.growth [--quick]
+
+Each point runs in a process of its own, which tells the seconds of its work and by how much it
+raised the peak of its memory. The exponent is that of the upper half of a series, where constant
+costs no longer count. Raw numbers go to bench/results/growth.json, the plot to
+bench/figures/growth.svg (with matplotlib).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[2]
+RESULTS, FIGURE = ROOT / "bench/results/growth.json", ROOT / "bench/figures/growth.svg"
+
+
+class Series(NamedTuple):
+    """One line of the plot: what grows, its sizes, and what is prepared and then timed."""
+
+    says: str
+    sizes: tuple[int, ...]
+    prepare: Callable[[int], Callable[[], Any]]
+
+
+def evidence_update(bucket: int) -> Callable[[], Any]:
+    import torch
+
+    from hyperzero_torch.stats import evidence
+
+    from .bench_streaming import METRICS, moments
+
+    treatment, control = moments(bucket, torch.float64)
+    state = evidence.init(bucket, METRICS)
+    return lambda: evidence.stream(state, treatment, control)
+
+
+def exact_posterior(bucket: int) -> Callable[[], Any]:
+    from . import given
+
+    seen = given.evidence(bucket)
+    one = given.Evidence(seen.x, seen.mean[:, :1], seen.var[:, :1])
+    return lambda: given.ours(one)
+
+
+def fit(bucket: int) -> Callable[[], Any]:
+    from hyperzero_torch.surrogate import Surrogate
+
+    from . import given
+
+    seen = given.evidence(bucket)
+    return lambda: Surrogate().fit(*seen)
+
+
+def selection(candidates: int, draws: int = 200, metrics: int = 4) -> Callable[[], Any]:
+    import torch
+
+    import hyperzero_torch as hz
+    from hyperzero_torch.thompson import select
+
+    problem = hz.Problem(
+        space=hz.SearchSpace([hz.Float("theta", 0.0, 1.0)]),
+        base={"theta": 0.5},
+        metrics=[f"metric_{i}" for i in range(metrics)],
+        objective="metric_0",
+        constraints=[f"metric_{metrics - 1} >= -1%"],
+    )
+    generator = torch.Generator().manual_seed(0)
+    mean = 0.01 * torch.randn(candidates, metrics, generator=generator, dtype=torch.float64)
+    var = torch.full_like(mean, 1e-5)
+    return lambda: select(mean, var, problem, draws, generator, 1.0)
+
+
+def proposals(samples: int) -> Callable[[], Any]:
+    import torch
+
+    from hyperzero_torch.thompson import propose
+
+    from . import given
+
+    posterior = given.ours(given.evidence(100))
+    generator = torch.Generator().manual_seed(0)
+    return lambda: propose(posterior, given.problem(), samples, 4, generator, num_starts=4)
+
+
+SERIES = {
+    "update": Series(
+        "evidence update, candidates (16 metrics)",
+        (100, 1000, 10_000, 100_000, 1_000_000),
+        evidence_update,
+    ),
+    "select": Series(
+        "selection, candidates (200 draws, 4 metrics)",
+        (100, 1000, 5000, 20_000, 100_000),
+        selection,
+    ),
+    "posterior": Series(
+        "exact posterior, candidates (1 metric)", (100, 300, 1000, 3000, 10_000, 20_000),
+        exact_posterior,
+    ),
+    "fit": Series("fit from cold, candidates (4 metrics)", (100, 300, 1000, 2000), fit),
+    "propose": Series(
+        "proposals, samples (bucket of 100, 4 draws)",
+        (10_000, 100_000, 1_000_000, 10_000_000),
+        proposals,
+    ),
+    "metrics": Series(
+        "selection, metrics (5000 candidates, 200 draws)",
+        (2, 4, 8, 16, 32),
+        lambda metrics: selection(5000, metrics=metrics),
+    ),
+    "draws": Series(
+        "selection, draws (5000 candidates, 4 metrics)",
+        (10, 100, 1000, 10_000),
+        lambda draws: selection(5000, draws),
+    ),
+}  # fmt: skip
+
+
+def one(name: str, size: int) -> dict[str, float]:
+    """Seconds and MiB of one point, in this process; the libraries are warm, the work is not."""
+    import torch
+
+    prepare = SERIES[name].prepare
+    prepare(min(SERIES[name].sizes))()
+    work = prepare(size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    result = work()
+    seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    del result
+    if seconds < 1:  # once more, warm; the memory is that of the first time
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - start)
+        seconds = sorted(times)[2]
+    threads = torch.get_num_threads()
+    return {"size": size, "seconds": seconds, "mib": (after - before) / 1024, "threads": threads}
+
+
+def exponent(points: list[dict[str, float]], field: str) -> float | None:
+    """Slope of the upper half in the log-log plot; None where there is nothing to see."""
+    upper = [p for p in points if p[field] > 0][len(points) // 2 - 1 :]
+    if len(upper) < 2:
+        return None
+    x = [math.log(p["size"]) for p in upper]
+    y = [math.log(p[field]) for p in upper]
+    mx, my = sum(x) / len(x), sum(y) / len(y)
+    return sum((a - mx) * (b - my) for a, b in zip(x, y)) / sum((a - mx) ** 2 for a in x)
+
+
+def draw(found: dict[str, list[dict[str, float]]], figure: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "growth"
+    import matplotlib.pyplot as plt
+
+    picture, panels = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    colours = ("black", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
+    for (name, points), colour, mark in zip(found.items(), colours, "os^vDPX"):
+        for panel, field in zip(panels, ("seconds", "mib")):
+            shown = [p for p in points if p[field] > 0]
+            slope = exponent(points, field)
+            label = f"{SERIES[name].says}" + ("" if slope is None else f": {slope:.2f}")
+            panel.loglog(
+                [p["size"] for p in shown], [p[field] for p in shown], color=colour, marker=mark,
+                markersize=4, label=label,
+            )  # fmt: skip
+    for panel, title in zip(panels, ("seconds", "MiB above what was there")):
+        panel.set(xlabel="size", title=f"{title}, and the exponent")
+        panel.legend(fontsize=7)
+        panel.grid(alpha=0.2)
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    picture.savefig(figure, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the smaller half of every series")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--figure", type=Path, default=FIGURE)
+    parser.add_argument("--point", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.point:
+        print(json.dumps(one(options.point[0], int(options.point[1]))))
+        return
+    found: dict[str, list[dict[str, float]]] = {}
+    for name, series in SERIES.items():
+        sizes = series.sizes[: (len(series.sizes) + 1) // 2] if options.quick else series.sizes
+        found[name] = []
+        for size in sizes:
+            command = [sys.executable, "-m", "bench.speed.growth", "--point", name, str(size)]
+            done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+            if done.returncode:
+                print(f"  {name} {size:,}: {done.stderr.strip().splitlines()[-1]}", flush=True)
+                continue
+            point = json.loads(done.stdout)
+            found[name].append(point)
+            print(
+                f"  {name:10} {size:12,}  {point['seconds']:.3g} s  {point['mib']:.0f} MiB",
+                flush=True,
+            )
+        slopes = {field: exponent(found[name], field) for field in ("seconds", "mib")}
+        said = {field: None if s is None else round(s, 2) for field, s in slopes.items()}
+        print(f"{series.says}: exponents {said}", flush=True)
+    options.results.write_text(json.dumps(found, indent=1) + "\n")
+    try:
+        draw(found, options.figure)
+    except ModuleNotFoundError as error:
+        parser.exit(0, f"no figure: {error.name} is missing; pip install -e .[peers]\n")
+
+
+if __name__ == "__main__":
+    main()
