@@ -153,7 +153,7 @@ def one(name: str, size: int) -> dict[str, float]:
 
 def exponent(points: list[dict[str, float]], field: str) -> float | None:
     """Slope of the upper half in the log-log plot; None where there is nothing to see."""
-    upper = [p for p in points if p[field] > 0][len(points) // 2 - 1 :]
+    upper = [p for p in points if p[field] > 0][len(points) // 2 :]
     if len(upper) < 2:
         return None
     x = [math.log(p["size"]) for p in upper]
