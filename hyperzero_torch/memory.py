@@ -14,11 +14,12 @@ _Result = TypeVar("_Result")
 # What is smaller is not worth a look at how much is free.
 _SMALL = 2**28
 _SHRINK = 8
+# A container's limit, usage and statistics, in which what only caches files has this name.
 _CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory",
+        *("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ),
 )
 
@@ -54,19 +55,28 @@ def in_tiles(work: Callable[[int], _Result], tile: int, device: torch.device) ->
     """
     try:
         return work(tile)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
         tile = max(1, tile // _SHRINK)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     try:
         return work(tile)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
         free = free_bytes(device)
         left = "" if free is None else f", {_human(free)} are free"
         raise DeviceMemoryError(
             f"{device} ran out of memory in a tile of {tile}{left}; free some, or work on fewer "
             "candidates, draws or samples at once"
         ) from error
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """The CPU's allocator has no class of errors of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -92,12 +102,15 @@ def _available() -> int | None:
     return None
 
 
-def _left(limit: str, usage: str) -> int | None:
-    """What a container may still take; what only caches files counts as taken."""
+def _left(folder: str, limit: str, usage: str, cached: str) -> int | None:
+    """What a container may still take; caches of files make room."""
     try:
-        return max(0, int(Path(limit).read_text()) - int(Path(usage).read_text()))
+        most, used = (int((Path(folder) / name).read_text()) for name in (limit, usage))
+        stat = (Path(folder) / "memory.stat").read_text()
     except (OSError, ValueError):  # no such container, or no limit ("max")
         return None
+    numbers = dict(line.split() for line in stat.splitlines())
+    return max(0, most - used + int(numbers.get(cached, 0)))
 
 
 def _human(num_bytes: int) -> str:

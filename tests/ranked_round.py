@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ import torch.distributed as dist
 import hyperzero_torch as hz
 from hyperzero_torch import surrogate
 from hyperzero_torch.simulate import GuardrailWorld, run
-from hyperzero_torch.thompson import propose, select, select_paths
+from hyperzero_torch.thompson import propose, select, select_paths, sharing
 
 
 def small_tiles() -> None:
@@ -23,8 +24,9 @@ def small_tiles() -> None:
     surrogate.paths._TILE_ELEMENTS = 2**16
 
 
-def decisions() -> dict[str, list]:
-    small_tiles()
+def decisions(small: bool) -> dict[str, list]:
+    if small:
+        small_tiles()
     torch.set_num_threads(1)
     world = GuardrailWorld(3, 2)
     tuner = hz.Tuner(world.problem, hz.TunerConfig(num_samples=500, num_draws=100), seed=5)
@@ -52,6 +54,10 @@ if __name__ == "__main__":
     if "RANK" in os.environ:
         dist.init_process_group("gloo")
     rank = dist.get_rank() if dist.is_initialized() else 0
-    (Path(sys.argv[1]) / f"rank_{rank}.json").write_text(json.dumps(decisions()))
+    alone = decisions(small=False) if rank == 0 else {}  # a group that nobody shares is left alone
+    with sharing() if dist.is_initialized() else nullcontext():
+        found = [decisions(small=False), decisions(small=True)]
+    assert rank or found[0] == alone
+    (Path(sys.argv[1]) / f"rank_{rank}.json").write_text(json.dumps(found))
     if dist.is_initialized():
         dist.destroy_process_group()

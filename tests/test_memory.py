@@ -41,13 +41,14 @@ def test_this_machine_tells_how_much_is_free():
 
 
 @pytest.mark.parametrize(
-    ("limit", "used", "left"), [("1000", "400", 600), ("max", "400", None), ("10", "40", 0)]
+    ("limit", "used", "left"), [("1000", "400", 630), ("max", "400", None), ("10", "90", 0)]
 )
 def test_a_container_s_limit_counts(tmp_path, limit, used, left):
     (tmp_path / "limit").write_text(f"{limit}\n")
     (tmp_path / "used").write_text(f"{used}\n")
-    assert memory._left(str(tmp_path / "limit"), str(tmp_path / "used")) == left
-    assert memory._left(str(tmp_path / "none"), str(tmp_path / "used")) is None
+    (tmp_path / "memory.stat").write_text("anon 7\ncaches 30\n")
+    assert memory._left(str(tmp_path), "limit", "used", "caches") == left
+    assert memory._left(str(tmp_path), "none", "used", "caches") is None
 
 
 @pytest.mark.usefixtures("little")
@@ -92,6 +93,21 @@ def test_out_of_memory_shrinks_the_tile_once_and_changes_nothing(monkeypatch, fi
             out_of_memory(patch, room, name, 1)
             for found, right in zip(work(), want):
                 torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-12)
+
+
+def test_the_cpu_s_own_error_is_known():
+    tiles = []
+
+    def work(tile):
+        tiles.append(tile)
+        if tile == 80:
+            torch.empty(10**16)
+        return tile
+
+    assert memory.in_tiles(work, 80, CPU) == 10
+    assert tiles == [80, 10]
+    with pytest.raises(RuntimeError, match="something else"):
+        memory.in_tiles(lambda tile: (_ for _ in ()).throw(RuntimeError("something else")), 80, CPU)
 
 
 def test_where_small_tiles_do_not_fit_either_it_is_said(monkeypatch, fitted):

@@ -4,6 +4,7 @@ Monte Carlo tolerances are five standard errors of the number of draws.
 """
 
 import math
+import sys
 
 import pytest
 import torch
@@ -15,11 +16,13 @@ from torch import nn
 
 from hyperzero_torch.errors import ShapeError
 from hyperzero_torch.problem import Constraint, Outcome, Problem
+from hyperzero_torch.simulate import GuardrailWorld
 from hyperzero_torch.space import Choice, Float, Int, SearchSpace
 from hyperzero_torch.surrogate import Hyperparameters, Paths, Posterior, Surrogate
 from hyperzero_torch.surrogate.posterior import Standardiser
 from hyperzero_torch.thompson import propose, select, select_paths
 from hyperzero_torch.thompson import select as select_function
+from hyperzero_torch.thompson.propose import _best_chunk, _Found
 from hyperzero_torch.thompson.winners import best_of, scaled_violation
 
 law = settings(deadline=None, max_examples=25)
@@ -576,3 +579,66 @@ def test_propose_refuses_a_posterior_of_another_width():
     base = {"w": 1.0, "n": 2, "c": "a", "f": 0.0}
     with pytest.raises(ShapeError, match="2 dims and 2 metrics, the problem over 6 dims"):
         propose(small_posterior(), problem(space=MIXED, base=base), 5, 1, gen())
+
+
+def test_caution_does_not_vanish_where_there_are_few_draws():
+    """A risky arm against a safe one: its share is that of many draws, one draw at a time."""
+    problem = Problem(
+        space=SearchSpace([Float("a", 0.0, 1.0)]),
+        base={"a": 0.5},
+        metrics=["gain", "guard"],
+        objective="gain",
+        constraints=["guard >= -1%"],
+    )
+    mean = torch.tensor([[0.2, 0.0], [0.1, 1.0]], dtype=torch.float64)
+    var = torch.tensor([[1e-6, 0.01], [1e-6, 1e-6]], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    many = select(mean, var, problem, 4000, generator, 1.0).counts[0] / 4000
+    few = sum(select(mean, var, problem, 1, generator, 1.0).counts[0] for _ in range(1000)) / 1000
+    # Five standard errors of a share from 1000 draws; the margin itself is known within 5 %.
+    spread = float((many * (1 - many) / 1000) ** 0.5)
+    assert abs(float(few - many)) < 5 * spread + 0.02
+
+
+def test_of_the_best_by_chunk_the_feasible_come_first_and_violations_have_one_unit():
+    def found(utility, slack):
+        outcome = Outcome(tensor([utility]), tensor([[slack]]))
+        alone = Outcome(outcome.utility.unsqueeze(1), outcome.slack.unsqueeze(1))
+        return _Found(tensor([[slack, utility]]), best_of(alone), outcome)
+
+    points, best = _best_chunk([found(9.0, -3.0), found(-math.inf, 1.0)])
+    assert points.tolist() == [[1.0, -math.inf]]
+    assert best.feasible.tolist() == [True]
+    points, best = _best_chunk([found(0.0, -2.0), found(0.0, -5.0), found(0.0, -1.0)])
+    assert points.tolist() == [[-1.0, 0.0]]
+    assert best.feasible.tolist() == [False]
+
+
+@pytest.mark.parametrize("num_starts", [0, 3])
+def test_proposals_from_many_chunks_are_as_good_as_from_one(monkeypatch, fitted, num_starts):
+    """Of 130 points in chunks of 16, seed by seed: the same distribution of scores."""
+    world = GuardrailWorld(0, 2)
+    posterior = fitted(world, num=20)
+    module = sys.modules["hyperzero_torch.thompson.propose"]
+
+    def scores():
+        found = [
+            propose(posterior, world.problem, 130, 4, gen(seed), num_starts=num_starts)
+            for seed in range(25)
+        ]
+        assert all(bool(f.feasible.all()) for f in found)
+        return torch.cat([f.score for f in found])
+
+    whole = scores()
+    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 16 * 4 * 3)
+    cut = scores()
+    error = ((whole.var() + cut.var()) / 100).sqrt()
+    assert abs(float(whole.mean() - cut.mean())) < 5 * float(error)
+
+
+def test_paths_are_taken_by_slices(fitted):
+    paths = fitted(GuardrailWorld(0, 2), num=20).paths(5, gen())
+    x = torch.rand(3, 2, dtype=torch.float64)
+    torch.testing.assert_close(paths[1:3](x), paths(x)[1:3])
+    with pytest.raises(ShapeError, match="slices"):
+        paths[0]

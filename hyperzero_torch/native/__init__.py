@@ -13,21 +13,34 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .build import library
 
 #: Elements of work from which a kernel is used.
 LEAST_WORK = 2**20
+# Users of a part for each arm: sums of their own for every thread should not outgrow the users.
+_USERS_AN_ARM = 8
 _SUFFIX = {torch.float64: "f64", torch.float32: "f32"}
 
 
 def usable(work: int, *tensors: Tensor) -> bool:
-    """Whether the kernels can do this: ``work`` elements, floating ``tensors`` of one dtype."""
+    """Whether the kernels can do this.
+
+    Args:
+        work: elements of it.
+        tensors: every floating tensor that a kernel reads or writes, or that these are made from.
+    """
     if work < LEAST_WORK or torch.compiler.is_compiling():
         return False
-    if len({t.dtype for t in tensors} & set(_SUFFIX)) != 1 or any(t.is_cuda for t in tensors):
+    dtypes = {t.dtype for t in tensors}
+    if len(dtypes) != 1 or not dtypes <= set(_SUFFIX):
+        return False
+    if any(t.device.type != "cpu" for t in tensors):
         return False
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return False
+    if any(_has_tangent(t) for t in tensors):
         return False
     try:
         for t in tensors:
@@ -35,6 +48,11 @@ def usable(work: int, *tensors: Tensor) -> bool:
     except RuntimeError:  # no storage of its own: inside vmap, or fake
         return False
     return library() is not None
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    """Whether forward differentiation is under way."""
+    return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def summarise(values: Tensor, arm: Tensor, num_arms: int) -> tuple[Tensor, Tensor]:
@@ -47,9 +65,9 @@ def summarise(values: Tensor, arm: Tensor, num_arms: int) -> tuple[Tensor, Tenso
     """
     values, arm = values.contiguous(), arm.contiguous()
     users, metrics = values.shape
-    parts = _parts(users)
+    parts = _parts(users, users // max(1, _USERS_AN_ARM * num_arms))
     count = arm.new_zeros(len(parts), num_arms)
-    sums = torch.zeros(len(parts), num_arms, 3, metrics, dtype=torch.float64)
+    sums = values.new_zeros(len(parts), num_arms, 3, metrics, dtype=torch.float64)
     kernel = _kernel("summarise", values)
 
     def one(number: int) -> int:
@@ -88,8 +106,9 @@ def stream(
 def covariance(x: Tensor, data: Tensor, out: Tensor) -> None:
     """Matern 5/2 of ``x (points, dims)`` with ``data (dims, n)``, into ``out (points, n)``.
 
-    Both scaled by sqrt(5) / lengthscale.
+    Both scaled by sqrt(5) / lengthscale; ``out`` is contiguous.
     """
+    x, data = x.contiguous(), data.contiguous()
     parts = _parts(len(x))
     kernel = _kernel("covariance", x)
 
@@ -109,7 +128,9 @@ def paths(
     ``x (points, dims)`` and ``data (dims, n)`` scaled by sqrt(5) / lengthscale, ``omega (dims,
     waves)`` for points scaled so; ``update (paths, n)``, ``cosines`` and ``sines (paths, waves)``.
     """
-    out = torch.empty(len(x), len(update), dtype=torch.float64)
+    x, data, update = x.contiguous(), data.contiguous(), update.contiguous()
+    omega, cosines, sines = omega.contiguous(), cosines.contiguous(), sines.contiguous()
+    out = x.new_empty(len(x), len(update), dtype=torch.float64)
     parts = _parts(len(x))
     kernel = _kernel("paths", x)
 
@@ -125,9 +146,9 @@ def paths(
     return out
 
 
-def _parts(rows: int) -> list[slice]:
-    """Equal parts of the rows, one per thread of PyTorch's."""
-    num = max(1, min(torch.get_num_threads(), rows))
+def _parts(rows: int, most: int | None = None) -> list[slice]:
+    """Equal parts of the rows, one per thread of PyTorch's, ``most`` at most."""
+    num = max(1, min(torch.get_num_threads(), rows if most is None else most))
     return [slice(rows * k // num, rows * (k + 1) // num) for k in range(num)]
 
 

@@ -32,7 +32,7 @@ def library() -> ctypes.CDLL | None:
     """
     try:
         found = _load()
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         _LOG.debug("no compiled kernels (%s): the PyTorch code does their work, slower", error)
         return None
     for kind in ("f64", "f32"):
@@ -45,22 +45,23 @@ def _load() -> ctypes.CDLL:
     if not compiler or shutil.which(compiler[0]) is None:
         raise FileNotFoundError(f"no C compiler {' '.join(compiler)!r}; name one in CC")
     here = Path(__file__).parent
-    key = hashlib.sha256(repr((compiler, _FLAGS, _MACHINE, _processor())).encode())
+    version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=_MOST_SECONDS)
+    made_by = (compiler, version.stdout, _FLAGS, _MACHINE, _processor())
+    key = hashlib.sha256(repr(made_by).encode())
     for name in _SOURCES:
         key.update((here / name).read_bytes())
-    try:
-        folder = _cache()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = folder / f"kernels_{key.hexdigest()[:16]}.so"
-        if path.exists():
-            return ctypes.CDLL(str(path))
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            built = _build(compiler, here, Path(scratch))
-            os.replace(built, path)  # whole or not at all, also where two processes build at once
-        return ctypes.CDLL(str(path))
-    except PermissionError:  # nowhere to keep them
+    folder = _cache()
+    if folder is None:  # nowhere to keep them
         with tempfile.TemporaryDirectory() as scratch:
             return ctypes.CDLL(str(_build(compiler, here, Path(scratch))))
+    path = folder / f"kernels_{key.hexdigest()[:16]}.so"
+    if not path.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            built = _build(compiler, here, Path(scratch))
+            with built.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(built, path)  # whole or not at all, also where two processes build at once
+    return ctypes.CDLL(str(path))
 
 
 def _build(compiler: list[str], here: Path, scratch: Path) -> Path:
@@ -79,9 +80,15 @@ def _build(compiler: list[str], here: Path, scratch: Path) -> Path:
     raise OSError(f"{compiler[0]} failed: {said.decode(errors='replace')[:500]}")
 
 
-def _cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "hyperzero_torch"
+def _cache() -> Path | None:
+    """The user's own folder; None where there is none that can be written."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = folder / "hyperzero_torch"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except (OSError, RuntimeError):  # read-only, or a user without a home
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def _processor() -> str:

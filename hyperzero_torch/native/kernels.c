@@ -2,7 +2,7 @@
  *
  * Every function works on plain C-contiguous arrays that do not overlap, allocates nothing and can
  * run in several threads on parts of its rows. Each has a twin in PyTorch, which is the definition:
- * stats/moments.py, stats/stream.py, surrogate/kernels.py, surrogate/posterior.py. Reductions that
+ * stats/moments.py, stats/evidence.py, surrogate/kernels.py, surrogate/paths.py. Reductions that
  * may be reordered say so by a pragma; everything else is computed as written, since the exponential
  * and the cosine rest on it.
  */

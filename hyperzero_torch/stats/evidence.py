@@ -104,7 +104,9 @@ def stream(state: EvidenceState, treatment: Moments, control: Moments) -> None:
     terms = control_terms(Moments(*(field.reshape(1, -1) for field in control)))
     if torch.compiler.is_compiling() or state.weight.device.type != "cpu":
         _stream_at_once(state, treatment, terms)
-    elif native.usable(state.weight.numel(), *state) and all(t.is_contiguous() for t in state):
+    elif native.usable(state.weight.numel(), *state, *treatment, *terms) and all(
+        t.is_contiguous() for t in state
+    ):
         native.stream(Moments(*(field.contiguous() for field in treatment)), terms, state)
     else:
         _stream_in_tiles(state, treatment, terms)
@@ -130,7 +132,8 @@ def _stream_in_tiles(state: EvidenceState, treatment: Moments, control: ControlT
     rows, metrics = state.weight.shape
     tile = max(1, _TILE_ELEMENTS // max(1, metrics))
     minus_one = -torch.ones_like(control.slope)
-    scratch = torch.empty(3, min(tile, rows), metrics, dtype=state.weight.dtype)
+    error = control.error.sqrt()  # not squared yet: in float32 the product may be large
+    scratch = state.weight.new_empty(3, min(tile, rows), metrics)
     for start in range(0, rows, tile):
         part = slice(start, start + tile)
         weight, pooled, spread = (field[part] for field in state)
@@ -138,8 +141,8 @@ def _stream_in_tiles(state: EvidenceState, treatment: Moments, control: ControlT
         step, var, share = scratch[:, : len(weight)]
         torch.sub(count, 1, out=var)
         torch.div(count, var, out=var).mul_(m2).mul_(control.scale)
-        torch.mul(count, mean, out=step)
-        var.addcmul_(step.square_(), control.error)  # times count^2
+        torch.mul(mean, error, out=step).mul_(count)
+        var.add_(step.square_())  # times count^2
         unknown = ((count > 1) & (m2 >= 0) & (var < torch.inf)).logical_not_()
         torch.addcmul(minus_one, mean, control.slope, out=step).sub_(pooled)
         served = count.masked_fill(unknown, 0.0)
@@ -158,11 +161,11 @@ def _check_stream(state: EvidenceState, treatment: Moments, control: Moments) ->
             "stream expects state and treatment (candidates, metrics) and control (metrics,), got "
             f"{tuple(shape)}, {tuple(treatment.mean.shape)} and {tuple(control.mean.shape)}"
         )
-    if any((f.dtype, f.device) != (like.dtype, like.device) for f in (*treatment, *control)):
+    every = (*state, *treatment, *control)
+    if any((f.dtype, f.device) != (like.dtype, like.device) for f in every):
         raise ShapeError(
-            f"stream expects {like.dtype} on {like.device} throughout, got treatment "
-            f"{treatment.mean.dtype} on {treatment.mean.device} and control {control.mean.dtype} "
-            f"on {control.mean.device}"
+            f"stream expects {like.dtype} on {like.device} throughout, as the state's weight is; "
+            f"got {sorted({f'{f.dtype} on {f.device}' for f in every})}"
         )
 
 
@@ -250,7 +253,10 @@ class Evidence(nn.Module):
         return self.weight.shape[0]
 
     def stream(self, treatment: Moments, control: Moments) -> None:
-        """Pool one round of the whole bucket in, row i being candidate i; see ``stream``."""
+        """Pool one round of the whole bucket in, row i being candidate i; see ``stream``.
+
+        The buffers are overwritten, so a ``state_dict()`` taken before sees it too: copy it first.
+        """
         stream(self.state, treatment, control)
 
     def update(self, candidates: Tensor, delta: Delta, weight: Tensor) -> None:

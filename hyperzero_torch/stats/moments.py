@@ -76,8 +76,8 @@ def summarise(values: Tensor, arm: Tensor, num_arms: int) -> Moments:
 
     Offsets of 1e8 spreads keep their variance. In PyTorch there are two passes: the means first,
     then squares around them, each corrected by what rounding left over in the mean. Large inputs
-    on the CPU take one pass in C around each arm's first value, in double precision, which is as
-    good and faster than copying them twice.
+    on the CPU take one pass in C, in double precision, around a shift that follows each arm's
+    mean: as good, and as fast as copying them twice.
 
     Args:
         values: ``(users, metrics)``, floating, in the metric's unit.

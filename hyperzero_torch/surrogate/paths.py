@@ -37,7 +37,9 @@ class Paths:
         return self._prior.shape[-1]
 
     def __getitem__(self, some: slice) -> Paths:
-        """A few of the functions."""
+        """A few of the functions, by a slice."""
+        if not isinstance(some, slice):
+            raise ShapeError(f"paths are taken by slices, e.g. paths[3:4], got {some!r}")
         return Paths(self.posterior, self._omega, self._prior[..., some], self._update[..., some])
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -57,7 +59,8 @@ class Paths:
         at = self.posterior.at(x.dtype)
         x = x.to(at.x)
         work = len(x) * len(at.scale) * (len(at.x) + len(self._omega))
-        if self.num_paths <= _FEW and native.usable(work // _CHEAP, x):
+        made_of = (x, at.data, self._update.to(x), self._prior.to(x))
+        if self.num_paths <= _FEW and native.usable(work // _CHEAP, *made_of):
             value = self._compiled(x)
         else:
             prior, update = self._prior.to(x), self._update.to(x)

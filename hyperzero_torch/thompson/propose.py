@@ -14,7 +14,7 @@ from ..problem import Outcome, Problem
 from ..surrogate import Paths, Posterior
 from .ranks import of_all
 from .refine import refine
-from .winners import best_of, scaled_violation
+from .winners import Best, best_of, scaled_violation
 
 # Elements of what is drawn and judged at once, (draws, points, metrics + 1): 128 MiB in float64.
 _CHUNK_ELEMENTS = 2**24
@@ -81,8 +81,8 @@ def propose(
     first = next(samples)  # before the paths: the order in which the generator is used
     paths = posterior.paths(num_proposals, generator) if draws == "joint" else None
     uphill = paths is not None and num_starts > 0
-    found: list[Proposals] = []
-    starts: list[Tensor] = []
+    found: list[_Found] = []
+    starts: Tensor | None = None
     with torch.no_grad():
         for x in chain([first], samples):
             at = x.to(dtype)
@@ -90,30 +90,46 @@ def propose(
                 outcome = _marginal(posterior, problem, at, num_proposals, generator)
             else:
                 outcome = _along(paths, problem, at)
-            if uphill:
-                starts.append(x[_best_few(outcome, min(num_starts, len(x)))])
+            if paths is not None and uphill:
+                few = x[_best_few(outcome, min(num_starts, len(x)))]
+                few = few if starts is None else torch.cat([starts, few], dim=1)
+                starts = _few_of(paths, problem, few, num_starts)
                 continue
             best = best_of(outcome)
-            points = x[best.winner]
-            found.append(
-                Proposals(points, space.from_unit(points), best.score.double(), best.feasible)
-            )
-    if paths is None or not uphill:
-        return _best_chunk(found)
-    points = refine(paths, problem, _few_of(paths, problem, torch.cat(starts, dim=1), num_starts))
+            found.append(_Found(x[best.winner], best, _at(outcome, best.winner)))
+    if paths is None or starts is None:
+        points, best = _best_chunk(found)
+        score = best.score.double()
+        return Proposals(points, space.from_unit(points), score, best.feasible)
+    points = refine(paths, problem, starts)
     with torch.no_grad():
         outcome = problem.evaluate(paths.each(points.unsqueeze(1)))
         best = best_of(outcome)
     return Proposals(points, space.from_unit(points), best.score, best.feasible)
 
 
-def _best_chunk(found: list[Proposals]) -> Proposals:
-    """Of each draw's best points by chunk the best: feasible ones first."""
-    score, feasible = (torch.stack([getattr(f, n) for f in found]) for n in ("score", "feasible"))
-    able = torch.where(feasible | ~feasible.any(0), score, -torch.inf)
-    chunk, draw = able.argmax(0), torch.arange(score.shape[1], device=score.device)
-    fields = (torch.stack(field)[chunk, draw] for field in zip(*found))
-    return Proposals(*fields)
+class _Found(NamedTuple):
+    """The best of a chunk: ``points (P, dims)``, and what they are worth, an outcome ``(P,)``."""
+
+    points: Tensor
+    best: Best
+    outcome: Outcome
+
+
+def _best_chunk(found: list[_Found]) -> tuple[Tensor, Best]:
+    """Of each draw's best points by chunk the best, ``(P, dims)``."""
+    if len(found) == 1:
+        return found[0].points, found[0].best
+    fields = (torch.stack(field, dim=1) for field in zip(*(one.outcome for one in found)))
+    best = best_of(Outcome(*fields))
+    points = torch.stack([one.points for one in found], dim=1)
+    return points[torch.arange(len(points), device=points.device), best.winner], best
+
+
+def _at(outcome: Outcome, winner: Tensor) -> Outcome:
+    """Each draw's outcome at one point."""
+    draw = torch.arange(len(winner), device=winner.device)
+    return Outcome(outcome.utility[draw, winner], outcome.slack[draw, winner])
 
 
 def _few_of(paths: Paths, problem: Problem, points: Tensor, num: int) -> Tensor:
@@ -144,13 +160,14 @@ def _along(paths: Paths, problem: Problem, x: Tensor) -> Outcome:
     width = 1 + problem.num_constraints
 
     def judge(part: Tensor) -> Tensor:
-        utility, slack = problem.evaluate(paths(part))
-        return torch.cat([utility.unsqueeze(-1), slack], dim=-1)
+        def work(tile: int) -> Tensor:
+            tiles = [problem.evaluate(paths(few)) for few in torch.split(part, tile)]
+            packed = [torch.cat([t.utility.unsqueeze(-1), t.slack], dim=-1) for t in tiles]
+            return torch.cat(packed, dim=1)
 
-    def work(tile: int) -> Tensor:
-        return of_all(torch.split(x, tile), judge, paths.num_paths, width)
+        return in_tiles(work, len(part), part.device)
 
-    packed = in_tiles(work, paths.tile, x.device)
+    packed = of_all(torch.split(x, paths.tile), judge, paths.num_paths, width)
     return Outcome(packed[..., 0], packed[..., 1:])
 
 

@@ -1,25 +1,53 @@
-"""Several processes, one plan: under ``torchrun`` large work is divided among the ranks.
+"""Several processes, one plan: ``with sharing():`` divides large work among the ranks.
 
-Every rank calls with the same arguments and generators seeded alike, does its share of the tiles,
-and gets all results. Tiles are the same whatever the number of ranks, and so, to the last bit, are
-the results: a plan does not depend on how many processes made it. Without an initialised process
-group there is one rank.
+    torch.distributed.init_process_group(...)      # e.g. under torchrun
+    with hz.thompson.sharing():
+        plan = tuner.ask()
+
+Inside, ``select``, ``select_paths`` and ``propose`` are collective: every rank has to call them,
+with the same arguments and generators seeded alike. Each does its share of the tiles and gets all
+results. Tiles are the same whatever the number of ranks, and so, to the last bit, are the results,
+where every process has as many threads. Outside, a process works alone, whatever groups there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..errors import ConfigError
+
+_GROUP: ContextVar[dist.ProcessGroup | None] = ContextVar("hyperzero_torch_group", default=None)
+
+
+@contextmanager
+def sharing(group: dist.ProcessGroup | None = None) -> Iterator[None]:
+    """Divide draws and samples among the processes of a group; all of them where it is None.
+
+    Raises:
+        ConfigError: ``torch.distributed`` has no process group yet.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        raise ConfigError(
+            "sharing needs a process group: call torch.distributed.init_process_group first, e.g. "
+            "in a script that torchrun starts"
+        )
+    token = _GROUP.set(dist.group.WORLD if group is None else group)
+    try:
+        yield
+    finally:
+        _GROUP.reset(token)
+
 
 def rank_and_number() -> tuple[int, int]:
-    """This process's rank, and how many there are."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+    """This process's rank in the group that shares, and how many there are."""
+    group = _GROUP.get()
+    return (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
 
 
 def of_all(
@@ -37,22 +65,24 @@ def of_all(
     """
     rank, number = rank_and_number()
     mine = [work(part) for part in parts[rank::number]]
-    if number == 1:
+    group = _GROUP.get()
+    if group is None:
         return torch.cat(mine, dim=1)
     done: list[Tensor] = [parts[0]] * len(parts)
     for source in range(min(number, len(parts))):
         sizes = [len(part) for part in parts[source::number]]
         if source == rank:
-            packed = torch.cat(mine, dim=1)
+            packed = torch.cat(mine, dim=1).contiguous()
         else:
             packed = parts[0].new_empty(num_rows, sum(sizes), width)
-        dist.broadcast(packed, src=source)
+        dist.broadcast(packed, src=dist.get_global_rank(group, source), group=group)
         done[source::number] = torch.split(packed, sizes, dim=1)
     return torch.cat(done, dim=1)
 
 
 def summed(mine: Tensor) -> Tensor:
     """The sum over ranks; overwrites ``mine``."""
-    if rank_and_number()[1] > 1:
-        dist.all_reduce(mine)
+    group = _GROUP.get()
+    if group is not None:
+        dist.all_reduce(mine, group=group)
     return mine

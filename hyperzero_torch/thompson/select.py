@@ -59,7 +59,8 @@ def select(
 ) -> Selection:
     """Algorithm 1 on independent draws of every candidate's deltas from N(mean, var).
 
-    Draws are tiled: about 32 MiB per temporary, at any number of candidates and draws.
+    Draws are tiled: a temporary has about 32 MiB, or a single draw where that is more; with caution
+    the outcomes of the first draws are held, 128 MiB or those of 32 draws.
 
     Args:
         mean: ``(candidates, metrics)`` deltas.
@@ -92,7 +93,8 @@ def select(
         return normal.mul_(std).add_(mean)
 
     draws = [partial(draw, *one) for one in zip(sizes, generators)]
-    return _tally(sizes, draws, mean.shape[0], problem, caution, mean.device)
+    spare = partial(draw, _MARGIN_DRAWS, generator)
+    return _tally(sizes, draws, mean.shape[0], problem, caution, mean.device, spare)
 
 
 def select_paths(paths: Paths, x: Tensor, problem: Problem, caution: float = 0.0) -> Selection:
@@ -102,7 +104,7 @@ def select_paths(paths: Paths, x: Tensor, problem: Problem, caution: float = 0.0
         paths: K functions from ``posterior.paths``.
         x: ``(candidates, dims)`` in the unit cube.
         problem: objective and constraints.
-        caution: as in ``select``.
+        caution: as in ``select``; rough with fewer than 32 paths, since it rests on these.
 
     As many draws are held at once as fit into 128 MiB, ``(draws, candidates, metrics)``.
     """
@@ -135,10 +137,12 @@ def _tally(
     problem: Problem,
     caution: float,
     device: torch.device,
+    spare: Callable[[], Tensor] | None = None,
 ) -> Selection:
     """Who wins each draw; ``draws`` make tensors ``(size, candidates, metrics)``, ranks share them.
 
-    What is made is judged in tiles of its own.
+    What is made is judged in tiles of its own. ``spare`` makes more draws to learn a margin from,
+    where there are few.
     """
     num_draws = sum(sizes)
     _check_counts(num_candidates, num_draws)
@@ -151,10 +155,15 @@ def _tally(
         margin: Tensor | None = None
         judged: dict[int, list[Outcome]] = {}
         if caution and problem.num_constraints:
-            margin, judged = _margin(judge, len(draws), num_candidates, problem, caution)
+            if num_draws < _FEWEST_MARGIN_DRAWS and spare is not None:
+                margin = caution * _spread(problem.evaluate(spare()).slack)
+            else:
+                std, judged = _slack_std(judge, len(draws), num_candidates, problem)
+                margin = caution * std
         winners = torch.zeros(num_draws, dtype=torch.long, device=device)
         told = torch.zeros(num_candidates + 3, dtype=torch.long, device=device)
-        rank, number = rank_and_number()
+        # A single block is not worth sharing, and its draws may come from the caller's generator.
+        rank, number = rank_and_number() if len(draws) > 1 else (0, 1)
         for one in range(rank, len(draws), number):
             start = sum(sizes[:one])
             for outcome in judged.pop(one, None) or judge(one):
@@ -162,7 +171,8 @@ def _tally(
                 winners[start : start + len(winner)] = winner
                 told += numbers
                 start += len(winner)
-        winners, told = summed(winners), summed(told)
+        if number > 1:
+            winners, told = summed(winners), summed(told)
         counts = torch.zeros(num_candidates, dtype=torch.long, device=device)
         counts = counts.index_add(0, winners, torch.ones_like(winners))
     return Selection(counts, winners, told[:-3].double() / num_draws, *told[-3:])
@@ -182,14 +192,10 @@ def _count(outcome: Outcome, margin: Tensor | None, first_draw: int) -> tuple[Te
     return winner, torch.cat([outcome.feasible.sum(0), torch.stack([n.sum() for n in numbers])])
 
 
-def _margin(
-    judge: Callable[[int], list[Outcome]],
-    num_blocks: int,
-    num_candidates: int,
-    problem: Problem,
-    caution: float,
+def _slack_std(
+    judge: Callable[[int], list[Outcome]], num_blocks: int, num_candidates: int, problem: Problem
 ) -> tuple[Tensor, dict[int, list[Outcome]]]:
-    """How far a slack has to be cleared, ``(candidates, constraints)``, from the first draws.
+    """How unsure each slack is, ``(candidates, constraints)``, from the first draws.
 
     Every rank works these out; the outcomes that it rests on are given back.
     """
@@ -202,9 +208,12 @@ def _margin(
         slacks += [outcome.slack for outcome in judged[one]]
         if sum(map(len, slacks)) >= wanted:
             break
-    slack = torch.cat(slacks)[:wanted]
-    slack = torch.where(slack.isfinite(), slack, 0.0)
-    return caution * slack.std(0, correction=0), judged
+    return _spread(torch.cat(slacks)[:wanted]), judged
+
+
+def _spread(slack: Tensor) -> Tensor:
+    """Standard deviation over draws; what is not finite counts as 0."""
+    return torch.where(slack.isfinite(), slack, 0.0).std(0, correction=0)
 
 
 def _sizes(num: int, most: int) -> list[int]:
