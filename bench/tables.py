@@ -98,9 +98,9 @@ def ablation() -> str:
 
 def speed() -> str:
     """How fast: every question of bench/speed."""
-    from bench.speed.table import table
+    from bench.speed.table import machine, table
 
-    return table(RESULTS)
+    return f"{table(RESULTS)}\n\n{machine(RESULTS)}"
 
 
 def worlds() -> str:

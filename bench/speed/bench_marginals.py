@@ -54,6 +54,7 @@ def bench_marginals(timed: Timed, who):
             return
         dtype = torch.float64 if who == "float64" else torch.float32
         at = x.to(dtype)
+        timed.benchmark.extra_info["limit"] = f"triangular solve {str(dtype)[6:]} alone"
         timed(question, who, "ours", points, lambda: posterior.marginal(at), 3)
         if who == "mixed":
             few = x[:20_000]

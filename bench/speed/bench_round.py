@@ -72,8 +72,9 @@ def bench_round(timed: Timed, who):
         model.eval()
         at = lap("refit", at)
         with torch.no_grad():
-            draws = draw_matheron_paths(model, torch.Size([DRAWS]))
-            best_of(asked.evaluate(draws(seen.x)))
+            for _ in range(DRAWS // 100):  # a hundred at a time: all at once would take 33 GB
+                draws = draw_matheron_paths(model, torch.Size([100]))
+                best_of(asked.evaluate(draws(seen.x)))
             at = lap("select", at)
             draws = draw_matheron_paths(model, torch.Size([PROPOSALS]))
             x = torch.rand(few, given.DIMS, dtype=torch.float64)

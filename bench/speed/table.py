@@ -29,11 +29,11 @@ def table(results: Path) -> str:
         "|" + " --- |" * 6,
     ]
     for question, ran in records(results).items():
-        limit = _fastest(ran, "limit")
         peer = _fastest(ran, "peer")
         title = question
         for one in ran:
             rate = one["work"] / one["median"]
+            limit = _fastest([o for o in ran if one.get("limit", o["who"]) == o["who"]], "limit")
             name = f"**{one['who']}**" if one["role"] == "ours" else one["who"]
             cells = [title, name, _time(one["median"]), _count(rate) if one["work"] > 1 else ""]
             against_limit = "" if limit is None or one["role"] == "limit" else limit / rate
@@ -43,6 +43,24 @@ def table(results: Path) -> str:
             lines.append(f"| {' | '.join(cells)} |")
             title = ""
     return "\n".join(lines)
+
+
+def machine(results: Path) -> str:
+    """On what it was measured, and how far mixed mode was off."""
+    told = json.loads((results / f"speed_{FILES[0]}.json").read_text())
+    info, threads = told["machine_info"], told["benchmarks"][0]["extra_info"]["threads"]
+    packages = ", ".join(f"{name} {number}" for name, number in info["packages"].items())
+    errors = [
+        f"{what} {number:.1g} ({question})"
+        for question, ran in records(results).items()
+        for one in ran
+        for what, number in one.items()
+        if "error" in what
+    ]
+    return (
+        f"{threads} threads of {info['cpu']['brand_raw']} ({info['cpu_capability']}); {packages}. "
+        f"Mixed mode against float64: {'; '.join(errors)}."
+    )
 
 
 def _fastest(ran: list[dict[str, Any]], role: str) -> float | None:
