@@ -169,7 +169,7 @@ def draw(found: dict[str, list[dict[str, float]]], figure: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "growth"
     import matplotlib.pyplot as plt
 
-    picture, panels = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    picture, panels = plt.subplots(1, 2, figsize=(11, 6.2), layout="constrained")
     colours = ("black", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
     for (name, points), colour, mark in zip(found.items(), colours, "os^vDPX"):
         for panel, field in zip(panels, ("seconds", "mib")):
@@ -182,7 +182,7 @@ def draw(found: dict[str, list[dict[str, float]]], figure: Path) -> None:
             )  # fmt: skip
     for panel, title in zip(panels, ("seconds", "MiB above what was there")):
         panel.set(xlabel="size", title=f"{title}, and the exponent")
-        panel.legend(fontsize=7)
+        panel.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13))
         panel.grid(alpha=0.2)
     figure.parent.mkdir(parents=True, exist_ok=True)
     picture.savefig(figure, metadata={"Date": None})
@@ -193,12 +193,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the smaller half of every series")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--figure", type=Path, default=FIGURE)
+    parser.add_argument("--redraw", action="store_true", help="the figure only, from raw numbers")
     parser.add_argument("--point", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.point:
         print(json.dumps(one(options.point[0], int(options.point[1]))))
         return
     found: dict[str, list[dict[str, float]]] = {}
+    if options.redraw:
+        draw(json.loads(options.results.read_text()), options.figure)
+        return
     for name, series in SERIES.items():
         sizes = series.sizes[: (len(series.sizes) + 1) // 2] if options.quick else series.sizes
         found[name] = []

@@ -20,6 +20,8 @@ from .moments import Moments
 
 # Elements of one tile of ``stream``: its temporaries stay in the processor's cache.
 _TILE_ELEMENTS = 2**15
+# That an element of ``stream`` is worth: PyTorch goes over it so many times.
+_OPERATIONS = 16
 
 
 class EvidenceState(NamedTuple):
@@ -104,7 +106,7 @@ def stream(state: EvidenceState, treatment: Moments, control: Moments) -> None:
     terms = control_terms(Moments(*(field.reshape(1, -1) for field in control)))
     if torch.compiler.is_compiling() or state.weight.device.type != "cpu":
         _stream_at_once(state, treatment, terms)
-    elif native.usable(state.weight.numel(), *state, *treatment, *terms) and all(
+    elif native.usable(_OPERATIONS * state.weight.numel(), *state, *treatment, *terms) and all(
         t.is_contiguous() for t in state
     ):
         native.stream(Moments(*(field.contiguous() for field in treatment)), terms, state)
