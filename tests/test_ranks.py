@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hyperzero_torch.thompson.ranks import of_all, rank_and_number, summed
+from hyperzero_torch.errors import ConfigError
+from hyperzero_torch.thompson.ranks import of_all, rank_and_number, sharing, summed
 
 SCRIPT = str(Path(__file__).parent / "ranked_round.py")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
@@ -34,3 +35,8 @@ def test_without_a_process_group_there_is_one_rank():
     assert rank_and_number() == (0, 1)
     assert of_all(parts, lambda x: x.T.unsqueeze(-1), 1, 1).flatten().tolist() == [1, 1, 0, 0, 0]
     assert summed(parts[0]) is parts[0]
+
+
+def test_sharing_without_a_process_group_is_refused():
+    with pytest.raises(ConfigError, match="init_process_group"), sharing():
+        pass
