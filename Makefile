@@ -33,10 +33,11 @@ check: $(READY) ## ruff and strict types
 
 SPEED = streaming moments paths marginals selection fits round
 TIME = $(BIN)/python -m pytest bench/speed/bench_$$one.py -q --benchmark-quiet --benchmark-disable-gc
-bench: peers ## is its uncertainty honest, and how fast is it? (half an hour on a quiet machine); redraw tables
+bench: peers ## is its uncertainty honest, and how fast is it? (an hour on a quiet machine); redraw tables
 	$(BIN)/python -m bench.quality.calibration
 	$(BIN)/python -m bench.quality.reliability
 	for one in $(SPEED); do $(TIME) --benchmark-json=bench/results/speed_$$one.json || exit 1; done
+	$(BIN)/python -m bench.speed.growth
 	$(BIN)/python -m bench.tables
 
 RUN = $(BIN)/python -m bench.quality.race.run --workers 2
@@ -62,7 +63,7 @@ RACERS = $(CHEAP),qlognei
 race: peers ## race against peers (hours, goes on where it was stopped); redraw the README's tables
 	$(RUN) --dims 2 --worlds 30 --contenders $(RACERS),scbo,optuna_gp,ax_thompson,ax_ebts
 	$(RUN) --dims 2 --worlds 12 --contenders skopt
-	$(RUN) --dims 2 --worlds 4 --contenders ax_default
+	$(RUN) --dims 2 --worlds 12 --contenders ax_default
 	$(RUN) --dims 2 --worlds 30 --contenders $(RACERS) --traffic 0.1
 	$(RUN) --dims 4 --worlds 30 --contenders $(RACERS)
 	$(RUN) --dims 4 --worlds 30 --contenders $(CHEAP) --traffic 0.1

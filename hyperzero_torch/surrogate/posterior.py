@@ -8,9 +8,9 @@ features, corrected by the exact data term. It costs O(N (n + F)) for N points a
 differentiated in x.
 
 Whatever is factorised is factorised in float64. Points in float32 are *evaluated* in float32
-("mixed mode"), which is a few times faster. Its error grows as the evidence gets precise: with
-noise of a tenth of the signal it is a thousandth of the posterior's standard deviation, with a
-hundredth it is a tenth, and below that mixed mode is of no use.
+("mixed mode"), which is faster. Its error, in the posterior's standard deviations, grows as the
+evidence gets precise: it is negligible where noise is of the signal's size, and mixed mode is of no
+use where noise is a hundredth of it.
 """
 
 from __future__ import annotations

@@ -64,7 +64,8 @@ def of_all(
         ``(num_rows, sum of N_i, width)``.
     """
     rank, number = rank_and_number()
-    mine = [work(part) for part in parts[rank::number]]
+    # In the parts' own dtype, which every rank knows, whatever an objective returns.
+    mine = [work(part).to(part.dtype) for part in parts[rank::number]]
     group = _GROUP.get()
     if group is None:
         return torch.cat(mine, dim=1)

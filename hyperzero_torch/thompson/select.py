@@ -232,7 +232,7 @@ def _generators(
         seed = hash((used.initial_seed(), used.get_offset())) % 2**62
         torch.empty(1, device=device).uniform_(generator=generator)  # moves the offset on
     else:
-        seed = int(torch.randint(2**62, (), generator=generator))
+        seed = int(torch.randint(2**62, (), generator=generator, device=device))
     return [torch.Generator(device).manual_seed(seed + tile) for tile in range(num)]
 
 
