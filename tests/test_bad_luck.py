@@ -1,11 +1,14 @@
 """Bad luck: a plan is always made, the control always served, and a warning says what was done."""
 
+import math
 import warnings
 
 import pytest
 import torch
 
 import hyperzero_torch as hz
+from hyperzero_torch.errors import FitError
+from hyperzero_torch.surrogate.likelihood import MarginalLikelihood
 
 F64 = torch.float64
 CONFIG = hz.TunerConfig(num_draws=60, num_samples=64, num_proposals=2, initial_candidates=8)
@@ -156,15 +159,13 @@ def test_constraints_that_contradict_each_other():
 
 
 def test_a_fit_that_fails(monkeypatch):
-    from hyperzero_torch.surrogate import _gpytorch
-
     tuner = make()
     play(tuner, 3)
 
-    def fail(self, max_iterations):
-        raise _gpytorch.NotPSDError("not today")
+    def fail(self, at):
+        raise FitError("not today")
 
-    monkeypatch.setattr(_gpytorch.MarginalLikelihood, "_descend", fail)
+    monkeypatch.setattr(MarginalLikelihood, "loss_and_gradient", fail)
     said = play(tuner, 2)
     assert said
     assert all("it was not used" in line for line in said)
@@ -172,18 +173,17 @@ def test_a_fit_that_fails(monkeypatch):
 
 
 def test_a_fit_that_predicts_left_out_rows_much_worse_is_not_used(monkeypatch):
-    from hyperzero_torch.surrogate import _gpytorch
-
     x = hz.SearchSpace([hz.Float("a", 0.0, 1.0)]).sobol(24, seed=0)
     y = (6 * x).sin()
     honest = hz.Surrogate().fit(x, y, torch.full_like(y, 1e-4))
     assert honest.fit_succeeded
 
     def run_away(self, starts, max_iterations):
-        flat = starts[-1]._replace(lengthscale=torch.full_like(starts[-1].lengthscale, 50.0))
+        flat = starts[-1].clone()
+        flat[:-2] = math.log(50.0)
         return flat, True
 
-    monkeypatch.setattr(_gpytorch.MarginalLikelihood, "maximise", run_away)
+    monkeypatch.setattr(MarginalLikelihood, "maximise", run_away)
     guarded = hz.Surrogate().fit(x, y, torch.full_like(y, 1e-4))
     assert not guarded.fit_succeeded
     assert float(guarded.hyperparameters.lengthscale.max()) < 1

@@ -14,12 +14,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from linear_operator.utils.errors import NotPSDError
 from scipy import stats
 
 from hyperzero_torch.errors import FitError, ShapeError
-from hyperzero_torch.surrogate import Hyperparameters, Posterior, Surrogate, _gpytorch, posterior
-from hyperzero_torch.surrogate.fit import default_hyperparameters
+from hyperzero_torch.surrogate import Hyperparameters, Posterior, Surrogate, likelihood, posterior
+from hyperzero_torch.surrogate.hyperparameters import default_hyperparameters
 from hyperzero_torch.surrogate.kernels import features, frequencies, matern52
 from hyperzero_torch.surrogate.posterior import Standardiser
 
@@ -265,44 +264,38 @@ def test_posterior_is_the_textbook_formula(n, dims, metrics, shared, seed):
     compare_with_numpy(p, x, y, full, rand(4, dims, seed=seed + 3))
 
 
-def test_posterior_is_gpytorchs_own_prediction():
+exactly = gpytorch.settings.fast_computations(False, False, False)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_posterior_is_gpytorchs_own_prediction(shared):
     n, dims = 25, 3
     x, points = rand(n, dims), torch.cat([rand(7, dims, seed=1), rand(n, dims)[:2]])
     y, noise = randn(n, 2, seed=2), 0.01 + rand(n, 2, seed=3)
-    h = hyper(2, dims)
-    mean, var = Posterior(x, y, noise, h, unit(2)).marginal(points)
-    covariance = Posterior(x, y, noise, h, unit(2)).covariance(points)
+    common = low_rank(2, n)
+    noise = noise + common.diagonal(dim1=-2, dim2=-1).mT
+    p = Posterior(x, y, noise, hyper(2, dims), unit(2), off_diagonal(common) if shared else None)
+    mean, var = p.marginal(points)
+    model = p.as_gpytorch()
+    assert isinstance(model, gpytorch.models.ExactGP)
+    assert not model.training
+    with torch.no_grad(), exactly, gpytorch.settings.fast_pred_var(False):
+        theirs = model(points.expand(2, *points.shape))
+    close = {"rtol": 1e-8, "atol": 1e-8}
+    torch.testing.assert_close(mean, theirs.mean.T, **close)
+    torch.testing.assert_close(var, theirs.variance.T, **close)
+    torch.testing.assert_close(p.covariance(points), theirs.covariance_matrix, **close)
 
-    class Model(gpytorch.models.ExactGP):
-        def __init__(self, m):
-            likelihood = gpytorch.likelihoods.FixedNoiseGaussianLikelihood(noise[:, m])
-            super().__init__(x, y[:, m], likelihood)
-            self.mean_module = gpytorch.means.ConstantMean()
-            self.covar_module = gpytorch.kernels.ScaleKernel(
-                gpytorch.kernels.MaternKernel(nu=2.5, ard_num_dims=dims)
-            )
-            self.double()
-            self.mean_module.constant.data.fill_(float(h.constant[m]))
-            self.covar_module.outputscale = h.outputscale[m]
-            self.covar_module.base_kernel.lengthscale = h.lengthscale[m]
 
-        def forward(self, at):
-            return gpytorch.distributions.MultivariateNormal(
-                self.mean_module(at), self.covar_module(at)
-            )
-
-    for m in range(2):
-        with (
-            torch.no_grad(),
-            gpytorch.settings.fast_computations(False, False, False),
-            gpytorch.settings.fast_pred_var(False),
-        ):
-            theirs = Model(m).eval()(points)
-            torch.testing.assert_close(mean[:, m], theirs.mean, rtol=1e-8, atol=1e-8)
-            torch.testing.assert_close(var[:, m], theirs.variance, rtol=1e-8, atol=1e-8)
-            torch.testing.assert_close(
-                covariance[m], theirs.covariance_matrix, rtol=1e-8, atol=1e-8
-            )
+def test_a_missing_reading_is_all_but_gone_from_the_gpytorch_model():
+    x, mean, var = data()
+    mean[4, 0] = torch.nan
+    p = Surrogate().fit(x, mean, var)
+    points = rand(5, 2, seed=8)
+    with torch.no_grad(), exactly:
+        theirs = p.as_gpytorch()(points.expand(2, *points.shape))
+    want = (p.marginal(points)[0] - p.standardiser.shift) / p.standardiser.scale
+    torch.testing.assert_close(theirs.mean.T, want, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -589,6 +582,62 @@ def data(n=30, metrics=2, dims=2, seed=0):
     return x, f + var.sqrt() * randn(n, metrics, seed=seed + 3), var
 
 
+def objective(n=30, dims=2, shared=False, seed=0):
+    """One metric's likelihood, with what it was made from."""
+    x, mean, var = data(n=n, metrics=1, dims=dims, seed=seed)
+    common = low_rank(1, n, size=0.3) if shared else None
+    if shared:
+        var = var + common.diagonal(dim1=-2, dim2=-1).mT
+    own = off_diagonal(common)[0] if shared else None
+    medians = likelihood.as_vectors(default_hyperparameters(1, dims, x))[0]
+    one = likelihood.MarginalLikelihood(x, mean[:, 0], var[:, 0], own, medians)
+    return one, (x, mean, var, own)
+
+
+@law
+@given(n=st.integers(1, 40), dims=st.integers(1, 4), shared=st.booleans(), seed=st.integers(0, 999))
+def test_the_likelihood_and_its_gradient_are_gpytorchs(n, dims, shared, seed):
+    ours, (x, mean, var, own) = objective(n, dims, shared, seed)
+    at = 0.7 * randn(dims + 2, seed=seed + 1)
+    h = likelihood.as_hyperparameters([at], x)
+    p = Posterior(x, mean, var, h, unit(1), None if own is None else own[None])
+    model = p.as_gpytorch()
+    model.train()
+    value = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
+    with exactly:
+        loss = -n * value(model(*model.train_inputs), model.train_targets).sum()
+    loss.backward()
+    # Their parameters go through softplus; the chain rule takes both to logarithms.
+    kernel, raw = model.covar_module, torch.nn.functional.softplus
+    want = []
+    for value_, leaf in (
+        (kernel.base_kernel.lengthscale, kernel.base_kernel.raw_lengthscale),
+        (kernel.outputscale, kernel.raw_outputscale),
+    ):
+        slope = torch.autograd.functional.jvp(raw, leaf.detach(), torch.ones_like(leaf))[1]
+        want.append((leaf.grad / slope * value_).detach().flatten())
+    want = torch.cat([*want, model.mean_module.constant.grad])
+    got_loss, got = ours.loss_and_gradient(at)
+    assert got_loss == pytest.approx(loss.item(), rel=1e-8, abs=1e-8)
+    torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
+    assert ours.loss(at) == pytest.approx(got_loss, rel=1e-12)
+
+
+def test_the_gradient_is_that_of_differences_at_a_compiled_size():
+    ours, _ = objective(n=520, dims=3)  # large enough for the compiled kernels
+    at, step = 0.3 * randn(5, seed=6), 1e-5
+    _, got = ours.loss_and_gradient(at)
+    for i in range(5):
+        away = step * torch.eye(5, dtype=f64)[i]
+        want = (ours.loss(at + away) - ours.loss(at - away)) / (2 * step)
+        assert float(got[i]) == pytest.approx(want, rel=1e-5, abs=1e-4)
+
+
+def test_a_loss_that_cannot_be_had_is_infinite():
+    ours, _ = objective()
+    assert ours.loss(tensor([0.0, 0.0, 800.0, 0.0])) == math.inf
+
+
 def test_fit_recovers_the_lengthscales_of_its_prior():
     x, f = prior_functions(6, 80, [0.2, 1.0], seed=20)
     var = torch.full_like(f, 1e-3)
@@ -751,20 +800,20 @@ def test_more_noise_never_says_less_variance():
 def test_a_failed_fit_keeps_the_start_and_says_so(monkeypatch):
     x, mean, var = data()
     good = Surrogate().fit(x, mean, var)
+    calls = []
 
-    def fail(self, max_iterations):
-        with torch.no_grad():
-            for parameter in self.model.parameters():
-                parameter.fill_(7.0)  # half way when it happens
-        raise NotPSDError("no")
+    def fail(self, at):
+        calls.append(at)
+        raise FitError("no")
 
-    monkeypatch.setattr(_gpytorch.MarginalLikelihood, "_descend", fail)
+    monkeypatch.setattr(likelihood.MarginalLikelihood, "loss_and_gradient", fail)
     surrogate = Surrogate(good.hyperparameters)
     p = surrogate.fit(x, mean, var)
+    assert len(calls) == 4  # two metrics from two starts
     assert good.fit_succeeded
     assert p.fit_succeeded is False
     for got, want in zip(p.hyperparameters, good.hyperparameters):
-        assert got.equal(want)
+        torch.testing.assert_close(got, want, rtol=1e-14, atol=1e-14)
     cold = Surrogate().fit(x, mean, var)
     assert cold.fit_succeeded is False
     for got, want in zip(cold.hyperparameters, default_hyperparameters(2, 2, x)):
@@ -772,20 +821,39 @@ def test_a_failed_fit_keeps_the_start_and_says_so(monkeypatch):
     assert float(cold.marginal(x)[1].min()) > 0
 
 
-def test_a_fit_that_runs_away_or_gets_worse_is_not_used(monkeypatch):
+def test_one_metrics_failure_is_not_the_others(monkeypatch):
     x, mean, var = data()
-    for fill in (torch.nan, 20.0, -60.0):
+    good = Surrogate().fit(x, mean, var)
+    honest = likelihood.MarginalLikelihood.loss_and_gradient
+    first = (mean[:, 0] - good.standardiser.shift[0]) / good.standardiser.scale[0]
 
-        def wander(self, max_iterations, fill=fill):
-            with torch.no_grad():
-                self.model.covar_module.base_kernel.raw_lengthscale.fill_(fill)
+    def fail(self, at):
+        if torch.equal(self.y, first):
+            raise FitError("no")
+        return honest(self, at)
 
-        monkeypatch.setattr(_gpytorch.MarginalLikelihood, "_descend", wander)
-        p = Surrogate().fit(x, mean, var)
-        assert p.fit_succeeded is False
-        torch.testing.assert_close(
-            p.hyperparameters.lengthscale, default_hyperparameters(2, 2, x).lengthscale
-        )
+    monkeypatch.setattr(likelihood.MarginalLikelihood, "loss_and_gradient", fail)
+    p = Surrogate().fit(x, mean, var)
+    assert p.fit_succeeded is False
+    default = default_hyperparameters(2, 2, x)
+    torch.testing.assert_close(p.hyperparameters.lengthscale[0], default.lengthscale[0])
+    assert p.hyperparameters.lengthscale[1].equal(good.hyperparameters.lengthscale[1])
+
+
+@pytest.mark.parametrize("where", [torch.nan, 20.0, -60.0])
+def test_a_fit_that_runs_away_or_gets_worse_is_not_used(monkeypatch, where):
+    x, mean, var = data()
+
+    def wander(self, at):
+        at[:-1] = where  # as if a step had led there
+        return (-1e9 if math.isfinite(where) else math.nan), torch.zeros_like(at)
+
+    monkeypatch.setattr(likelihood.MarginalLikelihood, "loss_and_gradient", wander)
+    p = Surrogate().fit(x, mean, var)
+    assert p.fit_succeeded is False
+    torch.testing.assert_close(
+        p.hyperparameters.lengthscale, default_hyperparameters(2, 2, x).lengthscale
+    )
 
 
 def test_a_start_that_cannot_be_evaluated_gives_way_to_the_default():
@@ -801,10 +869,10 @@ def test_a_start_that_cannot_be_evaluated_gives_way_to_the_default():
 
 
 def test_an_unexpected_exception_is_not_swallowed_and_leaves_no_setting_behind(monkeypatch):
-    def fail(self, max_iterations):
+    def fail(self, at):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(_gpytorch.MarginalLikelihood, "_descend", fail)
+    monkeypatch.setattr(likelihood.MarginalLikelihood, "loss_and_gradient", fail)
     with pytest.raises(ZeroDivisionError):
         Surrogate().fit(*data())
     assert settings_now() == AT_IMPORT

@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 from .build import library
 
 #: Elements of work from which a kernel is used.
-LEAST_WORK = 2**20
+LEAST_WORK = 2**18
 # Users of a part for each arm: sums of their own for every thread should not outgrow the users.
 _USERS_AN_ARM = 8
 _SUFFIX = {torch.float64: "f64", torch.float32: "f32"}
@@ -118,6 +118,20 @@ def covariance(x: Tensor, data: Tensor, out: Tensor) -> None:
         kernel(*_all(rows, len(rows), x.shape[1], data, data.shape[1], out[part]))
 
     _run(one, len(parts))
+
+
+def slopes(x: Tensor, weight: Tensor) -> Tensor:
+    """The twin of ``surrogate.kernels.matern52_slopes``, ``(1 + dims,)``.
+
+    ``x (n, dims)`` scaled by sqrt(5) / lengthscale, ``weight (n, n)`` symmetric.
+    """
+    x, data, weight = x.contiguous(), x.T.contiguous(), weight.contiguous()
+    num = max(1, torch.get_num_threads())
+    out = x.new_empty(num, 1 + x.shape[1], dtype=torch.float64)
+    kernel = _kernel("slopes", x)
+    # Rows in turn: their parts of the triangle differ.
+    _run(lambda first: kernel(*_all(x, data, *x.shape, weight, first, num, out[first])), num)
+    return out.sum(0).to(x)
 
 
 def paths(

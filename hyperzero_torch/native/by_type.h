@@ -235,6 +235,50 @@ void NAME(covariance)(const REAL *restrict x, int64_t points, int64_t dims,
                        out + p * n + i);
 }
 
+/* A weighted sum of correlations among x (n, dims), and its derivatives in the logarithms of the
+ * lengthscales: out (1 + dims). x is scaled, data (dims, n) is x once more, dimension by dimension;
+ * weight (n, n) is symmetric, of which the upper triangle is read: rows first, first + step, ...
+ */
+void NAME(slopes)(const REAL *restrict x, const REAL *restrict data, int64_t n, int64_t dims,
+                  const REAL *restrict weight, int64_t first, int64_t step, double *restrict out) {
+  REAL k[BLOCK];
+  for (int64_t d = 0; d <= dims; d++) out[d] = 0;
+  for (int64_t p = first; p < n; p += step) {
+    const REAL *restrict row = weight + p * n;
+    out[0] += row[p];
+    for (int64_t i = p + 1; i < n; i += BLOCK) {
+      const int64_t some = n - i < BLOCK ? n - i : BLOCK;
+      const REAL *restrict w = row + i;
+      REAL total = 0;
+      for (int64_t j = 0; j < some; j++) k[j] = 0;
+      for (int64_t d = 0; d < dims; d++) {
+        const REAL at = x[p * dims + d];
+        const REAL *restrict along = data + d * n + i;
+        for (int64_t j = 0; j < some; j++) {
+          const REAL away = at - along[j];
+          k[j] += away * away;
+        }
+      }
+#pragma omp simd reduction(+ : total)
+      for (int64_t j = 0; j < some; j++) {
+        const REAL square = k[j], r = NAME(root)(square);
+        const REAL falling = w[j] * NAME(exp_of)(-r), linear = falling * (1 + r);
+        total += linear + falling * square * (REAL)(1.0 / 3.0);
+        k[j] = linear;
+      }
+      out[0] += 2 * (double)total;
+      for (int64_t d = 0; d < dims; d++) {
+        const REAL at = x[p * dims + d];
+        const REAL *restrict along = data + d * n + i;
+        REAL sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t j = 0; j < some; j++) sum += k[j] * (at - along[j]) * (at - along[j]);
+        out[1 + d] += (2.0 / 3.0) * (double)sum;
+      }
+    }
+  }
+}
+
 static inline REAL NAME(dot)(const REAL *restrict a, const REAL *restrict b, int64_t n) {
   REAL sum = 0;
 #pragma omp simd reduction(+ : sum)

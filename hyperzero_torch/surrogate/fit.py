@@ -1,25 +1,23 @@
-"""Fitting: standardise, then maximise GPyTorch's exact marginal likelihood with priors (MAP).
+"""Fitting: standardise, then maximise the exact marginal likelihood with priors (MAP).
 
-Each metric has a Gaussian process of its own; GPyTorch fits them as one batch. Outputs are
-standardised by what the evidence says of signal and noise, so nothing depends on a unit.
+Each metric has a Gaussian process of its own, fitted by itself. Outputs are standardised by what
+the evidence says of signal and noise, so nothing depends on a unit.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 
 import torch
 from torch import Tensor
 
 from ..errors import FitError, ShapeError
 from ..memory import require
+from .hyperparameters import Hyperparameters, default_hyperparameters
 from .kernels import matern52
-from .posterior import Hyperparameters, Posterior, Standardiser
+from .likelihood import MarginalLikelihood, as_hyperparameters, as_vectors
+from .posterior import Posterior, Standardiser
 
-# Noise of a row that says nothing of a metric, in the units of GPyTorch's fit; in the posterior
-# itself such a row is cut out exactly.
-_NO_READING = 1e8
 _NOISE_FLOOR = 1e-6  # GPyTorch's own clamp for double precision
 _MAX_ITERATIONS = 40
 # Matrices (metrics, n, n) that a fit holds at its peak, measured at n = 2000.
@@ -92,17 +90,6 @@ class Surrogate:
         return posterior
 
 
-def default_hyperparameters(num_metrics: int, dims: int, like: Tensor) -> Hyperparameters:
-    """The medians of the priors: where a cold fit starts, and what a hopeless fit falls back to."""
-    # Distances in the unit cube grow with sqrt(dims), and so must the lengthscale (Hvarfner,
-    # Hellsten and Nardi, 2024). Short, and above 1, the variance that standardisation finds: where
-    # the data do not tell, a long lengthscale and little signal would promise to know what nobody
-    # has tried.
-    lengthscale = like.new_full((num_metrics, dims), 0.35 * math.sqrt(dims))
-    outputscale = like.new_full((num_metrics,), 1.4)
-    return Hyperparameters(lengthscale, outputscale, like.new_zeros(num_metrics))
-
-
 def similarity(x: Tensor, hyperparameters: Hyperparameters | None) -> Tensor:
     """Prior correlation of N points ``(N, dims)``, averaged over metrics, ``(N, N)``.
 
@@ -146,14 +133,20 @@ def _maximise(
     shared: Tensor | None,
     start: Hyperparameters | None,
 ) -> tuple[Hyperparameters, bool]:
-    from . import _gpytorch  # here, so that importing the package does not pay for GPyTorch
-
+    """Each metric's fit from the rows that have it, by itself; whether all of them succeeded."""
     default = default_hyperparameters(y.shape[1], x.shape[1], x)
-    finite = torch.where(noise.isfinite(), noise, _NO_READING)
-    objective = _gpytorch.MarginalLikelihood(
-        x, y.T.contiguous(), finite.T.contiguous(), shared, default
-    )
-    return objective.maximise([s for s in (start, default) if s is not None], _MAX_ITERATIONS)
+    starts = [as_vectors(s) for s in (start, default) if s is not None]
+    fitted, used = [], True
+    for m in range(y.shape[1]):
+        rows = noise[:, m].isfinite()
+        every = bool(rows.all())
+        system = None if shared is None else shared[m] if every else shared[m][rows][:, rows]
+        medians = starts[-1][m]
+        objective = MarginalLikelihood(x[rows], y[rows, m], noise[rows, m], system, medians)
+        vector, succeeded = objective.maximise([s[m] for s in starts], _MAX_ITERATIONS)
+        fitted.append(vector)
+        used = used and succeeded
+    return as_hyperparameters(fitted, x), used
 
 
 def _check(

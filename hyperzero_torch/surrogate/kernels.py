@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from .. import native
+
 _SMOOTHNESS = 2.5
 
 
@@ -24,6 +26,49 @@ def matern52(a: Tensor, b: Tensor, lengthscale: Tensor) -> Tensor:
         ``(metrics, ..., N, n)``, in [0, 1].
     Source: Rasmussen and Williams (2006), Eq. 4.17.
     """
+    square = _square(a, b, lengthscale)
+    r = square.sqrt()
+    return (1 + r + square / 3) * torch.exp(-r)
+
+
+def gram(x: Tensor, lengthscale: Tensor) -> Tensor:
+    """``matern52(x, x, lengthscale)``, ``(metrics, N, N)``; compiled where that is worth it."""
+    if not native.usable(len(lengthscale) * len(x) ** 2, x, lengthscale):
+        return matern52(x, x, lengthscale)
+    k = x.new_empty(len(lengthscale), len(x), len(x))
+    for scale, out in zip(math.sqrt(5) / lengthscale, k):
+        native.covariance(x * scale, (x * scale).T, out)
+    return k
+
+
+def matern52_slopes(x: Tensor, lengthscale: Tensor, weight: Tensor) -> Tensor:
+    """How a weighted sum of correlations answers to the lengthscales; one metric.
+
+    Args:
+        x: ``(n, dims)``.
+        lengthscale: ``(dims,)``.
+        weight: ``(n, n)``, symmetric.
+    Returns:
+        ``(1 + dims,)``: the sum of ``weight * matern52(x, x)``, then its derivatives in each
+        lengthscale's logarithm.
+    """
+    scaled = x * (math.sqrt(5) / lengthscale)
+    if native.usable(weight.numel(), scaled, weight):
+        return native.slopes(scaled, weight)
+    square = _square(x, x, lengthscale.unsqueeze(0))[0]
+    r = square.sqrt()
+    falling = weight * torch.exp(-r)
+    total = (falling * (1 + r + square / 3)).sum()
+    # dk / dlog(l_d) = (1 + r) exp(-r) / 3 times the square's own part in dimension d, and the sum
+    # of W_ij (a_i - a_j)^2 is 2 (sum_i a_i^2 W_i. - a' W a); no (n, n, dims) is needed.
+    falling = falling.mul_(1 + r)
+    scaled = scaled - scaled.mean(0)
+    slopes = falling.sum(1) @ scaled.square() - (scaled * (falling @ scaled)).sum(0)
+    return torch.cat([total.unsqueeze(0), slopes * (2 / 3)])
+
+
+def _square(a: Tensor, b: Tensor, lengthscale: Tensor) -> Tensor:
+    """Five times the squared distance in lengthscales; shapes as in ``matern52``."""
     shape = (lengthscale.shape[0],) + (1,) * (a.ndim - 1) + (lengthscale.shape[1],)
     scale = lengthscale.view(shape)
     a, b = a / scale, b / scale
@@ -32,9 +77,7 @@ def matern52(a: Tensor, b: Tensor, lengthscale: Tensor) -> Tensor:
     centre = b.mean(-2, keepdim=True)
     a, b = a - centre, b - centre
     square = a.square().sum(-1, keepdim=True) + b.square().sum(-1).unsqueeze(-2)
-    square = (square - 2 * a @ b.transpose(-1, -2)).clamp_min(1e-30)
-    r = (5 * square).sqrt()
-    return (1 + r + r.square() / 3) * torch.exp(-r)
+    return 5 * (square - 2 * a @ b.transpose(-1, -2)).clamp_min(1e-30)
 
 
 def frequencies(num: int, dims: int, generator: torch.Generator | None) -> Tensor:

@@ -16,7 +16,7 @@ use where noise is a hundredth of it.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,23 +24,16 @@ from torch import Tensor
 from .. import native
 from ..errors import FitError, ShapeError
 from ..memory import in_tiles, require
-from .kernels import features, frequencies, matern52
+from .hyperparameters import Hyperparameters
+from .kernels import features, frequencies, gram, matern52
 from .paths import Paths
+
+if TYPE_CHECKING:
+    from .as_gpytorch import ExactGP
 
 # Elements of the largest temporary, (metrics, tile, n): 16 MiB in float64, what a cache may hold.
 _TILE_ELEMENTS = 2**21
 _NUM_FREQUENCIES = 512
-
-
-class Hyperparameters(NamedTuple):
-    """Of each metric's kernel, on outputs standardised by the surrogate.
-
-    ``lengthscale (metrics, dims)``, ``outputscale (metrics,)`` (variance), ``constant (metrics,)``.
-    """
-
-    lengthscale: Tensor
-    outputscale: Tensor
-    constant: Tensor
 
 
 class Standardiser(NamedTuple):
@@ -111,7 +104,7 @@ class Posterior:
         system = system.mul_(self._observed.unsqueeze(-2))
         system.diagonal(dim1=-2, dim2=-1).add_(torch.where(observed, self.noise, 1.0))
         self._shared = shared
-        self.cholesky = _cholesky(system if shared is None else system.add_(shared))
+        self.cholesky = cholesky(system if shared is None else system.add_(shared))
         del system
         residual = torch.where(observed, y.T - constant.unsqueeze(-1), 0.0)
         self._residual = residual
@@ -148,13 +141,7 @@ class Posterior:
     def _prior(self, x: Tensor) -> Tensor:
         """Prior covariance of points ``(N, dims)`` with each other, ``(m, N, N)``."""
         lengthscale, outputscale, _ = self.hyperparameters
-        if native.usable(len(lengthscale) * len(x) ** 2, x, lengthscale, outputscale):
-            k = x.new_empty(len(lengthscale), len(x), len(x))
-            for scale, out in zip(math.sqrt(5) / lengthscale, k):
-                native.covariance(x * scale, (x * scale).T, out)
-        else:
-            k = matern52(x, x, lengthscale)
-        return k.mul_(outputscale[:, None, None])
+        return gram(x, lengthscale).mul_(outputscale[:, None, None])
 
     def at(self, dtype: torch.dtype) -> Evaluation:
         """What evaluations need, in float32 or else in float64."""
@@ -280,6 +267,22 @@ class Posterior:
         residual = self._residual.unsqueeze(-1) - self._observed.unsqueeze(-1) * (at_data + noise)
         return Paths(self, omega, prior, torch.cholesky_solve(residual, self.cholesky))
 
+    def as_gpytorch(self) -> ExactGP:
+        """The same Gaussian process as a GPyTorch model, for stacks that have one.
+
+        Batched over metrics and in standardised units (``standardiser`` takes them back): raw
+        variances of deltas lie below what GPyTorch clamps noise to.
+
+        Returns:
+            A ``gpytorch.models.ExactGP`` in evaluation mode, with our priors: ``train()`` and
+            ``ExactMarginalLogLikelihood`` fit it further.
+        """
+        from .as_gpytorch import as_gpytorch  # here: importing GPyTorch takes its time
+
+        y = self._residual + self.hyperparameters.constant.unsqueeze(-1)
+        fields = (self.noise, self._shared, self.hyperparameters)
+        return as_gpytorch(self.x, torch.where(self._observed > 0, y, 0.0), *fields)
+
     def _noise_root(self) -> Tensor:
         """A square root of the noise covariance; zero where unobserved.
 
@@ -289,7 +292,7 @@ class Posterior:
         if self._shared is None:
             return own.sqrt()
         unobserved = 1.0 - self._observed
-        root = _cholesky(torch.diag_embed(own + unobserved) + self._shared)
+        root = cholesky(torch.diag_embed(own + unobserved) + self._shared)
         return root * self._observed.unsqueeze(-1)
 
     def _check(self, x: Tensor) -> None:
@@ -308,7 +311,7 @@ class Posterior:
             )
 
 
-def _cholesky(matrix: Tensor) -> Tensor:
+def cholesky(matrix: Tensor) -> Tensor:
     """Cholesky factor, with the least jitter that makes one possible; overwrites ``matrix``.
 
     Jitter is a fraction of each row's own variance: one very noisy row blurs no other.
