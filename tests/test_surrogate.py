@@ -416,14 +416,19 @@ def test_marginal_takes_any_leading_axes_and_tiles(monkeypatch):
     torch.testing.assert_close(single[0], mean[2, 3], rtol=1e-12, atol=0)
     torch.testing.assert_close(single[1], var[2, 3], rtol=1e-10, atol=0)
     widest = []
-    cross = Posterior.cross
-    monkeypatch.setattr(Posterior, "cross", lambda s, at: widest.append(cross(s, at)) or widest[-1])
-    monkeypatch.setattr(posterior, "_TILE_ELEMENTS", 3 * 12 * 4)  # four points at a time
+    cross = Posterior._cross
+
+    def watched(self, at, metrics):
+        widest.append(cross(self, at, metrics))
+        return widest[-1]
+
+    monkeypatch.setattr(Posterior, "_cross", watched)
+    monkeypatch.setattr(posterior, "_TILE_ELEMENTS", 12 * 4)  # four points at a time
     tiled = p.marginal(points)
     torch.testing.assert_close(tiled[0], mean, rtol=1e-12, atol=0)
     torch.testing.assert_close(tiled[1], var, rtol=1e-10, atol=0)
-    assert len(widest) == 9
-    assert max(k.numel() for k in widest) <= 3 * 12 * 4
+    assert len(widest) == 9 * 3  # metric by metric
+    assert max(k.numel() for k in widest) <= 12 * 4
     empty = p.marginal(points[:0])
     assert empty[0].shape == (0, 7, 3)
 

@@ -18,7 +18,9 @@ from torch.autograd import forward_ad
 from .build import library
 
 #: Elements of work from which a kernel is used.
-LEAST_WORK = 2**18
+LEAST_WORK = 2**16
+# Elements of a covariance for which one more thread is worth its start.
+_A_THREADS_WORK = 2**17
 # Users of a part for each arm: sums of their own for every thread should not outgrow the users.
 _USERS_AN_ARM = 8
 _SUFFIX = {torch.float64: "f64", torch.float32: "f32"}
@@ -109,7 +111,7 @@ def covariance(x: Tensor, data: Tensor, out: Tensor) -> None:
     Both scaled by sqrt(5) / lengthscale; ``out`` is contiguous.
     """
     x, data = x.contiguous(), data.contiguous()
-    parts = _parts(len(x))
+    parts = _parts(len(x), 1 + out.numel() // _A_THREADS_WORK)
     kernel = _kernel("covariance", x)
 
     def one(number: int) -> None:
@@ -126,7 +128,7 @@ def slopes(x: Tensor, weight: Tensor) -> Tensor:
     ``x (n, dims)`` scaled by sqrt(5) / lengthscale, ``weight (n, n)`` symmetric.
     """
     x, data, weight = x.contiguous(), x.T.contiguous(), weight.contiguous()
-    num = max(1, torch.get_num_threads())
+    num = min(torch.get_num_threads(), 1 + weight.numel() // _A_THREADS_WORK)
     out = x.new_empty(num, 1 + x.shape[1], dtype=torch.float64)
     kernel = _kernel("slopes", x)
     # Rows in turn: their parts of the triangle differ.

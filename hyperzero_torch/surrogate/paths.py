@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _TILE_ELEMENTS = 2**23
 # Paths that are evaluated fastest without keeping the covariance; more are a matrix product.
 _FEW = 16
+# Arrays of the result's size that an evaluation and a judgement of it hold at once.
+_COPIES = 4
 # PyTorch is good at waves: by so much the work must be larger before the kernel is worth it.
 _CHEAP = 3
 
@@ -60,7 +62,7 @@ class Paths:
         x = x.to(at.x)
         work = len(x) * len(at.scale) * (len(at.x) + len(self._omega))
         made_of = (x, at.data, self._update.to(x), self._prior.to(x))
-        if self.num_paths <= _FEW and native.usable(work // _CHEAP, *made_of):
+        if self._compiles(work, *made_of):
             value = self._compiled(x)
         else:
             prior, update = self._prior.to(x), self._update.to(x)
@@ -111,5 +113,11 @@ class Paths:
     def tile(self) -> int:
         """Points whose evaluation stays within about 64 MiB of temporaries."""
         metrics, width, paths = self._prior.shape
-        per_point = metrics * (width + self.posterior.x.shape[0] + paths)
+        per_point = metrics * _COPIES * paths
+        if not self._compiles(_TILE_ELEMENTS, self.posterior.x, self._update, self._prior):
+            per_point += metrics * (width + self.posterior.x.shape[0])
         return max(1, _TILE_ELEMENTS // per_point)
+
+    def _compiles(self, work: int, *made_of: Tensor) -> bool:
+        """Whether the compiled kernel is the way to evaluate ``work`` terms of the sums."""
+        return self.num_paths <= _FEW and native.usable(work // _CHEAP, *made_of)

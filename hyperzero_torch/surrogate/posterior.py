@@ -31,7 +31,7 @@ from .paths import Paths
 if TYPE_CHECKING:
     from .as_gpytorch import ExactGP
 
-# Elements of the largest temporary, (metrics, tile, n): 16 MiB in float64, what a cache may hold.
+# Elements of the largest temporary, (tile, n): 16 MiB in float64, what a cache may hold.
 _TILE_ELEMENTS = 2**21
 _NUM_FREQUENCIES = 512
 
@@ -125,16 +125,21 @@ class Posterior:
 
         In the dtype of ``x``, float64 or float32.
         """
+        return self._cross(x, slice(None))
+
+    def _cross(self, x: Tensor, metrics: slice) -> Tensor:
+        """``cross`` of some metrics."""
         at = self.at(x.dtype)
         x = x.to(at.x)
-        amplitude = at.outputscale.unsqueeze(-1) * at.observed  # (m, n)
-        made_of = (x, at.scale, at.data, amplitude)
+        scales, datas = at.scale[metrics], at.data[metrics]
+        amplitude = at.outputscale[metrics].unsqueeze(-1) * at.observed[metrics]  # (m, n)
+        made_of = (x, scales, datas, amplitude)
         if x.ndim == 2 and native.usable(amplitude.numel() * len(x), *made_of):
-            k = x.new_empty(self.num_metrics, len(x), len(self.x))
-            for scale, data, out in zip(at.scale, at.data, k):
+            k = x.new_empty(len(scales), len(x), len(self.x))
+            for scale, data, out in zip(scales, datas, k):
                 native.covariance(x * scale, data, out)
             return k.mul_(amplitude.unsqueeze(1))
-        k = matern52(x, at.x, at.lengthscale)
+        k = matern52(x, at.x, at.lengthscale[metrics])
         one = (1,) * (k.ndim - 2)
         return k * amplitude.view(len(amplitude), *one, -1)
 
@@ -181,7 +186,7 @@ class Posterior:
         if torch.compiler.is_compiling():
             mean, var = self._standardised(flat)
         else:
-            tile = max(1, _TILE_ELEMENTS // max(1, self.num_metrics * self.x.shape[0]))
+            tile = max(1, _TILE_ELEMENTS // max(1, self.x.shape[0]))
             mean, var = in_tiles(lambda rows: self._tiled(flat, rows), tile, self.device)
         shift, scale = (field.to(flat) for field in self.standardiser)
         # Rounding can push an all but certain point below zero.
@@ -201,11 +206,14 @@ class Posterior:
     def _standardised(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance before the metric's unit is put back, ``(N, metrics)``."""
         at = self.at(x.dtype)
-        k = self.cross(x)  # (m, N, n)
-        mean = at.constant.unsqueeze(-1) + (k @ at.weights.unsqueeze(-1))[..., 0]
-        half = torch.linalg.solve_triangular(at.cholesky, k.transpose(-1, -2), upper=False)
-        var = at.outputscale.unsqueeze(-1) - half.square().sum(-2)
-        return mean.T, var.T
+        mean, explained = [], []
+        for metric in range(self.num_metrics):  # one at a time: larger tiles, the same memory
+            k = self._cross(x, slice(metric, metric + 1))[0]  # (N, n)
+            mean.append(k @ at.weights[metric])
+            half = torch.linalg.solve_triangular(at.cholesky[metric], k.mT, upper=False)
+            explained.append(torch.linalg.vector_norm(half, dim=0))
+        var = at.outputscale - torch.stack(explained, dim=-1).square()
+        return at.constant + torch.stack(mean, dim=-1), var
 
     def covariance(self, x: Tensor) -> Tensor:
         """Joint posterior covariance of N points ``(N, dims)``, ``(metrics, N, N)``: small N."""
@@ -322,7 +330,8 @@ def cholesky(matrix: Tensor) -> Tensor:
         own.copy_(exact + jitter * exact)
         factor: Tensor
         factor, info = torch.linalg.cholesky_ex(matrix)
-        if not bool(info.any()) and bool(factor.isfinite().all()):
+        # Whatever is not finite in a row has reached its diagonal.
+        if not bool(info.any()) and bool(factor.diagonal(dim1=-2, dim2=-1).isfinite().all()):
             return factor
     raise FitError(
         "the covariance of the evidence is not positive definite even with jitter 1e-6; "
