@@ -38,6 +38,7 @@ bench: peers ## is its uncertainty honest, and how fast is it? (an hour on a qui
 	$(BIN)/python -m bench.quality.reliability
 	for one in $(SPEED); do $(TIME) --benchmark-json=bench/results/speed_$$one.json || exit 1; done
 	$(BIN)/python -m bench.speed.growth
+	$(BIN)/python -m bench.speed.breakdown
 	$(BIN)/python -m bench.tables
 
 RUN = $(BIN)/python -m bench.quality.race.run --workers 2

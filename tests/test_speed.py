@@ -56,7 +56,10 @@ def test_the_table_is_drawn_from_what_was_measured(tmp_path):
         for role, work, median in runs
     ]
     (tmp_path / "speed_paths.json").write_text(json.dumps({"benchmarks": told}))
-    limit, ours, peer = table(tmp_path).splitlines()[2:]
+    limit, ours, peer, cuda = table(tmp_path).splitlines()[2:]
+    assert cuda == "| the same on CUDA (`python -m bench.cuda`) | not measured |  |  |  |  |"
+    (tmp_path / "speed_cuda_paths.json").write_text(json.dumps({"benchmarks": told}))
+    assert "not measured" not in table(tmp_path)
     assert limit == "| question | limit | 2 s | 50 |  |  |"
     assert ours == "|  | **ours** | 1 s | 100 | 0.50 x its time | 40.0 x as fast |"
     assert peer == "|  | peer | 4 s | 2 | 20.00 x its time |  |"

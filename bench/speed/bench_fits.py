@@ -23,7 +23,7 @@ from .conftest import Timed
 @pytest.mark.parametrize("who", ["cold", "warm", "BoTorch"])
 def bench_fits(timed: Timed, who, n):
     n = max(30, timed.size(n))
-    seen = given.evidence(n)
+    seen = given.evidence(n, timed.device)
     question = f"fit, {given.METRICS} metrics, n = {n}"
     rounds = 5 if n < 500 else 2
     if who == "BoTorch":
@@ -33,7 +33,7 @@ def bench_fits(timed: Timed, who, n):
         from gpytorch.mlls import ExactMarginalLogLikelihood
 
         def theirs():
-            model = SingleTaskGP(*seen, covar_module=given.botorch_kernel())
+            model = SingleTaskGP(*seen, covar_module=given.botorch_kernel()).to(seen.x)
             likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -19,10 +19,15 @@ PEERS = {
 def bench_marginals(timed: Timed, who):
     """All is done in chunks, so rates do not depend on N; BoTorch has a tenth of the points."""
     points = timed.size(N)
-    seen = given.evidence(BUCKET)
+    seen = given.evidence(BUCKET, timed.device)
     question = f"mean and variance, n = {BUCKET}, {given.METRICS} metrics, N = {points:,}"
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(points, given.DIMS, generator=generator, dtype=torch.float64)
+    x = torch.rand(
+        points,
+        given.DIMS,
+        generator=timed.generator(),
+        dtype=torch.float64,
+        device=timed.device,
+    )
     with torch.no_grad():
         if who in PEERS:
             pytest.importorskip("botorch")
@@ -43,7 +48,7 @@ def bench_marginals(timed: Timed, who):
         if who.startswith("solve"):
             dtype = getattr(torch, who.split()[1])
             factor = posterior.at(dtype).cholesky
-            k = torch.rand(given.METRICS, CHUNK, BUCKET, dtype=dtype).mT
+            k = torch.rand(given.METRICS, CHUNK, BUCKET, dtype=dtype, device=timed.device).mT
             times = max(1, points // CHUNK)
 
             def limit() -> None:

@@ -18,7 +18,9 @@ def values(request: pytest.FixtureRequest):
     users = max(1, round(10_000_000 * request.config.getoption("--scale")))
     generator = torch.Generator().manual_seed(0)
     values = 100 + torch.randn(users, METRICS, dtype=request.param, generator=generator)
-    return values, torch.randint(ARMS, (users,), generator=generator)
+    arm = torch.randint(ARMS, (users,), generator=generator)
+    device = request.config.getoption("--device")
+    return values.to(device), arm.to(device)
 
 
 @pytest.mark.parametrize("who", ["copy", "C kernel", "PyTorch, two passes", "polars", "pandas"])
@@ -31,6 +33,8 @@ def bench_moments(timed: Timed, monkeypatch, values, who):
         target = torch.empty_like(value)
         timed(question, who, "limit", len(arm), lambda: target.copy_(value))
         return
+    if who in ("C kernel", "polars", "pandas"):
+        timed.only_on_cpu()
     if who in ("polars", "pandas"):
         module = pytest.importorskip(who)
         columns = {f"m{i}": value[:, i].contiguous().numpy() for i in range(METRICS)}

@@ -28,12 +28,13 @@ CHUNK = 1000  # where BoTorch's paths are fastest
 @pytest.mark.parametrize("who", ["float64", "mixed", "BoTorch"])
 def bench_round(timed: Timed, who):
     points, n = timed.size(N), max(50, timed.size(BUCKET))
-    seen, asked = given.evidence(n), given.problem()
+    seen, asked = given.evidence(n, timed.device), given.problem()
     question = f"a whole round, bucket of {n}, {given.METRICS} metrics, N = {points:,}"
-    generator = torch.Generator().manual_seed(0)
+    generator = timed.generator()
     parts: dict[str, float] = {}
 
     def lap(name: str, since: float) -> float:
+        timed.wait()
         now = time.perf_counter()
         parts[name] = now - since
         return now
@@ -77,7 +78,7 @@ def bench_round(timed: Timed, who):
                 best_of(asked.evaluate(draws(seen.x)))
             at = lap("select", at)
             draws = draw_matheron_paths(model, torch.Size([PROPOSALS]))
-            x = torch.rand(few, given.DIMS, dtype=torch.float64)
+            x = torch.rand(few, given.DIMS, dtype=torch.float64, device=timed.device)
             for part in x.split(CHUNK):
                 best_of(asked.evaluate(draws(part)))
         lap("propose", at)

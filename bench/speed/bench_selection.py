@@ -49,21 +49,22 @@ class Network(nn.Module):
 def bench_selection(timed: Timed, who):
     candidates = timed.size(CANDIDATES)
     question = f"selection, {DRAWS} draws x {candidates:,} candidates x {METRICS} metrics"
-    generator = torch.Generator().manual_seed(0)
+    generator = timed.generator()
+    device = timed.device
     work = DRAWS * candidates * METRICS
     if who == "normals":
         sizes = [min(NORMALS_AT_ONCE, work - s) for s in range(0, work, NORMALS_AT_ONCE)]
 
         def normals() -> None:
             for size in sizes:
-                torch.randn(size, dtype=torch.float64, generator=generator)
+                torch.randn(size, dtype=torch.float64, generator=generator, device=device)
 
         timed(question, "drawing the normals", "limit", work, normals, 3)
         return
-    net = Network()
+    net = Network().to(device)
     if who == "network's products":
         rows = NORMALS_AT_ONCE // METRICS
-        x, h = (torch.rand(rows, w, dtype=torch.float64) for w in (METRICS, WIDTH))
+        x, h = (torch.rand(rows, w, dtype=torch.float64, device=device) for w in (METRICS, WIDTH))
 
         def products() -> None:
             with torch.no_grad():
@@ -72,7 +73,8 @@ def bench_selection(timed: Timed, who):
 
         timed(question, "the network's matrix products", "limit", work, products, 3)
         return
-    mean = 0.01 * torch.randn(candidates, METRICS, dtype=torch.float64, generator=generator)
+    shape = (candidates, METRICS)
+    mean = 0.01 * torch.randn(shape, dtype=torch.float64, generator=generator, device=device)
     var = torch.full_like(mean, 1e-5)
     asked = problem("metric_0 + 0.5 * metric_1" if who.startswith("linear") else net)
     caution = 1.0 if "caution" in who else 0.0

@@ -14,7 +14,9 @@ from .conftest import Timed
 METRICS = 16
 
 
-def moments(rows: int, dtype: torch.dtype) -> tuple[Moments, Moments]:
+def moments(
+    rows: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> tuple[Moments, Moments]:
     generator = torch.Generator().manual_seed(0)
 
     def rand(*shape: int) -> torch.Tensor:
@@ -25,8 +27,8 @@ def moments(rows: int, dtype: torch.dtype) -> tuple[Moments, Moments]:
     )
     control = Moments(1e4 + rand(METRICS), 10 + rand(METRICS), 1e6 * rand(METRICS))
     return (
-        Moments(*(field.to(dtype) for field in treatment)),
-        Moments(*(field.to(dtype) for field in control)),
+        Moments(*(field.to(device, dtype) for field in treatment)),
+        Moments(*(field.to(device, dtype) for field in control)),
     )
 
 
@@ -37,12 +39,14 @@ def bench_streaming(timed: Timed, monkeypatch, who, dtype, rows):
     rows = timed.size(rows)
     question = f"streaming deltas, {rows:,} candidates x {METRICS} metrics, {str(dtype)[6:]}"
     if who == "copy":  # six arrays are read and three written, in all nine times their size
-        source = torch.rand(rows * METRICS * 9 // 2, dtype=dtype)
+        source = torch.rand(rows * METRICS * 9 // 2, dtype=dtype, device=timed.device)
         target = torch.empty_like(source)
         timed(question, who, "limit", rows, lambda: target.copy_(source), 21)
         return
-    treatment, control = moments(rows, dtype)
-    state = evidence.init(rows, METRICS, dtype)
+    if who == "C kernel":
+        timed.only_on_cpu()
+    treatment, control = moments(rows, dtype, timed.device)
+    state = evidence.init(rows, METRICS, dtype, timed.device)
     run = evidence.stream
     monkeypatch.setattr(native, "LEAST_WORK", 0 if who == "C kernel" else 10**18)
     if who == "torch.compile":

@@ -23,7 +23,7 @@ class Evidence(NamedTuple):
     var: Tensor
 
 
-def evidence(n: int, seed: int = 0) -> Evidence:
+def evidence(n: int, device: torch.device | str = "cpu", seed: int = 0) -> Evidence:
     """Smooth functions of ``x`` with noise of known variance, twice as large at some points."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -35,14 +35,14 @@ def evidence(n: int, seed: int = 0) -> Evidence:
     true = (x @ phase + 6 * rand(METRICS)).sin() + 0.5 * (x.square() @ phase).cos()
     var = 0.05 * (1 + rand(n, METRICS))
     noise = torch.randn(n, METRICS, generator=generator, dtype=f64)
-    return Evidence(x, true + var.sqrt() * noise, var)
+    return Evidence(*(field.to(device) for field in (x, true + var.sqrt() * noise, var)))
 
 
 def ours(given: Evidence) -> Posterior:
     """Our posterior under fixed hyperparameters, those of ``botorch_kernel``."""
     metrics = given.mean.shape[1]
-    zero, one = torch.zeros(metrics, dtype=f64), torch.ones(metrics, dtype=f64)
-    hyperparameters = Hyperparameters(torch.full((metrics, DIMS), 0.6, dtype=f64), one, zero)
+    zero, one = given.x.new_zeros(metrics), given.x.new_ones(metrics)
+    hyperparameters = Hyperparameters(given.x.new_full((metrics, DIMS), 0.6), one, zero)
     return Posterior(*given, hyperparameters, Standardiser(zero, one))
 
 
@@ -51,7 +51,7 @@ def botorch(given: Evidence) -> Any:
     from botorch.models import SingleTaskGP
 
     model = SingleTaskGP(*given, covar_module=botorch_kernel(), outcome_transform=None)
-    model.eval()
+    model.to(given.x).eval()
     return model
 
 

@@ -1,6 +1,6 @@
 """How cost and memory grow: with the bucket, the samples, the metrics and the draws.
 
-    python -m bench.speed.growth [--quick]
+    python -m bench.speed.growth [--quick] [--device cuda]
 
 Each point runs in a process of its own, which tells the seconds of its work and by how much it
 raised the peak of its memory. The exponent is that of the upper half of a series, where constant
@@ -26,43 +26,49 @@ RESULTS, FIGURE = ROOT / "bench/results/growth.json", ROOT / "bench/figures/grow
 
 
 class Series(NamedTuple):
-    """One line of the plot: what grows, its sizes, and what is prepared and then timed."""
+    """One line of the plot: what grows, its sizes, and what is prepared and then timed.
+
+    ``more``: sizes that only a large device takes.
+    """
 
     says: str
     sizes: tuple[int, ...]
-    prepare: Callable[[int], Callable[[], Any]]
+    prepare: Callable[[int, str], Callable[[], Any]]
+    more: tuple[int, ...] = ()
 
 
-def evidence_update(bucket: int) -> Callable[[], Any]:
+def evidence_update(bucket: int, device: str) -> Callable[[], Any]:
     import torch
 
     from hyperzero_torch.stats import evidence
 
     from .bench_streaming import METRICS, moments
 
-    treatment, control = moments(bucket, torch.float64)
-    state = evidence.init(bucket, METRICS)
+    treatment, control = moments(bucket, torch.float64, device)
+    state = evidence.init(bucket, METRICS, device=device)
     return lambda: evidence.stream(state, treatment, control)
 
 
-def exact_posterior(bucket: int) -> Callable[[], Any]:
+def exact_posterior(bucket: int, device: str) -> Callable[[], Any]:
     from . import given
 
-    seen = given.evidence(bucket)
+    seen = given.evidence(bucket, device)
     one = given.Evidence(seen.x, seen.mean[:, :1], seen.var[:, :1])
     return lambda: given.ours(one)
 
 
-def fit(bucket: int) -> Callable[[], Any]:
+def fit(bucket: int, device: str) -> Callable[[], Any]:
     from hyperzero_torch.surrogate import Surrogate
 
     from . import given
 
-    seen = given.evidence(bucket)
+    seen = given.evidence(bucket, device)
     return lambda: Surrogate().fit(*seen)
 
 
-def selection(candidates: int, draws: int = 200, metrics: int = 4) -> Callable[[], Any]:
+def selection(
+    candidates: int, device: str, draws: int = 200, metrics: int = 4
+) -> Callable[[], Any]:
     import torch
 
     import hyperzero_torch as hz
@@ -75,21 +81,22 @@ def selection(candidates: int, draws: int = 200, metrics: int = 4) -> Callable[[
         objective="metric_0",
         constraints=[f"metric_{metrics - 1} >= -1%"],
     )
-    generator = torch.Generator().manual_seed(0)
-    mean = 0.01 * torch.randn(candidates, metrics, generator=generator, dtype=torch.float64)
+    generator = torch.Generator(device).manual_seed(0)
+    like = {"generator": generator, "dtype": torch.float64, "device": device}
+    mean = 0.01 * torch.randn(candidates, metrics, **like)
     var = torch.full_like(mean, 1e-5)
     return lambda: select(mean, var, problem, draws, generator, 1.0)
 
 
-def proposals(samples: int) -> Callable[[], Any]:
+def proposals(samples: int, device: str) -> Callable[[], Any]:
     import torch
 
     from hyperzero_torch.thompson import propose
 
     from . import given
 
-    posterior = given.ours(given.evidence(100))
-    generator = torch.Generator().manual_seed(0)
+    posterior = given.ours(given.evidence(100, device))
+    generator = torch.Generator(device).manual_seed(0)
     return lambda: propose(posterior, given.problem(), samples, 4, generator, num_starts=4)
 
 
@@ -106,39 +113,47 @@ SERIES = {
     ),
     "posterior": Series(
         "exact posterior, candidates (1 metric)", (100, 300, 1000, 3000, 10_000, 20_000),
-        exact_posterior,
+        exact_posterior, (50_000,),
     ),
     "fit": Series("fit from cold, candidates (4 metrics)", (100, 300, 1000, 2000), fit),
     "propose": Series(
         "proposals, samples (bucket of 100, 4 draws)",
         (10_000, 100_000, 1_000_000, 10_000_000),
         proposals,
+        (100_000_000,),
     ),
     "metrics": Series(
         "selection, metrics (5000 candidates, 200 draws)",
         (2, 4, 8, 16, 32),
-        lambda metrics: selection(5000, metrics=metrics),
+        lambda metrics, device: selection(5000, device, metrics=metrics),
     ),
     "draws": Series(
         "selection, draws (5000 candidates, 4 metrics)",
         (10, 100, 1000, 10_000),
-        lambda draws: selection(5000, draws),
+        lambda draws, device: selection(5000, device, draws),
     ),
 }  # fmt: skip
 
 
-def one(name: str, size: int) -> dict[str, float]:
+def one(name: str, size: int, device: str = "cpu") -> dict[str, float]:
     """Seconds and MiB of one point, in this process; the libraries are warm, the work is not."""
     import torch
 
-    prepare = SERIES[name].prepare
-    prepare(min(SERIES[name].sizes))()
-    work = prepare(size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    prepared = SERIES[name].prepare
+    prepared(min(SERIES[name].sizes), device)()
+    ready = prepared(size, device)
+
+    def work() -> Any:
+        result = ready()
+        if device != "cpu":
+            torch.accelerator.synchronize(device)
+        return result
+
+    before = _peak(device)
     start = time.perf_counter()
     result = work()
     seconds = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    after = _peak(device)
     del result
     if seconds < 1:  # once more, warm; the memory is that of the first time
         times = []
@@ -148,7 +163,17 @@ def one(name: str, size: int) -> dict[str, float]:
             times.append(time.perf_counter() - start)
         seconds = sorted(times)[2]
     threads = torch.get_num_threads()
-    return {"size": size, "seconds": seconds, "mib": (after - before) / 1024, "threads": threads}
+    mib = (after - before) / 2**20
+    return {"size": size, "seconds": seconds, "mib": mib, "threads": threads}
+
+
+def _peak(device: str) -> int:
+    """Bytes that were in use at most so far."""
+    if device == "cpu":
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    import torch
+
+    return torch.cuda.max_memory_allocated(device)
 
 
 def exponent(points: list[dict[str, float]], field: str) -> float | None:
@@ -191,23 +216,27 @@ def draw(found: dict[str, list[dict[str, float]]], figure: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the smaller half of every series")
+    parser.add_argument("--device", default="cpu", help="where to run, e.g. cuda")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--figure", type=Path, default=FIGURE)
     parser.add_argument("--redraw", action="store_true", help="the figure only, from raw numbers")
     parser.add_argument("--point", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.point:
-        print(json.dumps(one(options.point[0], int(options.point[1]))))
+        print(json.dumps(one(options.point[0], int(options.point[1]), options.device)))
         return
     found: dict[str, list[dict[str, float]]] = {}
     if options.redraw:
         draw(json.loads(options.results.read_text()), options.figure)
         return
     for name, series in SERIES.items():
-        sizes = series.sizes[: (len(series.sizes) + 1) // 2] if options.quick else series.sizes
+        sizes = series.sizes if options.device == "cpu" else series.sizes + series.more
+        if options.quick:
+            sizes = sizes[: (len(sizes) + 1) // 2]
         found[name] = []
         for size in sizes:
             command = [sys.executable, "-m", "bench.speed.growth", "--point", name, str(size)]
+            command += ["--device", options.device]
             done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
             if done.returncode:
                 print(f"  {name} {size:,}: {done.stderr.strip().splitlines()[-1]}", flush=True)

@@ -13,7 +13,7 @@ FILES = ("streaming", "moments", "paths", "marginals", "selection", "fits", "rou
 def records(results: Path) -> dict[str, list[dict[str, Any]]]:
     """Each question's contenders, in the order in which they ran."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for name in FILES:
+    for name in (*FILES, *(f"cuda_{name}" for name in FILES)):
         path = results / f"speed_{name}.json"
         if not path.exists():
             continue
@@ -42,6 +42,8 @@ def table(results: Path) -> str:
             cells.append(against_peer and f"{against_peer:.1f} x as fast")
             lines.append(f"| {' | '.join(cells)} |")
             title = ""
+    if not any(results.glob("speed_cuda_*.json")):
+        lines.append("| the same on CUDA (`python -m bench.cuda`) | not measured |  |  |  |  |")
     return "\n".join(lines)
 
 
@@ -57,8 +59,14 @@ def machine(results: Path) -> str:
         for what, number in one.items()
         if "error" in what
     ]
+    devices = {
+        json.loads(path.read_text())["machine_info"].get("device", "")
+        for path in results.glob("speed_cuda_*.json")
+    }
+    device = f"CUDA rows: {', '.join(sorted(devices))}. " if any(devices) else ""
     return (
-        f"{threads} threads of {info['cpu']['brand_raw']} ({info['cpu_capability']}); {packages}. "
+        f"{device}{threads} threads of {info['cpu']['brand_raw']} ({info['cpu_capability']}); "
+        f"{packages}. "
         f"Mixed mode against float64: {'; '.join(errors)}."
     )
 
