@@ -20,7 +20,9 @@ The rooms, in the order of the data; each imports only from those above it:
     plan          what a platform is asked to serve
     config        TunerConfig; a whole study in one YAML file
     journal       the append-only log: memory, SQL
+    standing      what decisions have changed: who may compete, which evidence counts
     history       the fold over a journal: facts
+    interventions rounds set aside, and the way back
     bucket        facts -> deltas per arm and round -> evidence per candidate
     births        who enters the bucket
     outlook       what would be believed after more traffic

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,10 +14,13 @@ from .history import CONTROL
 _EXPLORING_CONTROL = 0.3
 
 
-def round_robin(times_served: Sequence[int], config: TunerConfig) -> Tensor:
+def round_robin(
+    times_served: Sequence[int], config: TunerConfig, stopped: Collection[int] = ()
+) -> Tensor:
     """Equal slots for those served least so far: what is done while nothing is known."""
     num = len(times_served)
-    order = sorted(range(1, num), key=lambda c: (times_served[c], c))
+    able = [c for c in range(1, num) if c not in stopped]
+    order = sorted(able, key=lambda c: (times_served[c], c))
     served = order[: config.max_arms]
     slots = torch.zeros(num, dtype=torch.long)
     each, rest = divmod(max(config.num_draws, len(served)), max(1, len(served)))
@@ -51,11 +54,14 @@ def places_for_newcomers(config: TunerConfig) -> int:
 
 
 def choose_arms(
-    times_served: Sequence[int], slots: Tensor, config: TunerConfig
+    times_served: Sequence[int],
+    slots: Tensor,
+    config: TunerConfig,
+    stopped: Collection[int] = (),
 ) -> tuple[Tensor, Tensor]:
     """Who is served, ascending, and their slots: newcomers first, then the most voted."""
     newcomer = torch.tensor([served == 0 for served in times_served])
-    newcomer[CONTROL] = False
+    newcomer[[CONTROL, *stopped]] = False
     slots = torch.where(newcomer, slots.clamp_min(config.newcomer_slots), slots)
     # By votes; ids break ties, so the order is total. Newcomers take up to half the places first.
     rank = sorted(

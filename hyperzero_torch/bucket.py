@@ -105,6 +105,8 @@ def gather(
         lift = Delta(lift.mean, found.factor * lift.var)
         loading = loading * found.factor.sqrt()
         weight, common = found.weight, found.common
+    kept_share = _kept(history, arms)
+    lift, weight = Delta(lift.mean, lift.var / kept_share), weight * kept_share
     levels, hours = _base_levels(arms, rounds_per_day)
     state = evidence.summarise(arms.candidate, lift, weight, num)
     known = state.weight > 0
@@ -152,7 +154,8 @@ class _Arms(NamedTuple):
 
 def _stack(history: History) -> _Arms:
     tables = [(r, history.tables[r]) for r in sorted(history.tables)]
-    tables = [(r, t) for r, t in tables if t.has_control]
+    aside = history.standing.aside
+    tables = [(r, t) for r, t in tables if t.has_control and r not in aside]
     sizes = np.array([len(t.candidates) for _, t in tables], dtype=np.int64)
     starts = np.cumsum(sizes) - sizes
     width = len(history.metrics)
@@ -172,6 +175,14 @@ def _stack(history: History) -> _Arms:
         control=torch.from_numpy(np.repeat(starts, sizes)),  # the control is a plan's first arm
         moments=moments.from_sample(stack("count"), stack("mean"), stack("var")),
     )
+
+
+def _kept(history: History, arms: _Arms) -> Tensor:
+    """How much of its precision each delta keeps after what was found to drift, ``(rows, m)``."""
+    kept = torch.ones(len(arms.round), len(history.metrics), dtype=torch.float64)
+    for discount in history.standing.discounts:
+        kept[arms.round < discount.before, discount.metric] *= discount.factor
+    return kept
 
 
 def _rounds(arms: _Arms) -> tuple[Tensor, Tensor]:

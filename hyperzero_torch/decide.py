@@ -63,7 +63,7 @@ def decide(
     age = round - min(history.plans, default=round)
     details: dict[str, Any] = {"num_tested": int(known.bucket.tested.sum())}
     if known.posterior is None:
-        slots = round_robin(history.times_served, config)
+        slots = round_robin(history.times_served, config, history.standing.stopped)
         details["why"] = known.why_not
         if known.why_not is not None and details["num_tested"]:  # evidence that was not used
             notes.append(Decided(round, "fallback", f"{known.why_not}; arms are served in turn"))
@@ -97,7 +97,7 @@ def decide(
             },
         }
     won = slots.nonzero().flatten().tolist()
-    arms, slots = choose_arms(history.times_served, slots, config)
+    arms, slots = choose_arms(history.times_served, slots, config, history.standing.stopped)
     if known.posterior is not None:
         details["crowded_out"] = sorted(set(won) - set(arms.tolist()))
     alike = None
@@ -171,7 +171,7 @@ def _retirements(history: History, plan: Planned, config: TunerConfig) -> list[E
         if history.times_served[c]
         and history.idle[c] + 1 >= last
         and c not in winners
-        and c not in history.retired
+        and c not in history.standing.retired
     ]
     if not gone:
         return []
@@ -187,17 +187,21 @@ def competing(history: History, config: TunerConfig) -> Tensor:
     last = config.retire_after
     every = range(1, history.num_candidates)
     able = [
-        c for c in every if last is None or not history.times_served[c] or history.idle[c] < last
+        c
+        for c in every
+        if c not in history.standing.stopped
+        and (last is None or not history.times_served[c] or history.idle[c] < last)
     ]
     return torch.tensor(able, dtype=torch.long)
 
 
 def _revived(history: History, proposals: Proposals | None) -> list[int]:
     """Retired candidates that a draw proposes anew: they are served, and compete again."""
-    if proposals is None or not history.retired:
+    able = history.standing.retired - history.standing.stopped
+    if proposals is None or not able:
         return []
     found = {history.find(row) for row in proposals.theta.tolist()}
-    return sorted(c for c in found if c in history.retired)
+    return sorted(c for c in found if c in able)
 
 
 def _lead(
@@ -225,7 +229,8 @@ def _lead(
             births += born(known.problem, theta, history, round, "leader", len(births))
             nearest = births[-1].candidate
             x = torch.cat([x, row.unsqueeze(0)])
-        if nearest != CONTROL and nearest not in leading:
+        barred = {CONTROL, *history.standing.stopped, *leading}
+        if nearest not in barred:
             leading.append(nearest)
     return leading, births
 
@@ -239,12 +244,17 @@ def _vote(
     problem, bucket = known.problem.to(posterior.device), known.bucket
     generator = random(seed, round, "select", posterior.device)
     slots = torch.zeros(history.num_candidates, dtype=torch.long)
-    rows = competing(history, config)
+    rows, stopped = competing(history, config), history.standing.stopped
     if config.evidence == "own":
         tested = torch.zeros_like(slots, dtype=torch.bool)
         tested[: len(bucket.tested)] = bucket.tested
         # Only newcomers may be left, of whom an own average says nothing yet.
-        rows = rows[tested[rows]] if bool(tested[rows].any()) else tested.nonzero().flatten()
+        if not bool(tested[rows].any()):
+            rows = torch.tensor([c for c in range(1, len(slots)) if c not in stopped]).long()
+        rows = rows[tested[rows]]
+    if not len(rows):  # everyone was stopped
+        return Votes(slots, 0, 0, 0)
+    if config.evidence == "own":
         mean, var = bucket.mean[rows].to(posterior.x), bucket.var[rows].to(posterior.x)
         chosen = select(mean, var, problem, num_draws, generator, config.caution)
     else:

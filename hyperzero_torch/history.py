@@ -18,6 +18,7 @@ from torch import Tensor
 from .errors import JournalCorruptError, ReadingsError
 from .journal import Born, Configured, Decided, Entry, Planned, Received
 from .readings import MAX_ROWS_NAMED, Readings
+from .standing import ROLLED_BACK, Standing
 
 CONTROL = 0
 
@@ -52,8 +53,7 @@ class History:
     """A study's facts, folded from its entries in order.
 
     ``times_served`` counts, for every candidate, the plans it was in; ``idle`` the votes since it
-    last won anything (or was born); ``retired`` are those that were said to compete no longer, and
-    have not been served since.
+    last won anything (or was born); ``standing`` is what decisions have changed.
 
     ``num_messages`` counts messages of readings, ``warm_start`` holds the hyperparameters of the
     latest plan before the last of them, ``has_news`` says that a message came after the last plan.
@@ -75,7 +75,7 @@ class History:
         self.decisions: list[Decided] = []
         self.times_served: list[int] = []
         self.idle: list[int] = []
-        self.retired: set[int] = set()
+        self.standing = Standing()
         self.num_messages = 0
         self.has_news = False
         self.warm_start: Mapping[str, Any] | None = None
@@ -118,7 +118,7 @@ class History:
         other = copy.copy(self)
         for name in ("births", "times_served", "idle", "_theta"):
             setattr(other, name, list(getattr(self, name)))
-        other.retired = set(self.retired)
+        other.standing = self.standing.copy()
         return other
 
     def extend(self, entries: Iterable[Entry]) -> None:
@@ -150,9 +150,16 @@ class History:
             case Received():
                 self._fold_readings(entry)
             case Decided():
-                self.decisions.append(entry)
-                if entry.kind == "retired":
-                    self.retired.update(self._born(entry.details.get("candidates", ())))
+                self._fold_decision(entry)
+
+    def _fold_decision(self, entry: Decided) -> None:
+        try:
+            self.standing.fold(entry, len(self.births), self.plans.__contains__)
+        except ValueError as error:
+            raise self._corrupt(f"decision {entry.kind!r}: {error}") from None
+        self.decisions.append(entry)
+        if entry.kind == ROLLED_BACK:  # fits start again from where they were
+            self.warm_start = self._last_fit = entry.details.get("hyperparameters")
 
     def _born(self, candidates: Any) -> Sequence[int]:
         """Ids that an entry's details name, which must be those of candidates."""
@@ -182,7 +189,7 @@ class History:
             self.times_served[candidate] += 1
         for candidate in (*plan.candidates, *self._born(crowded_out or ())):
             self.idle[candidate] = 0
-            self.retired.discard(candidate)
+            self.standing.retired.discard(candidate)
 
     def _fold_readings(self, entry: Received) -> None:
         # What a fit starts from changes only when there is something new to fit, so that a fit is

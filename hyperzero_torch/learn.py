@@ -29,8 +29,8 @@ class Known(NamedTuple):
     level_hours: int | None = None
 
 
-#: The last fit, under the number of messages and the configuration that it was made with.
-FitCache: TypeAlias = dict[tuple[int, TunerConfig], tuple[Posterior | None, str | None]]
+#: The last fit, under the numbers of messages and of decisions about them, and the configuration.
+FitCache: TypeAlias = dict[tuple[int, int, TunerConfig], tuple[Posterior | None, str | None]]
 
 
 def learn(
@@ -48,7 +48,7 @@ def learn(
         silent = [m for m, w in zip(problem.metrics, bucket.weight.sum(0).tolist()) if w == 0]
         which = f"; of {silent} no arm and control have reported together" if silent else ""
         return Known(bucket, problem, None, f"no candidate has evidence on every metric yet{which}")
-    key = (history.num_messages, config)
+    key = (history.num_messages, history.standing.version, config)
     if key not in fit:
         fit.clear()
         fit[key] = _fit(problem, config, bucket, history, device)

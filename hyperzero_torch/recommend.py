@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -143,6 +143,7 @@ def recommend(
     belief: Belief,
     criterion: Criterion,
     shares: Sequence[float],
+    stopped: Collection[int] = (),
 ) -> Recommendation:
     """The best candidate with evidence that reaches ``min_prob_feasible``; else the control.
 
@@ -152,6 +153,7 @@ def recommend(
         belief: what follows for every candidate.
         criterion: what candidates are ranked by.
         shares: of the latest plan, the control's first: the present traffic.
+        stopped: candidates that are never to be served again.
     Raises:
         ConfigError: an unknown criterion.
     """
@@ -161,6 +163,7 @@ def recommend(
     score = {"mean": belief.mean, "lcb": belief.lcb, "ucb": belief.ucb}[criterion]
     eligible = bucket.tested & score.isfinite()
     score = score.nan_to_num(nan=-torch.inf)  # an objective that the base has not, never wins
+    eligible[list(stopped)] = False
     eligible[CONTROL] = True
     safe = eligible & (belief.prob_feasible >= config.min_prob_feasible)
     best = int(torch.where(safe, score, -torch.inf).argmax()) if bool(safe.any()) else CONTROL
@@ -181,7 +184,7 @@ def recommend(
         seen = f"{known.level_hours} of {config.rounds_per_day} hours of the day"
         reason += f"; base levels rest on {seen} so far, so what sees levels may be off"
     found = describe(problem, bucket, belief, best, criterion, reason)
-    leader = _leader(bucket, belief)
+    leader = _leader(eligible, belief)
     if leader is None:
         return found
     problem = problem.to("cpu")
@@ -192,10 +195,10 @@ def recommend(
     return replace(found, leader=leader, rounds_to_decide=rounds)
 
 
-def _leader(bucket: Bucket, belief: Belief) -> int | None:
+def _leader(eligible: Tensor, belief: Belief) -> int | None:
     """Who promises most; a promise is a gain over the base by its probability to be feasible."""
     gain = (belief.mean - belief.mean[CONTROL]).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-    promise = torch.where(bucket.tested, gain.clamp_min(0) * belief.prob_feasible, 0.0)
+    promise = torch.where(eligible, gain.clamp_min(0) * belief.prob_feasible, 0.0)
     promise = promise.nan_to_num(nan=0.0)
     best = int(promise.argmax())
     return best if float(promise[best]) > 0 else None

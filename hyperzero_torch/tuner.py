@@ -23,6 +23,7 @@ from .config import TunerConfig
 from .decide import decide
 from .errors import ConfigError, ReadingsError, RoundError, StudyMismatchError, TunerWarning
 from .history import History
+from .interventions import reinstate, roll_back, set_aside
 from .journal import Configured, Entry, Journal, Planned, open_journal
 from .learn import FitCache, Known, learn
 from .plan import Plan
@@ -204,6 +205,33 @@ class Tuner:
         news = self._study.sync().new_rows(readings)
         return 0 if news is None else len(news.round)
 
+    def set_aside(self, rounds: Sequence[int], reason: str) -> None:
+        """Keep rounds out of the evidence, e.g. hours whose split was broken; journaled.
+
+        Raises:
+            RoundError: a round was never planned, or no reason is given.
+        """
+        self._study.append(lambda history: ([*set_aside(history, rounds, reason)], None))
+
+    def reinstate(self, rounds: Sequence[int], reason: str) -> None:
+        """Let rounds that were set aside count again; journaled.
+
+        Raises:
+            RoundError: a round was never planned, or no reason is given.
+        """
+        self._study.append(lambda history: ([*reinstate(history, rounds, reason)], None))
+
+    def roll_back(self, to_round: int, reason: str) -> None:
+        """Go on as the study was when it planned ``to_round``, by one more entry of the journal.
+
+        Readings of that round and of later ones count no longer, candidates born since are not
+        served again, candidates that were stopped for harm stay stopped.
+
+        Raises:
+            RoundError: the round was never planned, or no reason is given.
+        """
+        self._study.append(lambda history: ([*roll_back(history, to_round, reason)], None))
+
     def recommend(self, criterion: Criterion = "lcb") -> Recommendation:
         """The best candidate with evidence whose P(feasible) suffices; else the control.
 
@@ -216,7 +244,8 @@ class Tuner:
         """
         known, belief = self.belief()
         plan = self._last_plan()
-        return recommend(known, self.config, belief, criterion, plan.shares)
+        stopped = self.history.standing.stopped
+        return recommend(known, self.config, belief, criterion, plan.shares, stopped)
 
     def belief(self) -> tuple[Known, Belief]:
         """What is known, and what follows for every candidate; what reports are made of."""

@@ -216,7 +216,7 @@ def test_candidates_that_win_nothing_for_long_retire_and_their_evidence_stays(wo
     assert gone
     still = set(competing(history, chosen).tolist())
     assert gone.isdisjoint(still)
-    assert gone == history.retired
+    assert gone == history.standing.retired
     assert set(history.plans[13].candidates[1:]) <= still
     assert bool(tuner.bucket().tested[sorted(gone)].all())
     for decision in retired(history):  # nobody who retired is served again
@@ -260,7 +260,7 @@ def test_retirement_is_noted_once_also_when_it_is_switched_on_later(world):
     list(run(other, world, 16))
     noted = [c for d in retired(other.history) for c in d.details["candidates"]]
     assert noted
-    assert set(noted) >= other.history.retired
+    assert set(noted) >= other.history.standing.retired
 
 
 def test_a_retired_candidate_that_is_proposed_anew_competes_again():
@@ -283,4 +283,4 @@ def test_a_retired_candidate_that_is_proposed_anew_competes_again():
             hz.Readings(plan.round, plan.candidate_ids, count, mean, 50 * torch.ones(len(plan)))
         )
     assert revived
-    assert not revived & tuner.history.retired or retired(tuner.history)
+    assert not revived & tuner.history.standing.retired or retired(tuner.history)

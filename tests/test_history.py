@@ -351,5 +351,5 @@ def test_details_that_name_nobody_are_corrupt(named):
 
     with pytest.raises(JournalCorruptError, match="never born"):
         history().extend([Planned(0, (0, 1), (0, 1), (0.5, 0.5), None, {"crowded_out": named})])
-    with pytest.raises(JournalCorruptError, match="never born"):
+    with pytest.raises(JournalCorruptError, match="not there"):
         history().extend([Decided(0, "retired", "why", {"candidates": named})])

@@ -14,7 +14,7 @@ PACKAGE = Path(hz.__file__).parent
 ROOMS = (
     "errors", "memory", "parameters", "tokens", "linear", "space", "expressions", "terms",
     "problem", "native", "stats", "randomness", "readings", "surrogate", "thompson", "plan",
-    "config", "journal", "history", "bucket", "births", "outlook", "learn", "allocate", "leaders",
+    "config", "journal", "standing", "history", "interventions", "bucket", "births", "outlook", "learn", "allocate", "leaders",
     "decide", "recommend", "study", "tuner", "simulate", "report", "cli", "testing",
 )  # fmt: skip
 

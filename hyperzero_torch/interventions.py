@@ -1,0 +1,75 @@
+"""What people (or the loop on their behalf) decide about a study: rounds set aside, a way back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .errors import RoundError
+from .history import History
+from .journal import Decided
+from .standing import ASIDE, REINSTATED, ROLLED_BACK
+
+
+def set_aside(history: History, rounds: Sequence[int], reason: str) -> list[Decided]:
+    """Keep rounds out of the evidence, whatever has arrived or will arrive of them.
+
+    Raises:
+        RoundError: a round was never planned, or no reason is given.
+    """
+    _check(history, rounds, reason)
+    news = sorted(set(rounds) - history.standing.aside.keys())
+    return [_said(history, ASIDE, reason, rounds=news)] if news else []
+
+
+def reinstate(history: History, rounds: Sequence[int], reason: str) -> list[Decided]:
+    """Let rounds that were set aside count again.
+
+    Raises:
+        RoundError: a round was never planned, or no reason is given.
+    """
+    _check(history, rounds, reason)
+    news = sorted(set(rounds) & history.standing.aside.keys())
+    return [_said(history, REINSTATED, reason, rounds=news)] if news else []
+
+
+def roll_back(history: History, to_round: int, reason: str) -> list[Decided]:
+    """Go on as the study was when it planned ``to_round``: nothing is deleted, later facts are set
+    aside.
+
+    Readings of rounds from ``to_round`` on count no longer (they had not been served yet),
+    candidates born since compete no longer, discounts made since are lifted, and fits start from
+    that plan's. Candidates stopped for harm stay stopped.
+
+    Raises:
+        RoundError: the round was never planned, or no reason is given.
+    """
+    _check(history, [to_round], reason)
+    rounds = sorted(r for r in history.plans if r >= to_round)
+    born = [b.candidate for b in history.births if b.candidate and b.round > to_round]
+    plan = history.plans[to_round]
+    return [
+        _said(
+            history,
+            ROLLED_BACK,
+            reason,
+            to_round=to_round,
+            rounds=[r for r in rounds if r not in history.standing.aside],
+            candidates=[c for c in born if c not in history.standing.stopped],
+            hyperparameters=plan.details.get("hyperparameters"),
+        )
+    ]
+
+
+def _said(history: History, kind: str, reason: str, **details: object) -> Decided:
+    assert history.last_round is not None  # a planned round was named
+    return Decided(history.last_round, kind, reason, details)
+
+
+def _check(history: History, rounds: Sequence[int], reason: str) -> None:
+    unknown = sorted(set(rounds) - history.plans.keys())
+    if unknown:
+        last = history.last_round
+        planned = "no round was planned yet" if last is None else f"the last planned is {last}"
+        raise RoundError(f"rounds {unknown[:8]} were never planned; {planned}")
+    if not reason.strip():
+        raise RoundError("say why, in a sentence: it is what the journal will show later")

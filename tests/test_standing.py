@@ -1,0 +1,208 @@
+"""Decisions that change what a study goes by: rounds set aside, harm stopped, the way back."""
+
+import pytest
+import torch
+
+import hyperzero_torch as hz
+from hyperzero_torch.history import History
+from hyperzero_torch.journal import Born, Decided, Planned
+from hyperzero_torch.standing import DRIFT, ROLLED_BACK, STOPPED, Discount, Standing
+
+CONFIG = hz.TunerConfig(num_draws=60, num_samples=64, num_proposals=2, initial_candidates=8)
+
+
+def make(journal=None, config=CONFIG):
+    space = hz.SearchSpace([hz.Float("a", 0.0, 1.0), hz.Float("b", 0.0, 1.0)])
+    problem = hz.Problem(space, {"a": 0.4, "b": 0.6}, ["gain", "guard"], "gain", ["guard >= -5%"])
+    return hz.Tuner(problem, config, journal)
+
+
+def reply(plan, *, twist=1.0):
+    """An hour of a platform whose gain rises with a; ``twist`` spoils an hour."""
+    generator = torch.Generator().manual_seed(plan.round)
+    mean = 10 * torch.stack([1 + 0.1 * twist * plan.theta[:, 0], 1 - 0.02 * plan.theta[:, 1]], -1)
+    noise = torch.randn(mean.shape, generator=generator, dtype=torch.float64)
+    count = 500.0 * torch.tensor(plan.shares).unsqueeze(-1).expand_as(mean)
+    mean = mean + noise / count.sqrt()
+    return hz.Readings(plan.round, plan.candidate_ids, count, mean, torch.ones_like(mean))
+
+
+def play(tuner, rounds, **how):
+    for _ in range(rounds):
+        tuner.tell(reply(tuner.ask(), **how))
+
+
+def evidence(tuner):
+    bucket = tuner.bucket()
+    return bucket.mean, bucket.var, bucket.weight
+
+
+def same(a, b):
+    return all(torch.equal(x.nan_to_num(-1), y.nan_to_num(-1)) for x, y in zip(a, b))
+
+
+def test_a_round_set_aside_counts_for_nothing_and_can_come_back():
+    tuner = make()
+    play(tuner, 3)
+    before = evidence(tuner)
+    tuner.tell(reply(tuner.ask(), twist=30.0))
+    spoiled = evidence(tuner)
+    tuner.set_aside([3], "the split was broken")
+    after = evidence(tuner)
+    wide = len(before[0])
+    assert not same([f[:wide] for f in spoiled], before)
+    assert same([f[:wide] for f in after], before)
+    assert tuner.history.standing.aside == {3: "the split was broken"}
+    tuner.reinstate([3], "it was not")
+    assert same(evidence(tuner), spoiled)
+    kinds = [d.kind for d in tuner.history.decisions]
+    assert kinds[-2:] == ["set aside", "reinstated"]
+    said = len(tuner.history.decisions)
+    tuner.reinstate([3], "again")  # changes nothing, so nothing is written
+    assert len(tuner.history.decisions) == said
+
+
+def test_readings_that_arrive_for_a_round_set_aside_are_kept_but_do_not_count():
+    tuner = make()
+    play(tuner, 2)
+    plan = tuner.ask()
+    tuner.set_aside([plan.round], "an incident")
+    before = evidence(tuner)
+    assert tuner.tell(reply(plan)) == 2 * len(plan)
+    assert same(evidence(tuner), before)
+
+
+def test_the_next_plan_knows_of_what_was_set_aside():
+    honest, spoiled = make(), make()
+    for tuner in (honest, spoiled):
+        play(tuner, 3)
+    plan = spoiled.ask()
+    spoiled.tell(reply(plan, twist=-50.0))
+    spoiled.set_aside([3], "an incident")
+    honest.ask()
+    a, b = honest.ask(), spoiled.ask()
+    # The same evidence; the fit may start from another hour's hyperparameters.
+    assert torch.allclose(
+        honest.posterior(a.theta[1:])[0], spoiled.posterior(a.theta[1:])[0], atol=1e-3
+    )
+    assert abs(a.control_share - b.control_share) < 0.05
+
+
+def test_roll_back_returns_to_an_earlier_state_by_a_new_entry():
+    tuner = make()
+    play(tuner, 3)
+    then = evidence(tuner)
+    plan = tuner.ask()
+    entries = tuner.history.num_entries
+    tuner.tell(reply(plan, twist=40.0))
+    play(tuner, 3, twist=40.0)
+    born = {b.candidate for b in tuner.history.births if b.round > plan.round}
+    assert born
+    tuner.roll_back(plan.round, "the ranker was replaced by mistake")
+    assert tuner.history.num_entries > entries  # nothing was deleted
+    assert same([f[: len(then[0])] for f in evidence(tuner)], then)
+    assert tuner.history.standing.stopped == born
+    after = tuner.ask()
+    assert not born & set(after.candidate_ids)
+    assert tuner.recommend().candidate_id not in born
+    resumed = hz.Tuner.resume(tuner.journal, problem=tuner.problem)
+    assert resumed.ask(after.round) == after
+    play(tuner, 2)  # and life goes on: the rolled-back rounds stay aside, new ones count
+    assert int(tuner.bucket().num_rounds.max()) > 0
+
+
+@pytest.mark.parametrize("method", ["set_aside", "reinstate"])
+def test_unknown_rounds_and_missing_reasons_are_refused(method):
+    tuner = make()
+    with pytest.raises(hz.RoundError, match=r"rounds \[4\] were never planned; no round was"):
+        getattr(tuner, method)([4], "why")
+    play(tuner, 1)
+    with pytest.raises(hz.RoundError, match="the last planned is 0"):
+        getattr(tuner, method)([0, 4], "why")
+    with pytest.raises(hz.RoundError, match="say why"):
+        getattr(tuner, method)([0], "  ")
+    with pytest.raises(hz.RoundError, match="never planned"):
+        tuner.roll_back(9, "why")
+    assert not tuner.history.decisions
+
+
+def test_a_stopped_candidate_is_never_served_again_nor_recommended():
+    tuner = make(config=CONFIG.model_copy(update={"verification_share": 0.5}))
+    play(tuner, 4)
+    best = tuner.recommend().candidate_id
+    stop = [best or 1, 2, 3]
+    tuner._study.append(lambda history: ([Decided(4, STOPPED, "harm", {"candidates": stop})], None))
+    for _ in range(4):
+        plan = tuner.ask()
+        assert not set(stop) & set(plan.candidate_ids)
+        tuner.tell(reply(plan))
+        assert tuner.recommend().candidate_id not in stop
+
+
+@pytest.mark.parametrize("evidence", ["own", "pooled"])
+def test_where_everyone_was_stopped_the_control_is_served(evidence):
+    draws = "marginal" if evidence == "own" else "joint"
+    config = CONFIG.model_copy(
+        update={"evidence": evidence, "draws": draws, "proposal_probability": 0.0}
+        | {"verification_share": 0.0}
+    )
+    tuner = make(config=config)
+    play(tuner, 2)
+    everyone = list(range(1, tuner.history.num_candidates))
+    entry = Decided(1, STOPPED, "harm", {"candidates": everyone})
+    tuner._study.append(lambda history: ([entry], None))
+    plan = tuner.ask()
+    assert plan.candidate_ids == (0,)
+    assert plan.shares == (1.0,)
+
+
+def test_a_discount_widens_old_evidence_of_one_metric():
+    tuner = make()
+    play(tuner, 4)
+    mean, var, weight = evidence(tuner)
+    details = {"metrics": [1], "before": 4, "factor": 0.25}
+    entry = Decided(4, DRIFT, "the guard drifts", details)
+    tuner._study.append(lambda history: ([entry], None))
+    new_mean, new_var, new_weight = evidence(tuner)
+    torch.testing.assert_close(new_mean, mean, equal_nan=True)
+    torch.testing.assert_close(new_var[:, 0], var[:, 0], equal_nan=True)
+    torch.testing.assert_close(new_var[1:, 1], 4 * var[1:, 1], equal_nan=True)
+    torch.testing.assert_close(new_weight[:, 1], weight[:, 1] / 4)
+    assert tuner.history.standing.discounts == (Discount(4, 4, 1, 0.25),)
+
+
+def test_a_roll_back_lifts_later_discounts():
+    standing = Standing()
+    for noticed in (3, 8):
+        details = {"metrics": [0], "before": noticed, "factor": 0.5}
+        standing.fold(Decided(noticed, DRIFT, "why", details), 2, lambda r: True)
+    back = Decided(9, ROLLED_BACK, "why", {"to_round": 5, "rounds": [], "candidates": []})
+    standing.fold(back, 2, lambda r: True)
+    assert [d.noticed for d in standing.discounts] == [3]
+    assert standing.version == 3
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"metrics": [0], "before": 1, "factor": 0.0},
+        {"metrics": [0], "before": 1, "factor": 2.0},
+        {"metrics": [0], "before": 1, "factor": "x"},
+        {"metrics": ["x"], "before": 1, "factor": 0.5},
+        {"metrics": [0], "before": None, "factor": 0.5},
+        {},
+    ],
+)
+def test_a_discount_that_makes_no_sense_is_corrupt(details):
+    history = History(1, ["m"])
+    history.extend([Born(0, 0, "base", (0.0,), {}), Planned(0, (0,), (0,), (1.0,))])
+    with pytest.raises(hz.JournalCorruptError, match="drift"):
+        history.extend([Decided(0, DRIFT, "why", details)])
+
+
+@pytest.mark.parametrize("named", [[7], [-1], "x", [None], [1.0], 3])
+def test_rounds_that_were_never_planned_are_corrupt(named):
+    history = History(1, ["m"])
+    history.extend([Born(0, 0, "base", (0.0,), {}), Planned(0, (0,), (0,), (1.0,))])
+    with pytest.raises(hz.JournalCorruptError, match="not there"):
+        history.extend([Decided(0, "set aside", "why", {"rounds": named})])
