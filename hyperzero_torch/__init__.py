@@ -25,15 +25,19 @@ The rooms, in the order of the data; each imports only from those above it:
     interventions rounds set aside, and the way back
     bucket        facts -> deltas per arm and round -> evidence per candidate
     births        who enters the bucket
+    guard         nobody harmed: candidates that surely break a guardrail are stopped
     outlook       what would be believed after more traffic
     learn         history -> evidence, levels, a fitted posterior
+    watch         has the world moved? old evidence discounted
     allocate      slots -> arms and their shares, within limits
     leaders       the points most worth verifying
     decide        one round of Algorithm 2
     recommend     the candidate to promote
+    explain       why each arm of a round got its traffic
     study         one study in its journal: opened, folded, written to safely
     tuner         ask / tell / recommend
     simulate      worlds whose truth is known
+    online        the live system around the tuner: aggregator, updater, loop
     report        history -> tables, plots, one HTML file
     cli           the command line
     testing       contract suites for journals of your own

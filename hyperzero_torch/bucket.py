@@ -24,12 +24,14 @@ class ArmDeltas(NamedTuple):
     """One row per arm and round with a control: ``round``, ``candidate``, ``delta``, ``weight``.
 
     The first two are ``(rows,)``, the others ``(rows, metrics)``; NaN where a metric is missing.
+    ``loading`` is how far one standard deviation of the control's error moves the delta.
     """
 
     round: Tensor
     candidate: Tensor
     delta: Delta
     weight: Tensor
+    loading: Tensor
 
 
 class Bucket(NamedTuple):
@@ -110,7 +112,7 @@ def gather(
     levels, hours = _base_levels(arms, rounds_per_day)
     state = evidence.summarise(arms.candidate, lift, weight, num)
     known = state.weight > 0
-    loading = evidence.pool_loading(arms.candidate, arms.slot, loading, lift, weight, num)
+    pooled = evidence.pool_loading(arms.candidate, arms.slot, loading, lift, weight, num)
     seen = lift.mean.isfinite().any(-1).double()
     rounds = torch.zeros(num, dtype=torch.float64).index_add(0, arms.candidate, seen)
     kept = (arms.candidate != CONTROL) & (seen > 0)
@@ -122,7 +124,7 @@ def gather(
         num_rounds=rounds.long(),
         base_levels=levels,
         level_hours=hours,
-        loading=loading,
+        loading=pooled,
         dispersion=common,
         power=(users * worth).sum(0) / (users > 0).sum(0).clamp_min(1),
         deltas=ArmDeltas(
@@ -130,6 +132,7 @@ def gather(
             arms.candidate[kept],
             Delta(lift.mean[kept], lift.var[kept]),
             weight[kept],
+            loading[kept],
         ),
     )
 

@@ -87,6 +87,11 @@ class TunerConfig(_Config):
     """Standard deviations by which a draw has to clear every constraint to win its slot."""
     min_prob_feasible: float = Field(default=0.9, ge=0, le=1)
     """What a recommendation must reach in P(feasible)."""
+    harm_alpha: float | None = Field(default=0.01, gt=0, lt=0.5)
+    """Probability, for each candidate, of ever being stopped for harm that it does not do; None
+    for never stopping anyone."""
+    drift_alpha: float | None = Field(default=0.001, gt=0, lt=0.5)
+    """One over the rounds to a false alarm of drift; None for not watching."""
     draws: Literal["marginal", "joint"] = "joint"
     """Each candidate on its own, or coherent functions over the space."""
     evidence: Literal["own", "pooled"] = "pooled"
@@ -135,6 +140,8 @@ class TunerConfig(_Config):
             "verification_share": 0.0,
             "retire_after": None,
             "caution": 0.0,
+            "harm_alpha": None,
+            "drift_alpha": None,
             "num_starts": 0,
             "draws": "marginal",
             "evidence": "own",
@@ -146,12 +153,57 @@ class TunerConfig(_Config):
         return cls(**(values | changes))
 
 
+class MetricConfig(_Config):
+    """How one metric is made of users' events; by default each user's sum of the same name."""
+
+    numerator: str | None = None
+    """Events above the line of a ratio, e.g. clicks."""
+    denominator: str | None = None
+    """Events below it, e.g. impressions."""
+    winsorise: float | None = Field(default=None, gt=0.5, le=1)
+    """Quantile at which users' sums are clipped."""
+    covariate: bool = False
+    """Adjust by what the same users did before the experiment (CUPED)."""
+
+
+class LiveConfig(_Config):
+    """The parts around a study that ``hyperzero run`` drives; relative paths as the journal's."""
+
+    exposures: str
+    """Glob of Parquet files: user, round, candidate."""
+    events: str
+    """Glob of Parquet files: user, round, metric, value[, arrived]."""
+    covariates: str | None = None
+    """Glob of Parquet files from before the experiment: user, metric, value."""
+    flags: str | None = None
+    """flagd definition file that plans are written into; others' flags in it are kept."""
+    table: str | None = None
+    """JSON table that plans are written to, for platforms without flagd."""
+    flag: str = Field(default="value-model", min_length=1)
+    """Key of the flag; of a table the salt of its hash."""
+    round_seconds: float = Field(default=3600.0, gt=0)
+    """Length of a round."""
+    lateness: int = Field(default=6, ge=2)
+    """Rounds during which events may come late and readings are revised."""
+    max_events: int | None = Field(default=None, ge=1)
+    """Events of one user in one round above which it is a bot."""
+    srm_alpha: float = Field(default=0.0005, ge=0, lt=1)
+    """False alarms per round of the sample-ratio-mismatch test; 0 never suspects."""
+    metrics: dict[str, MetricConfig] = Field(default_factory=dict)
+    """How metrics are made of events, where they are not plain sums."""
+
+    def model_post_init(self, _: Any) -> None:
+        """Exactly one platform."""
+        if (self.flags is None) == (self.table is None):
+            raise ConfigError("live: name either flags (a flagd file) or table (a JSON file)")
+
+
 class StudyConfig(_Config):
     """A study that lives in files: what ``hyperzero init`` writes and ``hyperzero step`` reads."""
 
     study: str = Field(default="default", min_length=1)
     """Name of the study in the journal."""
-    journal: str = "sqlite:///study.db"
+    journal: str = Field(default="sqlite:///study.db", repr=False)  # may hold a password
     """Journal URL; a relative SQLite path is relative to the configuration file."""
     seed: int = Field(default=0, ge=0)
     """Seed of all randomness."""
@@ -171,6 +223,14 @@ class StudyConfig(_Config):
     """The control's known levels, where a term uses ``level(...)``; else they are estimated."""
     traffic: TunerConfig = Field(default_factory=lambda: TunerConfig())
     """How traffic is shared out: any field of TunerConfig."""
+    live: LiveConfig | None = None
+    """Warehouse and platform, for ``hyperzero run``."""
+
+    def model_post_init(self, _: Any) -> None:
+        """Metrics that are described must be there."""
+        unknown = sorted(set(self.live.metrics) - set(self.metrics)) if self.live else []
+        if unknown:
+            raise ConfigError(f"live.metrics describes {unknown}, metrics are {list(self.metrics)}")
 
     def journal_url(self, folder: Path) -> str:
         """The journal's URL, with a relative SQLite path taken from ``folder``."""

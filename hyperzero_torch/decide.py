@@ -21,6 +21,7 @@ from .allocate import (
 )
 from .births import born, first_bucket, newborn
 from .config import TunerConfig
+from .guard import stops
 from .history import CONTROL, History
 from .journal import Born, Decided, Entry, Planned
 from .leaders import leaders
@@ -30,6 +31,7 @@ from .randomness import random
 from .surrogate import similarity
 from .thompson import propose, select, select_paths
 from .thompson.propose import Proposals
+from .watch import watch
 
 # Shares of a leader and of the control that verification is thought ahead with.
 _VERIFICATION = (0.5, 0.5)
@@ -58,6 +60,8 @@ def decide(
     problem = known.problem
     notes: list[Entry] = []
     history = history.branch()
+    stopped = stops(problem, known.bucket, config, history, round)
+    history.extend(stopped)
     births = first_bucket(problem, config, seed) if history.num_candidates == 0 else []
     history.extend(births)
     age = round - min(history.plans, default=round)
@@ -68,6 +72,8 @@ def decide(
         if known.why_not is not None and details["num_tested"]:  # evidence that was not used
             notes.append(Decided(round, "fallback", f"{known.why_not}; arms are served in turn"))
     else:
+        watched = watch(known, config, history, round)
+        notes += watched.alarms
         verify = verification_slots(config, age)
         leading, led = _lead(known, history, config, round, seed) if verify else ([], [])
         history.extend(led)
@@ -96,6 +102,8 @@ def decide(
                 for name, value in known.posterior.hyperparameters._asdict().items()
             },
         }
+        if watched.details is not None:
+            details["drift"] = watched.details
     won = slots.nonzero().flatten().tolist()
     arms, slots = choose_arms(history.times_served, slots, config, history.standing.stopped)
     if known.posterior is not None:
@@ -112,7 +120,7 @@ def decide(
         trigger=trigger,
         details=details,
     )
-    return [*births, plan, *notes, *_retirements(history, plan, config)]
+    return [*stopped, *births, plan, *notes, *_retirements(history, plan, config)]
 
 
 def _remarks(known: Known, votes: Votes, num_draws: int, round: int) -> list[Entry]:

@@ -116,7 +116,7 @@ class History:
     def branch(self) -> History:
         """A copy on which births can be thought ahead; this one stays as it is."""
         other = copy.copy(self)
-        for name in ("births", "times_served", "idle", "_theta"):
+        for name in ("births", "decisions", "times_served", "idle", "_theta"):
             setattr(other, name, list(getattr(self, name)))
         other.standing = self.standing.copy()
         return other

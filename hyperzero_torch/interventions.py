@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from .errors import RoundError
+from .errors import ConfigError, RoundError
 from .history import History
 from .journal import Decided
-from .standing import ASIDE, REINSTATED, ROLLED_BACK
+from .standing import ASIDE, CHANGES, REINSTATED, ROLLED_BACK
 
 
 def set_aside(history: History, rounds: Sequence[int], reason: str) -> list[Decided]:
@@ -58,6 +59,19 @@ def roll_back(history: History, to_round: int, reason: str) -> list[Decided]:
             hyperparameters=plan.details.get("hyperparameters"),
         )
     ]
+
+
+def remark(
+    history: History, kind: str, reason: str, details: Mapping[str, Any] | None = None
+) -> Decided:
+    """A note that changes nothing.
+
+    Raises:
+        ConfigError: the kind is one that changes something.
+    """
+    if kind in CHANGES or not kind.strip():
+        raise ConfigError(f"a remark's kind is none of {sorted(CHANGES)} nor empty, got {kind!r}")
+    return Decided(history.last_round or 0, kind, reason, dict(details or {}))
 
 
 def _said(history: History, kind: str, reason: str, **details: object) -> Decided:

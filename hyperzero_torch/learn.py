@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, TypeAlias
 
 import torch
+from torch import Tensor
 
 from .bucket import Bucket, gather
 from .config import TunerConfig
@@ -69,15 +70,24 @@ def _fit(
             for name, value in history.warm_start.items()
         }
         start = Hyperparameters(**fields)
+    try:
+        return Surrogate(start).fit(*to_fit(problem, config, bucket, device)), None
+    except FitError as error:
+        return None, f"the fit failed: {error}"
+
+
+def to_fit(
+    problem: Problem, config: TunerConfig, bucket: Bucket, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """What a surrogate is fitted to: ``x``, ``mean``, ``var`` and ``shared`` of tested candidates.
+
+    With the base among them, whose delta is 0 by definition, where the configuration says so.
+    """
     rows = bucket.tested.nonzero().squeeze(-1)
-    if config.anchor:  # the base, whose delta is 0 by definition
+    if config.anchor:
         rows = torch.cat([torch.tensor([CONTROL]), rows])
     x = problem.space.to_unit(bucket.theta[rows]).to(device)
     mean, var = bucket.mean[rows].to(device), bucket.var[rows].to(device)
     if config.anchor:
         mean[0], var[0] = 0.0, 0.0
-    shared = bucket.shared(rows).to(device) if config.shared_control else None
-    try:
-        return Surrogate(start).fit(x, mean, var, shared), None
-    except FitError as error:
-        return None, f"the fit failed: {error}"
+    return x, mean, var, bucket.shared(rows).to(device) if config.shared_control else None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import tempfile
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,26 +19,27 @@ from .space import Value
 def write_atomically(path: str | Path, text: str) -> None:
     """Write a text file beside its place and move it there in one step.
 
+    A file that is there already keeps its permissions; a new one gets the process's usual ones.
+
     Raises:
         ConfigError: the folder does not exist or cannot be written to; nothing is left behind.
     """
     path = Path(path)
-    beside: str | None = None
+    beside = path.parent / f".{path.name}.{secrets.token_hex(8)}"
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            beside = file.name
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(beside, 0o666 & ~umask)  # temporary files are private, what users read is not
-        os.replace(beside, path)
+        try:
+            descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                with contextlib.suppress(FileNotFoundError):
+                    os.fchmod(file.fileno(), path.stat().st_mode & 0o7777)
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:  # whatever ends the process half-way
+            beside.unlink(missing_ok=True)
+            raise
     except OSError as error:
-        if beside is not None:
-            Path(beside).unlink(missing_ok=True)
         raise ConfigError(
             f"{str(path)!r} cannot be written ({error.strerror}); name a file in a folder that "
             "exists and can be written to"

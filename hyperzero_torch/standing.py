@@ -21,6 +21,7 @@ RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
     "drift",
     "rolled back",
 )
+CHANGES = frozenset({RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK})
 
 
 @dataclass(frozen=True)

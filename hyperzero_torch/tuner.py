@@ -22,8 +22,9 @@ from .bucket import Bucket
 from .config import TunerConfig
 from .decide import decide
 from .errors import ConfigError, ReadingsError, RoundError, StudyMismatchError, TunerWarning
+from .explain import Explanation, explain
 from .history import History
-from .interventions import reinstate, roll_back, set_aside
+from .interventions import reinstate, remark, roll_back, set_aside
 from .journal import Configured, Entry, Journal, Planned, open_journal
 from .learn import FitCache, Known, learn
 from .plan import Plan
@@ -125,6 +126,10 @@ class Tuner:
     def history(self) -> History:
         """The study's facts, as far as they have been read."""
         return self._study.history
+
+    def sync(self) -> History:
+        """Read what others have written since; returns the history."""
+        return self._study.sync()
 
     @property
     def config(self) -> TunerConfig:
@@ -232,6 +237,18 @@ class Tuner:
         """
         self._study.append(lambda history: ([*roll_back(history, to_round, reason)], None))
 
+    def note(self, kind: str, reason: str, details: Mapping[str, Any] | None = None) -> None:
+        """Write a remark into the journal; it changes nothing but the audit trail.
+
+        Args:
+            kind: one word, e.g. ``"platform"``.
+            reason: a sentence.
+            details: plain JSON values.
+        Raises:
+            ConfigError: a kind that is no remark.
+        """
+        self._study.append(lambda history: ([remark(history, kind, reason, details)], None))
+
     def recommend(self, criterion: Criterion = "lcb") -> Recommendation:
         """The best candidate with evidence whose P(feasible) suffices; else the control.
 
@@ -246,6 +263,19 @@ class Tuner:
         plan = self._last_plan()
         stopped = self.history.standing.stopped
         return recommend(known, self.config, belief, criterion, plan.shares, stopped)
+
+    def explain(self, round: int | None = None) -> Explanation:
+        """Why each arm of a round got its traffic: beliefs then, and the readings behind them.
+
+        Args:
+            round: a planned round; by default the last.
+        Raises:
+            RoundError: it was never planned.
+        """
+        self._study.sync()
+        wanted = self._last_plan().round if round is None else round
+        entries = self.journal.read(self.study)
+        return explain(self.problem, entries, wanted, self.seed, self.device)
 
     def belief(self) -> tuple[Known, Belief]:
         """What is known, and what follows for every candidate; what reports are made of."""

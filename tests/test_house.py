@@ -14,8 +14,9 @@ PACKAGE = Path(hz.__file__).parent
 ROOMS = (
     "errors", "memory", "parameters", "tokens", "linear", "space", "expressions", "terms",
     "problem", "native", "stats", "randomness", "readings", "surrogate", "thompson", "plan",
-    "config", "journal", "standing", "history", "interventions", "bucket", "births", "outlook", "learn", "allocate", "leaders",
-    "decide", "recommend", "study", "tuner", "simulate", "report", "cli", "testing",
+    "config", "journal", "standing", "history", "interventions", "bucket", "births", "guard",
+    "outlook", "learn", "watch", "allocate", "leaders", "decide", "recommend", "explain", "study",
+    "tuner", "simulate", "online", "report", "cli", "testing",
 )  # fmt: skip
 
 
@@ -78,7 +79,8 @@ def test_importing_pulls_in_no_extra_and_nothing_heavy_beside_torch():
         "import sys, hyperzero_torch; "
         "print(sorted({m.split('.')[0] for m in sys.modules} & "
         "{'plotly', 'pyarrow', 'pandas', 'polars', 'gpytorch', 'sqlalchemy', 'sklearn', 'scipy', "
-        "'typer', 'rich', 'botorch', 'optuna'}))"
+        "'typer', 'rich', 'botorch', 'optuna', 'duckdb', 'openfeature', 'grpc', 'pyspark', "
+        "'psycopg', 'prometheus_client'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -29,8 +29,10 @@ from hyperzero_torch.journal import (
     Planned,
     Received,
     StudyHeader,
+    database,
     open_journal,
-    sql,
+    rows,
+    schema,
 )
 from hyperzero_torch.journal.base import ConflictError, flaw
 from hyperzero_torch.journal.sql import SqlJournal
@@ -212,7 +214,7 @@ def test_a_password_is_in_no_message():
     assert "s3cret" not in str(caught.value)
     try:
         open_journal("postgresql+psycopg://user:s3cret@127.0.0.1:1/db")
-    except JournalError as error:  # no driver, or nobody listens
+    except (JournalError, hz.MissingExtraError) as error:  # nobody listens, or no driver
         assert "s3cret" not in str(error)  # noqa: PT017
 
 
@@ -258,12 +260,20 @@ def test_the_database_of_another_application_is_left_as_it_is(path, tables):
 
 
 @pytest.mark.parametrize(
-    "change", ["UPDATE hyperzero_journal SET version = 2", "DELETE FROM hyperzero_journal"]
+    "change",
+    [
+        "UPDATE hyperzero_journal SET version = 3",
+        "UPDATE hyperzero_journal SET version = 0",
+        "UPDATE hyperzero_journal SET version = -1",
+        "DELETE FROM hyperzero_journal",
+    ],
 )
-def test_another_format_version_is_refused(path, change):
+def test_an_unknown_format_is_refused_and_left_as_it_is(path, change):
     execute(written(path), change)
-    with pytest.raises(ForeignJournalError, match=r"format .*this version reads 1"):
+    before = path.read_bytes()
+    with pytest.raises(ForeignJournalError, match=r"format .*reads formats 1 to 2"):
         open_sql(path)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("content", [b"", b"\n"])
@@ -278,12 +288,12 @@ def test_an_empty_file_is_a_new_journal(path, content):
 
 def test_a_journal_is_made_whole_or_not_at_all(path, monkeypatch):
     def killed(connection):
-        sql.studies.create(connection)
-        sql.entries.create(connection)
+        schema.studies.create(connection)
+        schema.entries.create(connection)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sql.tables, "create_all", killed)
+        patch.setattr(schema.tables, "create_all", killed)
         with pytest.raises(KeyboardInterrupt):
             open_sql(path)
     assert execute(path, "SELECT name FROM sqlite_master") == []
@@ -432,7 +442,7 @@ def test_lost_rows_and_impossible_values_are_corrupt(path, loss):
     assert isinstance(opened(path), JournalCorruptError)
 
 
-@pytest.mark.parametrize("table", list(sql.tables.tables))
+@pytest.mark.parametrize("table", list(schema.tables.tables))
 def test_a_lost_table_is_noticed(path, table):
     execute(written(path), f"DROP TABLE {table}")
     error = opened(path)
@@ -553,7 +563,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path):
 
 def test_a_reader_sees_nothing_of_an_unfinished_append(path):
     written(path)
-    digest = sql._digest(HEADER, 11, Decided(0, "a", "b"))
+    digest = rows.digest(HEADER, 11, Decided(0, "a", "b"))
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     writer.execute("INSERT INTO decisions VALUES ('study', 11, 0, 'a', 'b', '{}')")
@@ -567,7 +577,7 @@ def test_a_reader_sees_nothing_of_an_unfinished_append(path):
 
 
 def test_a_writer_that_cannot_get_in_says_so_and_writes_nothing(path, monkeypatch):
-    monkeypatch.setattr(sql, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.05)
     journal = open_sql(written(path))
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -712,19 +722,23 @@ def test_an_analyst_can_query_the_tables(path):
     assert all(row[2].endswith("+00:00") for row in log)
 
 
-def test_a_journal_of_format_1_keeps_its_tables(path):
+def test_a_journal_of_format_2_keeps_its_tables(path):
     """Whoever changes a table must raise ``FORMAT_VERSION``: files of users are out there."""
     open_sql(path).close()
     engine = sa.create_engine(f"sqlite:///{path}")
+    inspector = sa.inspect(engine)
     columns = {
-        table: [c["name"] for c in sa.inspect(engine).get_columns(table)]
-        for table in sa.inspect(engine).get_table_names()
+        table: [c["name"] for c in inspector.get_columns(table)]
+        for table in inspector.get_table_names()
     }
+    indexes = {i["name"] for table in columns for i in inspector.get_indexes(table)}
     engine.dispose()
-    assert sql.FORMAT_VERSION == 1
+    assert schema.FORMAT_VERSION == 2
+    assert indexes == {"candidates_by_entry", "plans_by_entry", "readings_by_entry"}
     assert columns == {
-        "hyperzero_journal": ["version"],
+        "hyperzero_journal": ["version", "package", "at"],
         "studies": ["study", "seed", "problem"],
+        "metrics": ["study", "metric", "name"],
         "entries": ["study", "entry", "kind", "round", "at", "details", "digest"],
         "candidates": ["study", "candidate", "entry", "round", "origin", "theta", "parameters"],
         "plans": ["study", "round", "candidate", "entry", "slots", "share"],

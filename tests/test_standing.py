@@ -2,34 +2,12 @@
 
 import pytest
 import torch
+from small_study import CONFIG, make, play, reply
 
 import hyperzero_torch as hz
 from hyperzero_torch.history import History
 from hyperzero_torch.journal import Born, Decided, Planned
 from hyperzero_torch.standing import DRIFT, ROLLED_BACK, STOPPED, Discount, Standing
-
-CONFIG = hz.TunerConfig(num_draws=60, num_samples=64, num_proposals=2, initial_candidates=8)
-
-
-def make(journal=None, config=CONFIG):
-    space = hz.SearchSpace([hz.Float("a", 0.0, 1.0), hz.Float("b", 0.0, 1.0)])
-    problem = hz.Problem(space, {"a": 0.4, "b": 0.6}, ["gain", "guard"], "gain", ["guard >= -5%"])
-    return hz.Tuner(problem, config, journal)
-
-
-def reply(plan, *, twist=1.0):
-    """An hour of a platform whose gain rises with a; ``twist`` spoils an hour."""
-    generator = torch.Generator().manual_seed(plan.round)
-    mean = 10 * torch.stack([1 + 0.1 * twist * plan.theta[:, 0], 1 - 0.02 * plan.theta[:, 1]], -1)
-    noise = torch.randn(mean.shape, generator=generator, dtype=torch.float64)
-    count = 500.0 * torch.tensor(plan.shares).unsqueeze(-1).expand_as(mean)
-    mean = mean + noise / count.sqrt()
-    return hz.Readings(plan.round, plan.candidate_ids, count, mean, torch.ones_like(mean))
-
-
-def play(tuner, rounds, **how):
-    for _ in range(rounds):
-        tuner.tell(reply(tuner.ask(), **how))
 
 
 def evidence(tuner):
@@ -206,3 +184,13 @@ def test_rounds_that_were_never_planned_are_corrupt(named):
     history.extend([Born(0, 0, "base", (0.0,), {}), Planned(0, (0,), (0,), (1.0,))])
     with pytest.raises(hz.JournalCorruptError, match="not there"):
         history.extend([Decided(0, "set aside", "why", {"rounds": named})])
+
+
+def test_thinking_ahead_writes_nothing_into_the_history():
+    tuner = make()
+    play(tuner, 1)
+    branch = tuner.history.branch()
+    branch.extend([Decided(0, STOPPED, "harm", {"candidates": [1]})])
+    assert branch.standing.stopped == {1}
+    assert not tuner.history.standing.stopped
+    assert not tuner.history.decisions

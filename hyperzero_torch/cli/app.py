@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import HyperZeroError, InputError, JournalError, MissingExtraError, TunerWarning
-from . import study, worlds
+from . import live, study, worlds
 
 EXIT_INPUT, EXIT_JOURNAL, EXIT_EXTRA, EXIT_OTHER = 3, 4, 5, 1
 
@@ -34,7 +34,7 @@ A study in five minutes:
 
   4. hyperzero recommend -c tuning.yaml      (whenever you like)
 
-See it work first: hyperzero demo
+See it work first: hyperzero demo, or with users and events: hyperzero run --world value-model
 
 Exit codes: 0 done; 2 wrong usage; 3 input refused, nothing was changed; 4 the journal cannot be
 used; 5 an optional package is missing; 1 anything else.""",
@@ -46,6 +46,10 @@ app.command()(study.status)
 app.command()(study.recommend)
 app.command()(study.report)
 app.command()(worlds.simulate)
+app.command()(live.run)
+app.command()(live.explain)
+app.command()(live.rollback)
+app.command("set-aside")(live.set_aside)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

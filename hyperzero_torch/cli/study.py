@@ -90,12 +90,12 @@ def step(
     messages = [Readings.from_file(path) for path in readings or []]
     news = Readings.concat(messages) if messages else None
     # First on a tuner that writes nothing: refused readings must not even start a study.
-    reader = _open(config, create=True, dry_run=True)
+    reader = open_study(config, create=True, dry_run=True)
     rows = 0 if news is None else reader.check(news)
     if dry_run:
         notes.print(Text(f"dry run: {rows} new rows would be recorded, nothing was written"))
         return
-    tuner = _open(config, create=True)
+    tuner = open_study(config, create=True)
     trigger = None if news is None else _digest(news, round)
     known = None if trigger is None else tuner.planned_for(trigger)
     if known is not None:
@@ -119,7 +119,7 @@ def step(
 
 def status(config: Config, as_json: AsJson = False) -> None:
     """Where the study stands: rounds, candidates, readings that are still out."""
-    tuner = _open(config)
+    tuner = open_study(config)
     history = tuner.history
     rounds = [
         {
@@ -164,7 +164,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
 
 def recommend(config: Config, criterion: Criterion = "lcb", as_json: AsJson = False) -> None:
     """The candidate to promote, with the evidence behind it; candidate 0 is: stay with the base."""
-    tuner = _open(config)
+    tuner = open_study(config)
     best = tuner.recommend(_criterion(criterion))
     if as_json:
         typer.echo(json.dumps(best.to_dict(), indent=2))
@@ -182,7 +182,7 @@ def report(
     """Write one self-contained HTML report with plots; it opens offline."""
     from ..report import write_report
 
-    tuner = _open(config)
+    tuner = open_study(config)
     write_report(tuner, out, criterion=_criterion(criterion))
     notes.print(Text(f"wrote {out}"))
 
@@ -219,7 +219,7 @@ def _criterion(criterion: str) -> Any:
     return criterion
 
 
-def _open(config: Path, *, create: bool = False, dry_run: bool = False) -> Tuner:
+def open_study(config: Path, *, create: bool = False, dry_run: bool = False) -> Tuner:
     """The tuner of a study file. Only ``step`` may start a study, and a dry run starts none."""
     study = StudyConfig.from_file(config)
     problem = study.problem()

@@ -53,4 +53,14 @@ traffic:
   num_proposals: 4         # new candidates an hour
   min_prob_feasible: 0.9   # what a recommendation must reach
   rounds_per_day: 24       # 24 for hourly rounds
+
+# Warehouse and platform, for 'hyperzero run' (which needs the extras flags and duckdb):
+# live:
+#   exposures: log/exposures/*.parquet     # user, round, candidate
+#   events: log/events/*.parquet           # user, round, metric, value[, arrived]
+#   flags: flags.json                      # flagd definition file; or table: table.json
+#   lateness: 6                            # hours during which events may come late
+#   metrics:                               # where a metric is no plain sum over a user's events
+#     ctr: {{numerator: clicks, denominator: impressions}}
+#     watch_time: {{winsorise: 0.999}}
 """

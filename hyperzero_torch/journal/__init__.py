@@ -21,12 +21,15 @@ __all__ = [
 
 
 def open_journal(journal: Journal | str | None, create: bool = True) -> Journal:
-    """A journal from its URL (``sqlite:///study.db``), from itself, or from None (in memory).
+    """A journal from its URL, from itself, or from None (in memory).
 
-    With ``create=False`` a SQLite file that is not there is not made.
+    URLs are ``sqlite:///study.db`` and ``postgresql://user:password@host/database``. A journal of
+    an earlier format is migrated. With ``create=False`` a SQLite file, or tables, that are not
+    there are not made.
 
     Raises:
-        StudyNotFoundError: there is no file, and none was to be made.
+        StudyNotFoundError: there is no file or no table, and none was to be made.
+        MissingExtraError: PostgreSQL without psycopg.
         JournalError: the URL is not understood, what it names is no journal of ours, or neither
             a URL nor a journal was given.
     """

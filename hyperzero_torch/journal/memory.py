@@ -59,6 +59,6 @@ class MemoryJournal:
 def not_found(study: str, known: list[str]) -> StudyNotFoundError:
     """The error for a study that is not there."""
     return StudyNotFoundError(
-        f"the journal holds no study {study!r}; it holds {known if known else 'none'}. "
+        f"the journal holds no study {study!r:.200}; it holds {known if known else 'none'}. "
         "Check the name, or start it with hz.Tuner(problem, journal=..., study=...)"
     )

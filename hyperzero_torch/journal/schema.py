@@ -1,4 +1,8 @@
-"""The tables of a journal, as an analyst finds them."""
+"""The tables of a journal, as an analyst finds them; README.md beside this file describes them.
+
+Whoever changes a table or an index raises ``FORMAT_VERSION`` and adds a step to ``migrate.py``:
+journals of every earlier format are out there.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 tables = sa.MetaData()
 
 
-def _table(name: str, *columns: sa.Column[Any]) -> sa.Table:
-    return sa.Table(name, tables, *columns)
+def _table(name: str, *parts: sa.Column[Any] | sa.Index) -> sa.Table:
+    return sa.Table(name, tables, *parts)
 
 
 def _key(name: str, kind: Any) -> sa.Column[Any]:
@@ -21,6 +25,11 @@ def _key(name: str, kind: Any) -> sa.Column[Any]:
 
 def _column(name: str, kind: Any, *, null: bool = False) -> sa.Column[Any]:
     return sa.Column(name, kind, nullable=null)
+
+
+def _by_entry(table: str) -> sa.Index:
+    """What makes reading the latest entries as quick in a long study as in a short one."""
+    return sa.Index(f"{table}_by_entry", "study", "entry")
 
 
 class _Untyped(sa.types.UserDefinedType[float]):
@@ -35,9 +44,23 @@ class _Untyped(sa.types.UserDefinedType[float]):
 # The double of every database, not SQL's FLOAT that some of them take for 4 bytes.
 _Double: sa.types.TypeEngine[float] = sa.Double().with_variant(_Untyped(), "sqlite")
 
-journal = _table("hyperzero_journal", _key("version", sa.Integer))
+# One row. Every future format keeps ``version`` and ``package``, so that older code can say which
+# package is needed.
+journal = _table(
+    "hyperzero_journal",
+    _key("version", sa.Integer),
+    _column("package", sa.String, null=True),
+    _column("at", sa.String, null=True),
+)
 studies = _table(
     "studies", _key("study", sa.String), _column("seed", sa.BigInteger), _column("problem", sa.JSON)
+)
+# For queries only: names that stand in ``studies.problem`` as well. Nothing here reads them back.
+metrics = _table(
+    "metrics",
+    _key("study", sa.String),
+    _key("metric", sa.BigInteger),
+    _column("name", sa.String),
 )
 entries = _table(
     "entries",
@@ -58,6 +81,7 @@ candidates = _table(
     _column("origin", sa.String),
     _column("theta", sa.JSON),
     _column("parameters", sa.JSON),
+    _by_entry("candidates"),
 )
 plans = _table(
     "plans",
@@ -67,6 +91,7 @@ plans = _table(
     _column("entry", sa.BigInteger),
     _column("slots", sa.BigInteger),
     _column("share", _Double),
+    _by_entry("plans"),
 )
 readings = _table(
     "readings",
@@ -79,6 +104,7 @@ readings = _table(
     _column("count", _Double),
     _column("mean", _Double),
     _column("var", _Double),
+    _by_entry("readings"),
 )
 decisions = _table(
     "decisions",

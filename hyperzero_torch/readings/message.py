@@ -241,6 +241,19 @@ class Readings:
         self._fill(**{f: v.astype(object) for f, v in joined.items()}, where=where)
         return self
 
+    def by_round(self) -> dict[int, Readings]:
+        """The same rows as one message per round, ascending."""
+        fields = ("round", "candidate", "metric", "count", "mean", "var", "revision")
+        parts: dict[int, Readings] = {}
+        for round_ in np.unique(self.round).tolist():
+            rows = np.flatnonzero(self.round == round_)
+            part = type(self).__new__(type(self))
+            columns = {f: getattr(self, f)[rows].astype(object) for f in fields}
+            places = [self.where(row) for row in rows.tolist()]
+            part._fill(**columns, where=places.__getitem__)
+            parts[round_] = part
+        return parts
+
     def metric_index(self, metrics: Sequence[str]) -> NDArray[np.int64]:
         """Each row's column in ``metrics``.
 

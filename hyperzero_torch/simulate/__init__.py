@@ -5,9 +5,11 @@ from .guardrail import GuardrailWorld
 from .paper import PAPER_SEEDS, PaperWorld
 from .replay import ReplayWorld
 from .run import RoundRecord, run
+from .value_model import Assignment, ValueModelWorld, one_by_one
 
 __all__ = [
     "PAPER_SEEDS",
+    "Assignment",
     "Delivery",
     "Environment",
     "GuardrailWorld",
@@ -16,5 +18,7 @@ __all__ = [
     "ReplayWorld",
     "RoundRecord",
     "Truth",
+    "ValueModelWorld",
+    "one_by_one",
     "run",
 ]

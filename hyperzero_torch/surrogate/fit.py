@@ -7,6 +7,7 @@ the evidence says of signal and noise, so nothing depends on a unit.
 from __future__ import annotations
 
 import contextlib
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,6 +38,17 @@ class Surrogate:
     def __init__(self, start: Hyperparameters | None = None) -> None:
         self.hyperparameters = start
 
+    def condition(
+        self, x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None = None
+    ) -> Posterior:
+        """The posterior given evidence, under the hyperparameters to start from as they are.
+
+        Where there are none they are the priors' medians. Arguments and errors as ``fit``.
+        """
+        given = self._prepared(x, mean, var, shared)
+        h = self.hyperparameters or default_hyperparameters(mean.shape[1], x.shape[1], given.x)
+        return Posterior(*given[:3], h, given.standardiser, given.shared, fit_succeeded=False)
+
     def fit(self, x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None = None) -> Posterior:
         """The posterior given noisy observations with known variances.
 
@@ -55,6 +67,21 @@ class Surrogate:
             SizeError: the covariances would not fit into memory.
             FitError: infinite values, negative variances, or a metric that was never observed.
         """
+        given = self._prepared(x, mean, var, shared)
+        x, y, noise, shared, standardiser = given
+        shape = (mean.shape[1], x.shape[1])
+        fitted, used = _maximise(x, y, noise, shared, self.hyperparameters)
+        posterior = Posterior(x, y, noise, fitted, standardiser, shared, fit_succeeded=used)
+        default = default_hyperparameters(*shape, x)
+        with contextlib.suppress(FitError):  # no comparison is no reason to drop a fit
+            plain = Posterior(x, y, noise, default, standardiser, shared, fit_succeeded=False)
+            if float((plain.left_out() - posterior.left_out()).sum()) > _MUCH_WORSE:
+                posterior = plain
+        self.hyperparameters = posterior.hyperparameters
+        return posterior
+
+    def _prepared(self, x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None) -> _Prepared:
+        """Evidence checked and standardised."""
         x, mean, var = _check(x, mean, var, shared)
         require(
             _COPIES * mean.shape[1] * len(x) ** 2 * x.element_size(),
@@ -79,15 +106,17 @@ class Surrogate:
                 f"hyperparameters to start from are for (metrics, dims) = "
                 f"{tuple(start.lengthscale.shape)}, the data are {shape}"
             )
-        fitted, used = _maximise(x, y, noise, shared, start)
-        posterior = Posterior(x, y, noise, fitted, standardiser, shared, fit_succeeded=used)
-        default = default_hyperparameters(*shape, x)
-        with contextlib.suppress(FitError):  # no comparison is no reason to drop a fit
-            plain = Posterior(x, y, noise, default, standardiser, shared, fit_succeeded=False)
-            if float((plain.left_out() - posterior.left_out()).sum()) > _MUCH_WORSE:
-                posterior = plain
-        self.hyperparameters = posterior.hyperparameters
-        return posterior
+        return _Prepared(x, y, noise, shared, standardiser)
+
+
+class _Prepared(NamedTuple):
+    """``x (n, dims)``, ``y`` and ``noise`` ``(n, metrics)``, standardised; ``shared`` likewise."""
+
+    x: Tensor
+    y: Tensor
+    noise: Tensor
+    shared: Tensor | None
+    standardiser: Standardiser
 
 
 def similarity(x: Tensor, hyperparameters: Hyperparameters | None) -> Tensor:

@@ -1,14 +1,4 @@
-"""Contract suites: the laws that an implementation of your own must keep.
-
-    class TestMyJournal(JournalContract):
-        def make_journal(self, tmp_path):
-            return MyJournal(tmp_path / "log")
-
-        def reopen(self, journal):
-            return MyJournal(journal.path)
-
-and ``pytest`` collects the laws as tests. This module itself needs no pytest.
-"""
+"""The laws of a ``Journal``, for storages of your own; see the room's docstring."""
 
 from __future__ import annotations
 
@@ -21,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from unittest import SkipTest
 
-from .errors import HyperZeroError, StudyNotFoundError
-from .journal import (
+from ..errors import HyperZeroError, StudyNotFoundError
+from ..journal import (
     Born,
     Configured,
     Decided,
@@ -32,7 +22,7 @@ from .journal import (
     Received,
     StudyHeader,
 )
-from .journal.base import ConflictError
+from ..journal.base import ConflictError
 
 #: Numbers on which text, four-byte floats and clever storage stumble.
 HARD_FLOATS = (

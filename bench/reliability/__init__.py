@@ -1,0 +1,1 @@
+"""Questions about trust: false alarms, delays, crashes, hostile input, load."""

@@ -1,0 +1,212 @@
+"""Why each arm got its traffic in a round: what was believed when it was planned, and from what.
+
+Nothing is stored for this. The journal up to the plan is folded again, and says what was known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .config import TunerConfig
+from .errors import RoundError
+from .history import CONTROL, History
+from .journal import Decided, Entry, Planned
+from .learn import Known, learn
+from .problem import Problem
+from .randomness import random
+from .recommend import Belief, believe, no_belief
+from .space import Value
+from .standing import STOPPED
+from .thompson import select_paths
+
+_NUM_DRAWS = 2048
+
+
+@dataclass(frozen=True)
+class ReadingsBehind:
+    """What had arrived of a candidate from one round: users, and the highest revision."""
+
+    round: int
+    users: float
+    revision: int
+    counts: bool
+    """False where the round was set aside."""
+
+
+@dataclass(frozen=True)
+class ArmReason:
+    """One arm of a plan, and what was known of it.
+
+    Args:
+        candidate: its id; 0 is the control.
+        share: of the traffic.
+        slots: won or granted.
+        why: sentences.
+        origin: how it was born, and in which round.
+        parameters: its theta.
+        prob_best: probability that it was the best feasible of the plan's arms; None where nothing
+            was fitted.
+        prob_feasible: probability that it held all constraints.
+        objective: mean, lower and upper bound.
+        delta: by metric, believed mean and standard deviation.
+        readings: what had arrived of it.
+    """
+
+    candidate: int
+    share: float
+    slots: int
+    why: tuple[str, ...]
+    origin: str
+    parameters: dict[str, Value]
+    prob_best: float | None
+    prob_feasible: float
+    objective: tuple[float, float, float]
+    delta: dict[str, tuple[float, float]]
+    readings: tuple[ReadingsBehind, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A round's plan explained; ``remarks`` are the decisions that came with it."""
+
+    round: int
+    arms: tuple[ArmReason, ...]
+    remarks: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def explain(
+    problem: Problem, entries: Sequence[Entry], round: int, seed: int, device: torch.device
+) -> Explanation:
+    """Fold the journal up to a plan, and tell what it was made from.
+
+    Args:
+        problem: of the study.
+        entries: the whole journal of the study.
+        round: a planned round.
+        seed: of the study.
+        device: where to fit.
+    Raises:
+        RoundError: the round was never planned.
+    """
+    at = next(
+        (i for i, e in enumerate(entries) if isinstance(e, Planned) and e.round == round), None
+    )
+    if at is None:
+        planned = [e.round for e in entries if isinstance(e, Planned)]
+        known_rounds = f"planned are {planned[0]} to {max(planned)}" if planned else "none was yet"
+        raise RoundError(f"round {round} was never planned; {known_rounds}")
+    history = History(problem.space.num_params, problem.metrics)
+    history.extend(entries[:at])
+    config = TunerConfig(**history.config)
+    known = learn(problem, config, history, device, {})
+    plan = entries[at]
+    assert isinstance(plan, Planned)  # found above
+    belief = no_belief(known.problem, known.bucket)
+    best: dict[int, float] = {}
+    if known.posterior is not None:
+        generator = random(seed, round, "explain", device)
+        belief = believe(known.problem.to(device), config, known.bucket, known.posterior, generator)
+        best = _prob_best(known, plan, config, generator)
+    before = [e for e in entries[:at] if isinstance(e, Decided)]
+    said = [e for e in before if e.kind == STOPPED and e.round == round]
+    said += _remarks_after(entries, at)
+    arms = tuple(
+        _arm(known, history, plan, belief, best, row, candidate)
+        for row, candidate in enumerate(plan.candidates)
+    )
+    return Explanation(round, arms, tuple(e.reason for e in said))
+
+
+def _remarks_after(entries: Sequence[Entry], at: int) -> list[Decided]:
+    """Decisions that were written together with the plan."""
+    found: list[Decided] = []
+    for entry in entries[at + 1 :]:
+        if not isinstance(entry, Decided):
+            break
+        found.append(entry)
+    return found
+
+
+def _prob_best(
+    known: Known, plan: Planned, config: TunerConfig, generator: torch.Generator
+) -> dict[int, float]:
+    """Share of joint draws in which each arm, the control included, is the best feasible one."""
+    posterior = known.posterior
+    assert posterior is not None  # the caller's branch
+    problem = known.problem.to(posterior.device)
+    x = problem.space.to_unit(known.bucket.theta[list(plan.candidates)]).to(posterior.x)
+    paths = posterior.paths(_NUM_DRAWS, generator)
+    counts: Tensor = select_paths(paths, x, problem, 0.0).counts
+    return dict(zip(plan.candidates, (counts.double() / _NUM_DRAWS).tolist()))
+
+
+def _arm(
+    known: Known,
+    history: History,
+    plan: Planned,
+    belief: Belief,
+    best: Mapping[int, float],
+    row: int,
+    candidate: int,
+) -> ArmReason:
+    born = history.births[candidate]
+    spread = belief.delta_var[candidate].sqrt().tolist()
+    delta = zip(belief.delta_mean[candidate].tolist(), spread)
+    return ArmReason(
+        candidate=candidate,
+        share=plan.shares[row],
+        slots=plan.slots[row],
+        why=tuple(_why(history, plan, candidate)),
+        origin=f"{born.origin}, round {born.round}",
+        parameters=dict(born.parameters),
+        prob_best=best.get(candidate),
+        prob_feasible=float(belief.prob_feasible[candidate]),
+        objective=(
+            float(belief.mean[candidate]),
+            float(belief.lcb[candidate]),
+            float(belief.ucb[candidate]),
+        ),
+        delta=dict(zip(known.problem.metrics, delta)),
+        readings=tuple(_readings(history, candidate)),
+    )
+
+
+def _why(history: History, plan: Planned, candidate: int) -> list[str]:
+    details = plan.details
+    if candidate == CONTROL:
+        return ["the control: every delta is measured against it"]
+    if details.get("why"):
+        return [f"served in turn: {details['why']}"]
+    reasons = []
+    if candidate in details.get("leaders", ()):
+        reasons.append("among the points most worth verifying, so it got verification slots")
+    if candidate in details.get("proposed", ()):
+        reasons.append("the best point of a draw over the whole space, proposed in this round")
+    if candidate in details.get("revived", ()):
+        reasons.append("retired before, and proposed anew by a draw")
+    if not history.times_served[candidate]:
+        reasons.append("never served before, so it got at least a newcomer's slots")
+    elif not reasons:
+        reasons.append("won its slots in Thompson draws")
+    return reasons
+
+
+def _readings(history: History, candidate: int) -> list[ReadingsBehind]:
+    found = []
+    for round_, table in sorted(history.tables.items()):
+        row = table.row.get(candidate)
+        if row is None or not (table.revision[row] >= 0).any():
+            continue
+        users = float(table.count[row][table.revision[row] >= 0].max())
+        counts = round_ not in history.standing.aside
+        found.append(ReadingsBehind(round_, users, int(table.revision[row].max()), counts))
+    return found

@@ -1,0 +1,144 @@
+"""The one file that an updater writes: found, read, replaced in one step, locked while it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, InputError
+from ..plan import write_atomically
+
+# Readers that poll compare times as float seconds, which are 2.4e-7 s apart in this century.
+_TICK_NS = 1_000_000
+_LOCK_SECONDS = 10.0
+
+
+def checked_path(path: str | Path) -> Path:
+    """The path of a file that may be there or not, with symbolic links followed.
+
+    Whoever links to a file in another folder wants that file written, not the link replaced.
+    """
+    if not str(path) or "\0" in str(path):
+        raise ConfigError(f"{str(path)!r} is no path; name a file in a folder that exists")
+    return Path(os.path.realpath(path))
+
+
+def to_json(document: Mapping[str, Any]) -> str:
+    """JSON in ASCII: read the same in any locale, embedded in a page as in a file.
+
+    Raises:
+        InputError: a number that JSON cannot hold.
+    """
+    try:
+        text = json.dumps(document, indent=1, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"this cannot be written as JSON: {error}") from None
+    # These three occur in JSON inside texts only, where their escapes mean the same.
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text + "\n"
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds something else.
+    """
+    try:
+        found = json.loads(
+            path.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite
+        )
+    except OSError as error:
+        raise ConfigError(f"{str(path)!r} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{str(path)!r} is no JSON ({error}); it is left as it is: mend it or move it away"
+        ) from None
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"{str(path)!r} holds a JSON {type(found).__name__} where an object was expected; it "
+            "is left as it is: name another file"
+        )
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return number
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Put ``text`` in the place of the file in one step; the same text again touches nothing.
+
+    The file's permissions are kept, and its time of change grows even where the clock stepped
+    back or two changes fall into one tick: readers that poll this time miss no change.
+
+    Raises:
+        ConfigError: the file cannot be written; it is unchanged.
+    """
+    try:
+        before = path.stat()
+        if path.read_bytes() == text.encode():
+            return
+    except FileNotFoundError:
+        write_atomically(path, text)
+        return
+    except OSError as error:
+        raise ConfigError(f"{str(path)!r} cannot be read ({error.strerror})") from None
+    write_atomically(path, text)
+    with contextlib.suppress(OSError):  # the file is in place: what is left is no failure to serve
+        after = path.stat()
+        if after.st_mtime_ns < before.st_mtime_ns + _TICK_NS:
+            os.utime(path, ns=(after.st_atime_ns, before.st_mtime_ns + _TICK_NS))
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One writer of a file at a time, so that none undoes what another adds to it.
+
+    An advisory lock on the folder, which leaves no file behind and ends with the process. Systems
+    without such locks go on without: replacing stays atomic, but of two changes one may be lost.
+
+    Raises:
+        ConfigError: no such folder, or somebody else has held the lock for ten seconds.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        yield
+        return
+    try:
+        folder = os.open(path.parent, os.O_RDONLY)
+    except OSError as error:
+        raise ConfigError(
+            f"{str(path)!r} cannot be written ({error.strerror}); name a file in a folder that "
+            "exists and can be written to"
+        ) from None
+    try:
+        give_up = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    raise ConfigError(
+                        f"{str(path.parent)!r} has been locked by another process for "
+                        f"{_LOCK_SECONDS:.0f} s; try again when it is done"
+                    ) from None
+                time.sleep(0.005)
+            except OSError:  # a file system without locks
+                break
+            else:
+                break
+        yield
+    finally:
+        os.close(folder)

@@ -1,0 +1,97 @@
+"""From a study file's ``live`` section to the parts of a live system: warehouse and platform."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import LiveConfig, MetricConfig
+from ..problem import Problem
+from .aggregator import Aggregator
+from .flagd import FlagdUpdater
+from .loop import Collected
+from .metrics_spec import Metric
+from .updater import TableUpdater, Updater
+
+
+class ParquetSource:
+    """A warehouse of Parquet files, aggregated by DuckDB.
+
+    Args:
+        exposures: a glob of files with the columns user, round, candidate.
+        events: a glob of files with the columns user, round, metric, value[, arrived].
+        aggregator: what is made of them.
+        covariates: a glob of files with the columns user, metric, value, from before the
+            experiment; None where no metric asks for a covariate.
+    """
+
+    def __init__(
+        self,
+        exposures: str | Path,
+        events: str | Path,
+        aggregator: Aggregator,
+        covariates: str | Path | None = None,
+    ) -> None:
+        self.exposures, self.events = str(exposures), str(events)
+        self.covariates = None if covariates is None else str(covariates)
+        self.aggregator = aggregator
+
+    def collect(self, as_of: int, planned: Mapping[int, Mapping[int, float]]) -> Collected:
+        """Readings of the rounds that are not too old; nothing as long as there are no files."""
+        first = max(0, as_of - self.aggregator.lateness + 1)
+        window = [r for r in range(first, as_of) if r in planned]
+        if not window or not _any(self.exposures) or not _any(self.events):
+            return Collected()
+        found = self.aggregator.aggregate(
+            self.exposures,
+            self.events,
+            self.covariates,
+            as_of=as_of,
+            rounds=window,
+            planned={r: planned[r] for r in window},
+        )
+        excluded = {r: dict(vars(e)) for r, e in found.excluded.items()}
+        return Collected(found.readings, found.suspect, excluded)
+
+
+def source_of(live: LiveConfig, problem: Problem, folder: Path) -> ParquetSource:
+    """The warehouse that a study file describes; relative paths are taken from ``folder``."""
+    aggregator = Aggregator(
+        metrics_of(live, problem.metrics),
+        lateness=live.lateness,
+        max_events=live.max_events,
+        srm_alpha=live.srm_alpha,
+    )
+    covariates = None if live.covariates is None else folder / live.covariates
+    return ParquetSource(folder / live.exposures, folder / live.events, aggregator, covariates)
+
+
+def updater_of(live: LiveConfig, folder: Path) -> Updater:
+    """The platform that a study file describes."""
+    if live.flags is not None:
+        return FlagdUpdater(folder / live.flags, flag=live.flag)
+    assert live.table is not None  # the configuration has one of them
+    return TableUpdater(folder / live.table, salt=live.flag)
+
+
+def metrics_of(live: LiveConfig, names: Sequence[str]) -> list[Metric]:
+    """How each of the study's metrics is made of events."""
+    return [_metric(name, live.metrics.get(name, MetricConfig())) for name in names]
+
+
+def _metric(name: str, how: MetricConfig) -> Metric:
+    return Metric(name, how.winsorise, how.covariate, how.numerator, how.denominator)
+
+
+def _any(pattern: str) -> bool:
+    return next(glob.iglob(pattern, recursive=True), None) is not None
+
+
+def warehouse_paths(folder: Path) -> dict[str, Any]:
+    """Where ``ValueModelWorld.write`` logs, for a ``live`` section."""
+    return {
+        "exposures": str(folder / "exposures" / "*.parquet"),
+        "events": str(folder / "events" / "*.parquet"),
+    }

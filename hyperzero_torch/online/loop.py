@@ -1,0 +1,288 @@
+"""Hourly rounds on a clock: collect what has arrived, plan, have it served; never wait for anyone.
+
+    at every hour      collect -> tell -> ask -> apply          (each may fail; the next hour comes)
+
+The loop holds nothing that the journal does not. Killed anywhere, it is started again and goes on;
+two loops on one study make one plan per round and count no reading twice. Where the platform or
+the warehouse fails, the round is skipped with an entry in the journal, and the platform goes on
+serving what it has, the control among it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, TypeVar
+
+from ..errors import ConfigError, HyperZeroError, JournalError, ReadingsError
+from ..journal import Decided
+from ..plan import Plan
+from ..readings import Readings
+from ..tuner import Tuner
+from .patience import Clock, GivenUpError, Part, Patience, SystemClock
+from .updater import Updater
+
+_T = TypeVar("_T")
+
+log = logging.getLogger(__name__)
+
+_ANCHOR = "clock"  # kind of the decision that says when round 0 was
+# A remark on what was remarked on within so many decisions is not written again.
+_RECENT = 64
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a source has: ``readings``, None for nothing; rounds that are ``suspect``, and why;
+    users left out of rounds, by reason, for the log.
+    """
+
+    readings: Readings | None = None
+    suspect: Mapping[int, str] = field(default_factory=dict)
+    excluded: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """Where readings come from."""
+
+    def collect(self, as_of: int, planned: Mapping[int, Mapping[int, float]]) -> Collected:
+        """Everything known when round ``as_of`` begins, of any earlier rounds.
+
+        What was handed over before may be handed over again. Shares by candidate of the rounds
+        planned so far are for checking the split.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round came to.
+
+    Args:
+        round: its number.
+        plan: what is to be served; None where the journal could not be reached.
+        applied: whether the platform took the plan.
+        rows: readings that were news.
+        notes: what was not as usual.
+        seconds: that it took, by the loop's clock.
+    """
+
+    round: int
+    plan: Plan | None
+    applied: bool
+    rows: int
+    notes: tuple[str, ...]
+    seconds: float
+
+
+class Loop:
+    """Drives a tuner on a clock.
+
+    Args:
+        tuner: the study.
+        updater: the platform.
+        source: where readings come from.
+        clock: the machine's, or a simulated one.
+        round_seconds: length of a round.
+        patience: with platform, source and journal. All of it has to fit into a round.
+    Raises:
+        ConfigError: a round without a length, or one too short for the patience.
+    """
+
+    def __init__(
+        self,
+        tuner: Tuner,
+        updater: Updater,
+        source: Source,
+        clock: Clock | None = None,
+        round_seconds: float = 3600.0,
+        patience: Patience | None = None,
+    ) -> None:
+        if not round_seconds > 0:
+            raise ConfigError(f"round_seconds must be above 0, got {round_seconds}")
+        self.tuner = tuner
+        self.updater = updater
+        self.source = source
+        self.clock = clock or SystemClock()
+        self.round_seconds = round_seconds
+        patience = patience or Patience(timeout=min(120.0, round_seconds / 8))
+        self._platform = Part(patience, self.clock)
+        self._warehouse = Part(patience, self.clock)
+        # A tuner belongs to one thread: its journal is tried again, but not cut off.
+        self._journal = Part(patience, self.clock, threaded=False)
+        self._warned_of_the_clock = False
+
+    def run(self, rounds: int | None = None) -> Iterator[Round]:
+        """Rounds as they come, each yielded when it is done; ends when the clock is told to stop.
+
+        Args:
+            rounds: how many; None for no end.
+        Raises:
+            JournalError: the journal could not be reached at the very start.
+        """
+        origin = self._origin()
+        done = 0
+        while rounds is None or done < rounds:
+            now = self._round_at(self.clock.now(), origin)
+            last = self.tuner.history.last_round
+            if last is not None and now < last:
+                self._clock_stepped_back(now, last)
+            elif last is None or now > last or not done:
+                # The last round once more after a start: a plan may have been made, not applied.
+                yield self.step(now)
+                done += 1
+            next_ = origin + (self._round_at(self.clock.now(), origin) + 1) * self.round_seconds
+            if (rounds is None or done < rounds) and self.clock.sleep(next_ - self.clock.now()):
+                return
+
+    def step(self, round: int) -> Round:
+        """One round: collect, tell, ask, apply. Failures of other parts are noted, not raised."""
+        begun, notes = self.clock.now(), _Notes(self)
+        history = self._journaled("reading the journal", notes, self.tuner.sync)
+        # Planned already, by another loop or before a restart: it rests on what had arrived then.
+        known = history is None or round in history.plans
+        rows = 0 if known else self._take_in(round, notes)
+        plan = self._journaled(f"planning round {round}", notes, lambda: self.tuner.ask(round))
+        applied = plan is not None and self._apply(plan, notes)
+        took = self.clock.now() - begun
+        done = Round(round, plan, applied, rows, tuple(notes.said), took)
+        arms = 0 if plan is None else len(plan) - 1
+        log.info(
+            "round %d: %d new rows, %d arms, %s",
+            *(round, rows, arms, "applied" if applied else "NOT applied"),
+            extra={"round": round, "rows": rows, "arms": arms, "applied": applied},
+        )
+        return done
+
+    def _take_in(self, round: int, notes: _Notes) -> int:
+        planned = {
+            r: dict(zip(p.candidates, p.shares))
+            for r, p in self.tuner.history.plans.items()
+            if r < round
+        }
+        if not planned:
+            return 0
+        try:
+            found = self._warehouse.call(
+                "collecting readings", lambda: self.source.collect(round, planned)
+            )
+        except GivenUpError as error:
+            notes.add("warehouse", str(error))
+            return 0
+        for suspect, reason in sorted(found.suspect.items()):
+            if suspect in planned and suspect not in self.tuner.history.standing.aside:
+                self._journaled(
+                    f"setting round {suspect} aside",
+                    notes,
+                    partial(self.tuner.set_aside, [suspect], reason),
+                )
+                log.warning("round %d is suspect: %s", suspect, reason, extra={"round": suspect})
+        return 0 if found.readings is None else self._tell(found.readings, notes)
+
+    def _tell(self, readings: Readings, notes: _Notes) -> int:
+        """Whole; where it is refused, round by round, so that one bad hour does not hold others."""
+        try:
+            return (
+                self._journaled("recording readings", notes, partial(self.tuner.tell, readings))
+                or 0
+            )
+        except ReadingsError:
+            pass
+        rows = 0
+        for round_, part in readings.by_round().items():
+            what = f"recording readings of round {round_}"
+            try:
+                rows += self._journaled(what, notes, partial(self.tuner.tell, part)) or 0
+            except ReadingsError as error:
+                reason = f"readings of round {round_} were refused: {error}"
+                notes.add("refused", reason, once={"round": round_})
+        return rows
+
+    def _apply(self, plan: Plan, notes: _Notes) -> bool:
+        try:
+            self._platform.call(f"serving round {plan.round}", partial(self.updater.apply, plan))
+        except GivenUpError as error:
+            notes.add("platform", str(error))
+            return False
+        return True
+
+    def _journaled(self, what: str, notes: _Notes, work: Callable[[], _T]) -> _T | None:
+        """The tuner's answer, or None and a remark where the journal cannot be reached.
+
+        Raises:
+            HyperZeroError: what trying again would not help, e.g. refused readings.
+        """
+        refused: list[HyperZeroError] = []
+
+        def guarded() -> _T | None:
+            try:
+                return work()
+            except JournalError:
+                raise
+            except HyperZeroError as error:
+                refused.append(error)
+                return None
+
+        try:
+            answer = self._journal.call(what, guarded)
+        except GivenUpError as error:
+            notes.add("journal", str(error))
+            return None
+        if refused:
+            raise refused[0]
+        return answer
+
+    def _origin(self) -> float:
+        """When round 0 began: from the journal, or from now on."""
+        for note in self.tuner.history.decisions:
+            if note.kind == _ANCHOR and "origin" in note.details:
+                return self._known_origin(note)
+        now = self.clock.now()
+        begun = now - now % self.round_seconds
+        next_round = (
+            0 if self.tuner.history.last_round is None else self.tuner.history.last_round + 1
+        )
+        origin = begun - next_round * self.round_seconds
+        details = {"origin": origin, "round_seconds": self.round_seconds}
+        self.tuner.note(_ANCHOR, f"round {next_round} begins at {begun:.0f} s", details)
+        return origin
+
+    def _known_origin(self, note: Decided) -> float:
+        if note.details.get("round_seconds") != self.round_seconds:
+            raise ConfigError(
+                f"the study's rounds last {note.details.get('round_seconds')} s, got "
+                f"round_seconds={self.round_seconds}; keep the length, or start another study"
+            )
+        return float(note.details["origin"])
+
+    def _round_at(self, time: float, origin: float) -> int:
+        return int((time - origin + 1e-6 * self.round_seconds) // self.round_seconds)
+
+    def _clock_stepped_back(self, now: int, last: int) -> None:
+        if not self._warned_of_the_clock:
+            reason = f"by the clock it is round {now}, but round {last} was planned; waiting for it"
+            log.warning(reason, extra={"round": now})
+            _Notes(self).add(_ANCHOR, reason)
+            self._warned_of_the_clock = True
+
+
+class _Notes:
+    """Remarks on a round: logged, kept, and journaled where the journal can be reached."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.tuner = loop.tuner
+        self.said: list[str] = []
+
+    def add(self, kind: str, reason: str, once: Mapping[str, int] | None = None) -> None:
+        """Say it; what is about the same thing as a recent entry of the journal is not written."""
+        self.said.append(reason)
+        log.warning("%s: %s", kind, reason, extra={"part": kind})
+        recent = self.tuner.history.decisions[-_RECENT:]
+        if kind == "journal" or (once and any((d.kind, d.details) == (kind, once) for d in recent)):
+            return
+        try:
+            self.tuner.note(kind, reason, once)
+        except JournalError as error:
+            log.warning("the journal cannot be written to: %s", error, extra={"part": "journal"})
