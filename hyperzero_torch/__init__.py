@@ -25,9 +25,9 @@ The rooms, in the order of the data; each imports only from those above it:
     interventions rounds set aside, and the way back
     bucket        facts -> deltas per arm and round -> evidence per candidate
     births        who enters the bucket
-    guard         nobody harmed: candidates that surely break a guardrail are stopped
     outlook       what would be believed after more traffic
     learn         history -> evidence, levels, a fitted posterior
+    guard         nobody harmed: candidates that surely break a guardrail are stopped
     watch         has the world moved? old evidence discounted
     allocate      slots -> arms and their shares, within limits
     leaders       the points most worth verifying

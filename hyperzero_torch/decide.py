@@ -60,7 +60,7 @@ def decide(
     problem = known.problem
     notes: list[Entry] = []
     history = history.branch()
-    stopped = stops(problem, known.bucket, config, history, round)
+    stopped = stops(known, config, history, round)
     history.extend(stopped)
     births = first_bucket(problem, config, seed) if history.num_candidates == 0 else []
     history.extend(births)

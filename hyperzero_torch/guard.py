@@ -16,6 +16,7 @@ from .bucket import Bucket
 from .config import TunerConfig
 from .history import CONTROL, History
 from .journal import Decided
+from .learn import Known
 from .problem import Problem
 from .standing import STOPPED
 from .stats import sequential
@@ -70,11 +71,17 @@ def slacks(problem: Problem, bucket: Bucket, alpha: float) -> Slacks:
     )
 
 
-def stops(
-    problem: Problem, bucket: Bucket, config: TunerConfig, history: History, round: int
-) -> list[Decided]:
-    """Decisions to stop candidates, one for each, with the guardrail and the numbers behind it."""
+def stops(known: Known, config: TunerConfig, history: History, round: int) -> list[Decided]:
+    """Decisions to stop candidates, one for each, with the guardrail and the numbers behind it.
+
+    Nobody is stopped while base levels are estimated from part of a day: what sees levels may be
+    off by more than the deltas are.
+    """
+    problem, bucket, hours = known.problem, known.bucket, known.level_hours
     if config.harm_alpha is None or not problem.num_constraints:
+        return []
+    unknown_levels = problem.sees_levels and problem.base_levels is None
+    if unknown_levels or (hours is not None and hours < config.rounds_per_day):
         return []
     upper = slacks(problem, bucket, config.harm_alpha / problem.num_constraints).upper
     found = []

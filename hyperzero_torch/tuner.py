@@ -32,6 +32,7 @@ from .problem import Problem
 from .randomness import random
 from .readings import Readings
 from .recommend import Belief, Criterion, Recommendation, believe, no_belief, recommend
+from .standing import RETIRED, STOPPED
 from .study import Study
 from .surrogate import Posterior
 
@@ -169,7 +170,7 @@ class Tuner:
         said = len(self._study.sync().decisions)
         plan = self._plan(self._study.append(plan_it))
         for note in self.history.decisions[said:]:
-            if note.round == plan.round and note.kind != "retired":
+            if note.round == plan.round and note.kind not in (RETIRED, STOPPED):
                 warnings.warn(f"round {note.round}: {note.reason}", TunerWarning, stacklevel=2)
         return plan
 

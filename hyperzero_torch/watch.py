@@ -29,6 +29,10 @@ from .surrogate import Hyperparameters, Posterior, Surrogate
 _LATE = 6
 # Rounds compared in one go; more wait for the next plan.
 _MOST = 8
+# Rounds that are not compared: so long the noise is not known well enough to say what is odd.
+_FIRST = 6
+# What one round alone may multiply the detector by: one wild hour is an incident, not drift.
+_ONE_ROUND = 20.0
 # Noise is estimated, and posteriors are plug-in: variance of residuals that is still no drift.
 _TOLERANCE = 1.3
 # What is left of the precision of the evidence before an alarm.
@@ -51,16 +55,17 @@ def watch(known: Known, config: TunerConfig, history: History, round: int) -> Wa
     )
     state, next_ = _read(told, len(history.metrics), history.num_candidates)
     alarms: list[Decided] = []
+    first = set(sorted(history.plans)[:_FIRST])
     for _ in range(_MOST):
         waiting = [r for r in history.plans if next_ <= r < round]
         if not waiting or not _reported(history, min(waiting), round):
             break
         at = min(waiting)
         next_ = at + 1
-        z = _residuals(known, config, history, at)
+        z = None if at in first else _residuals(known, config, history, at)
         if z is None:
             continue
-        state = drift.update(state, z, tolerance=_TOLERANCE)
+        state = drift.update(state, z, tolerance=_TOLERANCE, most=_ONE_ROUND)
         # A candidate that is not served is forgotten; what is remembered of the others is rounded,
         # since it is written into every plan.
         served = z.isfinite().any(-1, keepdim=True)

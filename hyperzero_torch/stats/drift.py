@@ -174,7 +174,11 @@ def whiten(residual: Tensor, covariance: Tensor) -> Tensor:
 
 
 def update(
-    state: DriftState, z: Tensor, mask: Tensor | None = None, tolerance: float = 1.0
+    state: DriftState,
+    z: Tensor,
+    mask: Tensor | None = None,
+    tolerance: float = 1.0,
+    most: float = math.inf,
 ) -> DriftState:
     """One round of residuals more.
 
@@ -185,14 +189,18 @@ def update(
             metric without any keeps its state.
         mask: bool, broadcastable to ``z``, False where a residual is to be left out too.
         tolerance: variance of z that is still no drift, 1 or more.
+        most: limit of one round's factor, above 1, so that a single wild round is no drift; bets
+            cut off from above stay fair.
     Returns:
         The new state.
     Raises:
-        ConfigError: a tolerance below 1.
+        ConfigError: a tolerance below 1, or a limit that is not above 1.
         ShapeError: ``z`` does not fit the state.
     """
     if not 1 <= tolerance < math.inf:
         raise ConfigError(f"tolerance must be a finite variance of 1 or more, got {tolerance!r}")
+    if not most > 1:
+        raise ConfigError(f"the limit of a round's factor must be above 1, got {most!r}")
     if z.shape != state.memory.shape:
         raise ShapeError(
             f"a drift state expects z (*batch, arms, metrics) of {tuple(state.memory.shape)}, got "
@@ -200,7 +208,7 @@ def update(
         )
     known = z.isfinite() if mask is None else z.isfinite() & mask
     z = torch.where(known, z, 0.0) / math.sqrt(tolerance)
-    log_e = _bets(z, known, state.memory)
+    log_e = _bets(z, known, state.memory).clamp_max(math.log(most))
     seen = known.any(-2)
     here = seen.unsqueeze(-2)
     num_rounds = state.num_rounds + seen
