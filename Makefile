@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: help install demo test check bench peers paper race ablation clean
+.PHONY: help install demo test check bench peers paper race ablation reliability clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -83,6 +83,13 @@ ablation: $(READY) ## the default with one lever off at a time (half an hour)
 	$(RUN) --dims 2 --worlds 16 --contenders hyperzero
 	for off in $(OFF); do $(RUN) --dims 2 --worlds 16 --contenders hyperzero@$$off || exit 1; done
 	$(BIN)/python -m bench.quality.race.table
+	$(BIN)/python -m bench.tables
+
+reliability: $(READY) ## false alarms, kill -9, hostile input (half an hour); redraw the README's tables
+	$(BIN)/python -m bench.reliability.peeking
+	$(BIN)/python -m bench.reliability.drift_alarms
+	$(BIN)/python -m bench.reliability.kills
+	$(BIN)/python -m bench.reliability.fuzz
 	$(BIN)/python -m bench.tables
 
 clean: ## remove what the commands above made

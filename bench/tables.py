@@ -7,6 +7,7 @@ A table stands in the README between ``<!-- NAME -->`` and ``<!-- /NAME -->``.
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import statistics
@@ -103,6 +104,17 @@ def speed() -> str:
     return f"{table(RESULTS)}\n\n{machine(RESULTS)}"
 
 
+def safety(name: str) -> Callable[[], str]:
+    """A table of bench/reliability, by the module that measures it."""
+
+    def draw() -> str:
+        module = importlib.import_module(f"bench.reliability.{name}")
+        drawn: str = module.table()
+        return drawn
+
+    return draw
+
+
 def worlds() -> str:
     """Where it is hard in other ways: the same table, other worlds, hour 30."""
     from bench.quality.race.records import load
@@ -166,6 +178,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "worlds": worlds,
     "calibration": calibration,
     "reliability": reliability,
+    "peeking": safety("peeking"),
+    "drift": safety("drift_alarms"),
+    "kills": safety("kills"),
+    "fuzz": safety("fuzz"),
     "speed": speed,
 }
 

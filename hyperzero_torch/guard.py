@@ -71,6 +71,23 @@ def slacks(problem: Problem, bucket: Bucket, alpha: float) -> Slacks:
     )
 
 
+def proven(known: Known, config: TunerConfig) -> Tensor | None:
+    """Whose own evidence shows that every guardrail holds, bool ``(candidates,)``.
+
+    At every look together, with probability 1 - ``harm_alpha``; None where nobody asks for it. The
+    control is what all others are measured against, and needs no proof.
+    """
+    problem = known.problem
+    if config.harm_alpha is None:
+        return None
+    shown = torch.zeros(len(known.bucket.mean), dtype=torch.bool)
+    if not problem.sees_levels or problem.base_levels is not None:
+        alpha = config.harm_alpha / max(1, problem.num_constraints)
+        shown = (slacks(problem, known.bucket, alpha).lower >= 0).all(-1) & known.bucket.tested
+    shown[CONTROL] = True
+    return shown
+
+
 def stops(known: Known, config: TunerConfig, history: History, round: int) -> list[Decided]:
     """Decisions to stop candidates, one for each, with the guardrail and the numbers behind it.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from .bucket import Bucket
 from .config import TunerConfig
 from .errors import ConfigError
+from .guard import proven
 from .history import CONTROL
 from .learn import Known
 from .outlook import noise_per_round, rounds_to_decide
@@ -45,6 +46,9 @@ class Recommendation:
         rounds_to_decide: rounds until it is clear whether the leader is feasible and better than
             the base, with the control's present traffic and that of the arm served most; 0 where
             it is; None where a thousand will not do.
+        proven: whether its own evidence, without its neighbours', shows that all constraints hold,
+            by a confidence sequence that is right at every look with probability
+            ``1 - harm_alpha``; None where ``harm_alpha`` is.
     """
 
     candidate_id: int
@@ -61,6 +65,7 @@ class Recommendation:
     reason: str
     leader: int | None = None
     rounds_to_decide: int | None = None
+    proven: bool | None = None
 
     def __str__(self) -> str:
         theta = ", ".join(
@@ -144,6 +149,7 @@ def recommend(
     criterion: Criterion,
     shares: Sequence[float],
     stopped: Collection[int] = (),
+    only_proven: bool = False,
 ) -> Recommendation:
     """The best candidate with evidence that reaches ``min_prob_feasible``; else the control.
 
@@ -154,9 +160,13 @@ def recommend(
         criterion: what candidates are ranked by.
         shares: of the latest plan, the control's first: the present traffic.
         stopped: candidates that are never to be served again.
+        only_proven: leave out whom a confidence sequence does not show to be safe yet.
     Raises:
-        ConfigError: an unknown criterion.
+        ConfigError: an unknown criterion, or a proof is asked for and none is kept.
     """
+    shown = proven(known, config)
+    if only_proven and shown is None:
+        raise ConfigError("harm_alpha is None, so nothing is proven; set it, e.g. to 0.01")
     if criterion not in get_args(Criterion):
         raise ConfigError(f"criterion must be one of {get_args(Criterion)}, got {criterion!r}")
     problem, bucket = known.problem, known.bucket
@@ -166,8 +176,11 @@ def recommend(
     eligible[list(stopped)] = False
     eligible[CONTROL] = True
     safe = eligible & (belief.prob_feasible >= config.min_prob_feasible)
+    if only_proven and shown is not None:
+        safe &= shown
     best = int(torch.where(safe, score, -torch.inf).argmax()) if bool(safe.any()) else CONTROL
     threshold = f"P(feasible) >= {config.min_prob_feasible:g}"
+    threshold += " and a proof at every look" if only_proven else ""
     if best != CONTROL:
         reason = f"best {criterion} of {int(safe[1:].sum())} candidates with {threshold}"
     elif not bool(eligible[1:].any()):
@@ -184,6 +197,8 @@ def recommend(
         seen = f"{known.level_hours} of {config.rounds_per_day} hours of the day"
         reason += f"; base levels rest on {seen} so far, so what sees levels may be off"
     found = describe(problem, bucket, belief, best, criterion, reason)
+    if shown is not None:
+        found = replace(found, proven=bool(shown[best]))
     leader = _leader(eligible, belief)
     if leader is None:
         return found

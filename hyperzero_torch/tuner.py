@@ -250,20 +250,22 @@ class Tuner:
         """
         self._study.append(lambda history: ([remark(history, kind, reason, details)], None))
 
-    def recommend(self, criterion: Criterion = "lcb") -> Recommendation:
+    def recommend(self, criterion: Criterion = "lcb", only_proven: bool = False) -> Recommendation:
         """The best candidate with evidence whose P(feasible) suffices; else the control.
 
         Args:
             criterion: rank by the objective's posterior ``"mean"``, or by the lower or upper bound
                 of its interval.
+            only_proven: only who is shown to be safe by its own evidence at every look, e.g. before
+                a launch.
         Raises:
-            ConfigError: an unknown criterion.
+            ConfigError: an unknown criterion, or a proof is asked for where ``harm_alpha`` is None.
             RoundError: no round was planned yet, so there is no candidate.
         """
         known, belief = self.belief()
         plan = self._last_plan()
         stopped = self.history.standing.stopped
-        return recommend(known, self.config, belief, criterion, plan.shares, stopped)
+        return recommend(known, self.config, belief, criterion, plan.shares, stopped, only_proven)
 
     def explain(self, round: int | None = None) -> Explanation:
         """Why each arm of a round got its traffic: beliefs then, and the readings behind them.

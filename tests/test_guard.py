@@ -155,3 +155,27 @@ def test_where_nobody_harms_nobody_is_stopped():
         for _ in range(8):
             serve(tuner, 0.0, users=2000.0)
     assert not tuner.history.standing.stopped
+
+
+def test_a_promotion_needs_the_sequence():
+    """Believed to be safe is not shown to be: only the latter is recommended where it is asked."""
+    config = hz.TunerConfig(num_draws=60, num_samples=64, num_proposals=2, initial_candidates=8)
+    tuner = hz.Tuner(problem("guard >= -1%"), config)
+    unproven = 0
+    for _ in range(6):
+        serve(tuner, 0.0)
+        best, shown = tuner.recommend(), tuner.recommend(only_proven=True)
+        assert shown.candidate_id == 0 or shown.proven
+        unproven += best.candidate_id != 0 and best.proven is False
+    assert unproven
+    serve(tuner, 0.0, users=4e6)
+    sure = tuner.recommend(only_proven=True)
+    assert sure.candidate_id != 0
+    assert "a proof at every look" in sure.reason
+    lower = slacks(tuner.problem, tuner.bucket(), 0.01).lower
+    assert float(lower[sure.candidate_id]) >= 0
+    plain = hz.Tuner(problem("guard >= -1%"), config.model_copy(update={"harm_alpha": None}))
+    serve(plain, 0.0)
+    assert plain.recommend().proven is None
+    with pytest.raises(hz.ConfigError, match="nothing is proven"):
+        plain.recommend(only_proven=True)

@@ -220,6 +220,8 @@ def test_rollback_and_set_aside_by_command(tmp_path, capsys):
     assert "2 rounds set aside" in capsys.readouterr().err
     main_(["set-aside", "-c", str(path), "--round", "0", "--reason", "an incident"])
     assert "rounds set aside now: [0]" in capsys.readouterr().err
+    main_(["status", "-c", str(path)])
+    assert "round 0 does not count: an incident" in capsys.readouterr().out
     main_(["set-aside", "-c", str(path), "--round", "0", "--reason", "it was none", "--undo"])
     assert "now: none" in capsys.readouterr().err
     main_(["rollback", "-c", str(path), "--to-round", "1", "--reason", "a wrong ranker"])
@@ -298,3 +300,10 @@ def test_an_app_that_does_not_see_the_plan_says_so(tmp_path, monkeypatch):
         app.close()
     assert isinstance(app.live(), LiveConfig)
     assert threading.active_count() < 20
+
+
+def test_a_missing_warehouse_is_said_at_the_start(tmp_path, monkeypatch):
+    study = StudyConfig.from_file(study_file(tmp_path))
+    monkeypatch.setattr("hyperzero_torch.online.live.find_spec", lambda name: None)
+    with pytest.raises(hz.MissingExtraError, match=r"hyperzero-torch\[duckdb\]"):
+        source_of(study.live, study.problem(), tmp_path)

@@ -135,6 +135,8 @@ def status(config: Config, as_json: AsJson = False) -> None:
         "last_round": history.last_round,
         "candidates": max(0, history.num_candidates - 1),
         "in_flight": history.num_in_flight,
+        "stopped": sorted(history.standing.stopped),
+        "set_aside": {str(r): why for r, why in sorted(history.standing.aside.items())},
     }
     if as_json:
         typer.echo(json.dumps(facts | {"rounds": rounds}, indent=2))
@@ -146,6 +148,10 @@ def status(config: Config, as_json: AsJson = False) -> None:
             f"{facts['in_flight']} arms in flight (the control counted)"
         )
     )
+    if facts["stopped"]:
+        console.print(Text(f"candidates that are never served again: {facts['stopped']}"))
+    for number, why in facts["set_aside"].items():
+        console.print(Text(f"round {number} does not count: {why}", style="yellow"))
     newest = history.last_round
     why = None if newest is None else history.plans[newest].details.get("why")
     if why is not None:
@@ -162,10 +168,18 @@ def status(config: Config, as_json: AsJson = False) -> None:
         console.print(table)
 
 
-def recommend(config: Config, criterion: Criterion = "lcb", as_json: AsJson = False) -> None:
+def recommend(
+    config: Config,
+    criterion: Criterion = "lcb",
+    proven: Annotated[
+        bool,
+        typer.Option("--proven", help="Only who is safe by its own evidence, however often seen."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """The candidate to promote, with the evidence behind it; candidate 0 is: stay with the base."""
     tuner = open_study(config)
-    best = tuner.recommend(_criterion(criterion))
+    best = tuner.recommend(_criterion(criterion), proven)
     if as_json:
         typer.echo(json.dumps(best.to_dict(), indent=2))
     else:
@@ -206,6 +220,8 @@ def recommendation_table(best: Recommendation, tuner: Tuner) -> Table:
         spread = 1.96 * best.delta_var[name] ** 0.5
         table.add_row(Text(f"delta {name}"), f"{mean:+.3%} ± {spread:.3%}", "0")
     table.add_row("rounds with evidence", str(best.num_rounds), "")
+    if best.proven is not None:
+        table.add_row("safe by its own evidence", "yes" if best.proven else "not yet", "")
     if best.leader is not None:
         rounds = best.rounds_to_decide
         when = "more than 1000" if rounds is None else str(rounds)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..config import LiveConfig, MetricConfig
+from ..errors import MissingExtraError
 from ..problem import Problem
 from .aggregator import Aggregator
 from .flagd import FlagdUpdater
@@ -25,6 +27,8 @@ class ParquetSource:
         aggregator: what is made of them.
         covariates: a glob of files with the columns user, metric, value, from before the
             experiment; None where no metric asks for a covariate.
+    Raises:
+        MissingExtraError: DuckDB is not installed; said here, not once an hour.
     """
 
     def __init__(
@@ -34,6 +38,8 @@ class ParquetSource:
         aggregator: Aggregator,
         covariates: str | Path | None = None,
     ) -> None:
+        if find_spec("duckdb") is None:
+            raise MissingExtraError("a warehouse of Parquet files", "duckdb", "duckdb")
         self.exposures, self.events = str(exposures), str(events)
         self.covariates = None if covariates is None else str(covariates)
         self.aggregator = aggregator

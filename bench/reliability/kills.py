@@ -1,0 +1,174 @@
+"""Is anything lost when the loop is killed? ``kill -9`` at random instants, over and over.
+
+    python -m bench.reliability.kills [--kills 200]
+
+A study runs hourly rounds on SQLite and a flagd file, with late and revised readings. A child
+process is killed at a random instant of its work and another goes on, until the study is done;
+then the next study begins. Each finished study is compared with one that nobody killed: the same
+plans bit for bit, every reading once. Writes bench/results/kills.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hyperzero_torch as hz
+from hyperzero_torch.online import FlagdUpdater
+from hyperzero_torch.online.loop import Collected, Loop
+from hyperzero_torch.online.patience import SimulatedClock
+from hyperzero_torch.simulate import GuardrailWorld
+
+RESULTS = Path(__file__).parents[1] / "results" / "kills.json"
+CONFIG = hz.TunerConfig(num_draws=100, num_samples=128, num_proposals=2, initial_candidates=16)
+HOUR, START = 3600.0, 1_000_000 * 3600.0
+MOST_SECONDS = 1.2  # until a child is killed, at most
+
+
+class Warehouse:
+    """Readings of the world, as they fall due; a function of the journal, like the world's."""
+
+    def __init__(self, tuner: hz.Tuner, world: GuardrailWorld) -> None:
+        self.tuner, self.world = tuner, world
+
+    def collect(self, as_of: int, planned: Mapping[int, Mapping[int, float]]) -> Collected:
+        due = [
+            delivery.readings
+            for round_ in sorted(planned)
+            for delivery in self.world.serve(self.tuner.ask(round_))
+            if delivery.due <= as_of
+        ]
+        return Collected(hz.Readings.concat(due) if due else None)
+
+
+def work(folder: Path, rounds: int, seed: int) -> None:
+    """Go on with the study until it has so many rounds."""
+    warnings.simplefilter("ignore")
+    world = GuardrailWorld(seed, 2)
+    journal = f"sqlite:///{folder / 'study.db'}"
+    tuner = hz.Tuner(world.problem, CONFIG, journal, "feed", seed)
+    last = tuner.history.last_round
+    clock = SimulatedClock(START + HOUR * (last or 0))
+    loop = Loop(tuner, FlagdUpdater(folder / "flags.json"), Warehouse(tuner, world), clock, HOUR)
+    for done in loop.run():
+        if done.round >= rounds - 1:
+            return
+
+
+def killed_runs(folder: Path, rounds: int, seed: int, dice: random.Random) -> Counter[str]:
+    """Children until the study is done; what the kills hit."""
+    hit: Counter[str] = Counter()
+    while True:
+        child = os.fork()
+        if child == 0:
+            try:
+                work(folder, rounds, seed)
+                os._exit(0)
+            except BaseException as error:  # a child must never return into the parent's code
+                print(f"{type(error).__name__}: {error}", flush=True)
+                os._exit(1)
+        time.sleep(dice.uniform(0.0, MOST_SECONDS))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            if os.WEXITSTATUS(status):
+                raise SystemExit("a child failed by itself")
+            return hit
+        hit[_state(folder)] += 1
+
+
+def _state(folder: Path) -> str:
+    """Where the kill hit: what a reader finds on the disk."""
+    if any(p.name.startswith(".flags.json.") for p in folder.iterdir()):
+        return "flag file being written"
+    if (folder / "study.db-journal").exists() or (folder / "study.db-wal").exists():
+        return "journal being written"
+    return "elsewhere"
+
+
+def facts(folder: Path, seed: int) -> dict[str, Any]:
+    """A study's plans and readings, for comparison."""
+    world = GuardrailWorld(seed, 2)
+    tuner = hz.Tuner.resume(f"sqlite:///{folder / 'study.db'}", "feed", problem=world.problem)
+    entries = tuner.journal.read("feed")
+    received = [e for e in entries if type(e).__name__ == "Received"]
+    keys = [
+        key
+        for e in received
+        for key in zip(e.round, e.candidate, e.metric, e.revision, e.count, e.mean, e.var)
+    ]
+    flags = json.loads((folder / "flags.json").read_text())
+    plans = {r: (p.candidates, p.slots, p.shares) for r, p in tuner.history.plans.items()}
+    births = [(b.theta, b.origin) for b in tuner.history.births]
+    return {"plans": plans, "births": births, "readings": Counter(keys), "flags": flags}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=10, help="of each study")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    dice = random.Random(options.seed)
+    total: Counter[str] = Counter()
+    lost = doubled = other_plans = studies = readings = 0
+    while sum(total.values()) < options.kills:
+        seed = options.seed + studies
+        with tempfile.TemporaryDirectory() as scratch:
+            killed, whole = Path(scratch) / "killed", Path(scratch) / "whole"
+            killed.mkdir(), whole.mkdir()
+            child = os.fork()  # the parent keeps its threads to itself
+            if child == 0:
+                work(whole, options.rounds, seed)
+                os._exit(0)
+            os.waitpid(child, 0)
+            total += killed_runs(killed, options.rounds, seed, dice)
+            found, wanted = facts(killed, seed), facts(whole, seed)
+        studies += 1
+        readings += sum(wanted["readings"].values())
+        lost += sum((wanted["readings"] - found["readings"]).values())
+        doubled += sum((found["readings"] - wanted["readings"]).values())
+        other_plans += sum(found["plans"].get(r) != p for r, p in wanted["plans"].items())
+        other_plans += found["births"] != wanted["births"] or found["flags"] != wanted["flags"]
+        print(f"{sum(total.values())} kills, {studies} studies: {lost} lost, {doubled} doubled, "
+              f"{other_plans} other plans", flush=True)  # fmt: skip
+    told = {
+        "kills": sum(total.values()),
+        "hit": dict(total),
+        "studies": studies,
+        "rounds": studies * options.rounds,
+        "readings": readings,
+        "lost": lost,
+        "doubled": doubled,
+        "other_plans": other_plans,
+    }
+    options.results.write_text(json.dumps(told, indent=1) + "\n")
+
+
+def table(results: Path = RESULTS) -> str:
+    """One line: what was killed, and what came of it."""
+    told = json.loads(results.read_text())
+    return "\n".join(
+        [
+            "| `kill -9` | rounds | readings | lost | doubled | plans that differ |",
+            "|" + " --- |" * 6,
+            f"| {told['kills']} in {told['studies']} studies | {told['rounds']} "
+            f"| {told['readings']:,} | {told['lost']} | {told['doubled']} "
+            f"| {told['other_plans']} |",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
