@@ -34,7 +34,7 @@ def draw(results: Path, figure: Path) -> None:
     panel.invert_yaxis()
     panel.margins(x=0.12)
     panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(fontsize=8, frameon=False, loc="lower right")
+    panel.legend(fontsize=8, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.parent.mkdir(parents=True, exist_ok=True)
     picture.savefig(figure, metadata={"Date": None})
 
