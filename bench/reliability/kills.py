@@ -23,6 +23,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import hyperzero_torch as hz
 from hyperzero_torch.online import FlagdUpdater
 from hyperzero_torch.online.loop import Collected, Loop
@@ -51,10 +53,9 @@ class Warehouse:
         return Collected(hz.Readings.concat(due) if due else None)
 
 
-def work(folder: Path, rounds: int, seed: int) -> None:
+def work(folder: Path, rounds: int, world: GuardrailWorld, seed: int) -> None:
     """Go on with the study until it has so many rounds."""
     warnings.simplefilter("ignore")
-    world = GuardrailWorld(seed, 2)
     journal = f"sqlite:///{folder / 'study.db'}"
     tuner = hz.Tuner(world.problem, CONFIG, journal, "feed", seed)
     last = tuner.history.last_round
@@ -65,19 +66,25 @@ def work(folder: Path, rounds: int, seed: int) -> None:
             return
 
 
-def killed_runs(folder: Path, rounds: int, seed: int, dice: random.Random) -> Counter[str]:
-    """Children until the study is done; what the kills hit."""
+def killed_runs(
+    folder: Path, rounds: int, world: GuardrailWorld, seed: int, dice: random.Random
+) -> Counter[str]:
+    """Children until the study is done; what the kills hit.
+
+    They live longer where none of the last ones got further, so that a slow machine gets there.
+    """
     hit: Counter[str] = Counter()
+    patience, written = MOST_SECONDS, -1
     while True:
         child = os.fork()
         if child == 0:
             try:
-                work(folder, rounds, seed)
+                work(folder, rounds, world, seed)
                 os._exit(0)
             except BaseException as error:  # a child must never return into the parent's code
                 print(f"{type(error).__name__}: {error}", flush=True)
                 os._exit(1)
-        time.sleep(dice.uniform(0.0, MOST_SECONDS))
+        time.sleep(dice.uniform(0.0, patience))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status):
@@ -85,6 +92,9 @@ def killed_runs(folder: Path, rounds: int, seed: int, dice: random.Random) -> Co
                 raise SystemExit("a child failed by itself")
             return hit
         hit[_state(folder)] += 1
+        size = sum(p.stat().st_size for p in folder.glob("study.db*"))
+        patience = MOST_SECONDS if size > written else 1.2 * patience
+        written = max(size, written)
 
 
 def _state(folder: Path) -> str:
@@ -96,9 +106,8 @@ def _state(folder: Path) -> str:
     return "elsewhere"
 
 
-def facts(folder: Path, seed: int) -> dict[str, Any]:
+def facts(folder: Path, world: GuardrailWorld) -> dict[str, Any]:
     """A study's plans and readings, for comparison."""
-    world = GuardrailWorld(seed, 2)
     tuner = hz.Tuner.resume(f"sqlite:///{folder / 'study.db'}", "feed", problem=world.problem)
     entries = tuner.journal.read("feed")
     received = [e for e in entries if type(e).__name__ == "Received"]
@@ -120,21 +129,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    torch.set_num_threads(1)  # a pool of threads would not survive the fork
     dice = random.Random(options.seed)
     total: Counter[str] = Counter()
     lost = doubled = other_plans = studies = readings = 0
     while sum(total.values()) < options.kills:
         seed = options.seed + studies
+        world = GuardrailWorld(seed, 2)  # once: the children inherit it
         with tempfile.TemporaryDirectory() as scratch:
             killed, whole = Path(scratch) / "killed", Path(scratch) / "whole"
             killed.mkdir(), whole.mkdir()
             child = os.fork()  # the parent keeps its threads to itself
             if child == 0:
-                work(whole, options.rounds, seed)
+                work(whole, options.rounds, world, seed)
                 os._exit(0)
             os.waitpid(child, 0)
-            total += killed_runs(killed, options.rounds, seed, dice)
-            found, wanted = facts(killed, seed), facts(whole, seed)
+            total += killed_runs(killed, options.rounds, world, seed, dice)
+            found, wanted = facts(killed, world), facts(whole, world)
         studies += 1
         readings += sum(wanted["readings"].values())
         lost += sum((wanted["readings"] - found["readings"]).values())
