@@ -184,7 +184,12 @@ def recommend(
     if best != CONTROL:
         reason = f"best {criterion} of {int(safe[1:].sum())} candidates with {threshold}"
     elif not bool(eligible[1:].any()):
-        reason = "no candidate has evidence yet: stay with the base"
+        why = (
+            "with evidence is left that was not stopped"
+            if bool(bucket.tested[1:].any())
+            else "has evidence yet"
+        )
+        reason = f"no candidate {why}: stay with the base"
     elif not bool(safe[1:].any()):
         likeliest = int(torch.where(eligible, belief.prob_feasible, -1.0)[1:].argmax()) + 1
         reason = (
