@@ -90,6 +90,7 @@ reliability: $(READY) ## false alarms, kill -9, hostile input (half an hour); re
 	$(BIN)/python -m bench.reliability.drift_alarms
 	$(BIN)/python -m bench.reliability.kills
 	$(BIN)/python -m bench.reliability.fuzz
+	$(BIN)/python -m bench.reliability.load
 	$(BIN)/python -m bench.tables
 
 clean: ## remove what the commands above made

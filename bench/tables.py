@@ -182,6 +182,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "drift": safety("drift_alarms"),
     "kills": safety("kills"),
     "fuzz": safety("fuzz"),
+    "load": safety("load"),
     "speed": speed,
 }
 

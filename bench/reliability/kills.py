@@ -68,13 +68,12 @@ def work(folder: Path, rounds: int, world: GuardrailWorld, seed: int) -> None:
 
 def killed_runs(
     folder: Path, rounds: int, world: GuardrailWorld, seed: int, dice: random.Random
-) -> Counter[str]:
-    """Children until the study is done; what the kills hit.
+) -> int:
+    """Children until the study is done; how many were killed.
 
     They live longer where none of the last ones got further, so that a slow machine gets there.
     """
-    hit: Counter[str] = Counter()
-    patience, written = MOST_SECONDS, -1
+    killed, patience, written = 0, MOST_SECONDS, -1
     while True:
         child = os.fork()
         if child == 0:
@@ -90,20 +89,11 @@ def killed_runs(
         if os.WIFEXITED(status):
             if os.WEXITSTATUS(status):
                 raise SystemExit("a child failed by itself")
-            return hit
-        hit[_state(folder)] += 1
+            return killed
+        killed += 1
         size = sum(p.stat().st_size for p in folder.glob("study.db*"))
         patience = MOST_SECONDS if size > written else 1.2 * patience
         written = max(size, written)
-
-
-def _state(folder: Path) -> str:
-    """Where the kill hit: what a reader finds on the disk."""
-    if any(p.name.startswith(".flags.json.") for p in folder.iterdir()):
-        return "flag file being written"
-    if (folder / "study.db-journal").exists() or (folder / "study.db-wal").exists():
-        return "journal being written"
-    return "elsewhere"
 
 
 def facts(folder: Path, world: GuardrailWorld) -> dict[str, Any]:
@@ -131,9 +121,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
     dice = random.Random(options.seed)
-    total: Counter[str] = Counter()
-    lost = doubled = other_plans = studies = readings = 0
-    while sum(total.values()) < options.kills:
+    total = lost = doubled = other_plans = studies = readings = 0
+    while total < options.kills:
         seed = options.seed + studies
         world = GuardrailWorld(seed, 2)  # once: the children inherit it
         with tempfile.TemporaryDirectory() as scratch:
@@ -152,11 +141,10 @@ def main() -> None:
         doubled += sum((found["readings"] - wanted["readings"]).values())
         other_plans += sum(found["plans"].get(r) != p for r, p in wanted["plans"].items())
         other_plans += found["births"] != wanted["births"] or found["flags"] != wanted["flags"]
-        print(f"{sum(total.values())} kills, {studies} studies: {lost} lost, {doubled} doubled, "
+        print(f"{total} kills, {studies} studies: {lost} lost, {doubled} doubled, "
               f"{other_plans} other plans", flush=True)  # fmt: skip
     told = {
-        "kills": sum(total.values()),
-        "hit": dict(total),
+        "kills": total,
         "studies": studies,
         "rounds": studies * options.rounds,
         "readings": readings,

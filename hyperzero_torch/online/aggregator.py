@@ -36,7 +36,8 @@ from .metrics_spec import (
     sums_by_metric,
     with_means,
 )
-from .suspect import Tables, check_rows, check_shares, collect, engine_errors, mismatch, offered
+from .suspect import check_shares, mismatch
+from .tables import Tables, check_rows, collect, engine_errors, offered
 
 UNEXPOSED, TWO_ARMS, BOT = -3, -2, -1  # in place of an arm, where a user is not counted
 NO_ARM = 2**62

@@ -6,7 +6,6 @@ import glob
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from ..config import LiveConfig, MetricConfig
 from ..errors import MissingExtraError
@@ -93,11 +92,3 @@ def _metric(name: str, how: MetricConfig) -> Metric:
 
 def _any(pattern: str) -> bool:
     return next(glob.iglob(pattern, recursive=True), None) is not None
-
-
-def warehouse_paths(folder: Path) -> dict[str, Any]:
-    """Where ``ValueModelWorld.write`` logs, for a ``live`` section."""
-    return {
-        "exposures": str(folder / "exposures" / "*.parquet"),
-        "events": str(folder / "events" / "*.parquet"),
-    }

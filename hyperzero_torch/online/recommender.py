@@ -12,7 +12,7 @@ from ..simulate.assignments import Assignment, one_by_one
 from ..simulate.value_model import ValueModelWorld
 from ..tuner import Tuner
 from .flagd import FlagdUpdater, ThetaClient
-from .live import source_of, warehouse_paths
+from .live import source_of
 from .loop import Loop
 from .patience import SimulatedClock
 
@@ -37,7 +37,12 @@ class LivingRecommender:
 
     def live(self) -> LiveConfig:
         """The ``live`` section of a study file that fits."""
-        return LiveConfig(**warehouse_paths(self.folder), flags=str(self.flags), max_events=1000)
+        return LiveConfig(
+            exposures=str(self.folder / "exposures" / "*.parquet"),
+            events=str(self.folder / "events" / "*.parquet"),
+            flags=str(self.flags),
+            max_events=1000,
+        )
 
     def serve(self, round: int) -> None:
         """One hour of the app.

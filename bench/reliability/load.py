@@ -1,0 +1,105 @@
+"""A large hour: 1,000 arms x 16 metrics x 1,000,000 users through aggregator, journal and tuner.
+
+    python -m bench.reliability.load [--users 1000000] [--arms 1000] [--metrics 16]
+
+Exposures and events of a planned round lie in Parquet files; DuckDB aggregates them, the readings
+go into a SQLite journal, and the next round is planned. Each part's seconds, and the most memory
+that the process held. Writes bench/results/load.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import hyperzero_torch as hz
+from hyperzero_torch.online import Aggregator, ParquetSource
+
+RESULTS = Path(__file__).parents[1] / "results" / "load.json"
+DIMS = 4
+
+
+def write_log(folder: Path, plan: hz.Plan, users: int, metrics: list[str]) -> None:
+    """One exposure a user, and one event a user and metric, as much as the arm's theta says."""
+    rng = np.random.default_rng(plan.round)
+    row = rng.choice(len(plan), users, p=np.array(plan.shares) / sum(plan.shares))
+    candidate = np.array(plan.candidate_ids)[row]
+    lift = 1 + 0.1 * plan.theta.numpy()[row, 0]
+    user = np.arange(users)
+    columns = {"user": user, "round": np.full(users, plan.round), "candidate": candidate}
+    pq.write_table(pa.table(columns), folder / f"exposures-{plan.round}.parquet")
+    for metric in metrics:
+        value = rng.exponential(lift)
+        events = {"user": user, "round": columns["round"], "metric": pa.array([metric] * users)}
+        table = pa.table(events | {"value": value})
+        pq.write_table(table, folder / f"events-{plan.round}-{metric}.parquet")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--users", type=int, default=1_000_000)
+    parser.add_argument("--arms", type=int, default=1000)
+    parser.add_argument("--metrics", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    metrics = [f"m{i:02d}" for i in range(options.metrics)]
+    space = hz.SearchSpace([hz.Float(f"theta_{i}", 0.0, 1.0) for i in range(DIMS)])
+    base = {f"theta_{i}": 0.5 for i in range(DIMS)}
+    problem = hz.Problem(space, base, metrics, metrics[0], [f"{metrics[1]} >= -20%"])
+    config = hz.TunerConfig(initial_candidates=options.arms, max_arms=options.arms)
+    records = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        tuner = hz.Tuner(problem, config, f"sqlite:///{folder / 'study.db'}")
+        source = ParquetSource(
+            folder / "exposures-*.parquet", folder / "events-*.parquet", Aggregator(metrics)
+        )
+        for round_ in range(options.rounds):
+            laps = [time.perf_counter()]
+            planned = {r: dict(zip(p.candidates, p.shares)) for r, p in tuner.history.plans.items()}
+            found = source.collect(round_, planned)
+            laps.append(time.perf_counter())
+            rows = 0 if found.readings is None else tuner.tell(found.readings)
+            laps.append(time.perf_counter())
+            plan = tuner.ask(round_)
+            laps.append(time.perf_counter())
+            parts = [b - a for a, b in itertools.pairwise(laps)]
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            records.append(
+                dict(zip(("aggregate", "tell", "ask"), parts))
+                | {"round": round_, "rows": rows, "arms": len(plan) - 1, "gib": peak}
+            )
+            print({k: round(v, 2) for k, v in records[-1].items()}, flush=True)
+            write_log(folder, plan, options.users, metrics)
+    told = {"users": options.users, "metrics": options.metrics, "rounds": records}
+    options.results.write_text(json.dumps(told, indent=1) + "\n")
+
+
+def table(results: Path = RESULTS) -> str:
+    """One line a round."""
+    told = json.loads(results.read_text())
+    lines = [
+        f"| {told['users']:,} users, {told['metrics']} metrics; round | arms | readings "
+        "| aggregate | record | plan | most memory so far |",
+        "|" + " --- |" * 7,
+    ]
+    lines += [
+        f"| {r['round']} | {r['arms']:,} | {r['rows']:,} | {r['aggregate']:.1f} s "
+        f"| {r['tell']:.1f} s | {r['ask']:.1f} s | {r['gib']:.1f} GiB |"
+        for r in told["rounds"]
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
