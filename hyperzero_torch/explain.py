@@ -21,10 +21,12 @@ from .problem import Problem
 from .randomness import random
 from .recommend import Belief, believe, no_belief
 from .space import Value
-from .standing import STOPPED
+from .standing import DRIFT, RETIRED, STOPPED
 from .thompson import select_paths
 
 _NUM_DRAWS = 2048
+# Kinds of remarks that are written together with a plan.
+_WITH_A_PLAN = ("fallback", "fit", "infeasible", "undefined", "tied", DRIFT, RETIRED)
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _remarks_after(entries: Sequence[Entry], at: int) -> list[Decided]:
     """Decisions that were written together with the plan."""
     found: list[Decided] = []
     for entry in entries[at + 1 :]:
-        if not isinstance(entry, Decided):
+        if not isinstance(entry, Decided) or entry.kind not in _WITH_A_PLAN:
             break
         found.append(entry)
     return found

@@ -158,7 +158,8 @@ class History:
         except ValueError as error:
             raise self._corrupt(f"decision {entry.kind!r}: {error}") from None
         self.decisions.append(entry)
-        if entry.kind == ROLLED_BACK:  # fits start again from where they were
+        if entry.kind == ROLLED_BACK:  # fits start from where they were, and all compete again
+            self.idle = [0] * len(self.idle)
             self.warm_start = self._last_fit = entry.details.get("hyperparameters")
 
     def _born(self, candidates: Any) -> Sequence[int]:

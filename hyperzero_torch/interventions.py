@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from .errors import ConfigError, RoundError
@@ -17,8 +18,7 @@ def set_aside(history: History, rounds: Sequence[int], reason: str) -> list[Deci
     Raises:
         RoundError: a round was never planned, or no reason is given.
     """
-    _check(history, rounds, reason)
-    news = sorted(set(rounds) - history.standing.aside.keys())
+    news = sorted(set(_known(history, rounds, reason)) - history.standing.aside.keys())
     return [_said(history, ASIDE, reason, rounds=news)] if news else []
 
 
@@ -28,8 +28,7 @@ def reinstate(history: History, rounds: Sequence[int], reason: str) -> list[Deci
     Raises:
         RoundError: a round was never planned, or no reason is given.
     """
-    _check(history, rounds, reason)
-    news = sorted(set(rounds) & history.standing.aside.keys())
+    news = sorted(set(_known(history, rounds, reason)) & history.standing.aside.keys())
     return [_said(history, REINSTATED, reason, rounds=news)] if news else []
 
 
@@ -38,16 +37,17 @@ def roll_back(history: History, to_round: int, reason: str) -> list[Decided]:
     aside.
 
     Readings of rounds from ``to_round`` on count no longer (they had not been served yet),
-    candidates born since compete no longer, discounts made since are lifted, and fits start from
-    that plan's. Candidates stopped for harm stay stopped.
+    candidates born since compete no longer, those retired compete again, discounts made since are
+    lifted, and fits start from that plan's. Candidates stopped for harm stay stopped.
 
     Raises:
         RoundError: the round was never planned, or no reason is given.
     """
-    _check(history, [to_round], reason)
+    (to_round,) = _known(history, [to_round], reason)
     rounds = sorted(r for r in history.plans if r >= to_round)
     born = [b.candidate for b in history.births if b.candidate and b.round > to_round]
-    plan = history.plans[to_round]
+    fits = (p.details.get("hyperparameters") for r, p in history.plans.items() if r <= to_round)
+    *_, fitted = (None, *(fit for fit in fits if fit is not None))
     return [
         _said(
             history,
@@ -56,7 +56,7 @@ def roll_back(history: History, to_round: int, reason: str) -> list[Decided]:
             to_round=to_round,
             rounds=[r for r in rounds if r not in history.standing.aside],
             candidates=[c for c in born if c not in history.standing.stopped],
-            hyperparameters=plan.details.get("hyperparameters"),
+            hyperparameters=fitted,
         )
     ]
 
@@ -79,11 +79,17 @@ def _said(history: History, kind: str, reason: str, **details: object) -> Decide
     return Decided(history.last_round, kind, reason, details)
 
 
-def _check(history: History, rounds: Sequence[int], reason: str) -> None:
-    unknown = sorted(set(rounds) - history.plans.keys())
+def _known(history: History, rounds: Sequence[int], reason: str) -> list[int]:
+    """Whole numbers of planned rounds, as the journal takes them."""
+    whole = [isinstance(r, Integral) and not isinstance(r, bool) for r in rounds]
+    if not all(whole):
+        raise RoundError(f"rounds are whole numbers, got {list(rounds)[:8]!r}")
+    found = [int(r) for r in rounds]
+    unknown = sorted(set(found) - history.plans.keys())
     if unknown:
         last = history.last_round
         planned = "no round was planned yet" if last is None else f"the last planned is {last}"
         raise RoundError(f"rounds {unknown[:8]} were never planned; {planned}")
-    if not reason.strip():
+    if not isinstance(reason, str) or not reason.strip():
         raise RoundError("say why, in a sentence: it is what the journal will show later")
+    return found

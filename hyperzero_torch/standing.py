@@ -80,6 +80,7 @@ class Standing:
             else:
                 self.aside.update(dict.fromkeys(rounds, entry.reason))
         if entry.kind == ROLLED_BACK:
+            self.retired.clear()
             to = details.get("to_round")
             self.discounts = tuple(d for d in self.discounts if to is None or d.noticed <= to)
         if entry.kind == DRIFT:

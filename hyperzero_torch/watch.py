@@ -21,7 +21,7 @@ from .errors import FitError
 from .history import History
 from .journal import Decided
 from .learn import Known, to_fit
-from .standing import DRIFT
+from .standing import DRIFT, ROLLED_BACK
 from .stats import drift
 from .surrogate import Hyperparameters, Posterior, Surrogate
 
@@ -50,10 +50,7 @@ def watch(known: Known, config: TunerConfig, history: History, round: int) -> Wa
     """Compare the rounds that have reported since the last plan with what was believed before."""
     if config.drift_alpha is None or known.posterior is None:
         return Watched(None, [])
-    told = next(
-        (p.details["drift"] for p in reversed(history.plans.values()) if "drift" in p.details), None
-    )
-    state, next_ = _read(told, len(history.metrics), history.num_candidates)
+    state, next_ = _read(_last_told(history), len(history.metrics), history.num_candidates)
     alarms: list[Decided] = []
     first = set(sorted(history.plans)[:_FIRST])
     for _ in range(_MOST):
@@ -75,7 +72,20 @@ def watch(known: Known, config: TunerConfig, history: History, round: int) -> Wa
         if bool(drifting.any()):
             alarms.append(_alarm(history, at, drifting.nonzero().flatten().tolist(), round))
             state = drift.restart(state, drifting)
+            break  # further rounds are compared with the discounted evidence, after the next plan
     return Watched(_written(state, next_), alarms)
+
+
+def _last_told(history: History) -> Mapping[str, Any] | None:
+    """What the last plan remembers that was not rolled back."""
+    undone = {
+        r
+        for d in history.decisions
+        if d.kind == ROLLED_BACK
+        for r in range(d.details["to_round"], d.round + 1)
+    }
+    told = (p.details.get("drift") for r, p in reversed(history.plans.items()) if r not in undone)
+    return next((one for one in told if one is not None), None)
 
 
 def _reported(history: History, at: int, now: int) -> bool:

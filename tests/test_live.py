@@ -19,6 +19,7 @@ import yaml
 import hyperzero_torch as hz
 from hyperzero_torch.cli import main
 from hyperzero_torch.config import LiveConfig, StudyConfig
+from hyperzero_torch.online import Aggregator, ParquetSource
 from hyperzero_torch.online.live import metrics_of, source_of, updater_of
 from hyperzero_torch.online.loop import Round
 from hyperzero_torch.online.recommender import LivingRecommender, closed_circle
@@ -307,3 +308,22 @@ def test_a_missing_warehouse_is_said_at_the_start(tmp_path, monkeypatch):
     monkeypatch.setattr("hyperzero_torch.online.live.find_spec", lambda name: None)
     with pytest.raises(hz.MissingExtraError, match=r"hyperzero-torch\[duckdb\]"):
         source_of(study.live, study.problem(), tmp_path)
+
+
+def test_a_warehouse_hands_over_missing_rounds_however_old(circle):
+    _, folder, tuner, _ = circle
+    planned = {
+        r: dict(zip(p.candidates, p.shares)) for r, p in tuner.history.plans.items() if r < 5
+    }
+    source = ParquetSource(
+        folder / "exposures" / "*.parquet",
+        folder / "events" / "*.parquet",
+        Aggregator(["clicks"], lateness=2),
+    )
+    recent = source.collect(5, planned)
+    assert set(recent.readings.round.tolist()) == {4}
+    found = source.collect(5, planned, missing=[1])
+    assert set(zip(found.readings.round.tolist(), found.readings.revision.tolist())) == {
+        (4, 0),
+        (1, 3),
+    }

@@ -57,7 +57,10 @@ class Platform:
         self._suffer("apply")
         self.applied.append(plan)
 
-    def collect(self, as_of, planned):
+    def withdraw(self):
+        self.applied.append(None)
+
+    def collect(self, as_of, planned, missing=()):
         self.asked.append((as_of, dict(planned)))
         self._suffer("collect")
         served = {p.round: p for p in self.applied}
@@ -157,7 +160,7 @@ def test_readings_that_are_refused_do_not_hold_up_the_others():
     platform, tuner = Platform(), make()
     honest = platform.collect
 
-    def collect(as_of, planned):
+    def collect(as_of, planned, missing=()):
         found = honest(as_of, planned)
         stranger = hz.Readings(99, [0, 1], [1.0, 1.0], [[1.0, 1.0]] * 2, [[1.0, 1.0]] * 2)
         readings = found.readings
@@ -176,7 +179,7 @@ def test_a_suspect_round_is_set_aside_with_its_reason():
     platform, tuner = Platform(), make()
     honest = platform.collect
 
-    def collect(as_of, planned):
+    def collect(as_of, planned, missing=()):
         found = honest(as_of, planned)
         return Collected(found.readings, {1: "p = 1e-9: candidate 2 has too many users"})
 
@@ -290,7 +293,7 @@ def test_whatever_arrives_in_whatever_order_the_last_revision_stands_once(data):
     tuner, platform = make(), Platform()
     newest = {}
 
-    def collect(as_of, planned):
+    def collect(as_of, planned, missing=()):
         messages = {}
         for plan in platform.applied:
             if plan.round < as_of and data.draw(st.booleans()):
@@ -338,3 +341,54 @@ def test_patience_waits_longer_each_time_and_says_what_happened():
 def test_a_round_without_a_length_is_refused():
     with pytest.raises(hz.ConfigError, match="round_seconds must be above 0"):
         Loop(make(), Platform(), Platform(), SimulatedClock(), 0.0)
+
+
+def test_a_person_who_reinstates_a_suspect_round_is_believed():
+    platform, tuner = Platform(), make()
+    honest = platform.collect
+    platform.collect = lambda *a: Collected(honest(*a).readings, {1: "p = 1e-9"})
+    steps = loop_of(tuner, platform).run(5)
+    for _ in range(3):
+        next(steps)
+    assert 1 in tuner.history.standing.aside
+    tuner.reinstate([1], "the split was right, the log was not")
+    list(steps)
+    assert not tuner.history.standing.aside
+
+
+def test_rounds_of_which_nothing_came_are_asked_for_however_old():
+    platform, tuner, asked = Platform(), make(), []
+    honest = platform.collect
+
+    def collect(as_of, planned, missing=()):
+        asked.append((as_of, list(missing)))
+        return Collected() if as_of < 9 else honest(as_of, planned)
+
+    platform.collect = collect
+    list(loop_of(tuner, platform).run(11))
+    assert asked[7] == (8, list(range(8)))
+    assert asked[-1] == (10, [9])
+    assert {key[0] for key in stored(tuner)} == set(range(10))
+
+
+def test_a_loop_that_was_overtaken_serves_nothing_old():
+    tuner, platform = make(), Platform()
+    loop = loop_of(tuner, platform)
+    tuner.ask(5)
+    done = loop.step(3)
+    assert done.plan is None
+    assert not platform.applied
+    assert "never planned" in done.notes[0]
+
+
+def test_a_known_plan_that_names_stopped_candidates_is_not_served_again():
+    tuner, platform = make(), Platform()
+    clock = SimulatedClock(10_000.0)
+    list(loop_of(tuner, platform, clock).run(3))
+    tuner.roll_back(0, "why")
+    born = tuner.history.standing.stopped
+    assert born & set(tuner.history.plans[2].candidates)
+    platform.applied.clear()
+    (again,) = loop_of(tuner, platform, clock).run(1)
+    assert platform.applied == [None]  # the control alone
+    assert not again.applied

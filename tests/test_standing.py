@@ -1,5 +1,6 @@
 """Decisions that change what a study goes by: rounds set aside, harm stopped, the way back."""
 
+import numpy as np
 import pytest
 import torch
 from small_study import CONFIG, make, play, reply
@@ -194,3 +195,33 @@ def test_thinking_ahead_writes_nothing_into_the_history():
     assert branch.standing.stopped == {1}
     assert not tuner.history.standing.stopped
     assert not tuner.history.decisions
+
+
+@pytest.mark.parametrize("wrong", [1.0, True, "1", None, float("nan")])
+def test_rounds_that_are_no_whole_numbers_are_refused_before_anything_is_written(wrong):
+    tuner = make()
+    play(tuner, 2)
+    for call in (tuner.set_aside, tuner.reinstate):
+        with pytest.raises(hz.RoundError, match="whole numbers"):
+            call([0, wrong], "why")
+    with pytest.raises(hz.RoundError, match="whole numbers"):
+        tuner.roll_back(wrong, "why")
+    assert not tuner.history.decisions
+
+
+def test_rounds_of_numpy_are_taken(tmp_path):
+    tuner = make(f"sqlite:///{tmp_path / 'study.db'}")
+    play(tuner, 2)
+    tuner.set_aside(np.array([1]), "an incident")
+    tuner.roll_back(np.int64(1), "why")
+    resumed = hz.Tuner.resume(f"sqlite:///{tmp_path / 'study.db'}", problem=tuner.problem)
+    assert resumed.history.standing.aside.keys() == {1}
+
+
+def test_who_retired_in_what_was_rolled_back_competes_again():
+    tuner = make(config=CONFIG.model_copy(update={"retire_after": 2}))
+    play(tuner, 7)
+    assert tuner.history.standing.retired
+    tuner.roll_back(1, "broken readings")
+    assert not tuner.history.standing.retired
+    assert set(tuner.history.idle) == {0}

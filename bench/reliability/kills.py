@@ -19,7 +19,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,12 @@ class Warehouse:
     def __init__(self, tuner: hz.Tuner, world: GuardrailWorld) -> None:
         self.tuner, self.world = tuner, world
 
-    def collect(self, as_of: int, planned: Mapping[int, Mapping[int, float]]) -> Collected:
+    def collect(
+        self,
+        as_of: int,
+        planned: Mapping[int, Mapping[int, float]],
+        missing: Collection[int] = (),
+    ) -> Collected:
         due = [
             delivery.readings
             for round_ in sorted(planned)

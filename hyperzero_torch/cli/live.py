@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import StudyConfig, TunerConfig
-from ..errors import ConfigError, RoundError
+from ..errors import ConfigError, HyperZeroError, RoundError
 from ..explain import Explanation
 from ..online.live import source_of, updater_of
 from ..online.loop import Loop, Round
@@ -29,6 +29,7 @@ from ..recommend import Recommendation
 from ..tuner import Tuner
 from .study import AsJson, Config, open_study
 
+log_ = logging.getLogger(__name__)
 console = Console()
 notes = Console(stderr=True, soft_wrap=True)
 
@@ -164,7 +165,12 @@ def rollback(
         notes.print(Text(f"dry run: {said}; nothing was written"))
         return
     tuner.roll_back(to_round, reason)
-    notes.print(Text(f"rolled back to round {to_round}: {said}"))
+    notes.print(
+        Text(
+            f"rolled back to round {to_round}: {said}; the platform serves its last plan "
+            "until the next one, or until hyperzero run is started again"
+        )
+    )
 
 
 def set_aside(
@@ -201,10 +207,14 @@ def _drive(
     if telemetry is not None and port is not None:
         notes.print(Text(f"metrics on http://127.0.0.1:{telemetry.serve(port)}/metrics"))
     for done in loop.run(rounds):
-        if telemetry is not None:
+        if telemetry is None:
+            continue
+        try:
             telemetry.observe(done, _best(tuner, done))
             if file is not None:
                 telemetry.write(file)
+        except HyperZeroError as error:  # what is only told must not end what is served
+            log_.warning("metrics: %s", error)
     notes.print(Text("stopped"))
 
 

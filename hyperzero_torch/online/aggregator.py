@@ -107,6 +107,15 @@ class Aggregator:
         self.srm_alpha = float(srm_alpha)
         self.sources = tuple(dict.fromkeys(s for m in self.metrics for s in m.sources))
 
+    def reaching(self, lateness: int) -> Aggregator:
+        """The same, reporting rounds up to so many rounds old; never fewer than before."""
+        return Aggregator(
+            self.metrics,
+            lateness=max(self.lateness, lateness),
+            max_events=self.max_events,
+            srm_alpha=self.srm_alpha,
+        )
+
     def aggregate(
         self,
         exposures: Any,

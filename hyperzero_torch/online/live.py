@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -43,13 +43,18 @@ class ParquetSource:
         self.covariates = None if covariates is None else str(covariates)
         self.aggregator = aggregator
 
-    def collect(self, as_of: int, planned: Mapping[int, Mapping[int, float]]) -> Collected:
-        """Readings of the rounds that are not too old; nothing as long as there are no files."""
+    def collect(
+        self,
+        as_of: int,
+        planned: Mapping[int, Mapping[int, float]],
+        missing: Collection[int] = (),
+    ) -> Collected:
+        """Readings of the rounds that are not too old or are missing; nothing without files."""
         first = max(0, as_of - self.aggregator.lateness + 1)
-        window = [r for r in range(first, as_of) if r in planned]
+        window = [r for r in sorted(planned) if r < as_of and (r >= first or r in missing)]
         if not window or not _any(self.exposures) or not _any(self.events):
             return Collected()
-        found = self.aggregator.aggregate(
+        found = self.aggregator.reaching(as_of - window[0] + 1).aggregate(
             self.exposures,
             self.events,
             self.covariates,

@@ -11,15 +11,16 @@ serving what it has, the control among it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
-from ..errors import ConfigError, HyperZeroError, JournalError, ReadingsError
+from ..errors import ConfigError, HyperZeroError, JournalError, ReadingsError, RoundError
 from ..journal import Decided
 from ..plan import Plan
 from ..readings import Readings
+from ..standing import REINSTATED
 from ..tuner import Tuner
 from .patience import Clock, GivenUpError, Part, Patience, SystemClock
 from .updater import Updater
@@ -29,6 +30,8 @@ _T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 _ANCHOR = "clock"  # kind of the decision that says when round 0 was
+# Rounds back to which readings are asked for where none has arrived: a week of hours.
+_CATCH_UP = 168
 # A remark on what was remarked on within so many decisions is not written again.
 _RECENT = 64
 
@@ -47,11 +50,17 @@ class Collected:
 class Source(Protocol):
     """Where readings come from."""
 
-    def collect(self, as_of: int, planned: Mapping[int, Mapping[int, float]]) -> Collected:
+    def collect(
+        self,
+        as_of: int,
+        planned: Mapping[int, Mapping[int, float]],
+        missing: Collection[int] = (),
+    ) -> Collected:
         """Everything known when round ``as_of`` begins, of any earlier rounds.
 
         What was handed over before may be handed over again. Shares by candidate of the rounds
-        planned so far are for checking the split.
+        planned so far are for checking the split. Of rounds that are ``missing`` nothing has
+        arrived yet, however old they are: the warehouse or the loop may have been away.
         """
         ...
 
@@ -144,7 +153,7 @@ class Loop:
         # Planned already, by another loop or before a restart: it rests on what had arrived then.
         known = history is None or round in history.plans
         rows = 0 if known else self._take_in(round, notes)
-        plan = self._journaled(f"planning round {round}", notes, lambda: self.tuner.ask(round))
+        plan = self._plan(round, notes)
         applied = plan is not None and self._apply(plan, notes)
         took = self.clock.now() - begun
         done = Round(round, plan, applied, rows, tuple(notes.said), took)
@@ -156,6 +165,19 @@ class Loop:
         )
         return done
 
+    def _plan(self, round: int, notes: _Notes) -> Plan | None:
+        """The round's plan; None where there is none, or another loop is ahead."""
+        try:
+            plan = self._journaled(f"planning round {round}", notes, partial(self.tuner.ask, round))
+        except RoundError as error:  # a later round was planned meanwhile
+            notes.add("planning", str(error))
+            return None
+        except HyperZeroError as error:
+            notes.add("planning", f"round {round} could not be planned: {error}")
+            return None
+        last = self.tuner.history.last_round
+        return None if last is not None and last > round else plan
+
     def _take_in(self, round: int, notes: _Notes) -> int:
         planned = {
             r: dict(zip(p.candidates, p.shares))
@@ -164,15 +186,18 @@ class Loop:
         }
         if not planned:
             return 0
+        tables = self.tuner.history.tables
+        recent = (r for r in planned if r >= round - _CATCH_UP)
+        missing = [r for r in recent if tables[r].num_waiting == len(tables[r].candidates)]
         try:
             found = self._warehouse.call(
-                "collecting readings", lambda: self.source.collect(round, planned)
+                "collecting readings", lambda: self.source.collect(round, planned, missing)
             )
         except GivenUpError as error:
             notes.add("warehouse", str(error))
             return 0
         for suspect, reason in sorted(found.suspect.items()):
-            if suspect in planned and suspect not in self.tuner.history.standing.aside:
+            if suspect in planned and not self._judged(suspect):
                 self._journaled(
                     f"setting round {suspect} aside",
                     notes,
@@ -180,6 +205,13 @@ class Loop:
                 )
                 log.warning("round %d is suspect: %s", suspect, reason, extra={"round": suspect})
         return 0 if found.readings is None else self._tell(found.readings, notes)
+
+    def _judged(self, round: int) -> bool:
+        """Whether a round is set aside, or somebody has decided that it counts after all."""
+        history = self.tuner.history
+        return round in history.standing.aside or any(
+            d.kind == REINSTATED and round in d.details["rounds"] for d in history.decisions
+        )
 
     def _tell(self, readings: Readings, notes: _Notes) -> int:
         """Whole; where it is refused, round by round, so that one bad hour does not hold others."""
@@ -201,12 +233,17 @@ class Loop:
         return rows
 
     def _apply(self, plan: Plan, notes: _Notes) -> bool:
+        # A plan of before a restart may name candidates that have been stopped since.
+        stopped = self.tuner.history.standing.stopped & set(plan.candidate_ids)
+        serve = self.updater.withdraw if stopped else partial(self.updater.apply, plan)
+        if stopped:
+            notes.add("platform", f"round {plan.round} names stopped candidates; control only")
         try:
-            self._platform.call(f"serving round {plan.round}", partial(self.updater.apply, plan))
+            self._platform.call(f"serving round {plan.round}", serve)
         except GivenUpError as error:
             notes.add("platform", str(error))
             return False
-        return True
+        return not stopped
 
     def _journaled(self, what: str, notes: _Notes, work: Callable[[], _T]) -> _T | None:
         """The tuner's answer, or None and a remark where the journal cannot be reached.
