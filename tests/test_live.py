@@ -171,6 +171,8 @@ def test_run_drives_a_study_file_and_goes_on_where_it_was(tmp_path, capsys):
     assert json.loads((tmp_path / "table.json").read_text())["round"] > first["round"]
     main_(["explain", "-c", str(path), "--json"])
     assert json.loads(capsys.readouterr().out)["arms"][0]["candidate"] == 0
+    main_(["explain", "-c", str(path)])
+    assert "nan" not in capsys.readouterr().out
 
 
 def main_(arguments):

@@ -392,3 +392,14 @@ def test_a_known_plan_that_names_stopped_candidates_is_not_served_again():
     (again,) = loop_of(tuner, platform, clock).run(1)
     assert platform.applied == [None]  # the control alone
     assert not again.applied
+
+
+def test_users_that_are_not_counted_are_logged(caplog):
+    platform, tuner = Platform(), make()
+    honest = platform.collect
+    counts = {0: {"bots": 3, "in_two_arms": 0}, 1: {"bots": 0, "in_two_arms": 0}}
+    platform.collect = lambda *a: Collected(honest(*a).readings, excluded=counts)
+    with caplog.at_level(logging.INFO):
+        list(loop_of(tuner, platform).run(2))
+    told = [r for r in caplog.records if hasattr(r, "excluded")]
+    assert [(r.round, r.excluded["bots"]) for r in told] == [(0, 3)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import logging
+import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -269,8 +270,8 @@ def _table(found: Explanation) -> Table:
             f"{arm.share:.1%}",
             str(arm.slots),
             "" if arm.prob_best is None else f"{arm.prob_best:.1%}",
-            f"{arm.prob_feasible:.2f}",
-            f"{mean:.4g} [{low:.4g}, {high:.4g}]",
+            "" if math.isnan(mean) else f"{arm.prob_feasible:.2f}",  # nothing was believed yet
+            "" if math.isnan(mean) else f"{mean:.4g} [{low:.4g}, {high:.4g}]",
             Text(f"{'; '.join(arm.why)}; {rounds} rounds, {users:,.0f} users ({arm.origin})"),
         )
     return table

@@ -196,6 +196,10 @@ class Loop:
         except GivenUpError as error:
             notes.add("warehouse", str(error))
             return 0
+        for left_out, users in sorted(found.excluded.items()):
+            if any(users.values()):
+                facts = {"round": left_out, "excluded": dict(users)}
+                log.info("round %d: users not counted: %s", left_out, dict(users), extra=facts)
         for suspect, reason in sorted(found.suspect.items()):
             if suspect in planned and not self._judged(suspect):
                 self._journaled(

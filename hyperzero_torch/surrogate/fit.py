@@ -21,7 +21,8 @@ from .posterior import Posterior, Standardiser
 
 _NOISE_FLOOR = 1e-6  # GPyTorch's own clamp for double precision
 _MAX_ITERATIONS = 40
-# Matrices (metrics, n, n) that a fit holds at its peak, measured at n = 2000.
+# Matrices (metrics, n, n) to have room for. Metrics are fitted one by one, so several hold fewer at
+# once: four at n = 2000 raised the peak by 3.5 of these (bench.speed.growth).
 _COPIES = 12
 # Nats by which a fit may predict rows from all others worse than the priors' medians do. The fit
 # maximises another measure, so a little is no sign of anything; twenty to one is.
