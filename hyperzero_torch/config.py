@@ -83,6 +83,12 @@ class TunerConfig(_Config):
     retire_after: int | None = Field(default=24, ge=1)
     """Rounds in a row without a won draw after which a candidate competes no longer, until it is
     served again; None for never."""
+    max_candidates: int | None = Field(default=512, ge=16)
+    """Most candidates that the surrogate is fitted to: those that compete, half of them at most,
+    and of the others those with the most evidence; None for all."""
+    block_rounds: int | None = Field(default=168, ge=24)
+    """Evidence older than one to two blocks of so many rounds is pooled once, block by block, so
+    that a round takes no longer in a study of a year; None to pool all rounds anew each time."""
     caution: float = Field(default=1.0, ge=0, le=10)
     """Standard deviations by which a draw has to clear every constraint to win its slot."""
     min_prob_feasible: float = Field(default=0.9, ge=0, le=1)
@@ -139,6 +145,8 @@ class TunerConfig(_Config):
             "max_share_rise": 1.0,
             "verification_share": 0.0,
             "retire_after": None,
+            "max_candidates": None,
+            "block_rounds": None,
             "caution": 0.0,
             "harm_alpha": None,
             "drift_alpha": None,

@@ -28,9 +28,11 @@ from .leaders import leaders
 from .learn import Known
 from .outlook import noise_per_round
 from .randomness import random
+from .standing import RETIRED
 from .surrogate import similarity
 from .thompson import propose, select, select_paths
 from .thompson.propose import Proposals
+from .view import competing, most_competing
 from .watch import watch
 
 # Shares of a leader and of the control that verification is thought ahead with.
@@ -173,34 +175,34 @@ def _retirements(history: History, plan: Planned, config: TunerConfig) -> list[E
     if last is None or crowded_out is None:
         return []
     winners = {*plan.candidates, *crowded_out}
-    gone = [
-        c
-        for c in range(1, history.num_candidates)
-        if history.times_served[c]
-        and history.idle[c] + 1 >= last
-        and c not in winners
-        and c not in history.standing.retired
-    ]
-    if not gone:
-        return []
-    reason = (
-        f"no draw won in {last} rounds: they compete no longer, unless they are served again; "
-        "their evidence stays in the fit"
-    )
-    return [Decided(plan.round, "retired", reason, {"candidates": gone})]
-
-
-def competing(history: History, config: TunerConfig) -> Tensor:
-    """Ids of the candidates that draws may choose: new ones, and those that won not long ago."""
-    last = config.retire_after
-    every = range(1, history.num_candidates)
+    retired = history.standing.retired
     able = [
         c
-        for c in every
-        if c not in history.standing.stopped
-        and (last is None or not history.times_served[c] or history.idle[c] < last)
+        for c in range(1, history.num_candidates)
+        if history.times_served[c] and c not in winners and c not in retired
     ]
-    return torch.tensor(able, dtype=torch.long)
+    gone = [c for c in able if history.idle[c] + 1 >= last]
+    found: list[Entry] = []
+    if gone:
+        reason = (
+            f"no draw won in {last} rounds: they compete no longer, unless they are served again; "
+            "their evidence stays in the fit"
+        )
+        found.append(Decided(plan.round, RETIRED, reason, {"candidates": gone}))
+    most = most_competing(config)
+    left = [c for c in competing(history, config) if c not in gone]
+    if most is not None and len(left) > most:
+        # Of the others those that won last stay; who came first, where they are alike, has
+        # more evidence.
+        idle = sorted(set(able) & set(left), key=lambda c: (-history.idle[c], -c))
+        crowd = sorted(idle[: len(left) - most])
+        if crowd:
+            reason = (
+                f"{len(left)} candidates compete, more than {most}: those that won a draw longest "
+                "ago compete no longer, unless they are served again"
+            )
+            found.append(Decided(plan.round, RETIRED, reason, {"candidates": crowd}))
+    return found
 
 
 def _revived(history: History, proposals: Proposals | None) -> list[int]:
@@ -222,7 +224,8 @@ def _lead(
     posterior = known.posterior
     assert posterior is not None  # the caller's branch
     problem = known.problem.to(posterior.device)
-    x = problem.space.to_unit(history.theta).to(posterior.x)
+    x = problem.space.to_unit(history.theta[known.view]).to(posterior.x)
+    ids = known.view.tolist()
     generator = random(seed, round, "lead", posterior.device)
     noise = noise_per_round(known.bucket, *_VERIFICATION).to(x)
     found = leaders(posterior, problem, x, config.min_prob_feasible, noise, generator)
@@ -231,15 +234,16 @@ def _lead(
     births: list[Born] = []
     for row in found:
         distance = ((x - row) / lengthscale).square().sum(-1).sqrt()
-        nearest = int(distance.argmin())
-        if float(distance[nearest]) > _SAME:
+        at = int(distance.argmin())
+        if float(distance[at]) > _SAME:
             theta = problem.space.from_unit(row.cpu()).unsqueeze(0)
             births += born(known.problem, theta, history, round, "leader", len(births))
-            nearest = births[-1].candidate
+            at = len(ids)
+            ids.append(births[-1].candidate)
             x = torch.cat([x, row.unsqueeze(0)])
         barred = {CONTROL, *history.standing.stopped, *leading}
-        if nearest not in barred:
-            leading.append(nearest)
+        if ids[at] not in barred:
+            leading.append(ids[at])
     return leading, births
 
 
@@ -252,7 +256,7 @@ def _vote(
     problem, bucket = known.problem.to(posterior.device), known.bucket
     generator = random(seed, round, "select", posterior.device)
     slots = torch.zeros(history.num_candidates, dtype=torch.long)
-    rows, stopped = competing(history, config), history.standing.stopped
+    rows, stopped = torch.tensor(competing(history, config)).long(), history.standing.stopped
     if config.evidence == "own":
         tested = torch.zeros_like(slots, dtype=torch.bool)
         tested[: len(bucket.tested)] = bucket.tested

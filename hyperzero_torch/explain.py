@@ -15,8 +15,8 @@ from torch import Tensor
 from .config import TunerConfig
 from .errors import RoundError
 from .history import CONTROL, History
-from .journal import Decided, Entry, Planned
-from .learn import Known, learn
+from .journal import Compacted, Decided, Entry, Planned
+from .learn import Known, Learnt, learn
 from .problem import Problem
 from .randomness import random
 from .recommend import Belief, believe, no_belief
@@ -108,15 +108,18 @@ def explain(
         raise RoundError(f"round {round} was never planned; {known_rounds}")
     history = History(problem.space.num_params, problem.metrics)
     history.extend(entries[:at])
+    history.extend(_known_then(entries, at, TunerConfig(**history.config), history))
     config = TunerConfig(**history.config)
-    known = learn(problem, config, history, device, {})
+    known = learn(problem, config, history, device, Learnt.nothing())
     plan = entries[at]
     assert isinstance(plan, Planned)  # found above
     belief = no_belief(known.problem, known.bucket)
     best: dict[int, float] = {}
     if known.posterior is not None:
         generator = random(seed, round, "explain", device)
-        belief = believe(known.problem.to(device), config, known.bucket, known.posterior, generator)
+        belief = believe(
+            known.problem.to(device), config, known.bucket, known.posterior, generator, known.view
+        )
         best = _prob_best(known, plan, config, generator)
     before = [e for e in entries[:at] if isinstance(e, Decided)]
     said = [e for e in before if e.kind == STOPPED and e.round == round]
@@ -126,6 +129,32 @@ def explain(
         for row, candidate in enumerate(plan.candidates)
     )
     return Explanation(round, arms, tuple(e.reason for e in said))
+
+
+def _known_then(
+    entries: Sequence[Entry], at: int, config: TunerConfig, history: History
+) -> list[Compacted]:
+    """Blocks that were compacted later, and were settled already when a plan was made.
+
+    Raises:
+        RoundError: a block was not settled yet, so what it said then cannot be told any more.
+    """
+    found: list[Compacted] = []
+    planned = list(history.plans)
+    for entry in (e for e in entries[at:] if isinstance(e, Compacted)):
+        if entry.rounds[0] not in history.plans:
+            continue  # planned later
+        then_last = planned.index(entry.rounds[-1]) if entry.rounds[-1] in history.plans else None
+        size = config.block_rounds or 0
+        early = then_last is None or len(planned) < then_last + 1 + size
+        if early or any(message > at for message in entry.messages):
+            raise RoundError(
+                f"readings of rounds {entry.rounds[0]} to {entry.rounds[-1]} were compacted into "
+                "evidence since, and this round was planned with some of them; rounds later than "
+                "that can be explained"
+            )
+        found.append(entry)
+    return found
 
 
 def _remarks_after(entries: Sequence[Entry], at: int) -> list[Decided]:

@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import JournalCorruptError, ReadingsError
-from .journal import Born, Configured, Decided, Entry, Planned, Received
+from .journal import (
+    Born,
+    Compacted,
+    Configured,
+    Decided,
+    Entry,
+    Planned,
+    Received,
+    unpack_array,
+)
 from .readings import MAX_ROWS_NAMED, Readings
 from .standing import ROLLED_BACK, Standing
 
@@ -27,6 +36,8 @@ class RoundTable:
     """What has arrived for one round: a row per planned arm, a column per metric.
 
     ``count``, ``mean``, ``var`` are NaN and ``revision`` is -1 where nothing has arrived.
+    ``num_waiting`` counts arms of which no metric has arrived, ``messages`` are the numbers of the
+    entries that brought something.
     """
 
     def __init__(self, candidates: Sequence[int], num_metrics: int) -> None:
@@ -37,11 +48,22 @@ class RoundTable:
         self.mean = np.full(shape, np.nan)
         self.var = np.full(shape, np.nan)
         self.revision = np.full(shape, -1, dtype=np.int64)
+        self.num_waiting = len(candidates)
+        self.messages: list[int] = []
 
-    @property
-    def num_waiting(self) -> int:
-        """Arms of which no metric has arrived."""
-        return int((self.revision < 0).all(axis=1).sum())
+    def take(self, message: int, metric: NDArray[np.int64], columns: Mapping[str, Any]) -> None:
+        """Put values in their places, newer revisions over older ones.
+
+        Args:
+            message: number of the entry that brings them.
+            metric: column of each value.
+            columns: ``candidate``, ``count``, ``mean``, ``var`` and ``revision`` of each.
+        """
+        at = ([self.row[c] for c in columns["candidate"].tolist()], metric)
+        for name in ("count", "mean", "var", "revision"):
+            getattr(self, name)[at] = columns[name]
+        self.num_waiting = int((self.revision < 0).all(axis=1).sum())
+        self.messages.append(message)
 
     @property
     def has_control(self) -> bool:
@@ -57,6 +79,7 @@ class History:
 
     ``num_messages`` counts messages of readings, ``warm_start`` holds the hyperparameters of the
     latest plan before the last of them, ``has_news`` says that a message came after the last plan.
+    ``tables`` holds what has arrived, by planned round, but for rounds that were ``compacted``.
 
     Args:
         num_params: width of theta.
@@ -71,6 +94,7 @@ class History:
         self.births: list[Born] = []
         self.plans: dict[int, Planned] = {}
         self.tables: dict[int, RoundTable] = {}
+        self.compacted: list[Compacted] = []
         self.triggers: dict[str, int] = {}
         self.decisions: list[Decided] = []
         self.times_served: list[int] = []
@@ -80,7 +104,9 @@ class History:
         self.has_news = False
         self.warm_start: Mapping[str, Any] | None = None
         self._last_fit: Mapping[str, Any] | None = None
-        self._theta: list[tuple[float, ...]] = []
+        self._ids: dict[tuple[float, ...], int] = {}
+        self._last_round: int | None = None
+        self._theta = torch.empty(0, num_params, dtype=torch.float64)
 
     @property
     def num_candidates(self) -> int:
@@ -90,12 +116,15 @@ class History:
     @property
     def theta(self) -> Tensor:
         """``(candidates, params)``, float64; row 0 is the base."""
-        return torch.tensor(self._theta, dtype=torch.float64).reshape(-1, self.num_params)
+        new = [tuple(birth.theta) for birth in self.births[len(self._theta) :]]
+        if new:
+            self._theta = torch.cat([self._theta, torch.tensor(new, dtype=torch.float64)])
+        return self._theta.clone()
 
     @property
     def last_round(self) -> int | None:
         """The latest planned round."""
-        return max(self.plans) if self.plans else None
+        return self._last_round
 
     @property
     def last_plan(self) -> Planned | None:
@@ -110,14 +139,14 @@ class History:
 
     def find(self, theta: Sequence[float]) -> int | None:
         """The candidate with exactly this theta."""
-        row = tuple(theta)
-        return self._theta.index(row) if row in self._theta else None
+        return self._ids.get(tuple(theta))
 
     def branch(self) -> History:
         """A copy on which births can be thought ahead; this one stays as it is."""
         other = copy.copy(self)
-        for name in ("births", "decisions", "times_served", "idle", "_theta"):
+        for name in ("births", "compacted", "decisions", "times_served", "idle"):
             setattr(other, name, list(getattr(self, name)))
+        other._ids = dict(self._ids)
         other.standing = self.standing.copy()
         return other
 
@@ -144,13 +173,15 @@ class History:
                 self.births.append(entry)
                 self.times_served.append(0)
                 self.idle.append(0)
-                self._theta.append(tuple(entry.theta))
+                self._ids.setdefault(tuple(entry.theta), entry.candidate)
             case Planned():
                 self._fold_plan(entry)
             case Received():
                 self._fold_readings(entry)
             case Decided():
                 self._fold_decision(entry)
+            case Compacted():
+                self._fold_compacted(entry)
 
     def _fold_decision(self, entry: Decided) -> None:
         try:
@@ -161,6 +192,20 @@ class History:
         if entry.kind == ROLLED_BACK:  # fits start from where they were, and all compete again
             self.idle = [0] * len(self.idle)
             self.warm_start = self._last_fit = entry.details.get("hyperparameters")
+
+    def _fold_compacted(self, entry: Compacted) -> None:
+        # What has no table is not planned, or was compacted before.
+        strange = [r for r in entry.rounds if r not in self.tables]
+        ids = unpack_array(entry.evidence["candidate"]) if "candidate" in entry.evidence else [-1]
+        known = all(0 <= c < len(self.births) for c in ids)
+        if strange or not entry.rounds or not known:
+            raise self._corrupt(
+                f"rounds {strange or entry.rounds[:8]} are compacted that hold no readings, or "
+                "evidence about candidates that were never born"
+            )
+        self.compacted.append(entry)
+        for round_ in entry.rounds:
+            del self.tables[round_]
 
     def _born(self, candidates: Any) -> Sequence[int]:
         """Ids that an entry's details name, which must be those of candidates."""
@@ -178,6 +223,7 @@ class History:
                 f"({'planned already' if plan.round in self.plans else f'unknown: {unknown}'})"
             )
         self.plans[plan.round] = plan
+        self._last_round = max(plan.round, self._last_round or 0)
         self.tables[plan.round] = RoundTable(plan.candidates, len(self.metrics))
         self.has_news = False
         self._last_fit = plan.details.get("hyperparameters", self._last_fit)
@@ -211,9 +257,7 @@ class History:
             placed = (metric >= 0) & (metric < len(self.metrics))
             if table is None or not known or not placed.all():
                 raise self._corrupt(f"readings of round {round_} are of arms that it never had")
-            at = (np.array([table.row[c] for c in candidates]), metric)
-            for name in ("count", "mean", "var", "revision"):
-                getattr(table, name)[at] = columns[name][rows]
+            table.take(self.num_entries + 1, metric, {name: v[rows] for name, v in columns.items()})
 
     def new_rows(self, readings: Readings) -> Received | None:
         """What of a message is news; None where all of it is known already.
@@ -290,6 +334,11 @@ class History:
             return f"unknown round {round_}: it was never planned, {known}"
         if candidate >= self.num_candidates:
             return f"unknown candidate {candidate}: the bucket has 0 to {self.num_candidates - 1}"
+        if round_ not in self.tables:
+            return (
+                f"round {round_} was compacted into evidence, its readings are final; compact "
+                "rounds later to take readings that are as late"
+            )
         arms = list(self.plans[round_].candidates)
         shown = f"{arms[:12]}{' ...' if len(arms) > 12 else ''}"
         return f"candidate {candidate} was not an arm of round {round_}; its arms were {shown}"

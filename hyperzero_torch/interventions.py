@@ -44,6 +44,7 @@ def roll_back(history: History, to_round: int, reason: str) -> list[Decided]:
         RoundError: the round was never planned, or no reason is given.
     """
     (to_round,) = _known(history, [to_round], reason)
+    _check_lifted(history, to_round)
     rounds = sorted(r for r in history.plans if r >= to_round)
     born = [b.candidate for b in history.births if b.candidate and b.round > to_round]
     fits = (p.details.get("hyperparameters") for r, p in history.plans.items() if r <= to_round)
@@ -74,6 +75,18 @@ def remark(
     return Decided(history.last_round or 0, kind, reason, dict(details or {}))
 
 
+def _check_lifted(history: History, to_round: int) -> None:
+    """Refuse where a discount would be lifted that a compacted block was pooled with."""
+    for discount in history.standing.discounts:
+        split = [c for c in history.compacted if c.rounds[0] < discount.before <= c.rounds[-1]]
+        if split and discount.noticed > to_round:
+            raise RoundError(
+                f"rounds {split[0].rounds[0]} to {split[0].rounds[-1]} were compacted with what "
+                f"was found to drift in round {discount.noticed}; the study can go back to that "
+                f"round at the earliest, not to {to_round}"
+            )
+
+
 def _said(history: History, kind: str, reason: str, **details: object) -> Decided:
     assert history.last_round is not None  # a planned round was named
     return Decided(history.last_round, kind, reason, details)
@@ -90,6 +103,12 @@ def _known(history: History, rounds: Sequence[int], reason: str) -> list[int]:
         last = history.last_round
         planned = "no round was planned yet" if last is None else f"the last planned is {last}"
         raise RoundError(f"rounds {unknown[:8]} were never planned; {planned}")
+    compacted = [r for r in found if r not in history.tables]
+    if compacted:
+        raise RoundError(
+            f"readings of rounds {compacted[:8]} were compacted into evidence, which cannot be "
+            f"taken apart; the first round with its readings is {next(iter(history.tables), None)}"
+        )
     if not isinstance(reason, str) or not reason.strip():
         raise RoundError("say why, in a sentence: it is what the journal will show later")
     return found

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .blocks import Memo
 from .bucket import Bucket, gather
 from .config import TunerConfig
 from .errors import FitError
 from .history import CONTROL, History
+from .pooling import Pooling
 from .problem import Problem
 from .surrogate import Hyperparameters, Posterior, Surrogate
+from .view import in_view
 
 
 class Known(NamedTuple):
     """What a round decides on: the bucket, the problem with its levels, and a fitted posterior.
 
+    ``view (n,)`` are the candidates to look at, ``memo`` holds the settled blocks behind it.
     ``posterior`` is None, and ``why_not`` says why, as long as there is nothing to fit.
     ``level_hours`` counts the hours of the day that estimated base levels rest on; None where
     nobody has to estimate them.
@@ -25,41 +29,69 @@ class Known(NamedTuple):
 
     bucket: Bucket
     problem: Problem
+    view: Tensor
     posterior: Posterior | None
     why_not: str | None
     level_hours: int | None = None
+    memo: Memo | None = None
 
 
-#: The last fit, under the numbers of messages and of decisions about them, and the configuration.
-FitCache: TypeAlias = dict[tuple[int, int, TunerConfig], tuple[Posterior | None, str | None]]
+class Learnt(NamedTuple):
+    """What need not be thought of twice: a study's settled blocks, and its last fit.
+
+    ``fit`` holds it under the numbers of messages and of decisions about them, the configuration,
+    and the candidates it was fitted to.
+    """
+
+    memo: Memo
+    fit: dict[tuple[Any, ...], tuple[Posterior | None, str | None]]
+
+    @classmethod
+    def nothing(cls) -> Learnt:
+        """To begin with."""
+        return cls({}, {})
+
+    def forget(self) -> None:
+        """Begin anew, for another study."""
+        self.memo.clear()
+        self.fit.clear()
+
+
+def pooling(config: TunerConfig) -> Pooling:
+    """How a configuration pools deltas."""
+    return Pooling(config.weights, config.rounds_per_day, config.calibrate, config.block_rounds)
 
 
 def learn(
-    problem: Problem, config: TunerConfig, history: History, device: torch.device, fit: FitCache
+    problem: Problem, config: TunerConfig, history: History, device: torch.device, learnt: Learnt
 ) -> Known:
-    """Fold the readings into evidence; fit where readings came since the cached fit."""
-    bucket = gather(history, config.weights, config.rounds_per_day, config.calibrate)
+    """Fold the readings into evidence; fit where readings came since the last fit."""
+    bucket = gather(history, pooling(config), learnt.memo)
+    view = in_view(history, bucket, config)
     hours = bucket.level_hours if problem.sees_levels and problem.base_levels is None else None
     if problem.base_levels is None and bucket.base_levels is not None:
         problem = problem.with_base_levels(bucket.base_levels)
     if problem.sees_levels and problem.base_levels is None:
-        return Known(bucket, problem, None, "the control has not reported every metric yet")
-    tested = bucket.tested
-    if not bool(tested.any()):
+        return Known(bucket, problem, view, None, "the control has not reported every metric yet")
+    if not bool(bucket.tested.any()):
         silent = [m for m, w in zip(problem.metrics, bucket.weight.sum(0).tolist()) if w == 0]
         which = f"; of {silent} no arm and control have reported together" if silent else ""
-        return Known(bucket, problem, None, f"no candidate has evidence on every metric yet{which}")
-    key = (history.num_messages, history.standing.version, config)
-    if key not in fit:
-        fit.clear()
-        fit[key] = _fit(problem, config, bucket, history, device)
-    return Known(bucket, problem, *fit[key], hours)
+        return Known(
+            bucket, problem, view, None, f"no candidate has evidence on every metric yet{which}"
+        )
+    rows = view[bucket.tested[view]]
+    key = (history.num_messages, history.standing.version, config, tuple(rows.tolist()))
+    if key not in learnt.fit:
+        learnt.fit.clear()
+        learnt.fit[key] = _fit(problem, config, bucket, rows, history, device)
+    return Known(bucket, problem, view, *learnt.fit[key], hours, learnt.memo)
 
 
 def _fit(
     problem: Problem,
     config: TunerConfig,
     bucket: Bucket,
+    rows: Tensor,
     history: History,
     device: torch.device,
 ) -> tuple[Posterior | None, str | None]:
@@ -71,19 +103,18 @@ def _fit(
         }
         start = Hyperparameters(**fields)
     try:
-        return Surrogate(start).fit(*to_fit(problem, config, bucket, device)), None
+        return Surrogate(start).fit(*to_fit(problem, config, bucket, rows, device)), None
     except FitError as error:
         return None, f"the fit failed: {error}"
 
 
 def to_fit(
-    problem: Problem, config: TunerConfig, bucket: Bucket, device: torch.device
+    problem: Problem, config: TunerConfig, bucket: Bucket, rows: Tensor, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """What a surrogate is fitted to: ``x``, ``mean``, ``var`` and ``shared`` of tested candidates.
+    """What a surrogate is fitted to: ``x``, ``mean``, ``var`` and ``shared`` of these candidates.
 
     With the base among them, whose delta is 0 by definition, where the configuration says so.
     """
-    rows = bucket.tested.nonzero().squeeze(-1)
     if config.anchor:
         rows = torch.cat([torch.tensor([CONTROL]), rows])
     x = problem.space.to_unit(bucket.theta[rows]).to(device)

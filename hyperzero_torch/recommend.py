@@ -112,17 +112,21 @@ def believe(
     bucket: Bucket,
     posterior: Posterior,
     generator: torch.Generator,
+    view: Tensor | None = None,
 ) -> Belief:
-    """Objective and feasibility of every candidate, by draws of its deltas; on the CPU.
+    """Objective and feasibility of candidates, by draws of their deltas; on the CPU.
 
     Arbitrary objectives have no closed form, so their moments come from 2048 draws per candidate,
     the same normals for all, which makes candidates comparable beyond the noise of the draws.
+
+    ``view (n,)`` are the candidates asked for, the control first; None for all.
     """
-    x = problem.space.to_unit(bucket.theta).to(posterior.x)
+    rows = torch.arange(len(bucket.theta)) if view is None else view
+    x = problem.space.to_unit(bucket.theta[rows]).to(posterior.x)
     if config.evidence == "pooled":
         mean, var = posterior.marginal(x)
     else:
-        mean, var = bucket.mean.to(posterior.x).clone(), bucket.var.to(posterior.x).clone()
+        mean, var = bucket.mean[rows].to(posterior.x), bucket.var[rows].to(posterior.x)
     mean[CONTROL], var[CONTROL] = 0.0, 0.0
     normal = torch.randn(
         _NUM_DRAWS, 1, mean.shape[1], dtype=mean.dtype, device=mean.device, generator=generator
@@ -133,13 +137,20 @@ def believe(
     quantiles = torch.tensor([tail, 1 - tail], dtype=mean.dtype, device=mean.device)
     columns: list[Tensor] = []
     with torch.no_grad():
-        for rows in torch.split(torch.arange(len(mean)), 256):
-            outcome = problem.evaluate(mean[rows] + var[rows].sqrt() * normal)
+        for some in torch.split(torch.arange(len(mean)), 256):
+            outcome = problem.evaluate(mean[some] + var[some].sqrt() * normal)
             bounds = torch.quantile(outcome.utility, quantiles, dim=0)
             feasible = outcome.feasible.to(mean.dtype).mean(0)
             columns.append(torch.stack([outcome.utility.mean(0), *bounds, feasible]))
-    expected, lcb, ucb, prob = torch.cat(columns, dim=1).cpu().unbind(0)
-    return Belief(expected, lcb, ucb, prob, mean.cpu(), var.cpu())
+    told = (*torch.cat(columns, dim=1).cpu().unbind(0), mean.cpu(), var.cpu())
+    return Belief(*(_spread(field, rows, len(bucket.theta)) for field in told))
+
+
+def _spread(values: Tensor, rows: Tensor, num: int) -> Tensor:
+    """Rows put into their places among ``num``; NaN in the others."""
+    spread = values.new_full((num, *values.shape[1:]), torch.nan)
+    spread[rows] = values
+    return spread
 
 
 def recommend(

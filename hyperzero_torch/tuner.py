@@ -26,12 +26,13 @@ from .explain import Explanation, explain
 from .history import History
 from .interventions import reinstate, remark, roll_back, set_aside
 from .journal import Configured, Entry, Journal, Planned, open_journal
-from .learn import FitCache, Known, learn
+from .learn import Known, Learnt, learn, pooling
 from .plan import Plan
 from .problem import Problem
 from .randomness import random
 from .readings import Readings
 from .recommend import Belief, Criterion, Recommendation, believe, no_belief, recommend
+from .retention import Compaction, compact
 from .standing import RETIRED, STOPPED
 from .study import Study
 from .surrogate import Posterior
@@ -68,7 +69,7 @@ class Tuner:
             raise ConfigError(f"a study is named by a text that is not empty, got {study!r}")
         self.problem = problem
         self.device = _device(device)
-        self._fit: FitCache = {}
+        self._learnt = Learnt.nothing()
         self._study = Study(
             open_journal(journal), study, problem, config or TunerConfig(), int(seed or 0)
         )
@@ -238,6 +239,28 @@ class Tuner:
         """
         self._study.append(lambda history: ([*roll_back(history, to_round, reason)], None))
 
+    def compact(self, keep: int, dry_run: bool = False) -> Compaction:
+        """Let go of readings older than the latest ``keep`` rounds; estimates stay as they are.
+
+        Evidence of rounds that are older than one to two blocks (``TunerConfig.block_rounds``) is
+        pooled for good, block by block. A block all of whose rounds are older than ``keep`` is
+        written into the journal, with the numbers of the messages it came from, and its readings
+        are deleted. They cannot be corrected or set aside afterwards, and the study cannot be
+        rolled back to them.
+
+        Args:
+            keep: rounds, counted from the last planned one.
+            dry_run: only say what would go.
+        Raises:
+            ConfigError: ``keep`` is no number of rounds.
+        """
+
+        def think(history: History) -> tuple[list[Entry], Compaction]:
+            entries, told = compact(history, pooling(self.config), keep)
+            return [] if dry_run else [*entries], told
+
+        return self._study.append(think)
+
     def note(self, kind: str, reason: str, details: Mapping[str, Any] | None = None) -> None:
         """Write a remark into the journal; it changes nothing but the audit trail.
 
@@ -289,7 +312,9 @@ class Tuner:
             return known, no_belief(known.problem, known.bucket)
         generator = random(self.seed, self.history.num_messages, "believe", self.device)
         problem = known.problem.to(self.device)
-        return known, believe(problem, self.config, known.bucket, known.posterior, generator)
+        return known, believe(
+            problem, self.config, known.bucket, known.posterior, generator, known.view
+        )
 
     def posterior(
         self, theta: Tensor | Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -351,7 +376,7 @@ class Tuner:
             StudyMismatchError: made for another problem, or this study has a history of its own.
         """
         self._study.load(state)
-        self._fit.clear()
+        self._learnt.forget()
 
     def _last_plan(self) -> Planned:
         plan = self.history.last_plan
@@ -360,7 +385,7 @@ class Tuner:
         return plan
 
     def _learn(self) -> Known:
-        return learn(self.problem, self.config, self.history, self.device, self._fit)
+        return learn(self.problem, self.config, self.history, self.device, self._learnt)
 
     def _plan(self, round: int) -> Plan:
         planned = self.history.plans[round]

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .bucket import ArmDeltas, gather
+from .bucket import gather
 from .config import TunerConfig
 from .errors import FitError
 from .history import History
 from .journal import Decided
-from .learn import Known, to_fit
+from .learn import Known, pooling, to_fit
+from .pooling import ArmDeltas
 from .standing import DRIFT, ROLLED_BACK
 from .stats import drift
 from .surrogate import Hyperparameters, Posterior, Surrogate
@@ -54,10 +55,9 @@ def watch(known: Known, config: TunerConfig, history: History, round: int) -> Wa
     alarms: list[Decided] = []
     first = set(sorted(history.plans)[:_FIRST])
     for _ in range(_MOST):
-        waiting = [r for r in history.plans if next_ <= r < round]
-        if not waiting or not _reported(history, min(waiting), round):
+        at = _next(history, next_, round)
+        if at is None or not _reported(history, at, round):
             break
-        at = min(waiting)
         next_ = at + 1
         z = None if at in first else _residuals(known, config, history, at)
         if z is None:
@@ -86,6 +86,11 @@ def _last_told(history: History) -> Mapping[str, Any] | None:
     }
     told = (p.details.get("drift") for r, p in reversed(history.plans.items()) if r not in undone)
     return next((one for one in told if one is not None), None)
+
+
+def _next(history: History, first: int, now: int) -> int | None:
+    """The first round from ``first`` on, and before ``now``, whose readings are still there."""
+    return min((r for r in history.tables if first <= r < now), default=None)
 
 
 def _reported(history: History, at: int, now: int) -> bool:
@@ -123,11 +128,12 @@ def _believed_before(
     """The posterior of the rounds before, under today's hyperparameters; on the CPU."""
     before = history.branch()
     before.tables = {r: t for r, t in history.tables.items() if r < at}
-    bucket = gather(before, config.weights, config.rounds_per_day, config.calibrate)
-    if not bool(bucket.tested.any()) or known.posterior is None:
+    bucket = gather(before, pooling(config), known.memo)
+    rows = known.view[bucket.tested[known.view]]
+    if not len(rows) or known.posterior is None:
         return None
     hyperparameters = Hyperparameters(*(f.cpu() for f in known.posterior.hyperparameters))
-    given = to_fit(known.problem, config, bucket, torch.device("cpu"))
+    given = to_fit(known.problem, config, bucket, rows, torch.device("cpu"))
     try:
         return Surrogate(hyperparameters).condition(*given)
     except FitError:

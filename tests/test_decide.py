@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import hyperzero_torch as hz
-from hyperzero_torch.decide import competing
 from hyperzero_torch.randomness import random
 from hyperzero_torch.simulate import PaperWorld, run
+from hyperzero_torch.view import competing
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_a_fit_that_fails_is_journaled_and_the_round_is_planned(world, monkeypat
         "hyperzero_torch.learn.Surrogate.fit",
         lambda *a, **k: (_ for _ in ()).throw(hz.FitError("not today")),
     )
-    tuner._fit.clear()
+    tuner._learnt.forget()
     with pytest.warns(hz.TunerWarning, match="not today.*served in turn"):
         plan = tuner.ask()
     assert len(plan) > 1
@@ -214,7 +214,7 @@ def test_candidates_that_win_nothing_for_long_retire_and_their_evidence_stays(wo
     history = tuner.history
     gone = {c for d in retired(history) for c in d.details["candidates"]}
     assert gone
-    still = set(competing(history, chosen).tolist())
+    still = set(competing(history, chosen))
     assert gone.isdisjoint(still)
     assert gone == history.standing.retired
     assert set(history.plans[13].candidates[1:]) <= still
@@ -241,7 +241,7 @@ def test_who_wins_draws_and_finds_no_place_does_not_retire(world):
     assert crowded
     last = {r: p for r, p in history.plans.items() if r >= 12}
     lately = {c for p in last.values() for c in p.details["crowded_out"]}
-    assert lately <= set(competing(history, chosen).tolist())
+    assert lately <= set(competing(history, chosen))
 
 
 def test_own_evidence_with_everyone_tested_retired_still_gives_a_plan():

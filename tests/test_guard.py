@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import hyperzero_torch as hz
-from hyperzero_torch.bucket import ArmDeltas, Bucket
+from hyperzero_torch.bucket import Bucket
 from hyperzero_torch.guard import slacks, stops
 from hyperzero_torch.history import History
 from hyperzero_torch.journal import Born
 from hyperzero_torch.learn import Known
+from hyperzero_torch.pooling import ArmDeltas
 from hyperzero_torch.stats import sequential
 from hyperzero_torch.stats.delta import Delta
 
@@ -34,7 +35,7 @@ def bucket(mean, var, power=1e6):
     return Bucket(
         theta=torch.zeros(len(mean), 2, dtype=F64), mean=mean, var=var, weight=weight,
         num_rounds=torch.ones(len(mean), dtype=torch.long), base_levels=None, level_hours=0,
-        loading=torch.zeros(len(mean), 1, 2), dispersion=torch.ones(2, dtype=F64),
+        exposed=(), dispersion=torch.ones(2, dtype=F64),
         power=torch.full((2,), power, dtype=F64),
         deltas=ArmDeltas(empty, empty, Delta(empty, empty), empty, empty),
     )  # fmt: skip
@@ -81,7 +82,8 @@ def test_levels_and_modules_can_be_guardrails():
 
 
 def known(asked, b, level_hours=None):
-    return Known(b, asked, None, None, level_hours)
+    view = torch.arange(len(b.mean))
+    return Known(b, asked, view, None, None, level_hours)
 
 
 def history(num):

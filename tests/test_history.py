@@ -13,6 +13,7 @@ from hyperzero_torch.bucket import gather
 from hyperzero_torch.errors import HyperZeroError, JournalCorruptError, ReadingsError
 from hyperzero_torch.history import History
 from hyperzero_torch.journal import Born, Configured, Decided, Planned, Received
+from hyperzero_torch.pooling import Pooling
 from hyperzero_torch.readings import Readings
 
 law = settings(deadline=None, max_examples=60, derandomize=True)
@@ -90,7 +91,7 @@ def bits(value):
 
 
 def evidence(folded):
-    return [bits(gather(folded, weights, 24)) for weights in ("users", "precision")]
+    return [bits(gather(folded, Pooling(weights, 24))) for weights in ("users", "precision")]
 
 
 deliveries = st.tuples(
@@ -159,7 +160,7 @@ def test_what_is_folded_is_what_was_received():
 
 
 def deltas(folded):
-    arms = gather(folded, "users", 24).deltas
+    arms = gather(folded, Pooling("users", 24)).deltas
     return {
         (round_, candidate): mean
         for round_, candidate, mean in zip(
@@ -171,20 +172,20 @@ def deltas(folded):
 def test_a_treatment_waits_for_its_control():
     folded = told([(0, 1, 0, 0), (0, 1, 1, 0), (3, 0, 0, 0), (3, 2, 0, 0)])
     assert set(deltas(folded)) == {(3, 2)}
-    assert gather(folded, "users", 24).num_rounds.tolist() == [0, 0, 1, 0, 0, 0]
-    assert torch.isnan(gather(folded, "users", 24).mean[1]).all()
+    assert gather(folded, Pooling("users", 24)).num_rounds.tolist() == [0, 0, 1, 0, 0, 0]
+    assert torch.isnan(gather(folded, Pooling("users", 24)).mean[1]).all()
     tell(folded, [(0, 0, 1, 0)])  # the control's second metric comes first
     delta = deltas(folded)[(0, 1)]
     assert torch.isnan(delta[0])
     assert torch.isfinite(delta[1])
-    assert not gather(folded, "users", 24).tested.any()
+    assert not gather(folded, Pooling("users", 24)).tested.any()
     tell(folded, [(0, 0, 0, 0)])
     delta = deltas(folded)[(0, 1)]
     assert torch.isfinite(delta).all()
     count, x, _vx = values((0, 1, 0, 0))
     n0, y, vy = values((0, 0, 0, 0))
     assert float(delta[0]) == pytest.approx((x / y) * (1 - vy / (n0 * y**2)) - 1, rel=1e-12)
-    bucket = gather(folded, "users", 24)
+    bucket = gather(folded, Pooling("users", 24))
     assert bucket.tested.tolist() == [False, True, False, False, False, False]
     assert bucket.weight[1, 0] == count
     assert bucket.num_rounds.tolist() == [0, 1, 1, 0, 0, 0]

@@ -14,8 +14,8 @@ PACKAGE = Path(hz.__file__).parent
 ROOMS = (
     "errors", "memory", "parameters", "tokens", "linear", "space", "expressions", "terms",
     "problem", "native", "stats", "randomness", "readings", "surrogate", "thompson", "plan",
-    "config", "journal", "standing", "history", "interventions", "bucket", "births",
-    "outlook", "learn", "guard", "watch", "allocate", "leaders", "decide", "recommend", "explain",
+    "config", "journal", "standing", "history", "interventions", "pooling", "blocks", "bucket",
+    "retention", "view", "births", "outlook", "learn", "guard", "watch", "allocate", "leaders", "decide", "recommend", "explain",
     "study", "tuner", "simulate", "online", "report", "cli", "testing",
 )  # fmt: skip
 

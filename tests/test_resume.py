@@ -29,6 +29,7 @@ from hyperzero_torch.history import History
 from hyperzero_torch.journal import Born, Configured, Decided, MemoryJournal, Planned, Received
 from hyperzero_torch.journal.base import ConflictError
 from hyperzero_torch.journal.sql import SqlJournal
+from hyperzero_torch.pooling import Pooling
 from hyperzero_torch.simulate.paper import PaperWorld
 from hyperzero_torch.simulate.run import run
 
@@ -61,7 +62,7 @@ def bits(value):
 
 
 def evidence(tuner):
-    return [bits(gather(tuner.history, weights, 24)) for weights in ("users", "precision")]
+    return [bits(gather(tuner.history, Pooling(weights, 24))) for weights in ("users", "precision")]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -462,7 +463,7 @@ def test_a_state_of_another_problem_is_refused(study, world):
 
 
 def entry_of(state, kind):
-    return next(e for e in state["entries"] if e["kind"] == kind)
+    return next(e for e in state["entries"] if e["entry"] == kind)
 
 
 def damage(kind, name, value):
@@ -492,8 +493,8 @@ DAMAGES = {
     "an entry lost": lambda state: state | {"entries": state["entries"][:3] + state["entries"][4:]},
     "an entry twice": lambda state: state | {"entries": state["entries"] + state["entries"][-2:]},
     "out of order": lambda state: state | {"entries": state["entries"][::-1]},
-    "another kind": damage("born", "kind", "planned"),
-    "an unknown kind": damage("born", "kind", "bored"),
+    "another kind": damage("born", "entry", "planned"),
+    "an unknown kind": damage("born", "entry", "bored"),
     "theta of text": damage("born", "theta", "ab"),
     "theta of NaN": damage("born", "theta", lambda v: v * torch.nan),
     "theta too short": damage("born", "theta", lambda v: v[:1]),
@@ -833,6 +834,6 @@ def test_two_folds_of_the_same_entries_are_the_same(study, world):
     for entry in study.entries:
         two.extend([dataclasses.replace(entry)])
     for weights in ("users", "precision"):
-        assert bits(gather(one, weights, 24)) == bits(gather(two, weights, 24))
+        assert bits(gather(one, Pooling(weights, 24))) == bits(gather(two, Pooling(weights, 24)))
     assert one.warm_start == two.warm_start
     assert one.num_entries == two.num_entries == len(study.entries)

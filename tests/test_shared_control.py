@@ -44,6 +44,13 @@ def group(level, users, generator):
     return moments.from_sample(users.unsqueeze(-1).expand(-1, R).clone(), mean, var)
 
 
+def pool_loading(candidates, rounds, loading, lift, weight, num_candidates):
+    """Loadings of all candidates, ``(candidates, rounds, metrics)``."""
+    total = evidence.summarise(candidates, lift, weight, num_candidates).weight
+    exposed = evidence.exposure(candidates, rounds, loading, lift, weight)
+    return evidence.loadings(exposed, total, torch.arange(num_candidates))
+
+
 @pytest.fixture(scope="module", params=["users", "uneven"])
 def simulated(request):
     """Pooled means ``(5, R)``, claimed variances, and loadings ``(5, rounds, R)``."""
@@ -63,7 +70,7 @@ def simulated(request):
     pooled.update(candidates, lift, weight)
     exposure = delta.control_loading(treatment, control)
     exposure[4] = torch.nan
-    loading = evidence.pool_loading(candidates, rounds, exposure, lift, weight, 5)
+    loading = pool_loading(candidates, rounds, exposure, lift, weight, 5)
     return pooled.mean, pooled.var, loading
 
 
@@ -119,9 +126,9 @@ def test_unserved_candidates_and_missing_readings_are_exposed_to_nothing(simulat
 def test_two_rounds_without_a_common_control_leave_two_candidates_independent():
     one = torch.ones(2, 1, dtype=f64)
     lift = delta.Delta(one, one)
-    loading = evidence.pool_loading(
-        torch.tensor([1, 2]), torch.tensor([0, 1]), 0.5 * one, lift, one, 3
-    )[..., 0]
+    loading = pool_loading(torch.tensor([1, 2]), torch.tensor([0, 1]), 0.5 * one, lift, one, 3)[
+        ..., 0
+    ]
     assert (loading @ loading.T).tolist() == [[0, 0, 0], [0, 0.25, 0], [0, 0, 0.25]]
 
 
@@ -129,7 +136,7 @@ def test_a_loading_pools_like_the_delta_it_belongs_to():
     """By hand: one candidate, users 1 and 3 in two rounds, loadings 0.4 and 0.8."""
     weight = torch.tensor([[1.0], [3.0]], dtype=f64)
     lift = delta.Delta(torch.zeros(2, 1, dtype=f64), torch.ones(2, 1, dtype=f64))
-    loading = evidence.pool_loading(
+    loading = pool_loading(
         torch.tensor([0, 0]),
         torch.tensor([0, 1]),
         torch.tensor([[0.4], [0.8]], dtype=f64),
@@ -151,19 +158,28 @@ def test_the_square_of_a_loading_is_the_controls_part_of_the_variance():
 def test_no_rounds_is_no_loading():
     none = torch.zeros(0, 2, dtype=f64)
     empty = torch.zeros(0, dtype=torch.long)
-    got = evidence.pool_loading(empty, empty, none, delta.Delta(none, none), none, 3)
+    got = pool_loading(empty, empty, none, delta.Delta(none, none), none, 3)
     assert got.shape == (3, 0, 2)
 
 
-def test_a_bucket_hands_on_the_outer_product_of_the_rows_asked_for():
+@pytest.mark.parametrize("split", [0, 7], ids=["one block", "two blocks"])
+def test_a_bucket_hands_on_the_outer_product_of_the_rows_asked_for(split):
+    """Blocks of rounds have no control in common, so their products add up."""
     generator = torch.Generator().manual_seed(4)
-    loading = torch.randn(5, 3, 2, generator=generator, dtype=f64)
-    bucket = Bucket(**dict.fromkeys(Bucket._fields) | {"loading": loading})
+    part = torch.rand(len(ARMS), 2, generator=generator, dtype=f64)
+    weight = torch.rand(5, 2, generator=generator, dtype=f64) + 1
+    old, new = slice(0, split), slice(split, None)
+    exposed = tuple(
+        evidence.Exposure(candidates[s], rounds[s] - int(rounds[s][0]), part[s])
+        for s in ((old, new) if split else (new,))
+    )
+    given = {"exposed": exposed, "weight": weight, "theta": weight}
+    bucket = Bucket(**dict.fromkeys(Bucket._fields) | given)
     rows = torch.tensor([4, 1, 2])
     got = bucket.shared(rows)
     assert got.shape == (2, 3, 3)
+    loading = torch.zeros(5, 4, 2, dtype=f64)
+    loading[candidates, rounds] = part / weight[candidates]
     for m in range(2):
-        for i, a in enumerate(rows):
-            for j, b in enumerate(rows):
-                want = (loading[a, :, m] * loading[b, :, m]).sum()
-                assert float(got[m, i, j]) == pytest.approx(float(want), rel=1e-12)
+        want = loading[rows, :, m] @ loading[rows, :, m].T
+        torch.testing.assert_close(got[m], want, rtol=1e-12, atol=0)

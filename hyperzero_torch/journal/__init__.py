@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from ..errors import JournalError
-from .base import Born, Configured, Decided, Entry, Journal, Planned, Received, StudyHeader
+from .arrays import pack_array, unpack_array
+from .base import (
+    Born,
+    Compacted,
+    Configured,
+    Decided,
+    Entry,
+    Journal,
+    Planned,
+    Received,
+    StudyHeader,
+)
 from .memory import MemoryJournal
 
 __all__ = [
     "Born",
+    "Compacted",
     "Configured",
     "Decided",
     "Entry",
@@ -17,6 +29,8 @@ __all__ = [
     "Received",
     "StudyHeader",
     "open_journal",
+    "pack_array",
+    "unpack_array",
 ]
 
 

@@ -8,12 +8,13 @@ tries again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from ..errors import JournalError
+from .arrays import array_flaw
 
 
 class ConflictError(JournalError):
@@ -88,7 +89,28 @@ class Decided:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-Entry: TypeAlias = Configured | Born | Planned | Received | Decided
+@dataclass(frozen=True)
+class Compacted:
+    """Readings that nothing needs any more, and the evidence that stands for them.
+
+    ``rounds`` ascend; ``messages`` are the numbers of the entries that brought the ``rows``
+    readings; ``evidence`` holds packed arrays, see ``arrays.py``. A journal may forget readings of
+    these rounds from the entry that says so on: ``without`` says what is left of their messages.
+    """
+
+    rounds: tuple[int, ...]
+    messages: tuple[int, ...]
+    rows: int
+    evidence: Mapping[str, Any]
+
+
+Entry: TypeAlias = Configured | Born | Planned | Received | Decided | Compacted
+
+
+def without(received: Received, rounds: Collection[int]) -> Received:
+    """A message without its rows of these rounds."""
+    left = [i for i, round_ in enumerate(received.round) if round_ not in rounds]
+    return Received(**{name: tuple(v[i] for i in left) for name, v in vars(received).items()})
 
 
 def flaw(entry: Entry) -> str | None:
@@ -117,6 +139,10 @@ def flaw(entry: Entry) -> str | None:
             return _first_flaw(entry, whole, real, parallel=whole + real)
         case Decided():
             return _first_flaw(entry, ("round",), texts=("kind", "reason"), mappings=("details",))
+        case Compacted():
+            flaws = [_first_flaw(entry, ("rounds", "messages", "rows"), mappings=("evidence",))]
+            flaws += [array_flaw(packed) for packed in dict(entry.evidence).values()]
+            return next((one for one in flaws if one is not None), None)
 
 
 def _first_flaw(
@@ -152,8 +178,9 @@ class Journal(Protocol):
     """Where studies are kept. Safe to share between processes, not between threads.
 
     Entries of a study are numbered 1, 2, 3, ... A call either does all that it says or nothing,
-    also when the process is killed in the middle of it. ``testing.JournalContract`` is the suite
-    that every implementation passes.
+    also when the process is killed in the middle of it. Nothing is ever changed, but for readings
+    that a ``Compacted`` entry says are needed no more: a journal may forget them.
+    ``testing.JournalContract`` is the suite that every implementation passes.
     """
 
     def studies(self) -> list[str]:

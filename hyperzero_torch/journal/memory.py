@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import StudyNotFoundError
-from .base import ConflictError, Entry, StudyHeader
+from .base import Compacted, ConflictError, Entry, Received, StudyHeader, without
 
 
 class MemoryJournal:
@@ -45,6 +45,9 @@ class MemoryJournal:
                 "nothing was written"
             )
         log.extend(entries)
+        gone = {r for e in entries if isinstance(e, Compacted) for r in e.rounds}
+        if gone:
+            log[:] = [without(e, gone) if isinstance(e, Received) else e for e in log]
         return len(log)
 
     def read(self, study: str, after: int = 0) -> list[Entry]:

@@ -16,7 +16,17 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 
 from ..errors import JournalCorruptError
-from .base import Born, Configured, Decided, Entry, Planned, Received, StudyHeader, flaw
+from .base import (
+    Born,
+    Compacted,
+    Configured,
+    Decided,
+    Entry,
+    Planned,
+    Received,
+    StudyHeader,
+    flaw,
+)
 from .schema import candidates, decisions, entries, plans, readings
 
 _NUMBERS = ("theta", "shares", "count", "mean", "var")
@@ -50,7 +60,32 @@ def write(connection: sa.Connection, header: StudyHeader, new: Sequence[Entry], 
             | {"details": details, "digest": digest(header, number, entry)}
         )
     for table, values in rows.items():
-        connection.execute(table.insert(), values)
+        if values:
+            connection.execute(table.insert(), values)
+    for entry in new:
+        if isinstance(entry, Compacted):
+            _forget(connection, header, entry)
+
+
+def _forget(connection: sa.Connection, header: StudyHeader, compacted: Compacted) -> None:
+    """Delete the readings of compacted rounds; their messages stay, with what is left of them.
+
+    The first digest of a message stays beside the one of what is left: it shows that what was
+    deleted is what had been received.
+    """
+    of_study = readings.c.study == header.study
+    gone = of_study & readings.c.round.in_(compacted.rounds)
+    numbers = connection.scalars(sa.select(readings.c.entry).where(gone).distinct()).all()
+    connection.execute(sa.delete(readings).where(gone))
+    for number in sorted(numbers):
+        of_entry = (entries.c.study == header.study) & (entries.c.entry == number)
+        row = connection.execute(sa.select(entries).where(of_entry)).one()
+        query = sa.select(readings).where(of_study, readings.c.entry == number)
+        left = _received(connection.execute(query.order_by(*readings.primary_key.columns)).all())
+        first = row.details.get("first_digest", row.digest)
+        told = {"rows": len(left.round), "first_digest": first}
+        changes = {"details": told, "digest": digest(header, number, left)}
+        connection.execute(sa.update(entries).where(of_entry).values(**changes))
 
 
 def read(connection: sa.Connection, header: StudyHeader, after: int, where: str) -> list[Entry]:
@@ -94,6 +129,8 @@ def _split(
             born = {"theta": list(map(float, entry.theta)), "parameters": dict(entry.parameters)}
             rows[candidates].append({**key, **vars(entry), **born})
             return entry.round, {}
+        case Compacted():
+            return None, {**vars(entry), "evidence": dict(entry.evidence)}
         case Planned():
             rows[plans].extend(
                 {**key, "round": entry.round, "candidate": c, "slots": k, "share": float(s)}
@@ -150,17 +187,25 @@ def _assemble(row: Any, number: int, found: _Found, name: str) -> Entry:
                 row.details["details"],
             )
         case "received":
-            fields = ("round", "candidate", "metric", "revision", "count", "mean", "var")
-            rows = found[readings][number]
+            rows = found[readings].get(number, [])
             if len(rows) != row.details["rows"]:
                 raise JournalCorruptError(
                     f"{name} received {row.details['rows']} readings, {len(rows)} are stored; "
                     f"{_RESTORE}"
                 )
-            return Received(**{f: tuple(getattr(r, f) for r in rows) for f in fields})
+            return _received(rows)
         case "decided":
             d = found[decisions][number][0]
             return Decided(d.round, d.kind, d.reason, d.details)
+        case "compacted":
+            told = row.details
+            rounds, messages = tuple(told["rounds"]), tuple(told["messages"])
+            return Compacted(rounds, messages, told["rows"], told["evidence"])
     raise JournalCorruptError(
         f"{name} is of the unknown kind {row.kind!r}; it may come from a newer version"
     )
+
+
+def _received(rows: Sequence[Any]) -> Received:
+    fields = ("round", "candidate", "metric", "revision", "count", "mean", "var")
+    return Received(**{f: tuple(getattr(r, f) for r in rows) for f in fields})

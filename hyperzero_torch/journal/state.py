@@ -9,14 +9,25 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError
-from .base import Born, Configured, Decided, Entry, Planned, Received, StudyHeader, flaw
+from .base import (
+    Born,
+    Compacted,
+    Configured,
+    Decided,
+    Entry,
+    Planned,
+    Received,
+    StudyHeader,
+    flaw,
+)
 
 _FORMAT = 1
 _KINDS: dict[str, type[Entry]] = {
-    kind.__name__.lower(): kind for kind in (Configured, Born, Planned, Received, Decided)
+    kind.__name__.lower(): kind
+    for kind in (Configured, Born, Planned, Received, Decided, Compacted)
 }
 _FLOATS = {"theta", "shares", "count", "mean", "var"}
-_JSON = {"config", "details", "parameters"}
+_JSON = {"config", "details", "evidence", "parameters"}
 
 
 def pack(header: StudyHeader, entries: Sequence[Entry]) -> dict[str, Any]:
@@ -27,7 +38,7 @@ def pack(header: StudyHeader, entries: Sequence[Entry]) -> dict[str, Any]:
         "seed": header.seed,
         "problem": json.dumps(dict(header.problem)),
         "entries": [
-            {"kind": type(entry).__name__.lower()}
+            {"entry": type(entry).__name__.lower()}
             | {name: _pack(name, value) for name, value in vars(entry).items()}
             for entry in entries
         ],
@@ -49,8 +60,13 @@ def unpack(state: Mapping[str, Any]) -> tuple[StudyHeader, list[Entry]]:
         header = StudyHeader(state["study"], int(state["seed"]), json.loads(state["problem"]))
         entries: list[Entry] = []
         for packed in state["entries"]:
-            values = {name: _unpack(name, v) for name, v in packed.items() if name != "kind"}
-            entries.append(_KINDS[packed["kind"]](**values))
+            values = {name: _unpack(name, v) for name, v in packed.items() if name != "entry"}
+            # Earlier states named it "kind", which decisions have of their own.
+            named = "decided" if "reason" in packed else packed.get("kind")
+            kind = _KINDS[packed.get("entry", named)]
+            if "entry" not in packed and kind is not Decided:
+                del values["kind"]
+            entries.append(kind(**values))
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(
             f"the state is incomplete or damaged: {type(error).__name__}: {error}"

@@ -171,38 +171,57 @@ def _check_stream(state: EvidenceState, treatment: Moments, control: Moments) ->
         )
 
 
-def pool_loading(
-    candidates: Tensor,
-    rounds: Tensor,
-    loading: Tensor,
-    delta: Delta,
-    weight: Tensor,
-    num_candidates: int,
-) -> Tensor:
+class Exposure(NamedTuple):
+    """How far the errors of controls move the weighted sums of candidates, a row per arm served.
+
+    ``candidate`` and ``round`` ``(arms,)``, rounds numbered 0, 1, 2, ...; ``part (arms, metrics)``:
+    the arm's weight times its loading, 0 where there is no evidence.
+    """
+
+    candidate: Tensor
+    round: Tensor
+    part: Tensor
+
+
+def exposure(
+    candidates: Tensor, rounds: Tensor, loading: Tensor, delta: Delta, weight: Tensor
+) -> Exposure:
+    """What ``loadings`` pools, for the arms that ``summarise`` pools.
+
+    Args:
+        candidates: ``(arms,)``, indices of candidates.
+        rounds: ``(arms,)``, rounds numbered 0, 1, 2, ... without gaps.
+        loading: ``(arms, metrics)`` from ``delta.control_loading``.
+        delta: ``(arms, metrics)``; a NaN is no evidence.
+        weight: ``(arms, metrics)``, as in ``summarise``.
+    """
+    known = delta.mean.isfinite() & delta.var.isfinite()
+    return Exposure(candidates, rounds, torch.where(known, weight * loading, 0.0))
+
+
+def loadings(exposed: Exposure, weight: Tensor, rows: Tensor) -> Tensor:
     """Each candidate's exposure to each round's control error, pooled like its deltas.
 
     The error of a pooled mean is sum_t w_t e_t / sum_t w_t; the part of it that comes from the
     control of round t is common to all candidates served then.
 
     Args:
-        candidates: ``(arms,)``, indices in ``[0, num_candidates)``.
-        rounds: ``(arms,)``, rounds numbered 0, 1, 2, ... without gaps.
-        loading: ``(arms, metrics)`` from ``delta.control_loading``.
-        delta: ``(arms, metrics)``; a NaN is no evidence.
-        weight: ``(arms, metrics)``, as in ``summarise``.
-        num_candidates: rows of the result.
+        exposed: the arms.
+        weight: ``(candidates, metrics)``: of all evidence about each candidate.
+        rows: ``(n,)`` candidates asked for, each once.
     Returns:
-        ``(candidates, rounds, metrics)``, fractions; 0 where a candidate was not served.
+        ``(n, rounds, metrics)``, fractions; 0 where a candidate was not served.
     """
-    known = delta.mean.isfinite() & delta.var.isfinite()
-    weight = torch.where(known, weight, 0.0)
-    total = loading.new_zeros(num_candidates, loading.shape[-1]).index_add(0, candidates, weight)
-    part = torch.where(known, weight * loading, 0.0)
-    part = part / torch.where(total > 0, total, 1.0)[candidates]
-    num_rounds = int(rounds.max()) + 1 if len(rounds) else 0
-    pooled = loading.new_zeros(num_candidates * num_rounds, loading.shape[-1])
-    pooled = pooled.index_add(0, candidates * num_rounds + rounds, part)
-    return pooled.reshape(num_candidates, num_rounds, loading.shape[-1])
+    place = torch.full((len(weight),), -1, dtype=torch.long, device=weight.device)
+    place[rows] = torch.arange(len(rows), device=weight.device)
+    at = place[exposed.candidate]
+    asked = at >= 0
+    total = weight[exposed.candidate[asked]]
+    part = exposed.part[asked].to(weight.dtype) / torch.where(total > 0, total, 1.0)
+    num_rounds = int(exposed.round.max()) + 1 if len(exposed.round) else 0
+    pooled = weight.new_zeros(len(rows) * num_rounds, weight.shape[1])
+    pooled = pooled.index_add(0, at[asked] * num_rounds + exposed.round[asked], part)
+    return pooled.reshape(len(rows), num_rounds, weight.shape[1])
 
 
 class Evidence(nn.Module):
