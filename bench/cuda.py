@@ -1,6 +1,7 @@
 """Every speed question and the growth on CUDA, in one run of at most eight minutes.
 
     python -m bench.cuda [--device cuda] [--minutes 8] [--scale 1] [--results bench/results]
+                         [--only QUESTION ...] [-k CONTENDERS]
 
 The benchmarks are those of ``bench/speed``, on the device and against BoTorch on the same device.
 Each writes its raw JSON as it ends, so a run that is stopped leaves what it measured; a question
@@ -14,6 +15,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -23,36 +25,61 @@ from bench.speed.table import FILES
 ROOT = Path(__file__).parents[1]
 
 
-def main() -> None:
+GROWTH = "growth"
+NAMES = (*FILES, GROWTH)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=8, help="after which nothing is begun")
     parser.add_argument("--scale", type=float, default=1.0, help="of the questions' sizes")
     parser.add_argument("--results", type=Path, default=ROOT / "bench/results")
-    options = parser.parse_args()
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="QUESTION")
+    parser.add_argument("-k", dest="contenders", help="of the questions, as pytest's -k")
+    options = parser.parse_args(arguments)
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("PyTorch sees no CUDA device here; its rows stay 'not measured'")
-    end = time.monotonic() + 60 * options.minutes
-    options.results.mkdir(parents=True, exist_ok=True)
+    if not (options.minutes > 0 and options.scale > 0):
+        parser.error("--minutes and --scale must be above 0")
     folder = options.results.resolve()
-    on = ["--device", options.device]
-    jobs = {
-        f"speed_cuda_{name}.json": [
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = commands(folder, options.device, options.scale, options.only, options.contenders)
+    measure(jobs, folder, 60 * options.minutes)
+
+
+def commands(
+    folder: Path, device: str, scale: float, only: Sequence[str], contenders: str | None = None
+) -> dict[str, list[str]]:
+    """Python's arguments for each file of results, in the order in which they are to run."""
+    on = ["--device", device]
+    chosen = ["-k", contenders] if contenders else []
+    jobs = {}
+    for name in (n for n in FILES if n in only):
+        file = f"speed_cuda_{name}.json"
+        jobs[file] = [
             *("-m", "pytest", f"bench/speed/bench_{name}.py", "-q", "--benchmark-quiet"),
-            *("--benchmark-disable-gc", "--scale", str(options.scale), *on),
-            f"--benchmark-json={folder / f'speed_cuda_{name}.json'}",
+            *("--benchmark-disable-gc", "--scale", str(scale), *on, *chosen),
+            f"--benchmark-json={folder / file}",
         ]
-        for name in FILES
-    }
-    growth = [*on, "--results", str(folder / "growth_cuda.json")]
-    growth += ["--figure", str(folder.parent / "figures/growth_cuda.svg")]
-    quick = ["--quick"] if options.scale < 1 else []
-    jobs["growth_cuda.json"] = ["-m", "bench.speed.growth", *growth, *quick]
+    if GROWTH in only:
+        growth = [*on, "--results", str(folder / "growth_cuda.json")]
+        growth += ["--figure", str(folder.parent / "figures/growth_cuda.svg")]
+        quick = ["--quick"] if scale < 1 else []
+        jobs["growth_cuda.json"] = ["-m", "bench.speed.growth", *growth, *quick]
+    return jobs
+
+
+def measure(jobs: Mapping[str, Sequence[str]], folder: Path, seconds: float) -> None:
+    """Run one after the other for so long, and print what each came to."""
+    end = time.monotonic() + seconds
     for name, job in jobs.items():
         begun, left = time.monotonic(), end - time.monotonic()
         if left <= 0:
             print(f"{name}: no time left", flush=True)
             continue
+        path = folder / name
+        before = _changed(path)
         try:
             done = subprocess.run(
                 [sys.executable, *job], cwd=ROOT, capture_output=True, text=True, timeout=left
@@ -62,10 +89,25 @@ def main() -> None:
         except subprocess.TimeoutExpired:
             state = "stopped: the time was up"
         print(f"{name}: {time.monotonic() - begun:.0f} s, {state}", flush=True)
-        path = folder / name
-        if path.exists() and name.startswith("speed"):
-            for one in json.loads(path.read_text())["benchmarks"]:
-                print(f"    {one['extra_info']['median']:.4g} s  {one['group']}: {one['name']}")
+        if name.startswith("speed") and _changed(path) != before:
+            print(*medians(path), sep="", end="", flush=True)
+
+
+def medians(path: Path) -> Iterator[str]:
+    """A line for each contender in a file of pytest-benchmark's; an empty file is removed.
+
+    It is made before the first contender has run, so a run that is stopped leaves an empty one.
+    """
+    if not path.stat().st_size:
+        path.unlink()
+        return
+    for one in json.loads(path.read_text())["benchmarks"]:
+        yield f"    {one['extra_info']['median']:.4g} s  {one['group']}: {one['name']}\n"
+
+
+def _changed(path: Path) -> int | None:
+    """When a file was last written to; None where there is none."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 if __name__ == "__main__":

@@ -23,7 +23,11 @@ The rooms, in the order of the data; each imports only from those above it:
     standing      what decisions have changed: who may compete, which evidence counts
     history       the fold over a journal: facts
     interventions rounds set aside, and the way back
-    bucket        facts -> deltas per arm and round -> evidence per candidate
+    pooling       facts of some rounds -> deltas -> evidence of the candidates served in them
+    blocks        all but the latest rounds are pooled once
+    bucket        evidence of every candidate from all rounds
+    retention     readings that nothing needs any more, let go of
+    view          who still matters in a long study
     births        who enters the bucket
     outlook       what would be believed after more traffic
     learn         history -> evidence, levels, a fitted posterior
@@ -57,6 +61,7 @@ from .errors import (
     ExpressionError,
     FitError,
     ForeignJournalError,
+    GivenUpError,
     HyperZeroError,
     InputError,
     JournalCorruptError,
@@ -95,6 +100,7 @@ __all__ = [
     "FitError",
     "Float",
     "ForeignJournalError",
+    "GivenUpError",
     "HyperZeroError",
     "Hyperparameters",
     "InputError",

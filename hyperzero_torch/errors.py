@@ -16,6 +16,7 @@
     │   ├── StudyMismatchError       the study was made for another problem or seed
     │   ├── ForeignJournalError      the file or database is not a journal of ours
     │   └── JournalCorruptError      a journal whose entries contradict each other
+    ├── GivenUpError                 a platform, a warehouse or the journal failed again and again
     ├── DeviceMemoryError (MemoryError)   out of memory, in small tiles too
     └── MissingExtraError (ImportError)   an optional dependency is not installed
 
@@ -122,6 +123,10 @@ class JournalCorruptError(JournalError):
 
 class FitError(InputError):
     """The Gaussian process cannot be fitted to this evidence."""
+
+
+class GivenUpError(HyperZeroError):
+    """A platform, a warehouse or the journal failed as often as it may, or answered too late."""
 
 
 class DeviceMemoryError(HyperZeroError, MemoryError):

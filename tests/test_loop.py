@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import hyperzero_torch as hz
 from hyperzero_torch.online.loop import Collected, Loop
-from hyperzero_torch.online.patience import GivenUpError, Part, Patience, SimulatedClock
+from hyperzero_torch.online.patience import Part, Patience, SimulatedClock
 
 CONFIG = hz.TunerConfig(num_draws=40, num_samples=32, num_proposals=1, initial_candidates=4)
 HOUR = 3600.0
@@ -331,7 +331,8 @@ def test_patience_waits_longer_each_time_and_says_what_happened():
         tries.append(clock.now())
         raise KeyError("x")
 
-    with pytest.raises(GivenUpError, match=r"asking failed 4 times in \d+ s, at last with KeyErr"):
+    said = r"asking failed 4 times in \d+ s, at last with KeyErr"
+    with pytest.raises(hz.GivenUpError, match=said):
         Part(Patience(4, 1.0, 5.0), clock).call("asking", work)
     waits = np.diff(tries)
     assert np.all(waits >= [1, 4, 16])

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from fixtures.postgres import PASSWORD, Server, why_not
+from fixtures.postgres import PASSWORD, shared_server, why_not
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_migrations import FIXTURES, killed_openings, shape
@@ -62,9 +62,7 @@ def server():
     reason = why_not()
     if reason is not None:
         pytest.skip(reason)
-    started = Server()
-    yield started
-    started.stop()
+    return shared_server()
 
 
 @pytest.fixture

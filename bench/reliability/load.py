@@ -15,7 +15,9 @@ import json
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,27 +46,21 @@ def write_log(folder: Path, plan: hz.Plan, users: int, metrics: list[str]) -> No
         pq.write_table(table, folder / f"events-{plan.round}-{metric}.parquet")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--users", type=int, default=1_000_000)
-    parser.add_argument("--arms", type=int, default=1000)
-    parser.add_argument("--metrics", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    metrics = [f"m{i:02d}" for i in range(options.metrics)]
+def measure(users: int, arms: int, metrics: int, rounds: int) -> dict[str, Any]:
+    """Seconds of each part of each round, and the most memory held so far."""
+    names = [f"m{i:02d}" for i in range(metrics)]
     space = hz.SearchSpace([hz.Float(f"theta_{i}", 0.0, 1.0) for i in range(DIMS)])
     base = {f"theta_{i}": 0.5 for i in range(DIMS)}
-    problem = hz.Problem(space, base, metrics, metrics[0], [f"{metrics[1]} >= -20%"])
-    config = hz.TunerConfig(initial_candidates=options.arms, max_arms=options.arms)
+    problem = hz.Problem(space, base, names, names[0], [f"{names[1]} >= -20%"])
+    config = hz.TunerConfig(initial_candidates=arms, max_arms=arms)
     records = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         tuner = hz.Tuner(problem, config, f"sqlite:///{folder / 'study.db'}")
         source = ParquetSource(
-            folder / "exposures-*.parquet", folder / "events-*.parquet", Aggregator(metrics)
+            folder / "exposures-*.parquet", folder / "events-*.parquet", Aggregator(names)
         )
-        for round_ in range(options.rounds):
+        for round_ in range(rounds):
             laps = [time.perf_counter()]
             planned = {r: dict(zip(p.candidates, p.shares)) for r, p in tuner.history.plans.items()}
             found = source.collect(round_, planned)
@@ -80,8 +76,21 @@ def main() -> None:
                 | {"round": round_, "rows": rows, "arms": len(plan) - 1, "gib": peak}
             )
             print({k: round(v, 2) for k, v in records[-1].items()}, flush=True)
-            write_log(folder, plan, options.users, metrics)
-    told = {"users": options.users, "metrics": options.metrics, "rounds": records}
+            write_log(folder, plan, users, names)
+    return {"users": users, "metrics": metrics, "rounds": records}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--users", type=int, default=1_000_000)
+    parser.add_argument("--arms", type=int, default=1000)
+    parser.add_argument("--metrics", type=int, default=16, help="at least 2: one is guarded")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    if min(options.users, options.arms, options.rounds, options.metrics - 1) < 1:
+        parser.error("--users, --arms and --rounds must be at least 1, --metrics at least 2")
+    told = measure(options.users, options.arms, options.metrics, options.rounds)
     options.results.write_text(json.dumps(told, indent=1) + "\n")
 
 

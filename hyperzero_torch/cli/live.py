@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import StudyConfig, TunerConfig
-from ..errors import ConfigError, HyperZeroError, RoundError
+from ..errors import ConfigError, RoundError
 from ..explain import Explanation
 from ..online.live import source_of, updater_of
 from ..online.loop import Loop, Round
@@ -214,8 +214,8 @@ def _drive(
             telemetry.observe(done, _best(tuner, done))
             if file is not None:
                 telemetry.write(file)
-        except HyperZeroError as error:  # what is only told must not end what is served
-            log_.warning("metrics: %s", error)
+        except Exception as error:  # what is only told must not end what is served
+            log_.warning("metrics: %s: %s", type(error).__name__, error)
     notes.print(Text("stopped"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import math
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +28,7 @@ from ..simulate import (
     RoundRecord,
     run,
 )
+from ..simulate.value_model import ValueModelWorld
 from ..tuner import Tuner
 
 console = Console()
@@ -42,6 +44,7 @@ class World(enum.StrEnum):
     PAPER = "paper"
     GUARDRAIL = "guardrail"
     REPLAY = "replay"
+    VALUE_MODEL = "value-model"
 
 
 def demo(
@@ -80,12 +83,15 @@ def simulate(
         World,
         typer.Option(
             help="paper: Appendix A. guardrail: the optimum breaks the guardrail. "
-            "replay: real A/B traffic (ASOS)."
+            "replay: real A/B traffic (ASOS). value-model: a recommender's users and items."
         ),
     ] = World.PAPER,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds to run.")] = 30,
     seed: Annotated[int, typer.Option(min=0, help="Seed of world and tuner.")] = 0,
-    traffic: Annotated[float, typer.Option(help="Scale of the world's traffic.")] = 1.0,
+    traffic: Annotated[
+        float,
+        typer.Option(help="Scale of the world's traffic; of value-model: of its 20,000 users."),
+    ] = 1.0,
     delay: Annotated[
         int | None, typer.Option(min=0, help="Rounds that readings are late at least.")
     ] = None,
@@ -116,10 +122,12 @@ def simulate(
 
       hyperzero simulate --world guardrail --dims 4
 
+      hyperzero simulate --world value-model --rounds 48 --traffic 0.25
+
       hyperzero simulate --traffic 0.1 --seed 7 --paper
     """
-    if not traffic > 0:
-        raise ConfigError(f"--traffic must be above 0, got {traffic}")
+    if not 0 < traffic < math.inf:
+        raise ConfigError(f"--traffic must be a number above 0, got {traffic}")
     if config is not None and paper:
         raise ConfigError("--config and --paper exclude each other; drop one")
     if experiment is not None and world is not World.REPLAY:
@@ -168,6 +176,8 @@ def _world(
         return ReplayWorld(experiment, seed=seed, traffic=traffic, **late)
     if world is World.GUARDRAIL:
         return GuardrailWorld(seed, dims or 2, traffic=traffic, **late)
+    if world is World.VALUE_MODEL:
+        return ValueModelWorld(seed, num_users=max(2, round(20_000 * traffic)), **late)
     return PaperWorld(seed=seed, draws_per_slot=50 * traffic, **late)
 
 

@@ -3,9 +3,10 @@
 from .aggregator import Aggregated, Aggregator, Excluded
 from .flagd import FlagdUpdater, ThetaClient
 from .live import ParquetSource
-from .loop import Collected, Loop, Round, Source
+from .loop import Loop, Round
 from .metrics_spec import Metric
 from .patience import Patience, SimulatedClock, SystemClock
+from .source import Collected, Source
 from .updater import Assignment, TableUpdater, Updater, assign, bucket, read_table
 
 __all__ = [

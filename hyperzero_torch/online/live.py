@@ -12,8 +12,8 @@ from ..errors import MissingExtraError
 from ..problem import Problem
 from .aggregator import Aggregator
 from .flagd import FlagdUpdater
-from .loop import Collected
 from .metrics_spec import Metric
+from .source import Collected
 from .updater import TableUpdater, Updater
 
 

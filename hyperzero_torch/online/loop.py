@@ -11,18 +11,27 @@ serving what it has, the control among it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from ..errors import ConfigError, HyperZeroError, JournalError, ReadingsError, RoundError
+from ..errors import (
+    ConfigError,
+    GivenUpError,
+    HyperZeroError,
+    JournalError,
+    ReadingsError,
+    RoundError,
+)
 from ..journal import Decided
 from ..plan import Plan
 from ..readings import Readings
 from ..standing import REINSTATED
 from ..tuner import Tuner
-from .patience import Clock, GivenUpError, Part, Patience, SystemClock
+from .patience import Clock, Part, Patience, SystemClock
+from .remarks import JOURNAL, Remarks
+from .source import Collected, Source, checked
 from .updater import Updater
 
 _T = TypeVar("_T")
@@ -32,37 +41,9 @@ log = logging.getLogger(__name__)
 _ANCHOR = "clock"  # kind of the decision that says when round 0 was
 # Rounds back to which readings are asked for where none has arrived: a week of hours.
 _CATCH_UP = 168
-# A remark on what was remarked on within so many decisions is not written again.
-_RECENT = 64
-
-
-@dataclass(frozen=True)
-class Collected:
-    """What a source has: ``readings``, None for nothing; rounds that are ``suspect``, and why;
-    users left out of rounds, by reason, for the log.
-    """
-
-    readings: Readings | None = None
-    suspect: Mapping[int, str] = field(default_factory=dict)
-    excluded: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
-
-
-class Source(Protocol):
-    """Where readings come from."""
-
-    def collect(
-        self,
-        as_of: int,
-        planned: Mapping[int, Mapping[int, float]],
-        missing: Collection[int] = (),
-    ) -> Collected:
-        """Everything known when round ``as_of`` begins, of any earlier rounds.
-
-        What was handed over before may be handed over again. Shares by candidate of the rounds
-        planned so far are for checking the split. Of rounds that are ``missing`` nothing has
-        arrived yet, however old they are: the warehouse or the loop may have been away.
-        """
-        ...
+# Tries of planning, or of folding, where it fails by itself and not by the journal: the same again
+# mostly gives the same, but an objective may reach out to something that was busy.
+_FAULT_TRIES = 2
 
 
 @dataclass(frozen=True)
@@ -118,9 +99,10 @@ class Loop:
         self.round_seconds = round_seconds
         patience = patience or Patience(timeout=min(120.0, round_seconds / 8))
         self._platform = Part(patience, self.clock)
-        self._warehouse = Part(patience, self.clock)
+        self._warehouse = Part(patience, self.clock, reads=True)
         # A tuner belongs to one thread: its journal is tried again, but not cut off.
         self._journal = Part(patience, self.clock, threaded=False)
+        self._remarks = Remarks(tuner)
         self._warned_of_the_clock = False
 
     def run(self, rounds: int | None = None) -> Iterator[Round]:
@@ -140,6 +122,7 @@ class Loop:
                 self._clock_stepped_back(now, last)
             elif last is None or now > last or not done:
                 # The last round once more after a start: a plan may have been made, not applied.
+                self._warned_of_the_clock = False
                 yield self.step(now)
                 done += 1
             next_ = origin + (self._round_at(self.clock.now(), origin) + 1) * self.round_seconds
@@ -148,15 +131,18 @@ class Loop:
 
     def step(self, round: int) -> Round:
         """One round: collect, tell, ask, apply. Failures of other parts are noted, not raised."""
-        begun, notes = self.clock.now(), _Notes(self)
-        history = self._journaled("reading the journal", notes, self.tuner.sync)
+        begun, remarks = self.clock.now(), self._remarks
+        remarks.begin(round)
+        history = self._journaled("reading the journal", self.tuner.sync)
         # Planned already, by another loop or before a restart: it rests on what had arrived then.
         known = history is None or round in history.plans
-        rows = 0 if known else self._take_in(round, notes)
-        plan = self._plan(round, notes)
-        applied = plan is not None and self._apply(plan, notes)
+        rows = 0 if known else self._take_in(round)
+        plan = self._plan(round)
+        applied = plan is not None and self._apply(plan)
+        if plan is not None:
+            remarks.settle()  # what could not be written while the journal was away
         took = self.clock.now() - begun
-        done = Round(round, plan, applied, rows, tuple(notes.said), took)
+        done = Round(round, plan, applied, rows, tuple(remarks.said), took)
         arms = 0 if plan is None else len(plan) - 1
         log.info(
             "round %d: %d new rows, %d arms, %s",
@@ -165,20 +151,22 @@ class Loop:
         )
         return done
 
-    def _plan(self, round: int, notes: _Notes) -> Plan | None:
+    def _plan(self, round: int) -> Plan | None:
         """The round's plan; None where there is none, or another loop is ahead."""
         try:
-            plan = self._journaled(f"planning round {round}", notes, partial(self.tuner.ask, round))
+            ask = partial(self.tuner.ask, round)
+            plan = self._journaled(f"planning round {round}", ask, HyperZeroError)
         except RoundError as error:  # a later round was planned meanwhile
-            notes.add("planning", str(error))
+            self._remarks.add("planning", str(error))
             return None
         except HyperZeroError as error:
-            notes.add("planning", f"round {round} could not be planned: {error}")
+            self._remarks.add("planning", f"round {round} could not be planned: {error}")
             return None
         last = self.tuner.history.last_round
         return None if last is not None and last > round else plan
 
-    def _take_in(self, round: int, notes: _Notes) -> int:
+    def _take_in(self, round: int) -> int:
+        """Record what the warehouse has, in time or late; how many rows were news."""
         planned = {
             r: dict(zip(p.candidates, p.shares))
             for r, p in self.tuner.history.plans.items()
@@ -189,26 +177,28 @@ class Loop:
         tables = self.tuner.history.tables
         recent = (r for r in planned if r >= round - _CATCH_UP)
         missing = [r for r in recent if tables[r].num_waiting == len(tables[r].candidates)]
+
+        def collect() -> Collected:
+            return checked(self.source.collect(round, planned, missing))
+
+        found: list[Collected] = self._warehouse.late()
         try:
-            found = self._warehouse.call(
-                "collecting readings", lambda: self.source.collect(round, planned, missing)
-            )
+            found.append(self._warehouse.call("collecting readings", collect))
         except GivenUpError as error:
-            notes.add("warehouse", str(error))
-            return 0
+            self._remarks.add("warehouse", str(error))
+        return sum(self._record(one) for one in found)
+
+    def _record(self, found: Collected) -> int:
         for left_out, users in sorted(found.excluded.items()):
             if any(users.values()):
                 facts = {"round": left_out, "excluded": dict(users)}
                 log.info("round %d: users not counted: %s", left_out, dict(users), extra=facts)
         for suspect, reason in sorted(found.suspect.items()):
-            if suspect in planned and not self._judged(suspect):
-                self._journaled(
-                    f"setting round {suspect} aside",
-                    notes,
-                    partial(self.tuner.set_aside, [suspect], reason),
-                )
+            if suspect in self.tuner.history.plans and not self._judged(suspect):
+                put_aside = partial(self.tuner.set_aside, [suspect], reason)
+                self._journaled(f"setting round {suspect} aside", put_aside)
                 log.warning("round %d is suspect: %s", suspect, reason, extra={"round": suspect})
-        return 0 if found.readings is None else self._tell(found.readings, notes)
+        return 0 if found.readings is None else self._tell(found.readings)
 
     def _judged(self, round: int) -> bool:
         """Whether a round is set aside, or somebody has decided that it counts after all."""
@@ -217,63 +207,67 @@ class Loop:
             d.kind == REINSTATED and round in d.details["rounds"] for d in history.decisions
         )
 
-    def _tell(self, readings: Readings, notes: _Notes) -> int:
+    def _tell(self, readings: Readings) -> int:
         """Whole; where it is refused, round by round, so that one bad hour does not hold others."""
         try:
-            return (
-                self._journaled("recording readings", notes, partial(self.tuner.tell, readings))
-                or 0
-            )
+            tell = partial(self.tuner.tell, readings)
+            return self._journaled("recording readings", tell, ReadingsError) or 0
         except ReadingsError:
             pass
         rows = 0
         for round_, part in readings.by_round().items():
             what = f"recording readings of round {round_}"
             try:
-                rows += self._journaled(what, notes, partial(self.tuner.tell, part)) or 0
+                tell = partial(self.tuner.tell, part)
+                rows += self._journaled(what, tell, ReadingsError) or 0
             except ReadingsError as error:
                 reason = f"readings of round {round_} were refused: {error}"
-                notes.add("refused", reason, once={"round": round_})
+                self._remarks.add("refused", reason, once={"round": round_})
         return rows
 
-    def _apply(self, plan: Plan, notes: _Notes) -> bool:
+    def _apply(self, plan: Plan) -> bool:
         # A plan of before a restart may name candidates that have been stopped since.
         stopped = self.tuner.history.standing.stopped & set(plan.candidate_ids)
         serve = self.updater.withdraw if stopped else partial(self.updater.apply, plan)
         if stopped:
-            notes.add("platform", f"round {plan.round} names stopped candidates; control only")
+            reason = f"round {plan.round} names stopped candidates; control only"
+            self._remarks.add("platform", reason)
         try:
             self._platform.call(f"serving round {plan.round}", serve)
         except GivenUpError as error:
-            notes.add("platform", str(error))
+            self._remarks.add("platform", str(error))
             return False
         return not stopped
 
-    def _journaled(self, what: str, notes: _Notes, work: Callable[[], _T]) -> _T | None:
-        """The tuner's answer, or None and a remark where the journal cannot be reached.
+    def _journaled(
+        self, what: str, work: Callable[[], _T], raises: type[HyperZeroError] | None = None
+    ) -> _T | None:
+        """The tuner's answer; None and a remark where the journal cannot be reached, or where the
+        work itself fails: the user's objective, or a fault of ours.
 
-        Raises:
-            HyperZeroError: what trying again would not help, e.g. refused readings.
+        Args:
+            what: it is, for the remark.
+            work: of the tuner.
+            raises: errors that the caller answers.
         """
-        refused: list[HyperZeroError] = []
-
-        def guarded() -> _T | None:
+        for attempt in range(1, _FAULT_TRIES + 1):
             try:
-                return work()
-            except JournalError:
-                raise
-            except HyperZeroError as error:
-                refused.append(error)
+                answer, error = self._journal.call(what, partial(_outcome, work))
+            except GivenUpError as given_up:
+                self._remarks.add(JOURNAL, str(given_up))
                 return None
-
-        try:
-            answer = self._journal.call(what, guarded)
-        except GivenUpError as error:
-            notes.add("journal", str(error))
-            return None
-        if refused:
-            raise refused[0]
-        return answer
+            if error is None:
+                return answer
+            if raises is not None and isinstance(error, raises):
+                raise error
+            wait = self._journal.patience.first_wait
+            last = isinstance(error, HyperZeroError) or attempt == _FAULT_TRIES
+            if last or self.clock.sleep(wait):
+                break
+        # By type and message, the platform keeps what it has; the log holds the traceback.
+        reason = f"{what} failed by itself: {type(error).__name__}: {error}"
+        self._remarks.add("error", f"{reason:.400}", error=error)
+        return None
 
     def _origin(self) -> float:
         """When round 0 began: from the journal, or from now on."""
@@ -305,25 +299,16 @@ class Loop:
         if not self._warned_of_the_clock:
             reason = f"by the clock it is round {now}, but round {last} was planned; waiting for it"
             log.warning(reason, extra={"round": now})
-            _Notes(self).add(_ANCHOR, reason)
+            self._remarks.begin(now)
+            self._remarks.add(_ANCHOR, reason)
             self._warned_of_the_clock = True
 
 
-class _Notes:
-    """Remarks on a round: logged, kept, and journaled where the journal can be reached."""
-
-    def __init__(self, loop: Loop) -> None:
-        self.tuner = loop.tuner
-        self.said: list[str] = []
-
-    def add(self, kind: str, reason: str, once: Mapping[str, int] | None = None) -> None:
-        """Say it; what is about the same thing as a recent entry of the journal is not written."""
-        self.said.append(reason)
-        log.warning("%s: %s", kind, reason, extra={"part": kind})
-        recent = self.tuner.history.decisions[-_RECENT:]
-        if kind == "journal" or (once and any((d.kind, d.details) == (kind, once) for d in recent)):
-            return
-        try:
-            self.tuner.note(kind, reason, once)
-        except JournalError as error:
-            log.warning("the journal cannot be written to: %s", error, extra={"part": "journal"})
+def _outcome(work: Callable[[], _T]) -> tuple[_T | None, Exception | None]:
+    """Answer or error, but for the errors of a journal, which may be gone at the next try."""
+    try:
+        return work(), None
+    except JournalError:
+        raise
+    except Exception as error:
+        return None, error

@@ -7,15 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from ..errors import ConfigError, HyperZeroError
+from ..errors import ConfigError, GivenUpError
 
 _T = TypeVar("_T")
 
-
-class GivenUpError(HyperZeroError):
-    """A platform or a warehouse failed as often as it may, or did not answer in time."""
+# Calls of a reading part that hang side by side; each may hold a connection.
+_MOST_HANGING = 8
 
 
 class Clock(Protocol):
@@ -99,20 +98,26 @@ class Part:
     """Another part of the system, tried patiently, one call at a time.
 
     A try that did not answer in time may still be at work. Until it is done no other is begun, so
-    that nothing old is written over something new.
+    that nothing old is written over something new. Where the part only reads, nothing can be
+    spoilt: a later ``call`` is made beside one that hangs (up to eight), and an answer that came
+    too late can be had from ``late``.
 
     Args:
         patience: with it.
         clock: for the waits between tries.
         threaded: whether tries are cut off after ``patience.timeout``; False for what belongs to
             the caller's thread.
+        reads: whether calls change nothing.
     """
 
-    def __init__(self, patience: Patience, clock: Clock, threaded: bool = True) -> None:
+    def __init__(
+        self, patience: Patience, clock: Clock, threaded: bool = True, reads: bool = False
+    ) -> None:
         self.patience = patience
         self.clock = clock
         self.threaded = threaded
-        self._worker: threading.Thread | None = None
+        self.reads = reads
+        self._left: list[_Try] = []
 
     def call(self, what: str, work: Callable[[], _T]) -> _T:
         """The answer of the first try that has one.
@@ -121,9 +126,10 @@ class Part:
             GivenUpError: there was none; says how often, how long and the last reason.
         """
         wait, begun = self.patience.first_wait, self.clock.now()
+        most = min(self._at_work() + 1, _MOST_HANGING) if self.reads else 1
         for attempt in range(1, self.patience.attempts + 1):
             try:
-                return self._within(work) if self.threaded else work()
+                return self._within(work, most) if self.threaded else work()
             except Exception as error:  # whatever another part may raise
                 reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             last = attempt == self.patience.attempts
@@ -134,25 +140,51 @@ class Part:
         tried = "once" if attempt == 1 else f"{attempt} times in {spent:.0f} s"
         raise GivenUpError(f"{what} failed {tried}, at last with {reason:.300}")
 
-    def _within(self, work: Callable[[], _T]) -> _T:
+    def late(self) -> list[Any]:
+        """Answers of earlier calls that came after their time, each handed out once."""
+        done = [one for one in self._left if not one.at_work]
+        self._left = [one for one in self._left if one.at_work]
+        return [answer for one in done for answer in one.answers]
+
+    def _at_work(self) -> int:
+        return sum(one.at_work for one in self._left)
+
+    def _within(self, work: Callable[[], _T], most: int) -> _T:
         """The answer, if there is one in time."""
-        if self._worker is not None and self._worker.is_alive():
+        if self._at_work() >= most:
             raise TimeoutError("an earlier call is still at work")
-        answers: list[_T] = []
-        errors: list[Exception] = []
+        if not self.reads:  # what a writer has to say too late is of no use
+            self._left.clear()
+        one = _Try(work)
+        if not one.done_within(self.patience.timeout):
+            self._left.append(one)
+            raise TimeoutError(f"no answer in {self.patience.timeout:g} s")
+        if one.error is not None:
+            raise one.error
+        answer: _T = one.answers[0]
+        return answer
 
-        def run() -> None:
-            try:
-                answers.append(work())
-            except Exception as error:
-                errors.append(error)
 
+class _Try:
+    """One call, at work in a thread of its own."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.answers: list[Any] = []
+        self.error: Exception | None = None
         # A daemon: a call that hangs must not hold the process when it is to end.
-        self._worker = threading.Thread(target=run, daemon=True)
-        self._worker.start()
-        self._worker.join(self.patience.timeout)
-        if answers:
-            return answers[0]
-        if errors:
-            raise errors[0]
-        raise TimeoutError(f"no answer in {self.patience.timeout:g} s")
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self._thread.start()
+
+    @property
+    def at_work(self) -> bool:
+        return self._thread.is_alive()
+
+    def done_within(self, seconds: float) -> bool:
+        self._thread.join(seconds)
+        return not self.at_work
+
+    def _run(self, work: Callable[[], Any]) -> None:
+        try:
+            self.answers.append(work())
+        except Exception as error:
+            self.error = error
