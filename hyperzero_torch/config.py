@@ -197,6 +197,9 @@ class LiveConfig(_Config):
     """Events of one user in one round above which it is a bot."""
     srm_alpha: float = Field(default=0.0005, ge=0, lt=1)
     """False alarms per round of the sample-ratio-mismatch test; 0 never suspects."""
+    keep_readings: int | None = Field(default=None, ge=0)
+    """Rounds whose readings are kept; older ones are compacted into evidence as soon as they can
+    be (see ``TunerConfig.block_rounds``), which changes no estimate. None keeps all."""
     metrics: dict[str, MetricConfig] = Field(default_factory=dict)
     """How metrics are made of events, where they are not plain sums."""
 

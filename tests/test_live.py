@@ -12,6 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -236,6 +237,46 @@ def test_rollback_and_set_aside_by_command(tmp_path, capsys):
         main(["rollback", "-c", str(path), "--to-round", "9", "--reason", "why"])
     assert ended.value.code == 3
     assert "round 9 was never planned" in capsys.readouterr().err
+
+
+def test_compact_by_command_says_first_and_deletes_with_yes(tmp_path, capsys):
+    path = study_file(tmp_path)
+    values = yaml.safe_load(path.read_text())
+    values["traffic"] = values.get("traffic", {}) | {"block_rounds": 24}
+    path.write_text(yaml.safe_dump(values))
+    for _ in range(3):
+        main_(["step", "-c", str(path), "--plan", str(tmp_path / "plan.json")])
+    main_(["compact", "-c", str(path), "--keep", "0"])
+    assert "nothing to compact: no block of 24 rounds is settled" in capsys.readouterr().err
+    tuner = hz.Tuner.resume(
+        f"sqlite:///{tmp_path / 'study.db'}",
+        StudyConfig.from_file(path).study,
+        problem=StudyConfig.from_file(path).problem(),
+    )
+    plan = tuner.history.plans[0]
+    for round_ in range(3, 50):
+        tuner.ask(round_)
+    num = len(tuner.problem.metrics)
+    shape = (len(plan.candidates), num)
+    tuner.tell(
+        hz.Readings(
+            0, plan.candidates, np.full(shape, 1000.0), np.ones(shape), np.ones(shape),
+            metrics=list(tuner.problem.metrics),
+        )
+    )  # fmt: skip
+    rows = shape[0] * shape[1]
+    main_(["compact", "-c", str(path), "--keep", "24"])
+    said = capsys.readouterr().err
+    assert f"dry run: would compact {rows} readings of 24 rounds (0 to 23), from 1 mess" in said
+    assert not tuner.sync().compacted
+    main_(["compact", "-c", str(path), "--keep", "24", "--yes", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert (told["done"], told["rows"], told["kept_from"]) == (True, rows, 24)
+    main_(["status", "-c", str(path)])
+    assert "rounds whose readings were compacted: 24" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["set-aside", "-c", str(path), "--round", "3", "--reason", "late"])
+    assert "compacted into evidence" in capsys.readouterr().err
 
 
 def test_sigterm_lets_the_round_finish_and_ends_cleanly(tmp_path):

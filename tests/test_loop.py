@@ -404,3 +404,32 @@ def test_users_that_are_not_counted_are_logged(caplog):
         list(loop_of(tuner, platform).run(2))
     told = [r for r in caplog.records if hasattr(r, "excluded")]
     assert [(r.round, r.excluded["bots"]) for r in told] == [(0, 3)]
+
+
+@pytest.mark.filterwarnings("ignore::hyperzero_torch.TunerWarning")
+def test_readings_older_than_they_have_to_be_kept_are_compacted():
+    config = hz.TunerConfig(**(CONFIG.model_dump() | {"block_rounds": 24, "drift_alpha": None}))
+    platform, tuner = Platform(late=2), make()
+    tuner = hz.Tuner(tuner.problem, config)
+    honest = platform.collect
+    # A warehouse that says the last day again and again, and once what is long compacted.
+    platform.collect = lambda as_of, planned, missing=(): (
+        Collected(
+            hz.Readings.concat(
+                [
+                    reading(p)
+                    for p in platform.applied
+                    if as_of - 24 <= p.round <= as_of - 2 or (p.round == 1 and as_of > 60)
+                ]
+            )
+        )
+        if as_of > 2
+        else honest(as_of, planned)
+    )
+    list(loop_of(tuner, platform, keep=30).run(64))
+    history = tuner.history
+    assert [c.rounds for c in history.compacted] == [tuple(range(24))]
+    assert min(history.tables) == 24
+    assert [d.kind for d in history.decisions].count("refused") == 1
+    assert "round 1 was compacted" in history.decisions[-1].reason
+    assert tuner.bucket().num_rounds[history.plans[3].candidates[1]] > 0

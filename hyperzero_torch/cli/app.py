@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import HyperZeroError, InputError, JournalError, MissingExtraError, TunerWarning
-from . import live, study, worlds
+from . import live, report, study, upkeep, worlds
 
 EXIT_INPUT, EXIT_JOURNAL, EXIT_EXTRA, EXIT_OTHER = 3, 4, 5, 1
 
@@ -44,12 +44,13 @@ app.command()(study.init)
 app.command()(study.step)
 app.command()(study.status)
 app.command()(study.recommend)
-app.command()(study.report)
+app.command()(report.report)
 app.command()(worlds.simulate)
 app.command()(live.run)
 app.command()(live.explain)
-app.command()(live.rollback)
-app.command("set-aside")(live.set_aside)
+app.command()(upkeep.rollback)
+app.command("set-aside")(upkeep.set_aside)
+app.command()(upkeep.compact)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Commands of the live system: run, explain, rollback, set-aside."""
+"""Commands of the live system: run, explain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import StudyConfig, TunerConfig
-from ..errors import ConfigError, RoundError
+from ..errors import ConfigError
 from ..explain import Explanation
 from ..online.live import source_of, updater_of
 from ..online.loop import Loop, Round
@@ -143,53 +143,6 @@ def explain(
             console.print(Text(f"remark: {remark}", style="yellow"))
 
 
-def rollback(
-    config: Config,
-    to_round: Annotated[int, typer.Option("--to-round", min=0, help="A planned round.")],
-    reason: Annotated[str, typer.Option(help="Why; it goes into the journal.")],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would change; write nothing.")
-    ] = False,
-) -> None:
-    """Go on as the study was when it planned a round; nothing is deleted.
-
-    Readings of that round and later ones count no longer, candidates born since are not served
-    again. Candidates that were stopped for harm stay stopped.
-    """
-    tuner = open_study(config)
-    if to_round not in tuner.history.plans:
-        raise RoundError(f"round {to_round} was never planned; last: {tuner.history.last_round}")
-    later = [r for r in tuner.history.plans if r >= to_round]
-    born = sum(b.round > to_round for b in tuner.history.births)
-    said = f"{len(later)} rounds set aside, {born} candidates withdrawn"
-    if dry_run:
-        notes.print(Text(f"dry run: {said}; nothing was written"))
-        return
-    tuner.roll_back(to_round, reason)
-    notes.print(
-        Text(
-            f"rolled back to round {to_round}: {said}; the platform serves its last plan "
-            "until the next one, or until hyperzero run is started again"
-        )
-    )
-
-
-def set_aside(
-    config: Config,
-    round: Annotated[list[int], typer.Option("--round", min=0, help="May be given repeatedly.")],
-    reason: Annotated[str, typer.Option(help="Why; it goes into the journal.")],
-    undo: Annotated[bool, typer.Option("--undo", help="Let them count again.")] = False,
-) -> None:
-    """Keep rounds out of the evidence, e.g. hours of an incident; or let them count again."""
-    tuner = open_study(config)
-    if undo:
-        tuner.reinstate(round, reason)
-    else:
-        tuner.set_aside(round, reason)
-    aside = sorted(tuner.history.standing.aside)
-    notes.print(Text(f"rounds set aside now: {aside or 'none'}"))
-
-
 def _live(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner, Loop]:
     study = StudyConfig.from_file(config)
     if study.live is None:
@@ -198,7 +151,8 @@ def _live(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner, Lo
     tuner = open_study(config, create=True, dry_run=dry_run)
     source, updater = source_of(study.live, tuner.problem, folder), updater_of(study.live, folder)
     clock = SystemClock(stop)
-    return tuner, Loop(tuner, updater, source, clock, study.live.round_seconds)
+    keep = study.live.keep_readings
+    return tuner, Loop(tuner, updater, source, clock, study.live.round_seconds, keep=keep)
 
 
 def _drive(

@@ -1,4 +1,4 @@
-"""Commands for a platform of your own: init, step, status, recommend, report."""
+"""Commands for a platform of your own: init, step, status, recommend."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
             "round": number,
             "arms": len(planned.candidates) - 1,
             "control_share": planned.shares[0],
-            "waiting": history.tables[number].num_waiting,
+            "waiting": history.tables[number].num_waiting if number in history.tables else 0,
         }
         for number, planned in sorted(history.plans.items())
     ]
@@ -136,6 +136,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
         "candidates": max(0, history.num_candidates - 1),
         "in_flight": history.num_in_flight,
         "stopped": sorted(history.standing.stopped),
+        "compacted": sum(len(one.rounds) for one in history.compacted),
         "set_aside": {str(r): why for r, why in sorted(history.standing.aside.items())},
     }
     if as_json:
@@ -150,6 +151,8 @@ def status(config: Config, as_json: AsJson = False) -> None:
     )
     if facts["stopped"]:
         console.print(Text(f"candidates that are never served again: {facts['stopped']}"))
+    if facts["compacted"]:
+        console.print(Text(f"rounds whose readings were compacted: {facts['compacted']}"))
     for number, why in facts["set_aside"].items():
         console.print(Text(f"round {number} does not count: {why}", style="yellow"))
     newest = history.last_round
@@ -179,26 +182,11 @@ def recommend(
 ) -> None:
     """The candidate to promote, with the evidence behind it; candidate 0 is: stay with the base."""
     tuner = open_study(config)
-    best = tuner.recommend(_criterion(criterion), proven)
+    best = tuner.recommend(as_criterion(criterion), proven)
     if as_json:
         typer.echo(json.dumps(best.to_dict(), indent=2))
     else:
         console.print(recommendation_table(best, tuner))
-
-
-def report(
-    config: Config,
-    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")] = Path(
-        "report.html"
-    ),
-    criterion: Criterion = "lcb",
-) -> None:
-    """Write one self-contained HTML report with plots; it opens offline."""
-    from ..report import write_report
-
-    tuner = open_study(config)
-    write_report(tuner, out, criterion=_criterion(criterion))
-    notes.print(Text(f"wrote {out}"))
 
 
 def recommendation_table(best: Recommendation, tuner: Tuner) -> Table:
@@ -229,7 +217,8 @@ def recommendation_table(best: Recommendation, tuner: Tuner) -> Table:
     return table
 
 
-def _criterion(criterion: str) -> Any:
+def as_criterion(criterion: str) -> Any:
+    """What ``--criterion`` names, checked."""
     if criterion not in ("mean", "lcb", "ucb"):
         raise ConfigError(f"--criterion must be 'mean', 'lcb' or 'ucb', got {criterion!r}")
     return criterion

@@ -77,6 +77,7 @@ class Loop:
         clock: the machine's, or a simulated one.
         round_seconds: length of a round.
         patience: with platform, source and journal. All of it has to fit into a round.
+        keep: rounds whose readings stay in the journal, see ``Tuner.compact``; None for all.
     Raises:
         ConfigError: a round without a length, or one too short for the patience.
     """
@@ -89,6 +90,7 @@ class Loop:
         clock: Clock | None = None,
         round_seconds: float = 3600.0,
         patience: Patience | None = None,
+        keep: int | None = None,
     ) -> None:
         if not round_seconds > 0:
             raise ConfigError(f"round_seconds must be above 0, got {round_seconds}")
@@ -97,6 +99,7 @@ class Loop:
         self.source = source
         self.clock = clock or SystemClock()
         self.round_seconds = round_seconds
+        self.keep = keep
         patience = patience or Patience(timeout=min(120.0, round_seconds / 8))
         self._platform = Part(patience, self.clock)
         self._warehouse = Part(patience, self.clock, reads=True)
@@ -141,6 +144,7 @@ class Loop:
         applied = plan is not None and self._apply(plan)
         if plan is not None:
             remarks.settle()  # what could not be written while the journal was away
+            self._clear_up()
         took = self.clock.now() - begun
         done = Round(round, plan, applied, rows, tuple(remarks.said), took)
         arms = 0 if plan is None else len(plan) - 1
@@ -167,15 +171,11 @@ class Loop:
 
     def _take_in(self, round: int) -> int:
         """Record what the warehouse has, in time or late; how many rows were news."""
-        planned = {
-            r: dict(zip(p.candidates, p.shares))
-            for r, p in self.tuner.history.plans.items()
-            if r < round
-        }
-        if not planned:
+        plans, tables = self.tuner.history.plans, self.tuner.history.tables
+        recent = [r for r in tables if round - _CATCH_UP <= r < round]
+        if not recent:
             return 0
-        tables = self.tuner.history.tables
-        recent = (r for r in planned if r >= round - _CATCH_UP)
+        planned = {r: dict(zip(plans[r].candidates, plans[r].shares)) for r in recent}
         missing = [r for r in recent if tables[r].num_waiting == len(tables[r].candidates)]
 
         def collect() -> Collected:
@@ -206,6 +206,17 @@ class Loop:
         return round in history.standing.aside or any(
             d.kind == REINSTATED and round in d.details["rounds"] for d in history.decisions
         )
+
+    def _clear_up(self) -> None:
+        """Let go of readings that are older than they have to be kept."""
+        if self.keep is None:
+            return
+        done = self._journaled("compacting readings", partial(self.tuner.compact, self.keep))
+        if done is not None and done.rounds:
+            facts = {"rounds": [done.rounds[0], done.rounds[-1]], "rows": done.rows}
+            log.info(
+                "compacted %d readings of rounds %d to %d", done.rows, *facts["rounds"], extra=facts
+            )
 
     def _tell(self, readings: Readings) -> int:
         """Whole; where it is refused, round by round, so that one bad hour does not hold others."""

@@ -53,9 +53,9 @@ class Source(Protocol):
         """Everything known when round ``as_of`` begins, of any earlier rounds.
 
         What was handed over before may be handed over again, and an answer that came too late for
-        its round is taken in a later one. Shares by candidate of the rounds planned so far are for
-        checking the split. Of rounds that are ``missing`` nothing has arrived yet, however old
-        they are: the warehouse or the loop may have been away.
+        its round is taken in a later one. ``planned`` has the shares by candidate of the rounds of
+        the last week, for checking the split. Of those that are ``missing`` nothing has arrived
+        yet: the warehouse or the loop may have been away.
 
         A call that hangs is left behind after some hours, and another is made beside it.
         """

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from unittest import SkipTest
 
+import numpy as np
+
 from ..errors import HyperZeroError, StudyNotFoundError
 from ..journal import (
     Born,
+    Compacted,
     Configured,
     Decided,
     Entry,
@@ -22,7 +25,8 @@ from ..journal import (
     Received,
     StudyHeader,
 )
-from ..journal.base import ConflictError
+from ..journal.arrays import pack_array
+from ..journal.base import ConflictError, without
 
 #: Numbers on which text, four-byte floats and clever storage stumble.
 HARD_FLOATS = (
@@ -318,6 +322,31 @@ class JournalContract:
         assert journal.append("study", [mine], after=2) == 3
         _assert_same(second.read("study"), [_FIRST, theirs, mine])
 
+    def test_readings_of_compacted_rounds_may_go_and_nothing_else(self, tmp_path: Path) -> None:
+        """All or none of them, whichever message brought them; numbers and order stay."""
+        journal = self._open(tmp_path)
+        two = Received((0, 7), (1, 0), (1, 1), (2, 0), (0.1, 12.5), (0.0, -1.0), (0.0, 2.0))
+        before: list[Entry] = [_FIRST, _received((0, 1), mean=(0.1, 0.3)), two, _FIRST]
+        journal.create(_header(), before)
+        journal.create(StudyHeader("other", 1, _SPEC), before)
+        compacted = Compacted((0,), (2, 3), 3, {"mean": pack_array(np.array([0.1]))})
+        assert journal.append("study", [compacted], after=4) == 5
+        left = [without(e, {0}) if isinstance(e, Received) else e for e in before]
+        got = journal.read("study")
+        if got[1] == before[1]:
+            left = before  # a journal that forgets nothing
+        _assert_same(got, [*left, compacted])
+        _assert_same(journal.read("study", after=2), [*left[2:], compacted])
+        _assert_same(journal.read("other"), before)
+        again = Compacted((7,), (3,), 1, compacted.evidence)
+        assert journal.append("study", [again, _FIRST], after=5) == 7
+        left = [without(e, {7}) if isinstance(e, Received) else e for e in left]
+        got = journal.read("study")
+        _assert_same(got, [*(left if got[2] == left[2] else before), compacted, again, _FIRST])
+        second = self.reopen(journal)
+        if second is not None:
+            _assert_same(second.read("study"), got)
+
     def _open(self, folder: Path) -> Journal:
         folder.mkdir(parents=True, exist_ok=True)
         return self.make_journal(folder)
@@ -329,7 +358,7 @@ class JournalContract:
         return second
 
 
-_KINDS: tuple[type, ...] = (Configured, Born, Planned, Received, Decided)
+_KINDS: tuple[type, ...] = (Configured, Born, Planned, Received, Decided, Compacted)
 
 
 def example_entries() -> list[Entry]:
@@ -340,7 +369,7 @@ def example_entries() -> list[Entry]:
         Born(1, 0, "initial", (1 / 3, 1.0), {"w": 1 / 3, "depth": 1, "mode": "b"}),
         Planned(0, (0, 1), (0, 10), (0.5, 0.5), "hour 0", {"why": None, "proposed": []}),
         _received((0, 1), mean=(0.1, 0.3)),
-        Configured({"num_draws": 20}),
+        Compacted((8, 9), (12, 13), 40, {"mean": pack_array(np.array([[0.1, -0.0]]))}),
         Planned(7, (0, 1), (0, 20), (0.1 + 0.2, 1 - (0.1 + 0.2)), None, {"fit": {"a": [[1e-9]]}}),
         _received((0, 1), mean=(0.2, 0.4), revision=1),
         Received((0, 7), (1, 0), (1, 1), (2, 0), (0.0, 12.5), (0.0, -1.0), (0.0, 2.0)),
@@ -376,6 +405,9 @@ def random_entries(generator: random.Random, num: int) -> list[Entry]:
         elif kind is Received:
             rows = ((i,) * size, arms, (i % 3,) * size, (i % 2,) * size)
             entries.append(Received(*rows, several(size), several(size), several(size)))
+        elif kind is Compacted:  # of rounds that have no readings
+            array = pack_array(np.array(several(size)))
+            entries.append(Compacted((num + i,), arms, size, {"mean": array}))
         else:
             entries.append(Decided(i, "kind", generator.choice(HARD_NAMES), details()))
     return entries
