@@ -15,13 +15,14 @@ import pytest
 import torch
 
 import hyperzero_torch as hz
-from hyperzero_torch.report import canvas, page, tables, write_report
+from hyperzero_torch.report import canvas, hours, page, tables, write_report
 from hyperzero_torch.report.facts import look
 from hyperzero_torch.report.sections import sections
 from hyperzero_torch.report.surfaces import believe_at, slices
 from hyperzero_torch.simulate import Oracle, ReplayWorld, run
 
-SECTIONS = ["where", "progress", "traffic", "surface", "deltas", "late"]
+SECTIONS = ["where", "progress", "traffic", "candidates", "surface", "parameters", "deltas"]
+SECTIONS += ["calibration", "late", "ended", "turns"]
 EVIL = "<img src=x onerror=alert(1)>"
 SMALL = {"num_draws": 50, "num_samples": 64, "num_proposals": 2, "initial_candidates": 8}
 OWN = {"evidence": "own", "draws": "marginal"}
@@ -125,11 +126,12 @@ def check_page(text):
     parsed = Page(shell)
     assert [a["id"] for tag, a in parsed.tags if tag == "section"] == SECTIONS
     scripts = [a for tag, a in parsed.tags if tag == "script"]
-    assert scripts == [{}, {}]
+    assert scripts == [{}, {}, {}]
     known = (
         "html head meta title style body header p h1 h2 h3 nav a noscript main section div dl dt"
     )
-    known += " dd table thead tbody tr th td figure figcaption ul li i details summary script"
+    known += " dd table caption thead tbody tr th td figure figcaption ul li i details summary"
+    known += " script button"
     assert {tag for tag, _ in parsed.tags} <= set(known.split())
     for tag, attributes in parsed.tags:
         assert not [name for name in attributes if name.startswith("on") or name == "src"]
@@ -221,7 +223,7 @@ def test_nothing_planned_is_a_round_error_and_writes_nothing(tmp_path):
 def test_planned_without_evidence_says_so_in_place_of_plots(tmp_path):
     parsed, figures = check_page(text_of(STATES["planned"](), tmp_path))
     assert len(figures) == 2  # traffic and late readings
-    assert " ".join(parsed.text).count("Nothing is known of the candidates yet") == 3
+    assert " ".join(parsed.text).count("Nothing is known of the candidates yet") == 5
 
 
 def test_a_simulation_adds_truth_and_oracle(tmp_path):
@@ -287,7 +289,7 @@ def test_a_policy_lets_only_our_scripts_run(tmp_path):
     text = text_of(STATES["planned"](), tmp_path)
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text).group(1)
     scripts = re.findall(r"<script>(.*?)</script>", text, flags=re.S)
-    assert len(scripts) == 2
+    assert len(scripts) == 3
     assert re.findall(r"sha256-([^']*)'", policy) == [page._sha256(s) for s in scripts]
     assert "script-src 'sha256" in policy
     assert text.count("plotly.js v") == 1
@@ -301,9 +303,9 @@ def test_json_cannot_leave_its_script():
 
 def test_traffic_adds_up_and_the_tail_is_grouped():
     tuner = serve(hz.Tuner(line_problem(), hz.TunerConfig(**SMALL | {"initial_candidates": 30})), 2)
-    rows = tables.traffic(facts_of(tuner))
+    rows = hours.traffic(facts_of(tuner))
     assert rows.columns[-1].key == "others"
-    assert len(rows.columns) == 3 + tables.MOST_SERVED
+    assert len(rows.columns) == 3 + hours.MOST_SERVED
     for row in rows.rows:
         plan = tuner.ask(int(row[0]))
         assert sum(row[1:]) == pytest.approx(1.0)
@@ -323,11 +325,11 @@ def test_evidence_and_funnel_are_the_buckets():
         mean, var = mixed().posterior(bucket.theta[ids])
         assert rows.column("posterior") == pytest.approx(mean[:, m].tolist())
         assert rows.column("posterior_half") == pytest.approx((1.96 * var[:, m].sqrt()).tolist())
-        hours = tables.funnel(facts, watched, m)
-        assert len(hours.rows) == bucket.num_rounds[watched]
-        assert hours.column("pooled")[-1] == pytest.approx(float(bucket.mean[watched, m]))
+        by_hour = hours.funnel(facts, watched, m)
+        assert len(by_hour.rows) == bucket.num_rounds[watched]
+        assert by_hour.column("pooled")[-1] == pytest.approx(float(bucket.mean[watched, m]))
         half = 1.96 * float(bucket.var[watched, m].sqrt())
-        assert hours.column("pooled_half")[-1] == pytest.approx(half)
+        assert by_hour.column("pooled_half")[-1] == pytest.approx(half)
 
 
 def test_beliefs_and_late_readings_are_the_tuners():
@@ -339,7 +341,7 @@ def test_beliefs_and_late_readings_are_the_tuners():
     assert rows.column("prob") == belief.prob_feasible[ids].tolist()
     assert rows.column("mean") == pytest.approx(belief.mean[ids].tolist())  # the base's is 0
     assert rows.column("low") == sorted(rows.column("low"), reverse=True)
-    waiting = tables.late(facts).column("waiting")
+    waiting = hours.late(facts).column("waiting")
     assert sum(waiting) == tuner.history.num_in_flight
     assert waiting[:-1] == [0, 0, 0]
 

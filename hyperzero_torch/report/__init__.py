@@ -2,14 +2,14 @@
 
     write_report(tuner, "report.html")
 
-    facts      one consistent look at a study
-    surfaces   what the posterior says anywhere in the space
-    tables     history -> plain rows
-    canvas     what all figures are made of
-    plots      rows -> plotly figures; maps: those over theta
+    facts      one consistent look at a study; past: at its earlier rounds; lateness: of readings
+    surfaces   what the posterior says anywhere in the space; sensitivity: to each parameter
+    tables     facts -> plain rows; hours: by round, decisions: of the audit trail, calibration
+    canvas     what all figures are made of; marks: drift and the like on plots by round
+    plots      rows -> plotly figures; time_plots: by round, maps and parallel: over theta
     blocks     what a section can hold
-    sections   what is said, in which order; space_section: over theta
-    page       sections -> HTML; style: how it looks
+    sections   what is said, in which order; hour_, space_, parameter_ and audit_sections
+    page       sections -> HTML; style: how it looks, script: what runs in the browser
 
 The file opens offline, follows light and dark, and holds the numbers of every plot as a table.
 plotly is needed for its JavaScript alone, and imported when a report is written.
@@ -17,6 +17,7 @@ plotly is needed for its JavaScript alone, and imported when a report is written
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -45,6 +46,7 @@ def write_report(
     oracle: Oracle | None = None,
     world: Environment | None = None,
     criterion: Criterion = "lcb",
+    reload_every: float | None = None,
 ) -> Path:
     """Write a study's report as one self-contained HTML file, about 5 MB.
 
@@ -57,14 +59,19 @@ def write_report(
         oracle: of a simulation, to be marked wherever theta or gain is drawn.
         world: of a simulation, for the true deltas and the true gain of the recommendation.
         criterion: of the recommendation, see ``Tuner.recommend``.
+        reload_every: seconds after which an open page loads itself anew, for a file that is
+            written again and again; None for never.
     Returns:
         The path.
     Raises:
         RoundError: nothing was planned yet, so there is nothing to report.
         MissingExtraError: plotly is not installed.
-        ConfigError: the file cannot be written there, or an unknown criterion.
+        ConfigError: the file cannot be written there, an unknown criterion, or no number of
+            seconds.
     """
     path = Path(path)
+    if reload_every is not None and not _is_seconds(reload_every):
+        raise ConfigError(f"reload_every is a number of seconds above 0, got {reload_every!r}")
     if not path.parent.is_dir():  # before the work, not after it
         raise ConfigError(
             f"the report cannot be written to {str(path)!r}: there is no folder "
@@ -74,5 +81,11 @@ def write_report(
     facts = look(tuner, records, oracle, world, criterion)
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     subtitle = f"Round {facts.last_round} · maximise {facts.problem.objective_name} · {written}"
-    write_atomically(path, render(facts.study, subtitle, sections(facts), plotly))
+    page = render(facts.study, subtitle, sections(facts), plotly, reload_every)
+    write_atomically(path, page)
     return path
+
+
+def _is_seconds(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value > 0  # type: ignore[arg-type, operator]

@@ -18,13 +18,17 @@ class Tile(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """A figure with its legend, and the numbers in it."""
+    """A figure with its legend, and the numbers in it.
+
+    On screens narrower than ``min_width`` pixels it scrolls inside its frame.
+    """
 
     title: str
     figure: Figure
     table: Table
     keys: tuple[Key, ...] = ()
     is_wide: bool = True
+    min_width: int = 0
 
 
 class Sheet(NamedTuple):
@@ -32,6 +36,7 @@ class Sheet(NamedTuple):
 
     title: str
     table: Table
+    is_wide: bool = False
 
 
 Block: TypeAlias = str | list[Tile] | Plot | Sheet

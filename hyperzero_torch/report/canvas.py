@@ -16,11 +16,28 @@ from .tables import Cell
 Figure: TypeAlias = dict[str, Any]
 
 # Okabe and Ito's palette, told apart with every kind of colour vision.
-GREEN, VERMILLION = "#009E73", "#D55E00"
+GREEN, VERMILLION, PURPLE = "#009E73", "#D55E00", "#CC79A7"
 FILLS = ("#0072B2", "#E69F00", GREEN, "#56B4E9", "#CC79A7", "#F0E442")
 # Its blues are lighter in the dark, where thin lines would drown.
 BLUE, SKY = "@blue", "@sky"
 INK, MUTED, GRID_COLOR, PAPER = "@ink", "@muted", "@grid", "@paper"
+# How a legend shows a dash and a symbol of plotly's.
+SHAPES = {
+    "solid": "solid",
+    "dash": "dashed",
+    "dot": "dotted",
+    "dashdot": "dashdot",
+    "longdash": "longdash",
+    "longdashdot": "dashdot",
+}
+SPOTS = {
+    "circle": "circle",
+    "square": "square",
+    "diamond": "diamond",
+    "triangle-up": "triangle",
+    "cross": "plus",
+    "x": "cross",
+}
 _CLEAR = "rgba(0,0,0,0)"
 _MOST_MARKERS = 60  # rounds that are marked one by one
 

@@ -16,6 +16,7 @@ from ..learn import Known
 from ..problem import Problem
 from ..recommend import Belief, Criterion, Recommendation, recommend
 from ..surrogate import Posterior
+from .lateness import Lateness, lateness
 
 if TYPE_CHECKING:
     from ..simulate import Environment, Oracle, RoundRecord
@@ -38,6 +39,7 @@ class Facts:
         records: what a simulation knows of every round; empty in life.
         oracle: the best feasible theta, where someone knows it.
         world: the simulated platform, where there is one.
+        lateness: how late readings came of late.
     """
 
     study: str
@@ -49,6 +51,7 @@ class Facts:
     records: tuple[RoundRecord, ...]
     oracle: Oracle | None
     world: Environment | None
+    lateness: Lateness
 
     @property
     def problem(self) -> Problem:
@@ -82,9 +85,11 @@ class Facts:
 
     @property
     def watched(self) -> int | None:
-        """The candidate whose hours are shown: the recommended one, or else the best known."""
+        """The candidate whose hours are shown: the recommended, the leader, or the best known."""
         if self.best.candidate_id != CONTROL:
             return self.best.candidate_id
+        if self.best.leader is not None:
+            return self.best.leader
         heaviest = self.by_weight(1)
         return heaviest[0] if heaviest else None
 
@@ -117,7 +122,8 @@ def look(
     known, belief = tuner.belief()
     plan = tuner.history.last_plan
     assert plan is not None  # belief() has refused a study without a plan
-    best = recommend(known, tuner.config, belief, criterion, plan.shares)
+    stopped = tuner.history.standing.stopped
+    best = recommend(known, tuner.config, belief, criterion, plan.shares, stopped)
     return Facts(
         study=tuner.study,
         history=tuner.history,
@@ -128,4 +134,5 @@ def look(
         records=tuple(records or ()),
         oracle=oracle,
         world=world,
+        lateness=lateness(tuner),
     )

@@ -17,7 +17,8 @@ from typing import Any
 from ..errors import MissingExtraError
 from .blocks import Block, Plot, Section, Sheet, Tile
 from .canvas import Key
-from .style import CSS, SCRIPT
+from .script import PAUSE, SCRIPT, THEME
+from .style import CSS
 from .tables import Table, show
 
 
@@ -35,20 +36,28 @@ def load_plotly() -> str:
     return source
 
 
-def render(study: str, subtitle: str, sections: list[Section], plotly: str) -> str:
-    """The whole file."""
+def render(
+    study: str,
+    subtitle: str,
+    sections: list[Section],
+    plotly: str,
+    reload_every: float | None = None,
+) -> str:
+    """The whole file; where it is given, the page loads itself anew after so many seconds."""
     figures: list[dict[str, Any]] = []
     body = "\n".join(_section(section, figures) for section in sections)
     links = "".join(f'<a href="#{s.key}">{escape(s.title)}</a>' for s in sections)
     # A page of a later plotly may hold any text; a script ends at the first of these.
     plotly = plotly.replace("</script", "<\\/script")
-    script = SCRIPT.replace("__FIGURES__", _json(figures))
-    hashes = " ".join(f"'sha256-{_sha256(source)}'" for source in (plotly, script))
+    script = SCRIPT.replace("__RELOAD__", _json(reload_every))
+    script = script.replace("__FIGURES__", _json(figures))  # last: it holds what users wrote
+    hashes = " ".join(f"'sha256-{_sha256(source)}'" for source in (THEME, plotly, script))
     policy = (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     title = escape(study)
+    pause = "" if reload_every is None else PAUSE
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -58,12 +67,16 @@ def render(study: str, subtitle: str, sections: list[Section], plotly: str) -> s
 <meta name="color-scheme" content="light dark">
 <title>{title} · HyperZero</title>
 <style>{CSS}</style>
+<script>{THEME}</script>
 </head>
 <body>
-<header><p class="eyebrow">HyperZero report</p><h1>{title}</h1><p>{escape(subtitle)}</p>
+<a class="skip" href="#main">Skip to the report</a>
+<header><div class="top"><p class="eyebrow">HyperZero report</p><div class="tools">{pause}<button
+type="button" id="theme">Theme: automatic</button></div></div>
+<h1>{title}</h1><p>{escape(subtitle)}</p>
 <nav aria-label="Sections">{links}</nav></header>
 <noscript><p class="note">The plots need JavaScript; the tables hold their numbers.</p></noscript>
-<main>
+<main id="main">
 {body}
 </main>
 <script>{plotly}</script>
@@ -85,8 +98,9 @@ def _block(block: Block, figures: list[dict[str, Any]]) -> str:
     if isinstance(block, list):
         return '<dl class="tiles wide">' + "".join(map(_tile, block)) + "</dl>"
     if isinstance(block, Sheet):
-        table = _table(block.table)
-        return f'<div class="sheet"><h3>{escape(block.title)}</h3>{table}</div>'
+        table = _table(block.table, block.title)
+        kind = "sheet wide" if block.is_wide else "sheet"
+        return f'<div class="{kind}"><h3>{escape(block.title)}</h3>{table}</div>'
     return _plot(block, figures)
 
 
@@ -99,13 +113,16 @@ def _plot(plot: Plot, figures: list[dict[str, Any]]) -> str:
     number = len(figures)
     figures.append(plot.figure)
     height = plot.figure["layout"]["height"]
+    style = f"height:{height}px" + (f";min-width:{plot.min_width}px" if plot.min_width else "")
     title = escape(plot.title)
+    # Scrolled by keys too, where it is wider than its frame.
+    frame = ' tabindex="0"' if plot.min_width else ""
     return (
-        f'<figure class="{"wide" if plot.is_wide else "half"}"><figcaption>{title}</figcaption>'
-        f"{_legend(plot.keys)}"
-        f'<div class="plot" id="plot-{number}" role="img" aria-label="{title}; the numbers follow '
-        f'in a table" style="height:{height}px"></div>'
-        f"<details><summary>Numbers</summary>{_table(plot.table)}</details></figure>"
+        f'<figure class="{"wide" if plot.is_wide else "half"}"><figcaption><h3>{title}</h3>'
+        f"</figcaption>{_legend(plot.keys)}"
+        f'<div class="pan"{frame}><div class="plot" id="plot-{number}" role="img" '
+        f'aria-label="{title}; the numbers follow in a table" style="{style}"></div></div>'
+        f"<details><summary>Numbers</summary>{_table(plot.table, plot.title)}</details></figure>"
     )
 
 
@@ -122,24 +139,29 @@ def _css(color: str) -> str:
     return f"var(--{color[1:]})" if color.startswith("@") else color
 
 
-def _table(table: Table) -> str:
+def _table(table: Table, caption: str) -> str:
+    """A table whose first column names its rows."""
     numeric = [column.kind != "text" for column in table.columns]
 
-    def row(tag: str, cells: list[str]) -> str:
-        drawn = [
-            f"<{tag}{' class=n' if n else ''}>{escape(cell)}</{tag}>"
-            for n, cell in zip(numeric, cells)
-        ]
+    def row(cells: list[str], head: bool) -> str:
+        drawn = []
+        for i, (is_number, cell) in enumerate(zip(numeric, cells)):
+            tag = "th" if head or i == 0 else "td"
+            scope = ' scope="col"' if head else ' scope="row"' if i == 0 else ""
+            look = " class=n" if is_number else ""
+            drawn.append(f"<{tag}{scope}{look}>{escape(cell)}</{tag}>")
         return f"<tr>{''.join(drawn)}</tr>"
 
-    head = row("th", [column.label for column in table.columns])
+    head = row([column.label for column in table.columns], True)
     rows = [
-        row("td", [show(cell, column.kind) for cell, column in zip(cells, table.columns)])
+        row([show(cell, column.kind) for cell, column in zip(cells, table.columns)], False)
         for cells in table.rows
     ]
+    title = escape(caption)
     return (
-        f'<div class="scroll" tabindex="0"><table><thead>{head}</thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{title}: numbers"><table>'
+        f"<caption>{title}</caption><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+        "</div>"
     )
 
 

@@ -7,28 +7,52 @@ import math
 import torch
 
 from ..history import CONTROL
-from ..recommend import Recommendation
-from . import plots, tables
+from . import hours, marks, plots, tables, time_plots
+from .audit_sections import ended, late, turns
 from .blocks import Block, Plot, Section, Sheet, Tile, nothing_known
 from .canvas import BLUE, GREEN, INK, MUTED, SKY, VERMILLION, Key
 from .facts import Facts
+from .hour_sections import by_hour, calibration
+from .parameter_section import parameters
+from .past import look_back
 from .space_section import surface
 from .tables import name_of, show
+
+_MOST_METRICS = 8  # that are drawn one by one
 
 
 def sections(facts: Facts) -> list[Section]:
     """The whole report."""
-    second = progress(facts) if facts.records else candidates(facts)
-    return [where(facts), second, traffic(facts), surface(facts), deltas(facts), late(facts)]
+    past = look_back(facts)
+    return [
+        where(facts),
+        by_hour(facts, past),
+        traffic(facts),
+        candidates(facts),
+        surface(facts),
+        parameters(facts),
+        deltas(facts),
+        calibration(facts, past),
+        late(facts),
+        ended(facts),
+        turns(facts),
+    ]
 
 
-def _outlook(best: Recommendation) -> tuple[str, str]:
-    """When the leader is decided, and who it is."""
-    if best.leader is None:
-        return "–", "no candidate promises a gain yet"
-    who = f"{name_of(best.leader)}, the most promising, at the present traffic"
-    rounds = best.rounds_to_decide
-    return ("> 1000 rounds" if rounds is None else f"{rounds} rounds" if rounds else "now"), who
+def _outlook(facts: Facts) -> list[Tile]:
+    """Who is ahead, and when it will be clear whether rightly."""
+    leader, rounds = facts.best.leader, facts.best.rounds_to_decide
+    if leader is None:
+        none = "no candidate promises a gain yet"
+        return [Tile("Leader", "–", none), Tile("Hours to decision", "–", none)]
+    gain = facts.gain(torch.stack([facts.belief.lcb[leader], facts.belief.ucb[leader]])).tolist()
+    believed = f"{_value(gain[0], 'signed')} … {_value(gain[1], 'signed')}"
+    prob = _value(float(facts.belief.prob_feasible[leader]), "prob")
+    note = f"the most promising: gain {believed}, P(feasible) {prob}"
+    when = "> 1000" if rounds is None else "0" if rounds == 0 else f"about {rounds}"
+    what = "it is clear" if rounds == 0 else "rounds at the present traffic until it is clear"
+    told = f"{what} whether the leader is safe and better"
+    return [Tile("Leader", name_of(leader), note), Tile("Hours to decision", when, told)]
 
 
 def where(facts: Facts) -> Section:
@@ -58,7 +82,7 @@ def where(facts: Facts) -> Section:
             _value(best.prob_feasible, "prob"),
             f"at least {_value(facts.config.min_prob_feasible, 'prob')} is asked for",
         ),
-        Tile("Decided in", *_outlook(best)),
+        *_outlook(facts),
         Tile("Round", str(facts.last_round), f"{len(history.plans)} planned"),
         Tile(
             "Arms",
@@ -101,30 +125,12 @@ def _value(value: float, kind: tables.Kind) -> str:
     return show(value if math.isfinite(value) else None, kind)
 
 
-def progress(facts: Facts) -> Section:
-    """Gain and violation by hour, which only a simulation knows."""
-    rows = tables.progress(facts)
-    oracle = None if facts.oracle is None else facts.oracle.gain
-    recommended = Key("recommended", VERMILLION, "solid")
-    gain_keys = (recommended,) if oracle is None else (recommended, Key("oracle", GREEN, "dashed"))
-    violation_keys = (recommended, Key("average over all traffic", BLUE, "dotted"))
-    return Section(
-        "progress",
-        "Gain and violation by hour",
-        [
-            "The truth about the candidate that was recommended in each round.",
-            Plot("True gain", plots.gain_by_round(rows, oracle), rows, gain_keys),
-            Plot("True violation", plots.violation_by_round(rows), rows, violation_keys),
-        ],
-    )
-
-
 def candidates(facts: Facts) -> Section:
     """What is believed of the most promising candidates; in life there is no truth to plot."""
     title = "What is believed of the candidates"
     rows = tables.beliefs(facts)
     if not rows.rows:
-        return Section("progress", title, [nothing_known(facts)])
+        return Section("candidates", title, [nothing_known(facts)])
     keys = (
         Key("recommended", VERMILLION, "star"),
         Key(f"P(feasible) ≥ {facts.config.min_prob_feasible:g}", BLUE, "circle"),
@@ -137,15 +143,17 @@ def candidates(facts: Facts) -> Section:
         f"The {len(rows.rows)} candidates with the best lower bounds, of "
         f"{facts.history.num_candidates - 1}, with {facts.config.confidence:.0%} intervals."
     )
-    return Section("progress", title, [lead, Plot("Believed gain over base", drawn, rows, keys)])
+    return Section("candidates", title, [lead, Plot("Believed gain over base", drawn, rows, keys)])
 
 
 def traffic(facts: Facts) -> Section:
     """Where the traffic went."""
-    rows = tables.traffic(facts)
-    drawn, keys = plots.traffic_by_round(rows, name_of(facts.best.candidate_id))
+    rows = hours.traffic(facts)
+    drawn, keys = time_plots.traffic_by_round(rows, name_of(facts.best.candidate_id))
+    drawn = marks.put(facts, drawn, rows.column("round"))
     lead = "Share of the traffic by candidate, as it was planned; the control at the bottom."
-    plot = Plot("Share by round", drawn, rows, tuple(keys))
+    lead += hours.in_words(sorted(facts.history.plans), "averages, named by their first round")
+    plot = Plot("Share by round", drawn, rows, (*keys, *marks.keys(facts)))
     return Section("traffic", "Where the traffic went", [lead, plot])
 
 
@@ -170,33 +178,30 @@ def deltas(facts: Facts) -> Section:
         Key("pooled so far", VERMILLION, "solid"),
         Key("posterior", INK, "dashed"),
         *(() if truth is None else (Key("truth", GREEN, "dotted"),)),
+        *marks.keys(facts),
     )
     lead = (
         "Mean ± 1.96 standard deviations: what each candidate's own arms say, and what the "
         "posterior makes of it and of its neighbours."
     )
+    num = facts.problem.num_metrics
+    if num > _MOST_METRICS:
+        lead += f" Drawn are the first {_MOST_METRICS} of {num} metrics."
     forests: list[Block] = []
     hourly: list[Block] = []
-    for m, metric in enumerate(facts.problem.metrics):
+    for m, metric in list(enumerate(facts.problem.metrics))[:_MOST_METRICS]:
         rows = tables.evidence_of(facts, m)
         drawn = plots.evidence_forest(rows, name_of(best))
         forests.append(Plot(f"{metric}: by candidate", drawn, rows, forest_keys, is_wide=False))
-        hours = tables.funnel(facts, watched, m)
+        hourly_rows = hours.funnel(facts, watched, m)
         true = None if truth is None else float(truth[0, m])
-        drawn = plots.hourly_funnel(hours, believed[m], true)
+        drawn = time_plots.hourly_funnel(hourly_rows, believed[m], true)
+        drawn = marks.put(facts, drawn, hourly_rows.column("round"))
         name = f"{metric}: {name_of(watched)} by round"
-        hourly.append(Plot(name, drawn, hours, hour_keys, is_wide=False))
-    by_hour = (
+        hourly.append(Plot(name, drawn, hourly_rows, hour_keys, is_wide=False))
+    lead_of_hours = (
         f"Hour by hour: {name_of(watched)}, "
-        f"{'which is recommended' if best != CONTROL else 'the candidate with the most evidence'}."
+        f"{'which is recommended' if best != CONTROL else 'the one to watch'}; at most its last "
+        f"{hours.MOST_ROUNDS} rounds, pooled with all before them."
     )
-    return Section("deltas", title, [lead, *forests, by_hour, *hourly])
-
-
-def late(facts: Facts) -> Section:
-    """What has not arrived."""
-    rows = tables.late(facts)
-    keys = (Key("arrived", SKY, "square"), Key("waiting", VERMILLION, "square"))
-    lead = f"{facts.history.num_in_flight} arms were served and have not reported any metric yet."
-    plot = Plot("Arms by round", plots.waiting_by_round(rows), rows, keys)
-    return Section("late", "Late readings", [lead, plot])
+    return Section("deltas", title, [lead, *forests, lead_of_hours, *hourly])

@@ -22,7 +22,7 @@ def surface(facts: Facts) -> Section:
     title = "Objective and guardrails over the space"
     if facts.posterior is None:
         return Section("surface", title, [nothing_known(facts)])
-    blocks = _maps(facts) if is_plane(facts) else _slices(facts)
+    blocks = [*(_maps(facts) if is_plane(facts) else []), *_slices(facts)]
     return Section("surface", title, blocks)
 
 

@@ -17,10 +17,9 @@ from .surfaces import believe_deltas
 Kind: TypeAlias = Literal["text", "whole", "number", "percent", "signed", "prob"]
 Cell: TypeAlias = str | float | None
 
-MOST_SERVED = 12
 MOST_EVIDENCE = 25
 MOST_BELIEVED = 40
-_SIGMAS = 1.96
+SIGMAS = 1.96
 
 
 class Column(NamedTuple):
@@ -46,11 +45,12 @@ class Table(NamedTuple):
 def table(columns: Iterable[tuple[str, str, Kind]], rows: Iterable[Sequence[object]]) -> Table:
     """Rows of numbers, strings or NaN; whatever is not finite becomes None."""
     return Table(
-        tuple(Column(*c) for c in columns), [tuple(_cell(value) for value in row) for row in rows]
+        tuple(Column(*c) for c in columns), [tuple(as_cell(value) for value in row) for row in rows]
     )
 
 
-def _cell(value: object) -> Cell:
+def as_cell(value: object) -> Cell:
+    """A number, a text, or None for what is not finite."""
     if value is None or isinstance(value, str):
         return value
     number = float(value)  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ def guardrails(facts: Facts) -> Table:
         believed = believe_deltas(facts, delta, var)
         for i, name in enumerate(facts.problem.constraint_names):
             kind = slack_kind(facts, i)
-            slack = [show(_cell(s), kind) for s in believed.slack[:, 0, i].tolist()]
+            slack = [show(as_cell(s), kind) for s in believed.slack[:, 0, i].tolist()]
             rows.append((name, slack[0], f"{slack[1]} … {slack[2]}", float(believed.holds[0, i])))
     return table(
         [
@@ -137,32 +137,6 @@ def slack_kind(facts: Facts, constraint: int) -> Kind:
     except ExpressionError:  # a callable, or a name of its own: any unit is possible
         return "number"
     return "number" if written.levels else "percent"
-
-
-def progress(facts: Facts) -> Table:
-    """What a simulation knows of every round's recommendation."""
-    best = math.nan if facts.oracle is None else facts.oracle.gain
-    return table(
-        [
-            ("round", "round", "whole"),
-            ("candidate", "recommended", "text"),
-            ("gain", "true gain", "signed"),
-            ("of_oracle", "of the oracle's", "percent"),
-            ("violation", "violation", "percent"),
-            ("exposed", "violation over all traffic", "percent"),
-        ],
-        [
-            (
-                r.round,
-                name_of(r.recommendation.candidate_id),
-                r.gain,
-                r.gain / best if best else math.nan,
-                r.violation,
-                r.exposed_violation,
-            )
-            for r in facts.records
-        ],
-    )
 
 
 def beliefs(facts: Facts) -> Table:
@@ -197,32 +171,6 @@ def beliefs(facts: Facts) -> Table:
     )
 
 
-def traffic(facts: Facts) -> Table:
-    """Shares by round: the control, the most served candidates, and all others together."""
-    plans = [facts.history.plans[r] for r in sorted(facts.history.plans)]
-    total: dict[int, float] = {}
-    for plan in plans:
-        for candidate, share in zip(plan.candidates, plan.shares):
-            total[candidate] = total.get(candidate, 0.0) + share
-    total.pop(CONTROL, None)
-    served = sorted(total, key=lambda c: (-total[c], c))
-    shown = served[:MOST_SERVED]
-    best = facts.best.candidate_id
-    if best in total:  # next to the control, where its height can be read
-        shown = [best, *[c for c in shown if c != best][: MOST_SERVED - 1]]
-    columns: list[tuple[str, str, Kind]] = [("round", "round", "whole")]
-    columns += [(str(c), name_of(c), "percent") for c in (CONTROL, *shown)]
-    if len(served) > len(shown):
-        columns.append(("others", f"{len(served) - len(shown)} others", "percent"))
-    rows = []
-    for plan in plans:
-        share_of = dict(zip(plan.candidates, plan.shares))
-        row = [share_of.pop(c, 0.0) for c in (CONTROL, *shown)]
-        rest = [sum(share_of.values())] if len(served) > len(shown) else []
-        rows.append((plan.round, *row, *rest))
-    return table(columns, rows)
-
-
 def evidence_of(facts: Facts, metric: int) -> Table:
     """Own evidence beside the posterior, for the candidates with the most evidence."""
     posterior, bucket = facts.posterior, facts.bucket
@@ -243,56 +191,12 @@ def evidence_of(facts: Facts, metric: int) -> Table:
     ]
     values = [
         bucket.mean[ids, metric],
-        _SIGMAS * bucket.var[ids, metric].sqrt(),
+        SIGMAS * bucket.var[ids, metric].sqrt(),
         mean,
-        _SIGMAS * var.sqrt(),
+        SIGMAS * var.sqrt(),
     ]
     if truth is not None:
         columns.append(("truth", "truth", "signed"))
         values.append(truth[:, metric])
     order = torch.argsort(mean, descending=True, stable=True).tolist()
     return table(columns, [(name_of(ids[i]), *(float(v[i]) for v in values)) for i in order])
-
-
-def funnel(facts: Facts, candidate: int, metric: int) -> Table:
-    """One candidate's delta of every hour, and what had been pooled by then."""
-    deltas = facts.bucket.deltas
-    rows = (deltas.candidate == candidate) & deltas.delta.mean[:, metric].isfinite()
-    mean, var = (field[rows, metric] for field in deltas.delta)
-    weight = deltas.weight[rows, metric]
-    total = weight.cumsum(0)
-    pooled = (weight * mean).cumsum(0) / total
-    pooled_var = (weight.square() * var).cumsum(0) / total.square()
-    return table(
-        [
-            ("round", "round", "whole"),
-            ("delta", "delta of the hour", "signed"),
-            ("half", "±", "percent"),
-            ("pooled", "pooled so far", "signed"),
-            ("pooled_half", "±", "percent"),
-        ],
-        zip(
-            deltas.round[rows].tolist(),
-            mean.tolist(),
-            (_SIGMAS * var.sqrt()).tolist(),
-            pooled.tolist(),
-            (_SIGMAS * pooled_var.sqrt()).tolist(),
-        ),
-    )
-
-
-def late(facts: Facts) -> Table:
-    """Per round, the arms that were planned and those of which nothing has arrived."""
-    tables = facts.history.tables
-    return table(
-        [
-            ("round", "round", "whole"),
-            ("arms", "arms", "whole"),
-            ("waiting", "waiting", "whole"),
-            ("control", "control has reported", "text"),
-        ],
-        [
-            (r, len(t.candidates), t.num_waiting, "yes" if t.has_control else "no")
-            for r, t in sorted(tables.items())
-        ],
-    )

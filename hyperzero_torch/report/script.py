@@ -1,0 +1,136 @@
+"""What runs in the reader's browser: the theme, the figures, the reloading of a watched file."""
+
+#: Before anything is painted: the theme that the reader chose, where the browser remembers it.
+THEME = """
+(function(){"use strict";
+try{var chosen=localStorage.getItem("hyperzero-theme");
+if(chosen==="light"||chosen==="dark"){document.documentElement.dataset.theme=chosen;}}
+catch(error){}
+})();
+"""
+
+#: A page that reloads itself must be possible to stop (WCAG 2.2.1 and 2.2.2).
+PAUSE = """<button type="button" id="pause" aria-pressed="false">Pause refreshing</button>"""
+
+# "@ink" and its like are colours of the stylesheet, so that plots follow light and dark. Figures
+# near the window are drawn first, all before printing.
+SCRIPT = """
+(function(){
+"use strict";
+var reloadEvery=__RELOAD__;
+var root=document.documentElement;
+var hovers=matchMedia("(hover: hover)").matches;
+var dark=matchMedia("(prefers-color-scheme: dark)");
+var config={displayModeBar:hovers?"hover":false,responsive:false,displaylogo:false,
+modeBarButtonsToRemove:["select2d","lasso2d","autoScale2d"]};
+var figures=__FIGURES__;
+var plots=Array.prototype.slice.call(document.querySelectorAll(".plot"));
+var drawn={};
+function keep(store,key,value){try{store.setItem(key,value);}catch(error){}}
+function kept(store,key){try{return store.getItem(key);}catch(error){return null;}}
+function color(value,style){
+  var parts=value.slice(1).split("/"),found=parts[0];
+  if(found[0]!=="#"){found=style.getPropertyValue("--"+found).trim();}
+  if(parts.length===1){return found;}
+  var rgb=[1,3,5].map(function(i){return parseInt(found.slice(i,i+2),16);});
+  return "rgba("+rgb.join(",")+","+parts[1]+")";
+}
+function resolve(value,style,key){
+  if(Array.isArray(value)){return value.map(function(v){return resolve(v,style,key);});}
+  if(value&&typeof value==="object"){
+    var out={};
+    Object.keys(value).forEach(function(k){out[k]=resolve(value[k],style,k);});
+    return out;
+  }
+  if(typeof value==="string"&&value[0]==="@"&&/color$/.test(key)){
+    return color(value,style);
+  }
+  if(key==="family"&&value==="inherit"){return style.fontFamily;}
+  return value;
+}
+function draw(i){
+  var made=resolve(figures[i],getComputedStyle(document.body),"");
+  drawn[i]=true;
+  Plotly.react(plots[i],made.data,made.layout,config);
+}
+function redraw(){Object.keys(drawn).forEach(function(i){draw(+i);});}
+function drawAll(){plots.forEach(function(plot,i){if(!drawn[i]){draw(i);}});}
+if("IntersectionObserver" in window){
+  var near=new IntersectionObserver(function(entries){
+    entries.forEach(function(entry){
+      var i=plots.indexOf(entry.target);
+      if(entry.isIntersecting&&!drawn[i]){near.unobserve(entry.target);draw(i);}
+    });
+  },{rootMargin:"900px 300px"});
+  plots.forEach(function(plot){near.observe(plot);});
+}else{drawAll();}
+// The rest when there is time, one by one, so that the page answers meanwhile.
+function drawNext(){
+  var i=plots.findIndex(function(_,at){return !drawn[at];});
+  if(i>=0){draw(i);setTimeout(drawNext,20);}
+}
+addEventListener("load",function(){setTimeout(drawNext,200);});
+// On paper all is light, whatever the screen is.
+var onScreen;
+addEventListener("beforeprint",function(){
+  onScreen=root.dataset.theme;
+  root.dataset.theme="light";
+  redraw();
+  drawAll();
+});
+addEventListener("afterprint",function(){
+  if(onScreen){root.dataset.theme=onScreen;}else{delete root.dataset.theme;}
+  redraw();
+});
+// A plot follows its own box: a window may change without it, and it without the window.
+var boxes=new ResizeObserver(function(entries){
+  entries.forEach(function(entry){
+    if(drawn[plots.indexOf(entry.target)]){Plotly.Plots.resize(entry.target);}
+  });
+});
+plots.forEach(function(plot){boxes.observe(plot);});
+var button=document.getElementById("theme");
+function say(){
+  var chosen=root.dataset.theme||"automatic";
+  button.textContent="Theme: "+chosen;
+}
+say();
+button.addEventListener("click",function(){
+  var order=["automatic",dark.matches?"light":"dark",dark.matches?"dark":"light"];
+  var next=order[(order.indexOf(root.dataset.theme||"automatic")+1)%3];
+  if(next==="automatic"){delete root.dataset.theme;}else{root.dataset.theme=next;}
+  keep(localStorage,"hyperzero-theme",next);
+  say();
+  redraw();
+});
+dark.addEventListener("change",redraw);
+if(reloadEvery!==null){
+  // The same tables stay open and the same place stays in view from one file to the next.
+  var where="hyperzero-place "+location.pathname;
+  var tables=Array.prototype.slice.call(document.querySelectorAll("details"));
+  var names=tables.map(function(one){
+    return one.parentNode.querySelector("h3").textContent;
+  });
+  var before=JSON.parse(kept(sessionStorage,where)||"null");
+  if(before){
+    tables.forEach(function(one,i){one.open=before.open.indexOf(names[i])>=0;});
+    scrollTo({top:before.top,behavior:"instant"});
+  }
+  var pause=document.getElementById("pause"),timer=null;
+  var wait=function(){
+    timer=setTimeout(function(){
+      keep(sessionStorage,where,JSON.stringify({top:scrollY,
+        open:names.filter(function(_,i){return tables[i].open;})}));
+      location.reload();
+    },reloadEvery*1000);
+  };
+  pause.addEventListener("click",function(){
+    var paused=pause.getAttribute("aria-pressed")!=="true";
+    pause.setAttribute("aria-pressed",String(paused));
+    pause.textContent=paused?"Go on refreshing":"Pause refreshing";
+    if(paused){clearTimeout(timer);}else{wait();}
+  });
+  wait();
+}
+})();
+"""
