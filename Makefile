@@ -85,12 +85,13 @@ ablation: $(READY) ## the default with one lever off at a time (half an hour)
 	$(BIN)/python -m bench.quality.race.table
 	$(BIN)/python -m bench.tables
 
-reliability: $(READY) ## false alarms, kill -9, hostile input (half an hour); redraw the README's tables
+reliability: $(READY) ## false alarms, kill -9, hostile input, a year of rounds (two hours); redraw the README's tables
 	$(BIN)/python -m bench.reliability.peeking
 	$(BIN)/python -m bench.reliability.drift_alarms
 	$(BIN)/python -m bench.reliability.kills
 	$(BIN)/python -m bench.reliability.fuzz
 	$(BIN)/python -m bench.reliability.load
+	$(BIN)/python -m bench.reliability.year
 	$(BIN)/python -m bench.tables
 
 clean: ## remove what the commands above made

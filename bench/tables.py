@@ -183,6 +183,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "kills": safety("kills"),
     "fuzz": safety("fuzz"),
     "load": safety("load"),
+    "year": safety("year"),
     "speed": speed,
 }
 
