@@ -21,6 +21,7 @@ The rooms, in the order of the data; each imports only from those above it:
     config        TunerConfig; a whole study in one YAML file
     journal       the append-only log: memory, SQL
     standing      what decisions have changed: who may compete, which evidence counts
+    round_table   what has arrived for one round
     history       the fold over a journal: facts
     interventions rounds set aside, and the way back
     pooling       facts of some rounds -> deltas -> evidence of the candidates served in them
@@ -30,6 +31,7 @@ The rooms, in the order of the data; each imports only from those above it:
     view          who still matters in a long study
     births        who enters the bucket
     outlook       what would be believed after more traffic
+    transfer      what other domains have found, guarded
     learn         history -> evidence, levels, a fitted posterior
     guard         nobody harmed: candidates that surely break a guardrail are stopped
     watch         has the world moved? old evidence discounted
@@ -43,6 +45,7 @@ The rooms, in the order of the data; each imports only from those above it:
     simulate      worlds whose truth is known
     online        the live system around the tuner: aggregator, updater, loop
     report        history -> tables, plots, one HTML file
+    integrations  BoTorch, Optuna, Ax, Ray Tune
     cli           the command line
     testing       contract suites for journals of your own
 
@@ -56,6 +59,7 @@ a *share* is a fraction of the traffic.
 from . import thompson
 from .config import StudyConfig, TunerConfig
 from .errors import (
+    BudgetError,
     ConfigError,
     DeviceMemoryError,
     ExpressionError,
@@ -67,6 +71,7 @@ from .errors import (
     JournalCorruptError,
     JournalError,
     MissingExtraError,
+    PackageError,
     ProblemError,
     ReadingsError,
     RoundError,
@@ -91,6 +96,7 @@ from .tuner import Tuner
 __version__ = "0.1.0"
 
 __all__ = [
+    "BudgetError",
     "Choice",
     "ConfigError",
     "Constraint",
@@ -112,6 +118,7 @@ __all__ = [
     "MissingExtraError",
     "Objective",
     "Outcome",
+    "PackageError",
     "Paths",
     "Plan",
     "Posterior",

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .history import CONTROL, RoundTable
+from .history import CONTROL
+from .round_table import RoundTable
 from .standing import Discount
 from .stats import delta, dispersion, evidence, moments
 from .stats.delta import Delta

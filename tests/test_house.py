@@ -14,9 +14,10 @@ PACKAGE = Path(hz.__file__).parent
 ROOMS = (
     "errors", "memory", "parameters", "tokens", "linear", "space", "expressions", "terms",
     "problem", "native", "stats", "randomness", "readings", "surrogate", "thompson", "plan",
-    "config", "journal", "standing", "history", "interventions", "pooling", "blocks", "bucket",
-    "retention", "view", "births", "outlook", "learn", "guard", "watch", "allocate", "leaders", "decide", "recommend", "explain",
-    "study", "tuner", "simulate", "online", "report", "cli", "testing",
+    "config", "journal", "standing", "round_table", "history", "interventions", "pooling", "blocks",
+    "bucket", "retention", "view", "births", "outlook", "transfer", "learn", "guard", "watch",
+    "allocate", "leaders", "decide", "recommend", "explain", "study", "tuner", "simulate", "online",
+    "report", "integrations", "cli", "testing",
 )  # fmt: skip
 
 

@@ -1,0 +1,48 @@
+"""What has arrived for one round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class RoundTable:
+    """What has arrived for one round: a row per planned arm, a column per metric.
+
+    ``count``, ``mean``, ``var`` are NaN and ``revision`` is -1 where nothing has arrived.
+    ``num_waiting`` counts arms of which no metric has arrived, ``messages`` are the numbers of the
+    entries that brought something.
+    """
+
+    def __init__(self, candidates: Sequence[int], num_metrics: int) -> None:
+        shape = (len(candidates), num_metrics)
+        self.candidates = np.array(candidates, dtype=np.int64)
+        self.row = {c: i for i, c in enumerate(candidates)}
+        self.count = np.full(shape, np.nan)
+        self.mean = np.full(shape, np.nan)
+        self.var = np.full(shape, np.nan)
+        self.revision = np.full(shape, -1, dtype=np.int64)
+        self.num_waiting = len(candidates)
+        self.messages: list[int] = []
+
+    def take(self, message: int, metric: NDArray[np.int64], columns: Mapping[str, Any]) -> None:
+        """Put values in their places, newer revisions over older ones.
+
+        Args:
+            message: number of the entry that brings them.
+            metric: column of each value.
+            columns: ``candidate``, ``count``, ``mean``, ``var`` and ``revision`` of each.
+        """
+        at = ([self.row[c] for c in columns["candidate"].tolist()], metric)
+        for name in ("count", "mean", "var", "revision"):
+            getattr(self, name)[at] = columns[name]
+        self.num_waiting = int((self.revision < 0).all(axis=1).sum())
+        self.messages.append(message)
+
+    @property
+    def has_control(self) -> bool:
+        """Whether any metric of the control has arrived."""
+        return bool((self.revision[0] >= 0).any())
