@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: help install demo test check bench peers paper race ablation reliability clean
+.PHONY: help install demo test check docs bench peers paper race ablation reliability clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,11 +31,16 @@ check: $(READY) ## ruff and strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(READY) ## the documentation, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -d build/site
+
 SPEED = streaming moments paths marginals selection fits round
 TIME = $(BIN)/python -m pytest bench/speed/bench_$$one.py -q --benchmark-quiet --benchmark-disable-gc
 bench: peers ## is its uncertainty honest, and how fast is it? (an hour on a quiet machine); redraw tables
 	$(BIN)/python -m bench.quality.calibration
 	$(BIN)/python -m bench.quality.reliability
+	$(BIN)/python -m bench.quality.misprints
+	$(BIN)/python -m bench.speed.import_time
 	for one in $(SPEED); do $(TIME) --benchmark-json=bench/results/speed_$$one.json || exit 1; done
 	$(BIN)/python -m bench.speed.growth
 	$(BIN)/python -m bench.speed.breakdown

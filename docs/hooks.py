@@ -1,0 +1,265 @@
+"""What the pages take from elsewhere, so that nothing is typed twice. A hook of MkDocs.
+
+    <!-- insert: readme race -->        a table of README.md, between its markers
+    <!-- insert: section Why deltas --> a section of README.md
+    <!-- insert: table paper, default --> a table of README.md by its first columns' titles
+    <!-- insert: file CHANGELOG.md -->  a whole Markdown file
+    <!-- insert: misprints -->          a table drawn from raw numbers; likewise: imports
+    <!-- insert: rooms -->              the map in the package's docstring
+    <!-- insert: raw -->                the files of raw numbers
+    <!-- insert: commands -->           the command line's help
+    <!-- insert: members hyperzero_torch.transfer -->   the reference of all public names of a room
+
+Links to files of the repository that are no page (tests, benchmarks, raw numbers, figures) become
+links to copies of them in the site.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import posixpath
+import re
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parent.parent
+_INSERT = re.compile(r"<!-- insert: (\w+) ?(.*?) -->")
+_LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+_FENCE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
+# Where the site keeps copies of the repository's files.
+_COPIES = "repository"
+# Read by browsers as they are; all others get ".txt", or they would be downloaded.
+_AS_THEY_ARE = {".svg", ".json", ".txt"}
+
+
+class MissingPieceError(Exception):
+    """A page asks for something that is not there."""
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Insert what the page asks for, then point links at copies of the repository's files."""
+    folder = posixpath.dirname(page.file.src_uri)
+    text = inserted(markdown, posixpath.join("docs", folder))
+    return _outside_code(text, lambda part: _relink(part, folder, config, files))
+
+
+def inserted(markdown: str, folder: str) -> str:
+    """The page with every insertion made; ``folder`` is the page's, from the repository's root."""
+
+    def insert(match: re.Match[str]) -> str:
+        kind, what = match.groups()
+        if kind not in PIECES:
+            raise MissingPieceError(f"nothing to insert is called {kind!r}; see docs/hooks.py")
+        text, origin = PIECES[kind](what)
+        return _outside_code(text, lambda part: _moved(part, origin, folder))
+
+    return _INSERT.sub(insert, markdown)
+
+
+def _moved(text: str, origin: str, folder: str) -> str:
+    """Relative links that were written in one folder, as they read in another."""
+
+    def move(match: re.Match[str]) -> str:
+        path = posixpath.relpath(posixpath.join(origin, match[2]), folder or ".")
+        return f"{match[1]}{path}{match[3] or ''})"
+
+    return _LINK.sub(move, text)
+
+
+def _relink(text: str, folder: str, config: MkDocsConfig, files: Files) -> str:
+    from mkdocs.structure.files import File
+
+    def link(match: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join("docs", folder, match[2]))
+        if path.startswith("docs/"):
+            inside = path.removeprefix("docs/")
+            found = posixpath.relpath(inside, folder or ".")
+            return f"{match[1]}{found}{match[3] or ''})"
+        if not (ROOT / path).is_file():
+            raise MissingPieceError(f"a link leads to {path!r}, where the repository has no file")
+        suffix = "" if Path(path).suffix in _AS_THEY_ARE else ".txt"
+        copy = f"{_COPIES}/{path}{suffix}"
+        if files.get_file_from_path(copy) is None:
+            files.append(File.generated(config, copy, content=(ROOT / path).read_bytes()))
+        return f"{match[1]}{posixpath.relpath(copy, folder or '.')})"
+
+    return _LINK.sub(link, text)
+
+
+def _outside_code(text: str, change: Callable[[str], str]) -> str:
+    parts = _FENCE.split(text)  # code at odd places
+    return "".join(part if i % 2 else change(part) for i, part in enumerate(parts))
+
+
+def readme(name: str) -> tuple[str, str]:
+    """A table of README.md; its place is marked there by its name."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(f"<!-- {re.escape(name)} -->\n(.*?)\n<!-- /{re.escape(name)} -->", text, re.S)
+    if found is None:
+        raise MissingPieceError(f"README.md has no table {name!r}")
+    return found[1], ""
+
+
+def section(title: str) -> tuple[str, str]:
+    """A section of README.md without its heading."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.S | re.M)
+    if found is None:
+        raise MissingPieceError(f"README.md has no section {title!r}")
+    return re.sub(r"<!-- /?[\w-]+ -->\n", "", found[1]).strip(), ""
+
+
+def table(titles: str) -> tuple[str, str]:
+    """The table of README.md whose titles are these, as far as they are named; empty ones aside."""
+    wanted = [title.strip() for title in titles.split(",")]
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    for start, line in enumerate(lines):
+        found = [cell.strip() for cell in line.strip("|").split("|") if cell.strip()]
+        if line.startswith("|") and found[: len(wanted)] == wanted:
+            end = next(i for i in range(start, len(lines) + 1) if not "".join(lines[i : i + 1]))
+            return "\n".join(lines[start:end]), ""
+    raise MissingPieceError(f"README.md has no table with the titles {wanted}")
+
+
+def file(path: str) -> tuple[str, str]:
+    """A whole Markdown file, without its title where it has one."""
+    if not (ROOT / path).is_file():
+        raise MissingPieceError(f"the repository has no file {path!r}")
+    text = (ROOT / path).read_text(encoding="utf-8")
+    return re.sub(r"\A# .*\n", "", text).strip(), posixpath.dirname(path)
+
+
+def rooms(_: str = "") -> tuple[str, str]:
+    """The rooms of the package and what is in them, as its docstring says."""
+    docstring = ast.get_docstring(
+        ast.parse((ROOT / "hyperzero_torch" / "__init__.py").read_text(encoding="utf-8"))
+    )
+    found = re.findall(r"^    (\w+) {2,}(\S.*)$", docstring or "", re.M)
+    if not found:
+        raise MissingPieceError("the docstring of hyperzero_torch has no map of rooms")
+    lines = ["| room | what is in it |", "| --- | --- |"]
+    for name, says in found:
+        path = Path("hyperzero_torch") / f"{name}.py"
+        path = path if (ROOT / path).is_file() else Path("hyperzero_torch") / name / "__init__.py"
+        lines.append(f"| [`{name}`]({path.as_posix()}) | {says} |")
+    return "\n".join(lines), ""
+
+
+def raw(_: str = "") -> tuple[str, str]:
+    """Every file of raw numbers, and the module that writes it, as that module says."""
+    sources = {
+        path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted((ROOT / "bench").rglob("*.py"))
+    }
+    paths = sorted((ROOT / "bench" / "results").iterdir())
+    rows = (f"| [{p.name}](bench/results/{p.name}) | {_writer(p, sources)} |" for p in paths)
+    return "\n".join(["| raw numbers | written by |", "| --- | --- |", *rows]), ""
+
+
+def _writer(path: Path, sources: dict[str, str]) -> str:
+    stem = path.stem
+    wanted = (f'"{path.name}"', f'/{path.name}"')
+    if stem.startswith("speed_") and f"bench/speed/bench_{stem[6:]}.py" in sources:
+        return f"[bench_{stem[6:]}](bench/speed/bench_{stem[6:]}.py)"
+    if stem.startswith("race_"):
+        return "[bench.quality.race.run](bench/quality/race/run.py)"
+    found = [
+        name
+        for name, text in sources.items()
+        if any(w in text for w in wanted) and name != "bench/tables.py"
+    ]
+    # Else where the name is put together: whoever has its first part as a text of its own.
+    found = found or [name for name, text in sources.items() if f'"{path.stem}' in text]
+    if not found:
+        raise MissingPieceError(f"no module under bench/ says that it writes {path.name}")
+    name = found[0]
+    return f"[{name.removesuffix('.py').replace('/', '.')}]({name})"
+
+
+def members(room: str) -> tuple[str, str]:
+    """Directives for all that a room's ``__all__`` names, where each is defined."""
+    path = ROOT.joinpath(*room.split("."), "__init__.py")
+    if not path.is_file():
+        raise MissingPieceError(f"there is no room {room!r}")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    origin: dict[str, str] = {}
+    public: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            inside = f"{room}.{node.module}" if node.module else room
+            origin |= {a.asname or a.name: f"{inside}.{a.name}" for a in node.names}
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            public = ast.literal_eval(node.value)
+    if not public:
+        raise MissingPieceError(f"{room} names nothing in __all__")
+    return "\n\n".join(f"::: {origin.get(name, f'{room}.{name}')}" for name in public), ""
+
+
+def misprints(_: str = "") -> tuple[str, str]:
+    """What each misprint of Eq. 3.2 does to delta and variance."""
+    return _drawn_by("bench.quality.misprints"), ""
+
+
+def imports(_: str = "") -> tuple[str, str]:
+    """How long importing takes."""
+    return _drawn_by("bench.speed.import_time"), ""
+
+
+def _drawn_by(module: str) -> str:
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    drawn: str = importlib.import_module(module).table()
+    return drawn
+
+
+def commands(_: str = "") -> tuple[str, str]:
+    """What ``--help`` says, command by command."""
+    import typer
+
+    from hyperzero_torch.cli.app import app
+
+    group: Any = typer.main.get_command(app)
+    parts = [_described(group.help or "")]
+    for name, command in group.commands.items():
+        rows = ["| option | |", "| --- | --- |"]
+        for option in command.params:
+            names = ", ".join(f"`{text}`" for text in (*option.opts, *option.secondary_opts))
+            says = " ".join((getattr(option, "help", "") or "").split())
+            needed = " Required." if option.required else ""
+            rows.append(f"| {names} | {says.replace('|', ' or ')}{needed} |")
+        table = "\n".join(rows) if command.params else ""
+        parts.append(f"## hyperzero {name}\n\n{_described(command.help or '')}\n\n{table}")
+    return "\n\n".join(parts), ""
+
+
+def _described(text: str) -> str:
+    """Help text with its indented commands as code."""
+    text = textwrap.dedent(text).replace("\b", "").strip()
+    lines = [
+        f"`{line.strip()}`" if line.startswith("  ") and line.strip() else line
+        for line in text.splitlines()
+    ]
+    return "\n".join(lines)
+
+
+PIECES: dict[str, Callable[[str], tuple[str, str]]] = {
+    "readme": readme,
+    "section": section,
+    "table": table,
+    "file": file,
+    "rooms": rooms,
+    "raw": raw,
+    "misprints": misprints,
+    "imports": imports,
+    "commands": commands,
+    "members": members,
+}
