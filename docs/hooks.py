@@ -4,7 +4,7 @@
     <!-- insert: section Why deltas --> a section of README.md
     <!-- insert: table paper, default --> a table of README.md by its first columns' titles
     <!-- insert: file CHANGELOG.md -->  a whole Markdown file
-    <!-- insert: misprints -->          a table drawn from raw numbers; likewise: imports
+    <!-- insert: misprints -->          a table drawn from raw numbers; likewise: imports, privacy
     <!-- insert: rooms -->              the map in the package's docstring
     <!-- insert: raw -->                the files of raw numbers
     <!-- insert: commands -->           the command line's help
@@ -172,6 +172,8 @@ def _writer(path: Path, sources: dict[str, str]) -> str:
         return f"[bench_{stem[6:]}](bench/speed/bench_{stem[6:]}.py)"
     if stem.startswith("race_"):
         return "[bench.quality.race.run](bench/quality/race/run.py)"
+    if stem.startswith("transfer_d"):
+        return "[bench.transfer.run](bench/transfer/run.py)"
     found = [
         name
         for name, text in sources.items()
@@ -214,6 +216,11 @@ def imports(_: str = "") -> tuple[str, str]:
     return _drawn_by("bench.speed.import_time"), ""
 
 
+def privacy(_: str = "") -> tuple[str, str]:
+    """What differential privacy costs."""
+    return _drawn_by("bench.transfer.privacy"), ""
+
+
 def _drawn_by(module: str) -> str:
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
@@ -229,7 +236,7 @@ def commands(_: str = "") -> tuple[str, str]:
 
     group: Any = typer.main.get_command(app)
     parts = [_described(group.help or "")]
-    for name, command in group.commands.items():
+    for name, command in _each(group):
         rows = ["| option | |", "| --- | --- |"]
         for option in command.params:
             names = ", ".join(f"`{text}`" for text in (*option.opts, *option.secondary_opts))
@@ -239,6 +246,16 @@ def commands(_: str = "") -> tuple[str, str]:
         table = "\n".join(rows) if command.params else ""
         parts.append(f"## hyperzero {name}\n\n{_described(command.help or '')}\n\n{table}")
     return "\n\n".join(parts), ""
+
+
+def _each(group: Any, before: str = "") -> list[tuple[str, Any]]:
+    """Commands by their whole names; those of a group follow it."""
+    found = []
+    for name, command in group.commands.items():
+        found.append((before + name, command))
+        if hasattr(command, "commands"):
+            found += _each(command, f"{before}{name} ")
+    return found
 
 
 def _described(text: str) -> str:
@@ -260,6 +277,7 @@ PIECES: dict[str, Callable[[str], tuple[str, str]]] = {
     "raw": raw,
     "misprints": misprints,
     "imports": imports,
+    "privacy": privacy,
     "commands": commands,
     "members": members,
 }

@@ -33,6 +33,7 @@ The rooms, in the order of the data; each imports only from those above it:
     outlook       what would be believed after more traffic
     transfer      what other domains have found, guarded
     learn         history -> evidence, levels, a fitted posterior
+    transferred   what a round does with other domains: seeds, suggestions, changes of mind
     guard         nobody harmed: candidates that surely break a guardrail are stopped
     watch         has the world moved? old evidence discounted
     allocate      slots -> arms and their shares, within limits

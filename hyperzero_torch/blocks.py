@@ -14,19 +14,13 @@ import torch
 from torch import Tensor
 
 from .history import History
-from .journal import pack_array, unpack_array
+from .journal import EVIDENCE, pack_array, unpack_array
 from .pooling import Block, Levels, Pooling, kept, pool
 from .standing import Discount
 from .stats.evidence import EvidenceState, Exposure
 
 #: Settled blocks under their number, each with what it was pooled from; -1, -2, ... are compacted.
 Memo: TypeAlias = dict[int, tuple[object, Block]]
-# A block's arrays in order, as they are called in the journal.
-_NAMES = (
-    *("candidate", "weight", "mean", "spread", "num_rounds"),
-    *("exposed_row", "exposed_round", "exposed_part", "users", "hours", "total"),
-    *("dispersion", "power", "power_rounds"),
-)
 
 
 def settled(history: History, pooling: Pooling) -> dict[int, list[int]]:
@@ -86,7 +80,7 @@ def to_compacted(block: Block) -> dict[str, Any]:
     """A block as plain JSON values, for ``Compacted.evidence``."""
     state, exposed, levels = block.state, block.exposed, block.levels
     arrays = [block.candidates, *state, block.num_rounds, *exposed, *levels, *block[5:]]
-    return {name: pack_array(array.numpy()) for name, array in zip(_NAMES, arrays)}
+    return {name: pack_array(array.numpy()) for name, array in zip(EVIDENCE, arrays)}
 
 
 def _compacted(history: History, memo: Memo) -> list[tuple[Sequence[int], Block]]:
@@ -94,7 +88,7 @@ def _compacted(history: History, memo: Memo) -> list[tuple[Sequence[int], Block]
     for number, entry in enumerate(history.compacted):
         if -1 - number not in memo:
             c, w, m, s, n, row, slot, part, users, hours, total, *rest = (
-                torch.from_numpy(unpack_array(entry.evidence[name])) for name in _NAMES
+                torch.from_numpy(unpack_array(entry.evidence[name])) for name in EVIDENCE
             )
             block = Block(
                 c, EvidenceState(w, m, s), n, Exposure(row, slot, part),

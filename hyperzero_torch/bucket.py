@@ -11,7 +11,7 @@ from torch import Tensor
 from .blocks import Memo, blocks
 from .history import History
 from .pooling import ArmDeltas, Block, Levels, Pooling, pool
-from .stats import evidence
+from .stats import dispersion, evidence
 from .stats.evidence import EvidenceState, Exposure
 
 
@@ -22,10 +22,10 @@ class Bucket(NamedTuple):
     ``num_rounds (candidates,)`` counts rounds with evidence; ``base_levels (metrics,)`` is None
     until the control has reported every metric, and rests on ``level_hours`` hours of the day.
     ``exposed`` is how far control errors move sums of evidence, a block of rounds each, the latest
-    rounds last. ``dispersion (metrics,)`` is the factor by which all variances here exceed the
-    formula's. ``power (metrics,)`` is the precision of a relative mean over a whole round's
-    traffic, by the formula, of a usual round; 0 before the first. ``deltas`` are those of the
-    latest rounds, which are not pooled for good.
+    rounds last. ``dispersion (metrics,)`` is the factor by which variances of the latest rounds
+    exceed the formula's. ``power (metrics,)`` is the precision of a relative mean over a whole
+    round's traffic, by the formula, of a usual round; 0 before the first. ``deltas`` are those of
+    the latest rounds, which are not pooled for good.
     """
 
     theta: Tensor
@@ -84,14 +84,17 @@ def gather(history: History, pooling: Pooling, memo: Memo | None = None) -> Buck
         num_rounds[block.candidates] += block.num_rounds
     power = sum((block.power for block in parts), torch.zeros(width, dtype=torch.float64))
     power_rounds = sum(block.power_rounds for block in parts)
-    known = state.weight > 0
-    levels, hours = _base_levels([latest.levels])
-    if levels is None and old:  # levels drift: those of the latest rounds, where they are all there
-        levels, hours = _base_levels([block.levels for block in parts])
+    known, excess = state.weight > 0, torch.ones(width, dtype=torch.float64)
+    if pooling.calibrate:
+        excess = _excess(parts, state)
+    # Levels drift: those of the latest rounds, where these know as much of the day as all do.
+    levels, hours = _base_levels([block.levels for block in parts])
+    if old and _base_levels([latest.levels])[1] == hours:
+        levels, _ = _base_levels([latest.levels])
     return Bucket(
         theta=history.theta,
         mean=torch.where(known, state.mean, torch.nan),
-        var=torch.where(known, state.spread / state.weight.square(), torch.nan),
+        var=torch.where(known, excess * state.spread / state.weight.square(), torch.nan),
         weight=state.weight,
         num_rounds=num_rounds,
         base_levels=levels,
@@ -99,7 +102,7 @@ def gather(history: History, pooling: Pooling, memo: Memo | None = None) -> Buck
         exposed=tuple(
             e._replace(candidate=b.candidates[e.candidate]) for b in parts for e in (b.exposed,)
         ),
-        dispersion=latest.dispersion,
+        dispersion=latest.dispersion * excess,
         power=power / torch.as_tensor(power_rounds).clamp_min(1),
         deltas=deltas,
     )
@@ -112,6 +115,30 @@ def _merge(state: EvidenceState, block: Block) -> EvidenceState:
     for field, new in zip(state, merged):
         field[rows] = new
     return state
+
+
+def _excess(parts: Sequence[Block], state: EvidenceState) -> Tensor:
+    """How much more candidates differ from block to block than their variances say, at least 1.
+
+    Scatter within a block is in its own variances; weeks that differ show here only. Cochran's Q,
+    the sum of squared standardised residuals of blocks about their pooled mean, over its degrees of
+    freedom, with a prior that counts for so many residuals as it holds where nothing is known.
+
+    Returns:
+        ``(metrics,)``.
+    Source: Cochran (1954); Birge (1932) for the ratio as a factor of all variances.
+    """
+    total = torch.full(state.mean.shape[1:], dispersion.PRIOR, dtype=state.mean.dtype)
+    freedom, num_blocks = total.clone(), torch.zeros_like(state.mean)
+    for block in parts:
+        weight, mean, spread = block.state
+        known = (weight > 0) & (spread > 0)
+        residual = (mean - state.mean[block.candidates]).square() * weight.square() / spread
+        total = total + torch.where(known, residual, 0.0).sum(0)
+        num_blocks[block.candidates] += known.to(total.dtype)
+    # Who is in a single block has a residual of 0, and no degree of freedom.
+    freedom = freedom + (num_blocks - 1).clamp_min(0).sum(0)
+    return (total / freedom).clamp_min(1.0)
 
 
 def _base_levels(parts: Sequence[Levels]) -> tuple[Tensor | None, int]:

@@ -84,8 +84,9 @@ class TunerConfig(_Config):
     """Rounds in a row without a won draw after which a candidate competes no longer, until it is
     served again; None for never."""
     max_candidates: int | None = Field(default=512, ge=16)
-    """Most candidates that the surrogate is fitted to: those that compete, half of them at most,
-    and of the others those with the most evidence; None for all."""
+    """Most candidates that the surrogate is fitted to: those that compete, and of the others those
+    with the most evidence; None for all. Where ``retire_after`` is set, half of them compete at
+    most, but never fewer than ``max_arms`` or ``initial_candidates``."""
     block_rounds: int | None = Field(default=168, ge=24)
     """Evidence older than one to two blocks of so many rounds is pooled once, block by block, so
     that a round takes no longer in a study of a year; None to pool all rounds anew each time."""
@@ -112,6 +113,14 @@ class TunerConfig(_Config):
     """Let the surrogate know that the base's own deltas are exactly 0."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Two-sided level of the bounds in a recommendation."""
+    transfer: Literal["shared", "ensemble"] = "shared"
+    """How other domains are learnt from, where there are any: a hierarchical model of their
+    evidence, or a ranking-weighted ensemble of their posteriors."""
+    num_seeds: int = Field(default=12, ge=0, le=1000)
+    """Candidates that other domains suggest when they are admitted; 0 for none."""
+    seed_first: bool = False
+    """Let other domains that agree among themselves suggest them for the first bucket already,
+    before any evidence speaks for them."""
     rounds_per_day: int = Field(default=24, ge=1)
     """Period of the daily cycle, over which base levels are averaged."""
 

@@ -32,6 +32,7 @@ from .standing import RETIRED
 from .surrogate import similarity
 from .thompson import propose, select, select_paths
 from .thompson.propose import Proposals
+from .transferred import seeded, suggested, transferred
 from .view import competing, most_competing
 from .watch import watch
 
@@ -66,8 +67,12 @@ def decide(
     history.extend(stopped)
     births = first_bucket(problem, config, seed) if history.num_candidates == 0 else []
     history.extend(births)
-    age = round - min(history.plans, default=round)
     details: dict[str, Any] = {"num_tested": int(known.bucket.tested.sum())}
+    if births and known.prior is not None:
+        seeds, details["transfer"] = seeded(known.prior, problem, config, seed, history)
+        history.extend(seeds)
+        births += seeds
+    age = round - min(history.plans, default=round)
     if known.posterior is None:
         slots = round_robin(history.times_served, config, history.standing.stopped)
         details["why"] = known.why_not
@@ -84,7 +89,9 @@ def decide(
         proposals = _proposals(known, config, round, seed, free) if free > 0 else None
         proposed = newborn(problem, history, proposals, round)
         history.extend(proposed)
-        births += [*led, *proposed]
+        told = suggested(known, config, history, round, seed)
+        history.extend(told)
+        births += [*led, *proposed, *told]
         verify = verify if leading else 0
         votes = _vote(known, history, config, round, seed, config.num_draws - verify)
         slots = votes.slots
@@ -99,11 +106,11 @@ def decide(
             "proposed": [b.candidate for b in proposed],
             "leaders": leading,
             "revived": again,
-            "hyperparameters": {
-                name: value.tolist()
-                for name, value in known.posterior.hyperparameters._asdict().items()
-            },
+            "hyperparameters": {name: value.tolist() for name, value in _start(known).items()},
         }
+        if known.judgement is not None:
+            details["transfer"] = known.judgement.facts
+            notes += transferred(known, config, history, round, seed)
         if watched.details is not None:
             details["drift"] = watched.details
     won = slots.nonzero().flatten().tolist()
@@ -123,6 +130,13 @@ def decide(
         details=details,
     )
     return [*stopped, *births, plan, *notes, *_retirements(history, plan, config)]
+
+
+def _start(known: Known) -> dict[str, Tensor]:
+    """Where the next fit starts from: with or without sources, from the study's own evidence."""
+    assert known.cold is not None  # the caller's branch
+    found: dict[str, Tensor] = known.cold.hyperparameters._asdict()
+    return found
 
 
 def _remarks(known: Known, votes: Votes, num_draws: int, round: int) -> list[Entry]:
@@ -235,15 +249,19 @@ def _lead(
     for row in found:
         distance = ((x - row) / lengthscale).square().sum(-1).sqrt()
         at = int(distance.argmin())
-        if float(distance[at]) > _SAME:
-            theta = problem.space.from_unit(row.cpu()).unsqueeze(0)
+        theta = problem.space.from_unit(row.cpu()).unsqueeze(0)
+        # Who is out of view, and the very same, must not be born again: it may have been stopped.
+        near = float(distance[at]) <= _SAME
+        nearest = ids[at] if near else history.find(theta[0].tolist())
+        if nearest is None:
             births += born(known.problem, theta, history, round, "leader", len(births))
-            at = len(ids)
-            ids.append(births[-1].candidate)
+            nearest = births[-1].candidate
+        if not near:
+            ids.append(nearest)
             x = torch.cat([x, row.unsqueeze(0)])
         barred = {CONTROL, *history.standing.stopped, *leading}
-        if ids[at] not in barred:
-            leading.append(ids[at])
+        if nearest not in barred:
+            leading.append(nearest)
     return leading, births
 
 

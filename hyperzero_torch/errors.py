@@ -10,6 +10,8 @@
     │   ├── ConfigError              a configuration file or TunerConfig
     │   ├── ReadingsError            refused readings; names the offending rows
     │   ├── FitError                 evidence that no Gaussian process can be fitted to
+    │   ├── PackageError             a transfer package or a privacy ledger that is not used
+    │   ├── BudgetError              a release that the privacy budget has no room for
     │   └── RoundError               asking for a round that cannot be planned
     ├── JournalError                 the log cannot be read or written
     │   ├── StudyNotFoundError       no such study in this journal
@@ -123,6 +125,20 @@ class JournalCorruptError(JournalError):
 
 class FitError(InputError):
     """The Gaussian process cannot be fitted to this evidence."""
+
+
+class PackageError(InputError):
+    """A transfer package or privacy ledger that is not used.
+
+    It has expired, was changed since it was made, is meant for other uses, or of another schema.
+    """
+
+
+class BudgetError(InputError):
+    """A release that the privacy budget has no room for, or that was made before.
+
+    Nothing was released.
+    """
 
 
 class GivenUpError(HyperZeroError):

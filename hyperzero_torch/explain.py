@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,12 +21,23 @@ from .problem import Problem
 from .randomness import random
 from .recommend import Belief, believe, no_belief
 from .space import Value
-from .standing import DRIFT, RETIRED, STOPPED
+from .standing import (
+    ASIDE,
+    DRIFT,
+    OVERRULED,
+    REINSTATED,
+    RETIRED,
+    ROLLED_BACK,
+    STOPPED,
+    TRANSFER,
+)
 from .thompson import select_paths
+from .transferred import TRANSFERRED
 
 _NUM_DRAWS = 2048
+_SUGGESTED = "suggested by other domains"
 # Kinds of remarks that are written together with a plan.
-_WITH_A_PLAN = ("fallback", "fit", "infeasible", "undefined", "tied", DRIFT, RETIRED)
+_WITH_A_PLAN = ("fallback", "fit", "infeasible", "undefined", "tied", DRIFT, RETIRED, TRANSFER)
 
 
 @dataclass(frozen=True)
@@ -74,11 +85,17 @@ class ArmReason:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A round's plan explained; ``remarks`` are the decisions that came with it."""
+    """A round's plan explained.
+
+    ``remarks`` are the decisions that came with it, and what was made of other domains;
+    ``transfer`` are the facts behind that, as they were recorded: None where there was nothing to
+    decide about.
+    """
 
     round: int
     arms: tuple[ArmReason, ...]
     remarks: tuple[str, ...]
+    transfer: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -117,8 +134,9 @@ def explain(
     best: dict[int, float] = {}
     if known.posterior is not None:
         generator = random(seed, round, "explain", device)
+        view = torch.tensor(sorted({*known.view.tolist(), *plan.candidates}))
         belief = believe(
-            known.problem.to(device), config, known.bucket, known.posterior, generator, known.view
+            known.problem.to(device), config, known.bucket, known.posterior, generator, view
         )
         best = _prob_best(known, plan, config, generator)
     before = [e for e in entries[:at] if isinstance(e, Decided)]
@@ -128,7 +146,74 @@ def explain(
         _arm(known, history, plan, belief, best, row, candidate)
         for row, candidate in enumerate(plan.candidates)
     )
-    return Explanation(round, arms, tuple(e.reason for e in said))
+    facts = plan.details.get("transfer")
+    remarks = [e.reason for e in said]
+    if facts is not None:
+        remarks += transfer_told(facts, problem.metrics)
+        remarks += [e.reason for e in before if e.kind == OVERRULED][-1:]  # the latest holds
+    return Explanation(round, arms, tuple(remarks), facts)
+
+
+class Choice(NamedTuple):
+    """What a round made of other domains: what was done and why, and what was not done."""
+
+    taken: str
+    why: str
+    alternative: str
+
+
+def transfer_choice(facts: Mapping[str, Any]) -> Choice:
+    """The decision behind a plan's facts about transfer.
+
+    Args:
+        facts: ``details["transfer"]`` of a plan.
+    """
+    why = str(facts.get("reason", ""))
+    if "seeds" in facts:
+        num = len(facts.get("candidates", ()))
+        if facts["used"]:
+            taken = f"{num} candidates that other domains suggest stand beside the first design"
+            return Choice(taken, why, "the usual first design alone")
+        other = "candidates that other domains suggest, beside the first design"
+        return Choice("the usual first design", why, other)
+    held = ", ".join(
+        f"{one['transferred'] - one['cold']:+.2f} nats ({name})"
+        for name, one in facts.get("held_out", {}).items()
+    )
+    # Of an ensemble: the part of the draws in which the target's own model ranked best.
+    own = facts.get("target_weight")
+    if facts["used"]:
+        other = "a cold start"
+        if held:
+            other += f"; against it left-out evidence was predicted better by {held}"
+        elif own is not None:
+            other += f", whose model keeps a weight of {_parts(own)}"
+        return Choice(f"other domains count for {', '.join(facts['metrics'])}", why, other)
+    other = "the transferred model"
+    if held:
+        other += f", which predicts left-out evidence better by {held}"
+    elif "wealth" in facts:
+        other += f", not admitted: log wealth {facts['wealth']:.2f}, needed {facts['needed']:.2f}"
+    return Choice("a cold start", why, other)
+
+
+def transfer_told(facts: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
+    """The same, and every source's part in it, as sentences."""
+    choice = transfer_choice(facts)
+    said = [f"{choice.taken}: {choice.why}", f"alternative not taken: {choice.alternative}"]
+    names = {"similarity": "correlation with this study", "weight": "weight", "nats": "bets (nats)"}
+    for source, one in facts.get("sources", {}).items():
+        parts = [f"{says} {_parts(one[key], metrics)}" for key, says in names.items() if key in one]
+        said.append(f"source {source}: {'; '.join(parts)}")
+    return said
+
+
+def _parts(values: Sequence[float], names: Sequence[str] = ()) -> str:
+    """Numbers by metric."""
+    found = [f"{value:.2f}" for value in values]
+    if len(names) == len(found) > 1:
+        found = [f"{value} {name}" for name, value in zip(names, found)]
+    return ", ".join(found)
 
 
 def _known_then(
@@ -147,14 +232,29 @@ def _known_then(
         then_last = planned.index(entry.rounds[-1]) if entry.rounds[-1] in history.plans else None
         size = config.block_rounds or 0
         early = then_last is None or len(planned) < then_last + 1 + size
-        if early or any(message > at for message in entry.messages):
+        late = any(message > at for message in entry.messages)
+        if early or late or _decided_since(entries[at : entries.index(entry)], entry):
             raise RoundError(
                 f"readings of rounds {entry.rounds[0]} to {entry.rounds[-1]} were compacted into "
-                "evidence since, and this round was planned with some of them; rounds later than "
-                "that can be explained"
+                "evidence since, which differs from what was known when this round was planned; "
+                "later rounds can be explained"
             )
         found.append(entry)
     return found
+
+
+def _decided_since(entries: Sequence[Entry], compacted: Compacted) -> bool:
+    """Whether a decision after a plan changed what a block that was compacted later holds."""
+    first, last = compacted.rounds[0], compacted.rounds[-1]
+    return any(
+        (d.kind == DRIFT and first < d.details["before"] <= last)
+        or (
+            d.kind in (ASIDE, REINSTATED, ROLLED_BACK)
+            and not set(compacted.rounds).isdisjoint(d.details["rounds"])
+        )
+        for d in entries
+        if isinstance(d, Decided)
+    )
 
 
 def _remarks_after(entries: Sequence[Entry], at: int) -> list[Decided]:
@@ -215,9 +315,11 @@ def _why(history: History, plan: Planned, candidate: int) -> list[str]:
     details = plan.details
     if candidate == CONTROL:
         return ["the control: every delta is measured against it"]
-    if details.get("why"):
-        return [f"served in turn: {details['why']}"]
     reasons = []
+    if history.births[candidate].origin == TRANSFERRED:
+        reasons.append(_SUGGESTED)
+    if details.get("why"):
+        return [*reasons, f"served in turn: {details['why']}"]
     if candidate in details.get("leaders", ()):
         reasons.append("among the points most worth verifying, so it got verification slots")
     if candidate in details.get("proposed", ()):
@@ -226,7 +328,7 @@ def _why(history: History, plan: Planned, candidate: int) -> list[str]:
         reasons.append("retired before, and proposed anew by a draw")
     if not history.times_served[candidate]:
         reasons.append("never served before, so it got at least a newcomer's slots")
-    elif not reasons:
+    elif reasons in ([], [_SUGGESTED]):
         reasons.append("won its slots in Thompson draws")
     return reasons
 

@@ -158,12 +158,13 @@ class History:
     def _fold_compacted(self, entry: Compacted) -> None:
         # What has no table is not planned, or was compacted before.
         strange = [r for r in entry.rounds if r not in self.tables]
-        ids = unpack_array(entry.evidence["candidate"]) if "candidate" in entry.evidence else [-1]
-        known = all(0 <= c < len(self.births) for c in ids)
+        ids = unpack_array(entry.evidence["candidate"])
+        known = bool((ids < len(self.births)).all())
+        known &= entry.evidence["mean"]["shape"][1] == len(self.metrics)
         if strange or not entry.rounds or not known:
             raise self._corrupt(
                 f"rounds {strange or entry.rounds[:8]} are compacted that hold no readings, or "
-                "evidence about candidates that were never born"
+                "evidence about candidates and metrics that are not there"
             )
         self.compacted.append(entry)
         for round_ in entry.rounds:

@@ -15,6 +15,8 @@ from .history import CONTROL, History
 from .pooling import Pooling
 from .problem import Problem
 from .surrogate import Hyperparameters, Posterior, Surrogate
+from .transfer.prior import Judgement, Prior
+from .transfer.record import overruled, recorded
 from .view import in_view
 
 
@@ -24,7 +26,8 @@ class Known(NamedTuple):
     ``view (n,)`` are the candidates to look at, ``memo`` holds the settled blocks behind it.
     ``posterior`` is None, and ``why_not`` says why, as long as there is nothing to fit.
     ``level_hours`` counts the hours of the day that estimated base levels rest on; None where
-    nobody has to estimate them.
+    nobody has to estimate them. ``prior`` is what other domains tell, None without sources, and
+    ``judgement`` what a fit made of it: ``posterior`` is the judgement's.
     """
 
     bucket: Bucket
@@ -34,27 +37,45 @@ class Known(NamedTuple):
     why_not: str | None
     level_hours: int | None = None
     memo: Memo | None = None
+    prior: Prior | None = None
+    judgement: Judgement | None = None
+
+    @property
+    def cold(self) -> Posterior | None:
+        """The posterior by the study's own evidence alone."""
+        return self.posterior if self.judgement is None else self.judgement.cold
+
+
+class Fit(NamedTuple):
+    """A posterior, or why there is none; and the judgement on other domains behind it."""
+
+    posterior: Posterior | None
+    why_not: str | None
+    judgement: Judgement | None = None
 
 
 class Learnt(NamedTuple):
-    """What need not be thought of twice: a study's settled blocks, and its last fit.
+    """What need not be thought of twice: a study's settled blocks, its last fit, its sources.
 
     ``fit`` holds it under the numbers of messages and of decisions about them, the configuration,
-    and the candidates it was fitted to.
+    and the candidates it was fitted to; ``prior`` under the number of decisions and the way of
+    learning.
     """
 
     memo: Memo
-    fit: dict[tuple[Any, ...], tuple[Posterior | None, str | None]]
+    fit: dict[tuple[Any, ...], Fit]
+    prior: dict[tuple[int, str], Prior | None]
 
     @classmethod
     def nothing(cls) -> Learnt:
         """To begin with."""
-        return cls({}, {})
+        return cls({}, {}, {})
 
     def forget(self) -> None:
         """Begin anew, for another study."""
         self.memo.clear()
         self.fit.clear()
+        self.prior.clear()
 
 
 def pooling(config: TunerConfig) -> Pooling:
@@ -66,25 +87,43 @@ def learn(
     problem: Problem, config: TunerConfig, history: History, device: torch.device, learnt: Learnt
 ) -> Known:
     """Fold the readings into evidence; fit where readings came since the last fit."""
+    prior = prior_of(problem, config, history, learnt)
     bucket = gather(history, pooling(config), learnt.memo)
     view = in_view(history, bucket, config)
     hours = bucket.level_hours if problem.sees_levels and problem.base_levels is None else None
     if problem.base_levels is None and bucket.base_levels is not None:
         problem = problem.with_base_levels(bucket.base_levels)
     if problem.sees_levels and problem.base_levels is None:
-        return Known(bucket, problem, view, None, "the control has not reported every metric yet")
+        why = "the control has not reported every metric yet"
+        return Known(bucket, problem, view, None, why, prior=prior)
     if not bool(bucket.tested.any()):
         silent = [m for m, w in zip(problem.metrics, bucket.weight.sum(0).tolist()) if w == 0]
         which = f"; of {silent} no arm and control have reported together" if silent else ""
-        return Known(
-            bucket, problem, view, None, f"no candidate has evidence on every metric yet{which}"
-        )
+        why = f"no candidate has evidence on every metric yet{which}"
+        return Known(bucket, problem, view, None, why, prior=prior)
     rows = view[bucket.tested[view]]
-    key = (history.num_messages, history.standing.version, config, tuple(rows.tolist()))
+    # A plan may settle a block, which moves evidence without any message.
+    facts = (history.num_messages, history.standing.version, len(bucket.exposed))
+    key = (*facts, config, tuple(rows.tolist()))
     if key not in learnt.fit:
         learnt.fit.clear()
-        learnt.fit[key] = _fit(problem, config, bucket, rows, history, device)
-    return Known(bucket, problem, view, *learnt.fit[key], hours, learnt.memo)
+        learnt.fit[key] = _fit(problem, config, bucket, rows, history, device, prior)
+    fit = learnt.fit[key]
+    return Known(
+        bucket, problem, view, fit.posterior, fit.why_not, hours, learnt.memo, prior, fit.judgement
+    )
+
+
+def prior_of(
+    problem: Problem, config: TunerConfig, history: History, learnt: Learnt
+) -> Prior | None:
+    """What other domains tell of this one; None where the journal names no source."""
+    key = (history.standing.version, config.transfer)
+    if key not in learnt.prior:
+        learnt.prior.clear()
+        sources, said = recorded(history), overruled(history)
+        learnt.prior[key] = Prior(problem, sources, said, config.transfer) if sources else None
+    return learnt.prior[key]
 
 
 def _fit(
@@ -94,7 +133,8 @@ def _fit(
     rows: Tensor,
     history: History,
     device: torch.device,
-) -> tuple[Posterior | None, str | None]:
+    prior: Prior | None,
+) -> Fit:
     start = None
     if history.warm_start is not None:
         fields = {
@@ -103,9 +143,13 @@ def _fit(
         }
         start = Hyperparameters(**fields)
     try:
-        return Surrogate(start).fit(*to_fit(problem, config, bucket, rows, device)), None
+        cold = Surrogate(start).fit(*to_fit(problem, config, bucket, rows, device))
     except FitError as error:
-        return None, f"the fit failed: {error}"
+        return Fit(None, f"the fit failed: {error}")
+    if prior is None:
+        return Fit(cold, None)
+    judgement = prior.judge(cold)
+    return Fit(judgement.posterior, None, judgement)
 
 
 def to_fit(

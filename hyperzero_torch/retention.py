@@ -63,12 +63,13 @@ def compact(history: History, pooling: Pooling, keep: int) -> tuple[list[Compact
             )
         )
     gone = tuple(r for rounds in blocks for r in rounds)
+    left_out = frozenset(gone)
     why_not = None if gone else _why_not(history, pooling, keep)
     told = Compaction(
         rounds=gone,
         rows=sum(e.rows for e in entries),
         messages=len({m for e in entries for m in e.messages}),
-        kept_from=next((r for r in history.tables if r not in set(gone)), None),
+        kept_from=next((r for r in history.tables if r not in left_out), None),
         why_not=why_not,
     )
     return entries, told

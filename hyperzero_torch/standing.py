@@ -21,7 +21,9 @@ RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
     "drift",
     "rolled back",
 )
-CHANGES = frozenset({RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK})
+#: On other domains: one more source, an expert's word on them, and (a remark) what became of it.
+SOURCE, OVERRULED, TRANSFER = "source", "overruled", "transfer"
+CHANGES = frozenset({RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED})
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Standing:
             self.discounts = tuple(d for d in self.discounts if to is None or d.noticed <= to)
         if entry.kind == DRIFT:
             self.discounts += _discounts(entry)
-        self.version += entry.kind in (ASIDE, REINSTATED, DRIFT, ROLLED_BACK)
+        self.version += entry.kind in (ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED)
 
 
 def _ids(listed: Any, name: str, known: Callable[[int], bool]) -> Sequence[int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from .config import TunerConfig
 from .errors import ConfigError, JournalCorruptError, StudyMismatchError
 from .history import History
-from .journal import Configured, Entry, Journal, MemoryJournal, StudyHeader
+from .journal import Compacted, Configured, Entry, Journal, MemoryJournal, StudyHeader
 from .journal.base import ConflictError
 from .journal.state import pack, unpack
 from .problem import Problem
@@ -103,7 +104,8 @@ class Study:
                 f"up to {self.history.last_round}; load the state into a new study"
             )
         else:
-            self.journal.append(self.name, entries, after=self.history.num_entries)
+            after = self.history.num_entries
+            self.journal.append(self.name, [_moved(e, after) for e in entries], after=after)
         self._open()
 
     def _open(self) -> None:
@@ -124,3 +126,10 @@ class Study:
             raise StudyMismatchError(
                 f"study {header.study!r} was made for another problem. " + "; ".join(differ)
             )
+
+
+def _moved(entry: Entry, by: int) -> Entry:
+    """An entry with the numbers of others that it names, where these move on."""
+    if not isinstance(entry, Compacted):
+        return entry
+    return replace(entry, messages=tuple(number + by for number in entry.messages))

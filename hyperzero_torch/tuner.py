@@ -33,9 +33,12 @@ from .randomness import random
 from .readings import Readings
 from .recommend import Belief, Criterion, Recommendation, believe, no_belief, recommend
 from .retention import Compaction, compact
-from .standing import RETIRED, STOPPED
+from .standing import RETIRED, STOPPED, TRANSFER
 from .study import Study
 from .surrogate import Posterior
+from .transfer import record
+from .transfer.overrule import Overrule
+from .transfer.source import Source
 
 
 class Tuner:
@@ -49,9 +52,14 @@ class Tuner:
         study: its name in the journal.
         seed: of all randomness; where None, the study's own, or 0 for a new one.
         device: where draws and the Gaussian process are computed.
+        sources: other domains to learn from, as ``hz.transfer.Source`` or as
+            ``"journal-url#study"``. They become part of the journal: a study goes on with them
+            without their being named again. New ones may be added at any time; one that is given
+            again under its name with other evidence replaces the earlier.
     Raises:
         StudyMismatchError: the journal's study was made for another problem or seed.
-        JournalError: the journal cannot be used.
+        ConfigError: a source that does not fit the problem.
+        JournalError: the journal, or a source's, cannot be used.
     """
 
     def __init__(
@@ -62,6 +70,7 @@ class Tuner:
         study: str = "default",
         seed: int | None = None,
         device: torch.device | str = "cpu",
+        sources: Sequence[Source | str] = (),
     ) -> None:
         if seed is not None and not _is_whole(seed, below=2**63):
             raise ConfigError(f"a seed is a whole number >= 0, got {seed!r}")
@@ -69,6 +78,7 @@ class Tuner:
             raise ConfigError(f"a study is named by a text that is not empty, got {study!r}")
         self.problem = problem
         self.device = _device(device)
+        found = record.opened(sources)
         self._learnt = Learnt.nothing()
         self._study = Study(
             open_journal(journal), study, problem, config or TunerConfig(), int(seed or 0)
@@ -81,6 +91,8 @@ class Tuner:
         if config is not None and config != self.config:
             entry = Configured(config.model_dump(mode="json"))
             self._study.append(lambda history: ([entry], None))
+        if found:
+            self._study.append(lambda history: ([*record.entries(problem, history, found)], None))
 
     @classmethod
     def resume(
@@ -91,8 +103,9 @@ class Tuner:
         problem: Problem,
         config: TunerConfig | None = None,
         device: torch.device | str = "cpu",
+        sources: Sequence[Source | str] = (),
     ) -> Tuner:
-        """Go on with a study that must exist.
+        """Go on with a study that must exist; ``sources`` are further ones.
 
         Raises:
             StudyNotFoundError: the journal holds no such study; names those it holds.
@@ -100,7 +113,7 @@ class Tuner:
         """
         opened = open_journal(journal, create=False)
         opened.header(study)
-        return cls(problem, config, opened, study, None, device)
+        return cls(problem, config, opened, study, None, device, sources)
 
     def __repr__(self) -> str:
         return (
@@ -171,7 +184,7 @@ class Tuner:
         said = len(self._study.sync().decisions)
         plan = self._plan(self._study.append(plan_it))
         for note in self.history.decisions[said:]:
-            if note.round == plan.round and note.kind not in (RETIRED, STOPPED):
+            if note.round == plan.round and note.kind not in (RETIRED, STOPPED, TRANSFER):
                 warnings.warn(f"round {note.round}: {note.reason}", TunerWarning, stacklevel=2)
         return plan
 
@@ -245,8 +258,9 @@ class Tuner:
         Evidence of rounds that are older than one to two blocks (``TunerConfig.block_rounds``) is
         pooled for good, block by block. A block all of whose rounds are older than ``keep`` is
         written into the journal, with the numbers of the messages it came from, and its readings
-        are deleted. They cannot be corrected or set aside afterwards, and the study cannot be
-        rolled back to them.
+        are deleted. They cannot be corrected, set aside or reinstated afterwards, readings of them
+        are refused even where they are the same again, and the study cannot be rolled back to
+        them.
 
         Args:
             keep: rounds, counted from the last planned one.
@@ -272,6 +286,19 @@ class Tuner:
             ConfigError: a kind that is no remark.
         """
         self._study.append(lambda history: ([remark(history, kind, reason, details)], None))
+
+    def overrule(self, overrule: Overrule) -> None:
+        """An expert's word on the sources, journaled; it holds until the next.
+
+        Raises:
+            ConfigError: it speaks of a source that the study does not have, or of parameters.
+        """
+
+        def say(history: History) -> tuple[list[Entry], None]:
+            names = [source.name for source in record.recorded(history)]
+            return [record.overruling(history, overrule, names)], None
+
+        self._study.append(say)
 
     def recommend(self, criterion: Criterion = "lcb", only_proven: bool = False) -> Recommendation:
         """The best candidate with evidence whose P(feasible) suffices; else the control.

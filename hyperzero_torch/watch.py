@@ -130,9 +130,10 @@ def _believed_before(
     before.tables = {r: t for r, t in history.tables.items() if r < at}
     bucket = gather(before, pooling(config), known.memo)
     rows = known.view[bucket.tested[known.view]]
-    if not len(rows) or known.posterior is None:
+    cold = known.cold
+    if not len(rows) or cold is None:
         return None
-    hyperparameters = Hyperparameters(*(f.cpu() for f in known.posterior.hyperparameters))
+    hyperparameters = Hyperparameters(*(f.cpu() for f in cold.hyperparameters))
     given = to_fit(known.problem, config, bucket, rows, torch.device("cpu"))
     try:
         return Surrogate(hyperparameters).condition(*given)

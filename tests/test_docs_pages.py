@@ -143,7 +143,12 @@ def test_commands_that_are_only_shown_exist():
                     continue
                 name, options = command
                 assert name in commands, f"{named(page)}:{line}: no command {name!r}"
-                known = {o for p in commands[name].params for o in (*p.opts, *p.secondary_opts)}
+                asked, inner = commands[name], options.split(maxsplit=1)
+                if hasattr(asked, "commands"):  # a group of commands
+                    assert inner, f"{named(page)}:{line}: which command of {name!r}?"
+                    assert inner[0] in asked.commands, f"{named(page)}:{line}: no {inner[0]!r}"
+                    asked = asked.commands[inner[0]]
+                known = {o for p in asked.params for o in (*p.opts, *p.secondary_opts)}
                 wanted = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", options)) - {"--help"}
                 assert wanted <= known, f"{named(page)}:{line}: {wanted - known}"
                 found += 1

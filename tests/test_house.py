@@ -15,9 +15,9 @@ ROOMS = (
     "errors", "memory", "parameters", "tokens", "linear", "space", "expressions", "terms",
     "problem", "native", "stats", "randomness", "readings", "surrogate", "thompson", "plan",
     "config", "journal", "standing", "round_table", "history", "interventions", "pooling", "blocks",
-    "bucket", "retention", "view", "births", "outlook", "transfer", "learn", "guard", "watch",
-    "allocate", "leaders", "decide", "recommend", "explain", "study", "tuner", "simulate", "online",
-    "report", "integrations", "cli", "testing",
+    "bucket", "retention", "view", "births", "outlook", "transfer", "learn", "transferred", "guard",
+    "watch", "allocate", "leaders", "decide", "recommend", "explain", "study", "tuner", "simulate",
+    "online", "report", "integrations", "cli", "testing",
 )  # fmt: skip
 
 
@@ -81,7 +81,8 @@ def test_importing_pulls_in_no_extra_and_nothing_heavy_beside_torch():
         "print(sorted({m.split('.')[0] for m in sys.modules} & "
         "{'plotly', 'pyarrow', 'pandas', 'polars', 'gpytorch', 'sqlalchemy', 'sklearn', 'scipy', "
         "'typer', 'rich', 'botorch', 'optuna', 'duckdb', 'openfeature', 'grpc', 'pyspark', "
-        "'psycopg', 'prometheus_client'}))"
+        "'psycopg', 'prometheus_client', 'ax', 'ray', 'dp_accounting', 'opendp', "
+        "'cryptography'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,6 +1,7 @@
 """Studies of many blocks of rounds: the same answers, readings compacted, bounded work."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -240,7 +241,20 @@ def test_a_damaged_block_is_found(tuner, world):
     entry = tuner.history.compacted[0]
     state = tuner.state_dict()
     packed = next(e for e in state["entries"] if e["entry"] == "compacted")
-    for damage in ("[]", '{"candidate": 1}', packed["evidence"].replace('"data": "', '"data": "?')):
+    evidence = json.loads(packed["evidence"])
+    arrays = {name: unpack_array(array) for name, array in evidence.items()}
+    damages = ["[]", "3", '{"candidate": 1}', packed["evidence"].replace('"data": "', '"data": "?')]
+    for name, array in {
+        "weight": -arrays["weight"],
+        "mean": arrays["mean"][:1],
+        "candidate": arrays["candidate"].astype(float),
+        "exposed_row": arrays["exposed_row"] + 10**6,
+        "num_rounds": arrays["num_rounds"][0],
+        "power": np.full_like(arrays["power"], np.nan),
+    }.items():
+        damages.append(json.dumps(evidence | {name: pack_array(np.array(array))}))
+    damages.append(json.dumps({n: a for n, a in evidence.items() if n != "weight"}))
+    for damage in damages:
         broken = {**state, "entries": [*state["entries"]]}
         at = broken["entries"].index(packed)
         broken["entries"][at] = {**packed, "evidence": damage}
@@ -283,6 +297,9 @@ def test_candidates_in_view_are_bounded_and_hold_all_that_compete(tuner):
     assert {0, *competing(history, chosen), *history.last_plan.candidates} <= set(view)
     # Of the others those with the most evidence.
     others = set(view) - {0, *competing(history, chosen), *history.last_plan.candidates}
+    others -= history.standing.stopped
+    for plan in history.plans.values():
+        others -= set(plan.details.get("leaders", ()))
     left = set(bucket.tested.nonzero().flatten().tolist()) - set(view)
     doubt = bucket.var.log().sum(-1)
     assert max(float(doubt[c]) for c in others) <= min(float(doubt[c]) for c in left)
@@ -297,3 +314,115 @@ def test_a_crowd_makes_room_and_says_so(tuner):
     assert any("candidates compete, more than" in r for r in reasons)
     most = most_competing(tuner.config)
     assert len(competing(tuner.history, tuner.config)) <= most + tuner.config.num_proposals + 2
+
+
+def test_a_plan_that_settles_a_block_is_followed_by_the_plan_of_a_resumed_study(world):
+    """Evidence moves when a block settles, although no message came."""
+    url_free, num = hz.MemoryJournal(), 2 * BLOCK
+    tuner = hz.Tuner(world.problem, config(max_candidates=None), url_free, seed=1)
+    list(run(tuner, world, num - 1))
+    tuner.ask(num - 1)  # with these two blocks are full, and the first settles
+    again = hz.Tuner.resume(url_free, problem=world.problem)
+    assert tuner.recommend() == again.recommend()
+    other = hz.Tuner(world.problem, config(max_candidates=None), seed=1)
+    other.load_state_dict(tuner.state_dict())
+    assert tuner.ask(num) == other.ask(num)
+
+
+def test_a_resumed_study_goes_on_as_the_uninterrupted_one(world, told):
+    one = hz.Tuner(world.problem, config(), seed=1)
+    one.load_state_dict(told)
+    for _ in range(3):
+        other = hz.Tuner(world.problem, config(), seed=1)
+        other.load_state_dict(one.state_dict())
+        assert one.ask() == other.ask()
+        assert one.recommend() == other.recommend()
+
+
+def test_who_was_stopped_is_not_born_again():
+    """In a small space, with few in view, leaders come back to the same points."""
+    space = hz.SearchSpace([hz.Int("a", 0, 7), hz.Int("b", 0, 7)])
+    problem = hz.Problem(space, {"a": 1, "b": 1}, ["gain", "guard"], "gain", ["guard >= -0.5%"])
+    tuner = hz.Tuner(problem, config(max_candidates=16, harm_alpha=0.05, max_share=1.0), seed=2)
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(70):
+        plan = tuner.ask()
+        lift = plan.theta.double().sum(-1) / 100
+        mean = torch.stack([1 + lift, 1 - 3 * (lift - 0.06).clamp_min(0)], -1)
+        count = 2_000_000 * torch.tensor(plan.shares, dtype=torch.float64).clamp_min(1e-4)
+        noise = torch.randn(mean.shape, generator=generator, dtype=torch.float64)
+        count = count.round().unsqueeze(-1).expand_as(mean)
+        mean = mean + noise / count.sqrt()
+        tuner.tell(hz.Readings(plan.round, plan.candidate_ids, count, mean, torch.ones_like(mean)))
+    history = tuner.history
+    assert len(history.standing.stopped) > 3
+    theta = [tuple(b.theta) for b in history.births]
+    assert len(set(theta)) == len(theta)
+    served_later = set(history.last_plan.candidates)
+    assert served_later.isdisjoint(history.standing.stopped)
+
+
+def test_base_levels_rest_on_all_rounds_where_the_latest_know_less_of_the_day():
+    history = History(1, ["m"])
+    from hyperzero_torch.journal import Born, Planned
+
+    history.extend([Born(i, 0, "x", (float(i),), {}) for i in range(2)])
+    period, num = 96, 264
+    for r in range(num):
+        level = 10 + 5 * np.sin(2 * np.pi * r / period)
+        history.extend([Planned(r, (0, 1), (0, 1), (0.5, 0.5))])
+        history.extend(
+            [Received((r, r), (0, 1), (0, 0), (0, 0), (100.0,) * 2, (level,) * 2, (1.0,) * 2)]
+        )
+    bucket = gather(history, Pooling("users", period, False, 24))
+    assert bucket.level_hours == period
+    assert float(bucket.base_levels) == pytest.approx(10.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("between", [0.0, 0.02])
+def test_weeks_that_differ_widen_the_variance(between):
+    """One arm, effects that differ by block: the mean of blocks is as unsure as it claims."""
+    from hyperzero_torch.bucket import _excess
+    from hyperzero_torch.pooling import Block
+    from hyperzero_torch.stats.delta import Delta
+    from hyperzero_torch.stats.evidence import EvidenceState, summarise
+
+    num, blocks, var = 200, 6, 1e-4
+    generator = torch.Generator().manual_seed(0)
+    deltas = torch.randn(blocks, num, 1, generator=generator, dtype=torch.float64)
+    deltas = deltas * (var + between**2) ** 0.5
+    one = torch.ones(num, 1, dtype=torch.float64)
+    ids = torch.arange(num)
+    parts = [Block(ids, EvidenceState(one, d, one * var), *[None] * 6) for d in deltas]
+    state = summarise(
+        ids.repeat(blocks), Delta(deltas.reshape(-1, 1), one.repeat(blocks, 1) * var),
+        one.repeat(blocks, 1), num,
+    )  # fmt: skip
+    excess = float(_excess(parts, state))
+    freedom = num * (blocks - 1)
+    want = 1 + between**2 / var
+    # A chi-square over its degrees of freedom, with the prior's 20 at 1.
+    want = max(1.0, (20 + freedom * want) / (20 + freedom))
+    assert excess == pytest.approx(want, abs=5 * want * (2 / freedom) ** 0.5)
+    claimed = (excess * var / blocks) ** 0.5
+    inside = float((state.mean.abs() < 1.96 * claimed).double().mean())
+    assert inside == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / num) ** 0.5)
+
+
+def test_an_explanation_does_not_know_what_was_decided_later(tuner):
+    tuner.set_aside([4, 5], "an incident, found late")
+    tuner.compact(keep=2 * BLOCK)
+    with pytest.raises(hz.RoundError, match="differs from what was known"):
+        tuner.explain(ROUNDS - 2)
+    tuner.ask()
+    assert tuner.explain(ROUNDS).round == ROUNDS
+
+
+def test_lineage_holds_where_a_state_was_loaded_into_a_database(tuner, world, tmp_path):
+    tuner.compact(keep=BLOCK)
+    other = hz.Tuner(world.problem, config(), f"sqlite:///{tmp_path / 'other.db'}", seed=1)
+    other.load_state_dict(tuner.state_dict())
+    entries = other.journal.read("default")
+    (one, *_) = (e for e in entries if isinstance(e, Compacted))
+    assert all(isinstance(entries[n - 1], Received) for n in one.messages)
+    assert bits(other.bucket()) == bits(tuner.bucket())

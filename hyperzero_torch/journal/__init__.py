@@ -15,9 +15,11 @@ from .base import (
     Received,
     StudyHeader,
 )
+from .evidence import EVIDENCE
 from .memory import MemoryJournal
 
 __all__ = [
+    "EVIDENCE",
     "Born",
     "Compacted",
     "Configured",

@@ -14,7 +14,7 @@ from math import isfinite
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from ..errors import JournalError
-from .arrays import array_flaw
+from .evidence import evidence_flaw
 
 
 class ConflictError(JournalError):
@@ -94,8 +94,8 @@ class Compacted:
     """Readings that nothing needs any more, and the evidence that stands for them.
 
     ``rounds`` ascend; ``messages`` are the numbers of the entries that brought the ``rows``
-    readings; ``evidence`` holds packed arrays, see ``arrays.py``. A journal may forget readings of
-    these rounds from the entry that says so on: ``without`` says what is left of their messages.
+    readings; ``evidence`` holds packed arrays, see ``evidence.py``. A journal may forget readings
+    of these rounds from this entry on: ``without`` says what is left of their messages.
     """
 
     rounds: tuple[int, ...]
@@ -140,9 +140,10 @@ def flaw(entry: Entry) -> str | None:
         case Decided():
             return _first_flaw(entry, ("round",), texts=("kind", "reason"), mappings=("details",))
         case Compacted():
-            flaws = [_first_flaw(entry, ("rounds", "messages", "rows"), mappings=("evidence",))]
-            flaws += [array_flaw(packed) for packed in dict(entry.evidence).values()]
-            return next((one for one in flaws if one is not None), None)
+            if not isinstance(entry.rounds, tuple) or not isinstance(entry.messages, tuple):
+                return f"rounds are {entry.rounds!r:.40}, messages {entry.messages!r:.40}"
+            reason = _first_flaw(entry, ("rounds", "messages", "rows"))
+            return reason or evidence_flaw(entry.evidence)
 
 
 def _first_flaw(

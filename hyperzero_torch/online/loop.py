@@ -213,10 +213,9 @@ class Loop:
             return
         done = self._journaled("compacting readings", partial(self.tuner.compact, self.keep))
         if done is not None and done.rounds:
-            facts = {"rounds": [done.rounds[0], done.rounds[-1]], "rows": done.rows}
-            log.info(
-                "compacted %d readings of rounds %d to %d", done.rows, *facts["rounds"], extra=facts
-            )
+            ends = (done.rounds[0], done.rounds[-1])
+            facts = {"rounds": ends, "rows": done.rows}
+            log.info("compacted %d readings of rounds %d to %d", done.rows, *ends, extra=facts)
 
     def _tell(self, readings: Readings) -> int:
         """Whole; where it is refused, round by round, so that one bad hour does not hold others."""

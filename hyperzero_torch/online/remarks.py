@@ -58,7 +58,9 @@ class Remarks:
         recent = self.tuner.history.decisions[-_RECENT:]
         if once and any((d.kind, d.details) == (kind, once) for d in recent):
             return
-        self._owed.append((kind, reason, once or {"in_round": self._round}))
+        # Names of files may hold what no database takes for text.
+        plain = reason.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+        self._owed.append((kind, plain, once or {"in_round": self._round}))
         if kind != JOURNAL:
             self.settle()
 

@@ -9,6 +9,7 @@
     plots      rows -> plotly figures; time_plots: by round, maps and parallel: over theta
     blocks     what a section can hold
     sections   what is said, in which order; hour_, space_, parameter_ and audit_sections
+    transfer_  from other domains: rows, plots, its section, and a page that compares domains
     page       sections -> HTML; style: how it looks, script: what runs in the browser
 
 The file opens offline, follows light and dark, and holds the numbers of every plot as a table.

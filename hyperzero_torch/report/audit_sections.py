@@ -5,9 +5,9 @@ from __future__ import annotations
 from . import decisions, hours, marks, time_plots
 from .blocks import Block, Plot, Section, Sheet
 from .canvas import SKY, VERMILLION, Key
+from .decisions import cut, head
 from .facts import Facts
 from .lateness import MOST_ENTRIES
-from .tables import Table
 
 
 def late(facts: Facts) -> Section:
@@ -30,8 +30,8 @@ def late(facts: Facts) -> Section:
     aside = facts.history.standing.aside
     suspects = decisions.suspects(facts)
     if suspects.rows:
-        blocks.append(f"{len(aside)} rounds do not count today.{_cut(suspects)}")
-        blocks.append(Sheet("Suspect rounds", _head(suspects), is_wide=True))
+        blocks.append(f"{len(aside)} rounds do not count today.{cut(suspects)}")
+        blocks.append(Sheet("Suspect rounds", head(suspects), is_wide=True))
     else:
         blocks.append("No round is suspect: every reading counts.")
     return Section("late", "Late and suspect readings", blocks)
@@ -46,9 +46,9 @@ def ended(facts: Facts) -> Section:
     retired = len(standing.retired - standing.stopped)
     lead = (
         f"{len(standing.stopped)} candidates are stopped or withdrawn and never served again; "
-        f"{retired} are retired, and come back where a draw proposes them anew.{_cut(rows)}"
+        f"{retired} are retired, and come back where a draw proposes them anew.{cut(rows)}"
     )
-    sheet = Sheet("Candidates that compete no longer", _head(rows), is_wide=True)
+    sheet = Sheet("Candidates that compete no longer", head(rows), is_wide=True)
     return Section("ended", "Retired and stopped", [lead, sheet])
 
 
@@ -57,24 +57,14 @@ def turns(facts: Facts) -> Section:
     blocks: list[Block] = []
     rows = decisions.turns(facts)
     if rows.rows:
-        blocks.append(f"Marked in the plots by round as well.{_cut(rows)}")
-        blocks.append(Sheet("Drift and roll-backs", _head(rows), is_wide=True))
+        blocks.append(f"Marked in the plots by round as well.{cut(rows)}")
+        blocks.append(Sheet("Drift and roll-backs", head(rows), is_wide=True))
     elif facts.config.drift_alpha is None:
         blocks.append("Nobody watches for drift (drift_alpha is None); nothing was rolled back.")
     else:
         blocks.append("No drift was noticed, nothing was rolled back.")
     rows = decisions.remarks(facts)
     if rows.rows:
-        blocks.append(f"Whatever else was out of the ordinary.{_cut(rows)}")
-        blocks.append(Sheet("Remarks", _head(rows), is_wide=True))
+        blocks.append(f"Whatever else was out of the ordinary.{cut(rows)}")
+        blocks.append(Sheet("Remarks", head(rows), is_wide=True))
     return Section("turns", "Drift, roll-backs, remarks", blocks)
-
-
-def _head(rows: Table) -> Table:
-    return rows._replace(rows=rows.rows[: decisions.MOST_ROWS])
-
-
-def _cut(rows: Table) -> str:
-    """What is left out, in words."""
-    num, most = len(rows.rows), decisions.MOST_ROWS
-    return "" if num <= most else f" The first {most} of {num} are listed."

@@ -120,6 +120,17 @@ def remarks(facts: Facts) -> Table:
     )
 
 
+def head(rows: Table) -> Table:
+    """As many rows as fit on a page."""
+    return rows._replace(rows=rows.rows[:MOST_ROWS])
+
+
+def cut(rows: Table) -> str:
+    """What is left out, in words."""
+    num = len(rows.rows)
+    return "" if num <= MOST_ROWS else f" The first {MOST_ROWS} of {num} are listed."
+
+
 def _ranges(rounds: list[int]) -> list[str]:
     """Whole numbers with runs written as one; the rest counted where there are many."""
     runs: list[list[int]] = []

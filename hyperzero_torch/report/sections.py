@@ -17,6 +17,7 @@ from .parameter_section import parameters
 from .past import look_back
 from .space_section import surface
 from .tables import name_of, show
+from .transfer_section import transfer
 
 _MOST_METRICS = 8  # that are drawn one by one
 
@@ -33,6 +34,7 @@ def sections(facts: Facts) -> list[Section]:
         parameters(facts),
         deltas(facts),
         calibration(facts, past),
+        *transfer(facts),
         late(facts),
         ended(facts),
         turns(facts),

@@ -57,7 +57,7 @@ def believed_by_round(rows: Table, key: str, kind: Kind, title: str) -> Figure:
             }
         )
     y: dict[str, Any] = {"title": title, "tickformat": form, "zeroline": True, "nticks": 6}
-    return figure(data, 280, {"title": "round"} | _rounds(x), y | {"rangemode": "tozero"})
+    return figure(data, 280, {"title": "round"} | axis_of_rounds(x), y | {"rangemode": "tozero"})
 
 
 def residuals_by_round(
@@ -82,7 +82,7 @@ def residuals_by_round(
     ends = [min(x, default=0), max(x, default=1)]
     data += [line(ends, [v, v], MUTED, "dash", hoverinfo="skip") for v in (-edge, edge)]
     y: dict[str, Any] = {"title": "standardised residual", "zeroline": True}
-    return figure(data, 300, {"title": "round"} | _rounds(ends), y)
+    return figure(data, 300, {"title": "round"} | axis_of_rounds(ends), y)
 
 
 def gain_by_round(rows: Table, oracle: float | None) -> Figure:
@@ -95,7 +95,7 @@ def gain_by_round(rows: Table, oracle: float | None) -> Figure:
         hover = "oracle: %{y:+.2%}<extra></extra>"
         data.append(line([x[0], x[-1]], [oracle, oracle], GREEN, "dash", hovertemplate=hover))
     y = {"title": "true gain over base", "tickformat": _SIGNED, "zeroline": True}
-    return figure(data, 300, {"title": "round"} | _rounds(x), y | {"rangemode": "tozero"})
+    return figure(data, 300, {"title": "round"} | axis_of_rounds(x), y | {"rangemode": "tozero"})
 
 
 def violation_by_round(rows: Table) -> Figure:
@@ -110,7 +110,7 @@ def violation_by_round(rows: Table) -> Figure:
     largest = max((c for t in data for c in t["y"] if isinstance(c, float)), default=0.0)
     if largest <= 0:  # all is well; an axis from -1 to 1 would say less
         y["range"] = [-0.0002, 0.002]
-    return figure(data, 240, {"title": "round"} | _rounds(x), y)
+    return figure(data, 240, {"title": "round"} | axis_of_rounds(x), y)
 
 
 def traffic_by_round(rows: Table, best: str) -> tuple[Figure, list[Key]]:
@@ -138,7 +138,7 @@ def traffic_by_round(rows: Table, best: str) -> tuple[Figure, list[Key]]:
         data.append(trace | {"hovertemplate": hover})
         keys.append(Key(column.label, color, "striped" if pattern else "square"))
     y = {"title": "share of traffic", "tickformat": ".0%", "range": [0, 1]}
-    drawn = figure(data, 340, {"title": "round"} | _rounds(x), y)
+    drawn = figure(data, 340, {"title": "round"} | axis_of_rounds(x), y)
     drawn["layout"] |= {"barmode": "stack", "bargap": 0.06 if len(x) <= 60 else 0}
     return drawn, keys
 
@@ -169,7 +169,7 @@ def hourly_funnel(rows: Table, believed: float, truth: float | None) -> Figure:
             hover = f"{what}: %{{y:+.2%}}<extra></extra>"
             data.append(line(ends, [value, value], color, dash, hovertemplate=hover))
     y = {"title": "delta against control", "tickformat": _SIGNED, "zeroline": True}
-    return figure(data, 300, {"title": "round"} | _rounds(x), y)
+    return figure(data, 300, {"title": "round"} | axis_of_rounds(x), y)
 
 
 def waiting_by_round(rows: Table) -> Figure:
@@ -186,7 +186,7 @@ def waiting_by_round(rows: Table) -> Figure:
     ]
     data[1]["marker"]["pattern"] = _stripes(VERMILLION)
     y = {"title": "arms", "rangemode": "tozero"}
-    drawn = figure(data, 240, {"title": "round"} | _rounds(x), y)
+    drawn = figure(data, 240, {"title": "round"} | axis_of_rounds(x), y)
     drawn["layout"] |= {"barmode": "stack", "bargap": 0.15 if len(x) <= 60 else 0}
     return drawn
 
@@ -203,7 +203,7 @@ def arrivals(rows: Table) -> Figure:
         )
     ]
     y = {"title": "readings", "rangemode": "tozero"}
-    drawn = figure(data, 240, {"title": "rounds late"} | _rounds(x), y)
+    drawn = figure(data, 240, {"title": "rounds late"} | axis_of_rounds(x), y)
     drawn["layout"] |= {"barmode": "stack", "bargap": 0.15}
     return drawn
 
@@ -214,7 +214,7 @@ def _stripes(color: str) -> dict[str, Any]:
     return stripes | {"fillmode": "replace", "size": 7, "solidity": 0.25}
 
 
-def _rounds(x: Sequence[Cell]) -> dict[str, Any]:
+def axis_of_rounds(x: Sequence[Cell]) -> dict[str, Any]:
     """Whole rounds only: no tick at round 1.5; and no more of them than are shown."""
     if not len(x):
         return {"nticks": 12}

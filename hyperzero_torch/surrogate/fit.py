@@ -7,10 +7,11 @@ the evidence says of signal and noise, so nothing depends on a unit.
 from __future__ import annotations
 
 import contextlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import FitError, ShapeError
 from ..memory import require
@@ -29,15 +30,38 @@ _COPIES = 12
 _MUCH_WORSE = 3.0
 
 
-class Surrogate:
+class Surrogate(nn.Module):
     """Fits one exact Gaussian process per metric; calling ``fit`` again starts from the last.
+
+    A module whose buffers are the hyperparameters: none before the first fit, of any size in a
+    ``state_dict`` that is loaded.
 
     Args:
         start: hyperparameters to start from, e.g. ``posterior.hyperparameters`` of last round.
     """
 
+    lengthscale: Tensor | None
+    outputscale: Tensor | None
+    constant: Tensor | None
+
     def __init__(self, start: Hyperparameters | None = None) -> None:
+        super().__init__()
+        for name in Hyperparameters._fields:
+            self.register_buffer(name, None)
         self.hyperparameters = start
+        self.register_load_state_dict_pre_hook(_make_room)  # type: ignore[no-untyped-call]
+
+    @property
+    def hyperparameters(self) -> Hyperparameters | None:
+        """What the next fit starts from; None before the first."""
+        if self.lengthscale is None or self.outputscale is None or self.constant is None:
+            return None
+        return Hyperparameters(self.lengthscale, self.outputscale, self.constant)
+
+    @hyperparameters.setter
+    def hyperparameters(self, value: Hyperparameters | None) -> None:
+        for name in Hyperparameters._fields:
+            setattr(self, name, None if value is None else getattr(value, name))
 
     def condition(
         self, x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None = None
@@ -108,6 +132,16 @@ class Surrogate:
                 f"{tuple(start.lengthscale.shape)}, the data are {shape}"
             )
         return _Prepared(x, y, noise, shared, standardiser)
+
+
+def _make_room(surrogate: Surrogate, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
+    """Buffers of the size of those that are about to be loaded."""
+    for name in Hyperparameters._fields:
+        loaded, own = state.get(prefix + name), getattr(surrogate, name)
+        if loaded is None:  # saved before the first fit
+            setattr(surrogate, name, None)
+        elif own is None or own.shape != loaded.shape:
+            setattr(surrogate, name, torch.empty_like(loaded))
 
 
 class _Prepared(NamedTuple):

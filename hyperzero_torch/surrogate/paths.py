@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from .. import native
 from ..errors import ShapeError
-from .kernels import features
+from ..memory import require
+from .kernels import features, frequencies
 
 if TYPE_CHECKING:
     from .posterior import Posterior
@@ -20,6 +22,7 @@ _TILE_ELEMENTS = 2**23
 _FEW = 16
 # Arrays of the result's size that an evaluation and a judgement of it hold at once.
 _COPIES = 4
+_NUM_FREQUENCIES = 512
 # PyTorch is good at waves: by so much the work must be larger before the kernel is worth it.
 _CHEAP = 3
 
@@ -121,3 +124,35 @@ class Paths:
     def _compiles(self, work: int, *made_of: Tensor) -> bool:
         """Whether the compiled kernel is the way to evaluate ``work`` terms of the sums."""
         return self.num_paths <= _FEW and native.usable(work // _CHEAP, *made_of)
+
+
+def draw_paths(posterior: Posterior, num_paths: int, generator: torch.Generator | None) -> Paths:
+    """Joint draws of all metrics by Matheron's rule; see ``Posterior.paths``."""
+    if num_paths < 1:
+        raise ShapeError(f"num_paths must be at least 1, got {num_paths}")
+    x, device = posterior.x, posterior.device
+    metrics, n = posterior.weights.shape
+    width = 2 * (2 * _NUM_FREQUENCIES + 3 * n)
+    matrices = 0 if posterior._shared is None else 3 * n**2
+    require(
+        metrics * (width * num_paths + matrices) * x.element_size(),
+        device,
+        f"{num_paths} paths of {metrics} metrics over {n} candidates",
+        "draw fewer at a time",
+    )
+    if generator is not None and generator.device.type != device.type:
+        raise ShapeError(f"the generator lies on {generator.device}, the posterior on {device}")
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=x.dtype, device=device, generator=generator)
+
+    omega = frequencies(_NUM_FREQUENCIES, x.shape[-1], generator).to(x)
+    prior = normal(metrics, 2 * _NUM_FREQUENCIES, num_paths)
+    prior = prior * posterior.outputscale.sqrt()[:, None, None]
+    root = posterior._noise_root()
+    noise = normal(metrics, n, num_paths)
+    noise = root.unsqueeze(-1) * noise if root.ndim == 2 else root @ noise
+    at_data = features(x, omega, posterior.lengthscale) @ prior
+    residual = posterior._residual.unsqueeze(-1)
+    residual = residual - posterior._observed.unsqueeze(-1) * (at_data + noise)
+    return Paths(posterior, omega, prior, torch.cholesky_solve(residual, posterior.cholesky))

@@ -16,24 +16,24 @@ use where noise is a hundredth of it.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import native
-from ..errors import FitError, ShapeError
-from ..memory import in_tiles, require
+from ..errors import ConfigError, FitError, ShapeError
+from ..memory import in_tiles
 from .hyperparameters import Hyperparameters
-from .kernels import features, frequencies, gram, matern52
-from .paths import Paths
+from .kernels import gram, matern52
+from .paths import Paths, draw_paths
 
 if TYPE_CHECKING:
     from .as_gpytorch import ExactGP
 
 # Elements of the largest temporary, (tile, n): 16 MiB in float64, what a cache may hold.
 _TILE_ELEMENTS = 2**21
-_NUM_FREQUENCIES = 512
 
 
 class Standardiser(NamedTuple):
@@ -62,8 +62,11 @@ class Evaluation(NamedTuple):
     data: Tensor
 
 
-class Posterior:
-    """An exact Gaussian process given its data; stateless, made by ``Surrogate.fit``.
+class Posterior(nn.Module):
+    """An exact Gaussian process given its data, made by ``Surrogate.fit``.
+
+    A module of buffers: it moves with ``.to`` and saves with ``state_dict``, which holds the data
+    and no factorisation; loading factorises anew. It stays in float64, whatever it is cast to.
 
     Args:
         x: ``(n, dims)`` in the unit cube.
@@ -77,6 +80,21 @@ class Posterior:
         FitError: the covariance is not positive definite even with jitter.
     """
 
+    x: Tensor
+    noise: Tensor
+    lengthscale: Tensor
+    outputscale: Tensor
+    constant: Tensor
+    shift: Tensor
+    scale: Tensor
+    cholesky: Tensor
+    weights: Tensor
+    _y: Tensor
+    _shared: Tensor | None
+    _fit_succeeded: Tensor
+    _observed: Tensor
+    _residual: Tensor
+
     def __init__(
         self,
         x: Tensor,
@@ -88,27 +106,88 @@ class Posterior:
         *,
         fit_succeeded: bool = True,
     ) -> None:
-        self.fit_succeeded = fit_succeeded
-        self.x = x
-        self.hyperparameters = hyperparameters
-        self.standardiser = standardiser
-        self.noise = noise.T  # (metrics, n)
-        *_, constant = hyperparameters
+        super().__init__()
+        self.register_buffer("x", x)
+        self.register_buffer("_y", y.T)  # (metrics, n)
+        self.register_buffer("noise", noise.T)  # (metrics, n)
+        for name, field in (hyperparameters._asdict() | standardiser._asdict()).items():
+            self.register_buffer(name, field)
+        self.register_buffer("_shared", shared)
+        self.register_buffer("_fit_succeeded", torch.tensor(fit_succeeded, device=x.device))
+        self.register_load_state_dict_post_hook(_condition_again)  # type: ignore[no-untyped-call]
+        self._condition()
+
+    def _condition(self) -> None:
+        """What follows from the data: the factorised system and the residual's weights."""
         observed = self.noise.isfinite()
         # A row without a reading of this metric is cut out of the system: it keeps a 1 on the
         # diagonal, and neither its covariances nor its residual take part.
-        self._observed = observed.to(x.dtype)
+        self.register_buffer("_observed", observed.to(self.x.dtype), persistent=False)
         self._evaluations: dict[torch.dtype, Evaluation] = {}
         # In place throughout: for large buckets a matrix (metrics, n, n) is what memory is for.
-        system = self._prior(x).mul_(self._observed.unsqueeze(-1))
+        system = self._prior(self.x).mul_(self._observed.unsqueeze(-1))
         system = system.mul_(self._observed.unsqueeze(-2))
         system.diagonal(dim1=-2, dim2=-1).add_(torch.where(observed, self.noise, 1.0))
-        self._shared = shared
-        self.cholesky = cholesky(system if shared is None else system.add_(shared))
+        factor = cholesky(system if self._shared is None else system.add_(self._shared))
         del system
-        residual = torch.where(observed, y.T - constant.unsqueeze(-1), 0.0)
-        self._residual = residual
-        self.weights = torch.cholesky_solve(residual.unsqueeze(-1), self.cholesky).squeeze(-1)
+        self.register_buffer("cholesky", factor, persistent=False)
+        residual = torch.where(observed, self._y - self.constant.unsqueeze(-1), 0.0)
+        self.register_buffer("_residual", residual, persistent=False)
+        weights = torch.cholesky_solve(residual.unsqueeze(-1), factor).squeeze(-1)
+        self.register_buffer("weights", weights, persistent=False)
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Self:
+        """The posterior whose ``state_dict`` this is, of any size, where the state's tensors lie.
+
+        Raises:
+            ConfigError: not a posterior's state.
+        """
+        names = ("x", "_y", "noise", *Hyperparameters._fields, *Standardiser._fields)
+        missing = [name for name in (*names, "_fit_succeeded") if name not in state]
+        if missing:
+            raise ConfigError(
+                f"not the state of a posterior: {missing} are missing, got {sorted(state)[:9]}; "
+                "pass what posterior.state_dict() gave"
+            )
+        x, y, noise, lengthscale, outputscale, constant, shift, scale = (state[n] for n in names)
+        return cls(
+            x,
+            y.T,
+            noise.T,
+            Hyperparameters(lengthscale, outputscale, constant),
+            Standardiser(shift, scale),
+            state.get("_shared"),
+            fit_succeeded=bool(state["_fit_succeeded"]),
+        )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves, as ``.to`` and ``.cuda`` ask for, and never casts."""
+        self._evaluations = {}
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(fn(tensor.new_empty(0)).device)
+
+        return super()._apply(moved, recurse)  # type: ignore[no-untyped-call,no-any-return]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``marginal``, so that the module can be compiled and called as one."""
+        return self.marginal(x)
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """Of the standardised outputs."""
+        return Hyperparameters(self.lengthscale, self.outputscale, self.constant)
+
+    @property
+    def standardiser(self) -> Standardiser:
+        """Back to the metric's unit."""
+        return Standardiser(self.shift, self.scale)
+
+    @property
+    def fit_succeeded(self) -> bool:
+        """False where the hyperparameters are a fallback, not the data's."""
+        return bool(self._fit_succeeded)
 
     @property
     def num_metrics(self) -> int:
@@ -244,36 +323,12 @@ class Posterior:
             generator: on the posterior's device; the default generator where it is None.
         Returns:
             Paths: ``paths(x)`` maps ``(N, dims)`` to ``(paths, N, metrics)``, differentiable in x.
+        Raises:
+            ShapeError: no path, or a generator on another device.
+            SizeError: they would not fit into memory.
         Source: Wilson et al. (2020), Efficiently sampling functions from GP posteriors, Eq. 12.
         """
-        if num_paths < 1:
-            raise ShapeError(f"num_paths must be at least 1, got {num_paths}")
-        width = 2 * (2 * _NUM_FREQUENCIES + 3 * self.x.shape[0])
-        matrices = 0 if self._shared is None else 3 * self.x.shape[0] ** 2
-        require(
-            self.num_metrics * (width * num_paths + matrices) * self.x.element_size(),
-            self.device,
-            f"{num_paths} paths of {self.num_metrics} metrics over {self.x.shape[0]} candidates",
-            "draw fewer at a time",
-        )
-        if generator is not None and generator.device.type != self.device.type:
-            raise ShapeError(
-                f"the generator lies on {generator.device}, the posterior on {self.device}"
-            )
-        metrics, n = self.weights.shape
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, dtype=self.x.dtype, device=self.device, generator=generator)
-
-        omega = frequencies(_NUM_FREQUENCIES, self.x.shape[-1], generator).to(self.x)
-        prior = normal(metrics, 2 * _NUM_FREQUENCIES, num_paths)
-        prior = prior * self.hyperparameters.outputscale.sqrt()[:, None, None]
-        root = self._noise_root()
-        noise = normal(metrics, n, num_paths)
-        noise = root.unsqueeze(-1) * noise if root.ndim == 2 else root @ noise
-        at_data = features(self.x, omega, self.hyperparameters.lengthscale) @ prior
-        residual = self._residual.unsqueeze(-1) - self._observed.unsqueeze(-1) * (at_data + noise)
-        return Paths(self, omega, prior, torch.cholesky_solve(residual, self.cholesky))
+        return draw_paths(self, num_paths, generator)
 
     def as_gpytorch(self) -> ExactGP:
         """The same Gaussian process as a GPyTorch model, for stacks that have one.
@@ -317,6 +372,10 @@ class Posterior:
                 f"expected points (N, {self.x.shape[-1]}), got {tuple(x.shape)}; "
                 "flatten the leading axes"
             )
+
+
+def _condition_again(posterior: Posterior, _: Any) -> None:
+    posterior._condition()
 
 
 def cholesky(matrix: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import HyperZeroError, StudyNotFoundError
 from ..journal import (
+    EVIDENCE,
     Born,
     Compacted,
     Configured,
@@ -329,7 +330,7 @@ class JournalContract:
         before: list[Entry] = [_FIRST, _received((0, 1), mean=(0.1, 0.3)), two, _FIRST]
         journal.create(_header(), before)
         journal.create(StudyHeader("other", 1, _SPEC), before)
-        compacted = Compacted((0,), (2, 3), 3, {"mean": pack_array(np.array([0.1]))})
+        compacted = Compacted((0,), (2, 3), 3, _evidence(0.1))
         assert journal.append("study", [compacted], after=4) == 5
         left = [without(e, {0}) if isinstance(e, Received) else e for e in before]
         got = journal.read("study")
@@ -369,7 +370,7 @@ def example_entries() -> list[Entry]:
         Born(1, 0, "initial", (1 / 3, 1.0), {"w": 1 / 3, "depth": 1, "mode": "b"}),
         Planned(0, (0, 1), (0, 10), (0.5, 0.5), "hour 0", {"why": None, "proposed": []}),
         _received((0, 1), mean=(0.1, 0.3)),
-        Compacted((8, 9), (12, 13), 40, {"mean": pack_array(np.array([[0.1, -0.0]]))}),
+        Compacted((8, 9), (12, 13), 40, _evidence(0.1, -0.0)),
         Planned(7, (0, 1), (0, 20), (0.1 + 0.2, 1 - (0.1 + 0.2)), None, {"fit": {"a": [[1e-9]]}}),
         _received((0, 1), mean=(0.2, 0.4), revision=1),
         Received((0, 7), (1, 0), (1, 1), (2, 0), (0.0, 12.5), (0.0, -1.0), (0.0, 2.0)),
@@ -406,11 +407,22 @@ def random_entries(generator: random.Random, num: int) -> list[Entry]:
             rows = ((i,) * size, arms, (i % 3,) * size, (i % 2,) * size)
             entries.append(Received(*rows, several(size), several(size), several(size)))
         elif kind is Compacted:  # of rounds that have no readings
-            array = pack_array(np.array(several(size)))
-            entries.append(Compacted((num + i,), arms, size, {"mean": array}))
+            entries.append(Compacted((num + i,), arms, size, _evidence(*several(size))))
         else:
             entries.append(Decided(i, "kind", generator.choice(HARD_NAMES), details()))
     return entries
+
+
+def _evidence(*means: float) -> dict[str, Any]:
+    """Of some candidates, one metric, one arm of each, one hour of the day."""
+    size = {"c": len(means), "m": 1, "a": len(means), "h": 1}
+    arrays = {
+        name: np.ones([size[a] for a in axes], {"i": np.int64, "f": np.float64}[kind])
+        for name, (kind, axes) in EVIDENCE.items()
+    }
+    arrays["candidate"] = arrays["exposed_row"] = np.arange(len(means))
+    arrays["mean"] = np.array(means)[:, None]
+    return {name: pack_array(array) for name, array in arrays.items()}
 
 
 def _header() -> StudyHeader:

@@ -1,0 +1,147 @@
+"""Families of related worlds with a known share of common structure, and misleading relatives.
+
+A family's members have the guardrail world's surfaces, each ``share`` of a common one and the rest
+its own: lifts of two members correlate by ``share ** 2`` over theta. The target is drawn like any
+``GuardrailWorld``, so its guardrail binds; sources have bases, own parts and noise of their own.
+
+    member_m(x) = share common_m(x) + sqrt(1 - share^2) own_m(x)
+
+A source is what a study of its world leaves behind: a first design all over the space, and a cloud
+of candidates around its best point with most of the traffic. Its evidence is drawn with the
+variances that hourly traffic gives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hyperzero_torch.simulate import GuardrailWorld
+from hyperzero_torch.simulate.guardrail import _AGAINST, _LENGTHSCALE, _MAX_LIFT
+from hyperzero_torch.simulate.synthetic import MEAN_LEVEL, SIGMA, Surface
+from hyperzero_torch.space import Float, SearchSpace
+from hyperzero_torch.transfer import Source
+
+Kind = Literal["related", "reversed", "shifted", "shuffled", "noise", "unrelated", "one_good"]
+KINDS: tuple[Kind, ...] = ("related", "reversed", "shifted", "shuffled", "noise", "one_good")
+_SHIFT = 0.4
+_DESIGN, _CLOUD, _CLOUD_WIDTH = 64, 32, 0.08
+_HOURS = 30
+
+
+class MemberWorld(GuardrailWorld):
+    """The target of a family: a guardrail world whose surfaces have a common part."""
+
+    def __init__(self, seed: int, dims: int, share: float, **options: Any) -> None:
+        self.share = share
+        super().__init__(seed, dims, **options)
+
+    def _draw_lifts(self, generator: torch.Generator, dims: int, num_guardrails: int) -> Any:
+        num = self._num_gains + num_guardrails
+        lengthscale = _LENGTHSCALE * math.sqrt(dims / 2)
+        self.common = [Surface(generator, dims, lengthscale) for _ in range(num)]
+        return Member(generator, self._base, self.common, self.share, self._num_gains)
+
+
+class Member:
+    """Lifts over theta of one member, 0 at its base; the largest of 4096 changes is 5 %."""
+
+    def __init__(
+        self,
+        generator: torch.Generator,
+        base: Tensor,
+        common: Sequence[Surface],
+        share: float,
+        num_gains: int,
+        shift: Tensor | None = None,
+    ) -> None:
+        dims = base.shape[1]
+        lengthscale = _LENGTHSCALE * math.sqrt(dims / 2)
+        self.common, self.share, self.num_gains = common, share, num_gains
+        self.own = [Surface(generator, dims, lengthscale) for _ in common]
+        self.shift = shift
+        self.at_base = self._raw(base)
+        cube = SearchSpace([Float(f"x_{i}", 0.0, 1.0) for i in range(dims)])
+        self.scale = _MAX_LIFT / (self._raw(cube.sobol(4096, seed=0)) - self.at_base).abs().amax(0)
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        return self.scale * (self._raw(theta) - self.at_base)
+
+    def _raw(self, x: Tensor) -> Tensor:
+        if self.shift is not None:
+            x = x + self.shift
+        own = math.sqrt(1 - self.share**2)
+        raw = torch.stack(
+            [self.share * c(x) + own * o(x) for c, o in zip(self.common, self.own)], dim=-1
+        )
+        gains, rest = raw[:, : self.num_gains], raw[:, self.num_gains :]
+        shared = gains.sum(-1, keepdim=True) / math.sqrt(self.num_gains)
+        guards = -_AGAINST * shared + math.sqrt(1 - _AGAINST**2) * rest
+        return torch.cat([gains, guards], dim=-1)
+
+
+def sources(world: MemberWorld, num: int, kind: Kind = "related", seed: int = 0) -> list[Source]:
+    """``num`` sources for a target; of ``one_good`` the first is related, the others are not."""
+    return [_source(world, i, kind, seed) for i in range(num)]
+
+
+def _source(world: MemberWorld, index: int, kind: Kind, seed: int) -> Source:
+    generator = torch.Generator().manual_seed(7_919 * (world.seed + 1) + 104_729 * index + seed)
+    dims = world._base.shape[1]
+    space, metrics = world.truth_problem.space, world.truth_problem.metrics
+    base = 0.2 + 0.6 * torch.rand(1, dims, dtype=torch.float64, generator=generator)
+    bad: Kind = ("unrelated", "reversed", "shuffled", "noise", "shifted")[index % 5]  # type: ignore[assignment]
+    if kind == "one_good":
+        kind = "related" if index == 0 else bad
+    share = 0.0 if kind == "unrelated" else world.share
+    shift = torch.full((dims,), _SHIFT, dtype=torch.float64) if kind == "shifted" else None
+    lifts = Member(generator, base, world.common, share, world._num_gains, shift)
+    sign = -1.0 if kind == "reversed" else 1.0
+    delta_at = (lambda x: 0 * lifts(x)) if kind == "noise" else (lambda x: sign * lifts(x))
+    design = space.sobol(_DESIGN, seed=int(generator.initial_seed() % 2**31))
+    best = _best(delta_at, space, world)
+    cloud = best + _CLOUD_WIDTH * torch.randn(
+        _CLOUD, dims, dtype=torch.float64, generator=generator
+    )
+    x = torch.cat([design, space.snap(cloud.clamp(0, 1))])
+    # An hour's users on an arm, and as many hours as a study gives it: a third of the traffic on
+    # the first design for five hours, the rest on the cloud.
+    users = world.draws_per_round * torch.cat(
+        [
+            torch.full((_DESIGN,), 0.65 * 5 / _DESIGN),
+            torch.full((_CLOUD,), 0.5 * (_HOURS - 5) / _CLOUD),
+        ]
+    )
+    relative = (SIGMA / MEAN_LEVEL) ** 2
+    own, control = relative / users, relative / (0.4 * _HOURS * world.draws_per_round)
+    var = (own + control).double().unsqueeze(-1).expand(-1, len(metrics))
+    mean = delta_at(x)
+    mean = mean + own.sqrt().unsqueeze(-1) * torch.randn(
+        mean.shape, dtype=torch.float64, generator=generator
+    )
+    mean = mean + control**0.5 * torch.randn(
+        1, mean.shape[1], dtype=torch.float64, generator=generator
+    )
+    if kind == "shuffled":
+        order = torch.randperm(len(mean), generator=generator)
+        mean, var = mean[order], var[order]
+    return Source(
+        name=f"{kind}_{index}",
+        parameters=space.to_parameters(space.from_unit(x)),
+        metrics=metrics,
+        mean=mean,
+        var=var.clone(),
+        base=space.to_parameters(space.from_unit(base))[0],
+        shared=(control * torch.ones(len(metrics), len(x), len(x), dtype=torch.float64)),
+    )
+
+
+def _best(delta_at: Any, space: SearchSpace, world: MemberWorld) -> Tensor:
+    x = space.sobol(4096, seed=0)
+    outcome = world.truth_problem.evaluate(delta_at(space.from_unit(x)))
+    utility = torch.where(outcome.feasible, outcome.utility, -torch.inf)
+    return x[int(utility.argmax())]

@@ -1,0 +1,94 @@
+"""Which domains a command is about: named as packages or journals, or those of the study."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..bucket import gather
+from ..config import StudyConfig
+from ..errors import ConfigError
+from ..learn import pooling
+from ..problem import Problem
+from ..transfer import features, from_bucket, from_journal
+from ..transfer import package as packages
+from ..transfer.align import Aligned, align
+from ..transfer.record import recorded
+from ..transfer.source import Source, check_distinct
+from ..tuner import Tuner
+from ..view import in_view
+from .study import open_study
+
+Sources = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Packages, or journal-url#study, each also as NAME=...; by default the study's own.",
+        metavar="[SOURCE]...",
+    ),
+]
+Scope = Annotated[
+    str | None, typer.Option(help="What packages are to be used for; needed to open one.")
+]
+_NAMED = re.compile(r"([^=/:#\\]+)=(.+)", re.DOTALL)
+
+
+def target_of(config: Path) -> tuple[Problem, Tuner]:
+    """The study that a file describes; one that has not begun is there without evidence."""
+    problem = StudyConfig.from_file(config).problem()
+    return problem, open_study(config, create=True, dry_run=True)
+
+
+def gathered(
+    problem: Problem,
+    tuner: Tuner,
+    given: Sequence[str] | None,
+    scope: str | None,
+    key: bytes | None,
+) -> list[Aligned]:
+    """The sources in the study's terms.
+
+    Raises:
+        ConfigError: none, one that does not fit the study, or evidence that would count twice.
+        PackageError: a package that may not be used.
+        JournalError: a journal that cannot be read.
+    """
+    found = [_opened(one, scope, key) for one in given or ()] or list(recorded(tuner.history))
+    if not found:
+        raise ConfigError(
+            f"study {tuner.study!r} has no sources; name some as packages or journal-url#study"
+        )
+    check_distinct(found)
+    return [align(source, problem) for source in found]
+
+
+def evidence_of(problem: Problem, tuner: Tuner) -> Aligned | None:
+    """The study itself as a domain; None before it has evidence."""
+    history, config = tuner.history, tuner.config
+    if not history.tables:
+        return None
+    bucket = gather(history, pooling(config))
+    if not bool((bucket.weight > 0).any()):
+        return None
+    meta = features.of(history, config.rounds_per_day, bucket.dispersion)
+    rows = in_view(history, bucket, config)
+    name = f"{tuner.study} (this study)"
+    return align(from_bucket(problem, bucket, name, meta, rows=rows), problem)
+
+
+def _opened(given: str, scope: str | None, key: bytes | None) -> Source:
+    named = _NAMED.fullmatch(given)
+    name, place = (named[1].strip(), named[2]) if named else (None, given)
+    if "#" in place and ":" in place:
+        return from_journal(place, name)
+    if scope is None:
+        raise ConfigError(
+            f"{place} is a package, which may be used only for what its maker named: say for what "
+            "with --scope (hyperzero transfer inspect shows it)"
+        )
+    source = packages.load(place, scope, key=key).source
+    return source if name is None else replace(source, name=name)

@@ -1,0 +1,23 @@
+"""From other domains, guarded: their evidence, what they are like, and what may be taken over."""
+
+from . import aggregation, budget, features, package, privacy, similarity, space
+from .overrule import Overrule
+from .source import Aligned, Rescaled, Source, align, check_distinct, from_bucket, from_journal
+
+__all__ = [
+    "Aligned",
+    "Overrule",
+    "Rescaled",
+    "Source",
+    "aggregation",
+    "align",
+    "budget",
+    "check_distinct",
+    "features",
+    "from_bucket",
+    "from_journal",
+    "package",
+    "privacy",
+    "similarity",
+    "space",
+]

@@ -1,0 +1,181 @@
+"""The target's posterior with the sources' evidence in it, beside the cold one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..surrogate import Hyperparameters, Posterior
+from . import hierarchical, weights
+from .family import Family
+from .inducing import Reduced, Spectrum, reduce, spectrum
+from .weights import Scores
+
+# Tried for the variance of the target's function, times what its family's is like.
+_STEPS = (0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 4.0)
+# Standard deviation of a domain's log variance around its family's.
+_SPREAD = 0.3
+#: Nats that a source alone has to be worth in a metric for its share there to be above 0.
+LEAST_WORTH = 0.5
+
+
+class Learned(NamedTuple):
+    """What the target's evidence makes of the sources.
+
+    ``share (metrics, sources + 1)``, the target's last, all of them 0 where a metric takes nothing
+    from the sources; ``scores`` of the bets behind it; ``variance (metrics,)`` of the target's
+    function, standardised.
+    """
+
+    share: Tensor
+    scores: Scores
+    variance: Tensor
+
+
+def learn(family: Family, cold: Posterior, least_worth: float = LEAST_WORTH) -> Learned:
+    """Shares, amplitudes and scores by the target's evidence, in the cold posterior's units."""
+    typical = typical_variance(family) / cold.standardiser.scale.square()
+    typical = torch.where(typical > 0, typical, cold.hyperparameters.outputscale)
+    variance = cold.x.new_tensor(_STEPS).unsqueeze(-1) * typical  # (steps, metrics)
+    reduced = _reduced(family, cold, variance)
+    spectra = spectrum(reduced)
+    observed = cold.noise.isfinite().sum(-1)
+    away = (variance / typical).log() / _SPREAD
+    fixed = reduced.constant - 0.5 * observed * variance.log() - 0.5 * away.square()
+    none = torch.zeros_like(typical).unsqueeze(1)
+    level = torch.stack(
+        [hierarchical.log_evidence(_step(spectra, g), none) for g in range(len(variance))]
+    )
+    best = (level + fixed).argmax(0)
+    target = _picked(spectra, best)
+    scores = weights.score(family.spectrum, family.share, family.known, target)
+    median = median_shares(family)
+    pinned = family.pinned.isfinite()
+    kept = ((scores.each > least_worth) | pinned) & family.known & (family.share > 0)
+    allowed = torch.cat([torch.where(kept, median[:, :-1], 0.0), median[:, -1:]], 1)
+    share = hierarchical.shares(family.spectrum, target, allowed)
+    # Its amplitude is seen better beside the sources; the bets were made without them.
+    told = torch.stack(
+        [
+            hierarchical.told(family.spectrum, _step(spectra, g), share[:, :-1], share[:, -1])
+            for g in range(len(variance))
+        ]
+    )
+    best = (told + level + fixed).argmax(0)
+    share = hierarchical.shares(family.spectrum, _picked(spectra, best), allowed, share)
+    told_of = torch.where(
+        kept & pinned, (family.pinned / share[:, -1:]).nan_to_num().clamp(0, 0.99), share[:, :-1]
+    )
+    share = torch.cat([told_of, share[:, -1:]], 1)
+    share = torch.where((told_of > 0).any(1, keepdim=True), share, 0.0)
+    return Learned(share, scores, variance.gather(0, best.unsqueeze(0))[0])
+
+
+def posterior(family: Family, cold: Posterior, found: Learned) -> Posterior:
+    """The exact posterior of the target with the sources' pseudo-observations as rows.
+
+    Metrics whose shares are 0 are as in the cold one.
+    """
+    constant = cold.hyperparameters.constant
+    size, own = found.variance, found.share[:, -1]
+    value, covariance = pseudo_rows(family, found.share, size)
+    value = value + constant.unsqueeze(-1)
+    m, n = value.shape[1], len(cold.x)
+    noise = covariance.diagonal(dim1=-2, dim2=-1)
+    uses = own > 0
+    shared = covariance.new_zeros(len(value), m + n, m + n)
+    shared[:, :m, :m] = (covariance - torch.diag_embed(noise)) * uses[:, None, None]
+    if cold._shared is not None:
+        shared[:, m:, m:] = cold._shared
+    lengthscale, outputscale, _ = cold.hyperparameters
+    hyperparameters = Hyperparameters(
+        torch.where(uses.unsqueeze(1), family.inducing.lengthscale, lengthscale),
+        torch.where(uses, size, outputscale),
+        constant,
+    )
+    noise = torch.where(uses.unsqueeze(1), noise, torch.inf)
+    return Posterior(
+        torch.cat([family.inducing.z, cold.x]),
+        torch.cat([value, _observed(cold)], 1).T,
+        torch.cat([noise, cold.noise], 1).T,
+        hyperparameters,
+        cold.standardiser,
+        shared,
+        fit_succeeded=cold.fit_succeeded,
+    )
+
+
+def pseudo_rows(family: Family, share: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """What the sources say of the target at the inducing points, around its constant.
+
+    Args:
+        family: the sources.
+        share: ``(metrics, sources + 1)``.
+        variance: ``(metrics,)`` of the target's function.
+    Returns:
+        Pseudo-observations ``(metrics, m)`` and the covariance of their noise ``(metrics, m, m)``.
+    """
+    known = hierarchical.factor(family.spectrum, share[:, :-1])
+    told = hierarchical.message(known, share[:, -1])
+    root = family.inducing.root
+    value = (root @ told.value.unsqueeze(-1)).squeeze(-1) * variance.sqrt().unsqueeze(-1)
+    return value, variance[:, None, None] * (root @ told.noise @ root.mT)
+
+
+def left_out(posterior: Posterior, last: int) -> Tensor:
+    """Log density of the last rows of each metric, each predicted from all others, ``(m,)``."""
+    precision = torch.cholesky_inverse(posterior.cholesky).diagonal(dim1=-2, dim2=-1)[:, -last:]
+    density = precision.log() - posterior.weights[:, -last:].square() / precision
+    return 0.5 * (density * posterior._observed[:, -last:]).sum(-1)
+
+
+def _reduced(family: Family, cold: Posterior, variance: Tensor) -> Reduced:
+    """The target's evidence for every ``variance (steps, metrics)``."""
+    projected = family.inducing.project(cold.x)
+    y, noise, shared = _observed(cold), cold.noise, cold._shared
+    made = [
+        reduce(
+            projected,
+            y / size.sqrt().unsqueeze(-1),
+            noise / size.unsqueeze(-1),
+            None if shared is None else shared / size[:, None, None],
+            1.0 / size,
+        )
+        for size in variance
+    ]
+    return Reduced(*(torch.stack(fields) for fields in zip(*made)))
+
+
+def typical_variance(family: Family) -> Tensor:
+    """Variance of the family's functions, in the metric's unit squared; 0 where none is known."""
+    weight = (family.skill + 1e-9) * family.known
+    log = torch.where(family.known, family.spread.clamp_min(1e-150).log(), 0.0)
+    average = (weight * log).sum(1) / weight.sum(1).clamp_min(1e-300)
+    return torch.where(family.known.any(1), (2 * average).exp(), 0.0)
+
+
+def median_shares(family: Family) -> Tensor:
+    """What is believed of shares before the target's evidence, ``(metrics, sources + 1)``.
+
+    The sources' by their own agreement; the target's is theirs on average.
+    """
+    own = torch.where(family.known, family.share, 0.0)
+    known = family.known.sum(1, keepdim=True).clamp_min(1)
+    target = own.sum(1, keepdim=True) / known
+    return torch.cat([own, target], dim=1)
+
+
+def _step(spectra: Spectrum, g: int) -> Spectrum:
+    return Spectrum(*(field[g].unsqueeze(1) for field in spectra))
+
+
+def _picked(spectra: Spectrum, best: Tensor) -> Spectrum:
+    rows = torch.arange(len(best), device=best.device)
+    return Spectrum(*(field[best, rows].unsqueeze(1) for field in spectra))
+
+
+def _observed(cold: Posterior) -> Tensor:
+    """The target's standardised evidence, ``(metrics, n)``."""
+    return cold._residual + cold.hyperparameters.constant.unsqueeze(-1)

@@ -1,0 +1,240 @@
+"""Meta-features: what a domain is like, computed from its readings alone.
+
+Names read ``kind:metric``, or ``kind`` where they are about traffic. What the readings cannot tell
+(a trend from one day, a rhythm from half a day) is left out rather than guessed. Magnitudes stand
+as natural logarithms, so that a difference of 0.1 is about 10 % whatever the unit is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..history import History
+from . import checks
+
+
+class Kind(NamedTuple):
+    """What a kind of feature means, its ``unit``, and a difference that is worth noticing.
+
+    ``spread`` is how far two ordinary domains are taken to lie apart before there are many to
+    learn it from; see ``similarity``.
+    """
+
+    meaning: str
+    unit: str
+    spread: float
+
+
+KINDS: Mapping[str, Kind] = {
+    "level": Kind("engagement: the control's mean per user and round", "log of its unit", 1.0),
+    "trend": Kind("trajectory: change of the control's level", "fraction per day", 0.03),
+    "users": Kind("traffic: users per round, over all arms", "log of users", 1.5),
+    "growth": Kind("trajectory: change of the users per round", "fraction per day", 0.03),
+    "peak_to_trough": Kind("daily rhythm: most over fewest users by hour", "log of a ratio", 0.5),
+    "rhythm_sin": Kind("daily rhythm: first harmonic of users, sine", "fraction of mean", 0.5),
+    "rhythm_cos": Kind("daily rhythm: first harmonic of users, cosine", "fraction of mean", 0.5),
+    "level_rhythm": Kind("daily rhythm: amplitude of the level", "fraction of mean", 0.1),
+    "thin": Kind("sparsity: arm-rounds known to worse than 10 %", "share of them", 0.3),
+    "noise": Kind("noise of one user: variance over squared level", "log of a ratio", 1.0),
+    "dispersion": Kind("noise beyond independent users, as a factor", "log of a ratio", 0.5),
+}
+
+#: An arm in a round is thin where its mean's relative standard error is above this.
+THIN = 0.1
+
+
+class _Rows(NamedTuple):
+    """Arms of all rounds that count: the first two ``(rows,)``, the others ``(rows, metrics)``."""
+
+    round: NDArray[np.int64]
+    control: NDArray[np.bool_]
+    users: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    var: NDArray[np.float64]
+
+
+def of(
+    history: History,
+    rounds_per_day: int,
+    dispersion: Tensor | None = None,
+    extra: Mapping[str, float | Callable[[History], float]] | None = None,
+) -> dict[str, float]:
+    """A domain's meta-features from its readings; see ``KINDS`` for meanings and units.
+
+    Rhythms compare between domains whose rounds are numbered by one clock (round 0 at the same
+    hour of the day).
+
+    Args:
+        history: the study's facts; rounds set aside, and readings let go of, do not count.
+        rounds_per_day: period of the daily rhythm; 1 where there is none.
+        dispersion: ``(metrics,)`` of the study's bucket, at least 1; None where it is not known.
+        extra: features of your own, finite numbers or functions of the history; they override.
+    Returns:
+        Floats by name, sorted; empty before the first readings.
+    Raises:
+        ConfigError: a feature of your own is not a finite number.
+    """
+    rows = _rows(history)
+    found: dict[str, float] = {}
+    if len(rows.round):
+        found |= _traffic(rows, rounds_per_day)
+        for i, metric in enumerate(history.metrics):
+            own = _metric(rows, i, rounds_per_day)
+            if dispersion is not None:
+                own["dispersion"] = math.log(float(dispersion[i]))
+            found |= {f"{kind}:{metric}": value for kind, value in own.items()}
+    added = {n: v(history) if callable(v) else v for n, v in (extra or {}).items()}
+    flaws = checks.Flaws("extra meta-features")
+    found = {n: v for n, v in found.items() if math.isfinite(v)}
+    found |= checks.floats(flaws, "extra", added)
+    flaws.throw()
+    return dict(sorted(found.items()))
+
+
+def spread_of(name: str) -> float | None:
+    """The noticeable difference of a feature of ours; None for one of the user's."""
+    kind = KINDS.get(name.partition(":")[0])
+    return None if kind is None else kind.spread
+
+
+def renamed(features: Mapping[str, float], metrics: Mapping[str, str]) -> dict[str, float]:
+    """Features by the target's names of the metrics.
+
+    Args:
+        features: by the source's names.
+        metrics: from the source's names to the target's.
+    """
+    result: dict[str, float] = {}
+    for name, value in features.items():
+        kind, mark, metric = name.partition(":")
+        result[f"{kind}:{metrics.get(metric, metric)}" if mark and kind in KINDS else name] = value
+    return result
+
+
+def harmonic(values: NDArray[np.float64], period: int) -> tuple[float, float]:
+    """Sine and cosine part of the first harmonic, over the mean; ``values (period,)``.
+
+    Source: the discrete Fourier transform at frequency one.
+    """
+    angle = 2 * np.pi * np.arange(period) / period
+    mean = values.mean()
+    return (
+        float(2 * (values * np.sin(angle)).mean() / mean),
+        float(2 * (values * np.cos(angle)).mean() / mean),
+    )
+
+
+def daily_slope(
+    values: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    rounds: NDArray[np.int64],
+    rounds_per_day: int,
+) -> float:
+    """Relative change per day of a positive series, hours of the day apart; NaN where unknown.
+
+    The slope of log(values) on time with an intercept of its own for each hour of the day,
+    weighted least squares, shrunk towards 0 by what its standard error leaves of it, so that a
+    slope that is only noise reads as none.
+
+    Args:
+        values: ``(rounds,)``, positive.
+        weight: ``(rounds,)``, inverse variances up to a factor, positive.
+        rounds: ``(rounds,)`` their numbers.
+        rounds_per_day: hours of a day.
+    Source: the Frisch-Waugh theorem; the positive-part shrinkage of Efron and Morris (1973).
+    """
+    phase = rounds % rounds_per_day
+
+    def centred(column: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = np.bincount(phase, weight, rounds_per_day)
+        mean = np.bincount(phase, weight * column, rounds_per_day) / np.where(total > 0, total, 1)
+        return column - mean[phase]
+
+    days = centred(rounds / rounds_per_day)
+    level = centred(np.log(values))
+    information = float((weight * days**2).sum())
+    freedom = len(values) - len(np.unique(phase)) - 1
+    if freedom < 1 or information <= 1e-12 * float(weight.sum()):
+        return math.nan
+    slope = float((weight * days * level).sum()) / information
+    error = float((weight * (level - slope * days) ** 2).sum()) / freedom / information
+    return slope * max(0.0, 1 - error / slope**2) if slope else 0.0
+
+
+def _rows(history: History) -> _Rows:
+    kept = [(r, t) for r, t in sorted(history.tables.items()) if r not in history.standing.aside]
+    width = len(history.metrics)
+
+    def stack(name: str) -> NDArray[np.float64]:
+        parts = [np.asarray(getattr(t, name)) for _, t in kept]
+        return np.concatenate(parts) if parts else np.empty((0, width))
+
+    sizes = [len(t.candidates) for _, t in kept]
+    candidates = [t.candidates for _, t in kept]
+    first = np.concatenate(candidates) == 0 if candidates else np.empty(0, dtype=bool)
+    rows = _Rows(
+        np.repeat(np.array([r for r, _ in kept], dtype=np.int64), sizes),
+        first,
+        stack("count"),
+        stack("mean"),
+        stack("var"),
+    )
+    heard = (rows.users > 0).any(axis=1)
+    return _Rows(
+        rows.round[heard], rows.control[heard], rows.users[heard], rows.mean[heard], rows.var[heard]
+    )
+
+
+def _by_hour(
+    values: NDArray[np.float64], weight: NDArray[np.float64], hour: NDArray[np.int64], period: int
+) -> NDArray[np.float64] | None:
+    """Weighted mean by hour of the day; None unless every hour has been seen."""
+    total = np.bincount(hour, weight, period)
+    if not (total > 0).all():
+        return None
+    return np.bincount(hour, weight * values, period) / total
+
+
+def _traffic(rows: _Rows, period: int) -> dict[str, float]:
+    rounds, slot = np.unique(rows.round, return_inverse=True)
+    # Metrics may count different users; the widest of them is the traffic.
+    widest = np.where(rows.users > 0, rows.users, 0.0).max(axis=1)
+    users = np.bincount(slot, widest).astype(np.float64)
+    found = {"users": math.log(users.mean())}
+    found["growth"] = daily_slope(users, np.ones_like(users), rounds, period)
+    hours = _by_hour(users, np.ones_like(users), rounds % period, period)
+    if period > 1 and hours is not None:
+        found["peak_to_trough"] = math.log(hours.max() / hours.min())
+        found["rhythm_sin"], found["rhythm_cos"] = harmonic(hours, period)
+    return found
+
+
+def _metric(rows: _Rows, i: int, period: int) -> dict[str, float]:
+    count, mean, var = rows.users[:, i], rows.mean[:, i], rows.var[:, i]
+    known = (count > 1) & np.isfinite(mean) & np.isfinite(var)
+    control = known & rows.control
+    found: dict[str, float] = {}
+    if not control.any():
+        return found
+    users, level, hour = count[control], mean[control], rows.round[control] % period
+    hours = _by_hour(level, users, hour, period)
+    average = float((users * level).sum() / users.sum()) if hours is None else float(hours.mean())
+    if not average > 0:  # a metric around 0, or below, has no relative features
+        return found
+    found["level"] = math.log(average)
+    if period > 1 and hours is not None:
+        found["level_rhythm"] = math.hypot(*harmonic(hours, period))
+    if (level > 0).all():
+        found["trend"] = daily_slope(level, users, rows.round[control], period)
+    freedom = (count - 1)[known]
+    spread = float((freedom * var[known]).sum() / freedom.sum())
+    if spread > 0:
+        found["noise"] = math.log(spread / average**2)
+    found["thin"] = float((np.sqrt(var / count)[known] > THIN * average).mean())
+    return found

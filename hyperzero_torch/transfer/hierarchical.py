@@ -1,0 +1,274 @@
+"""One shared function and a part of its own for every domain; all metrics at once.
+
+    f_d(x) = offset_d + a_d ( r_d g(x) + sqrt(1 - r_d^2) h_d(x) )
+
+``g`` and every ``h_d`` are independent Gaussian processes with one kernel, so what is shared and
+what is the domain's own are equally smooth, and ``r_d`` in [0, 1) says how much of a domain is
+shared: two domains correlate by ``r_d r_e``. Everything works on ``u_d``, the domain's function at
+the inducing points (``inducing``), where it is
+
+    u_d = r_d g + sqrt(1 - r_d^2) h_d,          g, h_d ~ N(0, I)
+
+Given the sources, the target's ``u`` is normal again. Since all parts have one kernel, the
+sources tell nothing of the target's function elsewhere that they do not tell at the inducing
+points (the Markov property of intrinsic coregionalisation), so all that they say is equal to a
+few pseudo-observations of the target's own function with a known dense noise covariance. With them
+as rows, the ordinary exact posterior is the posterior of the whole hierarchical model.
+
+Source: Bonilla, Chai and Williams (2008), Multi-task Gaussian process prediction (the kernel);
+    O'Hagan (1998), A Markov property for covariance structures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .inducing import Spectrum
+
+#: Largest share: no domain is a copy of another.
+MOST = 0.999
+#: Median share of a family of which nothing is known; two domains then correlate by 0.5.
+MEDIAN = 0.7
+#: Standard deviations of logit(r / MOST): of a family's share, and of its domains' around it.
+POPULATION_SPREAD, SPREAD = 2.0, 0.7
+#: Standard deviation of what is believed of the logarithm of an amplitude's error.
+SCALE_SPREAD = 0.3
+_ITERATIONS = 20
+# An eigenvalue of the message below this says nothing (variance 1000 times the prior's).
+_LEAST_SAID = 1e-3
+
+
+class Factor(NamedTuple):
+    """What is known of ``g``: ``precision (metrics, m, m)``, ``information (metrics, m)``."""
+
+    precision: Tensor
+    information: Tensor
+
+
+class Message(NamedTuple):
+    """Pseudo-observations of ``u``: ``value (metrics, m)``, ``noise (metrics, m, m)``."""
+
+    value: Tensor
+    noise: Tensor
+
+
+def factor(sources: Spectrum, r: Tensor) -> Factor:
+    """The posterior of ``g`` given the sources.
+
+    Args:
+        sources: fields with leading axes ``(metrics, sources)``.
+        r: ``(metrics, sources)`` shares.
+    """
+    square = r.square().unsqueeze(-1)
+    told = 1.0 + (1.0 - square) * sources.precision
+    scaled = sources.basis * (square * sources.precision / told).unsqueeze(-2)
+    precision = (scaled @ sources.basis.mT).sum(-3)
+    precision = precision + torch.eye(precision.shape[-1], dtype=r.dtype, device=r.device)
+    weights = (r.unsqueeze(-1) * sources.information / told).unsqueeze(-1)
+    return Factor(precision, (sources.basis @ weights).squeeze(-1).sum(-2))
+
+
+def log_evidence(domains: Spectrum, r: Tensor) -> Tensor:
+    """Log marginal likelihood of all domains' evidence together, ``(metrics,)``.
+
+    Up to constants that do not depend on ``r``. Arguments as for ``factor``.
+    """
+    own = (1.0 - r.square()).unsqueeze(-1)
+    told = 1.0 + own * domains.precision
+    specific = own * domains.information.square() / told - told.log()
+    known = factor(domains, r)
+    root = torch.linalg.cholesky(known.precision)
+    half = torch.linalg.solve_triangular(root, known.information.unsqueeze(-1), upper=False)
+    shared = half.square().sum((-2, -1)) - 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    found: Tensor = 0.5 * (specific.sum((-2, -1)) + shared)
+    return found
+
+
+def believed(known: Factor, r: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean ``(metrics, m)`` and covariance ``(metrics, m, m)`` of a new domain's ``u``.
+
+    Args:
+        known: the posterior of ``g``.
+        r: ``(metrics,)`` its own share.
+    """
+    covariance = torch.cholesky_inverse(torch.linalg.cholesky(known.precision))
+    mean = r.unsqueeze(-1) * (covariance @ known.information.unsqueeze(-1)).squeeze(-1)
+    unit = torch.eye(covariance.shape[-1], dtype=r.dtype, device=r.device)
+    return mean, unit - r.square()[:, None, None] * (unit - covariance)
+
+
+def message(known: Factor, r: Tensor) -> Message:
+    """Pseudo-observations of a new domain's ``u`` that say what the sources say.
+
+    Directions of which the sources say next to nothing get a finite but very large variance.
+    """
+    eigen, basis = torch.linalg.eigh(known.precision)
+    kept = (eigen - 1.0).clamp_min(0.0) / eigen  # of g's prior variance, what is explained
+    said = (r.square().unsqueeze(-1) * kept).clamp_min(_LEAST_SAID)
+    mean = r.unsqueeze(-1) * (basis.mT @ known.information.unsqueeze(-1)).squeeze(-1) / eigen
+    value = (basis @ (mean / said).unsqueeze(-1)).squeeze(-1)
+    return Message(value, (basis * ((1.0 - said) / said).unsqueeze(-2)) @ basis.mT)
+
+
+def coherence(sources: Spectrum, known: Tensor) -> Tensor:
+    """How much each source shares with the others, by their own evidence, ``(metrics, sources)``.
+
+    First one share for the whole family, then each source's around it; both most probable. A
+    source's own evidence says little of its share, all of them together say much.
+
+    Args:
+        sources: leading axes ``(metrics, sources)``.
+        known: ``(metrics, sources)`` where a source has evidence at all.
+    """
+    grid = MOST * torch.linspace(0.02, 0.995, 40, dtype=sources.precision.dtype)
+    grid = grid.to(sources.precision)
+    away = (_logit(grid) - _logit(grid.new_tensor(MEDIAN))) / POPULATION_SPREAD
+    level = torch.stack([log_evidence(sources, torch.where(known, r, 0.0)) for r in grid])
+    common = grid[(level - 0.5 * away.square().unsqueeze(-1)).argmax(0)]
+    median = torch.where(known, common.unsqueeze(1), 0.0)
+
+    def loss(r: Tensor) -> Tensor:
+        return -log_evidence(sources, r).sum()
+
+    return _most_probable(loss, median)
+
+
+def scales(sources: Spectrum, r: Tensor) -> Tensor:
+    """Factors by which the sources' amplitudes fit each other better, ``(metrics, sources)``.
+
+    A source's own evidence leaves its amplitude uncertain by a quarter or so; what it shares with
+    the others tells more. Most probable under a log-normal prior around 1.
+
+    Args:
+        sources: leading axes ``(metrics, sources)``.
+        r: ``(metrics, sources)`` shares.
+    """
+    at = torch.zeros_like(r, requires_grad=True)
+
+    def loss() -> Tensor:
+        away = at / SCALE_SPREAD
+        return 0.5 * away.square().sum() - log_evidence(scaled(sources, at.exp()), r).sum()
+
+    _descend(at, loss)
+    return at.detach().exp()
+
+
+def scaled(domains: Spectrum, factor: Tensor) -> Spectrum:
+    """Evidence on the same functions if their amplitudes are by ``factor`` what was thought."""
+    by = factor.unsqueeze(-1)
+    return Spectrum(domains.basis, domains.precision * by.square(), domains.information * by)
+
+
+def shares(
+    sources: Spectrum, target: Spectrum, median: Tensor, start: Tensor | None = None
+) -> Tensor:
+    """Shares of all sources and, last, of the target, by the target's own evidence.
+
+    Most probable under log p(target's evidence | sources' evidence, r): what the sources agree on
+    among themselves does not count here, only what they told of the target.
+
+    Args:
+        sources: leading axes ``(metrics, sources)``.
+        target: leading axes ``(metrics, 1)``.
+        median: ``(metrics, sources + 1)`` of the logit-normal prior; 0 keeps a share at 0.
+        start: where to begin; the medians where it is None.
+    Returns:
+        ``(metrics, sources + 1)``.
+    """
+    domains = Spectrum(*(torch.cat(pair, dim=1) for pair in zip(sources, target)))
+
+    def loss(r: Tensor) -> Tensor:
+        return (log_evidence(sources, r[:, :-1]) - log_evidence(domains, r)).sum()
+
+    return _most_probable(loss, median, start)
+
+
+def told(sources: Spectrum, target: Spectrum, share: Tensor, own: Tensor) -> Tensor:
+    """Nats by which all sources together predict the target's evidence better, ``(metrics,)``.
+
+    Args:
+        sources: leading axes ``(metrics, sources)``.
+        target: leading axes ``(metrics, 1)``.
+        share: ``(metrics, sources)``.
+        own: ``(metrics,)`` the target's.
+    """
+    domains = Spectrum(*(torch.cat(pair, dim=1) for pair in zip(sources, target)))
+    both = log_evidence(domains, torch.cat([share, own.unsqueeze(1)], dim=1))
+    alone = log_evidence(target, torch.zeros_like(own).unsqueeze(1))
+    return both - log_evidence(sources, share) - alone
+
+
+def told_by_each(sources: Spectrum, target: Spectrum, grid: Tensor) -> Tensor:
+    """Nats by which each source alone predicts the target's evidence better than none does.
+
+    By the chain rule this is the held-out predictive score summed over the target's rows, each
+    predicted from the source and the rows before it.
+
+    Args:
+        sources: leading axes ``(metrics, sources)``.
+        target: leading axes ``(metrics, 1)``.
+        grid: ``(g,)`` correlations with the target to try.
+    Returns:
+        ``(metrics, sources, g)``.
+    Source: Dawid (1984), Statistical theory: the prequential approach.
+    """
+    metrics, num, m = sources.precision.shape
+    flat = Spectrum(*(field.reshape(metrics * num, 1, *field.shape[2:]) for field in sources))
+    basis = target.basis.expand(metrics, num, m, m).reshape(metrics * num, 1, m, m)
+    rest = (f.expand(metrics, num, m).reshape(metrics * num, 1, m) for f in target[1:])
+    both = Spectrum(*(torch.cat(pair, dim=1) for pair in zip(flat, (basis, *rest))))
+    ones = sources.precision.new_ones(metrics * num, 1)
+    alone = log_evidence(Spectrum(*(field[:, 1:] for field in both)), 0 * ones)
+    found = []
+    for value in grid.tolist():
+        # With r = 1 for the source, the target's own share is their correlation.
+        own = log_evidence(flat, ones)
+        pair = log_evidence(both, torch.cat([ones, value * ones], dim=1))
+        found.append(pair - own - alone)
+    return torch.stack(found, dim=-1).reshape(metrics, num, len(grid))
+
+
+def _most_probable(
+    loss: Callable[[Tensor], Tensor], median: Tensor, start: Tensor | None = None
+) -> Tensor:
+    """Minimise ``loss(r)`` with the prior, over logits; zeros of ``median`` stay."""
+    free = median > 0
+    centre = _logit(torch.where(free, median, 0.5))
+    at = _logit(torch.where(free, median if start is None else start, 0.5)).clone()
+    at.requires_grad_(True)
+
+    def whole() -> Tensor:
+        r = torch.where(free, MOST * at.sigmoid(), 0.0)
+        away = torch.where(free, (at - centre) / SPREAD, 0.0)
+        return loss(r) + 0.5 * away.square().sum()
+
+    _descend(at, whole)
+    found = at.detach()
+    found = torch.where(found.isfinite(), found, centre)
+    return torch.where(free, MOST * found.sigmoid(), 0.0)
+
+
+def _descend(at: Tensor, loss: Callable[[], Tensor]) -> None:
+    """L-BFGS in place."""
+    optimiser = torch.optim.LBFGS(
+        [at], max_iter=_ITERATIONS, tolerance_grad=1e-2, tolerance_change=1e-3,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def closure() -> float:
+        optimiser.zero_grad()
+        with torch.enable_grad():
+            value = loss()
+        value.backward()  # type: ignore[no-untyped-call]
+        return float(value.detach())
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+
+
+def _logit(r: Tensor) -> Tensor:
+    part = (r / MOST).clamp(1e-6, 1 - 1e-6)
+    return part.log() - torch.log1p(-part)

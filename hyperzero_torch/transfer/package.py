@@ -1,0 +1,303 @@
+"""A transfer package: one domain's evidence in one JSON file, for named uses and a limited time.
+
+What is in it are settings, deltas with their variances, and meta-features: sums over many users,
+nothing of a single one, and never the address that the evidence was read from. Whether sums alone
+protect a user is what ``privacy`` is for.
+
+The file is canonical: there is exactly one text for its content. So the checksum covers every
+byte, blanks and the order of keys among them. A checksum finds accidents; whoever can change a
+file can compute it anew. A key that both sides share (``key``) finds that too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ..errors import ConfigError
+from ..plan import write_atomically
+from . import canonical, checks
+from .source import Source
+
+SCHEMA = "hyperzero-transfer/1"
+# Clocks of two machines may differ by so much.
+_CLOCK = timedelta(minutes=5)
+_SHORTEST_KEY = 16
+_ORIGIN = "package "
+_FIELDS = {"schema", "source", "scopes", "created", "expires", "privacy", "hmac", "sha256"}
+_SOURCE = {"name", "parameters", "metrics", "mean", "var", "meta_features"} | {
+    "num_rounds", "base", "shared",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Package:
+    """What a file held and what may be done with it.
+
+    ``privacy`` is what was spent on noise (``privacy.Budget.statement``), None for none.
+    ``sha256`` identifies the package in the journal; ``authentic`` says that a key was checked.
+    """
+
+    source: Source
+    scopes: tuple[str, ...]
+    created: datetime
+    expires: datetime
+    privacy: Mapping[str, Any] | None
+    sha256: str
+    authentic: bool
+
+
+class Terms(NamedTuple):
+    """What a package said of itself, as its source's ``origin`` keeps it in every journal."""
+
+    sha256: str
+    scopes: tuple[str, ...]
+    created: datetime
+    expires: datetime
+    privacy: Mapping[str, Any] | None
+
+
+def export(
+    source: Source,
+    path: str | Path,
+    expires: datetime | timedelta,
+    scopes: Sequence[str],
+    *,
+    privacy: Mapping[str, Any] | None = None,
+    key: bytes | None = None,
+    now: datetime | None = None,
+) -> str:
+    """Write a source as a package, in one step: the whole file or none.
+
+    Args:
+        source: the evidence; its ``origin`` stays at home.
+        path: of the file; one that is there is replaced.
+        expires: when it may no longer be used: a time with its zone, or a span from ``now``.
+        scopes: what it may be used for, e.g. ``["feed-ranking/eu"]``.
+        privacy: plain JSON values on the noise that the evidence carries.
+        key: shared with those who import it, at least 16 bytes: then they can tell that it is
+            yours.
+        now: the present, with its zone; by default the clock's.
+    Returns:
+        Its SHA-256, for the journal.
+    Raises:
+        ConfigError: scopes, times or a key that cannot be, or a file that cannot be written.
+    """
+    flaws = checks.Flaws("this package")
+    kept = checks.names(flaws, "scopes", scopes)
+    created = _utc(flaws, "now", datetime.now(UTC) if now is None else now)
+    _check_key(flaws, key)
+    end = _end(flaws, created, expires)
+    if end <= created:
+        flaws.add(f"expires {end.isoformat()} is not after now, {created.isoformat()}")
+    flaws.throw()
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "source": _to_plain(source),
+        "scopes": list(kept),
+        "created": created.isoformat(),
+        "expires": end.isoformat(),
+        "privacy": None if privacy is None else dict(privacy),
+    }
+    document["hmac"] = None if key is None else canonical.signature(document, key)
+    document = canonical.sealed(document)
+    written = canonical.text(document)
+    if len(written) > canonical.MOST_BYTES:
+        raise ConfigError(
+            f"this package would be larger than {canonical.MOST_BYTES >> 20} MiB; export fewer "
+            "settings, or a source without ``shared``"
+        )
+    write_atomically(path, written)
+    return str(document["sha256"])
+
+
+def load(
+    path: str | Path, scope: str, *, key: bytes | None = None, now: datetime | None = None
+) -> Package:
+    """Read a package, if it is whole, in force, and meant for this use.
+
+    The source's ``origin`` holds the package's terms (``terms_of``), so that a journal that knows
+    the source knows until when and for what it was given.
+
+    Args:
+        path: of the file.
+        scope: what it is to be used for; one of those that its maker named.
+        key: if given, the package must have been made with it.
+        now: the present, with its zone; by default the clock's.
+    Raises:
+        PackageError: no such file, no package, another schema, changed since it was made, made
+            with another key or none, expired or from the future, for other uses, or with a source
+            that cannot be.
+        ConfigError: a key or a time that cannot be.
+    """
+    found = look(path, key=key)
+    in_force(found, scope, now=now, what=_called(path))
+    return found
+
+
+def look(path: str | Path, *, key: bytes | None = None) -> Package:
+    """Read a package to see what it is: whole and authentic, but perhaps expired; not for use.
+
+    Args:
+        path: of the file.
+        key: if given, the package must have been made with it.
+    Raises:
+        PackageError: as for ``load``, but for its time and scope.
+        ConfigError: a key that cannot be.
+    """
+    what = _called(path)
+    flaws = checks.Flaws(what)
+    _check_key(flaws, key)
+    flaws.throw()
+    document = canonical.read(path, what, SCHEMA, _FIELDS)
+    if key is not None:
+        _check_signature(what, document, key)
+    try:
+        created, expires = canonical.time(document["created"]), canonical.time(document["expires"])
+        scopes = tuple(str(name) for name in document["scopes"])
+        privacy = None if document["privacy"] is None else dict(document["privacy"])
+        terms = Terms(document["sha256"], scopes, created, expires, privacy)
+        source = _from_plain(document["source"], _origin(terms))
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise canonical.refused(what, f"its content cannot be read ({error})") from None
+    return Package(source, scopes, created, expires, privacy, terms.sha256, key is not None)
+
+
+def in_force(
+    package: Package, scope: str, *, now: datetime | None = None, what: str = "the package"
+) -> None:
+    """Refuse a package whose time is over or has not come, or that is not meant for this use.
+
+    Args:
+        package: as ``look`` gives it.
+        scope: what it is to be used for.
+        now: the present, with its zone; by default the clock's.
+        what: it is called, for messages.
+    Raises:
+        PackageError: expired, from the future, or for other uses.
+        ConfigError: a time without its zone.
+    """
+    flaws = checks.Flaws(what)
+    present = _utc(flaws, "now", datetime.now(UTC) if now is None else now)
+    flaws.throw()
+    created, expires, scopes = package.created, package.expires, package.scopes
+    if present >= expires:
+        raise canonical.refused(
+            what, f"it expired at {expires.isoformat()}, it is {present.isoformat()}; ask for a new"
+        )
+    if present < created - _CLOCK:
+        raise canonical.refused(
+            what,
+            f"it was made at {created.isoformat()}, and it is {present.isoformat()}: compare the "
+            "clocks of both machines",
+        )
+    if scope not in scopes:
+        raise canonical.refused(
+            what, f"it may be used for {list(scopes)}, not for {scope!r}; ask its maker for that"
+        )
+
+
+def terms_of(origin: str) -> Terms | None:
+    """The terms of the package that a source came from; None where it came from none."""
+    if not origin.startswith(_ORIGIN):
+        return None
+    try:
+        plain = json.loads(origin.removeprefix(_ORIGIN))
+        return Terms(
+            str(plain["sha256"]),
+            tuple(map(str, plain["scopes"])),
+            canonical.time(plain["created"]),
+            canonical.time(plain["expires"]),
+            None if plain["privacy"] is None else dict(plain["privacy"]),
+        )
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
+        return None  # somebody's own words that begin alike
+
+
+def _origin(terms: Terms) -> str:
+    times = {"created": terms.created.isoformat(), "expires": terms.expires.isoformat()}
+    return _ORIGIN + json.dumps(terms._asdict() | times)
+
+
+def _called(path: str | Path) -> str:
+    return f"package {str(path)!r}"
+
+
+def _check_signature(what: str, document: Mapping[str, Any], key: bytes) -> None:
+    signed = {n: v for n, v in document.items() if n not in ("sha256", "hmac")}
+    if document["hmac"] is None:
+        raise canonical.refused(what, "it was made without a key, and a key was demanded")
+    if not canonical.same(document["hmac"], canonical.signature(signed, key)):
+        raise canonical.refused(
+            what, "it was made with another key, or changed by somebody without it"
+        )
+
+
+def _to_plain(source: Source) -> dict[str, Any]:
+    def numbers(tensor: torch.Tensor) -> list[Any]:
+        rows = torch.where(tensor.isfinite(), tensor, 0.0).tolist()
+        known = tensor.isfinite().tolist()
+        return [[v if k else None for v, k in zip(*row)] for row in zip(rows, known)]
+
+    return {
+        "name": source.name,
+        "parameters": [dict(row) for row in source.parameters],
+        "metrics": list(source.metrics),
+        "mean": numbers(source.mean),
+        "var": numbers(source.var),
+        "meta_features": dict(source.meta_features),
+        "num_rounds": source.num_rounds,
+        "base": None if source.base is None else dict(source.base),
+        "shared": None if source.shared is None else [_triangle(m) for m in source.shared.tolist()],
+    }
+
+
+def _from_plain(plain: Any, origin: str) -> Source:
+    if not isinstance(plain, dict) or set(plain) != _SOURCE:
+        raise ValueError(f"a source has the fields {sorted(_SOURCE)}")
+
+    def numbers(rows: Any) -> list[list[float]]:
+        return [[float("nan") if v is None else float(v) for v in row] for row in rows]
+
+    given = plain | {"mean": numbers(plain["mean"]), "var": numbers(plain["var"])}
+    if given["shared"] is not None:
+        given["shared"] = [_square(m) for m in given["shared"]]
+    return Source(**given, origin=origin)
+
+
+def _triangle(square: list[list[float]]) -> list[list[float]]:
+    """The half of a symmetric matrix that says it all."""
+    return [row[: i + 1] for i, row in enumerate(square)]
+
+
+def _square(triangle: list[list[float]]) -> list[list[float]]:
+    size = range(len(triangle))
+    return [[triangle[max(i, j)][min(i, j)] for j in size] for i in size]
+
+
+def _utc(flaws: checks.Flaws, what: str, time: Any) -> datetime:
+    if not isinstance(time, datetime) or time.utcoffset() is None:
+        flaws.add(f"{what} must be a datetime with its zone, e.g. datetime.now(UTC), got {time!r}")
+        return datetime.max.replace(tzinfo=UTC)
+    return time.astimezone(UTC)
+
+
+def _end(flaws: checks.Flaws, created: datetime, expires: Any) -> datetime:
+    if not isinstance(expires, timedelta):
+        return _utc(flaws, "expires", expires)
+    try:
+        return created + expires
+    except OverflowError:
+        flaws.add(f"expires: {expires} from now is beyond what a date can be")
+        return datetime.max.replace(tzinfo=UTC)
+
+
+def _check_key(flaws: checks.Flaws, key: Any) -> None:
+    if key is not None and (not isinstance(key, bytes) or len(key) < _SHORTEST_KEY):
+        flaws.add(f"a key is at least {_SHORTEST_KEY} bytes, e.g. secrets.token_bytes(32)")

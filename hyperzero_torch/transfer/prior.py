@@ -1,0 +1,191 @@
+"""The sources as the tuner sees them: a family made once, and a judgement every round.
+
+family      the sources' own work: done once, kept                          (family)
+judge       each round: may they count, how much, is it better with them?   (weights, guard)
+seeds       before any evidence: where to look first                        (seeding)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
+
+import torch
+from torch import Tensor
+
+from ..errors import FitError
+from ..problem import Problem
+from ..surrogate import Posterior
+from . import condition, ensemble, guard, hierarchical, seeding
+from .condition import Learned
+from .family import Family, gather_family, own_posterior
+from .overrule import Overrule
+from .source import Aligned, Source, align, check_distinct
+
+Method: TypeAlias = Literal["shared", "ensemble"]
+
+# Points all over the space among which inducing points are chosen, beside the sources' own.
+_NUM_FILLING = 256
+
+
+class Judgement(NamedTuple):
+    """What a round goes by: ``posterior``, the ``cold`` one, and ``facts`` for the journal.
+
+    ``used`` says whether the sources have any part in ``posterior``.
+    """
+
+    posterior: Posterior
+    cold: Posterior
+    used: bool
+    facts: dict[str, Any]
+
+
+class Prior:
+    """Sources, aligned with a target.
+
+    Args:
+        problem: the target.
+        sources: other domains' evidence, at least one.
+        overrule: an expert's word: a pinned source has this correlation with the target whatever
+            the evidence says, once the gates are passed; a forbidden one counts for nothing; of a
+            discounted one that part of its precision is believed.
+        method: ``"shared"`` for the hierarchical model; ``"ensemble"`` weighs the sources' own
+            posteriors by rank (``ensemble``), where what they handed over are beliefs.
+    Raises:
+        ConfigError: a source that cannot be aligned, or evidence that would count twice.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        sources: Sequence[Source],
+        overrule: Overrule | None = None,
+        method: Method = "shared",
+    ) -> None:
+        check_distinct(sources)
+        self.problem = problem
+        self.overrule, self.method = overrule or Overrule(), method
+        self.sources = tuple(sources)
+        self.aligned: tuple[Aligned, ...] = tuple(align(source, problem) for source in sources)
+
+    @cached_property
+    def family(self) -> Family:
+        """The sources on common ground; some seconds of work for ten large ones."""
+        filling = self.problem.space.sobol(_NUM_FILLING, seed=0)
+        said = self.overrule
+        belief = {str(name): value for name, value in said.discount.items()}
+        belief |= {str(name): 0.0 for name in said.forbid}
+        pin = {str(name): value for name, value in said.pin.items()}
+        return gather_family(self.aligned, filling, belief, pin)
+
+    def judge(self, cold: Posterior) -> Judgement:
+        """Whether and how the sources count, by the target's own evidence.
+
+        Args:
+            cold: the posterior without them; what comes back where they do not count.
+        """
+        if self.method == "ensemble":
+            return self._judge_by_rank(cold)
+        family = self.family.to(cold.device)
+        if not bool(family.known.any()):
+            reason = "no source is allowed, or has enough settings, to learn anything from"
+            return Judgement(cold, cold, False, {"used": False, "metrics": [], "reason": reason})
+        found = condition.learn(family, cold)
+        verdict = guard.admit(found)
+        facts = _facts(family, found, verdict)
+        if not verdict.admitted:
+            return Judgement(cold, cold, False, facts)
+        warm = condition.posterior(family, cold, found)
+        held = guard.compare(warm, cold)
+        facts["held_out"] = held.facts(self.problem.metrics)
+        if not bool(held.better.all()):
+            share = torch.where(held.better.unsqueeze(1), found.share, 0.0)
+            found = found._replace(share=share)
+            warm = condition.posterior(family, cold, found)
+        used = bool((found.share[:, -1] > 0).any())
+        facts["metrics"] = [
+            name for name, own in zip(self.problem.metrics, found.share[:, -1].tolist()) if own > 0
+        ]
+        facts["used"] = used
+        if not used:
+            facts["reason"] = held.reason
+            return Judgement(cold, cold, False, facts)
+        return Judgement(warm, cold, True, facts)
+
+    def _judge_by_rank(self, cold: Posterior) -> Judgement:
+        models = {name: model.to(cold.device) for name, model in self.models.items()}
+        generator = torch.Generator(cold.device).manual_seed(len(cold.x))
+        found = ensemble.ensemble([*models.values()], cold, generator)
+        facts = ensemble.facts([*models], found)
+        taken = (found.weight[:, -1] < 1).tolist()
+        used = any(taken)
+        facts["used"] = used
+        facts["metrics"] = [name for name, t in zip(self.problem.metrics, taken) if t]
+        facts["reason"] = (
+            "sources rank the target's evidence better than its own model in some draws"
+            if used
+            else "no source ranks the target's evidence better than its own model does"
+        )
+        # An ensemble is used like a posterior wherever one is.
+        return Judgement(cast(Posterior, found) if used else cold, cold, used, facts)
+
+    @cached_property
+    def models(self) -> dict[str, Posterior]:
+        """Each source's own posterior, 0 at the target's base; those without a metric left out."""
+        base = self.problem.space.to_unit(self.problem.base_theta.unsqueeze(0))[0]
+        found = {}
+        for source in self.aligned:
+            if source.name in self.overrule.forbid or source.missing:
+                continue
+            with contextlib.suppress(FitError):  # too little evidence for a posterior
+                found[source.name] = ensemble.anchored(own_posterior(source), base)
+        return found
+
+    def seeds(self, problem: Problem, num: int, generator: torch.Generator) -> seeding.Seeds:
+        """Candidates that the sources suggest for the first bucket, ``num`` at most."""
+        return seeding.seeds(problem, self.family, num, generator)
+
+
+def _facts(family: Family, found: Learned, verdict: guard.Verdict) -> dict[str, Any]:
+    """Plain values for the journal."""
+    share = found.share
+    weight = source_weights(family, share)
+    return {
+        "used": verdict.admitted,
+        "metrics": [],
+        "reason": verdict.reason,
+        "wealth": round(found.scores.wealth, 4),
+        "needed": round(verdict.needed, 4),
+        "together": _rounded(found.scores.together),
+        "target_share": _rounded(share[:, -1]),
+        "sources": {
+            name: {
+                "nats": _rounded(found.scores.each[:, i]),
+                "similarity": _rounded(share[:, i] * share[:, -1]),
+                "weight": _rounded(weight[:, i]),
+                "agreement": _rounded(family.share[:, i]),
+            }
+            for i, name in enumerate(family.names)
+        },
+    }
+
+
+def source_weights(family: Family, share: Tensor) -> Tensor:
+    """Each source's part of what is known of the shared function, ``(metrics, sources)``.
+
+    Parts of the precision's trace; they sum to 1, or are all 0 where nothing is taken over.
+    """
+    parts = []
+    for i in range(len(family.names)):
+        alone = torch.zeros_like(share[:, :-1])
+        alone[:, i] = share[:, i]
+        known = hierarchical.factor(family.spectrum, alone).precision
+        parts.append(known.diagonal(dim1=-2, dim2=-1).sum(-1) - known.shape[-1])
+    told = torch.stack(parts, dim=1) * (share[:, -1:] > 0)
+    return told / told.sum(1, keepdim=True).clamp_min(1e-300)
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.tolist()]

@@ -1,0 +1,169 @@
+"""Sources in the journal: what a study may learn from others is a decision like any other.
+
+Each source is one ``Decided`` entry that holds its evidence, so the journal alone gives the same
+plan: a study goes on without its sources being named again, and what a plan rests on can be read
+years later. A source given again under its name replaces the earlier one from there on, where its
+evidence differs; an expert's word (``Overrule``) is an entry too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, JournalCorruptError
+from ..history import History
+from ..journal import Decided
+from ..problem import Problem
+from ..standing import OVERRULED, SOURCE
+from .overrule import Overrule
+from .source import Aligned, Source, align, check_distinct, from_journal
+
+
+def opened(sources: Iterable[Source | str]) -> tuple[Source, ...]:
+    """Sources as they are given to a tuner: themselves, or as ``journal-url#study``.
+
+    Raises:
+        ConfigError: neither of the two; or evidence that would count twice.
+        JournalError: the journal cannot be read, or holds no such study.
+    """
+    found = []
+    for given in [sources] if isinstance(sources, str | Source) else sources:
+        if not isinstance(given, str | Source):
+            raise ConfigError(
+                "a source is a hz.transfer.Source or 'journal-url#study', got "
+                f"{type(given).__name__}"
+            )
+        found.append(from_journal(given) if isinstance(given, str) else given)
+    check_distinct(found)
+    return tuple(found)
+
+
+def entries(problem: Problem, history: History, sources: Sequence[Source]) -> list[Decided]:
+    """What has to be written for a study to learn from these; nothing of what it knows already.
+
+    Raises:
+        ConfigError: a source that cannot be aligned with the problem, evidence that would count
+            twice, or a source that differs from its entry by more than its evidence.
+    """
+    known = {source.name: source for source in recorded(history)}
+    news = [s for s in sources if s.name not in known or not _same(known[s.name], s)]
+    check_distinct([*{**known, **{source.name: source for source in news}}.values()])
+    return [
+        _entry(align(source, problem), source, history, source.name in known) for source in news
+    ]
+
+
+def _entry(aligned: Aligned, source: Source, history: History, again: bool) -> Decided:
+    rows = f"{len(aligned.rows)} settings"
+    if aligned.num_outside:
+        rows += f" ({aligned.num_outside} outside the target's space are left out)"
+    reason = f"the study may learn from {source.name!r}: {rows}"
+    if aligned.missing:
+        reason += f"; of {list(aligned.missing)} it knows nothing"
+    if again:
+        reason += "; this replaces its earlier evidence"
+    details = {"source": _plain(source), "fingerprint": source.fingerprint()}
+    return Decided(history.last_round or 0, SOURCE, reason, details)
+
+
+def recorded(history: History) -> tuple[Source, ...]:
+    """The sources of a study, as its journal has them; the latest of each name.
+
+    Raises:
+        JournalCorruptError: an entry holds no source, or another than its fingerprint says.
+    """
+    found: dict[str, Source] = {}
+    for entry in history.decisions:
+        if entry.kind != SOURCE:
+            continue
+        try:
+            source = _read(entry.details["source"])
+        except (KeyError, TypeError, ConfigError) as error:
+            raise JournalCorruptError(
+                f"a source in the journal cannot be read ({error}); restore it from a backup"
+            ) from None
+        if source.fingerprint() != entry.details.get("fingerprint"):
+            raise JournalCorruptError(
+                f"the evidence of source {source.name!r} in the journal is not what was recorded; "
+                "restore the journal from a backup"
+            )
+        found[source.name] = source
+    return tuple(found.values())
+
+
+def overruling(history: History, overrule: Overrule, names: Sequence[str]) -> Decided:
+    """An expert's word, as an entry; the latest holds.
+
+    Raises:
+        ConfigError: it speaks of a source that is not there, or of single parameters, which the
+            shared prior cannot tell apart.
+    """
+    whom = [*overrule.pin, *overrule.forbid, *overrule.discount]
+    parts = [w for w in whom if not isinstance(w, str)]
+    if parts:
+        raise ConfigError(
+            f"sources are overruled as a whole here, got {parts[:3]}; leave the parameter's values "
+            "out of the source instead"
+        )
+    overrule.rule(dict.fromkeys(names, 1.0), ())
+    said = {
+        "pin": dict(overrule.pin), "forbid": list(overrule.forbid),
+        "discount": dict(overrule.discount),
+    }  # fmt: skip
+    words = ", ".join(f"{kind} {what}" for kind, what in said.items() if what) or "nothing"
+    reason = f"sources are overruled: {words}"
+    if overrule.reason:
+        reason += f" ({overrule.reason})"
+    return Decided(history.last_round or 0, OVERRULED, reason, said)
+
+
+def overruled(history: History) -> Overrule:
+    """The expert's word that holds."""
+    said = [entry for entry in history.decisions if entry.kind == OVERRULED]
+    if not said:
+        return Overrule()
+    try:
+        return Overrule(**{name: said[-1].details[name] for name in ("pin", "forbid", "discount")})
+    except (KeyError, TypeError, ConfigError) as error:
+        raise JournalCorruptError(
+            f"an overrule in the journal cannot be read ({error}); restore it from a backup"
+        ) from None
+
+
+def _same(ours: Source, theirs: Source) -> bool:
+    return ours.fingerprint() == theirs.fingerprint() and ours.base == theirs.base
+
+
+def _plain(source: Source) -> dict[str, Any]:
+    """JSON values. Errors that all settings share are left out: the model's unknown offset of a
+    domain takes them up."""
+    return {
+        "name": source.name,
+        "parameters": [dict(row) for row in source.parameters],
+        "metrics": list(source.metrics),
+        "mean": _numbers(source.mean),
+        "var": _numbers(source.var),
+        "meta_features": dict(source.meta_features),
+        "num_rounds": source.num_rounds,
+        "origin": source.origin,
+        "base": None if source.base is None else dict(source.base),
+    }
+
+
+def _read(plain: dict[str, Any]) -> Source:
+    fields = dict(plain)
+    for name in ("mean", "var"):
+        fields[name] = torch.tensor(
+            [[torch.nan if value is None else value for value in row] for row in plain[name]],
+            dtype=torch.float64,
+        )
+    return Source(**fields)
+
+
+def _numbers(values: Tensor) -> list[list[float | None]]:
+    rows: list[list[float]] = values.tolist()
+    return [[value if abs(value) < float("inf") else None for value in row] for row in rows]

@@ -1,0 +1,161 @@
+"""The hierarchical model against the dense joint Gaussian that it stands for."""
+
+import math
+
+import pytest
+import torch
+from family_of_surfaces import LENGTHSCALE, drawn, family, filling, normal_log_density
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyperzero_torch.surrogate.kernels import matern52
+from hyperzero_torch.transfer import hierarchical
+from hyperzero_torch.transfer.family import gather_family
+from hyperzero_torch.transfer.inducing import (
+    OFFSET_VAR,
+    Spectrum,
+    choose,
+    most_informative,
+    reduce,
+    spectrum,
+)
+
+DIMS = 2
+ELL = LENGTHSCALE.expand(1, DIMS)
+
+
+def small(shares, rows=7, seed=0, noise=0.2):
+    """Domains observed at the inducing points themselves, where nothing is approximated."""
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.rand(rows, DIMS, dtype=torch.float64, generator=generator)
+    inducing = choose(z, ELL, rows)
+    x = inducing.z
+    r = torch.tensor(shares, dtype=torch.float64)
+    y = drawn(x, r, generator) + noise * torch.randn(
+        len(shares), len(x), dtype=torch.float64, generator=generator
+    )
+    var = torch.full_like(y, noise**2)
+    projected = inducing.project(x)
+    reduced = [reduce(projected, row[None], v[None], None, OFFSET_VAR) for row, v in zip(y, var)]
+    spectra = [spectrum(one) for one in reduced]
+    together = Spectrum(*(torch.stack(fields, dim=1) for fields in zip(*spectra)))
+    return inducing, x, y, var, together, reduced
+
+
+def dense(x, var, r):
+    """Covariance of all domains' evidence, one after the other, as the model has it."""
+    k = matern52(x, x, ELL)[0]
+    num, n = var.shape
+    total = torch.zeros(num * n, num * n, dtype=torch.float64)
+    for d in range(num):
+        for e in range(num):
+            block = (1.0 if d == e else float(r[d] * r[e])) * k
+            if d == e:
+                block = block + torch.diag(var[d]) + OFFSET_VAR
+            total[d * n : (d + 1) * n, e * n : (e + 1) * n] = block
+    return total
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.floats(0.0, 0.98), min_size=2, max_size=4), st.integers(0, 1000))
+def test_the_evidence_is_that_of_the_dense_gaussian(shares, seed):
+    _, x, y, var, spectra, reduced = small(shares, seed=seed)
+    found, wanted = [], []
+    for r in (shares, [0.0] * len(shares), [0.5] * len(shares)):
+        r = torch.tensor(r, dtype=torch.float64)
+        constant = sum(float(one.constant) for one in reduced)
+        size = y.numel() * math.log(2 * math.pi) / 2
+        found.append(float(hierarchical.log_evidence(spectra, r[None])) + constant - size)
+        wanted.append(normal_log_density(y.flatten(), dense(x, var, r)))
+    assert found == pytest.approx(wanted, rel=1e-5, abs=1e-3)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(0.1, 0.98), st.floats(0.1, 0.98), st.integers(0, 1000))
+def test_what_is_believed_of_the_target_is_the_dense_conditional(share, own, seed):
+    inducing, x, y, var, spectra, _ = small([share] * 3, seed=seed)
+    r = torch.full((1, 3), share, dtype=torch.float64)
+    mean, covariance = hierarchical.believed(
+        hierarchical.factor(spectra, r), torch.tensor([own], dtype=torch.float64)
+    )
+    root = inducing.root[0]
+    k = matern52(x, x, ELL)[0]
+    cross = torch.cat([share * own * k] * 3, dim=1)
+    system = dense(x, var, r[0])
+    wanted = cross @ torch.linalg.solve(system, y.flatten())
+    left = k - cross @ torch.linalg.solve(system, cross.T)
+    torch.testing.assert_close(root @ mean[0], wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(root @ covariance[0] @ root.T, left, rtol=1e-4, atol=1e-5)
+
+
+def test_pseudo_observations_say_what_the_sources_say():
+    _, _, _, _, spectra, _ = small([0.95] * 3, seed=3)
+    known = hierarchical.factor(spectra, torch.full((1, 3), 0.95, dtype=torch.float64))
+    own = torch.tensor([0.9], dtype=torch.float64)
+    told = hierarchical.message(known, own)
+    mean, covariance = hierarchical.believed(known, own)
+    unit = torch.eye(len(told.value[0]), dtype=torch.float64)
+    gain = torch.linalg.inv(unit + told.noise[0])
+    torch.testing.assert_close(gain @ told.value[0], mean[0], rtol=1e-3, atol=2e-3)
+    torch.testing.assert_close(unit - gain, covariance[0], rtol=1e-3, atol=2e-3)
+
+
+def test_sources_of_no_share_say_nothing():
+    _, _, _, _, spectra, _ = small([0.9] * 3)
+    zero = torch.zeros(1, 3, dtype=torch.float64)
+    known = hierarchical.factor(spectra, zero)
+    assert float(known.information.abs().max()) == 0.0
+    mean, covariance = hierarchical.believed(known, torch.tensor([0.9], dtype=torch.float64))
+    assert float(mean.abs().max()) == 0.0
+    torch.testing.assert_close(covariance[0], torch.eye(len(mean[0]), dtype=torch.float64))
+
+
+def test_rows_that_tell_most_come_first_and_repeats_tell_nothing_new():
+    x = torch.tensor([[0.1, 0.1], [0.9, 0.9], [0.1, 0.1]], dtype=torch.float64)
+    noise = torch.tensor([1e-4, 1e-2, 10.0], dtype=torch.float64)
+    rows = most_informative(x, noise, ELL, 3)
+    assert rows.tolist()[:2] == [0, 1]
+    assert 2 not in rows.tolist()
+
+
+def test_reduction_ignores_rows_that_were_not_observed():
+    inducing = choose(filling(), ELL, 20)
+    x = filling()[:10]
+    y = torch.arange(10, dtype=torch.float64)
+    noise = torch.full((10,), 0.1, dtype=torch.float64)
+    noise[7:] = torch.inf
+    y[7:] = torch.nan
+    projected = inducing.project(x)
+    whole = reduce(projected, y[None], noise[None], None, 1.0)
+    part = reduce(projected[:, :7], y[None, :7], noise[None, :7], None, 1.0)
+    for a, b in zip(whole, part):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.7, 0.95])
+def test_the_share_is_found_from_the_agreement_of_the_sources(share):
+    found = []
+    for seed in range(6):
+        sources, *_ = family(share, num=6, seed=seed, rows=50, noise=0.2)
+        found.append(gather_family(sources, filling()).share.mean())
+    mean = float(torch.stack(found).mean())
+    # Six families of six: the average is within a tenth or so, more where little is shared.
+    assert abs(mean**2 - share**2) < 0.2
+
+
+def test_a_sources_unit_and_offset_change_nothing():
+    sources, *_ = family(0.9, seed=1)
+    plain = gather_family(sources, filling())
+    moved = [s._replace(mean=1e3 * s.mean + 7.0, var=1e6 * s.var) for s in sources]
+    scaled = gather_family(moved, filling())
+    torch.testing.assert_close(scaled.share, plain.share, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scaled.spread, 1e3 * plain.spread, rtol=1e-4, atol=0)
+
+
+def test_shuffled_settings_are_all_nugget_or_noise():
+    sources, *_ = family(0.9, seed=2, rows=60, noise=0.1)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    bad = sources[0]._replace(mean=sources[0].mean[order])
+    found = gather_family([bad, *sources[1:]], filling())
+    assert float(found.nugget[0, 0]) >= 1.0 > float(found.nugget[0, 1:].max())
+    assert float(found.skill[0, 0]) < 0.2 * float(found.skill[0, 1:].min())

@@ -1,0 +1,219 @@
+"""Sources in the tuner: part of the journal, guarded, nothing at all where they do not count."""
+
+import json
+from collections import defaultdict
+
+import pytest
+import torch
+
+import hyperzero_torch as hz
+from hyperzero_torch.interventions import remark
+from hyperzero_torch.simulate import GuardrailWorld
+from hyperzero_torch.standing import SOURCE, TRANSFER
+from hyperzero_torch.transfer import Overrule, Source
+from hyperzero_torch.transferred import TRANSFERRED
+
+QUICK = hz.TunerConfig(
+    num_draws=64,
+    num_samples=128,
+    num_starts=0,
+    initial_candidates=24,
+    num_seeds=4,
+    drift_alpha=None,
+)
+
+
+def world(seed=1):
+    return GuardrailWorld(seed, 2, traffic=4.0)
+
+
+def source(name, place, sign=1.0, seed=0, num=60, std=0.003, metrics=None):
+    """Another domain with the target's own lifts, or what ``sign`` makes of them."""
+    space = place.problem.space
+    x = space.sobol(num, seed=seed + 11)
+    generator = torch.Generator().manual_seed(seed)
+    true = sign * place.true_delta(space.from_unit(x))
+    mean = true + std * torch.randn(true.shape, dtype=torch.float64, generator=generator)
+    return Source(
+        name=name,
+        parameters=space.to_parameters(space.from_unit(x)),
+        metrics=place.problem.metrics,
+        mean=mean,
+        var=torch.full_like(mean, std**2),
+        base=place.problem.base,
+    )
+
+
+def related(place, num=2, sign=1.0):
+    return [source(f"domain_{i}", place, sign, seed=i) for i in range(num)]
+
+
+def rounds(tuner, place, first, last, mail=None):
+    mail = defaultdict(list) if mail is None else mail
+    for round_ in range(first, last):
+        if mail[round_]:
+            tuner.tell(mail.pop(round_))
+        for delivery in place.serve(tuner.ask(round_)):
+            mail[max(delivery.due, round_ + 1)].append(delivery.readings)
+    return mail
+
+
+def plans(tuner):
+    return [
+        (p.candidates, p.slots, p.shares, tuple(map(tuple, tuner.history.theta.tolist())))
+        for p in tuner.history.plans.values()
+    ]
+
+
+def test_related_sources_are_admitted_seed_the_bucket_and_are_journaled():
+    place = world()
+    first = QUICK.model_copy(update={"seed_first": True})
+    tuner = hz.Tuner(place.problem, first, seed=3, sources=related(place))
+    rounds(tuner, place, 0, 7)
+    history = tuner.history
+    assert [d.kind for d in history.decisions].count(SOURCE) == 2
+    seeds = [b for b in history.births if b.origin == TRANSFERRED and b.round == 0]
+    assert 1 <= len(seeds) <= QUICK.num_seeds
+    assert history.births[1].origin == "initial"
+    told = history.plans[6].details["transfer"]
+    assert told["used"]
+    assert set(told["metrics"]) == {"gain", "guard"}
+    assert sum(one["weight"][0] for one in told["sources"].values()) == pytest.approx(1, abs=1e-3)
+    admitted = [d for d in history.decisions if d.kind == TRANSFER]
+    assert len(admitted) == 1
+    assert "domain_0" in admitted[0].reason
+    json.dumps(told, allow_nan=False)
+    mean, var = tuner.posterior(
+        place.problem.space.from_unit(place.problem.space.sobol(64, seed=5))
+    )
+    truth = place.true_delta(place.problem.space.from_unit(place.problem.space.sobol(64, seed=5)))
+    assert float((mean - truth).square().mean().sqrt()) < 0.004
+    assert bool((var > 0).all())
+
+
+def test_reversed_sources_change_no_plan_at_all():
+    place = world()
+    cold = hz.Tuner(place.problem, QUICK, seed=3)
+    misled = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place, sign=-1.0))
+    for tuner in (cold, misled):
+        rounds(tuner, place, 0, 8)
+    assert plans(misled) == plans(cold)
+    told = misled.history.plans[7].details["transfer"]
+    assert not told["used"]
+    assert told["reason"]
+    assert all(one["weight"] == [0.0, 0.0] for one in told["sources"].values())
+
+
+def test_seeds_come_when_the_sources_are_admitted():
+    place = world()
+    tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place))
+    rounds(tuner, place, 0, 6)
+    seeds = [b.round for b in tuner.history.births if b.origin == TRANSFERRED]
+    used = [r for r, p in tuner.history.plans.items() if p.details.get("transfer", {}).get("used")]
+    assert min(seeds) == min(used) > 0
+    assert 2 <= seeds.count(min(seeds)) <= QUICK.num_seeds
+
+
+def test_without_sources_nothing_of_transfer_is_written():
+    place = world()
+    tuner = hz.Tuner(place.problem, QUICK, seed=3)
+    rounds(tuner, place, 0, 5)
+    assert all("transfer" not in p.details for p in tuner.history.plans.values())
+    assert not [d for d in tuner.history.decisions if d.kind in (SOURCE, TRANSFER)]
+
+
+def test_a_study_goes_on_with_its_sources_without_their_being_named(tmp_path):
+    place = world()
+    url = f"sqlite:///{tmp_path}/study.db"
+    whole = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place))
+    mail = rounds(whole, place, 0, 7)
+    part = hz.Tuner(place.problem, QUICK, url, seed=3, sources=related(place))
+    rounds(part, place, 0, 5)
+    again = hz.Tuner.resume(url, problem=place.problem)
+    rounds(again, place, 0, 7)
+    assert plans(again) == plans(whole)
+    saved = hz.Tuner(place.problem, QUICK, seed=3)
+    saved.load_state_dict(again.state_dict())
+    for tuner in (whole, saved):
+        tuner.tell(mail[7])
+    assert saved.ask(7).shares == whole.ask(7).shares
+    # Named again they are known already; with other evidence they replace.
+    num = again.history.num_entries
+    same = hz.Tuner.resume(url, problem=place.problem, sources=related(place))
+    assert same.history.num_entries == num
+    other = hz.Tuner.resume(url, problem=place.problem, sources=[source("domain_0", place, seed=9)])
+    assert other.history.num_entries == num + 1
+    assert "replaces" in other.history.decisions[-1].reason
+
+
+def test_a_study_is_a_source_by_its_address(tmp_path):
+    place = world()
+    url = f"sqlite:///{tmp_path}/north.db"
+    rounds(hz.Tuner(place.problem, QUICK, url, study="north", seed=5), place, 0, 6)
+    tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=[f"{url}#north"])
+    rounds(tuner, place, 0, 6)
+    assert tuner.history.decisions[0].details["source"]["name"] == "north"
+    assert "north" in tuner.history.plans[5].details["transfer"]["sources"]
+
+
+def test_an_expert_overrules():
+    place = world()
+    tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place))
+    tuner.overrule(Overrule(forbid=["domain_0"], reason="another audience"))
+    mail = rounds(tuner, place, 0, 6)
+    told = tuner.history.plans[5].details["transfer"]["sources"]
+    assert told["domain_0"]["weight"] == [0.0, 0.0]
+    assert max(told["domain_1"]["weight"]) == pytest.approx(1.0)
+    tuner.overrule(Overrule(forbid=["domain_0", "domain_1"]))
+    rounds(tuner, place, 6, 7, mail)
+    told = tuner.history.plans[6].details["transfer"]
+    assert not told["used"]
+    fell = [d for d in tuner.history.decisions if d.kind == TRANSFER][-1]
+    assert "no longer" in fell.reason
+    with pytest.raises(hz.ConfigError, match="no source 'south'"):
+        tuner.overrule(Overrule(forbid=["south"]))
+    with pytest.raises(hz.ConfigError, match="as a whole"):
+        tuner.overrule(Overrule(discount={("domain_0", "w_1"): 0.5}))
+
+
+def test_what_cannot_be_a_source_is_refused_and_nothing_is_written():
+    place = world()
+    good = source("domain_0", place)
+    journal = hz.MemoryJournal()
+    with pytest.raises(hz.ConfigError, match="journal-url#study"):
+        hz.Tuner(place.problem, journal=journal, sources=[3])
+    with pytest.raises(hz.ConfigError, match="twice"):
+        hz.Tuner(place.problem, journal=journal, sources=[good, source("domain_1", place)])
+    with pytest.raises(hz.HyperZeroError):
+        hz.Tuner(place.problem, journal=journal, sources=["sqlite:////nowhere/x.db#y"])
+    assert journal.studies() == []
+    tuner = hz.Tuner(place.problem, journal=journal, sources=[good])
+    for kind in (SOURCE, "overruled"):
+        with pytest.raises(hz.ConfigError):
+            remark(tuner.history, kind, "by hand")
+
+
+def test_a_single_source_with_one_setting_teaches_nothing_and_says_so():
+    place = world()
+    tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=[source("tiny", place, num=1)])
+    cold = hz.Tuner(place.problem, QUICK, seed=3)
+    for one in (tuner, cold):
+        rounds(one, place, 0, 6)
+    assert plans(tuner) == plans(cold)
+    assert "enough settings" in tuner.history.plans[5].details["transfer"]["reason"]
+
+
+def test_the_ensemble_stands_in_the_same_place():
+    place = world()
+    config = QUICK.model_copy(update={"transfer": "ensemble", "num_starts": 1})
+    tuner = hz.Tuner(place.problem, config, seed=3, sources=related(place))
+    rounds(tuner, place, 0, 6)
+    told = tuner.history.plans[5].details["transfer"]
+    assert told["used"]
+    assert sum(one["weight"][0] for one in told["sources"].values()) > 0.3
+    assert tuner.recommend().prob_feasible >= 0.0
+    assert tuner.explain(5).arms
+    bad = hz.Tuner(place.problem, config, seed=3, sources=related(place, sign=-1.0))
+    rounds(bad, place, 0, 6)
+    told = bad.history.plans[5].details["transfer"]
+    assert all(max(one["weight"]) < 0.05 for one in told["sources"].values())

@@ -1,0 +1,363 @@
+"""``transfer.source``: what a source must be, where it comes from, how it meets the target."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_study import CONFIG, make, play
+
+import hyperzero_torch as hz
+from hyperzero_torch.bucket import gather
+from hyperzero_torch.history import History
+from hyperzero_torch.journal import Born, Configured, Planned, Received, StudyHeader, open_journal
+from hyperzero_torch.pooling import Pooling
+from hyperzero_torch.retention import compact
+from hyperzero_torch.transfer import (
+    Rescaled,
+    Source,
+    align,
+    check_distinct,
+    from_bucket,
+    from_journal,
+)
+
+NAN = math.nan
+
+
+def source(**changes):
+    values = {
+        "name": "north",
+        "parameters": [{"a": 0.1, "b": 0.9}, {"a": 0.7, "b": 0.2}],
+        "metrics": ["gain", "guard"],
+        "mean": [[0.01, NAN], [0.02, -0.01]],
+        "var": [[1e-4, NAN], [2e-4, 3e-4]],
+        "meta_features": {"level:gain": 1.5},
+    }
+    return Source(**(values | changes))
+
+
+def problem(**changes):
+    values = {
+        "space": hz.SearchSpace([hz.Float("a", 0.0, 1.0), hz.Float("b", 0.0, 1.0)]),
+        "base": {"a": 0.4, "b": 0.6},
+        "metrics": ["gain", "guard"],
+        "objective": "gain",
+    }
+    return hz.Problem(**(values | changes))
+
+
+def test_what_is_not_known_is_nan_with_an_infinite_variance():
+    known = source()
+    assert known.mean.dtype == torch.float64
+    assert torch.equal(known.mean.isnan(), torch.tensor([[False, True], [False, False]]))
+    assert torch.equal(known.var.isinf(), known.mean.isnan())
+    assert len(known) == 2
+
+
+def test_later_changes_of_what_was_given_change_nothing():
+    mean, row = np.array([[0.01, 0.0], [0.0, 0.0]]), {"a": 0.1, "b": 0.9}
+    kept = source(mean=mean, var=np.ones((2, 2)), parameters=[row, row | {"a": 0.2}])
+    mean[:], row["a"] = 7.0, 7.0
+    assert float(kept.mean[0, 0]) == 0.01
+    assert kept.parameters[0]["a"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": " "}, "name must be"),
+        ({"parameters": []}, "parameters is empty"),
+        ({"parameters": {"a": 1}}, "list of settings"),
+        ({"parameters": [{"a": 1.0, "b": 1.0}, {"a": 1.0}]}, "settings [1] do not name"),
+        ({"parameters": [{"a": NAN, "b": 1.0}] * 2}, "finite number"),
+        ({"parameters": [{"a": [1], "b": 1.0}] * 2}, "finite number"),
+        ({"parameters": [7, 8]}, "not mappings"),
+        ({"metrics": []}, "metrics is empty"),
+        ({"metrics": "gain"}, "list of names"),
+        ({"metrics": ["gain", "gain"]}, "come twice"),
+        ({"mean": [[0.1, 0.2]]}, "mean must have shape (2, 2), got (1, 2)"),
+        ({"mean": [["x", 0], [0, 0]]}, "mean must be numbers"),
+        ({"mean": [[math.inf, 0], [0, 0]]}, "mean is infinite in rows [0]"),
+        ({"mean": [[NAN] * 2] * 2}, "no evidence at all"),
+        ({"var": [[-1e-4, 1], [1, 1]]}, "above 0"),
+        ({"var": [[0.0, 1], [1, 1]]}, "above 0"),
+        ({"var": [[NAN, 1], [1, 1]]}, "above 0"),
+        ({"var": [[math.inf, 1], [1, 1]]}, "above 0"),
+        ({"meta_features": {"x": NAN}}, "meta_features['x'] must be finite"),
+        ({"meta_features": {"x": "high"}}, "must be a number"),
+        ({"meta_features": {"x": True}}, "must be a number"),
+        ({"meta_features": [1]}, "must map"),
+        ({"num_rounds": -1}, "num_rounds"),
+        ({"origin": 3}, "origin"),
+        ({"base": {"a": 1.0}}, "base must name"),
+        ({"shared": torch.ones(2, 2, 2)}, "diagonal must lie between 0 and var"),
+        ({"shared": torch.ones(2, 2)}, "shared must have shape"),
+    ],
+)
+def test_each_flaw_is_refused_in_words(changes, said):
+    with pytest.raises(hz.ConfigError) as error:
+        source(**changes)
+    assert said in str(error.value)
+
+
+def test_all_flaws_are_named_in_one_error():
+    with pytest.raises(hz.ConfigError) as error:
+        source(name="", metrics=["gain", "gain"], var=-torch.ones(2, 2), meta_features={"x": NAN})
+    for said in ("name must be", "come twice", "above 0", "meta_features['x']"):
+        assert said in str(error.value)
+
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.binary(max_size=2)
+)
+anything = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(Source.__match_args__), anything, min_size=1, max_size=4))
+def test_anything_at_all_is_a_source_or_one_error_of_ours(changes):
+    try:
+        built = source(**changes)
+    except hz.ConfigError:
+        return
+    assert bool((built.var > 0).all())
+    assert built.mean.shape == (len(built), len(built.metrics))
+
+
+def test_by_name_in_whatever_order():
+    given = source(
+        parameters=[{"b": 0.9, "a": 0.1}, {"b": 0.2, "a": 0.7}], metrics=["guard", "gain"]
+    )
+    aligned = align(given, problem())
+    assert torch.equal(aligned.x, torch.tensor([[0.1, 0.9], [0.7, 0.2]], dtype=torch.float64))
+    assert aligned.mean[:, 1].tolist() == [0.01, 0.02]
+    assert math.isnan(aligned.mean[0, 0])
+    assert aligned.var[0, 0] == math.inf
+    assert aligned.rows == (0, 1)
+    assert aligned.base is None
+
+
+def test_what_lies_outside_is_dropped_and_counted():
+    given = source(parameters=[{"a": 3.0, "b": 0.9}, {"a": 0.7, "b": 0.2}])
+    aligned = align(given, problem())
+    assert (aligned.rows, aligned.num_outside, aligned.num_silent) == ((1,), 1, 0)
+    constrained = hz.SearchSpace(problem().space.parameters, ["a + b <= 0.95"])
+    aligned = align(source(), problem(space=constrained, base={"a": 0.1, "b": 0.1}))
+    assert (aligned.rows, aligned.num_outside) == ((1,), 1)
+    with pytest.raises(hz.ConfigError, match="none of its 2 settings"):
+        align(source(parameters=[{"a": 3.0, "b": 0.9}, {"a": 4.0, "b": 0.2}]), problem())
+
+
+def test_settings_that_say_nothing_of_the_targets_metrics_are_dropped_and_counted():
+    aligned = align(source(), problem(metrics=["guard"], objective="guard"))
+    assert (aligned.rows, aligned.num_outside, aligned.num_silent) == ((1,), 0, 1)
+    assert aligned.ignored == ("gain",)
+
+
+def test_a_missing_metric_is_nan_and_none_in_common_is_refused():
+    aligned = align(source(), problem(metrics=["gain", "clicks"]))
+    assert aligned.missing == ("clicks",)
+    assert bool(aligned.mean[:, 1].isnan().all())
+    assert bool(aligned.var[:, 1].isinf().all())
+    with pytest.raises(hz.ConfigError, match="none of the metrics"):
+        align(source(), problem(metrics=["clicks"], objective="clicks"))
+
+
+def test_parameters_that_do_not_fit_are_refused_together():
+    wider = hz.SearchSpace([hz.Float("a", 0.0, 1.0), hz.Float("c", 0.0, 1.0)])
+    with pytest.raises(hz.ConfigError) as error:
+        align(source(), problem(space=wider, base={"a": 0.4, "c": 0.6}))
+    assert "no parameter 'c'" in str(error.value)
+    assert "varied 'b'" in str(error.value)
+    text = [{"a": "low", "b": 0.1}, {"a": "high", "b": 0.1}]
+    with pytest.raises(hz.ConfigError, match="must be numbers"):
+        align(source(parameters=text), problem())
+
+
+def test_a_parameter_that_the_source_never_varied_is_ignored():
+    settings = [{"a": 0.1, "b": 0.9, "c": 5}, {"a": 0.7, "b": 0.2, "c": 5}]
+    assert align(source(parameters=settings), problem()).ignored == ("c",)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.0, 1.0), st.integers(1, 8)), min_size=1, max_size=6),
+    st.floats(1e-3, 1e3),
+)
+def test_names_and_units_are_mapped_and_nothing_else_changes(points, factor):
+    space = hz.SearchSpace([hz.Float("a", 0.0, 1.0), hz.Int("depth", 1, 8)])
+    target = problem(space=space, base={"a": 0.4, "depth": 3})
+    ours = [{"a": a, "depth": d} for a, d in points]
+    theirs = [{"weight": a * factor, "tiefe": d * 100} for a, d in points]
+    evidence = {"mean": [[0.1, 0.2]] * len(points), "var": [[1.0, 2.0]] * len(points)}
+    plain = align(source(parameters=ours, **evidence), target)
+    meta = {"level:zuwachs": 1.5, "own": 2.0}
+    other = source(parameters=theirs, metrics=["zuwachs", "guard"], meta_features=meta, **evidence)
+    mapping = {
+        "a": Rescaled("weight", 1 / factor),
+        "depth": Rescaled("tiefe", 0.01),
+        "gain": "zuwachs",
+    }
+    mapped = align(other, target, mapping)
+    assert mapped.rows == plain.rows
+    assert torch.allclose(mapped.x, plain.x, atol=1e-9)
+    assert torch.equal(mapped.mean, plain.mean)
+    assert mapped.meta == {"level:gain": 1.5, "own": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("mapping", "said"),
+    [
+        (["a"], "mapping must map"),
+        ({"q": "a"}, "no parameter or metric 'q'"),
+        ({"a": "q"}, "the source has no 'q'"),
+        ({"a": "b"}, "two of the target"),
+        ({"gain": "guard"}, "two of the target"),
+        ({"gain": Rescaled("gain", 2.0)}, "have no unit"),
+        ({"a": Rescaled("a", 0.0)}, "factor"),
+        ({"a": Rescaled("a", NAN)}, "finite"),
+    ],
+)
+def test_a_mapping_that_cannot_be_is_refused(mapping, said):
+    with pytest.raises(hz.ConfigError) as error:
+        align(source(), problem(), mapping)
+    assert said in str(error.value)
+
+
+def test_a_single_source_with_one_setting_is_aligned_as_any_other():
+    one = source(parameters=[{"a": 0.1, "b": 0.9}], mean=[[0.01, 0.0]], var=[[1e-4, 1e-4]])
+    aligned = align(one, problem())
+    assert tuple(aligned.x.shape) == (1, 2)
+    assert aligned.rows == (0,)
+
+
+def test_the_common_error_follows_its_rows_and_metrics():
+    root = torch.tensor([[0.001, 0.002, 0.003], [0.004, 0.005, 0.006]], dtype=torch.float64)
+    shared = root.unsqueeze(-1) * root.unsqueeze(-2)
+    three = source(
+        parameters=[{"a": a, "b": 0.5} for a in (0.1, 9.0, 0.3)],
+        mean=torch.zeros(3, 2),
+        var=torch.full((3, 2), 1e-3),
+        shared=shared,
+    )
+    aligned = align(three, problem(metrics=["guard", "gain"]))
+    assert torch.equal(aligned.shared[0], shared[1][[0, 2]][:, [0, 2]])
+    assert torch.equal(aligned.shared[1], shared[0][[0, 2]][:, [0, 2]])
+
+
+def test_the_same_evidence_never_counts_twice():
+    check_distinct([source(), source(name="south", mean=[[0.03, NAN], [0.02, -0.01]])])
+    with pytest.raises(hz.ConfigError, match="count twice"):
+        check_distinct([source(), source(name="south")])
+    with pytest.raises(hz.ConfigError, match="two are named 'north'"):
+        check_distinct([source(), source(mean=[[0.03, NAN], [0.02, -0.01]])])
+    with pytest.raises(hz.ConfigError, match="evidence of the target"):
+        check_distinct([source()], target=source(name="target"))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    path = tmp_path_factory.mktemp("study") / "north.db"
+    tuner = make(journal=f"sqlite:///{path}")
+    play(tuner, 5)
+    return tuner, f"sqlite:///{path}#default"
+
+
+def test_a_studys_own_evidence_becomes_a_source(study):
+    tuner, address = study
+    read = from_journal(address, meta_features={"region": 3.0})
+    assert read.name == "default"
+    assert read.origin.endswith("north.db#default")
+    assert read.meta_features["region"] == 3.0
+    assert "level:gain" in read.meta_features
+    assert read.base == tuner.problem.base
+    assert 1 <= read.num_rounds <= 5
+    pooling = Pooling(CONFIG.weights, CONFIG.rounds_per_day, CONFIG.calibrate)
+    bucket = gather(tuner.history, pooling)
+    own = from_bucket(tuner.problem, bucket, "default")
+    assert own.fingerprint() == read.fingerprint()
+    known = bucket.tested.nonzero().flatten()
+    assert torch.equal(own.mean, bucket.mean[known])
+    aligned = align(read, tuner.problem)
+    assert torch.equal(aligned.x, tuner.problem.space.to_unit(bucket.theta[known]))
+    base = tuner.problem.space.to_unit(tuner.problem.base_theta)
+    assert torch.equal(aligned.base, base)
+    assert torch.equal(aligned.shared, bucket.shared(known))
+    with pytest.raises(hz.ConfigError, match="evidence of the target"):
+        check_distinct([read], target=own)
+
+
+def test_a_long_study_is_read_after_its_readings_were_compacted(tmp_path):
+    """A hundred rounds in blocks of 24, written as a tuner would write them."""
+    url, target = f"sqlite:///{tmp_path / 'long.db'}", problem()
+    config = CONFIG.model_copy(update={"block_rounds": 24})
+    rng, ids, rounds = np.random.default_rng(0), tuple(range(6)), range(100)
+    theta = [(0.4, 0.6), *((float(a), float(b)) for a, b in rng.uniform(0, 1, (5, 2)))]
+    entries = [Configured(config.model_dump(mode="json"))]
+    entries += [Born(c, 0, "initial", t, {"a": t[0], "b": t[1]}) for c, t in enumerate(theta)]
+    for t in rounds:
+        keys = [(t, c, m, 0) for c in ids for m in range(2)]
+        values = [(90.0 + t, 10 + float(rng.normal(0, 0.1)), 1.0) for _ in keys]
+        entries += [Planned(t, ids, (1,) * 6, (1 / 6,) * 6), Received(*zip(*keys), *zip(*values))]
+    journal = open_journal(url)
+    journal.create(StudyHeader("long", 0, target.spec()), entries)
+    before = from_journal(f"{url}#long")
+    assert before.num_rounds == 100
+    history = History(2, target.metrics)
+    history.extend(entries)
+    pooling = Pooling(config.weights, config.rounds_per_day, config.calibrate, config.block_rounds)
+    compacted, told = compact(history, pooling, keep=24)
+    assert len(told.rounds) >= 48
+    journal.append("long", compacted, after=len(entries))
+    journal.close()
+    after = from_journal(f"{url}#long")
+    assert after.fingerprint() == before.fingerprint()
+    assert torch.equal(after.shared, before.shared)
+    assert after.num_rounds == 100
+    assert after.meta_features.keys() == before.meta_features.keys()
+
+
+def test_a_study_of_a_callable_objective_is_read_without_it(tmp_path):
+    space = hz.SearchSpace([hz.Float("a", 0.0, 1.0), hz.Choice("mode", ["x", "y"])], ["a <= 0.9"])
+    problem = hz.Problem(space, {"a": 0.4, "mode": "x"}, ["gain", "guard"], lambda d: d[..., 0])
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    tuner = hz.Tuner(problem, CONFIG, url, "callable")
+    with pytest.raises(hz.ConfigError, match="no evidence yet"):
+        from_journal(f"{url}#callable")
+    plan = tuner.ask()
+    count = torch.full((len(plan.candidate_ids), 2), 500.0, dtype=torch.float64)
+    mean = 10 + 0.1 * torch.rand(count.shape, dtype=torch.float64)
+    tuner.tell(hz.Readings(plan.round, plan.candidate_ids, count, mean, torch.ones_like(mean)))
+    read = from_journal(f"{url}#callable", name="other")
+    assert read.name == "other"
+    assert set(read.parameter_names) == {"a", "mode"}
+
+
+def test_a_metric_without_any_spread_is_known_all_but_exactly():
+    tuner = make()
+    plan = tuner.ask()
+    count = torch.full((len(plan.candidate_ids), 2), 500.0, dtype=torch.float64)
+    mean = 10 + torch.rand(count.shape, dtype=torch.float64)
+    mean[:, 1] = 3.0
+    var = torch.tensor([[1.0, 0.0]]).expand_as(mean)
+    tuner.tell(hz.Readings(plan.round, plan.candidate_ids, count, mean, var))
+    pooling = Pooling(CONFIG.weights, CONFIG.rounds_per_day, CONFIG.calibrate)
+    read = from_bucket(tuner.problem, gather(tuner.history, pooling), "flat")
+    assert bool((read.mean[:, 1] == 0).all())
+    assert bool((read.var[:, 1] <= 1e-17).all())
+
+
+def test_addresses_that_name_nothing_are_refused_and_nothing_is_made(tmp_path, study):
+    for address in ("sqlite:///x.db", "#feed", "sqlite:///x.db#", 3):
+        with pytest.raises(hz.InputError, match="journal's URL"):
+            from_journal(address)
+    with pytest.raises(hz.StudyNotFoundError):
+        from_journal(f"sqlite:///{tmp_path / 'none.db'}#feed")
+    assert not (tmp_path / "none.db").exists()
+    with pytest.raises(hz.StudyNotFoundError):
+        from_journal(study[1].replace("#default", "#other"))

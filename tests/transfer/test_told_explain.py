@@ -1,0 +1,119 @@
+"""An explanation of a round says what was made of other domains, and of what was not done."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from told_study import CONFIG, make, play, reply, source, told
+
+from hyperzero_torch.explain import transfer_choice, transfer_told
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return told(tmp_path_factory.mktemp("packages"))
+
+
+def test_facts_reasons_and_the_alternative_of_a_round_are_told(study):
+    found = study.explain(8)
+    facts = study.history.plans[8].details["transfer"]
+    assert found.transfer == facts
+    assert facts["used"]
+    said = "\n".join(found.remarks)
+    assert f"other domains count for {', '.join(facts['metrics'])}: {facts['reason']}" in said
+    assert "alternative not taken: a cold start" in said
+    for metric, one in facts["held_out"].items():
+        assert f"{one['transferred'] - one['cold']:+.2f} nats ({metric})" in said
+    for name, one in facts["sources"].items():
+        line = next(r for r in found.remarks if r.startswith(f"source {name}: "))
+        assert all(f"{w:.2f} " in line for w in one["weight"])
+    assert found.remarks[-1].startswith("sources are overruled: forbid ['reversed']")
+    json.dumps(found.to_dict())
+
+
+def test_the_latest_overrule_before_the_round_is_the_one_told(study):
+    assert "discount {'north': 0.5}" in study.explain(6).remarks[-1]
+    assert not any("overruled" in r for r in study.explain(3).remarks)
+
+
+def test_the_first_round_tells_of_its_design(study):
+    found = study.explain(0)
+    assert "seeds" in found.transfer
+    assert any(r.startswith("alternative not taken: ") for r in found.remarks)
+
+
+def test_a_turn_that_was_journaled_with_a_plan_is_a_remark(study):
+    (turn,) = [d for d in study.history.decisions if d.kind == "transfer"][:1]
+    assert turn.reason in study.explain(turn.round).remarks
+
+
+def test_an_explanation_stays_the_same_when_more_is_known(tmp_path):
+    tuner = make(tmp_path)
+    play(tuner, 3)
+    plan = tuner.ask()
+    before = tuner.explain(3)
+    tuner.tell(reply(tuner, plan))
+    play(tuner, 1)
+    assert tuner.explain(3) == before
+
+
+def test_suggested_candidates_say_so(tmp_path):
+    tuner = make(tmp_path, given=[source("north", seed=0, num=60), source("east", seed=1, num=60)])
+    play(tuner, 5)
+    plan = tuner.ask()
+    found = tuner.explain()
+    born = {b.candidate: b.origin for b in tuner.history.births}
+    suggested = [arm for arm in found.arms if born[arm.candidate] == "transferred"]
+    for arm in found.arms:
+        assert ("suggested by other domains" in arm.why) == (arm in suggested)
+        assert len(arm.why) > (arm in suggested)
+    assert len(plan) == len(found.arms)
+
+
+def test_without_sources_nothing_is_told(tmp_path):
+    tuner = make(tmp_path, given=[])
+    play(tuner, 2)
+    assert tuner.explain().transfer is None
+    assert not any("alternative" in r for r in tuner.explain().remarks)
+
+
+def test_an_ensemble_and_a_refusal_have_their_words(tmp_path):
+    tuner = make(tmp_path, config=CONFIG.model_copy(update={"transfer": "ensemble"}))
+    play(tuner, 3)
+    said = "\n".join(tuner.explain().remarks)
+    assert "alternative not taken: " in said
+    told = {"used": False, "metrics": [], "reason": "bets lost", "wealth": 0.5, "needed": 2.996}
+    choice = transfer_choice(told)
+    assert choice.taken == "a cold start"
+    assert choice.why == "bets lost"
+    assert "log wealth 0.50, needed 3.00" in choice.alternative
+    held = told | {"held_out": {"gain": {"transferred": -5.0, "cold": -1.0}}}
+    assert "-4.00 nats (gain)" in transfer_choice(held).alternative
+
+
+facts = st.fixed_dictionaries(
+    {"used": st.booleans(), "metrics": st.lists(st.text(min_size=1), max_size=2),
+     "reason": st.text()},
+    optional={
+        "wealth": st.floats(-1e3, 1e3), "needed": st.just(2.9957),
+        "target_weight": st.lists(st.floats(0, 1), max_size=2),
+        "held_out": st.dictionaries(
+            st.text(), st.fixed_dictionaries(
+                {"transferred": st.floats(-1e6, 1e6), "cold": st.floats(-1e6, 1e6)}), max_size=2),
+        "sources": st.dictionaries(
+            st.text(), st.fixed_dictionaries({"weight": st.lists(st.floats(0, 1), max_size=2)}),
+            max_size=2),
+    },
+)  # fmt: skip
+
+
+@given(facts)
+def test_any_facts_have_a_choice_and_its_alternative(told):
+    if "wealth" in told:
+        told["needed"] = 2.9957
+    choice = transfer_choice(told)
+    assert choice.taken != choice.alternative
+    assert ("cold start" in choice.taken) != told["used"]
+    said = transfer_told(told, ["gain", "guard"])
+    assert len(said) == 2 + len(told.get("sources", {}))

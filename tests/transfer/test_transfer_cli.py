@@ -1,0 +1,342 @@
+"""hyperzero transfer as two domains meet it: files, exit codes, and nothing done unasked."""
+
+import json
+import os
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from told_study import CONFIG, METRICS, reply
+
+import hyperzero_torch as hz
+from hyperzero_torch.cli import main
+from hyperzero_torch.cli.transfer_export import read_expiry
+from hyperzero_torch.transfer import package as packages
+from hyperzero_torch.transfer.budget import Budget
+
+KEY = "0123456789abcdef0123456789abcdef"
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+GUARD = METRICS[1]
+
+
+def run(capsys, *arguments, group="transfer"):
+    """Exit code, standard output and standard error of one command."""
+    try:
+        main([*group.split(), *map(str, arguments)])
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def begin(folder, name, rounds, seed, sources=()):
+    """A study's file, and rounds of it in its journal."""
+    config = folder / f"{name}.yaml"
+    study = {
+        "study": name, "journal": f"sqlite:///{name}.db", "seed": seed,
+        "parameters": [
+            {"kind": "float", "name": "a", "low": 0.0, "high": 1.0},
+            {"kind": "float", "name": "b", "low": 0.0, "high": 1.0},
+        ],
+        "base": {"a": 0.4, "b": 0.6}, "metrics": list(METRICS), "objective": "gain",
+        "constraints": [f"`{GUARD}` >= -8%"],
+        "traffic": CONFIG.model_dump(mode="json", exclude_defaults=True),
+    }  # fmt: skip
+    config.write_text(yaml.safe_dump(study))
+    if rounds:
+        file = hz.StudyConfig.from_file(config)
+        url = file.journal_url(folder)
+        tuner = hz.Tuner(file.problem(), file.traffic, url, name, seed, sources=sources)
+        for _ in range(rounds):
+            plan = tuner.ask()
+            tuner.tell(reply(tuner, plan))
+    return config
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """Two studies with evidence, a third that has not begun."""
+    folder = tmp_path_factory.mktemp("studies")
+    begin(folder, "north", 5, 1)
+    begin(folder, "east", 4, 2)
+    begin(folder, "south", 0, 3)
+    return folder
+
+
+@pytest.fixture
+def written(studies, tmp_path, capsys):
+    path = tmp_path / "north.json"
+    code, *_ = run(capsys, "export", "-c", studies / "north.yaml", "-o", path, "--expires", "30d",
+                   "--scope", "feed/eu", "--meta", "ads=0.25")  # fmt: skip
+    assert code == 0
+    return path
+
+
+def test_a_study_goes_out_and_comes_back(studies, written, capsys):
+    code, out, _ = run(capsys, "inspect", written, "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert told["refused"] is None
+    assert told["name"] == "north"
+    assert told["scopes"] == ["feed/eu"]
+    assert told["meta_features"]["ads"] == 0.25
+    assert told["privacy"] is None
+    assert told["authentic"] is False
+    left = datetime.fromisoformat(told["expires"]) - datetime.now(UTC)
+    assert timedelta(days=29.9) < left < timedelta(days=30)
+    found = packages.load(written, "feed/eu").source
+    assert found.metrics == METRICS
+    study = hz.StudyConfig.from_file(studies / "north.yaml")
+    tuner = hz.Tuner.resume(study.journal_url(studies), "north", problem=study.problem())
+    assert len(found) == told["num_settings"] <= len(tuner.history.births)
+    assert told["num_rounds"] <= 5
+    assert "sqlite" not in written.read_text()
+    code, out, _ = run(capsys, "inspect", written, "--scope", "feed/eu")
+    assert code == 0
+    for said in ("may be used for", "feed/eu", "no noise was added", "traffic: users per round"):
+        assert said in out
+
+
+def test_scope_time_and_content_are_enforced_with_exit_code_3(written, tmp_path, capsys):
+    code, out, err = run(capsys, "inspect", written, "--scope", "ads")
+    assert code == 3
+    assert "not for 'ads'" in err
+    assert "feed/eu" in out  # shown all the same
+    source = packages.load(written, "feed/eu").source
+    old = tmp_path / "old.json"
+    packages.export(source, old, timedelta(days=1), ["feed/eu"], now=NOW)
+    code, out, err = run(capsys, "inspect", old, "--json")
+    assert code == 3
+    assert "expired" in err
+    assert "expired" in json.loads(out)["refused"]
+    raw = written.read_bytes()
+    written.write_bytes(raw.replace(b'"north"', b'"south"'))
+    code, out, err = run(capsys, "inspect", written)
+    assert code == 3
+    assert "checksum" in err
+    assert out == ""
+
+
+def test_a_key_comes_from_a_variable_or_a_file_and_is_never_shown(
+    studies, tmp_path, capsys, monkeypatch
+):
+    path, file = tmp_path / "signed.json", tmp_path / "key"
+    export = ("export", "-c", studies / "north.yaml", "-o", path, "--expires", "36h",
+              "--scope", "feed/eu")  # fmt: skip
+    monkeypatch.setenv("TRANSFER_KEY", KEY)
+    code, out, err = run(capsys, *export, "--key-env", "TRANSFER_KEY")
+    assert code == 0
+    assert "; signed" in err
+    assert KEY not in out + err + path.read_text()
+    file.write_text(KEY + "\n")
+    os.chmod(file, 0o600)
+    code, out, err = run(capsys, "inspect", path, "--key-file", file, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["authentic"] is True
+    os.chmod(file, 0o644)
+    assert "chmod 600" in run(capsys, "inspect", path, "--key-file", file)[2]
+    for wrong, said in (("x" * 32, "another key"), ("short", "at least 16 bytes")):
+        monkeypatch.setenv("TRANSFER_KEY", wrong)
+        code, out, err = run(capsys, "inspect", path, "--key-env", "TRANSFER_KEY")
+        assert code == 3
+        assert said in err
+        assert len(wrong) < 8 or wrong not in out + err
+    for how, said in (
+        (("--key-env", "NOT_THERE"), "no variable 'NOT_THERE'"),
+        (("--key-file", tmp_path / "none"), "cannot be read"),
+        (("--key-env", "TRANSFER_KEY", "--key-file", file), "not both"),
+    ):
+        code, _, err = run(capsys, *export, *how)
+        assert code == 3
+        assert said in err
+
+
+def test_noise_is_paid_for_once_and_never_over_the_budget(studies, tmp_path, capsys):
+    pytest.importorskip("dp_accounting")
+    pytest.importorskip("opendp")
+    path, ledger = tmp_path / "p.json", tmp_path / "ledger.json"
+    command = ("export", "-c", studies / "north.yaml", "-o", path, "--expires", "30d", "--scope",
+               "feed/eu", "--ledger", ledger, "--epsilon", "200", "--clip", "gain=-20:40",
+               "--clip", f"{GUARD}=-20:40")  # fmt: skip
+    code, _, err = run(capsys, *command, "--dry-run")
+    assert code == 0
+    assert "from 0 to 200 of 200" in err
+    assert not path.exists()
+    assert not ledger.exists()
+    code, out, err = run(capsys, *command, "--json")
+    assert code == 0
+    assert "outside the guarantee" in err
+    statement = json.loads(out)["privacy"]
+    spent = Budget(200.0, 1e-6, ledger).spent()
+    assert statement["epsilon"] == spent == pytest.approx(200, rel=1e-3)
+    assert statement["mechanisms"] == 5
+    assert statement["clips"]["gain"] == [-20.0, 40.0]
+    noised = packages.load(path, "feed/eu")
+    assert noised.privacy == statement
+    plain = tmp_path / "plain.json"
+    assert run(capsys, *command[:4], plain, *command[5:9])[0] == 0
+    told = packages.load(plain, "feed/eu").source
+    var = {tuple(p.values()): v for p, v in zip(told.parameters, told.var[:, 0].tolist())}
+    more = [
+        v > var[tuple(p.values())]
+        for p, v in zip(noised.source.parameters, noised.source.var[:, 0].tolist())
+        if tuple(p.values()) in var
+    ]
+    assert len(more) > 3
+    assert sum(more) > 0.8 * len(more)  # the noise is carried into the evidence
+    code, _, err = run(capsys, *command)
+    assert code == 3
+    assert "nothing is left" in err or "released before" in err
+    code, _, err = run(capsys, *command, "--noise", "50")
+    assert code == 3
+    assert Budget(200.0, 1e-6, ledger).spent() == spent
+
+
+def test_what_cannot_be_exported_is_refused_before_anything_is_paid(studies, tmp_path, capsys):
+    pytest.importorskip("dp_accounting")
+    ledger = tmp_path / "ledger.json"
+    good = {"--expires": "30d", "--scope": "feed/eu", "-o": tmp_path / "p.json"}
+    private = {"--ledger": ledger, "--epsilon": "1", "--clip": "gain=0:20"}
+    for config, changes, said in (
+        ("north", {"--expires": "soon"}, "36h, 30d, 8w"),
+        ("north", {"--expires": "2027-01-01"}, "36h, 30d, 8w"),
+        ("north", {"--expires": "2020-01-01T00:00+00:00"}, "is over"),
+        ("north", {"--expires": "9999999999w"}, "36h, 30d, 8w"),
+        ("north", {"-o": tmp_path / "no" / "p.json"}, "there is no folder"),
+        ("north", {"--meta": "users"}, "NAME=NUMBER"),
+        ("north", {"--meta": "x=nan"}, "NAME=NUMBER"),
+        ("north", {"--epsilon": "1"}, "go with a --ledger"),
+        ("north", {"--ledger": ledger}, "needs --epsilon"),
+        ("north", private, "every metric"),
+        ("north", private | {"--clip": "gain=20:0"}, "LOW below HIGH"),
+        ("north", private | {"--clip": "gain"}, "LOW below HIGH"),
+        ("south", {}, "there is no journal"),
+    ):
+        options = [x for pair in (good | changes).items() for x in pair]
+        code, _, err = run(capsys, "export", "-c", studies / f"{config}.yaml", *options)
+        assert code == 3, err
+        assert said in err
+        assert not (tmp_path / "p.json").exists()
+    assert not ledger.exists() or Budget(1.0, 1e-6, ledger).releases == ()
+
+
+def test_domains_are_compared_as_a_table_and_as_a_page(studies, written, tmp_path, capsys):
+    address = f"sqlite:///{studies / 'east.db'}#east"
+    command = ("compare", "-c", studies / "south.yaml", written, address, "--scope", "feed/eu")
+    code, out, _ = run(capsys, *command, "--json")
+    assert code == 0
+    (pair,) = json.loads(out)["pairs"]
+    assert (pair["domain"], pair["other"]) == ("north", "east")
+    assert 0 < pair["features"] <= 1
+    assert pair["mean:gain"] > 0.5  # one truth
+    assert pair["low:gain"] < pair["mean:gain"] < pair["high:gain"]
+    page = tmp_path / "domains.html"
+    pytest.importorskip("plotly")
+    code, out, err = run(capsys, *command, "--html", page)
+    assert code == 0
+    assert f"{pair['mean:gain']:.2f} [" in out
+    assert str(page) in err
+    html = page.read_text()
+    assert "Content-Security-Policy" in html
+    assert "correlation by evidence" in html
+    code, out, _ = run(capsys, "compare", "-c", studies / "east.yaml", f"far north={written}",
+                       "--scope", "feed/eu", "--json")  # fmt: skip
+    assert code == 0
+    (pair,) = json.loads(out)["pairs"]
+    assert (pair["domain"], pair["other"]) == ("far north", "east (this study)")
+
+
+def test_a_smaller_space_is_proposed_with_its_evidence_and_never_applied(studies, written, capsys):
+    before = {p: p.read_bytes() for p in studies.iterdir()}
+    address = f"sqlite:///{studies / 'east.db'}#east"
+    command = ("space", "-c", studies / "south.yaml", written, address, "--scope", "feed/eu")
+    code, out, _ = run(capsys, *command, "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert told["applied"] is False
+    assert [r["parameter"] for r in told["reasons"]] == ["a", "b"]
+    assert len(told["sensitivities"]) == 2 * 2 * 2
+    code, out, _ = run(capsys, *command, "--negligible", "0.99")
+    assert code == 0
+    assert "fix" in out
+    assert "not applied" in out
+    proposed = yaml.safe_load(out[out.index("parameters:") :])
+    study = yaml.safe_load((studies / "south.yaml").read_text())
+    kept = [p["name"] for p in proposed["parameters"]]
+    assert len(kept) == 1
+    hz.StudyConfig.model_validate(study | proposed | {"constraints": []}).problem()
+    unchanged = {p: p.read_bytes() for p in studies.iterdir() if p in before}
+    assert unchanged == before
+    code, _, err = run(capsys, *command[:4], "--scope", "feed/eu")
+    assert code == 3
+    assert "at least 2 sources" in err
+
+
+def test_sources_that_cannot_be_used_are_refused(studies, written, tmp_path, capsys):
+    south = ("compare", "-c", studies / "south.yaml")
+    for given_, said, exit_code in (
+        ([], "has no sources", 3),
+        ([written], "--scope", 3),
+        ([tmp_path / "none.json", "--scope", "feed/eu"], "cannot be read", 3),
+        ([written, "--scope", "ads"], "not for 'ads'", 3),
+        ([written, written, "--scope", "feed/eu"], "two are named", 3),
+        ([written, f"again={written}", "--scope", "feed/eu"], "count twice", 3),
+        ([written, "--scope", "feed/eu"], "takes two to compare", 3),
+        ([f"sqlite:///{tmp_path / 'none.db'}#x"], "none.db", 4),
+    ):
+        code, out, err = run(capsys, *south, *given_)
+        assert code == exit_code, err
+        assert said in err
+        assert out == ""
+
+
+def test_a_study_that_learns_from_packages_explains_itself(studies, written, tmp_path, capsys):
+    address = f"sqlite:///{studies / 'east.db'}#east"
+    sources = [packages.load(written, "feed/eu").source, address]
+    config = begin(tmp_path, "west", 4, 4, sources)
+    code, out, _ = run(capsys, "-c", config, "--json", group="explain")
+    assert code == 0
+    told = json.loads(out)
+    assert set(told["transfer"]["sources"]) == {"north", "east"}
+    said = " ".join(run(capsys, "-c", config, group="explain")[1].split())
+    assert "alternative not taken:" in said
+    assert "source north: correlation with this study" in said
+    code, out, _ = run(capsys, "compare", "-c", config, "--json")  # its own sources
+    assert code == 0
+    names = {(p["domain"], p["other"]) for p in json.loads(out)["pairs"]}
+    this = "west (this study)"
+    assert names == {("north", "east"), ("north", this), ("east", this)}
+    code, out, _ = run(capsys, "space", "-c", config, "--json")
+    assert code == 0
+    assert {s["source"] for s in json.loads(out)["sensitivities"]} == {"north", "east"}
+
+
+def test_help_teaches(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for command in ("export", "inspect", "compare", "space"):
+        assert re.search(rf"│ {command} ", out)
+        code, told, _ = run(capsys, command, "--help")
+        assert code == 0
+        assert "--help" in told
+
+
+@given(st.floats(0.01, 1e4), st.sampled_from("hdw"))
+def test_spans_are_spans(number, unit):
+    hours = {"h": 1, "d": 24, "w": 168}[unit]
+    written = f"{number:.3f}{unit}"
+    end = read_expiry(written, NOW)
+    assert abs((end - NOW).total_seconds() - float(written[:-1]) * hours * 3600) < 1
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_a_time_with_its_zone_or_refused(text):
+    try:
+        end = read_expiry(text, NOW)
+    except hz.ConfigError:
+        return
+    assert end.utcoffset() == timedelta(0)

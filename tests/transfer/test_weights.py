@@ -1,0 +1,192 @@
+"""Bets on sources: calibrated while they tell nothing, won where they tell something."""
+
+import math
+
+import pytest
+import torch
+from family_of_surfaces import cold, family, filling
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyperzero_torch.surrogate import Hyperparameters
+from hyperzero_torch.transfer import condition, guard, hierarchical, weights
+from hyperzero_torch.transfer.family import gather_family
+from hyperzero_torch.transfer.inducing import reduce, spectrum
+from hyperzero_torch.transfer.prior import source_weights
+
+
+def learned(share, seed, num=3, target_share=None, rows=40, noise=0.3):
+    sources, x, mean, var, truth = family(
+        share, num=num, seed=seed, target_share=target_share, rows=rows, noise=noise
+    )
+    found = gather_family(sources, filling())
+    own = cold(x, mean, var)
+    return found, own, condition.learn(found, own), truth
+
+
+def test_the_expected_wealth_of_bets_on_nothing_is_one():
+    """The ratio is a likelihood's: its mean is 1 where the target's evidence is its own alone."""
+    sources, *_ = family(0.9, seed=0, rows=30)
+    found = gather_family(sources, filling())
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(12, 2, dtype=torch.float64, generator=generator)
+    noise = torch.full((1, 12), 0.3, dtype=torch.float64)
+    inducing = found.inducing
+    projected = inducing.project(x)
+    rest = (1 - projected.square().sum(-1)).clamp_min(0)
+    num = 150
+    ratios = []
+    for _ in range(num):
+        m = projected.shape[-1]
+        u = torch.randn(1, m, 1, dtype=torch.float64, generator=generator)
+        e = torch.randn(1, 12, dtype=torch.float64, generator=generator)
+        y = (projected @ u).squeeze(-1) + (noise + rest).sqrt() * e
+        target = spectrum(reduce(projected, y, noise, None, 0.0))
+        target = type(target)(*(field.unsqueeze(1) for field in target))
+        ratios.append(weights.score(found.spectrum, found.share, found.known, target).wealth)
+    wealth = torch.tensor(ratios, dtype=torch.float64).exp()
+    # Heavy-tailed above, so the mean of a finite sample lies below 1 rather than above.
+    assert float(wealth.mean()) < 1 + 4 * float(wealth.std()) / math.sqrt(num)
+    assert float((wealth >= 1 / guard.ALPHA).double().mean()) <= guard.ALPHA
+    assert float(wealth.median()) < 1.2
+
+
+def test_related_sources_are_admitted_and_reversed_ones_never():
+    for seed in range(3):
+        found, own, got, _ = learned(0.95, seed)
+        assert guard.admit(got).admitted
+        assert bool((got.share > 0.5).all())
+        bad = found._replace(
+            spectrum=found.spectrum._replace(information=-found.spectrum.information)
+        )
+        against = condition.learn(bad, own)
+        assert not guard.admit(against).admitted
+        assert against.scores.wealth < 0
+        assert bool((against.share == 0).all())
+
+
+def test_one_good_among_bad_gets_the_weight():
+    sources, x, mean, var, _ = family(0.97, num=5, seed=4, rows=60, noise=0.15)
+    others, *_ = family(0.0, num=4, seed=77, rows=60, noise=0.15)
+    named = [s._replace(name=f"bad_{i}") for i, s in enumerate(others)]
+    found = gather_family([sources[0], *named], filling())
+    got = condition.learn(found, cold(x, mean, var))
+    assert int(got.scores.each[0].argmax()) == 0
+    weight = source_weights(found, got.share)
+    assert float(weight[0, 0]) > 0.9
+    assert float(weight.sum()) == pytest.approx(1.0)
+
+
+def test_with_the_sources_the_truth_is_predicted_better_and_as_surely_as_claimed():
+    gains, z = [], []
+    for seed in range(8):
+        found, own, got, truth = learned(0.95, seed, num=4, noise=0.5)
+        warm = condition.posterior(found, own, got)
+        for posterior, sign in ((warm, 1), (own, -1)):
+            mean, var = posterior.marginal(own.x)
+            error = (truth - mean) ** 2
+            gains.append(sign * float((-0.5 * error / var - 0.5 * var.log()).mean()))
+            if sign == 1:
+                z.append((truth - mean) / var.sqrt())
+    assert sum(gains) / 8 > 0.1
+    # 8 x 40 standardised errors, strongly correlated within each family: some 8 apiece.
+    assert float(torch.cat(z).square().mean().sqrt()) == pytest.approx(1.0, abs=0.25)
+
+
+def test_without_shares_the_posterior_is_the_cold_one():
+    found, own, got, _ = learned(0.95, 0)
+    none = got._replace(share=torch.zeros_like(got.share))
+    plain = condition.posterior(found, own, none)
+    points = filling()
+    for a, b in zip(plain.marginal(points), own.marginal(points)):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(
+        condition.left_out(plain, len(own.x)), condition.left_out(own, len(own.x))
+    )
+
+
+def test_left_out_of_all_rows_is_the_posteriors_own():
+    _, own, _, _ = learned(0.9, 1)
+    wanted = own.left_out() + 0.5 * len(own.x) * math.log(2 * math.pi)
+    torch.testing.assert_close(condition.left_out(own, len(own.x)), wanted)
+
+
+def test_a_worse_model_falls_back():
+    found, own, got, _ = learned(0.95, 2)
+    fine = guard.compare(condition.posterior(found, own, got), own)
+    assert bool(fine.better.all())
+    wrong = found._replace(
+        spectrum=found.spectrum._replace(information=-found.spectrum.information)
+    )
+    worse = guard.compare(condition.posterior(wrong, own, got), own)
+    assert not bool(worse.better.any())
+    assert "worse" in worse.reason
+
+
+@settings(deadline=None, max_examples=5)
+@given(st.floats(0.05, 0.95), st.floats(0.05, 0.95))
+def test_the_unit_of_a_metric_changes_nothing(share, own_share):
+    sources, x, mean, var, _ = family(share, seed=5, target_share=own_share, rows=25)
+    big = [s._replace(mean=1e4 * s.mean, var=1e8 * s.var) for s in sources]
+    plain = condition.learn(gather_family(sources, filling()), cold(x, mean, var))
+    scaled = condition.learn(gather_family(big, filling()), cold(x, 1e4 * mean, 1e8 * var))
+    assert scaled.scores.wealth == pytest.approx(plain.scores.wealth, rel=1e-2, abs=1e-2)
+    torch.testing.assert_close(scaled.share, plain.share, atol=0.02, rtol=0.05)
+
+
+def test_pinned_and_forbidden_sources():
+    sources, x, mean, var, _ = family(0.95, seed=6)
+    own = cold(x, mean, var)
+    plain = gather_family(sources, filling(), belief={"source_0": 0.0}, pin={"source_1": 0.25})
+    got = condition.learn(plain, own)
+    assert float(got.share[0, 0]) == 0.0
+    assert float(got.share[0, 1] * got.share[0, -1]) == pytest.approx(0.25, rel=1e-6)
+    half = gather_family(sources, filling(), belief={"source_0": 0.5})
+    whole = gather_family(sources, filling())
+    assert float(half.spectrum.precision[0, 0].sum()) < float(whole.spectrum.precision[0, 0].sum())
+
+
+def test_acceptance_weighs_gain_against_risk():
+    import hyperzero_torch as hz
+    from hyperzero_torch.surrogate import Posterior
+    from hyperzero_torch.surrogate.posterior import Standardiser
+
+    problem = hz.Problem(
+        space=hz.SearchSpace([hz.Float("a", 0.0, 1.0)]),
+        base={"a": 0.5},
+        metrics=["gain", "guard"],
+        objective="gain",
+        constraints=["guard >= -0.1%"],
+    )
+    x = torch.tensor([[0.1], [0.5], [0.9]], dtype=torch.float64)
+    y = torch.tensor([[0.03, 0.01], [0.03, -0.03], [-0.02, 0.01]], dtype=torch.float64)
+    ones = torch.ones(2, dtype=torch.float64)
+    posterior = Posterior(
+        x,
+        y,
+        torch.full_like(y, 1e-6),
+        Hyperparameters(0.1 * ones.unsqueeze(1), 1e-3 * ones, 0 * ones),
+        Standardiser(0 * ones, ones),
+    )
+    generator = torch.Generator().manual_seed(0)
+    judged = guard.worth_serving(posterior, problem, x, generator)
+    assert judged.accepted.tolist() == [True, False, False]
+    assert float(judged.prob[0]) > 0.95
+    assert float(judged.promise[0]) > 0 > float(judged.promise[1:].max())
+
+
+def test_told_by_each_is_the_gain_of_a_pair():
+    found, own, got, _ = learned(0.9, 3, num=2)
+    scaled = got.variance / own.standardiser.scale.new_ones(1)
+    projected = found.inducing.project(own.x)
+    y = own._residual + own.hyperparameters.constant.unsqueeze(-1)
+    size = scaled.unsqueeze(-1)
+    target = spectrum(reduce(projected, y / size.sqrt(), own.noise / size, None, 1.0 / scaled))
+    target = type(target)(*(field.unsqueeze(1) for field in target))
+    grid = torch.tensor([0.4, 0.8], dtype=torch.float64)
+    each = hierarchical.told_by_each(found.spectrum, target, grid)
+    one = type(found.spectrum)(*(field[:, :1] for field in found.spectrum))
+    for g, value in enumerate(grid.tolist()):
+        share, own_share = torch.ones(1, 1).double(), torch.full((1,), value).double()
+        wanted = hierarchical.told(one, target, share, own_share)
+        assert float(each[0, 0, g]) == pytest.approx(float(wanted[0]), abs=1e-5)
