@@ -1,0 +1,145 @@
+"""A fitted BoTorch model, as far as our kernels ask for a posterior."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError, MissingExtraError, ShapeError
+
+try:
+    from botorch.models import ModelListGP, SingleTaskGP
+    from botorch.models.deterministic import MatheronPathModel
+    from botorch.sampling.pathwise.utils import get_train_inputs
+except ImportError as error:
+    raise MissingExtraError("hyperzero_torch.integrations.botorch", "botorch", "botorch") from error
+
+# Paths in one of BoTorch's path models, and elements of one of its evaluations.
+_GROUP = 64
+_TILE_ELEMENTS = 2**22
+_FEATURES = 1024  # BoTorch's own number
+
+
+class BoTorchPosterior:
+    """A fitted BoTorch model, as far as ``thompson.propose`` and ``select_paths`` ask for one.
+
+    Args:
+        model: ``SingleTaskGP``, or ``ModelListGP`` of models with one output each, over the unit
+            cube, in deltas, one output per metric; copied.
+    Raises:
+        InputError: any other model, or a batch of models.
+    """
+
+    fit_succeeded = True
+
+    def __init__(self, model: SingleTaskGP | ModelListGP) -> None:
+        single = isinstance(model, SingleTaskGP)
+        listed = isinstance(model, ModelListGP) and all(m.num_outputs == 1 for m in model.models)
+        batch = tuple(model.batch_shape) if single or listed else ()
+        if not (single or listed) or batch:
+            raise InputError(
+                "BoTorchPosterior takes a SingleTaskGP, or a ModelListGP of models with one output "
+                f"each, without a batch; got {type(model).__name__}"
+                + (f" of batch shape {batch}" if batch else "")
+            )
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        inputs = get_train_inputs(self.model, transformed=False)
+        first = inputs[0][0] if isinstance(inputs[0], tuple | list) else inputs[0]
+        #: ``(n, dims)``, what the (first) model was fitted to.
+        self.x: Tensor = first if first.ndim == 2 else first[0]
+
+    @property
+    def num_metrics(self) -> int:
+        """Outputs of the model."""
+        return int(self.model.num_outputs)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.x.device
+
+    def marginal(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance at each point on its own, ``(..., dims)`` to ``(..., metrics)``."""
+        flat = x.reshape(-1, x.shape[-1]).to(self.x)
+        tile = max(1, min(1024, _TILE_ELEMENTS // len(self.x)))
+        found = [self.model.posterior(part) for part in torch.split(flat, tile)]
+        shape = (*x.shape[:-1], self.num_metrics)
+        mean, var = torch.cat([p.mean for p in found]), torch.cat([p.variance for p in found])
+        return mean.reshape(shape).to(x.dtype), var.reshape(shape).to(x.dtype)
+
+    def paths(self, num_paths: int, generator: torch.Generator | None = None) -> BoTorchPaths:
+        """Joint draws as functions, BoTorch's own (``draw_matheron_paths``).
+
+        Args:
+            num_paths: how many.
+            generator: seeds them; the default generator where it is None.
+        """
+        if num_paths < 1:
+            raise ShapeError(f"num_paths must be at least 1, got {num_paths}")
+        device = self.device if generator is None else generator.device
+        seed = int(torch.randint(2**62, (), generator=generator, device=device))
+        sizes = [min(_GROUP, num_paths - first) for first in range(0, num_paths, _GROUP)]
+        groups = [
+            MatheronPathModel(self.model, torch.Size([size]), seed=seed + number)
+            for number, size in enumerate(sizes)
+        ]
+        return BoTorchPaths(self, groups, range(num_paths))
+
+
+class BoTorchPaths:
+    """Functions drawn from a BoTorch model; called like ``Paths``."""
+
+    def __init__(
+        self, posterior: BoTorchPosterior, groups: Sequence[MatheronPathModel], which: range
+    ) -> None:
+        self.posterior = posterior
+        self._groups = tuple(groups)
+        self._which = which
+
+    @property
+    def num_paths(self) -> int:
+        """How many functions."""
+        return len(self._which)
+
+    @property
+    def tile(self) -> int:
+        """Points whose evaluation stays within about 64 MiB of temporaries."""
+        width = self.num_paths + _FEATURES + len(self.posterior.x)
+        return max(1, 2 * _TILE_ELEMENTS // (self.posterior.num_metrics * width))
+
+    def __getitem__(self, some: slice) -> BoTorchPaths:
+        """A few of the functions, by a slice."""
+        if not isinstance(some, slice) or some.step not in (None, 1):
+            raise ShapeError(f"paths are taken by slices, e.g. paths[3:4], got {some!r}")
+        return BoTorchPaths(self.posterior, self._groups, self._which[some])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Every function at every point: ``(N, dims)`` to ``(paths, N, metrics)``."""
+        at = x.to(self.posterior.x)
+        parts = [self._groups[group](at)[rows] for group, rows, _ in self._parts()]
+        return torch.cat(parts).to(x.dtype)
+
+    def each(self, x: Tensor) -> Tensor:
+        """Every function at points of its own: ``(paths, S, dims)`` to ``(paths, S, metrics)``."""
+        if x.ndim != 3 or len(x) != self.num_paths:
+            raise ShapeError(f"expected points ({self.num_paths}, S, dims), got {tuple(x.shape)}")
+        at, values = x.to(self.posterior.x), []
+        for group, rows, mine in self._parts():
+            size = self._groups[group].sample_shape[0]
+            around = (0, 0, 0, 0, rows.start, size - rows.stop)  # the group's others, anywhere
+            whole = nn.functional.pad(at[mine], around)
+            values.append(self._groups[group](whole)[rows])
+        return torch.cat(values).to(x.dtype)
+
+    def _parts(self) -> list[tuple[int, slice, slice]]:
+        """Of each group that takes part: its number, its rows, and their places here."""
+        first, last = self._which.start, self._which.stop
+        parts = []
+        for group in range(first // _GROUP, -(-last // _GROUP)):
+            start, stop = max(first, group * _GROUP), min(last, (group + 1) * _GROUP)
+            rows = slice(start - group * _GROUP, stop - group * _GROUP)
+            parts.append((group, rows, slice(start - first, stop - first)))
+        return parts
