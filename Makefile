@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: help install demo test check docs bench peers paper race ablation reliability clean
+.PHONY: help install demo test check docs notebooks bench peers paper race ablation reliability transfer clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ check: $(READY) ## ruff and strict types
 
 docs: $(READY) ## the documentation, into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -d build/site
+
+notebooks: $(READY) ## run the notebooks at full budget, in place (ten minutes)
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 SPEED = streaming moments paths marginals selection fits round
 TIME = $(BIN)/python -m pytest bench/speed/bench_$$one.py -q --benchmark-quiet --benchmark-disable-gc
@@ -97,6 +100,13 @@ reliability: $(READY) ## false alarms, kill -9, hostile input, a year of rounds 
 	$(BIN)/python -m bench.reliability.fuzz
 	$(BIN)/python -m bench.reliability.load
 	$(BIN)/python -m bench.reliability.year
+	$(BIN)/python -m bench.tables
+
+WORLDS = --worlds 20:32 --dims 4 --traffic 4 --share 0.98
+transfer: $(READY) ## transfer against a cold start, its cost, the price of privacy (two hours); redraw the tables
+	$(BIN)/python -m bench.transfer.run $(WORLDS) --kinds cold,related:3,related:10,reversed:3,one_good:10
+	$(BIN)/python -m bench.transfer.cost
+	$(BIN)/python -m bench.transfer.privacy
 	$(BIN)/python -m bench.tables
 
 clean: ## remove what the commands above made

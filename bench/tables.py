@@ -115,6 +115,21 @@ def safety(name: str) -> Callable[[], str]:
     return draw
 
 
+def transfer() -> str:
+    """Transfer against a cold start, among related and among misleading sources."""
+    from bench.transfer.run import path_of
+    from bench.transfer.table import transfer_table
+
+    return transfer_table(path_of(4, 4.0, 0.98))
+
+
+def privacy() -> str:
+    """The gain kept over epsilon."""
+    from bench.transfer.privacy import table
+
+    return table()
+
+
 def worlds() -> str:
     """Where it is hard in other ways: the same table, other worlds, hour 30."""
     from bench.quality.race.records import load
@@ -184,6 +199,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "fuzz": safety("fuzz"),
     "load": safety("load"),
     "year": safety("year"),
+    "transfer": transfer,
+    "privacy": privacy,
     "speed": speed,
 }
 

@@ -38,7 +38,7 @@ _FENCE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 # Where the site keeps copies of the repository's files.
 _COPIES = "repository"
 # Read by browsers as they are; all others get ".txt", or they would be downloaded.
-_AS_THEY_ARE = {".svg", ".json", ".txt"}
+_AS_THEY_ARE = {".svg", ".json", ".txt", ".ipynb"}
 
 
 class MissingPieceError(Exception):
