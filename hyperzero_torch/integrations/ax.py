@@ -63,7 +63,7 @@ class HyperZeroNode(ExternalGenerationNode):  # type: ignore[misc]  # untyped
         seed: of all randomness.
         num_startup: arms with data before single-arm trials follow the surrogate; until then they
             are Sobol points.
-        include_status_quo: leave it out where whoever makes the trials adds it.
+        include_status_quo: leave it out where whoever makes the trials adds it, with weight 1.
         transition_criteria: Ax's, where other nodes follow.
     """
 
@@ -147,7 +147,8 @@ class HyperZeroNode(ExternalGenerationNode):  # type: ignore[misc]  # untyped
         first = 0 if self.include_status_quo else 1
         return GeneratorRun(
             arms=[Arm(parameters=study.parameters(row)) for row in plan.theta[first:].tolist()],
-            weights=list(plan.shares[first:]),
+            # In units of the control's share: Ax gives a status quo that it loads weight 1.
+            weights=[share / plan.control_share for share in plan.shares[first:]],
             generator_key=self.name,
             gen_metadata={"round": plan.round, "control_share": plan.control_share},
         )

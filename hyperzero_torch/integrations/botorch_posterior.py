@@ -21,6 +21,7 @@ except ImportError as error:
 _GROUP = 64
 _TILE_ELEMENTS = 2**22
 _FEATURES = 1024  # BoTorch's own number
+_OUTSIDE = 1e-6  # rounding
 
 
 class BoTorchPosterior:
@@ -30,7 +31,8 @@ class BoTorchPosterior:
         model: ``SingleTaskGP``, or ``ModelListGP`` of models with one output each, over the unit
             cube, in deltas, one output per metric; copied.
     Raises:
-        InputError: any other model, or a batch of models.
+        InputError: any other model, a batch of models, or one that was fitted to points outside
+            the unit cube: draws are made in it.
     """
 
     fit_succeeded = True
@@ -50,6 +52,12 @@ class BoTorchPosterior:
         first = inputs[0][0] if isinstance(inputs[0], tuple | list) else inputs[0]
         #: ``(n, dims)``, what the (first) model was fitted to.
         self.x: Tensor = first if first.ndim == 2 else first[0]
+        low, high = float(self.x.min()), float(self.x.max())
+        if low < -_OUTSIDE or high > 1 + _OUTSIDE:
+            raise InputError(
+                f"the model was fitted to inputs from {low:g} to {high:g}, but is asked in the "
+                "unit cube; fit it to space.to_unit(theta), without Normalize"
+            )
 
     @property
     def num_metrics(self) -> int:

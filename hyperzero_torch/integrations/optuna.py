@@ -212,7 +212,8 @@ def _variances(trial: FrozenTrial) -> dict[str, float]:
     named = dict(given) if isinstance(given, Mapping) else {"value": given}
     unknown = sorted(set(named) - {"value", *trial.constraints})
     wrong = [v for v in named.values() if isinstance(v, bool) or not isinstance(v, Real)]
-    if unknown or wrong or not all(0 <= v < math.inf for v in named.values()):
+    # NaN is unknown: a finished trial's attributes cannot be mended any more.
+    if unknown or wrong or not all(math.isnan(v) or 0 <= v < math.inf for v in named.values()):
         raise ReadingsError(
             f"the user attribute {VARIANCE!r} of trial {trial.number} must be a number >= 0, or "
             f"map 'value' and constraints {list(trial.constraints)} to such numbers, got {given!r}"

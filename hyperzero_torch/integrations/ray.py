@@ -115,6 +115,12 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
     ) -> bool:
         """Take over what ``tune.Tuner`` was told; False where the space was given already."""
         _check_metric(metric, mode)
+        for name, said in (("metric", metric), ("mode", mode)):
+            known = getattr(self, f"_{name}")
+            if self._finished and said and known and said != known:
+                raise StudyMismatchError(
+                    f"the search has learnt from trials with {name} {known!r}, got {said!r}"
+                )
         self._metric, self._mode = metric or self._metric, mode or self._mode
         if self._search is not None:
             return not config
@@ -205,6 +211,8 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         return {
             "version": _VERSION,
             "space": self._space,
+            "metric": self._metric,
+            "mode": self._mode,
             "bounds": [list(bound) for bound in self._bounds],
             "seed": self._seed,
             "suggested": self._suggested,
@@ -221,13 +229,15 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
             raise ConfigError(
                 f"the state is damaged: it has {sorted(state)}, expected {sorted(expected)}"
             )
-        ours = {"space": self._space or state["space"], "bounds": expected["bounds"]}
+        ours = {
+            name: getattr(self, f"_{name}") or state[name] for name in ("space", "metric", "mode")
+        } | {"bounds": expected["bounds"]}
         for key, value in ours.items():
             if state[key] != value:
                 raise StudyMismatchError(
                     f"the state was saved for another {key}: {state[key]}, here {value}"
                 )
-        self._space = state["space"]
+        self._space, self._metric, self._mode = state["space"], state["metric"], state["mode"]
         self._seed, self._suggested = state["seed"], state["suggested"]
         self._live = dict(state["live"])
         self._finished = [

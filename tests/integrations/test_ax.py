@@ -129,11 +129,12 @@ def test_a_batch_is_a_plan_with_weights_and_the_status_quo(tuned):
         assert trial.status_quo is not None
         assert "status_quo" in {arm.name for arm in trial.arms}
         weights = {arm.name: w for arm, w in trial.arm_weights.items()}
-        assert sum(weights.values()) == pytest.approx(1.0)
-        assert 0 < weights["status_quo"] <= 0.5
+        total = sum(weights.values())
+        assert weights["status_quo"] == 1.0
+        assert 0 < weights["status_quo"] / total <= 0.5
         (only,) = trial.generator_runs
         assert only.gen_metadata["round"] == index + 1
-        assert only.gen_metadata["control_share"] == weights["status_quo"]
+        assert only.gen_metadata["control_share"] == pytest.approx(1 / total)
         assert all(arm.parameters["mode"] == "x" for arm in trial.arms)
 
 
@@ -232,10 +233,25 @@ def test_the_status_quo_may_be_left_to_others():
     (runs,) = strategy.gen(experiment, n=4)
     assert len(runs[0].arms) == 4
     share = runs[0].gen_metadata["control_share"]
-    assert sum(runs[0].weights) == pytest.approx(1 - share)
+    assert sum(runs[0].weights) == pytest.approx((1 - share) / share)
     trial = experiment.new_batch_trial(generator_runs=runs)
-    trial.add_status_quo_arm(weight=share)
-    assert sum(trial.arm_weights.values()) == pytest.approx(1.0)
+    trial.add_status_quo_arm(weight=1.0)
+    assert max(trial.normalized_arm_weights().values()) <= 1.0
+    assert 1 / sum(trial.arm_weights.values()) == pytest.approx(share)
+
+
+def test_a_stored_experiment_goes_on_with_the_next_plan(tmp_path):
+    from ax.storage.json_store.load import load_experiment
+    from ax.storage.json_store.save import save_experiment
+
+    experiment = run(an_experiment(), HyperZeroNode(), rounds=2, n=5)
+    save_experiment(experiment, str(tmp_path / "experiment.json"))
+    loaded = load_experiment(str(tmp_path / "experiment.json"))
+    plans = []
+    for one in (experiment, loaded):
+        (found,) = GenerationStrategy(nodes=[HyperZeroNode()]).gen(one, n=5)
+        plans.append([(a.parameters, w) for a, w in zip(found[0].arms, found[0].weights)])
+    assert plans[0] == plans[1]
 
 
 def test_numbers_of_users_are_not_needed(tuned):

@@ -511,3 +511,10 @@ def test_any_points_get_a_proper_joint_normal(batch, q, seed, unit):
 
 
 POSTERIOR = fitted()
+
+
+def test_a_model_in_the_users_units_is_refused():
+    x = 10 * torch.rand(12, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    raw = SingleTaskGP(x, x.sum(-1, keepdim=True), input_transform=Normalize(2))
+    with pytest.raises(hz.InputError, match=r"unit cube; fit it to space.to_unit\(theta\)"):
+        BoTorchPosterior(raw)

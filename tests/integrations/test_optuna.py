@@ -194,7 +194,7 @@ def test_failed_and_pruned_trials_are_left_out():
 
 @pytest.mark.parametrize(
     "attribute",
-    [-1.0, math.nan, math.inf, "0.1", True, [0.1], {"value": -1.0}, {"latency": 0.1}],
+    [-1.0, math.inf, "0.1", True, [0.1], {"value": -1.0}, {"latency": 0.1}],
 )
 def test_a_variance_that_is_none_is_refused(attribute):
     study = run(bowl, n=2)
@@ -285,3 +285,14 @@ def test_unknown_noise_is_estimated_to_its_order_of_magnitude():
         assert 0.25 < float(found[0]) / noise < 4.0
         given_ = torch.full_like(value, 7.0)
         assert torch.equal(with_noise(x, value, given_), given_)
+
+
+def test_a_variance_of_nan_is_unknown_and_does_not_end_the_study():
+    study = optuna.create_study(sampler=HyperZeroSampler(seed=0, n_startup_trials=2))
+
+    def objective(trial):
+        trial.set_user_attr("variance", math.nan if trial.number == 3 else 0.01)
+        return trial.suggest_float("x", 0.0, 1.0)
+
+    study.optimize(objective, n_trials=6)
+    assert len(study.trials) == 6

@@ -305,3 +305,18 @@ def test_ray_tune_runs_it_and_leaves_a_state_that_goes_on(cluster, tmp_path):
     found = sorted(theta[0] for theta, _, _ in again.get_state()["finished"])
     assert found == sorted(r.config["x"] for r in results)
     assert 0 <= again.suggest("next")["x"] <= 1
+
+
+@pytest.mark.parametrize(("metric", "mode"), [("other", "min"), ("loss", "max")])
+def test_a_state_of_another_metric_or_mode_is_refused(tmp_path, metric, mode):
+    space = {"x": tune.uniform(0.0, 1.0)}
+    search = HyperZeroSearch(space, "loss", "min")
+    search.suggest("a")
+    search.on_trial_complete("a", {"loss": 1.0})
+    search.save(str(tmp_path / "search.json"))
+    with pytest.raises(hz.StudyMismatchError, match=r"another (metric|mode)"):
+        HyperZeroSearch(space, metric, mode).restore(str(tmp_path / "search.json"))
+    late = HyperZeroSearch(space)
+    late.restore(str(tmp_path / "search.json"))
+    with pytest.raises(hz.StudyMismatchError, match="has learnt from trials with"):
+        late.set_search_properties(metric, mode, {})
