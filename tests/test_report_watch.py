@@ -89,7 +89,7 @@ def stopping(monkeypatch, looks):
         if next(left, None) is None:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(report.time, "sleep", sleep)
+    monkeypatch.setattr(report, "_pause", sleep)
 
 
 def test_nothing_new_writes_nothing(study, tmp_path, monkeypatch, capsys):
@@ -140,7 +140,7 @@ def test_a_full_disk_ends_the_first_report_but_not_the_next(study, tmp_path, mon
             (tmp_path / "done").touch()
             study.ask()
 
-    monkeypatch.setattr(report.time, "sleep", sleep)
+    monkeypatch.setattr(report, "_pause", sleep)
     with pytest.raises(KeyboardInterrupt):
         _watch(study, page, "lcb", 1.0)
     said = capsys.readouterr().err

@@ -91,7 +91,11 @@ def _watch(tuner: Tuner, out: Path, criterion: Ranking, every: float) -> None:
         if trouble and trouble != said:
             _say(trouble)
         said = trouble
-        time.sleep(every)
+        _pause(every)
+
+
+def _pause(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 def _standing(tuner: Tuner) -> str:
