@@ -107,7 +107,8 @@ reliability: $(READY) ## false alarms, kill -9, hostile input, a year of rounds 
 
 WORLDS = --worlds 20:40 --dims 4 --traffic 4 --share 0.98
 transfer: $(READY) ## transfer against a cold start, its cost, the price of privacy (two hours); redraw the tables
-	$(BIN)/python -m bench.transfer.run $(WORLDS) --kinds cold,related:3,related:10,reversed:3,one_good:10
+	$(BIN)/python -m bench.transfer.run $(WORLDS) --kinds cold,related:3,related:10,reversed:3
+	$(BIN)/python -m bench.transfer.run $(WORLDS) --worlds 20:30 --kinds one_good:10
 	$(BIN)/python -m bench.transfer.cost
 	$(BIN)/python -m bench.transfer.privacy
 	$(BIN)/python -m bench.tables
