@@ -232,6 +232,8 @@ def quietly(make, *args, **kwargs):
         return make(*args, **kwargs)
 
 
+# A parameter of ours has a name that can be seen, which Optuna does not ask for.
+NAMES = st.text(min_size=1, max_size=5).filter(str.strip)
 DISTRIBUTIONS = st.one_of(
     st.tuples(st.floats(-1e6, 1e6), st.floats(0.01, 1e6)).map(
         lambda p: FloatDistribution(p[0], p[0] + p[1])
@@ -259,7 +261,7 @@ DISTRIBUTIONS = st.one_of(
 
 @settings(max_examples=30, deadline=None)
 @given(
-    space=st.dictionaries(st.text(min_size=1, max_size=5), DISTRIBUTIONS, min_size=1, max_size=4),
+    space=st.dictionaries(NAMES, DISTRIBUTIONS, min_size=1, max_size=4),
     values=st.lists(st.floats(allow_nan=False), min_size=1, max_size=5),
     seed=st.integers(0, 2**31),
 )
@@ -296,3 +298,14 @@ def test_a_variance_of_nan_is_unknown_and_does_not_end_the_study():
 
     study.optimize(objective, n_trials=6)
     assert len(study.trials) == 6
+
+
+def test_a_name_that_cannot_be_seen_is_refused():
+    study = optuna.create_study(sampler=HyperZeroSampler(seed=0, n_startup_trials=1))
+    study.add_trial(
+        optuna.trial.create_trial(
+            params={" ": 0.5}, distributions={" ": FloatDistribution(0.0, 1.0)}, value=0.1
+        )
+    )
+    with pytest.raises(hz.SpaceError, match="name"):
+        study.ask({" ": FloatDistribution(0.0, 1.0)})
