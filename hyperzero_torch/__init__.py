@@ -6,6 +6,7 @@ The rooms, in the order of the data; each imports only from those above it:
 
     errors        every error in one tree
     memory        what cannot fit is refused, what turns out too large shrinks
+    locks         one writer of a file at a time
     tokens        strings cut into tokens, for both grammars
     linear        linear constraints on theta: the region where they hold, points in it
     space         parameters; theta <-> unit cube; Sobol, grid and uniform samples

@@ -12,7 +12,7 @@ from hyperzero_torch import errors
 
 PACKAGE = Path(hz.__file__).parent
 ROOMS = (
-    "errors", "memory", "parameters", "tokens", "linear", "space", "expressions", "terms",
+    "errors", "memory", "locks", "parameters", "tokens", "linear", "space", "expressions", "terms",
     "problem", "native", "stats", "randomness", "readings", "surrogate", "thompson", "plan",
     "config", "journal", "standing", "round_table", "history", "interventions", "pooling", "blocks",
     "bucket", "retention", "view", "births", "outlook", "transfer", "learn", "transferred", "guard",

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hyperzero_torch as hz
+from hyperzero_torch import locks
 from hyperzero_torch.online import (
     Assignment,
     FlagdUpdater,
@@ -29,7 +30,6 @@ from hyperzero_torch.online import (
     ThetaClient,
     assign,
     bucket,
-    files,
     flagd,
     read_table,
     updater,
@@ -585,9 +585,9 @@ def test_two_writers_of_one_file_lose_nothing(tmp_path):
 
 
 def test_a_lock_that_is_held_is_not_waited_for_in_vain(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(locks, "_LOCK_SECONDS", 0.1)
     path = tmp_path / "flags.json"
-    with updater.locked(path), pytest.raises(hz.ConfigError, match="locked by another"):
+    with locks.locked(path), pytest.raises(hz.ConfigError, match="locked by another"):
         FlagdUpdater(path).apply(example_plan(1, SHARES))
     FlagdUpdater(path).apply(example_plan(1, SHARES))
 

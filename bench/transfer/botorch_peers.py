@@ -15,19 +15,14 @@ recommended is chosen by this package's rule with the same sources, which is gen
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from abc import abstractmethod
 from typing import Any
 
 import torch
-from botorch.acquisition import qLogNoisyExpectedImprovement
-from botorch.acquisition.objective import GenericMCObjective
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import ModelListGP, MultiTaskGP, SingleTaskGP
 from botorch.models.gpytorch import GPyTorchModel
 from botorch.models.model import Model
-from botorch.optim import optimize_acqf
-from botorch.sampling import SobolQMCNormalSampler
 from gpytorch.distributions import MultivariateNormal
 from gpytorch.likelihoods import LikelihoodList
 from gpytorch.mlls import ExactMarginalLogLikelihood
@@ -36,7 +31,7 @@ from torch import Tensor
 
 import hyperzero_torch as hz
 from bench.quality.race.contender import Peer, Seen
-from bench.quality.race.qlognei import QLogNEI, _spread
+from bench.quality.race.qlognei import best_batch
 from hyperzero_torch.transfer import Source, align
 
 from .families import MemberWorld
@@ -59,9 +54,9 @@ class Transferring(Peer):
             rows = torch.randperm(len(one.x), generator=generator)[:most]
             self.sources.append((one.x[rows], one.mean[rows], one.var[rows]))
 
+    @abstractmethod
     def model(self, seen: Seen) -> Model:
         """One that predicts every metric of the target."""
-        raise NotImplementedError
 
     def propose(self, seen: Seen) -> Tensor:
         seed = self.seed * 1000 + seen.round
@@ -70,40 +65,7 @@ class Transferring(Peer):
         with torch.no_grad():
             mean = model.posterior(torch.rand(256, self.dims, dtype=torch.float64)).mean
         outcome = seen.problem.evaluate(mean)
-        evaluate = seen.problem.evaluate
-        shift, scale = outcome.utility.mean(), _spread(outcome.utility)
-
-        def utility(samples: Tensor, X: Tensor | None = None) -> Tensor:  # noqa: N803
-            return (evaluate(samples).utility - shift) / scale
-
-        def excess(samples: Tensor, column: int, scale: Tensor) -> Tensor:
-            return -evaluate(samples).slack[..., column] / scale
-
-        constraints: list[Callable[[Tensor], Tensor]] = [
-            partial(excess, column=k, scale=_spread(slack))
-            for k, slack in enumerate(outcome.slack.unbind(-1))
-        ]
-        acquisition = qLogNoisyExpectedImprovement(
-            model,
-            X_baseline=x,
-            sampler=SobolQMCNormalSampler(torch.Size([QLogNEI.mc_samples]), seed=seed),
-            objective=GenericMCObjective(utility),
-            X_pending=seen.x[list(seen.pending)] if seen.pending else None,
-            constraints=constraints or None,
-            prune_baseline=len(x) > 1,
-        )
-        chosen: Tensor
-        chosen, _ = optimize_acqf(
-            acquisition,
-            bounds=torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, self.dims),
-            q=self.arms,
-            num_restarts=QLogNEI.num_restarts,
-            raw_samples=QLogNEI.raw_samples,
-            options={"init_batch_limit": QLogNEI.raw_samples, "maxiter": 50},
-            sequential=True,
-            retry_on_optimization_warning=False,
-        )
-        return chosen.detach()
+        return best_batch(model, seen, outcome, self.arms, seed, prune=len(x) > 1)
 
 
 class MultiTask(Transferring):

@@ -17,7 +17,6 @@ import json
 import multiprocessing
 import os
 import time
-from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,7 +50,8 @@ def one(job: Job) -> dict[str, Any]:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    from bench.quality.race.judge import Judge, short
+    from bench.quality.race.judge import short
+    from bench.quality.race.loop import race
 
     from .contenders import make
     from .families import MemberWorld
@@ -59,19 +59,11 @@ def one(job: Job) -> dict[str, Any]:
     world = MemberWorld(job.seed, job.dims, job.share, traffic=job.traffic)
     start = time.perf_counter()
     contender = make(job.kind, world, job.seed)
-    judge, mail, columns = Judge(world), defaultdict(list), defaultdict(list)
-    for round_ in range(job.rounds):
-        if mail[round_]:
-            contender.tell(mail.pop(round_))
-        plan = contender.plan(round_)
-        for delivery in world.serve(plan):
-            mail[max(delivery.due, round_ + 1)].append(delivery.readings)
-        for name, value in judge(contender.tuner, plan).items():
-            columns[name].append(value)
-        columns["seconds"].append(short(contender.seconds))
-        told = contender.tuner.history.plans[round_].details.get("transfer", {})
-        columns["metrics_transferred"].append(len(told.get("metrics", ())))
-        columns["log_wealth"].append(short(told.get("wealth", 0.0)))
+    columns = race(contender, world, job.rounds)
+    plans = contender.tuner.history.plans
+    told = [plans[round_].details.get("transfer", {}) for round_ in range(job.rounds)]
+    columns["metrics_transferred"] = [len(facts.get("metrics", ())) for facts in told]
+    columns["log_wealth"] = [short(facts.get("wealth", 0.0)) for facts in told]
     return {**job._asdict(), "seconds_in_all": time.perf_counter() - start, **columns}
 
 

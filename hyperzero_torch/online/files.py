@@ -1,4 +1,4 @@
-"""The one file that an updater writes: found, read, replaced in one step, locked while it is."""
+"""The one file that an updater writes: found, read, replaced in one step."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import contextlib
 import json
 import math
 import os
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from ..plan import write_atomically
 
 # Readers that poll compare times as float seconds, which are 2.4e-7 s apart in this century.
 _TICK_NS = 1_000_000
-_LOCK_SECONDS = 10.0
 
 
 def checked_path(path: str | Path) -> Path:
@@ -99,46 +97,3 @@ def replace_file(path: Path, text: str) -> None:
         after = path.stat()
         if after.st_mtime_ns < before.st_mtime_ns + _TICK_NS:
             os.utime(path, ns=(after.st_atime_ns, before.st_mtime_ns + _TICK_NS))
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One writer of a file at a time, so that none undoes what another adds to it.
-
-    An advisory lock on the folder, which leaves no file behind and ends with the process. Systems
-    without such locks go on without: replacing stays atomic, but of two changes one may be lost.
-
-    Raises:
-        ConfigError: no such folder, or somebody else has held the lock for ten seconds.
-    """
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        yield
-        return
-    try:
-        folder = os.open(path.parent, os.O_RDONLY)
-    except OSError as error:
-        raise ConfigError(
-            f"{str(path)!r} cannot be written ({error.strerror}); name a file in a folder that "
-            "exists and can be written to"
-        ) from None
-    try:
-        give_up = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > give_up:
-                    raise ConfigError(
-                        f"{str(path.parent)!r} has been locked by another process for "
-                        f"{_LOCK_SECONDS:.0f} s; try again when it is done"
-                    ) from None
-                time.sleep(0.005)
-            except OSError:  # a file system without locks
-                break
-            else:
-                break
-        yield
-    finally:
-        os.close(folder)

@@ -20,9 +20,10 @@ from typing import Any
 
 from ..errors import ConfigError, InputError, MissingExtraError
 from ..history import CONTROL
+from ..locks import locked
 from ..parameters import Value
 from ..plan import Plan
-from .files import checked_path, locked, read_object, replace_file, to_json
+from .files import checked_path, read_object, replace_file, to_json
 from .updater import PLANNED, Assignment, check_plan
 
 #: The largest sum of weights that flagd's ``fractional`` takes: MaxInt32.

@@ -20,9 +20,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..errors import ConfigError, InputError
 from ..history import CONTROL
+from ..locks import locked
 from ..parameters import Value
 from ..plan import Plan
-from .files import checked_path, locked, read_object, replace_file, to_json
+from .files import checked_path, read_object, replace_file, to_json
 
 #: What ``Assignment.reason`` says of a user who is part of the round.
 PLANNED = "planned"

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from ..errors import BudgetError, ConfigError, InputError, MissingExtraError, PackageError
+from ..errors import BudgetError, InputError, MissingExtraError, PackageError
+from ..locks import locked
 from ..plan import write_atomically
 from . import canonical, checks
 
@@ -78,7 +78,7 @@ class Budget:
         self._releases: tuple[Release, ...] = ()
         _library()
         if self.path is not None:
-            with _locked(self.path):
+            with locked(self.path):
                 if self.path.exists():
                     self._sync()
                 else:
@@ -116,7 +116,7 @@ class Budget:
         if not isinstance(what, str) or not what.strip():
             raise InputError(f"a release has a name, got {what!r:.40}")
         release = _checked(what, noise_multiplier, count)
-        with contextlib.nullcontext() if self.path is None else _locked(self.path):
+        with contextlib.nullcontext() if self.path is None else locked(self.path):
             before = self.releases
             if any(r.what == what for r in before):
                 raise BudgetError(
@@ -245,29 +245,3 @@ def _library() -> Any:
     except ImportError:
         raise MissingExtraError("a privacy budget", "dp-accounting", "privacy") from None
     return dp_accounting
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One writer of a ledger at a time; an advisory lock on its folder that ends with the process.
-
-    Where there are no such locks, two processes must not share a ledger.
-    """
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        yield
-        return
-    try:
-        folder = os.open(path.parent, os.O_RDONLY)
-    except OSError as error:
-        raise ConfigError(
-            f"{str(path)!r} cannot be written ({error.strerror}); name a file in a folder that "
-            "exists"
-        ) from None
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)

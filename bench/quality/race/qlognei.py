@@ -20,10 +20,13 @@ from botorch.acquisition import qLogNoisyExpectedImprovement
 from botorch.acquisition.objective import GenericMCObjective
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import ModelListGP, SingleTaskGP
+from botorch.models.model import Model
 from botorch.optim import optimize_acqf
 from botorch.sampling import SobolQMCNormalSampler
 from gpytorch.mlls import SumMarginalLogLikelihood
 from torch import Tensor
+
+from hyperzero_torch import Outcome
 
 from .contender import Peer, Seen
 
@@ -47,40 +50,50 @@ class QLogNEI(Peer):
         x, mean, var = seen.x[seen.rows], seen.mean[seen.rows], seen.var[seen.rows]
         model = fit(x, mean, var)
         found = seen.outcomes()
-        evaluate = seen.problem.evaluate
-        shift, scale = found.utility.mean(), _spread(found.utility)
+        return best_batch(model, seen, found, self.arms, seed, prune=True)
 
-        def utility(samples: Tensor, X: Tensor | None = None) -> Tensor:  # noqa: N803
-            return (evaluate(samples).utility - shift) / scale
 
-        def excess(samples: Tensor, column: int, scale: Tensor) -> Tensor:
-            return -evaluate(samples).slack[..., column] / scale
+def best_batch(
+    model: Model, seen: Seen, found: Outcome, arms: int, seed: int, prune: bool
+) -> Tensor:
+    """The ``(arms, dims)`` that promise most by qLogNEI under a model of the metrics.
 
-        constraints: list[Callable[[Tensor], Tensor]] = [
-            partial(excess, column=k, scale=_spread(slack))
-            for k, slack in enumerate(found.slack.unbind(-1))
-        ]
-        acquisition = qLogNoisyExpectedImprovement(
-            model,
-            X_baseline=x,
-            sampler=SobolQMCNormalSampler(torch.Size([self.mc_samples]), seed=seed),
-            objective=GenericMCObjective(utility),
-            X_pending=seen.x[list(seen.pending)] if seen.pending else None,
-            constraints=constraints or None,
-            prune_baseline=True,
-        )
-        chosen: Tensor
-        chosen, _ = optimize_acqf(
-            acquisition,
-            bounds=torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, self.dims),
-            q=self.arms,
-            num_restarts=self.num_restarts,
-            raw_samples=self.raw_samples,
-            options={"init_batch_limit": self.raw_samples, "maxiter": 50},
-            sequential=True,
-            retry_on_optimization_warning=False,  # a search that ends at its last step is enough
-        )
-        return chosen.detach()
+    ``found`` scales utility and slacks: outcomes of points that are typical.
+    """
+    x, evaluate = seen.x[seen.rows], seen.problem.evaluate
+    shift, scale = found.utility.mean(), _spread(found.utility)
+
+    def utility(samples: Tensor, X: Tensor | None = None) -> Tensor:  # noqa: N803
+        return (evaluate(samples).utility - shift) / scale
+
+    def excess(samples: Tensor, column: int, scale: Tensor) -> Tensor:
+        return -evaluate(samples).slack[..., column] / scale
+
+    constraints: list[Callable[[Tensor], Tensor]] = [
+        partial(excess, column=k, scale=_spread(slack))
+        for k, slack in enumerate(found.slack.unbind(-1))
+    ]
+    acquisition = qLogNoisyExpectedImprovement(
+        model,
+        X_baseline=x,
+        sampler=SobolQMCNormalSampler(torch.Size([QLogNEI.mc_samples]), seed=seed),
+        objective=GenericMCObjective(utility),
+        X_pending=seen.x[list(seen.pending)] if seen.pending else None,
+        constraints=constraints or None,
+        prune_baseline=prune,
+    )
+    chosen: Tensor
+    chosen, _ = optimize_acqf(
+        acquisition,
+        bounds=torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, x.shape[1]),
+        q=arms,
+        num_restarts=QLogNEI.num_restarts,
+        raw_samples=QLogNEI.raw_samples,
+        options={"init_batch_limit": QLogNEI.raw_samples, "maxiter": 50},
+        sequential=True,
+        retry_on_optimization_warning=False,  # a search that ends at its last step is enough
+    )
+    return chosen.detach()
 
 
 def fit(x: Tensor, mean: Tensor, var: Tensor) -> ModelListGP:
