@@ -204,6 +204,10 @@ def transfer_told(facts: Mapping[str, Any], metrics: Sequence[str]) -> list[str]
     names = {"similarity": "correlation with this study", "weight": "weight", "nats": "bets (nats)"}
     for source, one in facts.get("sources", {}).items():
         parts = [f"{says} {_parts(one[key], metrics)}" for key, says in names.items() if key in one]
+        if "likeness" in one:
+            parts.append(
+                f"likeness {one['likeness']:+.2f} (0: as any domain, 1: it looks the same)"
+            )
         said.append(f"source {source}: {'; '.join(parts)}")
     return said
 

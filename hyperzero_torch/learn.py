@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .blocks import Memo
+from .blocks import Memo, blocks
 from .bucket import Bucket, gather
 from .config import TunerConfig
 from .errors import FitError
@@ -15,6 +15,7 @@ from .history import CONTROL, History
 from .pooling import Pooling
 from .problem import Problem
 from .surrogate import Hyperparameters, Posterior, Surrogate
+from .transfer import features
 from .transfer.prior import Judgement, Prior
 from .transfer.record import overruled, recorded
 from .view import in_view
@@ -107,7 +108,7 @@ def learn(
     key = (*facts, config, tuple(rows.tolist()))
     if key not in learnt.fit:
         learnt.fit.clear()
-        learnt.fit[key] = _fit(problem, config, bucket, rows, history, device, prior)
+        learnt.fit[key] = _fit(problem, config, bucket, rows, history, device, prior, learnt.memo)
     fit = learnt.fit[key]
     return Known(
         bucket, problem, view, fit.posterior, fit.why_not, hours, learnt.memo, prior, fit.judgement
@@ -134,6 +135,7 @@ def _fit(
     history: History,
     device: torch.device,
     prior: Prior | None,
+    memo: Memo,
 ) -> Fit:
     start = None
     if history.warm_start is not None:
@@ -148,8 +150,15 @@ def _fit(
         return Fit(None, f"the fit failed: {error}")
     if prior is None:
         return Fit(cold, None)
-    judgement = prior.judge(cold)
+    looks = _looks(config, bucket, history, memo) if prior.looks else None
+    judgement = prior.judge(cold, looks)
     return Fit(judgement.posterior, None, judgement)
+
+
+def _looks(config: TunerConfig, bucket: Bucket, history: History, memo: Memo) -> dict[str, float]:
+    """What this domain is like, by rounds that are not settled: their readings are always there."""
+    _, live = blocks(history, pooling(config), memo)
+    return features.of(history, config.rounds_per_day, bucket.dispersion, rounds=live)
 
 
 def to_fit(

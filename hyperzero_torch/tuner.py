@@ -91,8 +91,7 @@ class Tuner:
         if config is not None and config != self.config:
             entry = Configured(config.model_dump(mode="json"))
             self._study.append(lambda history: ([entry], None))
-        if found:
-            self._study.append(lambda history: ([*record.entries(problem, history, found)], None))
+        self._learn_from(found)
 
     @classmethod
     def resume(
@@ -287,16 +286,32 @@ class Tuner:
         """
         self._study.append(lambda history: ([remark(history, kind, reason, details)], None))
 
+    def learn_from(self, sources: Sequence[Source | str]) -> None:
+        """Further domains to learn from, or newer evidence of known ones; see ``sources`` above.
+
+        Raises:
+            ConfigError: a source that does not fit the problem; then none is taken.
+            JournalError: the journal, or a source's, cannot be used.
+        """
+        self._learn_from(record.opened(sources))
+
+    def _learn_from(self, found: Sequence[Source]) -> None:
+        if found:
+            self._study.append(
+                lambda history: ([*record.entries(self.problem, history, found)], None)
+            )
+
     def overrule(self, overrule: Overrule) -> None:
         """An expert's word on the sources, journaled; it holds until the next.
 
         Raises:
-            ConfigError: it speaks of a source that the study does not have, or of parameters.
+            ConfigError: it speaks of a source or a parameter that is not there, or pins a single
+                parameter.
         """
 
         def say(history: History) -> tuple[list[Entry], None]:
             names = [source.name for source in record.recorded(history)]
-            return [record.overruling(history, overrule, names)], None
+            return [record.overruling(history, overrule, names, self.problem.space.names)], None
 
         self._study.append(say)
 

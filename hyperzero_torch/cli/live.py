@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -27,6 +28,7 @@ from ..online.loop import Loop, Round
 from ..online.patience import SystemClock
 from ..online.telemetry import JsonFormatter, Telemetry
 from ..recommend import Recommendation
+from ..transfer.named import read
 from ..tuner import Tuner
 from .study import AsJson, Config, open_study
 
@@ -151,8 +153,11 @@ def _live(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner, Lo
     tuner = open_study(config, create=True, dry_run=dry_run)
     source, updater = source_of(study.live, tuner.problem, folder), updater_of(study.live, folder)
     clock = SystemClock(stop)
-    keep = study.live.keep_readings
-    return tuner, Loop(tuner, updater, source, clock, study.live.round_seconds, keep=keep)
+    keep, domains = study.live.keep_readings, None
+    if study.sources:
+        domains = partial(read, study.sources, folder, tuner.problem)
+    loop = Loop(tuner, updater, source, clock, study.live.round_seconds, keep=keep, domains=domains)
+    return tuner, loop
 
 
 def _drive(

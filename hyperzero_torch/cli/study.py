@@ -15,10 +15,13 @@ from rich.text import Text
 
 from ..config import StudyConfig
 from ..errors import ConfigError
+from ..history import History
 from ..journal import open_journal
 from ..plan import Plan, write_atomically
 from ..readings import Readings
 from ..recommend import Recommendation
+from ..transfer.named import read as read_named
+from ..transfer.source import Source
 from ..tuner import Tuner
 from .template import TEMPLATE
 
@@ -225,7 +228,8 @@ def as_criterion(criterion: str) -> Any:
 
 
 def open_study(config: Path, *, create: bool = False, dry_run: bool = False) -> Tuner:
-    """The tuner of a study file. Only ``step`` may start a study, and a dry run starts none."""
+    """The tuner of a study file. Only ``step`` and ``run`` may start a study, and a dry run starts
+    none; where they do, the sources that the file names and that are due are read too."""
     study = StudyConfig.from_file(config)
     problem = study.problem()
     url = study.journal_url(config.resolve().parent)
@@ -236,11 +240,30 @@ def open_study(config: Path, *, create: bool = False, dry_run: bool = False) -> 
             f"there is no journal at {path} yet; make the first plan with "
             f"'hyperzero step --config {config}'"
         )
-    if dry_run and not (on_disk and study.study in open_journal(url).studies()):
-        return Tuner(problem, study.traffic, None, study.study, study.seed)
-    if not create or dry_run:
-        return Tuner.resume(url, study.study, problem=problem)
-    return Tuner(problem, study.traffic, url, study.study, study.seed)
+    known = on_disk and study.study in open_journal(url).studies()
+    if dry_run and not known:
+        tuner = Tuner(problem, study.traffic, None, study.study, study.seed)
+    elif not create or dry_run:
+        tuner = Tuner.resume(url, study.study, problem=problem)
+    else:
+        # Before the study is started: a source that cannot be used must not leave one behind.
+        first = () if known else _sources(study, config, None)
+        tuner = Tuner(problem, study.traffic, url, study.study, study.seed, sources=first)
+    if create and study.sources:
+        found = _sources(study, config, tuner.history)
+        if not dry_run:
+            tuner.learn_from(found)
+    return tuner
+
+
+def _sources(study: StudyConfig, config: Path, history: History | None) -> tuple[Source, ...]:
+    """The sources that the file names and that have to be read now."""
+    problem = study.problem()
+    history = history or History(problem.space.num_params, problem.metrics)
+    named = read_named(study.sources, config.resolve().parent, problem, history)
+    for remark in named.remarks:
+        notes.print(Text(remark, style="yellow"))
+    return named.sources
 
 
 def _check_writable(path: Path) -> None:

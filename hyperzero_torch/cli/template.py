@@ -54,6 +54,15 @@ traffic:
   min_prob_feasible: 0.9   # what a recommendation must reach
   rounds_per_day: 24       # 24 for hourly rounds
 
+# Other domains that have tuned the same weights, as studies in journals or as transfer packages
+# (hyperzero transfer --help). They count as far as this study's own evidence bears them out.
+# sources:
+#   - sqlite:///north.db#feed
+#   - source: east.json
+#     scope: feed/south            # what the package is used for; its maker has to allow that
+#     map:                         # from names here to names there, with a factor between units
+#       w_click: {{name: click_weight, factor: 0.01}}
+
 # Warehouse and platform, for 'hyperzero run' (which needs the extras flags and duckdb):
 # live:
 #   exposures: log/exposures/*.parquet     # user, round, candidate

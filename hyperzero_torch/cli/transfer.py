@@ -21,6 +21,7 @@ from ..transfer import space as spaces
 from ..transfer.alone import learn_alone
 from .study import AsJson, Config
 from .transfer_export import KeyFile, KeyVariable, export, read_key, short
+from .transfer_overrule import overrule
 from .transfer_sources import Scope, Sources, evidence_of, gathered, target_of
 
 console = Console(soft_wrap=True)
@@ -45,10 +46,15 @@ users, no address. Its maker says for what it may be used, and until when.
 
   4. hyperzero transfer space -c south.yaml north.json east.json --scope feed/eu
 
-Nothing here changes a study. What a study learns from, its own evidence decides, every hour:
-hyperzero explain and hyperzero report show it.""",
+  5. name it under 'sources' in south.yaml: the study learns from it, as far as its own evidence
+     tells, every hour; hyperzero explain and hyperzero report show how far
+
+  6. hyperzero transfer overrule -c south.yaml --discount north=0.5 --reason "..."
+
+Only overrule changes a study.""",
 )
 app.command()(export)
+app.command()(overrule)
 
 
 @app.command()
@@ -103,11 +109,12 @@ def compare(
     with a 90 % interval, which is wide where either knows little.
 
     This study is one of the domains as soon as it has evidence. Similarity decides nothing by
-    itself: it is there to be looked at, and overruled (Tuner.overrule).
+    itself: it is there to be looked at, and overruled (hyperzero transfer overrule).
     """
-    problem, tuner = target_of(config)
-    aligned = gathered(problem, tuner, sources, scope, read_key(key_env, key_file))
-    own = evidence_of(problem, tuner)
+    target = target_of(config)
+    problem = target.problem
+    aligned = gathered(target, sources, scope, read_key(key_env, key_file))
+    own = evidence_of(problem, target.tuner)
     domains = [*aligned, *([] if own is None else [own])]
     if len(domains) < 2:
         raise ConfigError(
@@ -160,8 +167,9 @@ def space(
     some traffic on the wide space, since a space that was narrowed wrongly cannot be seen to be
     from inside it.
     """
-    problem, tuner = target_of(config)
-    aligned = gathered(problem, tuner, sources, scope, read_key(key_env, key_file))
+    target = target_of(config)
+    problem = target.problem
+    aligned = gathered(target, sources, scope, read_key(key_env, key_file))
     learned = {one.name: learn_alone(one, problem) for one in aligned}
     generator = torch.Generator().manual_seed(0)
     found = spaces.propose(problem, learned, generator, negligible, confidence)

@@ -6,18 +6,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from ..bucket import gather
-from ..config import StudyConfig
+from ..config import SourceConfig, StudyConfig
 from ..errors import ConfigError
 from ..learn import pooling
 from ..problem import Problem
 from ..transfer import features, from_bucket, from_journal
 from ..transfer import package as packages
 from ..transfer.align import Aligned, align
+from ..transfer.named import in_terms_of, opened
 from ..transfer.record import recorded
 from ..transfer.source import Source, check_distinct
 from ..tuner import Tuner
@@ -37,30 +38,42 @@ Scope = Annotated[
 _NAMED = re.compile(r"([^=/:#\\]+)=(.+)", re.DOTALL)
 
 
-def target_of(config: Path) -> tuple[Problem, Tuner]:
-    """The study that a file describes; one that has not begun is there without evidence."""
-    problem = StudyConfig.from_file(config).problem()
-    return problem, open_study(config, create=True, dry_run=True)
+class Target(NamedTuple):
+    """A study as its file describes it; one that has not begun is there without evidence."""
+
+    study: StudyConfig
+    folder: Path
+    problem: Problem
+    tuner: Tuner
+
+
+def target_of(config: Path) -> Target:
+    """The study that a file describes."""
+    study = StudyConfig.from_file(config)
+    tuner = open_study(config, create=True, dry_run=True)
+    return Target(study, config.resolve().parent, tuner.problem, tuner)
 
 
 def gathered(
-    problem: Problem,
-    tuner: Tuner,
-    given: Sequence[str] | None,
-    scope: str | None,
-    key: bytes | None,
+    target: Target, given: Sequence[str] | None, scope: str | None, key: bytes | None
 ) -> list[Aligned]:
-    """The sources in the study's terms.
+    """The sources in the study's terms: those given, or those that it knows, or its file names.
+
+    What the study file says of a source's names and units holds for one that is given, too.
 
     Raises:
         ConfigError: none, one that does not fit the study, or evidence that would count twice.
         PackageError: a package that may not be used.
         JournalError: a journal that cannot be read.
     """
-    found = [_opened(one, scope, key) for one in given or ()] or list(recorded(tuner.history))
+    problem, folder = target.problem, target.folder
+    found = [_opened(one, scope, key, target) for one in given or ()]
+    found = found or list(recorded(target.tuner.history))
+    found = found or [opened(config, folder, problem) for config in target.study.sources]
     if not found:
         raise ConfigError(
-            f"study {tuner.study!r} has no sources; name some as packages or journal-url#study"
+            f"study {target.tuner.study!r} has no sources; name some as packages or "
+            "journal-url#study, here or in the study file"
         )
     check_distinct(found)
     return [align(source, problem) for source in found]
@@ -80,15 +93,21 @@ def evidence_of(problem: Problem, tuner: Tuner) -> Aligned | None:
     return align(from_bucket(problem, bucket, name, meta, rows=rows), problem)
 
 
-def _opened(given: str, scope: str | None, key: bytes | None) -> Source:
+def _opened(given: str, scope: str | None, key: bytes | None, target: Target) -> Source:
     named = _NAMED.fullmatch(given)
     name, place = (named[1].strip(), named[2]) if named else (None, given)
+    told = next((one for one in target.study.sources if place == one.source), None)
     if "#" in place and ":" in place:
-        return from_journal(place, name)
+        return _renamed(from_journal(place, name), told, target.problem)
     if scope is None:
         raise ConfigError(
             f"{place} is a package, which may be used only for what its maker named: say for what "
             "with --scope (hyperzero transfer inspect shows it)"
         )
     source = packages.load(place, scope, key=key).source
-    return source if name is None else replace(source, name=name)
+    source = source if name is None else replace(source, name=name)
+    return _renamed(source, told, target.problem)
+
+
+def _renamed(source: Source, told: SourceConfig | None, problem: Problem) -> Source:
+    return source if told is None else in_terms_of(problem, source, told)

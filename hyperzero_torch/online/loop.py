@@ -24,10 +24,12 @@ from ..errors import (
     ReadingsError,
     RoundError,
 )
+from ..history import History
 from ..journal import Decided
 from ..plan import Plan
 from ..readings import Readings
 from ..standing import REINSTATED
+from ..transfer.named import Named
 from ..tuner import Tuner
 from .patience import Clock, Part, Patience, SystemClock
 from .remarks import JOURNAL, Remarks
@@ -78,6 +80,8 @@ class Loop:
         round_seconds: length of a round.
         patience: with platform, source and journal. All of it has to fit into a round.
         keep: rounds whose readings stay in the journal, see ``Tuner.compact``; None for all.
+        domains: other domains that are to be read now (``transfer.named.read``), asked before each
+            plan; None where there are none.
     Raises:
         ConfigError: a round without a length, or one too short for the patience.
     """
@@ -91,6 +95,7 @@ class Loop:
         round_seconds: float = 3600.0,
         patience: Patience | None = None,
         keep: int | None = None,
+        domains: Callable[[History], Named] | None = None,
     ) -> None:
         if not round_seconds > 0:
             raise ConfigError(f"round_seconds must be above 0, got {round_seconds}")
@@ -99,10 +104,11 @@ class Loop:
         self.source = source
         self.clock = clock or SystemClock()
         self.round_seconds = round_seconds
-        self.keep = keep
+        self.keep, self.domains = keep, domains
         patience = patience or Patience(timeout=min(120.0, round_seconds / 8))
         self._platform = Part(patience, self.clock)
         self._warehouse = Part(patience, self.clock, reads=True)
+        self._others = Part(patience, self.clock, reads=True)
         # A tuner belongs to one thread: its journal is tried again, but not cut off.
         self._journal = Part(patience, self.clock, threaded=False)
         self._remarks = Remarks(tuner)
@@ -140,6 +146,8 @@ class Loop:
         # Planned already, by another loop or before a restart: it rests on what had arrived then.
         known = history is None or round in history.plans
         rows = 0 if known else self._take_in(round)
+        if not known:
+            self._learn_from_others()
         plan = self._plan(round)
         applied = plan is not None and self._apply(plan)
         if plan is not None:
@@ -187,6 +195,25 @@ class Loop:
         except GivenUpError as error:
             self._remarks.add("warehouse", str(error))
         return sum(self._record(one) for one in found)
+
+    def _learn_from_others(self) -> None:
+        """Read other domains anew where they are due; what cannot be read stays as it was."""
+        if self.domains is None:
+            return
+        read = partial(self.domains, self.tuner.history.branch())
+        found: list[Named] = self._others.late()
+        try:
+            found.append(self._others.call("reading other domains", read))
+        except GivenUpError as error:
+            self._remarks.add("transfer source", str(error))
+        for named in found:
+            for remark in named.remarks:
+                self._remarks.add("transfer source", remark)
+            try:
+                learn = partial(self.tuner.learn_from, named.sources)
+                self._journaled("learning from other domains", learn, ConfigError)
+            except ConfigError as error:
+                self._remarks.add("transfer source", str(error))
 
     def _record(self, found: Collected) -> int:
         for left_out, users in sorted(found.excluded.items()):

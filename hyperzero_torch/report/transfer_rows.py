@@ -11,6 +11,7 @@ from ..journal import Decided
 from ..standing import DRIFT, OVERRULED, RETIRED, SOURCE
 from ..transfer import features, similarity
 from ..transfer.package import Terms, terms_of
+from ..transfer.record import word_of
 from ..transfer.source import Source
 from ..transferred import TRANSFERRED
 from .facts import Facts
@@ -228,7 +229,7 @@ def overrules(facts: Facts) -> Table:
     said = [d for d in facts.history.decisions if d.kind == OVERRULED]
     rows = []
     for i, d in enumerate(said):
-        words = "; ".join(f"{kind} {d.details[kind]}" for kind in _WORDS if d.details.get(kind))
+        words = word_of(d).words
         holds = "yes" if i == len(said) - 1 else "no, replaced"
         rows.append((d.round, words or "nothing any more", holds, d.reason))
     return table(
@@ -240,9 +241,6 @@ def overrules(facts: Facts) -> Table:
         ],
         rows[::-1],
     )
-
-
-_WORDS = ("pin", "forbid", "discount")
 
 
 def criteria(facts: Facts, now: datetime | None = None) -> Table:

@@ -1,8 +1,9 @@
 """From other domains, guarded: their evidence, what they are like, and what may be taken over."""
 
 from . import aggregation, budget, features, package, privacy, similarity, space
+from .align import Aligned, Rescaled, align, translate
 from .overrule import Overrule
-from .source import Aligned, Rescaled, Source, align, check_distinct, from_bucket, from_journal
+from .source import Source, check_distinct, from_bucket, from_journal
 
 __all__ = [
     "Aligned",
@@ -20,4 +21,5 @@ __all__ = [
     "privacy",
     "similarity",
     "space",
+    "translate",
 ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,12 +16,11 @@ from ..problem import Problem
 from ..space import SearchSpace
 from . import checks, features
 from .checks import Flaws, shown
-
-if TYPE_CHECKING:
-    from .source import Source  # which offers ``align`` beside it
+from .source import Source
 
 # A whole number in another unit comes back with an error of rounding.
 _ROUNDING = 1e-9
+_MAP_THEM = "map it with hz.transfer.translate, or under 'map' in the study file"
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,7 @@ class Aligned(NamedTuple):
     ignored: tuple[str, ...]
 
 
-def align(
-    source: Source,
-    problem: Problem,
-    mapping: Mapping[str, str | Rescaled] | None = None,
-    ignore: Collection[str] = (),
-) -> Aligned:
+def align(source: Source, problem: Problem) -> Aligned:
     """The source's evidence in the target's space and metrics, by name.
 
     Settings outside the target's space (bounds, options, constraints) are dropped and counted, as
@@ -74,62 +68,24 @@ def align(
     refused. A source with one setting is aligned like any other.
 
     Args:
-        source: the evidence.
+        source: the evidence, under the target's names and in its units (``translate``).
         problem: the target.
-        mapping: from the target's name of a parameter or metric to the source's, or for a
-            parameter in another unit to ``Rescaled(source's name, factor)``; names that are not
-            mapped stand for themselves.
-        ignore: the source's parameters that the target does not have and that do not matter, e.g.
-            fixed after ``space.propose``; only for these, varying them is no reason to refuse.
     Raises:
-        ConfigError: a mapping of unknown names, a parameter of the target that the source does
-            not have or has in another type, one that only the source has and varied, no common
-            metric, or no setting inside the target's space; names all that is wrong.
+        ConfigError: a parameter of the target that the source does not have or has in another
+            type, one that only the source has and varied, no common metric, or no setting inside
+            the target's space; names all that is wrong.
     """
     flaws = Flaws(f"source {source.name!r} for this problem")
-    if not isinstance(mapping, Mapping | None):
-        flaws.add(f"mapping must map the target's names to the source's, got {mapping!r:.60}")
-        flaws.throw()
     space = problem.space
-    where = _read_mapping(flaws, source, problem, mapping or {})
-    factor = {ours: m.factor for ours, m in where.items() if isinstance(m, Rescaled)}
-    theirs = {ours: m.name if isinstance(m, Rescaled) else m for ours, m in where.items()}
-    used = {theirs[name] for name in space.names}
-    extra = [name for name in source.parameter_names if name not in used]
-    if strange := [name for name in ignore if name not in source.parameter_names]:
-        flaws.add(f"ignore: it has no {shown(strange)}")
-    for name in extra:
-        if name not in ignore and len({json.dumps(row[name]) for row in source.parameters}) > 1:
-            flaws.add(
-                f"it varied {name!r}, which the target does not have; map it to a parameter, or "
-                "keep only settings with one value of it, or ignore it"
-            )
-    metrics = [theirs[name] for name in problem.metrics]
-    missing = tuple(name for name, m in zip(problem.metrics, metrics) if m not in source.metrics)
-    if len(missing) == problem.num_metrics:
+    extra = _check_parameters(flaws, source, space)
+    if not set(problem.metrics) & set(source.metrics):
         flaws.add(
             f"it has none of the metrics {list(problem.metrics)}, but {shown(source.metrics)}; "
-            "map them: mapping={target's name: source's name}"
+            f"{_MAP_THEM}"
         )
     flaws.throw()
-
-    def translated(row: Mapping[str, Value]) -> dict[str, Any]:
-        named: dict[str, Any] = {ours: row[theirs[ours]] for ours in space.names}
-        for parameter in space.parameters:
-            if parameter.name in factor:
-                value = named[parameter.name] * factor[parameter.name]
-                whole = isinstance(parameter, Int) and abs(value - round(value)) < _ROUNDING * max(
-                    1.0, abs(value)
-                )
-                named[parameter.name] = round(value) if whole else value
-        return named
-
-    placed = [_place(space, translated(row)) for row in source.parameters]
-    mean = source.mean.new_full((len(source), problem.num_metrics), torch.nan)
-    var = torch.full_like(mean, torch.inf)
-    common = [(i, source.metrics.index(m)) for i, m in enumerate(metrics) if m in source.metrics]
-    ours, columns = [i for i, _ in common], [m for _, m in common]
-    mean[:, ours], var[:, ours] = source.mean[:, columns], source.var[:, columns]
+    placed = [_place(space, row) for row in source.parameters]
+    mean, var = _columns(source, problem)
     speaks = (~mean.isnan()).any(-1).tolist()
     kept = [i for i, theta in enumerate(placed) if theta is not None and speaks[i]]
     num_outside = sum(theta is None for theta in placed)
@@ -142,33 +98,137 @@ def align(
     shared = None
     if source.shared is not None:
         shared = mean.new_zeros(problem.num_metrics, len(kept), len(kept))
-        shared[ours] = source.shared[columns][:, kept][:, :, kept]
-    base = None if source.base is None else _place(space, translated(source.base))
+        for i, metric in enumerate(problem.metrics):
+            if metric in source.metrics:
+                shared[i] = source.shared[source.metrics.index(metric)][kept][:, kept]
+    base = None if source.base is None else _place(space, source.base)
     return Aligned(
         name=source.name,
         x=torch.stack([space.to_unit(theta) for i in kept if (theta := placed[i]) is not None]),
         mean=mean[kept],
         var=var[kept],
-        meta=features.renamed(source.meta_features, dict(zip(metrics, problem.metrics))),
+        meta=dict(source.meta_features),
         shared=shared,
         base=None if base is None else space.to_unit(base),
         rows=tuple(kept),
         num_outside=num_outside,
         num_silent=len(source) - num_outside - len(kept),
-        missing=missing,
-        ignored=(*extra, *(m for m in source.metrics if m not in metrics)),
+        missing=tuple(m for m in problem.metrics if m not in source.metrics),
+        ignored=(*extra, *(m for m in source.metrics if m not in problem.metrics)),
     )
 
 
+def _check_parameters(flaws: Flaws, source: Source, space: SearchSpace) -> list[str]:
+    """Notes what cannot be; returns the parameters that only the source has."""
+    for parameter in space.parameters:
+        name = parameter.name
+        if name not in source.parameter_names:
+            flaws.add(
+                f"it has no parameter {name!r}, only {shown(source.parameter_names)}; {_MAP_THEM}, "
+                "or add the value that it always had there to the source's settings"
+            )
+        elif isinstance(parameter, Float | Int):
+            wrong = [v for row in source.parameters if isinstance(v := row[name], str | bool)]
+            if wrong:
+                flaws.add(f"parameter {name!r} must be numbers, got {shown(wrong)}")
+    extra = [name for name in source.parameter_names if name not in space.names]
+    for name in extra:
+        if len({json.dumps(row[name]) for row in source.parameters}) > 1:
+            flaws.add(
+                f"it varied {name!r}, which the target does not have; map it to a parameter, or "
+                "keep only settings with one value of it, or ignore it (hz.transfer.translate)"
+            )
+    return extra
+
+
+def _columns(source: Source, problem: Problem) -> tuple[Tensor, Tensor]:
+    """Means and variances in the target's order, NaN and infinity where missing."""
+    mean = source.mean.new_full((len(source), problem.num_metrics), torch.nan)
+    var = torch.full_like(mean, torch.inf)
+    for i, metric in enumerate(problem.metrics):
+        if metric in source.metrics:
+            at = source.metrics.index(metric)
+            mean[:, i], var[:, i] = source.mean[:, at], source.var[:, at]
+    return mean, var
+
+
+def translate(
+    source: Source,
+    problem: Problem,
+    mapping: Mapping[str, str | Rescaled],
+    ignore: Collection[str] = (),
+) -> Source:
+    """The source under the target's names and in its units.
+
+    Args:
+        source: the evidence.
+        problem: the target.
+        mapping: from the target's name of a parameter or metric to the source's, or for a
+            parameter in another unit to ``Rescaled(source's name, factor)``; names that are not
+            mapped stand for themselves.
+        ignore: the source's parameters that the target does not have and that do not matter, e.g.
+            fixed after ``space.propose``: they are left out although the source varied them.
+    Raises:
+        ConfigError: a mapping of unknown names, or of two to one; names all that is wrong.
+    """
+    flaws = Flaws(f"source {source.name!r} for this problem")
+    if not isinstance(mapping, Mapping):
+        flaws.add(f"mapping must map the target's names to the source's, got {mapping!r:.60}")
+        flaws.throw()
+    theirs = _read_mapping(flaws, source, problem, mapping, ignore)
+    if strange := [name for name in ignore if name not in source.parameter_names]:
+        flaws.add(f"ignore: it has no {shown(strange)}")
+    if used := [name for name in ignore if name in theirs.values()]:
+        flaws.add(f"ignore: the target needs {shown(used)}")
+    flaws.throw()
+    ours = {value: name for name, value in theirs.items()}
+    factors = {name: m.factor for name, m in mapping.items() if isinstance(m, Rescaled)}
+    kinds = {parameter.name: parameter for parameter in problem.space.parameters}
+
+    def translated(row: Mapping[str, Value]) -> dict[str, Value]:
+        named = {ours.get(n, n): value for n, value in row.items() if n not in ignore}
+        for name, factor in factors.items():
+            value = named[name]
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                named[name] = _scaled(value * factor, isinstance(kinds[name], Int))
+        return named
+
+    # A metric under whose name the target knows another one has no part in it.
+    kept = [m for m in source.metrics if m in ours or m not in problem.metrics]
+    columns = [source.metrics.index(m) for m in kept]
+    metrics = {m: ours.get(m, m) for m in kept}
+    return replace(
+        source,
+        parameters=[translated(row) for row in source.parameters],
+        metrics=tuple(metrics.values()),
+        mean=source.mean[:, columns],
+        var=source.var[:, columns],
+        shared=None if source.shared is None else source.shared[columns],
+        meta_features=features.renamed(source.meta_features, metrics),
+        base=None if source.base is None else translated(source.base),
+    )
+
+
+def _scaled(value: float, whole: bool) -> float | int:
+    near = abs(value - round(value)) < _ROUNDING * max(1.0, abs(value))
+    return round(value) if whole and near else value
+
+
 def _read_mapping(
-    flaws: Flaws, source: Source, problem: Problem, mapping: Mapping[str, str | Rescaled]
-) -> dict[str, str | Rescaled]:
-    """The source's name of every parameter and metric of the target; notes what cannot be."""
+    flaws: Flaws,
+    source: Source,
+    problem: Problem,
+    mapping: Mapping[str, str | Rescaled],
+    ignore: Collection[str],
+) -> dict[str, str]:
+    """The source's name of every name of the target; notes what cannot be."""
     params, metrics = set(problem.space.names), set(problem.metrics)
     for ours, value in mapping.items():
         theirs = value.name if isinstance(value, Rescaled) else value
         known = source.parameter_names if ours in params else source.metrics
-        if ours not in params | metrics:
+        if not isinstance(theirs, str):
+            flaws.add(f"mapping: {ours!r} must be mapped to a name or Rescaled, got {value!r:.40}")
+        elif ours not in params | metrics:
             flaws.add(f"mapping: the target has no parameter or metric {ours!r}")
         elif ours in params & metrics:
             flaws.add(f"mapping: {ours!r} is both a parameter and a metric; rename the source's")
@@ -176,25 +236,16 @@ def _read_mapping(
             flaws.add(f"mapping: the source has no {theirs!r}, only {shown(known)}")
         elif isinstance(value, Rescaled):
             _check_rescaled(flaws, ours, value, problem.space)
-    where = {n: mapping.get(n, n) for n in (*problem.space.names, *problem.metrics)}
-    for parameter in problem.space.parameters:
-        value = where[parameter.name]
-        theirs = value.name if isinstance(value, Rescaled) else value
-        if theirs not in source.parameter_names:
-            flaws.add(
-                f"it has no parameter {theirs!r}, only {shown(source.parameter_names)}; map it, or "
-                "add the value that it always had there to the source's settings"
-            )
-        elif isinstance(parameter, Float | Int):
-            values = [row[theirs] for row in source.parameters]
-            wrong = [v for v in values if isinstance(v, str | bool)]
-            if wrong:
-                flaws.add(f"parameter {theirs!r} must be numbers, got {shown(wrong)}")
+    flaws.throw()
+    named = {n: m.name if isinstance(m, Rescaled) else m for n, m in mapping.items()}
+    where = {n: named.get(n, n) for n in (*problem.space.names, *problem.metrics)}
     for kind in (problem.space.names, problem.metrics):
-        taken = [v.name if isinstance(v, Rescaled) else v for v in (where[n] for n in kind)]
-        twice = sorted({n for n in taken if taken.count(n) > 1})
-        if twice:
+        taken = [where[n] for n in kind]
+        if twice := sorted({n for n in taken if taken.count(n) > 1}):
             flaws.add(f"mapping: {shown(twice)} of the source would stand for two of the target")
+    taken = [*where.values(), *ignore]
+    if left := sorted(n for n in params if n in source.parameter_names and n not in taken):
+        flaws.add(f"mapping: the source's own {shown(left)} would stand for nothing; ignore it")
     return where
 
 
@@ -210,6 +261,6 @@ def _check_rescaled(flaws: Flaws, ours: str, value: Rescaled, space: SearchSpace
 
 def _place(space: SearchSpace, parameters: Mapping[str, Any]) -> Tensor | None:
     try:
-        return space.theta(parameters)
+        return space.theta({name: parameters[name] for name in space.names})
     except SpaceError:
         return None

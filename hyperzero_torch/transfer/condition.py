@@ -17,6 +17,8 @@ from .weights import Scores
 _STEPS = (0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 4.0)
 # Standard deviation of a domain's log variance around its family's.
 _SPREAD = 0.3
+# Of the prior's standard deviations, for domains that look the same.
+_TILT = 0.5
 #: Nats that a source alone has to be worth in a metric for its share there to be above 0.
 LEAST_WORTH = 0.5
 
@@ -34,8 +36,22 @@ class Learned(NamedTuple):
     variance: Tensor
 
 
-def learn(family: Family, cold: Posterior, least_worth: float = LEAST_WORTH) -> Learned:
-    """Shares, amplitudes and scores by the target's evidence, in the cold posterior's units."""
+def learn(
+    family: Family,
+    cold: Posterior,
+    alike: Tensor | None = None,
+    least_worth: float = LEAST_WORTH,
+) -> Learned:
+    """Shares, amplitudes and scores by the target's evidence, in the cold posterior's units.
+
+    Args:
+        family: the sources.
+        cold: the target by itself.
+        alike: ``(sources,)`` how alike the target they look (``weights.likeness``); where None,
+            like ordinary domains.
+        least_worth: nats that a source alone has to be worth for its share to be above 0.
+    """
+    alike = family.share.new_zeros(len(family.names)) if alike is None else alike
     typical = typical_variance(family) / cold.standardiser.scale.square()
     typical = torch.where(typical > 0, typical, cold.hyperparameters.outputscale)
     variance = cold.x.new_tensor(_STEPS).unsqueeze(-1) * typical  # (steps, metrics)
@@ -50,8 +66,8 @@ def learn(family: Family, cold: Posterior, least_worth: float = LEAST_WORTH) -> 
     )
     best = (level + fixed).argmax(0)
     target = _picked(spectra, best)
-    scores = weights.score(family.spectrum, family.share, family.known, target)
-    median = median_shares(family)
+    scores = weights.score(family.spectrum, family.share, family.known, target, alike)
+    median = median_shares(family, alike)
     pinned = family.pinned.isfinite()
     kept = ((scores.each > least_worth) | pinned) & family.known & (family.share > 0)
     allowed = torch.cat([torch.where(kept, median[:, :-1], 0.0), median[:, -1:]], 1)
@@ -156,14 +172,19 @@ def typical_variance(family: Family) -> Tensor:
     return torch.where(family.known.any(1), (2 * average).exp(), 0.0)
 
 
-def median_shares(family: Family) -> Tensor:
+def median_shares(family: Family, alike: Tensor | None = None) -> Tensor:
     """What is believed of shares before the target's evidence, ``(metrics, sources + 1)``.
 
-    The sources' by their own agreement; the target's is theirs on average.
+    The sources' by their own agreement; the target's is theirs on average, and more the more alike
+    the domains look: by half the prior's standard deviation where they look the same.
     """
     own = torch.where(family.known, family.share, 0.0)
     known = family.known.sum(1, keepdim=True).clamp_min(1)
     target = own.sum(1, keepdim=True) / known
+    if alike is not None:
+        looks = (family.known * alike).sum(1, keepdim=True) / known
+        moved = hierarchical.tilted(target, _TILT * looks)
+        target = torch.where((target > 0) & (looks != 0), moved, target)
     return torch.cat([own, target], dim=1)
 
 

@@ -22,17 +22,18 @@ from ..surrogate import Posterior, Surrogate
 from ..surrogate.hyperparameters import default_hyperparameters
 from ..surrogate.kernels import matern52
 from . import hierarchical
+from .align import Aligned
 from .inducing import (
     OFFSET_VAR,
     Inducing,
     Reduced,
     Spectrum,
+    at_points,
     choose,
     most_informative,
     reduce,
     spectrum,
 )
-from .source import Aligned
 
 #: Rows of a source that its kernel is fitted to, and that it is reduced from: the most informative.
 FITTED_ROWS, KEPT_ROWS = 96, 384
@@ -82,6 +83,20 @@ class Family(NamedTuple):
         )
 
 
+class Said(NamedTuple):
+    """An expert's words, by source; what is not named is believed as it is.
+
+    ``belief``: what is left of its precision, in [0, 1]. ``apart``: of what it says about single
+    parameters, as pairs of the parameter's coordinates and the part that is believed; the rest is
+    asked at ``base (dims,)`` only, the target's. ``pin``: its correlation with the target.
+    """
+
+    base: Tensor
+    belief: Mapping[str, float]
+    apart: Mapping[str, Sequence[tuple[slice, float]]]
+    pin: Mapping[str, float]
+
+
 class _Own(NamedTuple):
     """One metric of one source, by itself: standardised ``y`` and ``noise``, and its fit."""
 
@@ -93,24 +108,20 @@ class _Own(NamedTuple):
     skill: float
 
 
-def gather_family(
-    sources: Sequence[Aligned],
-    filling: Tensor,
-    belief: Mapping[str, float] | None = None,
-    pin: Mapping[str, float] | None = None,
-) -> Family:
+def gather_family(sources: Sequence[Aligned], filling: Tensor, said: Said | None = None) -> Family:
     """Fit, reduce and compare the sources.
 
     Args:
         sources: aligned with the target, at least one.
         filling: ``(n, dims)`` points all over the space, among which inducing points may be chosen
             beside the sources' own.
-        belief: by source, what is left of its precision, in [0, 1]; 1 where it is not named.
-        pin: by source, its correlation with the target by an expert's word.
+        said: by an expert, over what the evidence says.
     """
-    dims, metrics = filling.shape[1], sources[0].mean.shape[1]
+    said = said or Said(filling.mean(0), {}, {}, {})
+    metrics = sources[0].mean.shape[1]
     owns = [[_own(source, m) for source in sources] for m in range(metrics)]
-    lengthscale = torch.stack([_common_lengthscale(row, dims, filling) for row in owns])
+    heard = torch.stack([_heard(source.name, said, filling) for source in sources])
+    lengthscale = torch.stack([_common_lengthscale(row, heard) for row in owns])
     points = torch.cat([source.x for source in sources])
     inducing = choose(torch.cat([points, filling]), lengthscale, MOST_POINTS)
     shape = (metrics, len(sources))
@@ -125,7 +136,9 @@ def gather_family(
             at = lengthscale[i : i + 1]
             amplitude, nugget[i, j] = _amplitude(own, at)
             found = _reduced(own, inducing, i, amplitude, float(nugget[i, j]))
-            left = (belief or {}).get(sources[j].name, 1.0)
+            left = said.belief.get(sources[j].name, 1.0)
+            for columns, part in said.apart.get(sources[j].name, ()):
+                found = _without(found, inducing, i, columns, said.base, part)
             precision[i, j], information[i, j] = left * found.precision, left * found.information
             spread[i, j], skill[i, j], known[i, j] = amplitude**0.5 * own.scale, own.skill, left > 0
     spectra = spectrum(Reduced(precision, information, precision.new_zeros(shape)))
@@ -137,7 +150,7 @@ def gather_family(
         spectra, spread = hierarchical.scaled(spectra, by), spread * by
         share = hierarchical.coherence(spectra, known)
     names = tuple(source.name for source in sources)
-    pinned = spread.new_tensor([(pin or {}).get(name, torch.nan) for name in names])
+    pinned = spread.new_tensor([said.pin.get(name, torch.nan) for name in names])
     share = torch.where(
         known & pinned.isfinite(), pinned.sqrt().nan_to_num().clamp(max=0.99), share
     )
@@ -192,13 +205,25 @@ def _predicted_by_constant(y: Tensor, noise: Tensor) -> float:
     return float(density.sum(-1).max())
 
 
-def _common_lengthscale(owns: Sequence[_Own | None], dims: int, like: Tensor) -> Tensor:
-    """The average of the sources' logarithms, by skill, and the prior's median as one more."""
-    usual = default_hyperparameters(1, dims, like).lengthscale[0].log()
-    total, weight = 0.1 * usual, 0.1
-    for own in owns:
+def _heard(name: str, said: Said, like: Tensor) -> Tensor:
+    """How much is believed of what a source says about each coordinate, ``(dims,)``."""
+    heard = like.new_full((like.shape[1],), said.belief.get(name, 1.0))
+    for columns, part in said.apart.get(name, ()):
+        heard[columns] *= part
+    return heard
+
+
+def _common_lengthscale(owns: Sequence[_Own | None], heard: Tensor) -> Tensor:
+    """The average of the sources' logarithms, by skill, and the prior's median as one more.
+
+    ``heard (sources, dims)`` is what an expert leaves of each.
+    """
+    usual = default_hyperparameters(1, heard.shape[1], heard).lengthscale[0].log()
+    total, weight = 0.1 * usual, torch.full_like(usual, 0.1)
+    for own, left in zip(owns, heard):
         if own is not None:
-            total, weight = total + own.skill * own.lengthscale.log(), weight + own.skill
+            total = total + left * own.skill * own.lengthscale.log()
+            weight = weight + left * own.skill
     return (total / weight).exp()
 
 
@@ -224,6 +249,24 @@ def _amplitude(own: _Own, lengthscale: Tensor) -> tuple[float, float]:
     best = int(found.argmax())
     i, j = divmod(best, len(_NUGGETS))
     return _AMPLITUDES[i], _NUGGETS[j]
+
+
+def _without(
+    found: Reduced, inducing: Inducing, metric: int, columns: slice, base: Tensor, part: float
+) -> Reduced:
+    """The part of what is said about these coordinates; the rest only where they are the base's.
+
+    What a source says about the *other* parameters holds where this one stands as in the target's
+    base: whatever it does to the metric elsewhere is left open.
+    """
+    at_base = inducing.z.clone()
+    at_base[:, columns] = base[columns]
+    less = at_points(found, inducing.project(torch.unique(at_base, dim=0))[metric])
+    return Reduced(
+        part * found.precision + (1 - part) * less.precision,
+        part * found.information + (1 - part) * less.information,
+        found.constant,
+    )
 
 
 def _reduced(

@@ -8,7 +8,7 @@ as natural logarithms, so that a difference of 0.1 is about 10 % whatever the un
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +64,7 @@ def of(
     rounds_per_day: int,
     dispersion: Tensor | None = None,
     extra: Mapping[str, float | Callable[[History], float]] | None = None,
+    rounds: Collection[int] | None = None,
 ) -> dict[str, float]:
     """A domain's meta-features from its readings; see ``KINDS`` for meanings and units.
 
@@ -75,12 +76,13 @@ def of(
         rounds_per_day: period of the daily rhythm; 1 where there is none.
         dispersion: ``(metrics,)`` of the study's bucket, at least 1; None where it is not known.
         extra: features of your own, finite numbers or functions of the history; they override.
+        rounds: whose readings to look at; all by default.
     Returns:
         Floats by name, sorted; empty before the first readings.
     Raises:
         ConfigError: a feature of your own is not a finite number.
     """
-    rows = _rows(history)
+    rows = _rows(history, rounds)
     found: dict[str, float] = {}
     if len(rows.round):
         found |= _traffic(rows, rounds_per_day)
@@ -167,8 +169,9 @@ def daily_slope(
     return slope * max(0.0, 1 - error / slope**2) if slope else 0.0
 
 
-def _rows(history: History) -> _Rows:
-    kept = [(r, t) for r, t in sorted(history.tables.items()) if r not in history.standing.aside]
+def _rows(history: History, rounds: Collection[int] | None) -> _Rows:
+    some = history.tables if rounds is None else rounds
+    kept = [(r, history.tables[r]) for r in sorted(some) if r not in history.standing.aside]
     width = len(history.metrics)
 
     def stack(name: str) -> NDArray[np.float64]:

@@ -232,6 +232,11 @@ def told_by_each(sources: Spectrum, target: Spectrum, grid: Tensor) -> Tensor:
     return torch.stack(found, dim=-1).reshape(metrics, num, len(grid))
 
 
+def tilted(r: Tensor, by: Tensor) -> Tensor:
+    """Shares moved by this many standard deviations of their logit-normal prior."""
+    return MOST * (_logit(r) + SPREAD * by).sigmoid()
+
+
 def _most_probable(
     loss: Callable[[Tensor], Tensor], median: Tensor, start: Tensor | None = None
 ) -> Tensor:

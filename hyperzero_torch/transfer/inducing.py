@@ -24,6 +24,8 @@ from ..surrogate.kernels import matern52
 # and with them the level of every delta.
 OFFSET_VAR = 4.0
 _JITTER = 1e-8
+# Variance of points that evidence is reduced to once more: nothing is known of them any better.
+_BLUR = 1e-4
 
 
 class Inducing(NamedTuple):
@@ -131,6 +133,26 @@ def reduce(
     volume = (root.diagonal(dim1=-2, dim2=-1).log() * seen).sum(-1)
     constant = -0.5 * right.square().sum((-2, -1)) - volume
     return Reduced(left.mT @ left, (left.mT @ right).squeeze(-1), constant)
+
+
+def at_points(reduced: Reduced, projected: Tensor) -> Reduced:
+    """Only what evidence says of the function at some points: of the rest it says nothing.
+
+    Args:
+        reduced: without leading axes.
+        projected: ``(points, m)`` from ``Inducing.project``.
+    """
+    precision, information, constant = reduced
+    unit = torch.eye(len(precision), dtype=precision.dtype, device=precision.device)
+    root = torch.linalg.cholesky(unit + precision)
+    spread = torch.linalg.solve_triangular(root, projected.mT, upper=False)
+    mean = projected @ torch.cholesky_solve(information.unsqueeze(-1), root)
+    blur = _BLUR * torch.eye(len(projected), dtype=precision.dtype, device=precision.device)
+    after = torch.linalg.cholesky(spread.mT @ spread + blur)
+    before = torch.linalg.cholesky(projected @ projected.mT + blur)
+    told = torch.cholesky_solve(projected, after)
+    kept = projected.mT @ (told - torch.cholesky_solve(projected, before))
+    return Reduced((kept + kept.mT) / 2, (told.mT @ mean).squeeze(-1), constant)
 
 
 def spectrum(reduced: Reduced) -> Spectrum:

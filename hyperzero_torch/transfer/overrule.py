@@ -86,6 +86,14 @@ class Overrule:
                 flaws.add(f"{whom[0]!r} is forbidden throughout, so nothing is left of {whom!r}")
         flaws.throw()
 
+    @property
+    def words(self) -> str:
+        """As a person says it; empty where nothing is said."""
+        pins = [f"pin {_named(whom)} = {value:g}" for whom, value in self.pin.items()]
+        bans = [f"forbid {_named(whom)}" for whom in self.forbid]
+        rest = [f"discount {_named(whom)} = {value:g}" for whom, value in self.discount.items()]
+        return ", ".join([*pins, *bans, *rest])
+
     def rule(self, similarity: Mapping[str, float], parameters: Sequence[str]) -> Ruled:
         """What was computed, overruled.
 
@@ -124,3 +132,7 @@ class Overrule:
         if not same or kind != "discounted":
             rulings.append(Ruling(whom, kind, before, after))
         return after
+
+
+def _named(whom: Whom) -> str:
+    return whom if isinstance(whom, str) else ":".join(whom)

@@ -8,8 +8,9 @@ seeds       before any evidence: where to look first                        (see
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import torch
@@ -18,11 +19,12 @@ from torch import Tensor
 from ..errors import FitError
 from ..problem import Problem
 from ..surrogate import Posterior
-from . import condition, ensemble, guard, hierarchical, seeding
+from . import condition, ensemble, guard, hierarchical, seeding, weights
+from .align import Aligned, align
 from .condition import Learned
-from .family import Family, gather_family, own_posterior
-from .overrule import Overrule
-from .source import Aligned, Source, align, check_distinct
+from .family import Family, Said, gather_family, own_posterior
+from .overrule import Overrule, Whom
+from .source import Source, check_distinct
 
 Method: TypeAlias = Literal["shared", "ensemble"]
 
@@ -50,7 +52,8 @@ class Prior:
         sources: other domains' evidence, at least one.
         overrule: an expert's word: a pinned source has this correlation with the target whatever
             the evidence says, once the gates are passed; a forbidden one counts for nothing; of a
-            discounted one that part of its precision is believed.
+            discounted one that part of its precision is believed. Of a single parameter likewise:
+            what is not believed of it is asked only where it stands as in the target's base.
         method: ``"shared"`` for the hierarchical model; ``"ensemble"`` weighs the sources' own
             posteriors by rank (``ensemble``), where what they handed over are beliefs.
     Raises:
@@ -74,17 +77,20 @@ class Prior:
     def family(self) -> Family:
         """The sources on common ground; some seconds of work for ten large ones."""
         filling = self.problem.space.sobol(_NUM_FILLING, seed=0)
-        said = self.overrule
-        belief = {str(name): value for name, value in said.discount.items()}
-        belief |= {str(name): 0.0 for name in said.forbid}
-        pin = {str(name): value for name, value in said.pin.items()}
-        return gather_family(self.aligned, filling, belief, pin)
+        return gather_family(self.aligned, filling, _said(self.problem, self.overrule))
 
-    def judge(self, cold: Posterior) -> Judgement:
+    @property
+    def looks(self) -> bool:
+        """Whether any source says what its domain is like."""
+        return any(source.meta for source in self.aligned)
+
+    def judge(self, cold: Posterior, meta: Mapping[str, float] | None = None) -> Judgement:
         """Whether and how the sources count, by the target's own evidence.
 
         Args:
             cold: the posterior without them; what comes back where they do not count.
+            meta: what the target's domain is like, see ``features.of``; sources that look like it
+                are thought likelier to act like it, as far as the evidence leaves that open.
         """
         if self.method == "ensemble":
             return self._judge_by_rank(cold)
@@ -92,9 +98,13 @@ class Prior:
         if not bool(family.known.any()):
             reason = "no source is allowed, or has enough settings, to learn anything from"
             return Judgement(cold, cold, False, {"used": False, "metrics": [], "reason": reason})
-        found = condition.learn(family, cold)
+        alike = weights.likeness([a.meta for a in self.aligned], meta or {}, family.share)
+        found = condition.learn(family, cold, alike)
         verdict = guard.admit(found)
         facts = _facts(family, found, verdict)
+        if self.looks and meta:
+            for name, value in zip(family.names, alike.tolist()):
+                facts["sources"][name]["likeness"] = round(value, 4)
         if not verdict.admitted:
             return Judgement(cold, cold, False, facts)
         warm = condition.posterior(family, cold, found)
@@ -146,6 +156,25 @@ class Prior:
     def seeds(self, problem: Problem, num: int, generator: torch.Generator) -> seeding.Seeds:
         """Candidates that the sources suggest for the first bucket, ``num`` at most."""
         return seeding.seeds(problem, self.family, num, generator)
+
+
+def _said(problem: Problem, overrule: Overrule) -> Said:
+    """An expert's words in the terms of the space."""
+    space = problem.space
+    ends = [0, *accumulate(space.widths)]
+    columns = {name: slice(*pair) for name, pair in zip(space.names, pairwise(ends))}
+    left: dict[Whom, float] = {**overrule.discount, **dict.fromkeys(overrule.forbid, 0.0)}
+    belief: dict[str, float] = {}
+    apart: dict[str, list[tuple[slice, float]]] = {}
+    for whom, part in left.items():
+        if isinstance(whom, str):
+            belief[whom] = part
+        else:
+            source, parameter = whom
+            apart.setdefault(source, []).append((columns[parameter], part))
+    pin = {str(whom): value for whom, value in overrule.pin.items()}
+    base = space.to_unit(problem.base_theta.unsqueeze(0))[0]
+    return Said(base, belief, apart, pin)
 
 
 def _facts(family: Family, found: Learned, verdict: guard.Verdict) -> dict[str, Any]:

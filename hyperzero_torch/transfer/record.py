@@ -19,8 +19,9 @@ from ..history import History
 from ..journal import Decided
 from ..problem import Problem
 from ..standing import OVERRULED, SOURCE
-from .overrule import Overrule
-from .source import Aligned, Source, align, check_distinct, from_journal
+from .align import Aligned, align
+from .overrule import Overrule, Whom
+from .source import Source, check_distinct, from_journal
 
 
 def opened(sources: Iterable[Source | str]) -> tuple[Source, ...]:
@@ -95,27 +96,27 @@ def recorded(history: History) -> tuple[Source, ...]:
     return tuple(found.values())
 
 
-def overruling(history: History, overrule: Overrule, names: Sequence[str]) -> Decided:
+def overruling(
+    history: History, overrule: Overrule, names: Sequence[str], parameters: Sequence[str]
+) -> Decided:
     """An expert's word, as an entry; the latest holds.
 
     Raises:
-        ConfigError: it speaks of a source that is not there, or of single parameters, which the
-            shared prior cannot tell apart.
+        ConfigError: it speaks of a source or a parameter that is not there, or pins a single
+            parameter.
     """
-    whom = [*overrule.pin, *overrule.forbid, *overrule.discount]
-    parts = [w for w in whom if not isinstance(w, str)]
-    if parts:
+    if parts := [whom for whom in overrule.pin if not isinstance(whom, str)]:
         raise ConfigError(
-            f"sources are overruled as a whole here, got {parts[:3]}; leave the parameter's values "
-            "out of the source instead"
+            f"a single parameter can be forbidden or discounted, not pinned, got {parts[:3]}; pin "
+            "the source"
         )
-    overrule.rule(dict.fromkeys(names, 1.0), ())
-    said = {
-        "pin": dict(overrule.pin), "forbid": list(overrule.forbid),
-        "discount": dict(overrule.discount),
-    }  # fmt: skip
-    words = ", ".join(f"{kind} {what}" for kind, what in said.items() if what) or "nothing"
-    reason = f"sources are overruled: {words}"
+    overrule.rule(dict.fromkeys(names, 1.0), parameters)
+    said: dict[str, Any] = {
+        "pin": dict(overrule.pin),
+        "forbid": [_plain_whom(whom) for whom in overrule.forbid],
+        "discount": [[_plain_whom(whom), left] for whom, left in overrule.discount.items()],
+    }
+    reason = f"sources are overruled: {overrule.words or 'nothing'}"
     if overrule.reason:
         reason += f" ({overrule.reason})"
     return Decided(history.last_round or 0, OVERRULED, reason, said)
@@ -124,18 +125,43 @@ def overruling(history: History, overrule: Overrule, names: Sequence[str]) -> De
 def overruled(history: History) -> Overrule:
     """The expert's word that holds."""
     said = [entry for entry in history.decisions if entry.kind == OVERRULED]
-    if not said:
-        return Overrule()
+    return word_of(said[-1]) if said else Overrule()
+
+
+def word_of(entry: Decided) -> Overrule:
+    """What an expert said, by its entry.
+
+    Raises:
+        JournalCorruptError: the entry holds no such word.
+    """
     try:
-        return Overrule(**{name: said[-1].details[name] for name in ("pin", "forbid", "discount")})
-    except (KeyError, TypeError, ConfigError) as error:
+        forbid, discount = entry.details["forbid"], entry.details["discount"]
+        pairs = discount.items() if isinstance(discount, dict) else discount
+        return Overrule(
+            pin=entry.details["pin"],
+            forbid=[_whom(plain) for plain in forbid],
+            discount={_whom(plain): left for plain, left in pairs},
+        )
+    except (KeyError, IndexError, TypeError, ValueError, ConfigError) as error:
         raise JournalCorruptError(
             f"an overrule in the journal cannot be read ({error}); restore it from a backup"
         ) from None
 
 
+def _plain_whom(whom: Whom) -> str | list[str]:
+    return whom if isinstance(whom, str) else list(whom)
+
+
+def _whom(plain: str | list[str]) -> Whom:
+    return plain if isinstance(plain, str) else (plain[0], plain[1])
+
+
 def _same(ours: Source, theirs: Source) -> bool:
-    return ours.fingerprint() == theirs.fingerprint() and ours.base == theirs.base
+    return (
+        ours.fingerprint() == theirs.fingerprint()
+        and ours.base == theirs.base
+        and ours.meta_features == theirs.meta_features
+    )
 
 
 def _plain(source: Source) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A source: another domain's evidence, from hand, from a study, or from a study's journal.
 
-    source     settings in the user's units, deltas per setting and metric, meta-features
-    aligned    the same in the target's unit cube, in the target's order of metrics
+Settings stand in the user's units, with deltas per setting and metric, and meta-features; how they
+are brought into a target's terms is told in ``align``.
 
 Deltas are relative changes against the *source's* own control: two domains whose controls differ
 may differ by an offset at every setting, which whoever models both has to allow for.
@@ -30,15 +30,10 @@ from ..problem import Problem
 from ..space import SearchSpace
 from ..view import in_view
 from . import checks, features
-from .align import Aligned, Rescaled, align
 from .checks import Flaws, shown
 
 # Standard deviation of a delta that is known exactly.
 _EXACT = 1e-9
-
-__all__ = [
-    "Aligned", "Rescaled", "Source", "align", "check_distinct", "from_bucket", "from_journal",
-]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

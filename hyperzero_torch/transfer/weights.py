@@ -6,8 +6,12 @@ the sources would have scored is the logarithm of a bet's wealth: while the sour
 wealth has mean 1 at most, and it ever reaches 1 / alpha with probability alpha at most. So sources
 may be asked at every look, and count only once they have won:
 
-    wealth = 1/2 of all sources together + 1/2 of each alone, in equal parts
+    wealth = 1/2 of all sources together + 1/2 of each alone, by their stakes
     of a hypothesis: product over metrics of (1/2 + 1/2 x mean over shares of its likelihood ratio)
+
+Which source a bet is on, and on which correlation, is staked before the evidence is seen, more on
+domains that look like the target (``likeness``): what a domain is like is known from its control's
+levels, its traffic and its noise, and none of these tells which setting is better.
 
 The amplitude of the target's function, and its kernel, are the same on both sides of each bet.
 
@@ -17,18 +21,24 @@ Source: Dawid (1984), prequential analysis; Ville (1939); Shafer (2021), testing
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import hierarchical
+from . import hierarchical, similarity
 from .inducing import Spectrum
 
 #: Correlations with the target that a source's bets are spread over.
 CORRELATIONS = (0.3, 0.5, 0.7, 0.85, 0.95)
 #: Shares of the target that bets on all sources together are spread over.
 TARGET_SHARES = (0.5, 0.7, 0.85, 0.95)
+# Two ordinary domains are this alike (``similarity.by_features``): then nothing is tilted.
+_ORDINARY = math.exp(-1)
+# A domain just like the target has three times the stake of an ordinary one, and three times the
+# odds of the largest correlation over the middle one.
+_TILT = math.log(3)
 
 
 class Scores(NamedTuple):
@@ -44,7 +54,27 @@ class Scores(NamedTuple):
     wealth: float
 
 
-def score(sources: Spectrum, share: Tensor, known: Tensor, target: Spectrum) -> Scores:
+def likeness(
+    sources: Sequence[Mapping[str, float]], target: Mapping[str, float], like: Tensor
+) -> Tensor:
+    """How much more alike the target a source looks than an ordinary domain, ``(sources,)``.
+
+    1 for one that looks the same, 0 for an ordinary one and where no features are known, down to
+    -0.58 for one that looks like none.
+
+    Args:
+        sources: meta-features of each.
+        target: its own.
+        like: of the dtype and on the device of the result.
+    """
+    features = {str(i): meta for i, meta in enumerate(sources)} | {"target": target}
+    value = similarity.by_features(features).value[:-1, -1]
+    return ((value - _ORDINARY) / (1 - _ORDINARY)).nan_to_num(nan=0.0).to(like)
+
+
+def score(
+    sources: Spectrum, share: Tensor, known: Tensor, target: Spectrum, alike: Tensor
+) -> Scores:
     """Bets of every source, and of all together, on the target's evidence.
 
     Args:
@@ -52,9 +82,12 @@ def score(sources: Spectrum, share: Tensor, known: Tensor, target: Spectrum) -> 
         share: ``(metrics, sources)`` by the sources' own agreement.
         known: ``(metrics, sources)`` where a source has evidence at all.
         target: leading axes ``(metrics, 1)``.
+        alike: ``(sources,)``, see ``likeness``.
     """
     each = hierarchical.told_by_each(sources, target, share.new_tensor(CORRELATIONS))
-    each = torch.where(known, each.logsumexp(-1) - math.log(len(CORRELATIONS)), 0.0)
+    steps = torch.linspace(-1, 1, len(CORRELATIONS), dtype=share.dtype, device=share.device)
+    staked = (_TILT * alike.unsqueeze(-1) * steps).log_softmax(-1)
+    each = torch.where(known, (each + staked).logsumexp(-1), 0.0)
     together = torch.stack(
         [
             hierarchical.told(sources, target, share, share.new_full(share.shape[:1], own))
@@ -66,6 +99,8 @@ def score(sources: Spectrum, share: Tensor, known: Tensor, target: Spectrum) -> 
     hedged = torch.logaddexp(bets, torch.zeros_like(bets)) - math.log(2)
     total = hedged.sum(0)
     num = each.shape[1]
-    stake = total.new_tensor([0.5] + [0.5 / num] * num).log() if num > 1 else None
-    wealth = float((total + stake).logsumexp(0)) if stake is not None else float(total[1])
+    wealth = float(total[1])
+    if num > 1:
+        singly = (total[1:] + (_TILT * alike).log_softmax(0)).logsumexp(0)
+        wealth = float(torch.logaddexp(total[0], singly)) - math.log(2)
     return Scores(each, joint, wealth)

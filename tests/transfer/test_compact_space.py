@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import hyperzero_torch as hz
-from hyperzero_torch.transfer import Source, align
+from hyperzero_torch.transfer import Source, align, translate
 from hyperzero_torch.transfer.alone import learn_alone
 from hyperzero_torch.transfer.space import propose, sensitivities
 
@@ -102,12 +102,11 @@ def test_sources_serve_the_smaller_space_too():
     smaller = problem_in(proposal)
     with pytest.raises(hz.ConfigError, match="varied 'n'"):
         align(wide, smaller)
-    found = align(wide, smaller, ignore=proposal.fixed)
-    assert "n" in found.ignored
+    found = align(translate(wide, smaller, {}, ignore=proposal.fixed), smaller)
     assert 0 < len(found.rows) < 20
     assert found.num_outside == 20 - len(found.rows)
     with pytest.raises(hz.ConfigError, match="ignore"):
-        align(wide, smaller, ignore=["zeal"])
+        translate(wide, smaller, {}, ignore=["zeal"])
 
 
 def test_who_knows_little_rules_out_little():

@@ -13,7 +13,9 @@ from hyperzero_torch.transfer import hierarchical
 from hyperzero_torch.transfer.family import gather_family
 from hyperzero_torch.transfer.inducing import (
     OFFSET_VAR,
+    Reduced,
     Spectrum,
+    at_points,
     choose,
     most_informative,
     reduce,
@@ -116,6 +118,34 @@ def test_rows_that_tell_most_come_first_and_repeats_tell_nothing_new():
     rows = most_informative(x, noise, ELL, 3)
     assert rows.tolist()[:2] == [0, 1]
     assert 2 not in rows.tolist()
+
+
+def test_evidence_at_points_says_of_them_what_it_said_and_of_others_nothing_more():
+    generator = torch.Generator().manual_seed(2)
+    m = 6
+    root = torch.randn(m, m, dtype=torch.float64, generator=generator)
+    information = torch.randn(m, dtype=torch.float64, generator=generator)
+    whole = Reduced(root @ root.T, information, torch.zeros((), dtype=torch.float64))
+    points = 0.4 * torch.randn(2, m, dtype=torch.float64, generator=generator)
+    less = at_points(whole, points)
+    unit = torch.eye(m, dtype=torch.float64)
+
+    def believed(reduced):
+        covariance = torch.linalg.inv(unit + reduced.precision)
+        return covariance @ reduced.information, covariance
+
+    for reduced in (whole, less):
+        mean, covariance = believed(reduced)
+        if reduced is whole:
+            at, spread = points @ mean, points @ covariance @ points.T
+    mean, covariance = believed(less)
+    assert torch.allclose(points @ mean, at, rtol=2e-2, atol=1e-3)
+    assert torch.allclose(points @ covariance @ points.T, spread, rtol=2e-2, atol=1e-3)
+    # Directions that the points do not see keep their prior.
+    _, _, axes = torch.linalg.svd(points)
+    unseen = axes[2:]
+    assert torch.allclose(unseen @ covariance @ unseen.T, torch.eye(m - 2).double(), atol=1e-9)
+    assert float((unseen @ mean).abs().max()) < 1e-9
 
 
 def test_reduction_ignores_rows_that_were_not_observed():

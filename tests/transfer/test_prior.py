@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hyperzero_torch.interventions import remark
 from hyperzero_torch.simulate import GuardrailWorld
 from hyperzero_torch.standing import SOURCE, TRANSFER
 from hyperzero_torch.transfer import Overrule, Source
+from hyperzero_torch.transfer.record import overruled
 from hyperzero_torch.transferred import TRANSFERRED
 
 QUICK = hz.TunerConfig(
@@ -172,8 +174,50 @@ def test_an_expert_overrules():
     assert "no longer" in fell.reason
     with pytest.raises(hz.ConfigError, match="no source 'south'"):
         tuner.overrule(Overrule(forbid=["south"]))
-    with pytest.raises(hz.ConfigError, match="as a whole"):
-        tuner.overrule(Overrule(discount={("domain_0", "w_1"): 0.5}))
+
+
+def test_a_single_parameter_of_a_source_is_overruled_and_journaled(tmp_path):
+    place = world()
+    first = place.problem.space.names[0]
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    tuner = hz.Tuner(place.problem, QUICK, url, seed=3, sources=related(place))
+    word = Overrule(
+        forbid=[("domain_0", first)], discount={("domain_1", first): 0.5, "domain_1": 0.9}
+    )
+    tuner.overrule(word)
+    rounds(tuner, place, 0, 6)
+    again = hz.Tuner.resume(url, problem=place.problem)
+    assert overruled(again.history) == word
+    assert again.ask(5) == tuner.ask(5)
+    whole = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place))
+    rounds(whole, place, 0, 6)
+    told, plain = (
+        t.history.plans[5].details["transfer"]["sources"]["domain_0"]["nats"]
+        for t in (tuner, whole)
+    )
+    assert sum(told) < sum(plain)
+    with pytest.raises(hz.ConfigError, match="not pinned"):
+        tuner.overrule(Overrule(pin={("domain_0", first): 0.5}))
+    with pytest.raises(hz.ConfigError, match="no parameter 'w_99'"):
+        tuner.overrule(Overrule(discount={("domain_0", "w_99"): 0.5}))
+
+
+def test_meta_features_inform_the_bets_and_are_told():
+    place = world()
+    told = {}
+    for level in (None, 1.0, 9.0):
+        meta = {} if level is None else {f"level:{place.problem.metrics[0]}": level}
+        sources = [replace(s, meta_features=meta) for s in related(place)]
+        tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=sources)
+        rounds(tuner, place, 0, 6)
+        told[level] = tuner.history.plans[5].details["transfer"]["sources"]["domain_0"]
+        if level is not None:
+            assert any("likeness" in one for one in tuner.explain(5).remarks)
+    assert "likeness" not in told[None]
+    own = hz.transfer.features.of(tuner.history, 24)[f"level:{place.problem.metrics[0]}"]
+    near, far = sorted((1.0, 9.0), key=lambda level: abs(level - own))
+    assert told[near]["likeness"] > told[far]["likeness"]
+    assert sum(told[near]["nats"]) > sum(told[far]["nats"])
 
 
 def test_what_cannot_be_a_source_is_refused_and_nothing_is_written():

@@ -22,6 +22,7 @@ from hyperzero_torch.transfer import (
     check_distinct,
     from_bucket,
     from_journal,
+    translate,
 )
 
 NAN = math.nan
@@ -203,7 +204,7 @@ def test_names_and_units_are_mapped_and_nothing_else_changes(points, factor):
         "depth": Rescaled("tiefe", 0.01),
         "gain": "zuwachs",
     }
-    mapped = align(other, target, mapping)
+    mapped = align(translate(other, target, mapping), target)
     assert mapped.rows == plain.rows
     assert torch.allclose(mapped.x, plain.x, atol=1e-9)
     assert torch.equal(mapped.mean, plain.mean)
@@ -218,6 +219,7 @@ def test_names_and_units_are_mapped_and_nothing_else_changes(points, factor):
         ({"a": "q"}, "the source has no 'q'"),
         ({"a": "b"}, "two of the target"),
         ({"gain": "guard"}, "two of the target"),
+        ({"a": 7}, "a name or Rescaled"),
         ({"gain": Rescaled("gain", 2.0)}, "have no unit"),
         ({"a": Rescaled("a", 0.0)}, "factor"),
         ({"a": Rescaled("a", NAN)}, "finite"),
@@ -225,8 +227,25 @@ def test_names_and_units_are_mapped_and_nothing_else_changes(points, factor):
 )
 def test_a_mapping_that_cannot_be_is_refused(mapping, said):
     with pytest.raises(hz.ConfigError) as error:
-        align(source(), problem(), mapping)
+        translate(source(), problem(), mapping)
     assert said in str(error.value)
+
+
+def test_what_is_ignored_is_left_out_and_a_name_never_stands_for_two():
+    settings = [{"w": 0.1, "a": 0.3, "b": 0.9}, {"w": 0.7, "a": 0.4, "b": 0.2}]
+    other = source(parameters=settings)
+    with pytest.raises(hz.ConfigError, match="would stand for nothing"):
+        translate(other, problem(), {"a": "w"})
+    translated = translate(other, problem(), {"a": "w"}, ignore=["a"])
+    assert list(translated.parameters) == [{"a": 0.1, "b": 0.9}, {"a": 0.7, "b": 0.2}]
+    with pytest.raises(hz.ConfigError, match="the target needs"):
+        translate(other, problem(), {}, ignore=["b"])
+    with pytest.raises(hz.ConfigError, match="ignore: it has no"):
+        translate(other, problem(), {}, ignore=["z"])
+    third = source(metrics=["gain", "clicks"])
+    swapped = translate(third, problem(), {"gain": "clicks"})
+    assert swapped.metrics == ("gain",)
+    assert swapped.mean.nan_to_num(9.0).equal(third.mean[:, 1:].nan_to_num(9.0))
 
 
 def test_a_single_source_with_one_setting_is_aligned_as_any_other():

@@ -28,12 +28,12 @@ def test_facts_reasons_and_the_alternative_of_a_round_are_told(study):
     for name, one in facts["sources"].items():
         line = next(r for r in found.remarks if r.startswith(f"source {name}: "))
         assert all(f"{w:.2f} " in line for w in one["weight"])
-    assert found.remarks[-1].startswith("sources are overruled: forbid ['reversed']")
+    assert found.remarks[-1].startswith("sources are overruled: forbid reversed")
     json.dumps(found.to_dict())
 
 
 def test_the_latest_overrule_before_the_round_is_the_one_told(study):
-    assert "discount {'north': 0.5}" in study.explain(6).remarks[-1]
+    assert "discount north = 0.5" in study.explain(6).remarks[-1]
     assert not any("overruled" in r for r in study.explain(3).remarks)
 
 

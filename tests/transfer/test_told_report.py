@@ -123,7 +123,7 @@ def test_each_change_of_mind_has_a_reason_and_its_alternative(facts):
 
 def test_what_experts_said_is_told_and_the_latest_holds(facts):
     rows = transfer_rows.overrules(facts)
-    assert rows.column("words") == ["forbid ['reversed']", "discount {'north': 0.5}"]
+    assert rows.column("words") == ["forbid reversed", "discount north = 0.5"]
     assert rows.column("holds") == ["yes", "no, replaced"]
     assert "<i>ranker</i>" in rows.rows[0][-1]
 

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from family_of_surfaces import cold, family, filling
+from family_of_surfaces import aligned, cold, family, filling
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperzero_torch.surrogate import Hyperparameters
 from hyperzero_torch.transfer import condition, guard, hierarchical, weights
-from hyperzero_torch.transfer.family import gather_family
+from hyperzero_torch.transfer.family import Said, gather_family
 from hyperzero_torch.transfer.inducing import reduce, spectrum
 from hyperzero_torch.transfer.prior import source_weights
 
@@ -24,8 +24,13 @@ def learned(share, seed, num=3, target_share=None, rows=40, noise=0.3):
     return found, own, condition.learn(found, own), truth
 
 
-def test_the_expected_wealth_of_bets_on_nothing_is_one():
+NOBODY = torch.zeros(3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("alike", [(0.0, 0.0, 0.0), (1.0, -0.5, 0.3)])
+def test_the_expected_wealth_of_bets_on_nothing_is_one(alike):
     """The ratio is a likelihood's: its mean is 1 where the target's evidence is its own alone."""
+    looks = torch.tensor(alike, dtype=torch.float64)
     sources, *_ = family(0.9, seed=0, rows=30)
     found = gather_family(sources, filling())
     generator = torch.Generator().manual_seed(0)
@@ -43,7 +48,7 @@ def test_the_expected_wealth_of_bets_on_nothing_is_one():
         y = (projected @ u).squeeze(-1) + (noise + rest).sqrt() * e
         target = spectrum(reduce(projected, y, noise, None, 0.0))
         target = type(target)(*(field.unsqueeze(1) for field in target))
-        ratios.append(weights.score(found.spectrum, found.share, found.known, target).wealth)
+        ratios.append(weights.score(found.spectrum, found.share, found.known, target, looks).wealth)
     wealth = torch.tensor(ratios, dtype=torch.float64).exp()
     # Heavy-tailed above, so the mean of a finite sample lies below 1 rather than above.
     assert float(wealth.mean()) < 1 + 4 * float(wealth.std()) / math.sqrt(num)
@@ -137,13 +142,85 @@ def test_the_unit_of_a_metric_changes_nothing(share, own_share):
 def test_pinned_and_forbidden_sources():
     sources, x, mean, var, _ = family(0.95, seed=6)
     own = cold(x, mean, var)
-    plain = gather_family(sources, filling(), belief={"source_0": 0.0}, pin={"source_1": 0.25})
+    base = torch.full((2,), 0.5, dtype=torch.float64)
+    plain = gather_family(sources, filling(), Said(base, {"source_0": 0.0}, {}, {"source_1": 0.25}))
     got = condition.learn(plain, own)
     assert float(got.share[0, 0]) == 0.0
     assert float(got.share[0, 1] * got.share[0, -1]) == pytest.approx(0.25, rel=1e-6)
-    half = gather_family(sources, filling(), belief={"source_0": 0.5})
+    half = gather_family(sources, filling(), Said(base, {"source_0": 0.5}, {}, {}))
     whole = gather_family(sources, filling())
     assert float(half.spectrum.precision[0, 0].sum()) < float(whole.spectrum.precision[0, 0].sum())
+
+
+def test_looks_move_the_stakes_and_nothing_where_nobody_looks_like_anything():
+    features = {"level:gain": 1.0, "users": 8.0}
+    like = torch.zeros((), dtype=torch.float64)
+    looks = weights.likeness([features, {}, {"level:gain": 9.0, "users": 1.0}], features, like)
+    assert float(looks[0]) == pytest.approx(1.0)
+    assert float(looks[1]) == 0.0
+    assert -0.6 < float(looks[2]) < -0.4
+    found, own, plain, _ = learned(0.95, 1)
+    same = condition.learn(found, own, NOBODY)
+    assert torch.equal(plain.share, same.share)
+    assert plain.scores.wealth == same.scores.wealth
+    alike = condition.learn(found, own, NOBODY + 1)
+    unlike = condition.learn(found, own, NOBODY - 0.5)
+    # Sources that do tell something win more where they were staked on.
+    assert bool((alike.scores.each > plain.scores.each).all())
+    assert bool((unlike.scores.each < plain.scores.each).all())
+    assert float(alike.share[0, -1]) > float(plain.share[0, -1]) > float(unlike.share[0, -1])
+
+
+def test_the_source_that_looks_like_the_target_has_the_larger_stake():
+    sources, x, mean, var, _ = family(0.95, seed=3)
+    bad = [s._replace(mean=-s.mean, name=f"bad_{i}") for i, s in enumerate(sources[1:])]
+    found = gather_family([sources[0], *bad], filling())
+    own = cold(x[:8], mean[:8], var[:8])
+    right = condition.learn(found, own, torch.tensor([1.0, -0.5, -0.5], dtype=torch.float64))
+    wrong = condition.learn(found, own, torch.tensor([-0.5, 1.0, 1.0], dtype=torch.float64))
+    plain = condition.learn(found, own)
+    assert right.scores.wealth > plain.scores.wealth > wrong.scores.wealth
+
+
+def test_what_a_source_says_of_a_forbidden_parameter_has_no_part_in_anything():
+    """Whatever a source's function does away from the base along it, the target believes the same.
+
+    Both sources agree where the second coordinate is the base's; away from it one rises and the
+    other falls.
+    """
+    generator = torch.Generator().manual_seed(5)
+    x = torch.rand(60, 2, dtype=torch.float64, generator=generator)
+    x[:20, 1] = 0.5
+    wave = 0.02 * (4 * x[:, :1]).sin()
+    tilt = 0.05 * (x[:, 1:] - 0.5)
+    noise = 0.0005 * torch.randn(60, 1, dtype=torch.float64, generator=generator)
+    own_x = torch.rand(6, 2, dtype=torch.float64, generator=generator)
+    own = cold(own_x, 0.02 * (4 * own_x[:, :1]).sin(), torch.full((6, 1), 1e-6, dtype=x.dtype))
+    points = filling()
+    on_slice = points.clone()
+    on_slice[:, 1] = 0.5
+    base = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    said = {}
+    for part in (0.0, 0.5, 1.0):
+        for sign in (-1.0, 1.0):
+            source = aligned("north", x, wave + sign * tilt + noise, 0.0005**2)
+            words = Said(base, {}, {"north": [(slice(1, 2), part)]}, {})
+            found = gather_family([source], points, words)
+            # Believed all but fully, so that what the source says is what is compared.
+            share = torch.full((1, 2), 0.995, dtype=torch.float64)
+            got = condition.learn(found, own)._replace(share=share)
+            warm = condition.posterior(found, own, got)
+            said[part, sign] = [warm.marginal(p)[0].squeeze(-1) for p in (points, on_slice)]
+    apart = {
+        part: float((said[part, 1.0][0] - said[part, -1.0][0]).abs().mean()) for part in (0, 0.5, 1)
+    }
+    assert apart[0.0] < 0.05 * apart[1.0]
+    assert apart[0.0] < apart[0.5] <= apart[1.0]
+    # Of the other parameter all is still believed.
+    truth = 0.02 * (4 * on_slice[:, 0]).sin()
+    error = said[0.0, 1.0][1] - truth
+    error = error - error.mean()
+    assert float(error.std()) < 0.2 * float(truth.std())
 
 
 def test_acceptance_weighs_gain_against_risk():

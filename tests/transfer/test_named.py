@@ -1,0 +1,229 @@
+"""Sources named in a study file: read when due, in the study's terms, and never in its way."""
+
+import json
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from test_transfer_cli import begin, run
+from told_study import reply
+
+import hyperzero_torch as hz
+from hyperzero_torch.config import SourceConfig
+from hyperzero_torch.journal import Decided
+from hyperzero_torch.online import Collected, Loop, SimulatedClock
+from hyperzero_torch.standing import SOURCE
+from hyperzero_torch.transfer import named
+from hyperzero_torch.transfer.record import recorded
+
+
+def rewrite(config, **changes):
+    """A study file with other entries."""
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | changes))
+
+
+def export(folder, capsys, out="north.json"):
+    code, *_ = run(capsys, "export", "-c", folder / "north.yaml", "-o", folder / out,
+                   "--expires", "30d", "--scope", "feed/eu")  # fmt: skip
+    assert code == 0
+
+
+@pytest.fixture
+def folder(tmp_path):
+    begin(tmp_path, "north", 4, 1)
+    begin(tmp_path, "south", 0, 3)
+    return tmp_path
+
+
+def opened(folder):
+    study = hz.StudyConfig.from_file(folder / "south.yaml")
+    return hz.Tuner.resume(study.journal_url(folder), "south", problem=study.problem())
+
+
+def test_a_study_begins_with_the_sources_of_its_file(folder, capsys):
+    export(folder, capsys)
+    entries = [
+        "sqlite:///north.db#north",
+        {"source": "north.json", "scope": "feed/eu", "name": "as package",
+         "map": {"a": {"name": "a", "factor": 1.0}}},
+    ]  # fmt: skip
+    rewrite(folder / "south.yaml", sources=entries[:1])
+    code, _, err = run(capsys, "-c", folder / "south.yaml", group="step")
+    assert code == 0, err
+    assert [s.name for s in recorded(opened(folder).history)] == ["north"]
+    # The package holds the very same evidence.
+    rewrite(folder / "south.yaml", sources=entries)
+    code, _, err = run(capsys, "-c", folder / "south.yaml", group="step")
+    assert code == 3
+    assert "count twice" in err
+
+
+def test_nothing_is_started_where_a_source_cannot_be_used(folder, capsys):
+    for entry, said in [
+        ("sqlite:///nowhere.db#north", "nowhere.db"),
+        ("sqlite:///north.db#west", "west"),
+        ({"source": "no.json", "scope": "feed/eu"}, "no.json"),
+        ({"source": "sqlite:///north.db#north", "map": {"a": "zeal"}}, "zeal"),
+        ({"source": "no.json", "scope": "s", "key_env": "HZ_NO_SUCH_VARIABLE"}, "HZ_NO_SUCH"),
+    ]:
+        rewrite(folder / "south.yaml", sources=[entry])
+        code, _, err = run(capsys, "-c", folder / "south.yaml", group="step")
+        assert code in (3, 4)
+        assert said in err
+        assert not (folder / "south.db").exists()
+
+
+def test_a_running_study_does_not_wait_for_other_peoples_files(folder, capsys):
+    export(folder, capsys)
+    entry = {"source": "north.json", "scope": "feed/eu", "refresh": 2}
+    rewrite(folder / "south.yaml", sources=[entry])
+    assert run(capsys, "-c", folder / "south.yaml", group="step")[0] == 0
+    (folder / "north.json").unlink()
+    for round_ in (1, 2):
+        code, _, err = run(capsys, "-c", folder / "south.yaml", "--round", round_, group="step")
+        assert code == 0
+        assert "stays as it was read" not in err  # not due before round 2 is planned
+    code, _, err = run(capsys, "-c", folder / "south.yaml", "--round", 3, group="step")
+    assert code == 0
+    assert "stays as it was read" in err
+    assert [s.name for s in recorded(opened(folder).history)] == ["north"]
+
+
+def test_a_source_is_read_anew_when_it_is_due_and_after_an_alarm(folder, capsys):
+    config = SourceConfig(source="sqlite:///north.db#north", refresh=3)
+    study = hz.StudyConfig.from_file(folder / "south.yaml")
+    problem = study.problem()
+    tuner = hz.Tuner(problem, study.traffic, None, "south", 3)
+
+    def due(refresh=3):
+        one = config.model_copy(update={"refresh": refresh})
+        return named.read([one], folder, problem, tuner.history).sources
+
+    tuner.learn_from(due())
+    assert due() == ()
+    for _ in range(4):
+        tuner.tell(reply(tuner, tuner.ask()))
+    assert [s.name for s in due()] == ["north"]
+    assert due(None) == due(100) == ()
+    tuner.learn_from(due())
+    entries = [d for d in tuner.history.decisions if d.kind == SOURCE]
+    assert len(entries) == 1  # the same evidence is written once
+    alarm = Decided(3, "drift", "an alarm", {"metrics": [0], "before": 2, "factor": 0.5})
+    history = tuner.history.branch()
+    history.extend([alarm])
+    assert len(named.read([config.model_copy(update={"refresh": 100})], folder, problem, history)
+               .sources) == 1  # fmt: skip
+
+
+def test_two_sources_of_one_name_are_told_apart_or_refused(folder, capsys):
+    begin(folder, "west", 3, 5)
+    rewrite(folder / "west.yaml", study="north", journal="sqlite:///west.db")
+    study = hz.StudyConfig.from_file(folder / "west.yaml")
+    tuner = hz.Tuner(study.problem(), study.traffic, study.journal_url(folder), "north", 5)
+    for _ in range(3):
+        tuner.tell(reply(tuner, tuner.ask()))
+    twice = ["sqlite:///north.db#north", "sqlite:///west.db#north"]
+    rewrite(folder / "south.yaml", sources=twice)
+    code, _, err = run(capsys, "-c", folder / "south.yaml", group="step")
+    assert code == 3
+    assert "tell them apart by 'name'" in err
+    rewrite(folder / "south.yaml", sources=[twice[0], {"source": twice[1], "name": "west"}])
+    assert run(capsys, "-c", folder / "south.yaml", group="step")[0] == 0
+
+
+def test_the_file_serves_where_a_command_names_no_source(folder, capsys):
+    rewrite(folder / "south.yaml", sources=["sqlite:///north.db#north"])
+    begin(folder, "east", 4, 2)
+    code, out, err = run(capsys, "compare", "-c", folder / "south.yaml",
+                         f"sqlite:///{folder}/north.db#north", f"sqlite:///{folder}/east.db#east",
+                         "--json")  # fmt: skip
+    assert code == 0, err
+    rewrite(folder / "south.yaml", sources=["sqlite:///north.db#north", "sqlite:///east.db#east"])
+    code, alone, err = run(capsys, "compare", "-c", folder / "south.yaml", "--json")
+    assert code == 0, err
+    assert json.loads(out)["pairs"] == json.loads(alone)["pairs"]
+    assert not (folder / "south.db").exists()
+
+
+def test_an_expert_overrules_by_command(folder, capsys):
+    rewrite(folder / "south.yaml", sources=["sqlite:///north.db#north"])
+    assert run(capsys, "-c", folder / "south.yaml", group="step")[0] == 0
+    where = ("-c", folder / "south.yaml", "--reason", "another app")
+    code, _, err = run(capsys, "overrule", *where, "--discount", "north=0.5", "--dry-run")
+    assert code == 0
+    assert "nothing was written" in err
+    before = opened(folder).history.num_entries
+    code, _, err = run(capsys, "overrule", *where, "--discount", "north=0.5",
+                       "--forbid", "north:b")  # fmt: skip
+    assert code == 0
+    assert "counts from the next plan on" in err
+    assert opened(folder).history.num_entries == before + 1
+    code, _, err = run(capsys, "overrule", *where, "--forbid", "north")
+    assert "no longer holds: discount" in err
+    for wrong, said in [
+        (("--forbid", "west"), "no source 'west'"),
+        (("--forbid", "north:zeal"), "no parameter 'zeal'"),
+        (("--pin", "north"), "SOURCE=NUMBER"),
+        (("--pin", "north=2"), "[0, 1]"),
+        (("--pin", "north=0.5", "--forbid", "north"), "more than one word"),
+    ]:
+        code, _, err = run(capsys, "overrule", *where, *wrong)
+        assert code == 3
+        assert said in err
+    assert opened(folder).history.num_entries == before + 2
+
+
+def test_the_loop_reads_them_when_they_are_due_and_goes_on_where_it_cannot(folder):
+    study = hz.StudyConfig.from_file(folder / "south.yaml")
+    problem = study.problem()
+    config = SourceConfig(source="sqlite:///north.db#north", refresh=1)
+    asked = []
+
+    def domains(history):
+        asked.append(history.last_round)
+        if history.last_round == 1:
+            raise hz.JournalError("the other team's database is away")
+        return named.read([config], folder, problem, history)
+
+    class Nothing:
+        def collect(self, round, plans, missing):
+            return Collected()
+
+        def apply(self, plan):
+            return None
+
+        def withdraw(self):
+            return None
+
+    tuner = hz.Tuner(problem, study.traffic, None, "south", 3)
+    loop = Loop(tuner, Nothing(), Nothing(), SimulatedClock(0.0), 3600.0, domains=domains)
+    done = list(loop.run(4))
+    assert [one.plan is not None for one in done] == [True] * 4
+    assert asked[0] is None
+    assert len([d for d in tuner.history.decisions if d.kind == SOURCE]) == 1
+    assert any("database is away" in note for one in done for note in one.notes)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
+        | st.sampled_from(["a.json", "sqlite:///x.db#y", "#", ":"]),
+        lambda inner: st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["source", "name", "scope", "map", "ignore", "refresh", "x"]),
+            inner, max_size=4,
+        ),
+        max_leaves=8,
+    )
+)  # fmt: skip
+def test_anything_under_sources_is_an_entry_or_one_error_of_ours(entry):
+    values = {
+        "parameters": [{"kind": "float", "name": "a", "low": 0.0, "high": 1.0}],
+        "base": {"a": 0.4}, "metrics": ["gain"], "objective": "gain", "sources": [entry],
+    }  # fmt: skip
+    try:
+        study = hz.StudyConfig(**values)
+    except hz.ConfigError:
+        return
+    assert all(one.source for one in study.sources)
