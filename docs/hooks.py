@@ -241,11 +241,21 @@ def commands(_: str = "") -> tuple[str, str]:
         for option in command.params:
             names = ", ".join(f"`{text}`" for text in (*option.opts, *option.secondary_opts))
             says = " ".join((getattr(option, "help", "") or "").split())
-            needed = " Required." if option.required else ""
-            rows.append(f"| {names} | {says.replace('|', ' or ')}{needed} |")
+            rows.append(f"| {names} | {says.replace('|', ' or ')}{_unless_given(option)} |")
         table = "\n".join(rows) if command.params else ""
         parts.append(f"## hyperzero {name}\n\n{_described(command.help or '')}\n\n{table}")
     return "\n\n".join(parts), ""
+
+
+def _unless_given(option: Any) -> str:
+    """What holds where an option is left out."""
+    if option.required:
+        return " Required."
+    value = option.default
+    if value is None or value is False or value == () or callable(value):
+        return ""
+    value = getattr(value, "value", value)  # of an enumeration
+    return "" if "default" in (getattr(option, "help", "") or "") else f" Default: `{value}`."
 
 
 def _each(group: Any, before: str = "") -> list[tuple[str, Any]]:

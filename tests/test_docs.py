@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -156,6 +157,8 @@ def test_what_is_inserted_is_there_and_what_is_not_is_an_error():
     assert "| `tuner`" not in hooks.rooms()[0]
     assert "[`tuner`](hyperzero_torch/tuner.py)" in hooks.rooms()[0]
     assert hooks.table("paper, default, why")[0].count("\n") > 8
+    assert "| `--rounds` | Hours to run. Default: `30`. |" in hooks.commands()[0]
+    assert "| `--dry-run` | Check and show; write nothing. |" in hooks.commands()[0]
     for kind, wrong in (("readme", "nothing"), ("section", "Nothing"), ("table", "no, such")):
         with pytest.raises(hooks.MissingPieceError):
             hooks.PIECES[kind](wrong)
@@ -195,6 +198,86 @@ def comparison():
     return table, [[c.strip() for c in row.strip("|").split(" | ")] for row in table.splitlines()]
 
 
+# Where a peer's links may lead: to a release's tag, into a published wheel, to a release's page.
+PINNED = {
+    "botorch": "https://github.com/meta-pytorch/botorch/blob/v{}/",
+    "ax-platform": "https://github.com/facebook/Ax/blob/{}/",
+    "optuna": "https://github.com/optuna/optuna/blob/v{}/",
+    "optuna-integration": "https://github.com/optuna/optuna-integration/blob/v{}/",
+    "google-vizier": "https://inspector.pypi.io/project/google-vizier/{}/packages/",
+    "scikit-optimize": "https://inspector.pypi.io/project/scikit-optimize/{}/packages/",
+}
+PEERS = [["botorch"], ["ax-platform"], ["optuna", "optuna-integration"], ["google-vizier"],
+         ["scikit-optimize"]]  # fmt: skip
+LINK = re.compile(r"\[([^\]]+)\]\(([^)]+)\)")
+
+
+def compared_releases():
+    """Releases as the page names them."""
+    text = " ".join((DOCS / "comparison.md").read_text(encoding="utf-8").split())
+    return {name: re.search(rf"\b{name} (\d+\.\d+\.\d+)", text)[1] for name in PINNED}
+
+
+def file_of(link, releases):
+    """The package, the release's file within it or None for its page; None where not pinned."""
+    for name, release in releases.items():
+        place = PINNED[name].format(release)
+        if link == f"https://pypi.org/project/{name}/{release}/":
+            return name, None
+        if link.startswith(place):
+            return name, link.removeprefix(place).partition(".whl/")[2] or link[len(place) :]
+    return None
+
+
+def test_the_releases_compared_are_those_that_are_tested_with():
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    pinned = dict(re.findall(r"^([\w-]+)==([\d.]+)$", pins, re.M))
+    releases = compared_releases()
+    assert releases.keys() & pinned.keys() >= {"botorch", "ax-platform", "optuna"}
+    for name in releases.keys() & pinned.keys():
+        assert releases[name] == pinned[name]
+
+
+def test_every_cell_of_a_peer_has_a_link_into_the_release_compared():
+    releases = compared_releases()
+    _, (_, _, *rows) = comparison()
+    assert len(rows) > 12
+    for row in rows:
+        for cell, allowed in zip(row[2:], PEERS, strict=True):
+            links = [link for _, link in LINK.findall(cell)]
+            assert links, f"{row[0]}: {cell!r} leads nowhere"
+            for link in links:
+                found = file_of(link, releases)
+                assert found, f"{row[0]}: {link} moves, or is another release's"
+                assert found[0] in allowed, f"{row[0]}: {link}"
+    assert file_of("https://github.com/optuna/optuna/blob/master/README.md", releases) is None
+    assert file_of("https://github.com/optuna/optuna/blob/v4.0.0/README.md", releases) is None
+
+
+def test_what_a_link_into_a_peer_names_stands_in_that_file():
+    """For the peers that are installed, in the release that was compared."""
+    releases, checked = compared_releases(), 0
+    for text, link in LINK.findall(comparison()[0]):
+        name, path = file_of(link, releases) or (None, None)
+        try:
+            there = path and distribution(name)
+        except PackageNotFoundError:
+            continue
+        if not there or there.version != releases[name] or path.endswith(".md"):
+            continue
+        if path.startswith("tutorial/"):  # of the repository, in no wheel
+            continue
+        file = Path(there.locate_file(path))
+        assert file.is_file(), link
+        code = file.read_text(encoding="utf-8")
+        for words in re.findall(r"`([^`]+)`", text):
+            for word in re.findall(r"\w+", words):
+                assert re.search(rf"\b{word}\b", code), f"no {word!r} in {path}"
+                checked += 1
+    if not checked:
+        pytest.skip("no peer is installed in the release compared")
+
+
 def test_the_comparison_is_whole_and_every_cell_of_ours_leads_to_a_proof():
     _, (titles, _, _, *rows) = comparison()
     peers = ["BoTorch", "Ax", "Optuna", "OSS Vizier", "scikit-optimize"]
@@ -209,8 +292,6 @@ def test_the_comparison_is_whole_and_every_cell_of_ours_leads_to_a_proof():
         links = re.findall(r"\]\(([^)]+)\)", row[1])
         assert all((DOCS / link).resolve().is_file() for link in links), row[0]
         assert links or "not in this release" in row[1], row[0]
-        for cell in row[2:]:
-            assert all(re.match(r"https://", link) for link in re.findall(r"\]\(([^)]+)\)", cell))
 
 
 def test_the_readmes_comparison_is_the_pages():
