@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ from .standing import (
     TRANSFER,
 )
 from .thompson import select_paths
+from .transfer import told
 from .transferred import TRANSFERRED
 
 _NUM_DRAWS = 2048
@@ -149,75 +150,9 @@ def explain(
     facts = plan.details.get("transfer")
     remarks = [e.reason for e in said]
     if facts is not None:
-        remarks += transfer_told(facts, problem.metrics)
+        remarks += told.sentences(facts, problem.metrics)
         remarks += [e.reason for e in before if e.kind == OVERRULED][-1:]  # the latest holds
     return Explanation(round, arms, tuple(remarks), facts)
-
-
-class Choice(NamedTuple):
-    """What a round made of other domains: what was done and why, and what was not done."""
-
-    taken: str
-    why: str
-    alternative: str
-
-
-def transfer_choice(facts: Mapping[str, Any]) -> Choice:
-    """The decision behind a plan's facts about transfer.
-
-    Args:
-        facts: ``details["transfer"]`` of a plan.
-    """
-    why = str(facts.get("reason", ""))
-    if "seeds" in facts:
-        num = len(facts.get("candidates", ()))
-        if facts["used"]:
-            taken = f"{num} candidates that other domains suggest stand beside the first design"
-            return Choice(taken, why, "the usual first design alone")
-        other = "candidates that other domains suggest, beside the first design"
-        return Choice("the usual first design", why, other)
-    held = ", ".join(
-        f"{one['transferred'] - one['cold']:+.2f} nats ({name})"
-        for name, one in facts.get("held_out", {}).items()
-    )
-    # Of an ensemble: the part of the draws in which the target's own model ranked best.
-    own = facts.get("target_weight")
-    if facts["used"]:
-        other = "a cold start"
-        if held:
-            other += f"; against it left-out evidence was predicted better by {held}"
-        elif own is not None:
-            other += f", whose model keeps a weight of {_parts(own)}"
-        return Choice(f"other domains count for {', '.join(facts['metrics'])}", why, other)
-    other = "the transferred model"
-    if held:
-        other += f", which predicts left-out evidence better by {held}"
-    elif "wealth" in facts:
-        other += f", not admitted: log wealth {facts['wealth']:.2f}, needed {facts['needed']:.2f}"
-    return Choice("a cold start", why, other)
-
-
-def transfer_told(facts: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
-    """The same, and every source's part in it, as sentences."""
-    choice = transfer_choice(facts)
-    said = [f"{choice.taken}: {choice.why}", f"alternative not taken: {choice.alternative}"]
-    names = {"similarity": "correlation with this study", "weight": "weight", "nats": "bets (nats)"}
-    for source, one in facts.get("sources", {}).items():
-        parts = [f"{says} {_parts(one[key], metrics)}" for key, says in names.items() if key in one]
-        if "likeness" in one:
-            parts.append(
-                f"likeness {one['likeness']:+.2f} (0: as any domain, 1: it looks the same)"
-            )
-        said.append(f"source {source}: {'; '.join(parts)}")
-    return said
-
-
-def _parts(values: Sequence[float], names: Sequence[str] = ()) -> str:
-    """Numbers by metric."""
-    found = [f"{value:.2f}" for value in values]
-    if len(names) == len(found) > 1:
-        found = [f"{value} {name}" for name, value in zip(names, found)]
-    return ", ".join(found)
 
 
 def _known_then(

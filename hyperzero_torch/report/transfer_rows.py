@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ..explain import transfer_choice
 from ..journal import Decided
 from ..standing import DRIFT, OVERRULED, RETIRED, SOURCE
 from ..transfer import features, similarity
 from ..transfer.package import Terms, terms_of
 from ..transfer.record import word_of
 from ..transfer.source import Source
+from ..transfer.told import choice
 from ..transferred import TRANSFERRED
 from .facts import Facts
 from .tables import Kind, Table, name_of, table
@@ -125,6 +125,17 @@ def similarities(facts: Facts, looks: similarity.ByFeatures | None) -> Table:
     return table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
+def parameters(facts: Facts) -> Table:
+    """What the sources' word on each parameter has been worth, where they count."""
+    metrics = facts.problem.metrics
+    told: Mapping[str, Any] = next(
+        (f for _, f in reversed(judged(facts)) if f.get("parameters")), {}
+    )
+    columns: list[tuple[str, str, Kind]] = [("name", "parameter", "text")]
+    columns += [(m, f"{m}: nats", "number") for m in metrics]
+    return table(columns, [(name, *nats) for name, nats in told.get("parameters", {}).items()])
+
+
 _MEASURES = {
     "similarity": "learned correlation",
     "agreement": "share in common with the other sources",
@@ -173,7 +184,7 @@ def decisions(facts: Facts) -> Table:
             continue
         state = ("seeds", told["used"]) if "seeds" in told else (told["used"], told["metrics"])
         if state != before:
-            rows.append((round_, *transfer_choice(told)))
+            rows.append((round_, *choice(told)))
         before = state
     for d in facts.history.decisions:
         if d.kind == RETIRED and _suggested(facts, d):

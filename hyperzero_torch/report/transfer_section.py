@@ -31,6 +31,13 @@ def transfer(facts: Facts) -> list[Section]:
     ]
     if looks is not None:
         blocks.append(alike_by_features(looks))
+    carried = transfer_rows.parameters(facts)
+    if carried.rows:
+        blocks.append(
+            "Which parameters carry over: nats by which this study's evidence is predicted worse "
+            "without what the sources say about a parameter; below 0 their word on it misleads."
+        )
+        blocks.append(Sheet("What each parameter carries over", carried, True))
     if rows.rows:
         blocks += _by_round(facts, rows)
     else:

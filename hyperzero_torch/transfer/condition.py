@@ -28,12 +28,13 @@ class Learned(NamedTuple):
 
     ``share (metrics, sources + 1)``, the target's last, all of them 0 where a metric takes nothing
     from the sources; ``scores`` of the bets behind it; ``variance (metrics,)`` of the target's
-    function, standardised.
+    function, standardised; ``target`` its evidence in units of that.
     """
 
     share: Tensor
     scores: Scores
     variance: Tensor
+    target: Spectrum
 
 
 def learn(
@@ -86,7 +87,8 @@ def learn(
     )
     share = torch.cat([told_of, share[:, -1:]], 1)
     share = torch.where((told_of > 0).any(1, keepdim=True), share, 0.0)
-    return Learned(share, scores, variance.gather(0, best.unsqueeze(0))[0])
+    size = variance.gather(0, best.unsqueeze(0))[0]
+    return Learned(share, scores, size, _picked(spectra, best))
 
 
 def posterior(family: Family, cold: Posterior, found: Learned) -> Posterior:

@@ -138,7 +138,7 @@ def gather_family(sources: Sequence[Aligned], filling: Tensor, said: Said | None
             found = _reduced(own, inducing, i, amplitude, float(nugget[i, j]))
             left = said.belief.get(sources[j].name, 1.0)
             for columns, part in said.apart.get(sources[j].name, ()):
-                found = _without(found, inducing, i, columns, said.base, part)
+                found = without(found, inducing, i, columns, said.base, part)
             precision[i, j], information[i, j] = left * found.precision, left * found.information
             spread[i, j], skill[i, j], known[i, j] = amplitude**0.5 * own.scale, own.skill, left > 0
     spectra = spectrum(Reduced(precision, information, precision.new_zeros(shape)))
@@ -251,10 +251,10 @@ def _amplitude(own: _Own, lengthscale: Tensor) -> tuple[float, float]:
     return _AMPLITUDES[i], _NUGGETS[j]
 
 
-def _without(
+def without(
     found: Reduced, inducing: Inducing, metric: int, columns: slice, base: Tensor, part: float
 ) -> Reduced:
-    """The part of what is said about these coordinates; the rest only where they are the base's.
+    """A part of what is said about these coordinates; the rest only where they are the base's.
 
     What a source says about the *other* parameters holds where this one stands as in the target's
     base: whatever it does to the metric elsewhere is left open.

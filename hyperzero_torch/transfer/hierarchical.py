@@ -88,19 +88,6 @@ def log_evidence(domains: Spectrum, r: Tensor) -> Tensor:
     return found
 
 
-def believed(known: Factor, r: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean ``(metrics, m)`` and covariance ``(metrics, m, m)`` of a new domain's ``u``.
-
-    Args:
-        known: the posterior of ``g``.
-        r: ``(metrics,)`` its own share.
-    """
-    covariance = torch.cholesky_inverse(torch.linalg.cholesky(known.precision))
-    mean = r.unsqueeze(-1) * (covariance @ known.information.unsqueeze(-1)).squeeze(-1)
-    unit = torch.eye(covariance.shape[-1], dtype=r.dtype, device=r.device)
-    return mean, unit - r.square()[:, None, None] * (unit - covariance)
-
-
 def message(known: Factor, r: Tensor) -> Message:
     """Pseudo-observations of a new domain's ``u`` that say what the sources say.
 

@@ -19,10 +19,11 @@ from torch import Tensor
 from ..errors import FitError
 from ..problem import Problem
 from ..surrogate import Posterior
-from . import condition, ensemble, guard, hierarchical, seeding, weights
+from . import carried, condition, ensemble, guard, hierarchical, seeding, weights
 from .align import Aligned, align
 from .condition import Learned
 from .family import Family, Said, gather_family, own_posterior
+from .inducing import Spectrum
 from .overrule import Overrule, Whom
 from .source import Source, check_distinct
 
@@ -122,7 +123,17 @@ class Prior:
         if not used:
             facts["reason"] = held.reason
             return Judgement(cold, cold, False, facts)
+        less = {n: Spectrum(*(f.to(cold.device) for f in s)) for n, s in self._less.items()}
+        nats = carried.carried(family, found.target, found.share, less)
+        facts["parameters"] = {name: _rounded(values) for name, values in nats.items()}
         return Judgement(warm, cold, True, facts)
+
+    @cached_property
+    def _less(self) -> dict[str, Spectrum]:
+        """The sources without what they say about each parameter."""
+        columns = _columns(self.problem)
+        base = self.problem.space.to_unit(self.problem.base_theta.unsqueeze(0))[0]
+        return dict(zip(columns, carried.left_out(self.family, base, [*columns.values()])))
 
     def _judge_by_rank(self, cold: Posterior) -> Judgement:
         models = {name: model.to(cold.device) for name, model in self.models.items()}
@@ -160,9 +171,7 @@ class Prior:
 
 def _said(problem: Problem, overrule: Overrule) -> Said:
     """An expert's words in the terms of the space."""
-    space = problem.space
-    ends = [0, *accumulate(space.widths)]
-    columns = {name: slice(*pair) for name, pair in zip(space.names, pairwise(ends))}
+    columns = _columns(problem)
     left: dict[Whom, float] = {**overrule.discount, **dict.fromkeys(overrule.forbid, 0.0)}
     belief: dict[str, float] = {}
     apart: dict[str, list[tuple[slice, float]]] = {}
@@ -173,8 +182,14 @@ def _said(problem: Problem, overrule: Overrule) -> Said:
             source, parameter = whom
             apart.setdefault(source, []).append((columns[parameter], part))
     pin = {str(whom): value for whom, value in overrule.pin.items()}
-    base = space.to_unit(problem.base_theta.unsqueeze(0))[0]
+    base = problem.space.to_unit(problem.base_theta.unsqueeze(0))[0]
     return Said(base, belief, apart, pin)
+
+
+def _columns(problem: Problem) -> dict[str, slice]:
+    """Coordinates of each parameter."""
+    ends = [0, *accumulate(problem.space.widths)]
+    return {name: slice(*pair) for name, pair in zip(problem.space.names, pairwise(ends))}
 
 
 def _facts(family: Family, found: Learned, verdict: guard.Verdict) -> dict[str, Any]:

@@ -26,6 +26,19 @@ DIMS = 2
 ELL = LENGTHSCALE.expand(1, DIMS)
 
 
+def believed(known, r):
+    """Mean ``(metrics, m)`` and covariance ``(metrics, m, m)`` of a new domain's ``u``.
+
+    Args:
+        known: the posterior of ``g``.
+        r: ``(metrics,)`` its own share.
+    """
+    covariance = torch.cholesky_inverse(torch.linalg.cholesky(known.precision))
+    mean = r.unsqueeze(-1) * (covariance @ known.information.unsqueeze(-1)).squeeze(-1)
+    unit = torch.eye(covariance.shape[-1], dtype=r.dtype, device=r.device)
+    return mean, unit - r.square()[:, None, None] * (unit - covariance)
+
+
 def small(shares, rows=7, seed=0, noise=0.2):
     """Domains observed at the inducing points themselves, where nothing is approximated."""
     generator = torch.Generator().manual_seed(seed)
@@ -77,7 +90,7 @@ def test_the_evidence_is_that_of_the_dense_gaussian(shares, seed):
 def test_what_is_believed_of_the_target_is_the_dense_conditional(share, own, seed):
     inducing, x, y, var, spectra, _ = small([share] * 3, seed=seed)
     r = torch.full((1, 3), share, dtype=torch.float64)
-    mean, covariance = hierarchical.believed(
+    mean, covariance = believed(
         hierarchical.factor(spectra, r), torch.tensor([own], dtype=torch.float64)
     )
     root = inducing.root[0]
@@ -95,7 +108,7 @@ def test_pseudo_observations_say_what_the_sources_say():
     known = hierarchical.factor(spectra, torch.full((1, 3), 0.95, dtype=torch.float64))
     own = torch.tensor([0.9], dtype=torch.float64)
     told = hierarchical.message(known, own)
-    mean, covariance = hierarchical.believed(known, own)
+    mean, covariance = believed(known, own)
     unit = torch.eye(len(told.value[0]), dtype=torch.float64)
     gain = torch.linalg.inv(unit + told.noise[0])
     torch.testing.assert_close(gain @ told.value[0], mean[0], rtol=1e-3, atol=2e-3)
@@ -107,7 +120,7 @@ def test_sources_of_no_share_say_nothing():
     zero = torch.zeros(1, 3, dtype=torch.float64)
     known = hierarchical.factor(spectra, zero)
     assert float(known.information.abs().max()) == 0.0
-    mean, covariance = hierarchical.believed(known, torch.tensor([0.9], dtype=torch.float64))
+    mean, covariance = believed(known, torch.tensor([0.9], dtype=torch.float64))
     assert float(mean.abs().max()) == 0.0
     torch.testing.assert_close(covariance[0], torch.eye(len(mean[0]), dtype=torch.float64))
 

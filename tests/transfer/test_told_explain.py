@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from told_study import CONFIG, make, play, reply, source, told
 
-from hyperzero_torch.explain import transfer_choice, transfer_told
+from hyperzero_torch.transfer.told import choice, sentences
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +84,12 @@ def test_an_ensemble_and_a_refusal_have_their_words(tmp_path):
     said = "\n".join(tuner.explain().remarks)
     assert "alternative not taken: " in said
     told = {"used": False, "metrics": [], "reason": "bets lost", "wealth": 0.5, "needed": 2.996}
-    choice = transfer_choice(told)
-    assert choice.taken == "a cold start"
-    assert choice.why == "bets lost"
-    assert "log wealth 0.50, needed 3.00" in choice.alternative
+    made = choice(told)
+    assert made.taken == "a cold start"
+    assert made.why == "bets lost"
+    assert "log wealth 0.50, needed 3.00" in made.alternative
     held = told | {"held_out": {"gain": {"transferred": -5.0, "cold": -1.0}}}
-    assert "-4.00 nats (gain)" in transfer_choice(held).alternative
+    assert "-4.00 nats (gain)" in choice(held).alternative
 
 
 facts = st.fixed_dictionaries(
@@ -112,8 +112,8 @@ facts = st.fixed_dictionaries(
 def test_any_facts_have_a_choice_and_its_alternative(told):
     if "wealth" in told:
         told["needed"] = 2.9957
-    choice = transfer_choice(told)
-    assert choice.taken != choice.alternative
-    assert ("cold start" in choice.taken) != told["used"]
-    said = transfer_told(told, ["gain", "guard"])
+    made = choice(told)
+    assert made.taken != made.alternative
+    assert ("cold start" in made.taken) != told["used"]
+    said = sentences(told, ["gain", "guard"])
     assert len(said) == 2 + len(told.get("sources", {}))

@@ -1,0 +1,54 @@
+"""Which parameters carry over: told in nats, and right about worlds of known make."""
+
+import torch
+from family_of_surfaces import aligned, cold, filling
+
+from hyperzero_torch.surrogate.kernels import matern52
+from hyperzero_torch.transfer import condition
+from hyperzero_torch.transfer.carried import carried, left_out
+from hyperzero_torch.transfer.family import gather_family
+
+COLUMNS = {"first": slice(0, 1), "second": slice(1, 2)}
+BASE = torch.tensor([0.5, 0.5], dtype=torch.float64)
+
+
+def functions(generator, num):
+    """Smooth functions of one variable, as values at what they are called with."""
+    knots = torch.linspace(0, 1, 12, dtype=torch.float64).unsqueeze(1)
+    ell = torch.tensor([[0.4]], dtype=torch.float64)
+    k = matern52(knots, knots, ell)[0] + 1e-9 * torch.eye(12, dtype=torch.float64)
+    weights = torch.cholesky_solve(
+        torch.linalg.cholesky(k) @ torch.randn(12, num, dtype=torch.float64, generator=generator),
+        torch.linalg.cholesky(k),
+    )
+    return lambda x, i: matern52(x.unsqueeze(1), knots, ell)[0] @ weights[:, i]
+
+
+def told(seed):
+    """Nats by parameter where domains agree about the first and go their own ways in the second."""
+    generator = torch.Generator().manual_seed(seed)
+    of = functions(generator, 4)
+    phase = 3 * torch.rand((), dtype=torch.float64, generator=generator)
+    domains = []
+    for i in range(4):
+        x = torch.rand(60, 2, dtype=torch.float64, generator=generator)
+        mean = 0.02 * (2 * (4 * x[:, 0] + phase).sin() + of(x[:, 1], i)).unsqueeze(1)
+        mean = mean + 0.002 * torch.randn(60, 1, dtype=torch.float64, generator=generator)
+        domains.append(aligned(f"domain_{i}", x, mean, 0.002**2))
+    target = domains.pop()
+    own = cold(target.x[:15], target.mean[:15], target.var[:15])
+    family = gather_family(domains, filling())
+    found = condition.learn(family, own)
+    less = dict(zip(COLUMNS, left_out(family, BASE, [*COLUMNS.values()])))
+    nothing = carried(family, found.target, torch.zeros_like(found.share), less)
+    assert all(float(value.abs().max()) < 1e-9 for value in nothing.values())
+    return found, carried(family, found.target, found.share, less)
+
+
+def test_the_parameter_that_domains_share_carries_more_than_the_other():
+    trials = [told(seed) for seed in range(5)]
+    first, second = (torch.tensor([float(nats[name][0]) for _, nats in trials]) for name in COLUMNS)
+    assert all(float(found.share[0, -1]) > 0 for found, _ in trials)
+    assert float(first.min()) > 1.0
+    assert float((first > second).double().mean()) >= 0.8
+    assert float(first.sum()) > 1.5 * float(second.sum())
