@@ -6,47 +6,51 @@ readings, from which come deltas, evidence and the next plan. What it says is a 
 experiment and the seed, so whatever stores an Ax experiment stores this study.
 
 Trials of a single arm, as Ax's ``Client`` makes them, are compared as if they were one round: with
-the pooled trials of the status quo (``client.attach_baseline``).
+the pooled trials of the status quo (``client.attach_baseline``). That takes out no level that moves
+between trials; batches do.
+
+Importing this module adds the node to the registries that Ax's JSON files are written and read
+with, so ``client.save_to_json_file`` and ``Client.load_from_json_file`` take it.
 """
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from numbers import Integral
+from typing import Any
 
-import numpy as np
 import torch
 
-from ..births import born, first_bucket
 from ..config import TunerConfig
-from ..errors import MissingExtraError, ProblemError, ReadingsError, RoundError, SpaceError
-from ..history import CONTROL, History
-from ..journal import Configured, Entry, MemoryJournal, Planned, StudyHeader
+from ..errors import (
+    ConfigError,
+    MissingExtraError,
+    ProblemError,
+    ReadingsError,
+    RoundError,
+    TunerWarning,
+)
 from ..randomness import random
-from ..readings import Readings
+from ..surrogate import Posterior
 from ..thompson import propose
-from ..tuner import Tuner
-from .search import Axis
 
 try:
     from ax.core.arm import Arm
-    from ax.core.batch_trial import BatchTrial
     from ax.core.data import Data
     from ax.core.experiment import Experiment
     from ax.core.generator_run import GeneratorRun
     from ax.generation_strategy.external_generation_node import ExternalGenerationNode
+    from ax.generation_strategy.transition_criterion import TransitionCriterion
+    from ax.storage.json_store.decoder import object_from_json
+    from ax.storage.json_store.registry import CORE_DECODER_REGISTRY, CORE_ENCODER_REGISTRY
 
-    from .ax_problem import axes_of, problem_of
+    from .ax_study import AxStudy, fold
 except ImportError as error:
     raise MissingExtraError("hyperzero_torch.integrations.ax", "ax-platform", "ax") from error
 
-if TYPE_CHECKING:
-    from ax.core.base_trial import BaseTrial
+__all__ = ["AX_CONFIG", "AxStudy", "HyperZeroNode", "fold"]
 
-_SINGLES = 0  # the round that trials of a single arm share; batches follow
-# Users that the best known arm of a round stands for, where Ax is told no numbers of users.
-_USERS = 1e6
 #: Few rounds, each long: levels are averaged over all, and verification is reached after four.
 AX_CONFIG = TunerConfig(rounds_per_day=4, initial_candidates=32)
 
@@ -65,6 +69,8 @@ class HyperZeroNode(ExternalGenerationNode):  # type: ignore[misc]  # untyped
             are Sobol points.
         include_status_quo: leave it out where whoever makes the trials adds it, with weight 1.
         transition_criteria: Ax's, where other nodes follow.
+    Raises:
+        ConfigError: an argument that cannot be.
     """
 
     def __init__(
@@ -77,36 +83,93 @@ class HyperZeroNode(ExternalGenerationNode):  # type: ignore[misc]  # untyped
         include_status_quo: bool = True,
         transition_criteria: Sequence[Any] | None = None,
     ) -> None:
+        if not isinstance(name, str) or not name:
+            raise ConfigError(
+                f"a node is named by a text that is not empty, got {name!r}; a seed or a "
+                "configuration is given by name: HyperZeroNode(seed=0, config=TunerConfig(...))"
+            )
+        if config is not None and not isinstance(config, TunerConfig):
+            raise ConfigError(
+                f"config is a TunerConfig or None, got {config!r}; make one of a mapping by "
+                "TunerConfig(**mapping)"
+            )
+        if not isinstance(include_status_quo, bool):
+            raise ConfigError(f"include_status_quo is True or False, got {include_status_quo!r}")
         super().__init__(
-            name=name, should_deduplicate=False, transition_criteria=transition_criteria
+            name=name,
+            should_deduplicate=False,
+            transition_criteria=_criteria(transition_criteria),
         )
         self.config = config or AX_CONFIG
-        self.seed = seed
-        self.num_startup = num_startup
+        self.seed = _whole("seed", seed, 0, 2**63)
+        self.num_startup = _whole("num_startup", num_startup, 0, 2**31)
         self.include_status_quo = include_status_quo
         self._study: AxStudy | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the experiment, which a copy is shown anew whenever it is asked."""
+        return {n: v for n, v in vars(self).items() if n != "_seen"} | {"_study": None}
+
+    @classmethod
+    def serialize_init_args(cls, obj: HyperZeroNode) -> dict[str, Any]:
+        """The arguments that make the node again; called by Ax when it stores one."""
+        return {
+            "name": obj.name,
+            "config": obj.config.model_dump(mode="json"),
+            "seed": obj.seed,
+            "num_startup": obj.num_startup,
+            "include_status_quo": obj.include_status_quo,
+            "transition_criteria": list(obj.transition_criteria),
+        }
+
+    @classmethod
+    def deserialize_init_args(
+        cls,
+        args: dict[str, Any],
+        decoder_registry: Mapping[str, Any] | None = None,
+        class_decoder_registry: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """The arguments of a node that Ax has stored.
+
+        Raises:
+            ConfigError: a configuration that this version does not know.
+        """
+        registries = {
+            "decoder_registry": decoder_registry,
+            "class_decoder_registry": class_decoder_registry,
+        }
+        given = {name: value for name, value in registries.items() if value is not None}
+        criteria = object_from_json(args.get("transition_criteria"), **given)
+        return args | {"config": TunerConfig(**args["config"]), "transition_criteria": criteria}
+
     @property
     def study(self) -> AxStudy:
-        """The experiment as it was last folded."""
+        """The experiment as it was last folded.
+
+        Raises:
+            RoundError: the node has seen none yet.
+        """
         if self._study is None:
             raise RoundError(f"node {self.name!r} has seen no experiment yet; generate from it")
         return self._study
 
     def update_generator_state(self, experiment: Experiment, data: Data) -> None:
-        """Fold the experiment."""
+        """Fold the experiment; raises and warns as ``fold`` does."""
         self._seen = (experiment, data)
         self._study = fold(experiment, data, self.config, self.seed)
 
     def get_next_candidate(self, pending_parameters: list[dict[str, Any]]) -> dict[str, Any]:
-        """One arm: a draw of its own for each that is pending."""
+        """One arm: a draw of its own for each that is pending.
+
+        Raises:
+            ReadingsError: as many arms as the start-up takes have data and the status quo has none.
+        Warns:
+            TunerWarning: as many have data and no posterior can be had; a Sobol point is given.
+        """
         study, tuner = self.study, self.study.tuner
         number = 1 + study.num_arms + study.num_unknown(pending_parameters)
         space, bucket = tuner.problem.space, tuner.bucket()
-        try:
-            posterior = tuner.surrogate()
-        except RoundError:  # nothing to fit yet
-            posterior = None
+        posterior = self._posterior()
         if posterior is None or int(bucket.tested.sum()) < self.num_startup:
             scramble = random(self.seed, 0, "startup", torch.device("cpu")).initial_seed()
             x = space.sobol(number, scramble % 2**31)[-1:]
@@ -120,6 +183,27 @@ class HyperZeroNode(ExternalGenerationNode):  # type: ignore[misc]  # untyped
                 posterior, problem, *numbers, generator, num_starts=self.config.num_starts
             ).x
         return study.parameters(space.from_unit(x)[0].tolist())
+
+    def _posterior(self) -> Posterior | None:
+        """None at the start; later that it is missing is no secret."""
+        tuner, reported = self.study.tuner, self.study.num_reported
+        try:
+            return tuner.surrogate()
+        except RoundError as error:
+            if reported < max(1, self.num_startup):
+                return None
+            if tuner.bucket().base_levels is None:
+                raise ReadingsError(
+                    f"{reported} arms have data and the status quo has not reported every metric "
+                    f"of {list(tuner.problem.metrics)}, so there are no deltas; complete its trial "
+                    "before more arms are asked for, or give the node a larger num_startup"
+                ) from None
+            warnings.warn(
+                f"{reported} arms have data, yet {error}; a Sobol point is given",
+                TunerWarning,
+                stacklevel=3,
+            )
+            return None
 
     def _gen(
         self,
@@ -135,6 +219,8 @@ class HyperZeroNode(ExternalGenerationNode):  # type: ignore[misc]  # untyped
                 "HyperZeroNode cannot hold some parameters fixed for one trial; make them "
                 "FixedParameters of the search space"
             )
+        if n is not None:
+            n = _whole("n, the number of arms,", n, 1, 2**31)
         if n == 1 or self._generator_spec_to_gen_from is not None:
             return super()._gen(experiment, data, n, pending_observations)
         study = self.study
@@ -154,169 +240,29 @@ class HyperZeroNode(ExternalGenerationNode):  # type: ignore[misc]  # untyped
         )
 
 
-class AxStudy(NamedTuple):
-    """An experiment as a study of ours: ``tuner`` has its history, ``rounds`` its trials.
-
-    ``rounds`` maps a round to the indices of its trials; ``num_arms`` counts arms over all trials.
-    """
-
-    tuner: Tuner
-    axes: tuple[Axis, ...]
-    constants: dict[str, Any]
-    rounds: dict[int, list[int]]
-    num_arms: int
-
-    def parameters(self, theta: Sequence[float]) -> dict[str, Any]:
-        """A row of theta as Ax's parameters."""
-        return {axis.name: axis.value(t) for axis, t in zip(self.axes, theta)} | self.constants
-
-    def num_unknown(self, parameters: Sequence[Mapping[str, Any]]) -> int:
-        """How many of these were in no trial yet."""
-        rows = ([axis.theta(p.get(axis.name)) for axis in self.axes] for p in parameters)
-        found = [self.tuner.history.find(row) for row in rows]
-        return sum(c is None or not self.tuner.history.times_served[c] for c in found)
+def _whole(name: str, value: Any, least: int, below: int) -> int:
+    """A number as NumPy's are too, for what comes from loops over arrays; True is none."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or not least <= int(value) < below:
+        raise ConfigError(f"{name} is a whole number >= {least} and < {below}, got {value!r}")
+    return int(value)
 
 
-def fold(experiment: Experiment, data: Data, config: TunerConfig, seed: int = 0) -> AxStudy:
-    """An Ax experiment as a study of ours.
-
-    Args:
-        experiment: with a status quo, and a single objective.
-        data: its data.
-        config: how to tune.
-        seed: of all randomness.
-    Raises:
-        ProblemError: no status quo, several objectives, constraints or parameters that cannot be
-            carried; names what is supported.
-        ReadingsError: data without a metric, or without standard errors, that the problem needs; a
-            batch without the status quo.
-    """
-    axes, constants = axes_of(experiment.search_space)
-    problem = problem_of(experiment, axes)
-    births = first_bucket(problem, config, seed)
-    known = {born.theta: born.candidate for born in births}
-    num_arms = 0
-    arms: dict[str, int] = {experiment.status_quo.name: CONTROL}
-    rounds: dict[int, list[int]] = {}
-    plans: dict[int, dict[int, float]] = {}
-    for index, trial in sorted(experiment.trials.items()):
-        num_arms += len(trial.arms)
-        if trial.status.is_failed or trial.status.is_abandoned:
-            continue
-        round_ = 1 + index if isinstance(trial, BatchTrial) else _SINGLES
-        for arm, weight in _weights(trial).items():
-            if arm.name not in arms:
-                try:
-                    row = [axis.theta(arm.parameters.get(axis.name)) for axis in axes]
-                    problem.space.check(torch.tensor(row, dtype=torch.float64))
-                except (SpaceError, TypeError):  # served once, and not to be proposed
-                    continue
-                arms[arm.name] = known.setdefault(tuple(row), len(known))
-            plan = plans.setdefault(round_, {})
-            plan[arms[arm.name]] = plan.get(arms[arm.name], 0.0) + weight
-        rounds.setdefault(round_, []).append(index)
-    entries: list[Entry] = [Configured(config.model_dump(mode="json"))]
-    rows = [row for row, candidate in known.items() if candidate >= len(births)]
-    theta = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), len(axes))
-    history = History(len(axes), problem.metrics)
-    history.extend(births)
-    entries += [*births, *born(problem, theta, history, 0, "ax")]
-    entries += [_planned(round_, plan) for round_, plan in sorted(plans.items())]
-    journal = MemoryJournal()
-    journal.create(StudyHeader(experiment.name, seed, problem.spec()), entries)
-    tuner = Tuner(problem, journal=journal, study=experiment.name)
-    for round_, indices in sorted(rounds.items()):
-        readings = _readings(round_, indices, data, problem.metrics, arms)
-        if readings is None:
-            continue
-        if round_ != _SINGLES and CONTROL not in readings.candidate:
-            raise ReadingsError(
-                f"trial {indices[0]} has data and none of the status quo, so there are no deltas; "
-                "serve it in every batch: trial.add_status_quo_arm(weight)"
-            )
-        _check_signs(experiment, readings)
-        tuner.tell(readings)
-    return AxStudy(tuner, tuple(axes), constants, rounds, num_arms)
+def _criteria(given: Any) -> list[TransitionCriterion] | None:
+    """Ax takes whatever it is given, and fails at the first trial."""
+    listed = isinstance(given, list | tuple)
+    if given is None or (listed and all(isinstance(one, TransitionCriterion) for one in given)):
+        return None if given is None else list(given)
+    raise ConfigError(
+        f"transition_criteria is a list of Ax's TransitionCriterions or None, got {given!r}"
+    )
 
 
-def _weights(trial: BaseTrial) -> Mapping[Arm, float]:
-    """A trial's arms, each with its share of the trial's traffic."""
-    if isinstance(trial, BatchTrial):
-        return {arm: float(weight) for arm, weight in trial.normalized_arm_weights().items()}
-    return dict.fromkeys(trial.arms, 1.0)
+def _encoded(node: HyperZeroNode) -> dict[str, Any]:
+    return {"__type": "HyperZeroNode", **HyperZeroNode.serialize_init_args(node)}
 
 
-def _planned(round_: int, weights: Mapping[int, float]) -> Planned:
-    """A trial as a plan of ours; the control is in every plan, served or not."""
-    total = sum(weights.values())
-    candidates = sorted({CONTROL, *weights})
-    shares = tuple(weights.get(c, 0.0) / total for c in candidates)
-    slots = tuple(0 if c == CONTROL else 1 for c in candidates)
-    return Planned(round_, tuple(candidates), slots, shares)
-
-
-def _readings(
-    round_: int,
-    trials: Sequence[int],
-    data: Data,
-    metrics: Sequence[str],
-    arms: Mapping[str, int],
-) -> Readings | None:
-    """What has been observed in a round; None where nothing has."""
-    frame = data.df
-    frame = frame[frame["trial_index"].isin(trials) & frame["arm_name"].isin(arms.keys())]
-    if not len(frame):
-        return None
-    missing = [name for name in metrics if not (frame["metric_signature"] == name).any()]
-    if missing:
-        raise ReadingsError(
-            f"trials {list(trials)} have no data on {missing}, which the optimization config "
-            f"needs; they have {sorted(frame['metric_signature'].unique())}"
-        )
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("round", "candidate", "metric", "count", "mean", "var")
-    }
-    for name in metrics:
-        rows = frame[frame["metric_signature"] == name]
-        mean, sem = rows["mean"].to_numpy(float), rows["sem"].to_numpy(float)
-        if not np.isfinite(sem).all():
-            raise ReadingsError(
-                f"{name!r} has no standard errors in trials {list(trials)}; attach data as "
-                "(mean, sem): without them nobody can tell luck from gain"
-            )
-        users = _users(rows["n"].to_numpy(float) if "n" in rows else None, sem)
-        ids = np.array([arms[arm] for arm in rows["arm_name"]])
-        for candidate in np.unique(ids):
-            mine = ids == candidate
-            count = users[mine].sum()
-            columns["round"].append(round_)
-            columns["candidate"].append(int(candidate))
-            columns["metric"].append(name)
-            columns["count"].append(float(count))
-            columns["mean"].append(float((users * mean)[mine].sum() / count))
-            # The squared error of the pooled mean, as the variance of a single user.
-            squares = ((users * sem)[mine] ** 2).sum() / count**2
-            columns["var"].append(float(squares * count))
-    return Readings.from_frame(columns)
-
-
-def _check_signs(experiment: Experiment, readings: Readings) -> None:
-    """Ax's relative bounds are on changes by the status quo's size, our deltas are on ratios."""
-    constraints = experiment.optimization_config.outcome_constraints
-    relative = {name for c in constraints if c.relative for name, _ in c.metric_weights}
-    columns = (readings.candidate.tolist(), readings.metric.tolist(), readings.mean.tolist())
-    for candidate, metric, mean in zip(*columns):
-        if candidate == CONTROL and metric in relative and mean < 0:
-            raise ReadingsError(
-                f"{metric!r} has a relative bound and a status quo of {mean:g}, below 0; "
-                "supported are relative bounds on positive metrics, and absolute bounds"
-            )
-
-
-def _users(given: np.ndarray[Any, Any] | None, sem: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Users behind each mean; where Ax is told none, as many as its precision is worth."""
-    if given is not None and np.isfinite(given).all() and (given >= 2).all():
-        return given
-    least = sem[sem > 0].min() if (sem > 0).any() else math.inf
-    worth = np.where(sem > 0, np.square(least / np.where(sem > 0, sem, 1.0)), 1.0)
-    return np.asarray(np.maximum(2.0, np.round(_USERS * worth)))
+# Ax reads and writes files with these where a client has no registries of its own, and its
+# RegistryBundles begin with them.
+CORE_ENCODER_REGISTRY[HyperZeroNode] = _encoded
+CORE_DECODER_REGISTRY["HyperZeroNode"] = HyperZeroNode

@@ -97,7 +97,9 @@ def observe(trial, seed=0, users=200_000, with_users=True):
             sem = mean * hour / n**0.5
             noise = torch.randn((), generator=generator, dtype=torch.float64).item()
             row = {"trial_index": trial.index, "arm_name": arm.name, "metric_name": metric}
-            row |= {"metric_signature": metric, "mean": mean * hour + sem * noise, "sem": sem}
+            # As many digits as the node looks at.
+            told = {"mean": round(mean * hour + sem * noise, 9), "sem": round(sem, 9)}
+            row |= {"metric_signature": metric} | told
             rows.append(row | ({"n": n} if with_users else {}))
     return Data(df=pd.DataFrame(rows))
 
@@ -496,7 +498,7 @@ REFUSED = {
         hz.ReadingsError, "none of the status quo", lambda: with_status_quo_only("no control")
     ),
     "an unknown metric": (
-        hz.ReadingsError, r"no data on \['unfollows'\]", lambda: with_status_quo_only("no metric")
+        hz.ReadingsError, r"data on \['unfollows'\]", lambda: with_status_quo_only("no metric")
     ),
     "no standard errors": (
         hz.ReadingsError, "no standard errors", lambda: with_status_quo_only("no sem")
