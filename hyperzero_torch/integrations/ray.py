@@ -3,52 +3,46 @@
     HyperZeroSearch(at_most={"latency": 0.2}, variances={"loss": "loss_var"})
 
 What trials report may be noisy; where nobody reports a variance, one is estimated. ``save`` writes
-JSON, and ``restore`` reads it.
+JSON, and ``restore`` reads it. Beside it: ``ray_space`` reads Ray's space, ``ray_reports`` what
+trials report, ``ray_state`` what was saved.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from ..errors import ConfigError, MissingExtraError, ProblemError, ReadingsError, StudyMismatchError
-from ..plan import write_atomically
-from .search import Axis, Search, Tried, choice_axis, number_axis
+from ..errors import (
+    ConfigError,
+    MissingExtraError,
+    ProblemError,
+    ReadingsError,
+    RoundError,
+    SpaceError,
+    StudyMismatchError,
+)
+from . import ray_state
+from .ray_reports import Reports
+from .search import Search, Tried, number
 
 try:
     from ray.tune.search import Searcher
-    from ray.tune.search.sample import (
-        Categorical,
-        Domain,
-        Float,
-        Integer,
-        LogUniform,
-        Quantized,
-        Uniform,
-    )
-    from ray.tune.search.variant_generator import parse_spec_vars
-    from ray.tune.utils.util import flatten_dict, unflatten_dict
+
+    from .ray_space import axes_of, description, nested, values_at
 except ImportError as error:
     raise MissingExtraError("hyperzero_torch.integrations.ray", "ray[tune]", "ray") from error
-
-_VERSION = 1
-_SUPPORTED = (
-    "supported are tune.uniform, quniform, loguniform, qloguniform, randint, qrandint, lograndint, "
-    "qlograndint, choice, and constants"
-)
 
 
 class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
     """Thompson sampling of an exact Gaussian process, with constraints and known noise.
 
     What is suggested is a function of the seed, the finished trials and the number of suggestions
-    before, so a restored searcher goes on as the saved one would have.
+    before, so a restored searcher goes on as the saved one would have. Whatever raises an error
+    has changed nothing: a trial that was reported wrongly can be reported again.
 
     Args:
         space: Ray's parameter space; by default the ``param_space`` of ``tune.Tuner``.
@@ -56,15 +50,15 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         mode: ``"min"`` or ``"max"``; likewise.
         at_most: bounds on other reported metrics, by name.
         at_least: likewise from below.
-        variances: for a metric, the name under which trials report its variance.
+        variances: for the metric or a bounded one, the name under which trials report its variance.
         seed: of all randomness; drawn anew where it is None.
         num_startup: finished trials before the surrogate speaks; until then Sobol points.
         num_samples: random points of the space among which a draw's best are found.
         num_starts: of these, how many are moved uphill along the draw.
     Raises:
         ProblemError: several metrics, a mode that is none, or a space that cannot be carried:
-            grid searches, functions, conditional choices.
-        ConfigError: bounds, a seed or numbers that cannot be.
+            grid searches, functions, conditional choices, parameters in lists.
+        ConfigError: bounds, variances, a seed or numbers that cannot be.
     """
 
     CKPT_FILE_TMPL = "searcher-state-{}.json"  # Ray's name for the file's name
@@ -92,17 +86,11 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
             if isinstance(value, bool) or not isinstance(value, int) or value < least[name]:
                 raise ConfigError(f"{name} is a whole number >= {least[name]}, got {value!r}")
         super().__init__(metric=metric, mode=mode)
-        # Of each bounded metric: minus the value and plus the bound, or the other way round.
-        self._bounds = [(name, -1.0, bound) for name, bound in (at_most or {}).items()]
-        self._bounds += [(name, 1.0, bound) for name, bound in (at_least or {}).items()]
-        for name, _, bound in self._bounds:
-            if not isinstance(bound, int | float) or not math.isfinite(bound):
-                raise ConfigError(f"the bound on {name!r} must be a finite number, got {bound!r}")
-        self._variances = dict(variances or {})
+        self._reports = Reports(at_most, at_least, variances)
+        self._reports.check(metric)
         self._seed = secrets.randbits(62) if seed is None else seed
         self._numbers = (num_startup, num_samples, num_starts)
         self._search: Search | None = None
-        self._constants: dict[str, Any] = {}
         self._space: list[str] | None = None  # what a restored state was made for
         self._suggested = 0
         self._live: dict[str, list[float]] = {}
@@ -121,56 +109,55 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
                 raise StudyMismatchError(
                     f"the search has learnt from trials with {name} {known!r}, got {said!r}"
                 )
+        self._reports.check(metric or self._metric)
+        new = self._search is None
+        if new:
+            self._set_space(config)
         self._metric, self._mode = metric or self._metric, mode or self._mode
-        if self._search is not None:
-            return not config
-        self._set_space(config)
-        return True
+        return new or not config
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The parameters of the next trial.
 
         Raises:
             ProblemError: nobody has said yet what is optimised, or over which space.
+            RoundError: the trial has its parameters already, and has not finished.
         """
         if self._search is None or not self._metric or not self._mode:
             raise ProblemError(
                 "HyperZeroSearch needs a space, a metric and a mode: pass them to it, or to "
                 "tune.Tuner(param_space=...) and tune.TuneConfig(metric=..., mode=...)"
             )
+        _check_trial(trial_id)
+        if trial_id in self._live:
+            raise RoundError(
+                f"trial {trial_id!r} was given its parameters and has not finished; "
+                "call on_trial_complete for it first, or name another trial"
+            )
         found = self._search.next(self._tried(), self._seed, self._suggested)
-        self._suggested += 1
         self._live[trial_id] = self._search.theta(found)
-        suggestion: dict[str, Any] = unflatten_dict(found)
-        return suggestion
+        self._suggested += 1
+        return nested(found)
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Learn from a finished trial; one that failed says nothing.
+        """Learn from a finished trial; one that failed, or whose value is NaN, says nothing.
+
+        A bounded metric or a variance that is NaN counts as not known. A trial that was never
+        suggested is ignored.
 
         Raises:
-            ReadingsError: the result lacks a metric that matters, or has a wrong variance.
+            ReadingsError: the result lacks a metric that matters, or has one that is no number, or
+                a wrong variance; the trial still waits for its result.
         """
-        theta = self._live.pop(trial_id, None)
-        if theta is None or error or not result:
+        _check_trial(trial_id)
+        theta = self._live.get(trial_id)
+        if theta is None:
             return
-        names = [self._metric, *(name for name, _, _ in self._bounds)]
-        flat = flatten_dict(dict(result)) | dict(result)
-        wanted = [*names, *(self._variances[n] for n in names if n in self._variances)]
-        missing = [name for name in wanted if name not in flat]
-        if missing:
-            raise ReadingsError(
-                f"trial {trial_id} reported no {missing}; it reported "
-                f"{sorted(k for k, v in flat.items() if isinstance(v, int | float))}"
-            )
-        variances = [
-            float(flat[self._variances[n]]) if n in self._variances else math.nan for n in names
-        ]
-        if any(v < 0 or v == math.inf for v in variances):
-            raise ReadingsError(f"trial {trial_id} reported variances {variances}, expected >= 0")
-        slacks = [sign * (float(flat[name]) - bound) for name, sign, bound in self._bounds]
-        self._learn(theta, [float(flat[names[0]]), *slacks], variances)
+        if not error and result is not None and result != {}:
+            self._learn(theta, *self._reports.read(trial_id, str(self._metric), result))
+        del self._live[trial_id]
 
     def add_evaluated_point(
         self,
@@ -180,79 +167,101 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         pruned: bool = False,
         intermediate_values: list[float] | None = None,
     ) -> None:
-        """Learn from a trial that ran elsewhere; what has bounds is not known of it."""
+        """Learn from a trial that ran elsewhere; what has bounds is not known of it.
+
+        Raises:
+            ProblemError: there is no space yet.
+            SpaceError: parameters that are missing, or outside the space.
+            ReadingsError: the value is no number.
+        """
         if self._search is None:
             raise ProblemError("HyperZeroSearch needs its space before points; pass space=...")
         if error or pruned:
             return
-        unknown = [math.nan] * len(self._bounds)
-        theta = self._search.theta(flatten_dict(dict(parameters)))
-        self._learn(theta, [float(value), *unknown], [math.nan, *unknown])
+        theta = self._search.theta(values_at(parameters, self._search.axes))
+        said = number(value)
+        if said is None:
+            raise ReadingsError(f"the value at {dict(parameters)} must be a number, got {value!r}")
+        unknown = [math.nan] * len(self._reports.bounds)
+        self._learn(theta, [said, *unknown], [math.nan, *unknown])
 
     def save(self, checkpoint_path: str) -> None:
-        """Write the state as JSON, whole or not at all."""
-        write_atomically(checkpoint_path, json.dumps(self.get_state(), allow_nan=False))
+        """Write the state as JSON, whole or not at all.
+
+        Raises:
+            ConfigError: the folder does not exist or cannot be written to.
+        """
+        ray_state.write(checkpoint_path, self.get_state())
 
     def restore(self, checkpoint_path: str) -> None:
-        """Read what ``save`` wrote.
+        """Read what ``save`` wrote; what was passed to the constructor is not in it.
 
         Raises:
             ConfigError: not such a file.
-            StudyMismatchError: it was written for another space, metric or bounds.
+            StudyMismatchError: it was written for another space, metric, mode or bounds.
         """
-        try:
-            state = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{checkpoint_path!r} cannot be read: {error}") from None
-        self.set_state(state)
+        self.set_state(ray_state.read(checkpoint_path))
+
+    def restore_from_dir(self, checkpoint_dir: str) -> None:
+        """Read what Ray has saved in an experiment's folder.
+
+        Raises:
+            ConfigError: there is nothing of ours; else see ``restore``.
+        """
+        folder = ray_state.checked_path(checkpoint_dir)
+        if not any(folder.glob(self.CKPT_FILE_TMPL.format("*"))):
+            raise ConfigError(
+                f"{str(folder)!r} holds no {self.CKPT_FILE_TMPL.format('*')}; name the folder of "
+                "an experiment that ran with HyperZeroSearch: storage_path and its name"
+            )
+        super().restore_from_dir(str(folder))
 
     def get_state(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {
-            "version": _VERSION,
-            "space": self._space,
-            "metric": self._metric,
-            "mode": self._mode,
-            "bounds": [list(bound) for bound in self._bounds],
-            "seed": self._seed,
-            "suggested": self._suggested,
-            "live": self._live,
-            "finished": [[theta, *map(_plain, both)] for theta, *both in self._finished],
-        }
+        return ray_state.State.model_construct(
+            version=ray_state.VERSION,
+            space=self._space,
+            metric=self._metric,
+            mode=self._mode,
+            bounds=self._reports.bounds,
+            seed=self._seed,
+            suggested=self._suggested,
+            live=self._live,
+            finished=self._finished,
+        ).plain()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what ``get_state`` gave."""
-        expected = self.get_state()
-        if not isinstance(state, dict) or state.get("version") != _VERSION:
-            raise ConfigError("this is no state of HyperZeroSearch; pass what save() wrote")
-        if set(state) != set(expected):
-            raise ConfigError(
-                f"the state is damaged: it has {sorted(state)}, expected {sorted(expected)}"
-            )
-        ours = {
-            name: getattr(self, f"_{name}") or state[name] for name in ("space", "metric", "mode")
-        } | {"bounds": expected["bounds"]}
-        for key, value in ours.items():
-            if state[key] != value:
-                raise StudyMismatchError(
-                    f"the state was saved for another {key}: {state[key]}, here {value}"
-                )
-        self._space, self._metric, self._mode = state["space"], state["metric"], state["mode"]
-        self._seed, self._suggested = state["seed"], state["suggested"]
-        self._live = dict(state["live"])
-        self._finished = [
-            (theta, [float(v) for v in values], [float(v) for v in variances])
-            for theta, values, variances in state["finished"]
-        ]
+        """Go on from what ``get_state`` gave.
 
-    def _set_space(self, config: Mapping[str, Any]) -> None:
-        axes = _axes(config)
-        space = [repr((axis.name, axis.parameter, axis.step, axis.values)) for axis in axes]
+        Raises:
+            ConfigError: anything else.
+            StudyMismatchError: it is of another space, metric, mode or bounds.
+        """
+        saved = ray_state.checked(state)
+        own = {"space": self._space, "metric": self._metric, "mode": self._mode}
+        for key, ours in (own | {"bounds": self._reports.bounds}).items():
+            theirs = getattr(saved, key)
+            if theirs is not None and ours is not None and theirs != ours:
+                raise StudyMismatchError(
+                    f"the state was saved for another {key}: {theirs}, here {ours}"
+                )
+        self._reports.check(saved.metric or self._metric)
+        if self._search is not None:
+            _check_rows(self._search, saved.thetas())
+        self._space = saved.space or self._space
+        self._metric, self._mode = saved.metric or self._metric, saved.mode or self._mode
+        self._seed, self._suggested = saved.seed, saved.suggested
+        self._live, self._finished = dict(saved.live), list(saved.finished)
+
+    def _set_space(self, config: Any) -> None:
+        axes = axes_of(config)
+        space, search = description(axes), Search(axes, *self._numbers)
         if self._space is not None and space != self._space:
             raise StudyMismatchError(
                 f"the state was saved for another space: {self._space}, here {space}"
             )
-        self._space, self._search = space, Search(axes, *self._numbers)
+        _check_rows(search, [*self._live.values(), *(theta for theta, _, _ in self._finished)])
+        self._space, self._search = space, search
 
     def _learn(self, theta: list[float], values: list[float], variances: list[float]) -> None:
         if not math.isnan(values[0]):
@@ -262,7 +271,7 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         """Finished trials, the value first and to be maximised."""
         columns = list(zip(*self._finished)) or [(), (), ()]
         assert self._search is not None  # the caller's branch
-        widths = (len(self._search.axes), *[1 + len(self._bounds)] * 2)
+        widths = (len(self._search.axes), *[1 + len(self._reports.bounds)] * 2)
         theta, value, var = (
             torch.tensor(rows, dtype=torch.float64).reshape(len(rows), width)
             for rows, width in zip(columns, widths)
@@ -270,11 +279,6 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         if self._mode == "min":
             value[:, 0] *= -1.0
         return Tried(theta, value, var)
-
-
-def _plain(values: Iterable[float]) -> list[float | str]:
-    """What JSON can hold: it has no NaN and no infinity."""
-    return [value if math.isfinite(value) else str(value) for value in values]
 
 
 def _check_metric(metric: Any, mode: Any) -> None:
@@ -287,48 +291,15 @@ def _check_metric(metric: Any, mode: Any) -> None:
         raise ProblemError(f"mode must be 'min' or 'max', got {mode!r}")
 
 
-def _axes(config: Mapping[str, Any]) -> list[Axis]:
-    """What varies in Ray's space; constants are Ray's to fill in."""
-    _, domains, grids = parse_spec_vars(dict(config))
-    names = ["/".join(map(str, path)) for path, _ in grids]
-    if names:
-        raise ProblemError(f"{names} are grid searches, take tune.choice; {_SUPPORTED}")
-    axes = [_axis("/".join(map(str, path)), domain) for path, domain in domains]
-    if not axes:
-        raise ProblemError(f"there is nothing to tune in {dict(config)}; {_SUPPORTED}")
-    return axes
+def _check_trial(trial_id: Any) -> None:
+    if not isinstance(trial_id, str):  # what is saved would name another one
+        raise ReadingsError(f"a trial's id is a string, got {trial_id!r}")
 
 
-def _axis(name: str, domain: Domain) -> Axis:
-    sampler, step = domain.get_sampler(), None
-    if isinstance(sampler, Quantized):
-        sampler, step = sampler.get_sampler(), sampler.q
-    if isinstance(domain, Categorical):
-        if any(_varies(value) for value in domain.categories):
-            raise ProblemError(
-                f"{name!r} chooses between spaces, and conditional spaces cannot be carried; "
-                "make its parameters parameters of their own"
-            )
-        return choice_axis(name, domain.categories)
-    known = isinstance(domain, Float | Integer) and isinstance(sampler, Uniform | LogUniform)
-    if not known or not (math.isfinite(domain.lower) and math.isfinite(domain.upper)):
-        raise ProblemError(f"{name!r} is {domain.domain_str or domain!r}; {_SUPPORTED}")
-    low, high = domain.lower, domain.upper
-    if step is not None:  # Ray rounds to multiples, the upper bound included
-        low, high = math.ceil(low / step - 1e-9) * step, math.floor(high / step + 1e-9) * step
-    elif isinstance(domain, Integer):
-        low, high, step = low, high - 1, 1
-    if isinstance(domain, Integer):
-        low, high, step = int(low), int(high), int(step or 1)
-    if low == high:
-        raise ProblemError(f"{name!r} can only be {low}; make it a constant")
-    return number_axis(name, low, high, log=isinstance(sampler, LogUniform), step=step)
-
-
-def _varies(value: Any) -> bool:
-    """Whether anything in it is sampled."""
-    if isinstance(value, Mapping):
-        return any(_varies(v) for v in value.values())
-    if isinstance(value, list | tuple):
-        return any(_varies(v) for v in value)
-    return isinstance(value, Domain)
+def _check_rows(search: Search, thetas: list[list[float]]) -> None:
+    """What a damaged file holds may have the right width, and lie outside all the same."""
+    try:
+        if thetas:
+            search.space.check(torch.tensor(thetas, dtype=torch.float64))
+    except SpaceError as error:
+        raise ConfigError(f"the state of HyperZeroSearch is damaged: {error}") from None

@@ -9,10 +9,13 @@ Source: Kandasamy et al. (2018), Parallelised Bayesian optimisation via Thompson
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,9 +58,10 @@ class Axis:
             SpaceError: none of the values, or out of range.
         """
         if self.values:
-            for index, known in enumerate(self.values):
-                if _same(known, value):
-                    return float(index)
+            for same in (_identical, _equal):
+                for index, known in enumerate(self.values):
+                    if same(known, value):
+                        return float(index)
             raise SpaceError(f"{self.name!r} = {value!r} is none of {list(self.values)}")
         if isinstance(self.parameter, Int):
             assert self.step is not None
@@ -78,9 +82,28 @@ class Axis:
         return round(value) if self.whole else float(value)
 
 
-def _same(a: Any, b: Any) -> bool:
+def _identical(a: Any, b: Any) -> bool:
+    return a is b
+
+
+def _equal(a: Any, b: Any) -> bool:
     """Equal and of one kind: True == 1 in Python; a NaN is itself."""
-    return type(a) is type(b) and (a == b or (a != a and b != b))
+    try:
+        return type(a) is type(b) and bool(a == b or (a != a and b != b))
+    except (TypeError, ValueError, RuntimeError):  # arrays: equality of many numbers is no bool
+        return False
+
+
+def number(value: Any) -> float | None:
+    """What somebody reports, where it is one number: NaN and infinities included, bools not."""
+    if isinstance(value, Tensor | np.ndarray) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a Python int or Fraction beyond what floats hold
+        return None
 
 
 def number_axis(
@@ -94,7 +117,10 @@ def number_axis(
         high: largest value; with a step, one that lies on its grid.
         log: uniform in the logarithm.
         step: of the grid from ``low`` on; None for every number.
+    Raises:
+        SpaceError: bounds or a step that cannot be, or that no float can hold.
     """
+    _check_numbers(name, low, high, step)
     whole = all(isinstance(n, int) for n in (low, high, step))
     if step is None:
         return Axis(name, Float(name, low, high, log=log), low, high)
@@ -104,6 +130,30 @@ def number_axis(
     # As wide on either side as a cell of the others, so that the ends are no rarer.
     first = max(low - step / 2, low / 2) if log else low - step / 2
     return Axis(name, Float(name, first, high + step / 2, log=log), low, high, step, whole)
+
+
+def _check_numbers(name: str, low: Any, high: Any, step: Any) -> None:
+    """Raise ``SpaceError`` unless floats hold the bounds and the number of steps between them."""
+    least, most, width = number(low), number(high), number(1.0 if step is None else step)
+    if (
+        least is None
+        or most is None
+        or width is None
+        or not width > 0
+        or least > most
+        or not math.isfinite((most - least) / width)
+    ):
+        # More digits than Python prints would be an error of their own.
+        ends = [
+            f"a whole number of {n.bit_length()} bits"
+            if type(n) is int and abs(n) >> 999
+            else repr(n)
+            for n in (low, high)
+        ]
+        raise SpaceError(
+            f"{name!r} goes from {ends[0]} to {ends[1]} with step {step!r}; expected finite "
+            "bounds, the lower one first, a step > 0, and finitely many steps between them"
+        )
 
 
 def choice_axis(name: str, values: Sequence[Any]) -> Axis:
@@ -245,12 +295,17 @@ def with_noise(x: Tensor, value: Tensor, var: Tensor) -> Tensor:
 def _finite(tried: Tried) -> Tried:
     """Infinite values become the largest or least that are finite; columns nobody has seen go.
 
-    A trial without a value of its own goes too.
+    An infinite slack becomes as large as any other, on its own side of zero: what is infinitely
+    infeasible is never taken for feasible. A trial without a value of its own goes too.
     """
     value = tried.value
     known = value.isfinite()
     high = torch.where(known, value, -torch.inf).amax(0, keepdim=True) if len(value) else value
     low = torch.where(known, value, torch.inf).amin(0, keepdim=True) if len(value) else value
+    if len(value):
+        largest = torch.where(known, value, 0.0).abs().amax(0)
+        largest = torch.where(largest > 0, largest, 1.0)
+        high[:, 1:], low[:, 1:] = largest[1:], -largest[1:]
     value = torch.where(value == torch.inf, high, torch.where(value == -torch.inf, low, value))
     value = torch.where(value.isfinite(), value, torch.nan)
     rows = value[:, 0].isfinite()

@@ -1,10 +1,9 @@
-"""The searcher by itself, then on a cluster of one machine."""
+"""The searcher by itself; on a cluster: ``test_ray_cluster``; wrong input: ``test_ray_input``."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 
 import pytest
 import torch
@@ -265,46 +264,6 @@ def test_whatever_is_reported_the_next_suggestion_lies_in_the_space(low, width, 
     found = search.suggest("last")
     assert low <= found["a"] <= low + width
     assert any(found["b"] is option for option in (True, 1, "1"))
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    import ray
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield
-    ray.shutdown()
-
-
-@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore:.*:FutureWarning")
-@pytest.mark.filterwarnings("ignore:.*:ResourceWarning")
-def test_ray_tune_runs_it_and_leaves_a_state_that_goes_on(cluster, tmp_path):
-    def trainable(config):
-        return {"loss": (config["x"] - 0.3) ** 2 + 0 * config["constant"]}
-
-    space = {"x": tune.uniform(0, 1), "constant": 4}
-    tuner = tune.Tuner(
-        trainable,
-        param_space=space,
-        tune_config=tune.TuneConfig(
-            metric="loss",
-            mode="min",
-            num_samples=5,
-            max_concurrent_trials=2,
-            search_alg=HyperZeroSearch(seed=0, num_startup=3),
-        ),
-        run_config=tune.RunConfig(name="run", storage_path=str(tmp_path), verbose=0),
-    )
-    results = tuner.fit()
-    assert results.num_terminated == 5
-    assert all(r.config["constant"] == 4 for r in results)
-    again = HyperZeroSearch(num_startup=3)
-    again.restore_from_dir(str(tmp_path / "run"))
-    again.set_search_properties("loss", "min", space)
-    found = sorted(theta[0] for theta, _, _ in again.get_state()["finished"])
-    assert found == sorted(r.config["x"] for r in results)
-    assert 0 <= again.suggest("next")["x"] <= 1
 
 
 @pytest.mark.parametrize(("metric", "mode"), [("other", "min"), ("loss", "max")])
