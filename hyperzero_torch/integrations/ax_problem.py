@@ -10,7 +10,7 @@ import torch
 from ..errors import MissingExtraError, ProblemError
 from ..problem import Constraint, Objective, Problem
 from ..space import Int, SearchSpace
-from .search import Axis, choice_axis, number_axis, ordered_axis
+from .axes import Axis, choice_axis, number_axis, ordered_axis
 
 try:
     from ax.core.experiment import Experiment

@@ -13,7 +13,7 @@ from ..errors import MissingExtraError, SpaceError
 from ..history import CONTROL, History
 from ..journal import Configured, Entry, MemoryJournal, Planned, StudyHeader
 from ..tuner import Tuner
-from .search import Axis
+from .axes import Axis
 
 try:
     from ax.core.arm import Arm

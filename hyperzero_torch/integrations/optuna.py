@@ -20,7 +20,8 @@ import torch
 
 from ..errors import ConfigError, MissingExtraError, ProblemError, ReadingsError, TunerWarning
 from ..randomness import random
-from .search import Axis, Search, Tried, choice_axis, number, number_axis
+from .axes import Axis, choice_axis, number, number_axis
+from .search import Search, Tried
 
 try:
     import optuna

@@ -26,8 +26,9 @@ from ..errors import (
     StudyMismatchError,
 )
 from . import ray_state
+from .axes import number
 from .ray_reports import Reports
-from .search import Search, Tried, number
+from .search import Search, Tried
 
 try:
     from ray.tune.search import Searcher

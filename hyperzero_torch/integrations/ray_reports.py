@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import ConfigError, ReadingsError
-from .search import number
+from .axes import number
 
 
 class Reports:

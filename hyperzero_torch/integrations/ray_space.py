@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import MissingExtraError, ProblemError, SpaceError
-from .search import Axis, choice_axis, number_axis
+from .axes import Axis, choice_axis, number_axis
 
 try:
     from ray.tune.search.sample import (

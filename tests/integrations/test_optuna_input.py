@@ -22,7 +22,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from hyperzero_torch.integrations.optuna import HyperZeroSampler
-from hyperzero_torch.integrations.search import Search, Tried, number, number_axis
+from hyperzero_torch.integrations.axes import number, number_axis
+from hyperzero_torch.integrations.search import Search, Tried
 
 UNIT = FloatDistribution(0.0, 1.0)
 
