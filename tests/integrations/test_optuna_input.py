@@ -21,8 +21,8 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from hyperzero_torch.integrations.optuna import HyperZeroSampler
 from hyperzero_torch.integrations.axes import number, number_axis
+from hyperzero_torch.integrations.optuna import HyperZeroSampler
 from hyperzero_torch.integrations.search import Search, Tried
 
 UNIT = FloatDistribution(0.0, 1.0)
