@@ -2,70 +2,78 @@
 
     python -m bench.speed.import_time [--repeats 15]
 
-Fresh processes import in turn: torch and gpytorch alone; these and then the package; torch and then
-the package, which is all that it imports of the two. Each process says how long its own imports
-took, by the clock and in seconds of CPU (which other work on the machine disturbs less), so the
-start of Python does not count. Every import was done once before, so that no file is compiled or
-read for the first time. Writes bench/results/import_time.json.
+Fresh processes import in turn: torch and gpytorch, then the package; torch, then the package, which
+is all that it imports of the two. Each process stops the time of each step, by the clock and in
+seconds of CPU (which other work on the machine disturbs less), so neither the start of Python nor
+how busy the machine was with another process counts. Every import was done once before, so that no
+file is compiled or read for the first time. The machine's load when each process began is written
+down: the clock is only the package's where nothing else runs, and the least of all processes is
+nearest to that. Writes bench/results/import_time.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 RESULTS = Path(__file__).parents[1] / "results" / "import_time.json"
-BASE, PACKAGE, ALONE = (
-    "torch, gpytorch",
-    "torch, gpytorch, hyperzero_torch",
-    "torch, hyperzero_torch",
-)
-ORDERS = (BASE, PACKAGE, ALONE)
+# Steps of a process; the last is what the package adds to those before.
+ORDERS = (("torch, gpytorch", "hyperzero_torch"), ("torch", "hyperzero_torch"))
 _CODE = """
-import time
-wall, cpu = time.perf_counter(), time.process_time()
+import json, time
+def now(): return {{"wall": time.perf_counter(), "cpu": time.process_time()}}
+laps = [now()]
 import {}
-print(time.perf_counter() - wall, time.process_time() - cpu)
+laps.append(now())
+import {}
+laps.append(now())
+print(json.dumps([{{k: b[k] - a[k] for k in a}} for a, b in zip(laps, laps[1:])]))
 """
 
-
-def seconds(modules: str) -> dict[str, float]:
-    """That one fresh process takes to import these."""
-    command = [sys.executable, "-c", _CODE.format(modules)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return dict(zip(("wall", "cpu"), map(float, done.stdout.split())))
+Step = dict[str, float]
 
 
-def measure(repeats: int) -> dict[str, list[dict[str, float]]]:
-    """Seconds by what is imported, the kinds in turn so that a busy moment hits all alike."""
-    for modules in ORDERS:
-        seconds(modules)
-    found: dict[str, list[dict[str, float]]] = {modules: [] for modules in ORDERS}
+def seconds(steps: tuple[str, str]) -> list[Step]:
+    """That one fresh process takes for each step, and the load of the machine before."""
+    load = os.getloadavg()[0]
+    command = [sys.executable, "-c", _CODE.format(*steps)]
+    # Where compiled files may not be written every process compiles anew, as no user's does.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return [step | {"load": load} for step in json.loads(done.stdout)]
+
+
+def measure(repeats: int) -> dict[str, list[list[Step]]]:
+    """Each process's steps by what was imported, the kinds in turn, so that all are hit alike."""
+    for steps in ORDERS:
+        seconds(steps)
+    found: dict[str, list[list[Step]]] = {"; ".join(steps): [] for steps in ORDERS}
     for _ in range(repeats):
-        for modules in ORDERS:
-            found[modules].append(seconds(modules))
+        for steps in ORDERS:
+            found["; ".join(steps)].append(seconds(steps))
     return found
 
 
 def table(path: Path = RESULTS) -> str:
-    """Medians, and what the package adds."""
+    """Of each step the median and the least by the clock, and the median of CPU."""
     found = json.loads(path.read_text())["seconds"]
     lines = [
-        "| import | processes | median by the clock | on top | median of CPU | on top |",
-        "|" + " --- |" * 6,
+        "| import | processes | median by the clock | least by the clock | median of CPU |",
+        "|" + " --- |" * 5,
     ]
-    for modules in ORDERS:
-        cells = []
-        for clock in ("wall", "cpu"):
-            median, base = (
-                statistics.median(one[clock] for one in found[which]) for which in (modules, BASE)
-            )
-            cells += [f"{median:.2f} s", "" if modules == BASE else f"{median - base:+.2f} s"]
-        lines.append(f"| `{modules}` | {len(found[modules])} | {' | '.join(cells)} |")
+    for steps in ORDERS:
+        runs = found["; ".join(steps)]
+        for number, modules in enumerate(steps):
+            wall, cpu = ([run[number][clock] for run in runs] for clock in ("wall", "cpu"))
+            name = f"then `{modules}`" if number else f"`{modules}`"
+            times = (statistics.median(wall), min(wall), statistics.median(cpu))
+            cells = " | ".join(f"{'+' if number else ''}{time:.2f} s" for time in times)
+            lines.append(f"| {name} | {len(runs)} | {cells} |")
     return "\n".join(lines)
 
 

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, MissingExtraError, ShapeError
-from ..surrogate import Hyperparameters, Paths, Posterior
+from ..surrogate import Hyperparameters, Paths, Posterior, Surrogate
 from ..surrogate.kernels import matern52
 from ..surrogate.posterior import Standardiser
+from ..transfer.ensemble import Ensemble, EnsemblePaths
+from .botorch_checks import check_in_cube, check_points, checked_unit, some_of, told
 
 try:
     from botorch.models.deterministic import GenericDeterministicModel
@@ -49,9 +51,10 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
         posterior: over the unit cube, in deltas; held, not copied.
         unit: in which outputs are given, e.g. 0.01 for percentage points. GPyTorch rounds
             variances up to 1e-10, which is much for the square of a well known delta.
-        outputs: which metrics, all by default.
+        outputs: which metrics by number, each once; all by default.
     Raises:
-        InputError: some posterior variances would be rounded up in this unit; names one that does.
+        InputError: no fitted posterior of ours, no unit, or a unit in which some posterior
+            variances would be rounded up; names one in which they are not.
         ShapeError: outputs that are not there.
     """
 
@@ -59,12 +62,12 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
         self, posterior: Posterior, unit: float = 1.0, outputs: Sequence[int] | None = None
     ) -> None:
         super().__init__()
+        if not isinstance(posterior, Posterior):
+            raise InputError(_no_posterior(posterior))
         num = posterior.num_metrics
-        self.outputs = tuple(range(num)) if outputs is None else tuple(outputs)
-        if not self.outputs or any(o not in range(num) for o in self.outputs):
-            raise ShapeError(f"outputs are metrics 0 to {num - 1}, got {list(self.outputs)}")
+        self.outputs = some_of(range(num) if outputs is None else outputs, num)
         self.belief = posterior
-        self.unit = unit
+        self.unit = unit = checked_unit(unit)
         with torch.no_grad():
             least = float(posterior.marginal(posterior.x)[1].sqrt().min())
         if not least / unit > min_variance.value(torch.float64) ** 0.5:
@@ -87,9 +90,8 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
 
     def subset_output(self, idcs: list[int]) -> HyperZeroModel:
         """The same model with some of its outputs."""
-        if any(i not in range(-self.num_outputs, self.num_outputs) for i in idcs):
-            raise ShapeError(f"outputs are 0 to {self.num_outputs - 1}, got {idcs}")
-        return HyperZeroModel(self.belief, self.unit, [self.outputs[i] for i in idcs])
+        some = some_of(idcs, self.num_outputs)
+        return HyperZeroModel(self.belief, self.unit, [self.outputs[i] for i in some])
 
     def posterior(
         self,
@@ -97,9 +99,10 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
         output_indices: list[int] | None = None,
         observation_noise: bool | Tensor = False,
         posterior_transform: PosteriorTransform | None = None,
-        **kwargs: Any,
     ) -> Any:
         """Joint over the q points of each batch, differentiable in ``X``.
+
+        In float64 whatever ``X`` is: GPyTorch rounds variances in float32 up to 1e-6 units.
 
         Args:
             X: ``(*batch, q, dims)`` in the unit cube.
@@ -110,31 +113,59 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
         Returns:
             ``GPyTorchPosterior`` of ``(*batch, q, outputs)``, or what the transform makes of it.
         Raises:
-            ShapeError: points of another width.
-            InputError: observation noise whose size nobody has given.
+            ShapeError: points of another width, or noise of another shape.
+            InputError: points outside the unit cube, or observation noise that is no variances.
         """
         if output_indices is not None:
             some = self.subset_output(output_indices)
-            return some.posterior(X, None, observation_noise, posterior_transform, **kwargs)
-        if observation_noise is True:
-            raise InputError(
-                "observation_noise=True has no meaning here: how noisy a delta is depends on the "
-                "traffic that it will get; pass the variances as a tensor (*batch, q, outputs)"
-            )
-        self.belief._check(X)
-        if X.ndim < 2:
-            raise ShapeError(f"expected points (*batch, q, dims), got {tuple(X.shape)}")
-        mean, covariance = self._joint(X.to(self.belief.x.dtype))
-        if isinstance(observation_noise, Tensor):
-            noise = observation_noise.to(mean).expand(*X.shape[:-1], self.num_outputs)
+            return some.posterior(X, None, observation_noise, posterior_transform)
+        self._check(X)
+        mean, covariance = self._joint(X.to(self.belief.x))
+        if observation_noise is not False:
+            noise = self._checked_noise(observation_noise, X.shape[:-1])
             covariance = covariance + torch.diag_embed(noise.movedim(-1, 0))
-        normal = MultivariateNormal(mean.to(X.dtype), covariance.to(X.dtype))
+        normal = MultivariateNormal(mean, covariance)
         if self.num_outputs > 1:
             normal = MultitaskMultivariateNormal.from_batch_mvn(normal, task_dim=0)
         else:
             normal = MultivariateNormal(normal.mean[0], normal.covariance_matrix[0])
         found = GPyTorchPosterior(normal)
         return found if posterior_transform is None else posterior_transform(found, X=X)
+
+    def _check(self, X: Tensor) -> None:  # noqa: N803
+        check_points(X, self.belief.x, "(*batch, q, {})", at_least=2)
+        check_in_cube(X)
+
+    def _checked_noise(self, noise: bool | Tensor, points: torch.Size) -> Tensor:
+        """Variances ``(*points, outputs)``, finite and not negative."""
+        if not isinstance(noise, Tensor):
+            raise InputError(
+                f"observation_noise={noise} has no meaning here: how noisy a delta is depends on "
+                "the traffic that it will get; pass the variances as a tensor (*batch, q, outputs)"
+            )
+        shape = (*points, self.num_outputs)
+        try:
+            wide = noise.to(self.belief.x).expand(shape)
+        except RuntimeError as error:
+            raise ShapeError(
+                f"observation_noise is (*batch, q, outputs), here {shape}, or what broadcasts to "
+                f"it; got {tuple(noise.shape)}"
+            ) from error
+        if not bool(((wide >= 0) & wide.isfinite()).all()):
+            raise InputError("observation_noise holds variances, finite and not negative")
+        return wide
+
+    def fantasize(self, *_: Any, **__: Any) -> NoReturn:
+        """Not supported: conditions on a batch of outcomes at once.
+
+        Raises:
+            InputError: always; names what to use.
+        """
+        raise InputError(
+            "fantasize, and with it qKnowledgeGradient and its kin, is not supported: a posterior "
+            "of ours holds one set of outcomes, not a batch; use qLogNoisyExpectedImprovement or "
+            "another acquisition that needs the posterior alone, or condition_on_observations"
+        )
 
     def _joint(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean ``(outputs, *batch, q)`` and covariance ``(outputs, *batch, q, q)``, in ``unit``."""
@@ -165,23 +196,28 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
         Args:
             X: ``(n', dims)`` in the unit cube; batches are not supported.
             Y: ``(n', outputs)``, in ``unit``.
-            noise: ``(n', outputs)`` their variances, in ``unit`` squared; required.
+            noise: ``(n', outputs)`` their variances, in ``unit`` squared; required. Infinite where
+                nothing was observed, whatever ``Y`` is there.
         Raises:
-            InputError: no variances, a model of some outputs, or batches.
+            InputError: no variances, a model of some outputs, batches, or what is not finite.
             ShapeError: shapes that do not fit.
         """
         belief, num = self.belief, self.belief.num_metrics
-        if noise is None or self.outputs != tuple(range(num)) or X.ndim != 2:
+        self._check(X)
+        if not isinstance(noise, Tensor) or self.outputs != tuple(range(num)) or X.ndim != 2:
             raise InputError(
                 "condition_on_observations needs noise=variances (n', outputs), all outputs, and "
                 f"X (n', dims) without a batch; got noise={type(noise).__name__}, outputs "
                 f"{list(self.outputs)} of {num} and X {tuple(X.shape)}"
             )
-        belief._check(X)
-        if Y.shape != (len(X), num) or noise.shape != Y.shape:
+        if not isinstance(Y, Tensor) or Y.shape != (len(X), num) or noise.shape != Y.shape:
             raise ShapeError(
-                f"expected Y and noise ({len(X)}, {num}), got {tuple(Y.shape)} and "
-                f"{tuple(noise.shape)}"
+                f"expected Y and noise ({len(X)}, {num}), got {told(Y)} and {told(noise)}"
+            )
+        if not bool(((noise >= 0) & (Y.isfinite() | noise.isinf())).all()):
+            raise InputError(
+                "Y must be finite and noise hold variances, not negative; where nothing was "
+                "observed the variance is infinite"
             )
         scale = belief.scale / self.unit
         y = (Y.to(scale) - belief.shift / self.unit) / scale
@@ -201,7 +237,9 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
         return HyperZeroModel(more, self.unit)
 
 
-def path_model(paths: Paths, unit: float = 1.0) -> GenericDeterministicModel:
+def path_model(
+    paths: Paths | BoTorchPaths | EnsemblePaths, unit: float = 1.0
+) -> GenericDeterministicModel:
     """Our path draws as a deterministic BoTorch model.
 
     One path maps ``(*batch, n, dims)`` to ``(*batch, n, metrics)``. Several are a model of batch
@@ -210,16 +248,28 @@ def path_model(paths: Paths, unit: float = 1.0) -> GenericDeterministicModel:
     Args:
         paths: from ``posterior.paths``.
         unit: as in ``HyperZeroModel``.
+    Raises:
+        InputError: no paths, no unit, or, when it is called, points outside the unit cube.
     """
-    num = paths.num_paths
+    if not isinstance(paths, Paths | BoTorchPaths | EnsemblePaths):
+        raise InputError(
+            "path_model takes functions drawn from a posterior, posterior.paths(num_paths); "
+            f"got {told(paths)}"
+        )
+    num, unit, like = paths.num_paths, checked_unit(unit), paths.posterior.x
 
     def one(x: Tensor) -> Tensor:
+        check_points(x, like, "(*batch, n, {})", at_least=2)
+        check_in_cube(x)
         value = paths(x.reshape(-1, x.shape[-1]))[0]
         return value.reshape(*x.shape[:-1], -1) / unit
 
     def several(x: Tensor) -> Tensor:
-        if x.ndim < 3 or x.shape[-3] not in (1, num):
-            raise ShapeError(f"expected points (*batch, {num}, n, dims), got {tuple(x.shape)}")
+        wanted = f"(*batch, {num}, n, {{}})"
+        check_points(x, like, wanted, at_least=3)
+        if x.shape[-3] not in (1, num):
+            raise ShapeError(f"expected points {wanted.format(like.shape[1])}, got {told(x)}")
+        check_in_cube(x)
         x = x.expand(*x.shape[:-3], num, *x.shape[-2:]).movedim(-3, 0)  # (paths, *batch, n, dims)
         value = paths.each(x.reshape(num, -1, x.shape[-1]))
         return value.reshape(*x.shape[:-1], -1).movedim(0, -3).to(x.dtype) / unit
@@ -228,3 +278,17 @@ def path_model(paths: Paths, unit: float = 1.0) -> GenericDeterministicModel:
     if num == 1:
         return GenericDeterministicModel(one, metrics, torch.Size([]))
     return GenericDeterministicModel(several, metrics, torch.Size([num]))
+
+
+def _no_posterior(what: object) -> str:
+    """Why that cannot be believed, and what can."""
+    why = {
+        Surrogate: "a Surrogate is a way of fitting; pass what its fit returns",
+        Ensemble: "an Ensemble weighs several posteriors; pass its target, the study's own",
+        BoTorchPosterior: "that is a BoTorch model already; pass its model to BoTorch",
+    }
+    hint = next((hint for kind, hint in why.items() if isinstance(what, kind)), None)
+    return (
+        "HyperZeroModel takes a fitted posterior, from hz.Surrogate().fit(x, mean, var) or "
+        f"tuner.surrogate(); got {told(what)}" + (f": {hint}" if hint else "")
+    )

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hyperzero_torch as hz
-from hyperzero_torch.thompson import propose, select_paths
+from hyperzero_torch.thompson import propose, select, select_paths
+from hyperzero_torch.transfer.ensemble import Ensemble
 
 pytest.importorskip("botorch", reason="needs botorch: pip install 'hyperzero-torch[botorch]'")
 
-from botorch.acquisition import qLogNoisyExpectedImprovement
+from botorch.acquisition import UpperConfidenceBound, qLogNoisyExpectedImprovement
+from botorch.acquisition.knowledge_gradient import qKnowledgeGradient
+from botorch.acquisition.max_value_entropy_search import qMaxValueEntropy
 from botorch.acquisition.objective import (
     GenericMCObjective,
     LinearMCObjective,
@@ -22,14 +26,17 @@ from botorch.acquisition.objective import (
 )
 from botorch.fit import fit_gpytorch_mll
 from botorch.generation import MaxPosteriorSampling
-from botorch.models import ModelListGP, MultiTaskGP, SingleTaskGP
+from botorch.models import ModelListGP, MultiTaskGP, SingleTaskGP, SingleTaskVariationalGP
 from botorch.models.deterministic import GenericDeterministicModel
 from botorch.models.transforms import Normalize, Standardize
+from botorch.models.transforms.input import InputPerturbation, Round, Warp
+from botorch.models.transforms.outcome import Bilog, ChainedOutcomeTransform
 from botorch.optim import optimize_acqf
 from botorch.posteriors.gpytorch import GPyTorchPosterior
 from botorch.sampling import SobolQMCNormalSampler
 from botorch.utils.test_helpers import get_sample_moments
 from botorch.utils.testing import BotorchTestCase
+from gpytorch.kernels import PeriodicKernel, ScaleKernel
 from gpytorch.mlls import ExactMarginalLogLikelihood, SumMarginalLogLikelihood
 
 from hyperzero_torch.integrations.botorch import BoTorchPosterior, HyperZeroModel, path_model
@@ -271,11 +278,131 @@ def test_small_deltas_need_a_unit_and_the_message_names_one_that_does():
             "without a batch",
             lambda m, x: m.condition_on_observations(x[None], rand(1, 3, 2), noise=rand(1, 3, 2)),
         ),
+        (hz.InputError, "hold variances", lambda m, x: conditioned(m, x, x, -x)),
+        (hz.InputError, "hold variances", lambda m, x: conditioned(m, x, x, torch.nan * x)),
+        (hz.InputError, "must be finite", lambda m, x: conditioned(m, x, torch.nan * x, x)),
+        (hz.InputError, "unit cube", lambda m, x: conditioned(m, 9 * x, x, x)),
+        (hz.ShapeError, "got list and", lambda m, x: conditioned(m, x, [[1.0, 2.0]] * 3, x)),
+        (hz.InputError, "got noise=float", lambda m, x: conditioned(m, x, x, 0.1)),
+        (hz.InputError, "unit cube, got values", lambda m, x: m.posterior(10 * x)),
+        (hz.InputError, "unit cube, got values", lambda m, x: m.posterior(torch.nan * x)),
+        (hz.ShapeError, "got list", lambda m, x: m.posterior([[0.1, 0.2]])),
+        (hz.ShapeError, "got NoneType", lambda m, x: m.posterior(None)),
+        (hz.InputError, "fantasize, and with it", lambda m, x: m.fantasize(x, None)),
+        (hz.InputError, "fantasize, and with it", lambda m, x: qKnowledgeGradient(first(m), 2)(x)),
+        (hz.InputError, "traffic", lambda m, x: qMaxValueEntropy(first(m), x)(x[:, None])),
     ],
 )
 def test_what_it_cannot_carry_is_refused(error, match, call):
     with pytest.raises(error, match=match):
         call(HyperZeroModel(fitted()), rand(3, 2))
+
+
+def conditioned(model, x, y, noise):
+    return model.condition_on_observations(x, y, noise=noise)
+
+
+def first(model):
+    return model.subset_output([0])
+
+
+@pytest.mark.parametrize("unit", [0, 0.0, -0.01, torch.nan, torch.inf, True, "pp", None])
+def test_a_unit_is_a_positive_number(unit):
+    with pytest.raises(hz.InputError, match="unit is a positive number"):
+        HyperZeroModel(POSTERIOR, unit)
+    with pytest.raises(hz.InputError, match="unit is a positive number"):
+        path_model(POSTERIOR.paths(1), unit)
+
+
+@pytest.mark.parametrize(
+    "outputs", [1, [], [2], [-3], [0, 0], [1, -1], [1.0], [True], "0", ["views"]]
+)
+def test_outputs_are_a_list_of_numbers(outputs):
+    for call in (
+        lambda: HyperZeroModel(POSTERIOR, outputs=outputs),
+        lambda: HyperZeroModel(POSTERIOR).subset_output(outputs),
+        lambda: HyperZeroModel(POSTERIOR).posterior(rand(3, 2), output_indices=outputs),
+    ):
+        with pytest.raises(hz.ShapeError, match="outputs are a list of whole numbers from 0 to 1"):
+            call()
+
+
+def test_outputs_count_from_the_end_too_and_may_be_numpys():
+    assert HyperZeroModel(POSTERIOR, outputs=[-1]).outputs == (1,)
+    assert HyperZeroModel(POSTERIOR).subset_output(list(np.array([1]))).outputs == (1,)
+
+
+@pytest.mark.parametrize(
+    ("made", "match"),
+    [
+        (lambda: hz.Surrogate(), "got Surrogate: a Surrogate is a way of fitting"),
+        (lambda: Ensemble([POSTERIOR], torch.ones(2, 1)), "got Ensemble: .* pass its target"),
+        (lambda: BoTorchPosterior(a_model(rand(6, 2))), "got BoTorchPosterior: .* already"),
+        (lambda: rand(3, 2), r"got \(3, 2\)$"),
+        (lambda: None, "got NoneType$"),
+    ],
+)
+def test_it_takes_a_fitted_posterior_of_ours(made, match):
+    with pytest.raises(hz.InputError, match="takes a fitted posterior.*" + match):
+        HyperZeroModel(made())
+
+
+@pytest.mark.parametrize("noise", [True, 0.5, 1, None, "0.1"])
+def test_observation_noise_is_variances_or_nothing(noise):
+    with pytest.raises(hz.InputError, match=f"observation_noise={noise} has no meaning"):
+        HyperZeroModel(POSTERIOR).posterior(rand(3, 2), observation_noise=noise)
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (2, 3, 2), (4, 3, 1)])
+def test_observation_noise_of_a_wrong_shape_is_refused(shape):
+    model = HyperZeroModel(POSTERIOR)
+    with pytest.raises(hz.ShapeError, match=r"here \(3, 2\), or what broadcasts to it; got"):
+        model.posterior(rand(3, 2), observation_noise=torch.ones(shape))
+
+
+@pytest.mark.parametrize("value", [-1e-9, torch.nan, torch.inf])
+def test_observation_noise_that_is_no_variance_is_refused(value):
+    noise = torch.full((3, 2), value)
+    with pytest.raises(hz.InputError, match="finite and not negative"):
+        HyperZeroModel(POSTERIOR).posterior(rand(3, 2), observation_noise=noise)
+
+
+def test_where_nothing_was_observed_conditioning_changes_nothing():
+    model, x = HyperZeroModel(POSTERIOR), rand(3, 2)
+    nothing = conditioned(model, x, torch.full_like(x, torch.nan), torch.full_like(x, torch.inf))
+    at = rand(5, 2, seed=7)
+    torch.testing.assert_close(nothing.posterior(at).mean, model.posterior(at).mean)
+    torch.testing.assert_close(nothing.posterior(at).variance, model.posterior(at).variance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64])
+def test_points_of_any_dtype_are_answered_in_float64(dtype):
+    """GPyTorch rounds variances in float32 up to 1e-6: here they are 1e-8 and less."""
+    posterior = fitted(scale=1e-3)
+    model = HyperZeroModel(posterior)
+    x = rand(3, 2).to(dtype)
+    found = model.posterior(x)
+    mean, var = posterior.marginal(x.double())
+    assert found.mean.dtype == found.rsample().dtype == f64
+    assert float(var.max()) < 1e-6
+    torch.testing.assert_close(found.mean, mean, rtol=1e-8, atol=0)
+    torch.testing.assert_close(found.variance, var, rtol=1e-5, atol=0)
+
+
+def test_an_acquisition_in_float32_is_that_in_float64():
+    model = HyperZeroModel(POSTERIOR).subset_output([0])
+    acquisition = UpperConfidenceBound(model, beta=2.0)
+    x = rand(5, 1, 2)
+    single = x.float().requires_grad_()
+    torch.testing.assert_close(acquisition(single), acquisition(x), rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(acquisition(single).sum(), single)
+    assert gradient.dtype == torch.float32
+    assert bool((gradient != 0).any())
+
+
+def test_optimisers_may_step_over_the_edge_by_a_little():
+    edge = torch.tensor([[1 + 1e-6, -1e-6]], dtype=f64)
+    assert HyperZeroModel(POSTERIOR).posterior(edge).mean.isfinite().all()
 
 
 # --- paths as a deterministic model -----------------------------------------------------------
@@ -306,8 +433,30 @@ def test_several_paths_are_a_batch_of_models_with_points_of_their_own():
         torch.testing.assert_close(value[:, p], want, rtol=1e-9, atol=1e-12)
     common = model(x[0, :1])  # one set of points for all
     torch.testing.assert_close(common, paths(x[0, 0]), rtol=1e-9, atol=1e-12)
+    for wrong in (rand(2, 5, 2), rand(5, 2), rand(3, 5, 4)):
+        with pytest.raises(hz.ShapeError, match="expected points"):
+            model(wrong)
+    with pytest.raises(hz.InputError, match="unit cube"):
+        model(4 * x)
+
+
+def test_a_path_model_takes_paths_and_points_of_the_cube():
+    for wrong in (POSTERIOR, None, rand(3, 2)):
+        with pytest.raises(hz.InputError, match="path_model takes functions drawn"):
+            path_model(wrong)
+    model = path_model(POSTERIOR.paths(1))
     with pytest.raises(hz.ShapeError, match="expected points"):
-        model(rand(2, 5, 2))
+        model(rand(3, 5))
+    with pytest.raises(hz.InputError, match="unit cube"):
+        model(10 * rand(3, 2))
+
+
+def test_paths_of_an_ensemble_and_of_botorchs_model_are_deterministic_models_too(botorch_models):
+    x = rand(5, 2)
+    ensemble = Ensemble([fitted(seed=3), POSTERIOR], torch.full((2, 2), 0.5, dtype=f64))
+    for posterior in (ensemble, BoTorchPosterior(botorch_models["a list"])):
+        paths = posterior.paths(3, gen())
+        torch.testing.assert_close(path_model(paths)(x[None]), paths(x), rtol=1e-6, atol=1e-8)
 
 
 def test_the_moments_of_our_paths_are_those_of_the_posterior_by_botorchs_own_helper():
@@ -405,6 +554,66 @@ def test_its_paths_have_the_models_moments(botorch_models, name):
     assert bool(((ratio - 1).abs() < 5 * (2 / num) ** 0.5 + 0.1).all())
 
 
+@pytest.mark.parametrize("name", ["outputs of one model", "a list"])
+def test_its_paths_are_botorchs_own_joint_samples(botorch_models, name):
+    """Means and covariances, over points and over metrics, of paths and of ``rsample``."""
+    model, x = botorch_models[name], rand(5, 2, seed=4)
+    ours, theirs = 1920, 8000
+    draws = BoTorchPosterior(model).paths(ours, gen(2))(x).flatten(1)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        samples = model.posterior(x).rsample(torch.Size([theirs])).flatten(1)
+    std, want = samples.std(0), torch.cov(samples.T)
+    wide = std.outer(std)
+    # Five standard errors of a difference of two estimates, for the covariance of normals
+    # sqrt((c_ii c_jj + c_ij^2) (1/n + 1/n')); 30 groups of 1024 features add a little of their own.
+    each = (1 / ours + 1 / theirs) ** 0.5
+    assert bool(((draws.mean(0) - samples.mean(0)).abs() < (5 * each + 0.02) * std).all())
+    error = (wide.square() + want.square()).sqrt() * each
+    assert bool(((torch.cov(draws.T) - want).abs() < 5 * error + 0.03 * wide).all())
+
+
+@pytest.mark.parametrize("name", ["known noise", "a list"])
+def test_candidates_win_as_often_as_under_botorchs_own_thompson_sampling(botorch_models, name):
+    """Algorithm 1 on joint draws against ``MaxPosteriorSampling``; on marginals against rsample."""
+    model, x, num = botorch_models[name], rand(30, 2, seed=2), 1920
+    problem = hz.Problem(a_problem().space, {"a": 0.5, "b": 0.5}, ["gain", "guard"], "gain")
+    posterior = BoTorchPosterior(model)
+    objective = LinearMCObjective(torch.tensor([1.0, 0.0], dtype=f64))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        picked = MaxPosteriorSampling(model, objective)(x, num_samples=num)
+        alone = model.posterior(x.unsqueeze(1)).rsample(torch.Size([num]))[:, :, 0, 0].argmax(1)
+    joint = (picked.unsqueeze(1) == x).all(-1).double().mean(0)
+    apart = torch.bincount(alone, minlength=30).double() / num
+    by_paths = select_paths(posterior.paths(num, gen()), x, problem)
+    by_marginals = select(*posterior.marginal(x), problem, num, gen())
+    for chosen, theirs in ((by_paths, joint), (by_marginals, apart)):
+        ours = chosen.counts.double() / num
+        error = ((theirs * (1 - theirs) + ours * (1 - ours)) / num).sqrt() + 1 / num
+        assert bool(((ours - theirs).abs() < 4 * error + 0.01).all())
+        assert float(theirs.max()) > 0.1
+
+
+@pytest.mark.filterwarnings("ignore:The model inputs are of type torch.float32")
+def test_a_model_in_float32_is_asked_in_float64():
+    """In float32 the paths' data correction would lose most of what is known well."""
+    x = rand(20, 2)
+    model = a_model(x.float(), noise=0.01)
+    with torch.no_grad():
+        model.eval().posterior(x[:3].float())  # leaves caches in float32 behind
+    posterior = BoTorchPosterior(model)
+    assert posterior.x.dtype == f64
+    want = BoTorchPosterior(a_model(x, noise=0.01))
+    for got, right in zip(posterior.marginal(rand(9, 2)), want.marginal(rand(9, 2)), strict=True):
+        torch.testing.assert_close(got, right, rtol=1e-2, atol=1e-4)
+    num = 640
+    draws = posterior.paths(num, gen())(x)
+    ratio = draws.var(0) / posterior.marginal(x)[1]
+    assert bool(((ratio - 1).abs() < 5 * (2 / num) ** 0.5 + 0.1).all())
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_paths_are_functions_whatever_way_they_are_asked(botorch_models, name):
     """Together, a few of them, each at points of its own: the same values; seeded, the same again.
@@ -459,35 +668,116 @@ def test_the_users_model_is_left_alone(botorch_models):
     assert [p.requires_grad for p in model.parameters()] == needs
 
 
-def unfit(kind):
-    x, y = rand(6, 2), rand(6, 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if kind == "multi-task":
-            tasks = torch.cat([x, (torch.arange(6) % 2).double().unsqueeze(1)], dim=1)
-            return MultiTaskGP(tasks, y, task_feature=-1)
-        if kind == "batch":
-            return SingleTaskGP(rand(3, 6, 2), rand(3, 6, 1))
-        if kind == "list of two outputs":
-            return ModelListGP(SingleTaskGP(x, rand(6, 2)))
-        return GenericDeterministicModel(lambda x: x[..., :1])
+def a_model(x, noise=0.05, **kwargs):
+    y = x.square().sum(-1, keepdim=True)
+    y = (y - y.mean()) / y.std()
+    return SingleTaskGP(x, y, torch.full_like(y, noise**2), **kwargs)
 
 
-@pytest.mark.parametrize("kind", ["multi-task", "batch", "list of two outputs", "deterministic"])
+def multi_task(x):
+    tasks = torch.cat([x, (torch.arange(len(x)) % 2).double().unsqueeze(1)], dim=1)
+    return MultiTaskGP(tasks, rand(len(x), 1), task_feature=-1, output_tasks=[0])
+
+
+UNFIT = {
+    "multi-task": (multi_task, "got MultiTaskGP"),
+    "batch": (lambda x: SingleTaskGP(rand(3, 6, 2), rand(3, 6, 1)), r"of batch shape \(3,\)"),
+    "list of two outputs": (lambda x: ModelListGP(SingleTaskGP(x, rand(6, 2))), "one output each"),
+    "list of multi-task": (lambda x: ModelListGP(multi_task(x)), "got ModelListGP of .'MultiTask"),
+    "list in a list": (lambda x: ModelListGP(ModelListGP(a_model(x))), "of .'ModelListGP'"),
+    "variational": (lambda x: SingleTaskVariationalGP(x, rand(6, 1)), "got SingleTaskVariational"),
+    "empty list": (lambda x: ModelListGP(), r"got ModelListGP of \[\]"),
+    "deterministic": (lambda x: GenericDeterministicModel(lambda x: x), "got GenericDetermin"),
+    "ours": (lambda x: POSTERIOR, "got Posterior"),
+    "none": (lambda x: None, "got NoneType"),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
 def test_models_that_cannot_be_carried_are_refused(kind):
-    with pytest.raises(hz.InputError, match="BoTorchPosterior takes a SingleTaskGP"):
-        BoTorchPosterior(unfit(kind))
+    make, match = UNFIT[kind]
+    with warnings.catch_warnings():  # BoTorch's own, about data that are not standardised
+        warnings.simplefilter("ignore")
+        model = make(rand(6, 2))
+    with pytest.raises(hz.InputError, match="BoTorchPosterior takes a SingleTaskGP.*" + match):
+        BoTorchPosterior(model)
+
+
+@pytest.mark.filterwarnings("ignore:Data .outcome observations. is not standardized")
+@pytest.mark.parametrize(
+    ("transforms", "match"),
+    [
+        ({"input_transform": InputPerturbation(0.1 * rand(2, 2))}, "several points of one"),
+        ({"outcome_transform": Bilog()}, "Bilog, is not linear"),
+        (
+            {"outcome_transform": ChainedOutcomeTransform(a=Standardize(1), b=Bilog())},
+            "ChainedOutcomeTransform, is not linear",
+        ),
+    ],
+)
+def test_transforms_that_cannot_be_carried_are_refused(transforms, match):
+    x = rand(6, 2)
+    single = SingleTaskGP(x, x.sum(-1, keepdim=True), **transforms)
+    for model in (single, ModelListGP(a_model(x), single)):
+        with pytest.raises(hz.InputError, match=match):
+            BoTorchPosterior(model)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [Normalize(2), Round(integer_indices=[0]), Warp(d=2, indices=[0, 1])],
+    ids=lambda transform: type(transform).__name__,
+)
+def test_input_transforms_are_the_models_own_business(transform):
+    x = rand(12, 2)
+    model = a_model(x, input_transform=transform)
+    posterior = BoTorchPosterior(model)
+    at = rand(7, 2, seed=6)
+    want = model.eval().posterior(at)
+    mean, var = posterior.marginal(at)
+    torch.testing.assert_close(mean, want.mean.detach(), rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(var, want.variance.detach(), rtol=1e-5, atol=1e-8)
+    num = 640
+    draws = posterior.paths(num, gen())(at)
+    assert bool(((draws.mean(0) - mean).abs() < (5 / num**0.5 + 0.05) * var.sqrt()).all())
+
+
+def test_the_models_of_a_list_are_over_the_same_cube():
+    x = rand(6, 2)
+    with pytest.raises(hz.ShapeError, match=r"over \[2, 1\] dims"):
+        BoTorchPosterior(ModelListGP(a_model(x), a_model(x[:, :1])))
+    raw = a_model(10 * x, input_transform=Normalize(2))
+    with pytest.raises(hz.InputError, match="unit cube; fit it to"):
+        BoTorchPosterior(ModelListGP(a_model(x), raw))
+
+
+def test_a_kernel_without_features_has_marginals_and_no_paths():
+    model = a_model(rand(12, 2), covar_module=ScaleKernel(PeriodicKernel()))
+    posterior = BoTorchPosterior(model)
+    with pytest.raises(hz.InputError, match=r'PeriodicKernel.*draws="marginal"'):
+        posterior.paths(2)
+    problem = hz.Problem(a_problem().space, {"a": 0.5, "b": 0.5}, ["gain"], "gain")
+    assert propose(posterior, problem, 64, 3, gen(), "marginal").x.shape == (3, 2)
 
 
 def test_paths_refuse_what_ours_refuse(botorch_models):
     posterior = BoTorchPosterior(botorch_models["a list"])
-    with pytest.raises(hz.ShapeError, match="at least 1"):
-        posterior.paths(0)
+    for number in (0, -1, 2.5, "3"):
+        with pytest.raises(hz.ShapeError, match="at least 1"):
+            posterior.paths(number)
+    for points in (rand(3, 5), [[0.1, 0.2]], None):
+        with pytest.raises(hz.ShapeError, match="expected points"):
+            posterior.marginal(points)
+    for points in (rand(3, 5), rand(2), rand(2, 3, 2)):
+        with pytest.raises(hz.ShapeError, match=r"expected points \(N, 2\)"):
+            posterior.paths(2)(points)
     paths = posterior.paths(3, gen())
     with pytest.raises(hz.ShapeError, match="by slices"):
         paths[1]
     with pytest.raises(hz.ShapeError, match="expected points"):
         paths.each(rand(2, 4, 2))
+    with pytest.raises(hz.ShapeError, match="expected points"):
+        paths.each(rand(3, 4, 5))
 
 
 @settings(max_examples=20, deadline=None)
