@@ -44,8 +44,15 @@ def init(
     """No evidence about anyone: the identity of ``merge``.
 
     Raises:
+        ShapeError: sizes that are no whole numbers, or below 0.
         SizeError: it would not fit into memory.
     """
+    sizes = (num_candidates, num_metrics)
+    if any(isinstance(s, bool) or not isinstance(s, int | torch.SymInt) or s < 0 for s in sizes):
+        raise ShapeError(
+            "num_candidates and num_metrics are whole numbers from 0 on, got "
+            f"{num_candidates!r} and {num_metrics!r}"
+        )
     require(
         3 * num_candidates * num_metrics * dtype.itemsize,
         torch.device(device),

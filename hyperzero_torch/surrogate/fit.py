@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import FitError, ShapeError
+from ..errors import ConfigError, FitError, ShapeError
 from ..memory import require
 from .hyperparameters import Hyperparameters, default_hyperparameters
 from .kernels import matern52
@@ -135,7 +135,13 @@ class Surrogate(nn.Module):
 
 
 def _make_room(surrogate: Surrogate, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
-    """Buffers of the size of those that are about to be loaded."""
+    """Buffers of the size of those that are about to be loaded: all of them, or none."""
+    there = [name for name in Hyperparameters._fields if state.get(prefix + name) is not None]
+    if there and len(there) < len(Hyperparameters._fields):
+        raise ConfigError(
+            f"not the state of a surrogate: of {list(Hyperparameters._fields)} it holds only "
+            f"{there}; pass what surrogate.state_dict() gave"
+        )
     for name in Hyperparameters._fields:
         loaded, own = state.get(prefix + name), getattr(surrogate, name)
         if loaded is None:  # saved before the first fit
@@ -216,6 +222,10 @@ def _maximise(
 def _check(
     x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
+    wrong = {n: type(v).__name__ for n, v in (("x", x), ("mean", mean), ("var", var))
+             if not isinstance(v, Tensor)}  # fmt: skip
+    if wrong:
+        raise ShapeError(f"fit expects tensors x, mean and var, got {wrong}; torch.as_tensor them")
     if x.ndim != 2 or mean.ndim != 2 or mean.shape != var.shape or x.shape[0] != mean.shape[0]:
         raise ShapeError(
             "fit expects x (n, dims), mean and var (n, metrics), got "

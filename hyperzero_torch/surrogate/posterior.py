@@ -143,6 +143,11 @@ class Posterior(nn.Module):
         Raises:
             ConfigError: not a posterior's state.
         """
+        if not isinstance(state, Mapping):
+            raise ConfigError(
+                f"not the state of a posterior, which is a mapping, but {type(state).__name__}; "
+                "pass what posterior.state_dict() gave"
+            )
         names = ("x", "_y", "noise", *Hyperparameters._fields, *Standardiser._fields)
         missing = [name for name in (*names, "_fit_succeeded") if name not in state]
         if missing:

@@ -175,10 +175,34 @@ def test_a_fallback_is_still_known_as_one_when_it_comes_back():
     assert not hz.Posterior.from_state_dict(plain.state_dict()).fit_succeeded
 
 
-@pytest.mark.parametrize("state", [{}, {"x": torch.zeros(2, 2)}, {"weight": torch.zeros(3)}])
+@pytest.mark.parametrize(
+    "state", [{}, {"x": torch.zeros(2, 2)}, {"weight": torch.zeros(3)}, None, [1]]
+)
 def test_what_is_no_posteriors_state_is_refused(state):
     with pytest.raises(hz.ConfigError, match="not the state of a posterior"):
         hz.Posterior.from_state_dict(state)
+
+
+@pytest.mark.parametrize("name", ["lengthscale", "outputscale", "constant"])
+def test_a_part_of_a_surrogates_state_is_refused_and_nothing_is_loaded(name):
+    x = torch.rand(8, 2, dtype=torch.float64)
+    fitted, fresh = hz.Surrogate(), hz.Surrogate()
+    fitted.fit(x, x, torch.full_like(x, 0.01))
+    state = {key: value for key, value in fitted.state_dict().items() if key != name}
+    with pytest.raises(hz.ConfigError, match=f"holds only.*{next(iter(state))}"):
+        fresh.load_state_dict(state)
+    assert fresh.hyperparameters is None
+
+
+@pytest.mark.parametrize("sizes", [(-1, 3), ("a", 3), (3, 2.0), (True, 2), (3, None)])
+def test_evidence_of_no_size_is_refused(sizes):
+    with pytest.raises(hz.ShapeError, match="whole numbers"):
+        hz.Evidence(*sizes)
+
+
+def test_lists_are_no_evidence_to_fit():
+    with pytest.raises(hz.ShapeError, match="expects tensors"):
+        hz.Surrogate().fit([[0.1]], [[1.0]], [[0.1]])
 
 
 def test_casting_leaves_a_posterior_in_float64():
