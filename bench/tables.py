@@ -117,10 +117,9 @@ def safety(name: str) -> Callable[[], str]:
 
 def transfer() -> str:
     """Transfer against a cold start, among related and among misleading sources."""
-    from bench.transfer.run import path_of
-    from bench.transfer.table import transfer_table
+    from bench.transfer.table import transfer_tables
 
-    return transfer_table(path_of(4, 4.0, 0.98))
+    return transfer_tables(RESULTS)
 
 
 def privacy() -> str:

@@ -5,27 +5,46 @@ from __future__ import annotations
 import json
 import time
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol, cast
 
 import hyperzero_torch as hz
 from bench.quality.race.contender import Contender
 from hyperzero_torch.plan import Plan
+from hyperzero_torch.simulate import Environment
 from hyperzero_torch.transfer import Source
 
-from .families import MemberWorld, sources
-
 PEERS = {
+    "ax": "ax_peer:AxTransfer",
     "multitask": "botorch_peers:MultiTask",
     "rgpe": "botorch_peers:RankingWeighted",
 }
 
 
-def make(label: str, world: MemberWorld, seed: int) -> Contender:
+class Target(Protocol):
+    """A world that has relatives."""
+
+    def sources(self, num: int, kind: str = "related") -> list[Source]:
+        """What studies of ``num`` others have left behind."""
+
+
+def target(family: str, seed: int, dims: int, share: float, traffic: float) -> Environment:
+    """The world that is tuned: ``surfaces`` (``families``) or ``regions``."""
+    if family == "surfaces":
+        from .families import MemberWorld
+
+        return MemberWorld(seed, dims, share, traffic=traffic)
+    from .regions import TARGET, Region
+
+    return Region(seed, TARGET, share, traffic)
+
+
+def make(label: str, world: Environment, seed: int) -> Contender:
     """A contender from ``[peer/]kind[:number][@option=value]``."""
     label, *options = label.split("@")
     name, _, kind = label.rpartition("/")
     kind, _, num = kind.partition(":")
-    given = [] if kind == "cold" else sources(world, int(num or 1), kind)  # type: ignore[arg-type]
+    related = cast(Target, world)
+    given = [] if kind == "cold" else related.sources(int(num or 1), kind)
     changes = {key: json.loads(value) for key, value in (o.split("=", 1) for o in options)}
     if not name:
         return Ours(world, seed, given, **changes)
@@ -38,7 +57,7 @@ def make(label: str, world: MemberWorld, seed: int) -> Contender:
 class Ours(Contender):
     """The tuner as it comes, with sources or without."""
 
-    def __init__(self, world: MemberWorld, seed: int, given: list[Source], **changes: Any) -> None:
+    def __init__(self, world: Environment, seed: int, given: list[Source], **changes: Any) -> None:
         super().__init__(world, seed)
         config = hz.TunerConfig(**changes)
         self.tuner = hz.Tuner(world.problem, config, seed=seed, sources=given)

@@ -40,6 +40,10 @@ class MemberWorld(GuardrailWorld):
         self.share = share
         super().__init__(seed, dims, **options)
 
+    def sources(self, num: int, kind: Kind = "related") -> list[Source]:
+        """See ``sources``."""
+        return sources(self, num, kind)
+
     def _draw_lifts(self, generator: torch.Generator, dims: int, num_guardrails: int) -> Any:
         num = self._num_gains + num_guardrails
         lengthscale = _LENGTHSCALE * math.sqrt(dims / 2)

@@ -2,7 +2,10 @@
 
     python -m bench.transfer.run --worlds 20 --dims 4 --traffic 4 --share 0.98 \\
         --kinds cold,related:3,related:10,reversed:3 --workers 2
+    python -m bench.transfer.run --family regions --worlds 0:20
 
+There are two families: ``surfaces``, random ones with a known share of common structure
+(``families``), and ``regions`` of a living recommender (``regions``), which have 4 dimensions.
 A kind is ``cold``, or what the sources are and how many: ``related:3`` (``families``). A contender
 may stand before it, ``multitask/related:3``; without one it is this package. An option of the
 tuner's configuration follows the kind: ``related:3@num_seeds=0``. World, oracle, rule of
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 RESULTS = Path(__file__).parents[1] / "results"
+FAMILIES = ("surfaces", "regions")
 
 
 class Job(NamedTuple):
@@ -33,11 +37,15 @@ class Job(NamedTuple):
     rounds: int
     kind: str
     seed: int
+    family: str = "surfaces"
 
 
-def path_of(dims: int, traffic: float, share: float, results: Path = RESULTS) -> Path:
+def path_of(
+    dims: int, traffic: float, share: float, results: Path = RESULTS, family: str = "surfaces"
+) -> Path:
     """Where the runs of a family are kept."""
-    return results / f"transfer_d{dims}_x{traffic:g}_s{share:g}.jsonl"
+    stem = f"d{dims}" if family == "surfaces" else family
+    return results / f"transfer_{stem}_x{traffic:g}_s{share:g}.jsonl"
 
 
 def one(job: Job) -> dict[str, Any]:
@@ -53,10 +61,9 @@ def one(job: Job) -> dict[str, Any]:
     from bench.quality.race.judge import short
     from bench.quality.race.loop import race
 
-    from .contenders import make
-    from .families import MemberWorld
+    from .contenders import make, target
 
-    world = MemberWorld(job.seed, job.dims, job.share, traffic=job.traffic)
+    world = target(job.family, job.seed, job.dims, job.share, job.traffic)
     start = time.perf_counter()
     contender = make(job.kind, world, job.seed)
     columns = race(contender, world, job.rounds)
@@ -69,6 +76,7 @@ def one(job: Job) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--family", choices=FAMILIES, default="surfaces")
     parser.add_argument("--dims", type=int, default=4)
     parser.add_argument("--traffic", type=float, default=4.0)
     parser.add_argument("--share", type=float, default=0.98, help="of the common surface")
@@ -78,12 +86,16 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    path = path_of(options.dims, options.traffic, options.share, options.results)
+    if options.family == "regions" and options.dims != 4:
+        parser.error(f"regions have 4 dimensions, got --dims {options.dims}")
+    path = path_of(options.dims, options.traffic, options.share, options.results, options.family)
     lines = path.read_text().splitlines() if path.exists() else []
     done = {(r["kind"], r["seed"]) for r in map(json.loads, lines) if r["rounds"] >= options.rounds}
     first, last = map(int, options.worlds.split(":"))
     jobs = [
-        Job(options.dims, options.traffic, options.share, options.rounds, kind, seed)
+        Job(
+            options.dims, options.traffic, options.share, options.rounds, kind, seed, options.family
+        )
         for seed in range(first, last)
         for kind in options.kinds.split(",")
         if (kind, seed) not in done

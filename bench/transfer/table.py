@@ -1,17 +1,47 @@
-"""The runs of a family as a Markdown table; for ``bench.tables``."""
+"""The runs of a family as a Markdown table; for ``bench.tables``.
+
+    python -m bench.transfer.table
+
+draws one table for every results file there is.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+
+from hyperzero_torch import InputError
 
 from .run import RESULTS
 
 _NEARLY_ALL = 0.9
 _HOURS = (5, 10, 15, 20)
+_STEM = re.compile(r"transfer_(?P<world>d\d+|regions)_x(?P<traffic>[^_]+)_s(?P<share>[^_]+)")
+
+Runs = dict[str, dict[int, dict[str, Any]]]  # by kind and seed
+
+
+def transfer_tables(results: Path = RESULTS) -> str:
+    """A table of every family and traffic that is there, each under its title."""
+    parts = []
+    for path in sorted(results.glob("transfer_*.jsonl")):
+        if _STEM.fullmatch(path.stem):
+            parts += [f"{title(path)}:", "", transfer_table(path), ""]
+    return "\n".join(parts[:-1])
+
+
+def title(path: Path) -> str:
+    """What a results file is about."""
+    found = _STEM.fullmatch(path.stem)
+    if found is None:
+        raise InputError(f"{path.name} holds no runs of a family")
+    world = found["world"]
+    what = "regions of a living recommender" if world == "regions" else f"d = {world[1:]}"
+    return f"{what}, traffic x {found['traffic']}, share {found['share']}"
 
 
 def transfer_table(path: Path) -> str:
@@ -20,21 +50,20 @@ def transfer_table(path: Path) -> str:
     ``hours`` are the medians over worlds of the first hour whose recommendation is worth 90 % of
     the oracle's gain, worlds that never get there counted as the first hour after the last. The
     worst hour is the largest mean loss against the cold start at any hour, paired by world, with
-    the upper end of its 95 % interval.
+    the upper end of its 95 % interval. All kinds that the file holds are shown, peers last, each
+    on the worlds that it shares with the cold start, on all where there is none to compare with.
     """
-    runs: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
-    for line in path.read_text().splitlines():
-        record = json.loads(line)
-        runs[record["kind"]][record["seed"]] = record
-    cold = runs["cold"]
+    runs = load(path)
+    cold = runs.get("cold")
     head = [
         "sources", "worlds", "hours to 90 %", "of a cold start's",
         *(f"hour {h}" for h in _HOURS),
         "worst hour behind cold", "exposed violation", "CPU s a round",
     ]  # fmt: skip
     lines = [" | ".join(["", *head, ""]).strip(), "|" + " --- |" * len(head)]
-    for kind in ["cold", *sorted(k for k in runs if k != "cold")]:
-        pairs = [(run, cold[seed]) for seed, run in runs[kind].items() if seed in cold]
+    for kind in sorted(runs, key=_order):
+        others = runs[kind] if cold is None else cold
+        pairs = [(run, others[seed]) for seed, run in runs[kind].items() if seed in others]
         if not pairs:
             continue
         rounds = min(min(r["rounds"], c["rounds"]) for r, c in pairs)
@@ -44,13 +73,31 @@ def transfer_table(path: Path) -> str:
         shown = [f"{mean[h]:.0%}" if h < rounds else "" for h in _HOURS]
         exposed = [sum(r["exposed_violation"][:rounds]) / rounds for r, _ in pairs]
         spent = [sum(r["seconds"][:rounds]) / rounds for r, _ in pairs]
-        worst = "" if kind == "cold" else _worst(pairs, rounds)
+        worst = "" if cold is None or kind == "cold" else _worst(pairs, rounds)
+        part = "" if cold is None else f"{_median(own) / _median(base):.2f}"
         cells = [
-            kind, str(len(pairs)), f"{_median(own):g}", f"{_median(own) / _median(base):.2f}",
-            *shown, worst, f"{sum(exposed) / len(pairs):.3%}", f"{sum(spent) / len(pairs):.2f}",
+            kind, str(len(pairs)), f"{_median(own):g}", part, *shown, worst,
+            f"{sum(exposed) / len(pairs):.3%}", f"{sum(spent) / len(pairs):.2f}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def load(path: Path) -> Runs:
+    """The runs of a file; of two of one kind and world, the last."""
+    runs: Runs = defaultdict(dict)
+    for line in path.read_text().splitlines():
+        record = json.loads(line)
+        runs[record["kind"]][record["seed"]] = record
+    return dict(runs)
+
+
+def _order(kind: str) -> tuple[Any, ...]:
+    """The cold start, then this package by kind and number of sources, then peers alike."""
+    label, _, option = kind.partition("@")
+    peer, _, sources = label.rpartition("/")
+    name, _, num = sources.partition(":")
+    return kind != "cold", peer, name != "related", name, int(num or 1), option
 
 
 def _hours(run: dict[str, Any], rounds: int) -> int:
@@ -79,5 +126,4 @@ def _worst(pairs: list[tuple[dict[str, Any], dict[str, Any]]], rounds: int) -> s
 
 
 if __name__ == "__main__":
-    for found in sorted(RESULTS.glob("transfer_d*.jsonl")):
-        print(found.stem, "", transfer_table(found), "", sep="\n")
+    print(transfer_tables())
