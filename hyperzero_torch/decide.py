@@ -32,7 +32,7 @@ from .standing import RETIRED
 from .surrogate import similarity
 from .thompson import propose, select, select_paths
 from .thompson.propose import Proposals
-from .transferred import seeded, suggested, transferred
+from .transferred import accepted, seeded, suggested, transferred
 from .view import competing, most_competing
 from .watch import watch
 
@@ -302,13 +302,16 @@ def _vote(
 def _proposals(
     known: Known, config: TunerConfig, round: int, seed: int, free: int
 ) -> Proposals | None:
-    """Algorithm 3, with probability p; no more than there are ``free`` places for."""
+    """Algorithm 3, with probability p; no more than there are ``free`` places for.
+
+    Where other domains count, a proposal is theirs too, and has to be worth its traffic.
+    """
     posterior = known.posterior
     assert posterior is not None  # the caller's branch
     coin = random(seed, round, "coin", torch.device("cpu"))
     if float(torch.rand((), generator=coin, dtype=torch.float64)) >= config.proposal_probability:
         return None
-    return propose(
+    found = propose(
         posterior,
         known.problem.to(posterior.device),
         config.num_samples,
@@ -317,6 +320,8 @@ def _proposals(
         config.draws,
         config.num_starts,
     )
+    worthy = accepted(known, found.x, round, seed)
+    return found if worthy is None else Proposals(*(field[worthy] for field in found))
 
 
 def _last_shares(history: History) -> dict[int, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .births import born
 from .config import TunerConfig
@@ -71,6 +72,17 @@ def suggested(
         found += born(problem, theta, history, round, TRANSFERRED, len(found))
         taken = torch.cat([taken, row.unsqueeze(0)])
     return found
+
+
+def accepted(known: Known, x: Tensor, round: int, seed: int) -> Tensor | None:
+    """Which new points ``(n, dims)`` deserve traffic, ``(n,)``; None where no source counts."""
+    posterior = known.posterior
+    if known.judgement is None or not known.judgement.used or posterior is None:
+        return None
+    if not len(x):
+        return x.new_ones(0, dtype=torch.bool)
+    generator = random(seed, round, "worth", posterior.device)
+    return worth_serving(posterior, known.problem.to(posterior.device), x, generator).accepted
 
 
 def transferred(

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 import hyperzero_torch as hz
+from hyperzero_torch import transferred
 from hyperzero_torch.interventions import remark
 from hyperzero_torch.simulate import GuardrailWorld
 from hyperzero_torch.standing import SOURCE, TRANSFER
 from hyperzero_torch.transfer import Overrule, Source
+from hyperzero_torch.transfer.guard import worth_serving
 from hyperzero_torch.transfer.record import overruled
 from hyperzero_torch.transferred import TRANSFERRED
 
@@ -91,6 +93,30 @@ def test_related_sources_are_admitted_seed_the_bucket_and_are_journaled():
     truth = place.true_delta(place.problem.space.from_unit(place.problem.space.sobol(64, seed=5)))
     assert float((mean - truth).square().mean().sqrt()) < 0.004
     assert bool((var > 0).all())
+
+
+def test_where_sources_count_nothing_new_is_served_that_is_not_worth_it(monkeypatch):
+    place = world()
+    tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place))
+    mail = rounds(tuner, place, 0, 6)
+    assert tuner.history.plans[5].details["transfer"]["used"]
+    judged = []
+
+    def nothing_is(posterior, problem, x, generator):
+        found = worth_serving(posterior, problem, x, generator)
+        judged.append(len(x))
+        return found._replace(accepted=torch.zeros_like(found.accepted))
+
+    monkeypatch.setattr(transferred, "worth_serving", nothing_is)
+    rounds(tuner, place, 6, 9, mail)
+    assert sum(judged) > 0
+    kinds = {b.origin for b in tuner.history.births if b.round >= 6}
+    assert kinds <= {"leader"}
+    cold = hz.Tuner(place.problem, QUICK, seed=3)
+    judged.clear()
+    rounds(cold, place, 0, 9)
+    assert not judged
+    assert any(b.origin == "proposal" and b.round >= 6 for b in cold.history.births)
 
 
 def test_reversed_sources_change_no_plan_at_all():
