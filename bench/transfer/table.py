@@ -31,6 +31,8 @@ def transfer_tables(results: Path = RESULTS) -> str:
     for path in sorted(results.glob("transfer_*.jsonl")):
         if _STEM.fullmatch(path.stem):
             parts += [f"{title(path)}:", "", transfer_table(path), ""]
+            if said := against_peers(path):
+                parts += [said, ""]
     return "\n".join(parts[:-1])
 
 
@@ -81,6 +83,31 @@ def transfer_table(path: Path) -> str:
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def against_peers(path: Path) -> str:
+    """This package's score less each peer's, over all hours, paired by world; empty if none ran."""
+    runs = load(path)
+    found = []
+    for kind in sorted(runs, key=_order):
+        peer, slash, sources = kind.rpartition("/")
+        both = sorted(set(runs[kind]) & set(runs.get(sources, {}))) if slash else []
+        if len(both) < 2:
+            continue
+        ahead = []
+        for seed in both:
+            ours, theirs = runs[sources][seed]["score"], runs[kind][seed]["score"]
+            hours = min(len(ours), len(theirs))
+            ahead.append(100 * (sum(ours[:hours]) - sum(theirs[:hours])) / hours)
+        mean = sum(ahead) / len(ahead)
+        spread = math.sqrt(sum((v - mean) ** 2 for v in ahead) / (len(ahead) - 1))
+        error = 1.96 * spread / math.sqrt(len(ahead))
+        found.append(f"{peer} {mean:+.1f} ± {error:.1f} points ({len(both)} worlds)")
+    if not found:
+        return ""
+    return (
+        f"This package's score less the peer's on the same sources, all hours: {', '.join(found)}."
+    )
 
 
 def load(path: Path) -> Runs:

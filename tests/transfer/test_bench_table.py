@@ -93,3 +93,19 @@ def test_the_recorded_runs_can_be_drawn():
     for path in RESULTS.glob("transfer_*.jsonl"):
         assert "cold" in cells(table.transfer_table(path)), path.name
         assert table.title(path)
+
+
+def test_peers_are_compared_with_ours_in_the_same_worlds(tmp_path):
+    def scored(kind, seed, score):
+        return run(kind, seed, 4) | {"score": score, "rounds": len(score)}
+
+    runs = [scored("related:3", seed, [0.5, 0.9 + 0.02 * seed]) for seed in range(3)]
+    runs += [scored("rgpe/related:3", seed, [0.5, 0.7]) for seed in range(3)]
+    runs += [
+        scored("rgpe/related:10", seed, [0.0, 0.0]) for seed in range(3)
+    ]  # no such row of ours
+    runs += [scored("multitask/related:3", 0, [0.5, 0.7])]  # one world has no spread
+    said = table.against_peers(written(tmp_path / "r.jsonl", runs))
+    # Half of 20, 22 and 24 points; their spread is 1, so 1.96 / sqrt(3).
+    assert said.endswith("all hours: rgpe +11.0 ± 1.1 points (3 worlds).")
+    assert table.against_peers(written(tmp_path / "c.jsonl", runs[:3])) == ""
