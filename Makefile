@@ -114,6 +114,7 @@ transfer: $(READY) ## transfer against a cold start and peers, its cost, the pri
 	$(BIN)/python -m bench.transfer.run --family regions --worlds 0:20 --kinds cold,related:3,related:10
 	$(BIN)/python -m bench.transfer.cost
 	$(BIN)/python -m bench.transfer.privacy
+	$(BIN)/python -m bench.transfer.figure
 	$(BIN)/python -m bench.tables
 
 clean: ## remove what the commands above made

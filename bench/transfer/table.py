@@ -28,12 +28,16 @@ Runs = dict[str, dict[int, dict[str, Any]]]  # by kind and seed
 def transfer_tables(results: Path = RESULTS) -> str:
     """A table of every family and traffic that is there, each under its title."""
     parts = []
-    for path in sorted(results.glob("transfer_*.jsonl")):
-        if _STEM.fullmatch(path.stem):
-            parts += [f"{title(path)}:", "", transfer_table(path), ""]
-            if said := against_peers(path):
-                parts += [said, ""]
+    for path in recorded(results):
+        parts += [f"{title(path)}:", "", transfer_table(path), ""]
+        if said := against_peers(path):
+            parts += [said, ""]
     return "\n".join(parts[:-1])
+
+
+def recorded(results: Path) -> list[Path]:
+    """The files that hold runs of a family."""
+    return sorted(p for p in results.glob("transfer_*.jsonl") if _STEM.fullmatch(p.stem))
 
 
 def title(path: Path) -> str:
@@ -63,7 +67,7 @@ def transfer_table(path: Path) -> str:
         "worst hour behind cold", "exposed violation", "CPU s a round",
     ]  # fmt: skip
     lines = [" | ".join(["", *head, ""]).strip(), "|" + " --- |" * len(head)]
-    for kind in sorted(runs, key=_order):
+    for kind in in_order(set(runs)):
         others = runs[kind] if cold is None else cold
         pairs = [(run, others[seed]) for seed, run in runs[kind].items() if seed in others]
         if not pairs:
@@ -89,7 +93,7 @@ def against_peers(path: Path) -> str:
     """This package's score less each peer's, over all hours, paired by world; empty if none ran."""
     runs = load(path)
     found = []
-    for kind in sorted(runs, key=_order):
+    for kind in in_order(set(runs)):
         peer, slash, sources = kind.rpartition("/")
         both = sorted(set(runs[kind]) & set(runs.get(sources, {}))) if slash else []
         if len(both) < 2:
@@ -117,6 +121,11 @@ def load(path: Path) -> Runs:
         record = json.loads(line)
         runs[record["kind"]][record["seed"]] = record
     return dict(runs)
+
+
+def in_order(kinds: set[str]) -> list[str]:
+    """The cold start first, peers last."""
+    return sorted(kinds, key=_order)
 
 
 def _order(kind: str) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.transfer import table
+from bench.transfer import figure, table
 from bench.transfer.run import RESULTS, path_of
 from hyperzero_torch import InputError
 
@@ -109,3 +109,12 @@ def test_peers_are_compared_with_ours_in_the_same_worlds(tmp_path):
     # Half of 20, 22 and 24 points; their spread is 1, so 1.96 / sqrt(3).
     assert said.endswith("all hours: rgpe +11.0 ± 1.1 points (3 worlds).")
     assert table.against_peers(written(tmp_path / "c.jsonl", runs[:3])) == ""
+
+
+def test_a_figure_is_drawn_the_same_bytes_for_the_same_numbers(results, tmp_path):
+    drawn = []
+    for name in ("a.svg", "b.svg"):
+        figure.draw(table.recorded(results), tmp_path / name)
+        drawn.append((tmp_path / name).read_text())
+    assert drawn[0] == drawn[1]
+    assert drawn[0].count("<svg") == 1
