@@ -151,7 +151,7 @@ def _fit(
     if prior is None:
         return Fit(cold, None)
     looks = _looks(config, bucket, history, memo) if prior.looks else None
-    judgement = prior.judge(cold, looks)
+    judgement = prior.judge(cold, looks, _staked(history) if prior.looks else None)
     return Fit(judgement.posterior, None, judgement)
 
 
@@ -159,6 +159,16 @@ def _looks(config: TunerConfig, bucket: Bucket, history: History, memo: Memo) ->
     """What this domain is like, by rounds that are not settled: their readings are always there."""
     _, live = blocks(history, pooling(config), memo)
     return features.of(history, config.rounds_per_day, bucket.dispersion, rounds=live)
+
+
+def _staked(history: History) -> dict[str, float]:
+    """How alike each source looked in the first plan that weighed it."""
+    found: dict[str, float] = {}
+    for plan in history.plans.values():
+        for name, one in plan.details.get("transfer", {}).get("sources", {}).items():
+            if "staked" in one:
+                found.setdefault(name, float(one["staked"]))
+    return found
 
 
 def to_fit(

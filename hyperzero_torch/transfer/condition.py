@@ -41,6 +41,7 @@ def learn(
     family: Family,
     cold: Posterior,
     alike: Tensor | None = None,
+    staked: Tensor | None = None,
     least_worth: float = LEAST_WORTH,
 ) -> Learned:
     """Shares, amplitudes and scores by the target's evidence, in the cold posterior's units.
@@ -50,9 +51,11 @@ def learn(
         cold: the target by itself.
         alike: ``(sources,)`` how alike the target they look (``weights.likeness``); where None,
             like ordinary domains.
+        staked: the same when each was first weighed, by which bets are staked; ``alike`` if None.
         least_worth: nats that a source alone has to be worth for its share to be above 0.
     """
     alike = family.share.new_zeros(len(family.names)) if alike is None else alike
+    staked = alike if staked is None else staked
     typical = typical_variance(family) / cold.standardiser.scale.square()
     typical = torch.where(typical > 0, typical, cold.hyperparameters.outputscale)
     variance = cold.x.new_tensor(_STEPS).unsqueeze(-1) * typical  # (steps, metrics)
@@ -67,7 +70,7 @@ def learn(
     )
     best = (level + fixed).argmax(0)
     target = _picked(spectra, best)
-    scores = weights.score(family.spectrum, family.share, family.known, target, alike)
+    scores = weights.score(family.spectrum, family.share, family.known, target, staked)
     median = median_shares(family, alike)
     pinned = family.pinned.isfinite()
     kept = ((scores.each > least_worth) | pinned) & family.known & (family.share > 0)

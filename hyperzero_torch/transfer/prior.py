@@ -85,13 +85,19 @@ class Prior:
         """Whether any source says what its domain is like."""
         return any(source.meta for source in self.aligned)
 
-    def judge(self, cold: Posterior, meta: Mapping[str, float] | None = None) -> Judgement:
+    def judge(
+        self,
+        cold: Posterior,
+        meta: Mapping[str, float] | None = None,
+        staked: Mapping[str, float] | None = None,
+    ) -> Judgement:
         """Whether and how the sources count, by the target's own evidence.
 
         Args:
             cold: the posterior without them; what comes back where they do not count.
             meta: what the target's domain is like, see ``features.of``; sources that look like it
                 are thought likelier to act like it, as far as the evidence leaves that open.
+            staked: by source, how alike it looked when it was first weighed; see ``weights``.
         """
         if self.method == "ensemble":
             return self._judge_by_rank(cold)
@@ -100,12 +106,14 @@ class Prior:
             reason = "no source is allowed, or has enough settings, to learn anything from"
             return Judgement(cold, cold, False, {"used": False, "metrics": [], "reason": reason})
         alike = weights.likeness([a.meta for a in self.aligned], meta or {}, family.share)
-        found = condition.learn(family, cold, alike)
+        looks = dict(zip(family.names, _rounded(alike)))
+        stakes = looks | {name: v for name, v in (staked or {}).items() if name in looks}
+        found = condition.learn(family, cold, alike, alike.new_tensor([*stakes.values()]))
         verdict = guard.admit(found)
         facts = _facts(family, found, verdict)
         if self.looks and meta:
-            for name, value in zip(family.names, alike.tolist()):
-                facts["sources"][name]["likeness"] = round(value, 4)
+            for name, one in facts["sources"].items():
+                one |= {"likeness": looks[name], "staked": stakes[name]}
         if not verdict.admitted:
             return Judgement(cold, cold, False, facts)
         warm = condition.posterior(family, cold, found)

@@ -9,9 +9,10 @@ may be asked at every look, and count only once they have won:
     wealth = 1/2 of all sources together + 1/2 of each alone, by their stakes
     of a hypothesis: product over metrics of (1/2 + 1/2 x mean over shares of its likelihood ratio)
 
-Which source a bet is on, and on which correlation, is staked before the evidence is seen, more on
-domains that look like the target (``likeness``): what a domain is like is known from its control's
-levels, its traffic and its noise, and none of these tells which setting is better.
+Which source a bet is on, and on which correlation, is staked once, when a source is first weighed,
+more on domains that look like the target (``likeness``): by its control's levels, its traffic and
+its users' noise, none of which tells which setting is better. Stakes that moved with the evidence
+would not be a bet.
 
 The amplitude of the target's function, and its kernel, are the same on both sides of each bet.
 
@@ -67,9 +68,14 @@ def likeness(
         target: its own.
         like: of the dtype and on the device of the result.
     """
-    features = {str(i): meta for i, meta in enumerate(sources)} | {"target": target}
-    value = similarity.by_features(features).value[:-1, -1]
+    domains = {str(i): _unseen(meta) for i, meta in enumerate(sources)}
+    value = similarity.by_features(domains | {"target": _unseen(target)}).value[:-1, -1]
     return ((value - _ORDINARY) / (1 - _ORDINARY)).nan_to_num(nan=0.0).to(like)
+
+
+def _unseen(meta: Mapping[str, float]) -> dict[str, float]:
+    """Features without the one that rests on the candidates' own deltas."""
+    return {name: v for name, v in meta.items() if name.partition(":")[0] != "dispersion"}
 
 
 def score(
@@ -82,7 +88,7 @@ def score(
         share: ``(metrics, sources)`` by the sources' own agreement.
         known: ``(metrics, sources)`` where a source has evidence at all.
         target: leading axes ``(metrics, 1)``.
-        alike: ``(sources,)``, see ``likeness``.
+        alike: ``(sources,)``, see ``likeness``; as it was when each source was first weighed.
     """
     each = hierarchical.told_by_each(sources, target, share.new_tensor(CORRELATIONS))
     steps = torch.linspace(-1, 1, len(CORRELATIONS), dtype=share.dtype, device=share.device)
