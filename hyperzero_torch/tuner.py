@@ -37,6 +37,7 @@ from .standing import RETIRED, STOPPED, TRANSFER
 from .study import Study
 from .surrogate import Posterior
 from .transfer import record
+from .transfer.align import align
 from .transfer.overrule import Overrule
 from .transfer.source import Source
 
@@ -79,6 +80,8 @@ class Tuner:
         self.problem = problem
         self.device = _device(device)
         found = record.opened(sources)
+        for source in found:  # before a study is begun that could not be gone on with
+            align(source, problem)
         self._learnt = Learnt.nothing()
         self._study = Study(
             open_journal(journal), study, problem, config or TunerConfig(), int(seed or 0)
@@ -297,8 +300,11 @@ class Tuner:
 
     def _learn_from(self, found: Sequence[Source]) -> None:
         if found:
+            url = getattr(self.journal, "url", None)
+            place = "" if url is None else url.render_as_string(hide_password=True)
+            own = f"{place}#{self.study}" if place else ""
             self._study.append(
-                lambda history: ([*record.entries(self.problem, history, found)], None)
+                lambda history: ([*record.entries(self.problem, history, found, own)], None)
             )
 
     def overrule(self, overrule: Overrule) -> None:

@@ -93,7 +93,7 @@ def step(
     messages = [Readings.from_file(path) for path in readings or []]
     news = Readings.concat(messages) if messages else None
     # First on a tuner that writes nothing: refused readings must not even start a study.
-    reader = open_study(config, create=True, dry_run=True)
+    reader = open_study(config, create=True, dry_run=True, with_sources=dry_run)
     rows = 0 if news is None else reader.check(news)
     if dry_run:
         notes.print(Text(f"dry run: {rows} new rows would be recorded, nothing was written"))
@@ -227,7 +227,9 @@ def as_criterion(criterion: str) -> Any:
     return criterion
 
 
-def open_study(config: Path, *, create: bool = False, dry_run: bool = False) -> Tuner:
+def open_study(
+    config: Path, *, create: bool = False, dry_run: bool = False, with_sources: bool = True
+) -> Tuner:
     """The tuner of a study file. Only ``step`` and ``run`` may start a study, and a dry run starts
     none; where they do, the sources that the file names and that are due are read too."""
     study = StudyConfig.from_file(config)
@@ -249,7 +251,7 @@ def open_study(config: Path, *, create: bool = False, dry_run: bool = False) -> 
         # Before the study is started: a source that cannot be used must not leave one behind.
         first = () if known else _sources(study, config, None)
         tuner = Tuner(problem, study.traffic, url, study.study, study.seed, sources=first)
-    if create and study.sources:
+    if create and with_sources and study.sources:
         found = _sources(study, config, tuner.history)
         if not dry_run:
             tuner.learn_from(found)

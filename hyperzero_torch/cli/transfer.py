@@ -108,8 +108,9 @@ def compare(
     0 where they do not. By evidence: the correlation of the two domains' deltas over the space,
     with a 90 % interval, which is wide where either knows little.
 
-    This study is one of the domains as soon as it has evidence. Similarity decides nothing by
-    itself: it is there to be looked at, and overruled (hyperzero transfer overrule).
+    This study is one of the domains as soon as it has evidence. What looks alike is expected to
+    act alike, as far as evidence leaves that open; people can overrule it (hyperzero transfer
+    overrule).
     """
     target = target_of(config)
     problem = target.problem

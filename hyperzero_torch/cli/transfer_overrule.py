@@ -48,9 +48,9 @@ def overrule(
     names = [source.name for source in recorded(tuner.history)]
     parameters = tuner.problem.space.names
     word = Overrule(
-        pin=dict(_number("--pin", one, names) for one in pin or ()),
+        pin=_numbers("--pin", pin or [], names),
         forbid=[_whom(one, names) for one in forbid or ()],
-        discount=dict(_number("--discount", one, names) for one in discount or ()),
+        discount=_numbers("--discount", discount or [], names),
         reason=reason,
     )
     entry = overruling(tuner.history, word, names, parameters)
@@ -72,6 +72,18 @@ def _whom(given: str, names: list[str]) -> Whom:
         return given
     source, colon, parameter = given.rpartition(":")
     return (source, parameter) if colon else given
+
+
+def _numbers(option: str, given: list[str], names: list[str]) -> dict[Whom, float]:
+    found: dict[Whom, float] = {}
+    for one in given:
+        whom, number = _number(option, one, names)
+        if whom in found:
+            raise ConfigError(
+                f"{option} says {one!r} and {found[whom]:g} of the same; name it once"
+            )
+        found[whom] = number
+    return found
 
 
 def _number(option: str, given: str, names: list[str]) -> tuple[Whom, float]:

@@ -11,14 +11,14 @@ from typing import Annotated, NamedTuple
 import typer
 
 from ..bucket import gather
-from ..config import SourceConfig, StudyConfig
+from ..config import StudyConfig
 from ..errors import ConfigError
 from ..learn import pooling
 from ..problem import Problem
 from ..transfer import features, from_bucket, from_journal
 from ..transfer import package as packages
 from ..transfer.align import Aligned, align
-from ..transfer.named import in_terms_of, opened
+from ..transfer.named import absolute, in_terms_of, opened
 from ..transfer.record import recorded
 from ..transfer.source import Source, check_distinct
 from ..tuner import Tuner
@@ -50,7 +50,7 @@ class Target(NamedTuple):
 def target_of(config: Path) -> Target:
     """The study that a file describes."""
     study = StudyConfig.from_file(config)
-    tuner = open_study(config, create=True, dry_run=True)
+    tuner = open_study(config, create=True, dry_run=True, with_sources=False)
     return Target(study, config.resolve().parent, tuner.problem, tuner)
 
 
@@ -96,18 +96,18 @@ def evidence_of(problem: Problem, tuner: Tuner) -> Aligned | None:
 def _opened(given: str, scope: str | None, key: bytes | None, target: Target) -> Source:
     named = _NAMED.fullmatch(given)
     name, place = (named[1].strip(), named[2]) if named else (None, given)
-    told = next((one for one in target.study.sources if place == one.source), None)
+    here = absolute(Path.cwd(), place)
+    entries = target.study.sources
+    told = next((e for e in entries if absolute(target.folder, e.source) == here), None)
     if "#" in place and ":" in place:
-        return _renamed(from_journal(place, name), told, target.problem)
-    if scope is None:
-        raise ConfigError(
-            f"{place} is a package, which may be used only for what its maker named: say for what "
-            "with --scope (hyperzero transfer inspect shows it)"
-        )
-    source = packages.load(place, scope, key=key).source
-    source = source if name is None else replace(source, name=name)
-    return _renamed(source, told, target.problem)
-
-
-def _renamed(source: Source, told: SourceConfig | None, problem: Problem) -> Source:
-    return source if told is None else in_terms_of(problem, source, told)
+        source = from_journal(place, name)
+    else:
+        scope = scope or (None if told is None else told.scope)
+        if scope is None:
+            raise ConfigError(
+                f"{place} is a package, which may be used only for what its maker named: say for "
+                "what with --scope (hyperzero transfer inspect shows it)"
+            )
+        source = packages.load(place, scope, key=key).source
+        source = source if name is None else replace(source, name=name)
+    return source if told is None else in_terms_of(target.problem, source, told)

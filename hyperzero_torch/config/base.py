@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,6 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import ConfigError, HyperZeroError
+
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^\s]*@")
 
 
 class Config(BaseModel):
@@ -46,12 +49,17 @@ class Config(BaseModel):
             raise ConfigError(_reasons(path.name, error)) from None
 
 
+def masked(text: str) -> str:
+    """A text without the passwords of the URLs in it."""
+    return _PASSWORD.sub(r"\1:***@", text)
+
+
 def _reasons(what: str, error: ValidationError) -> str:
     lines = []
     for e in error.errors():
         place = ".".join(str(part) for part in e["loc"])
         cause = e.get("ctx", {}).get("error")
         message = str(cause) if isinstance(cause, HyperZeroError) else e["msg"]
-        got = "" if e["type"] in ("missing",) else f", got {e['input']!r:.80}"
+        got = "" if e["type"] in ("missing",) else f", got {masked(repr(e['input'])):.80}"
         lines.append(f"  - {place}: {message}{got}" if place else f"  - {message}")
     return f"{what} cannot be used:\n" + "\n".join(lines)

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from ..errors import ConfigError
-from .base import Config
+from .base import Config, masked
 
 
 class RescaledConfig(Config):
@@ -22,7 +22,7 @@ class RescaledConfig(Config):
 class SourceConfig(Config):
     """One other domain; a plain text in the file is its ``source``."""
 
-    source: str = Field(min_length=1)
+    source: str = Field(min_length=1, repr=False)  # may hold a password
     """A transfer package, relative to the study file, or ``journal-url#study``."""
     name: str | None = Field(default=None, min_length=1)
     """What it is called in the journal; by default the study's name, or the file's stem."""
@@ -47,12 +47,12 @@ class SourceConfig(Config):
         """A package needs a scope, a journal has none."""
         if self.is_journal and (self.scope or self.key_env):
             raise ConfigError(
-                f"source {self.source!r} is a journal; scope and key_env are for packages"
+                "a source that is a journal takes no scope and no key_env: these are for packages"
             )
         if not self.is_journal and self.scope is None:
             raise ConfigError(
-                f"source {self.source!r} is a package, which may be used only for what its maker "
-                "named: say for what under 'scope' (hyperzero transfer inspect shows it); a "
+                f"source {masked(self.source)!r} is a package, which may be used only for what its "
+                "maker named: say for what under 'scope' (hyperzero transfer inspect shows it); a "
                 "journal is named as journal-url#study"
             )
 

@@ -181,12 +181,13 @@ def translate(
     if used := [name for name in ignore if name in theirs.values()]:
         flaws.add(f"ignore: the target needs {shown(used)}")
     flaws.throw()
-    ours = {value: name for name, value in theirs.items()}
+    params = {theirs[name]: name for name in problem.space.names}
+    names = {theirs[name]: name for name in problem.metrics}
     factors = {name: m.factor for name, m in mapping.items() if isinstance(m, Rescaled)}
     kinds = {parameter.name: parameter for parameter in problem.space.parameters}
 
     def translated(row: Mapping[str, Value]) -> dict[str, Value]:
-        named = {ours.get(n, n): value for n, value in row.items() if n not in ignore}
+        named = {params.get(n, n): value for n, value in row.items() if n not in ignore}
         for name, factor in factors.items():
             value = named[name]
             if isinstance(value, int | float) and not isinstance(value, bool):
@@ -194,9 +195,11 @@ def translate(
         return named
 
     # A metric under whose name the target knows another one has no part in it.
-    kept = [m for m in source.metrics if m in ours or m not in problem.metrics]
+    kept = [m for m in source.metrics if m in names or m not in problem.metrics]
     columns = [source.metrics.index(m) for m in kept]
-    metrics = {m: ours.get(m, m) for m in kept}
+    metrics = {m: names.get(m, m) for m in kept}
+    dropped = set(source.metrics) - set(kept)
+    meta = {n: v for n, v in source.meta_features.items() if n.partition(":")[2] not in dropped}
     return replace(
         source,
         parameters=[translated(row) for row in source.parameters],
@@ -204,7 +207,7 @@ def translate(
         mean=source.mean[:, columns],
         var=source.var[:, columns],
         shared=None if source.shared is None else source.shared[columns],
-        meta_features=features.renamed(source.meta_features, metrics),
+        meta_features=features.renamed(meta, metrics),
         base=None if source.base is None else translated(source.base),
     )
 

@@ -12,6 +12,7 @@ source's settings share through its control is an offset too, so it needs no mod
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -40,6 +41,7 @@ FITTED_ROWS, KEPT_ROWS = 96, 384
 #: Inducing points.
 MOST_POINTS = 80
 _LEAST_ROWS = 4
+_LEAST_SPREAD = 0.03  # of a function with a parameter standing still, of its spread without
 _NOISE_FLOOR = 1e-6
 # Tried: the variance of a source's function against what its standardisation says, and of its
 # nugget against the function's.
@@ -120,8 +122,8 @@ def gather_family(sources: Sequence[Aligned], filling: Tensor, said: Said | None
     said = said or Said(filling.mean(0), {}, {}, {})
     metrics = sources[0].mean.shape[1]
     owns = [[_own(source, m) for source in sources] for m in range(metrics)]
-    heard = torch.stack([_heard(source.name, said, filling) for source in sources])
-    lengthscale = torch.stack([_common_lengthscale(row, heard) for row in owns])
+    heard = [_heard(source.name, said) for source in sources]
+    lengthscale = torch.stack([_common_lengthscale(row, heard, filling) for row in owns])
     points = torch.cat([source.x for source in sources])
     inducing = choose(torch.cat([points, filling]), lengthscale, MOST_POINTS)
     shape = (metrics, len(sources))
@@ -136,11 +138,17 @@ def gather_family(sources: Sequence[Aligned], filling: Tensor, said: Said | None
             at = lengthscale[i : i + 1]
             amplitude, nugget[i, j] = _amplitude(own, at)
             found = _reduced(own, inducing, i, amplitude, float(nugget[i, j]))
-            left = said.belief.get(sources[j].name, 1.0)
+            left, size = said.belief.get(sources[j].name, 1.0), 1.0
             for columns, part in said.apart.get(sources[j].name, ()):
+                # How far a function spreads where the parameter stands still: what it does along
+                # it is no measure of anything then.
+                size *= _spread_at(found, inducing, i, columns, said.base) ** (1 - part)
                 found = without(found, inducing, i, columns, said.base, part)
+            found = Reduced(found.precision * size**2, found.information * size, found.constant)
+            amplitude *= size**2
             precision[i, j], information[i, j] = left * found.precision, left * found.information
-            spread[i, j], skill[i, j], known[i, j] = amplitude**0.5 * own.scale, own.skill, left > 0
+            spread[i, j], skill[i, j] = amplitude**0.5 * own.scale, heard[j] * own.skill
+            known[i, j] = left > 0
     spectra = spectrum(Reduced(precision, information, precision.new_zeros(shape)))
     alone = torch.where(known, hierarchical.MEDIAN, 0.0).to(spread)
     share = alone
@@ -205,21 +213,20 @@ def _predicted_by_constant(y: Tensor, noise: Tensor) -> float:
     return float(density.sum(-1).max())
 
 
-def _heard(name: str, said: Said, like: Tensor) -> Tensor:
-    """How much is believed of what a source says about each coordinate, ``(dims,)``."""
-    heard = like.new_full((like.shape[1],), said.belief.get(name, 1.0))
-    for columns, part in said.apart.get(name, ()):
-        heard[columns] *= part
-    return heard
+def _heard(name: str, said: Said) -> float:
+    """How much a source has to say about what functions are like: their size and lengthscales.
 
-
-def _common_lengthscale(owns: Sequence[_Own | None], heard: Tensor) -> Tensor:
-    """The average of the sources' logarithms, by skill, and the prior's median as one more.
-
-    ``heard (sources, dims)`` is what an expert leaves of each.
+    Its own fit does not tell what comes from a parameter that is not believed.
     """
-    usual = default_hyperparameters(1, heard.shape[1], heard).lengthscale[0].log()
-    total, weight = 0.1 * usual, torch.full_like(usual, 0.1)
+    return said.belief.get(name, 1.0) * math.prod(part for _, part in said.apart.get(name, ()))
+
+
+def _common_lengthscale(
+    owns: Sequence[_Own | None], heard: Sequence[float], like: Tensor
+) -> Tensor:
+    """The average of the sources' logarithms, by skill, and the prior's median as one more."""
+    usual = default_hyperparameters(1, like.shape[1], like).lengthscale[0].log()
+    total, weight = 0.1 * usual, 0.1
     for own, left in zip(owns, heard):
         if own is not None:
             total = total + left * own.skill * own.lengthscale.log()
@@ -251,6 +258,29 @@ def _amplitude(own: _Own, lengthscale: Tensor) -> tuple[float, float]:
     return _AMPLITUDES[i], _NUGGETS[j]
 
 
+def _spread_at(
+    found: Reduced, inducing: Inducing, metric: int, columns: slice, base: Tensor
+) -> float:
+    """Standard deviation of a function over points with these coordinates as in the base.
+
+    In units of its spread over the whole space, by what the evidence says.
+    """
+    at = inducing.project(_at_base(inducing, columns, base))[metric]
+    unit = torch.eye(len(found.precision), dtype=at.dtype, device=at.device)
+    covariance = torch.linalg.inv(unit + found.precision)
+    mean = at @ (covariance @ found.information)
+    rest = (1.0 - at.square().sum(-1)).clamp_min(0.0)
+    unknown = ((at @ covariance) * at).sum(-1) + rest
+    return float((mean.var() + unknown.mean()).sqrt().clamp(_LEAST_SPREAD, 1.0))
+
+
+def _at_base(inducing: Inducing, columns: slice, base: Tensor) -> Tensor:
+    moved = inducing.z.clone()
+    moved[:, columns] = base[columns]
+    distinct: Tensor = torch.unique(moved, dim=0)
+    return distinct
+
+
 def without(
     found: Reduced, inducing: Inducing, metric: int, columns: slice, base: Tensor, part: float
 ) -> Reduced:
@@ -259,9 +289,7 @@ def without(
     What a source says about the *other* parameters holds where this one stands as in the target's
     base: whatever it does to the metric elsewhere is left open.
     """
-    at_base = inducing.z.clone()
-    at_base[:, columns] = base[columns]
-    less = at_points(found, inducing.project(torch.unique(at_base, dim=0))[metric])
+    less = at_points(found, inducing.project(_at_base(inducing, columns, base))[metric])
     return Reduced(
         part * found.precision + (1 - part) * less.precision,
         part * found.information + (1 - part) * less.information,

@@ -20,7 +20,8 @@ from ..problem import Problem
 from ..standing import DRIFT, SOURCE
 from . import package
 from .align import Rescaled, align, translate
-from .source import Source, from_journal
+from .record import recorded
+from .source import Source, check_distinct, from_journal
 
 
 class Named(NamedTuple):
@@ -45,26 +46,29 @@ def read(
         PackageError: a package that was never read and may not be used.
         JournalError: a journal that was never read and cannot be.
     """
-    sources, remarks = [], []
-    read_at = _read_at(history)
-    for config in configs:
-        before = read_at.get(_name(config))
-        if before is not None and not _due(config, before, history):
-            continue
-        try:
-            found = opened(config, folder, problem)
-            align(found, problem)
-        except HyperZeroError as error:
-            if before is None:
-                raise
-            remarks.append(f"source {config.source!r} stays as it was read: {error}")
-            continue
-        sources.append(found)
-    names = [source.name for source in sources]
+    names = [_name(config) for config in configs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(
             f"sources: {twice} name more than one; tell them apart by 'name' in the study file"
         )
+    known = {source.name: source for source in recorded(history)}
+    read_at = _read_at(history)
+    sources: list[Source] = []
+    remarks: list[str] = []
+    for name, config in zip(names, configs):
+        if name in known and not _due(config, read_at[name], history):
+            continue
+        try:
+            found = opened(config, folder, problem)
+            align(found, problem)
+            others = {**known, **{source.name: source for source in sources}}
+            check_distinct([*{**others, name: found}.values()])
+        except HyperZeroError as error:
+            if name not in known:
+                raise
+            remarks.append(f"source {name!r} stays as it was read: {error}")
+            continue
+        sources.append(found)
     return Named(tuple(sources), tuple(remarks))
 
 
@@ -94,25 +98,26 @@ def in_terms_of(problem: Problem, source: Source, config: SourceConfig) -> Sourc
 
 def _opened(config: SourceConfig, folder: Path) -> Source:
     if config.is_journal:
-        return from_journal(_from(folder, config.source))
+        return from_journal(absolute(folder, config.source))
     key = None
     if config.key_env is not None:
         if not os.environ.get(config.key_env):
             raise ConfigError(
-                f"source {config.source!r}: the environment variable {config.key_env!r} that "
+                f"source {_name(config)!r}: the environment variable {config.key_env!r} that "
                 "should hold its key is not set"
             )
         key = os.environ[config.key_env].encode()
     assert config.scope is not None  # checked by the configuration
-    return package.load(folder / config.source, config.scope, key=key).source
+    return package.load(absolute(folder, config.source), config.scope, key=key).source
 
 
-def _from(folder: Path, address: str) -> str:
-    """A journal's address, with a relative SQLite path taken from ``folder``."""
-    head, mark, rest = address.partition("sqlite:///")
-    if head or not mark or Path(rest).is_absolute():
-        return address
-    return f"sqlite:///{folder / rest}"
+def absolute(folder: Path, source: str) -> str:
+    """A package's path, or a journal's address, with relative ones taken from ``folder``."""
+    if "#" not in source or ":" not in source:
+        return str((folder / source).resolve())
+    path, _, study = source.rpartition("#")
+    file = path.removeprefix("sqlite:///")
+    return source if file == path else f"sqlite:///{(folder / file).resolve()}#{study}"
 
 
 def _name(config: SourceConfig) -> str:
@@ -132,7 +137,9 @@ def _read_at(history: History) -> dict[str, int]:
 
 
 def _due(config: SourceConfig, before: int, history: History) -> bool:
-    if config.refresh is None:
+    """Once in so many rounds, and once after an alarm, whatever came of it."""
+    last = history.last_round
+    if config.refresh is None or last is None or last <= before:
         return False
-    alarmed = any(d.kind == DRIFT and d.round > before for d in history.decisions)
-    return alarmed or (history.last_round or 0) - before >= config.refresh
+    alarmed = any(d.kind == DRIFT and d.round == last for d in history.decisions)
+    return alarmed or (last - before) % config.refresh == 0

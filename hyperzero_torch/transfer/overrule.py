@@ -72,19 +72,25 @@ class Overrule:
         if not isinstance(self.reason, str):
             flaws.add(f"reason must be text, got {self.reason!r:.40}")
         flaws.throw()
+        said = [*self.pin, *self.forbid, *self.discount]
+        for whom in said:
+            pair = isinstance(whom, tuple) and len(whom) == 2 and all(map(_is_text, whom))
+            if not _is_text(whom) and not pair:
+                flaws.add(f"expected a source or (source, parameter), got {whom!r:.60}")
+        flaws.throw()
         object.__setattr__(self, "pin", dict(self.pin))
         object.__setattr__(self, "discount", dict(self.discount))
         object.__setattr__(self, "forbid", tuple(self.forbid))
-        said = [*self.pin, *self.forbid, *self.discount]
         if twice := sorted({str(whom) for whom in said if said.count(whom) > 1}):
             flaws.add(f"more than one word is said of {checks.shown(twice)}")
         for whom in said:
-            pair = isinstance(whom, tuple) and len(whom) == 2
-            if not isinstance(whom, str) and not pair:
-                flaws.add(f"expected a source or (source, parameter), got {whom!r:.60}")
-            elif pair and whom[0] in self.forbid:
+            if isinstance(whom, tuple) and whom[0] in self.forbid:
                 flaws.add(f"{whom[0]!r} is forbidden throughout, so nothing is left of {whom!r}")
         flaws.throw()
+
+    def silences(self, source: str) -> bool:
+        """Whether nothing is left of a source."""
+        return source in self.forbid or self.discount.get(source) == 0
 
     @property
     def words(self) -> str:
@@ -132,6 +138,10 @@ class Overrule:
         if not same or kind != "discounted":
             rulings.append(Ruling(whom, kind, before, after))
         return after
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _named(whom: Whom) -> str:

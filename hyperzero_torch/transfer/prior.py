@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from ..errors import FitError
+from ..errors import ConfigError, FitError
 from ..problem import Problem
 from ..surrogate import Posterior
 from . import carried, condition, ensemble, guard, hierarchical, seeding, weights
@@ -54,7 +54,8 @@ class Prior:
         overrule: an expert's word: a pinned source has this correlation with the target whatever
             the evidence says, once the gates are passed; a forbidden one counts for nothing; of a
             discounted one that part of its precision is believed. Of a single parameter likewise:
-            what is not believed of it is asked only where it stands as in the target's base.
+            what is not believed of it is asked only where it stands as in the target's base. An
+            ensemble knows forbidden and discounted sources alone.
         method: ``"shared"`` for the hierarchical model; ``"ensemble"`` weighs the sources' own
             posteriors by rank (``ensemble``), where what they handed over are beliefs.
     Raises:
@@ -73,12 +74,20 @@ class Prior:
         self.overrule, self.method = overrule or Overrule(), method
         self.sources = tuple(sources)
         self.aligned: tuple[Aligned, ...] = tuple(align(source, problem) for source in sources)
+        #: Those of which anything is believed.
+        self.allowed = tuple(a for a in self.aligned if not self.overrule.silences(a.name))
 
     @cached_property
     def family(self) -> Family:
-        """The sources on common ground; some seconds of work for ten large ones."""
+        """The allowed sources on common ground; some seconds of work for ten large ones.
+
+        Raises:
+            ConfigError: none is allowed.
+        """
+        if not self.allowed:
+            raise ConfigError("every source is forbidden, so there is no family of them")
         filling = self.problem.space.sobol(_NUM_FILLING, seed=0)
-        return gather_family(self.aligned, filling, _said(self.problem, self.overrule))
+        return gather_family(self.allowed, filling, _said(self.problem, self.overrule))
 
     @property
     def looks(self) -> bool:
@@ -101,11 +110,11 @@ class Prior:
         """
         if self.method == "ensemble":
             return self._judge_by_rank(cold)
-        family = self.family.to(cold.device)
-        if not bool(family.known.any()):
+        if not self.allowed or not bool(self.family.known.any()):
             reason = "no source is allowed, or has enough settings, to learn anything from"
             return Judgement(cold, cold, False, {"used": False, "metrics": [], "reason": reason})
-        alike = weights.likeness([a.meta for a in self.aligned], meta or {}, family.share)
+        family = self.family.to(cold.device)
+        alike = weights.likeness([a.meta for a in self.allowed], meta or {}, family.share)
         looks = dict(zip(family.names, _rounded(alike)))
         stakes = looks | {name: v for name, v in (staked or {}).items() if name in looks}
         found = condition.learn(family, cold, alike, alike.new_tensor([*stakes.values()]))
@@ -165,15 +174,21 @@ class Prior:
         """Each source's own posterior, 0 at the target's base; those without a metric left out."""
         base = self.problem.space.to_unit(self.problem.base_theta.unsqueeze(0))[0]
         found = {}
-        for source in self.aligned:
-            if source.name in self.overrule.forbid or source.missing:
+        for source in self.allowed:
+            if source.missing:
                 continue
+            left = self.overrule.discount.get(source.name, 1.0)
+            source = source._replace(var=source.var / left)
             with contextlib.suppress(FitError):  # too little evidence for a posterior
                 found[source.name] = ensemble.anchored(own_posterior(source), base)
         return found
 
     def seeds(self, problem: Problem, num: int, generator: torch.Generator) -> seeding.Seeds:
         """Candidates that the sources suggest for the first bucket, ``num`` at most."""
+        if not self.allowed:
+            reason = "every source is forbidden: the first design is the usual one"
+            theta = torch.empty(0, problem.space.num_params, dtype=torch.float64)
+            return seeding.Seeds(theta, {"seeds": 0, "reason": reason})
         return seeding.seeds(problem, self.family, num, generator)
 
 

@@ -9,19 +9,24 @@ evidence differs; an expert's word (``Overrule``) is an entry too.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..bucket import gather
+from ..config import TunerConfig
 from ..errors import ConfigError, JournalCorruptError
 from ..history import History
 from ..journal import Decided
+from ..pooling import Pooling
 from ..problem import Problem
 from ..standing import OVERRULED, SOURCE
+from ..view import in_view
 from .align import Aligned, align
 from .overrule import Overrule, Whom
-from .source import Source, check_distinct, from_journal
+from .source import Source, check_distinct, from_bucket, from_journal
 
 
 def opened(sources: Iterable[Source | str]) -> tuple[Source, ...]:
@@ -32,6 +37,8 @@ def opened(sources: Iterable[Source | str]) -> tuple[Source, ...]:
         JournalError: the journal cannot be read, or holds no such study.
     """
     found = []
+    if not isinstance(sources, str | Source | Iterable):
+        raise ConfigError(f"sources is a list of them, got {type(sources).__name__}")
     for given in [sources] if isinstance(sources, str | Source) else sources:
         if not isinstance(given, str | Source):
             raise ConfigError(
@@ -43,19 +50,48 @@ def opened(sources: Iterable[Source | str]) -> tuple[Source, ...]:
     return tuple(found)
 
 
-def entries(problem: Problem, history: History, sources: Sequence[Source]) -> list[Decided]:
+def entries(
+    problem: Problem, history: History, sources: Sequence[Source], own: str = ""
+) -> list[Decided]:
     """What has to be written for a study to learn from these; nothing of what it knows already.
 
+    Args:
+        problem: of the study.
+        history: of it.
+        sources: to learn from.
+        own: where the study itself is, ``journal-url#study``, if anywhere.
     Raises:
-        ConfigError: a source that cannot be aligned with the problem, evidence that would count
-            twice, or a source that differs from its entry by more than its evidence.
+        ConfigError: a source that cannot be aligned with the problem, the study itself, or evidence
+            that would count twice.
     """
     known = {source.name: source for source in recorded(history)}
     news = [s for s in sources if s.name not in known or not _same(known[s.name], s)]
-    check_distinct([*{**known, **{source.name: source for source in news}}.values()])
+    if itself := [s.name for s in news if own and _place(s.origin) == _place(own)]:
+        raise ConfigError(
+            f"source {itself[0]!r} is this study itself; its evidence would count twice"
+        )
+    both = [*{**known, **{source.name: source for source in news}}.values()]
+    check_distinct(both, _evidence_of(problem, history) if news else None)
     return [
         _entry(align(source, problem), source, history, source.name in known) for source in news
     ]
+
+
+def _place(address: str) -> str:
+    """An address in one form: relative paths of SQLite as absolute ones."""
+    path, mark, study = address.rpartition("#")
+    file = path.removeprefix("sqlite:///")
+    return f"{Path(file).resolve()}#{study}" if mark and file != path else address
+
+
+def _evidence_of(problem: Problem, history: History) -> Source | None:
+    """A study's own evidence, as others would read it; None before it has any."""
+    config = TunerConfig(**history.config)
+    how = Pooling(config.weights, config.rounds_per_day, config.calibrate, config.block_rounds)
+    bucket = gather(history, how)
+    if not bool((bucket.weight > 0).any()):
+        return None
+    return from_bucket(problem, bucket, "target", rows=in_view(history, bucket, config))
 
 
 def _entry(aligned: Aligned, source: Source, history: History, again: bool) -> Decided:
@@ -77,10 +113,13 @@ def recorded(history: History) -> tuple[Source, ...]:
     Raises:
         JournalCorruptError: an entry holds no source, or another than its fingerprint says.
     """
-    found: dict[str, Source] = {}
+    latest: dict[Any, Decided] = {}
     for entry in history.decisions:
-        if entry.kind != SOURCE:
-            continue
+        if entry.kind == SOURCE:
+            told = entry.details.get("source")
+            latest[told.get("name") if isinstance(told, dict) else None] = entry
+    found = []
+    for entry in latest.values():
         try:
             source = _read(entry.details["source"])
         except (KeyError, TypeError, ConfigError) as error:
@@ -92,8 +131,8 @@ def recorded(history: History) -> tuple[Source, ...]:
                 f"the evidence of source {source.name!r} in the journal is not what was recorded; "
                 "restore the journal from a backup"
             )
-        found[source.name] = source
-    return tuple(found.values())
+        found.append(source)
+    return tuple(found)
 
 
 def overruling(
@@ -105,16 +144,30 @@ def overruling(
         ConfigError: it speaks of a source or a parameter that is not there, or pins a single
             parameter.
     """
-    if parts := [whom for whom in overrule.pin if not isinstance(whom, str)]:
+    if not isinstance(overrule, Overrule):
         raise ConfigError(
-            f"a single parameter can be forbidden or discounted, not pinned, got {parts[:3]}; pin "
-            "the source"
+            f"sources are overruled by a hz.transfer.Overrule, got {type(overrule).__name__}"
+        )
+    if not overrule.reason.strip():
+        raise ConfigError("an overrule needs a reason, for whoever reads the journal later")
+    whom = [*overrule.pin, *overrule.forbid, *overrule.discount]
+    parts = [one for one in whom if not isinstance(one, str)]
+    if pinned := [one for one in overrule.pin if not isinstance(one, str)]:
+        raise ConfigError(
+            f"a single parameter can be forbidden or discounted, not pinned, got {pinned[:3]}; "
+            "pin the source"
+        )
+    if history.config.get("transfer") == "ensemble" and (overrule.pin or parts):
+        raise ConfigError(
+            "in an ensemble of posteriors (transfer: ensemble) whole sources can be forbidden or "
+            f"discounted, nothing else: {overrule.words}"
         )
     overrule.rule(dict.fromkeys(names, 1.0), parameters)
     said: dict[str, Any] = {
         "pin": dict(overrule.pin),
         "forbid": [_plain_whom(whom) for whom in overrule.forbid],
         "discount": [[_plain_whom(whom), left] for whom, left in overrule.discount.items()],
+        "why": overrule.reason,
     }
     reason = f"sources are overruled: {overrule.words or 'nothing'}"
     if overrule.reason:
@@ -141,6 +194,7 @@ def word_of(entry: Decided) -> Overrule:
             pin=entry.details["pin"],
             forbid=[_whom(plain) for plain in forbid],
             discount={_whom(plain): left for plain, left in pairs},
+            reason=entry.details.get("why", ""),
         )
     except (KeyError, IndexError, TypeError, ValueError, ConfigError) as error:
         raise JournalCorruptError(

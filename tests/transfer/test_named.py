@@ -1,6 +1,7 @@
 """Sources named in a study file: read when due, in the study's terms, and never in its way."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ from hyperzero_torch.config import SourceConfig
 from hyperzero_torch.journal import Decided
 from hyperzero_torch.online import Collected, Loop, SimulatedClock
 from hyperzero_torch.standing import SOURCE
-from hyperzero_torch.transfer import named
+from hyperzero_torch.transfer import from_journal, named
 from hyperzero_torch.transfer.record import recorded
 
 
@@ -86,7 +87,9 @@ def test_a_running_study_does_not_wait_for_other_peoples_files(folder, capsys):
         assert "stays as it was read" not in err  # not due before round 2 is planned
     code, _, err = run(capsys, "-c", folder / "south.yaml", "--round", 3, group="step")
     assert code == 0
-    assert "stays as it was read" in err
+    assert err.count("stays as it was read") == 1
+    code, _, err = run(capsys, "-c", folder / "south.yaml", "--round", 4, group="step")
+    assert "stays as it was read" not in err  # asked once in so many rounds
     assert [s.name for s in recorded(opened(folder).history)] == ["north"]
 
 
@@ -105,7 +108,7 @@ def test_a_source_is_read_anew_when_it_is_due_and_after_an_alarm(folder, capsys)
     for _ in range(4):
         tuner.tell(reply(tuner, tuner.ask()))
     assert [s.name for s in due()] == ["north"]
-    assert due(None) == due(100) == ()
+    assert due(2) == due(None) == due(100) == ()
     tuner.learn_from(due())
     entries = [d for d in tuner.history.decisions if d.kind == SOURCE]
     assert len(entries) == 1  # the same evidence is written once
@@ -128,8 +131,77 @@ def test_two_sources_of_one_name_are_told_apart_or_refused(folder, capsys):
     code, _, err = run(capsys, "-c", folder / "south.yaml", group="step")
     assert code == 3
     assert "tell them apart by 'name'" in err
+    assert not (folder / "south.db").exists()
     rewrite(folder / "south.yaml", sources=[twice[0], {"source": twice[1], "name": "west"}])
     assert run(capsys, "-c", folder / "south.yaml", group="step")[0] == 0
+
+
+def test_a_study_is_no_source_of_its_own(folder, capsys):
+    assert run(capsys, "-c", folder / "south.yaml", group="step")[0] == 0
+    for source in ("sqlite:///south.db#south", f"sqlite:///{folder}/south.db#south"):
+        tuner = opened(folder)
+        tuner.tell(reply(tuner, tuner.ask()))
+        before = opened(folder).history.num_entries
+        rewrite(folder / "south.yaml", sources=[{"source": source, "name": "another"}])
+        code, _, err = run(capsys, "-c", folder / "south.yaml", group="step")
+        assert code == 3
+        assert "this study itself" in err
+        assert opened(folder).history.num_entries == before
+    # By way of a package it is the evidence that tells.
+    own = from_journal(f"sqlite:///{folder}/south.db#south", "copy")
+    with pytest.raises(hz.ConfigError, match="evidence of the target"):
+        opened(folder).learn_from([replace(own, origin="")])
+
+
+def test_a_refreshed_source_that_would_count_twice_stays_as_it_was(folder, capsys):
+    export(folder, capsys)
+    both = [
+        "sqlite:///north.db#north",
+        {"source": "old.json", "scope": "feed/eu", "refresh": 1},
+    ]
+    begin(folder, "east", 3, 2)
+    code, *_ = run(capsys, "export", "-c", folder / "east.yaml", "-o", folder / "old.json",
+                   "--expires", "30d", "--scope", "feed/eu")  # fmt: skip
+    assert code == 0
+    rewrite(folder / "south.yaml", sources=both)
+    for round_ in range(2):
+        code, *_ = run(capsys, "-c", folder / "south.yaml", "--round", round_, group="step")
+        assert code == 0
+    (folder / "north.json").rename(folder / "old.json")  # the journal's evidence once more
+    code, _, err = run(capsys, "-c", folder / "south.yaml", "--round", 2, group="step")
+    assert code == 0
+    assert "would count twice" in err
+
+
+def test_passwords_are_told_to_nobody(folder, capsys, tmp_path):
+    secret = "postgresql://me:s3cret@127.0.0.1:1/none#north"
+    for entry in (secret, {"source": secret, "scope": "x"}, {"source": secret[:-6], "scope": 3}):
+        rewrite(folder / "south.yaml", sources=[entry])
+        code, out, err = run(capsys, "-c", folder / "south.yaml", group="step")
+        assert code in (3, 4)
+        assert "s3cret" not in out + err
+    assert "s3cret" not in repr(SourceConfig(source=secret))
+
+
+def test_what_the_file_says_of_a_source_holds_wherever_it_is_named_from(
+    folder, capsys, monkeypatch
+):
+    export(folder, capsys)
+    swap = {"a": "b", "b": "a"}
+    begin(folder, "east", 4, 2)
+    told = [{"source": "north.json", "scope": "feed/eu", "map": swap}, "sqlite:///east.db#east"]
+    rewrite(folder / "south.yaml", sources=told)
+    answers = []
+    for where, name in ((folder, "north.json"), (folder.parent, folder / "north.json")):
+        monkeypatch.chdir(where)
+        code, out, err = run(capsys, "compare", "-c", folder / "south.yaml", name,
+                             f"sqlite:///{folder}/east.db#east", "--json")  # fmt: skip
+        assert code == 0, err
+        answers.append(json.loads(out)["pairs"])
+    rewrite(folder / "south.yaml", sources=[])
+    given = (folder / "north.json", f"sqlite:///{folder}/east.db#east", "--scope", "feed/eu")
+    code, out, _ = run(capsys, "compare", "-c", folder / "south.yaml", *given, "--json")
+    assert answers[0] == answers[1] != json.loads(out)["pairs"]
 
 
 def test_the_file_serves_where_a_command_names_no_source(folder, capsys):
@@ -167,6 +239,8 @@ def test_an_expert_overrules_by_command(folder, capsys):
         (("--pin", "north"), "SOURCE=NUMBER"),
         (("--pin", "north=2"), "[0, 1]"),
         (("--pin", "north=0.5", "--forbid", "north"), "more than one word"),
+        (("--pin", "north=0.5", "--pin", "north=0.9"), "name it once"),
+        (("--reason", " ", "--forbid", "north"), "needs a reason"),
     ]:
         code, _, err = run(capsys, "overrule", *where, *wrong)
         assert code == 3

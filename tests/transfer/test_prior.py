@@ -190,16 +190,16 @@ def test_an_expert_overrules():
     tuner.overrule(Overrule(forbid=["domain_0"], reason="another audience"))
     mail = rounds(tuner, place, 0, 6)
     told = tuner.history.plans[5].details["transfer"]["sources"]
-    assert told["domain_0"]["weight"] == [0.0, 0.0]
+    assert "domain_0" not in told
     assert max(told["domain_1"]["weight"]) == pytest.approx(1.0)
-    tuner.overrule(Overrule(forbid=["domain_0", "domain_1"]))
+    tuner.overrule(Overrule(forbid=["domain_0", "domain_1"], reason="both moved"))
     rounds(tuner, place, 6, 7, mail)
     told = tuner.history.plans[6].details["transfer"]
     assert not told["used"]
     fell = [d for d in tuner.history.decisions if d.kind == TRANSFER][-1]
     assert "no longer" in fell.reason
     with pytest.raises(hz.ConfigError, match="no source 'south'"):
-        tuner.overrule(Overrule(forbid=["south"]))
+        tuner.overrule(Overrule(forbid=["south"], reason="gone"))
 
 
 def test_a_single_parameter_of_a_source_is_overruled_and_journaled(tmp_path):
@@ -208,7 +208,9 @@ def test_a_single_parameter_of_a_source_is_overruled_and_journaled(tmp_path):
     url = f"sqlite:///{tmp_path / 'study.db'}"
     tuner = hz.Tuner(place.problem, QUICK, url, seed=3, sources=related(place))
     word = Overrule(
-        forbid=[("domain_0", first)], discount={("domain_1", first): 0.5, "domain_1": 0.9}
+        forbid=[("domain_0", first)],
+        discount={("domain_1", first): 0.5, "domain_1": 0.9},
+        reason="counted otherwise there",
     )
     tuner.overrule(word)
     rounds(tuner, place, 0, 6)
@@ -223,9 +225,9 @@ def test_a_single_parameter_of_a_source_is_overruled_and_journaled(tmp_path):
     )
     assert sum(told) < sum(plain)
     with pytest.raises(hz.ConfigError, match="not pinned"):
-        tuner.overrule(Overrule(pin={("domain_0", first): 0.5}))
+        tuner.overrule(Overrule(pin={("domain_0", first): 0.5}, reason="so"))
     with pytest.raises(hz.ConfigError, match="no parameter 'w_99'"):
-        tuner.overrule(Overrule(discount={("domain_0", "w_99"): 0.5}))
+        tuner.overrule(Overrule(discount={("domain_0", "w_99"): 0.5}, reason="so"))
 
 
 def test_meta_features_inform_the_bets_and_are_told():
@@ -271,6 +273,41 @@ def test_a_single_source_with_one_setting_teaches_nothing_and_says_so():
         rounds(one, place, 0, 6)
     assert plans(tuner) == plans(cold)
     assert "enough settings" in tuner.history.plans[5].details["transfer"]["reason"]
+
+
+def test_words_that_an_ensemble_does_not_know_are_refused_and_the_others_count():
+    place = world()
+    config = QUICK.model_copy(update={"transfer": "ensemble"})
+    told = {}
+    for left in (None, 0.001):
+        tuner = hz.Tuner(place.problem, config, seed=3, sources=related(place))
+        if left is not None:
+            tuner.overrule(Overrule(discount={"domain_0": left}, reason="an older ranker"))
+        rounds(tuner, place, 0, 6)
+        sources = tuner.history.plans[5].details["transfer"]["sources"]
+        told[left] = sum(sources["domain_0"]["weight"])
+    assert told[0.001] < 0.5 * told[None]
+    first = place.problem.space.names[0]
+    for word in ({"pin": {"domain_0": 0.5}}, {"forbid": [("domain_0", first)]}):
+        with pytest.raises(hz.ConfigError, match="ensemble"):
+            tuner.overrule(Overrule(**word, reason="so"))
+
+
+@pytest.mark.parametrize("word", [None, {"forbid": ["north"]}, "north"])
+def test_an_overrule_is_one(word):
+    tuner = hz.Tuner(world().problem, QUICK, sources=related(world()))
+    with pytest.raises(hz.ConfigError, match="Overrule"):
+        tuner.overrule(word)
+    with pytest.raises(hz.ConfigError, match="list"):
+        tuner.learn_from(3)
+
+
+def test_a_source_that_does_not_fit_leaves_no_study_behind():
+    place, journal = world(), hz.MemoryJournal()
+    other = replace(source("north", place), metrics=["clicks", "hides"])
+    with pytest.raises(hz.ConfigError, match="none of the metrics"):
+        hz.Tuner(place.problem, QUICK, journal, sources=[other])
+    assert journal.studies() == []
 
 
 def test_the_ensemble_stands_in_the_same_place():

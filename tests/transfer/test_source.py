@@ -248,6 +248,22 @@ def test_what_is_ignored_is_left_out_and_a_name_never_stands_for_two():
     assert swapped.mean.nan_to_num(9.0).equal(third.mean[:, 1:].nan_to_num(9.0))
 
 
+def test_features_of_a_metric_that_is_another_one_here_are_left_out():
+    meta = {"level:gain": 9.0, "noise:gain": 3.0, "level:all": 1.0, "users": 2.0}
+    other = source(metrics=["gain", "all"], meta_features=meta)
+    assert dict(translate(other, problem(), {"gain": "all"}).meta_features) == {
+        "level:gain": 1.0, "users": 2.0,
+    }  # fmt: skip
+
+
+def test_a_parameter_and_a_metric_may_share_a_name():
+    settings = [{"c": 0.3, "b": 0.9}, {"c": 0.4, "b": 0.2}]
+    other = source(parameters=settings, metrics=["c", "guard"])
+    mapped = translate(other, problem(), {"a": "c", "gain": "c"})
+    assert mapped.parameter_names == ("a", "b")
+    assert mapped.metrics == ("gain", "guard")
+
+
 def test_a_single_source_with_one_setting_is_aligned_as_any_other():
     one = source(parameters=[{"a": 0.1, "b": 0.9}], mean=[[0.01, 0.0]], var=[[1e-4, 1e-4]])
     aligned = align(one, problem())
