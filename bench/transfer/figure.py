@@ -52,7 +52,9 @@ def draw(paths: list[Path], path: Path) -> None:
         panel.grid(alpha=0.2)
     panels[0].set_ylabel("share of the oracle's gain")
     order = [kind for kind in everyone if kind in found]
-    figure.legend([found[kind] for kind in order], order, loc="outside lower center", ncols=3 * len(paths))
+    figure.legend(
+        [found[kind] for kind in order], order, loc="outside lower center", ncols=3 * len(paths)
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="svg", metadata={"Date": None})
 
