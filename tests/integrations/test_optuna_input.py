@@ -424,7 +424,8 @@ def test_an_infinite_slack_is_as_large_as_any_on_its_own_side_of_zero(slacks, se
 
     def found(column):
         n = len(column)
-        value = torch.tensor([[float(i % 3), s] for i, s in enumerate(column)]).double()
+        rows = [[float(i % 3), s] for i, s in enumerate(column)]
+        value = torch.tensor(rows, dtype=torch.float64)
         theta = torch.linspace(0, 1, n).double().unsqueeze(1)
         tried = Tried(theta, value, torch.full_like(value, 0.01))
         return Search([axis], 0, 8, 0).next(tried, seed, n)
