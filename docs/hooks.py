@@ -172,7 +172,7 @@ def _writer(path: Path, sources: dict[str, str]) -> str:
         return f"[bench_{stem[6:]}](bench/speed/bench_{stem[6:]}.py)"
     if stem.startswith("race_"):
         return "[bench.quality.race.run](bench/quality/race/run.py)"
-    if stem.startswith("transfer_d"):
+    if stem.startswith("transfer_") and path.suffix == ".jsonl":
         return "[bench.transfer.run](bench/transfer/run.py)"
     found = [
         name
