@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import ConfigError
-from ..transfer.overrule import Overrule, Whom
+from ..transfer.overrule import Overrule, Whom, called
 from ..transfer.record import overruled, overruling, recorded
 from .study import Config, DryRun, open_study
 
@@ -58,7 +58,8 @@ def overrule(
     for kind in ("pin", "forbid", "discount"):
         gone = [whom for whom in getattr(before, kind) if whom not in getattr(word, kind)]
         if gone:
-            notes.print(Text(f"no longer holds: {kind} {gone}", style="yellow"))
+            said = ", ".join(map(called, gone))
+            notes.print(Text(f"no longer holds: {kind} {said}", style="yellow"))
     if dry_run:
         notes.print(Text(f"dry run: {entry.reason}; nothing was written"))
         return

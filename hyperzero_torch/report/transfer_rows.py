@@ -126,11 +126,9 @@ def similarities(facts: Facts, looks: similarity.ByFeatures | None) -> Table:
 
 
 def parameters(facts: Facts) -> Table:
-    """What the sources' word on each parameter has been worth, where they count."""
-    metrics = facts.problem.metrics
-    told: Mapping[str, Any] = next(
-        (f for _, f in reversed(judged(facts)) if f.get("parameters")), {}
-    )
+    """What the sources' word on each parameter is worth; no rows where they do not count now."""
+    metrics, found = facts.problem.metrics, judged(facts)
+    told: Mapping[str, Any] = found[-1][1] if found else {}
     columns: list[tuple[str, str, Kind]] = [("name", "parameter", "text")]
     columns += [(m, f"{m}: nats", "number") for m in metrics]
     return table(columns, [(name, *nats) for name, nats in told.get("parameters", {}).items()])

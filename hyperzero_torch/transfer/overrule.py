@@ -95,9 +95,9 @@ class Overrule:
     @property
     def words(self) -> str:
         """As a person says it; empty where nothing is said."""
-        pins = [f"pin {_named(whom)} = {value:g}" for whom, value in self.pin.items()]
-        bans = [f"forbid {_named(whom)}" for whom in self.forbid]
-        rest = [f"discount {_named(whom)} = {value:g}" for whom, value in self.discount.items()]
+        pins = [f"pin {called(whom)} = {value:g}" for whom, value in self.pin.items()]
+        bans = [f"forbid {called(whom)}" for whom in self.forbid]
+        rest = [f"discount {called(whom)} = {value:g}" for whom, value in self.discount.items()]
         return ", ".join([*pins, *bans, *rest])
 
     def rule(self, similarity: Mapping[str, float], parameters: Sequence[str]) -> Ruled:
@@ -144,5 +144,6 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _named(whom: Whom) -> str:
+def called(whom: Whom) -> str:
+    """``"north"``, or ``"north:w_click"`` for one parameter of it."""
     return whom if isinstance(whom, str) else ":".join(whom)

@@ -232,7 +232,8 @@ def test_an_expert_overrules_by_command(folder, capsys):
     assert "counts from the next plan on" in err
     assert opened(folder).history.num_entries == before + 1
     code, _, err = run(capsys, "overrule", *where, "--forbid", "north")
-    assert "no longer holds: discount" in err
+    assert "no longer holds: discount north" in err
+    assert "no longer holds: forbid north:b" in err
     for wrong, said in [
         (("--forbid", "west"), "no source 'west'"),
         (("--forbid", "north:zeal"), "no parameter 'zeal'"),

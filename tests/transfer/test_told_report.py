@@ -113,6 +113,13 @@ def test_similarities_are_documented_by_features_and_by_what_was_learned(study, 
             assert row[f"weight:{metric}"] == latest[name]["weight"][m]
 
 
+def test_what_parameters_carry_over_is_told_of_the_round_that_is_shown(study, facts):
+    latest = study.history.plans[8].details["transfer"]
+    rows = transfer_rows.parameters(facts)
+    assert latest["used"] == bool(rows.rows)
+    assert {row[0]: list(row[1:]) for row in rows.rows} == latest.get("parameters", {})
+
+
 def test_each_change_of_mind_has_a_reason_and_its_alternative(facts):
     rows = transfer_rows.decisions(facts)
     assert rows.column("round") == sorted(rows.column("round"), reverse=True)
