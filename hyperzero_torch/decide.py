@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .allocate import (
     choose_arms,
+    maturity,
     most_control,
     places_for_newcomers,
     round_robin,
@@ -72,7 +73,8 @@ def decide(
         seeds, details["transfer"] = seeded(known.prior, problem, config, seed, history)
         history.extend(seeds)
         births += seeds
-    age = round - min(history.plans, default=round)
+    informed = known.judgement is not None and known.judgement.used
+    grown = maturity(config, round - min(history.plans, default=round), informed)
     if known.posterior is None:
         slots = round_robin(history.times_served, config, history.standing.stopped)
         details["why"] = known.why_not
@@ -81,7 +83,7 @@ def decide(
     else:
         watched = watch(known, config, history, round)
         notes += watched.alarms
-        verify = verification_slots(config, age)
+        verify = verification_slots(config, grown)
         leading, led = _lead(known, history, config, round, seed) if verify else ([], [])
         history.extend(led)
         waiting = sum(served == 0 for served in history.times_served[1:])
@@ -125,7 +127,7 @@ def decide(
         round=round,
         candidates=(CONTROL, *arms.tolist()),
         slots=(0, *slots.tolist()),
-        shares=shares(arms, slots, _last_shares(history), config, alike, most_control(config, age)),
+        shares=shares(arms, slots, _last_shares(history), config, alike, most_control(config, grown)),
         trigger=trigger,
         details=details,
     )
