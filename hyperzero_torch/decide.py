@@ -123,11 +123,12 @@ def decide(
     if config.evidence == "pooled":
         fitted = None if known.posterior is None else known.posterior.hyperparameters
         alike = similarity(problem.space.to_unit(history.theta[arms]), fitted)
+    most = most_control(config, grown)
     plan = Planned(
         round=round,
         candidates=(CONTROL, *arms.tolist()),
         slots=(0, *slots.tolist()),
-        shares=shares(arms, slots, _last_shares(history), config, alike, most_control(config, grown)),
+        shares=shares(arms, slots, _last_shares(history), config, alike, most),
         trigger=trigger,
         details=details,
     )

@@ -27,7 +27,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
+from typing import cast
 
 import torch
 from scipy.interpolate import RBFInterpolator
@@ -48,7 +50,11 @@ from hyperzero_torch.simulate.synthetic import DAY, deliver
 from hyperzero_torch.space import SearchSpace
 from hyperzero_torch.transfer import Source, features, from_bucket
 
+from .misled import MISLEADING, Misleading, misled
+
 METRICS = ("watch_time", "follows", "hides")
+_BAD = ("unrelated", *MISLEADING)
+KINDS = ("related", *_BAD, "one_good")
 TARGET = 0  # the member of a family that is tuned; its sources are members 1, 2, ...
 _COLUMNS = [EVENT_METRICS.index(name) for name in METRICS]
 _OWN_MIX, _OWN_RESPONSE = 1.0, 0.5  # of a region that shares nothing
@@ -194,11 +200,24 @@ class Region(Environment):
         return deliver(plan, count, mean, var, _DELAY, generator)
 
     def sources(self, num: int, kind: str = "related") -> list[Source]:
-        """What studies of ``num`` other regions left behind: ``related``, or ``unrelated``."""
-        if kind not in ("related", "unrelated"):
-            raise InputError(f"sources among regions are related or unrelated, got {kind!r}")
-        share = self.share if kind == "related" else 0.0
-        return [_source(self.seed, i + 1, share, self.traffic, kind) for i in range(num)]
+        """What studies of ``num`` other regions left behind; of ``one_good`` the first is related.
+
+        Kinds are ``related``, ``unrelated``, those that mislead (``misled``), and ``one_good``.
+        """
+        if kind not in KINDS:
+            raise InputError(f"sources among regions are {', '.join(KINDS)}, got {kind!r}")
+        return [self._relative(i + 1, kind) for i in range(num)]
+
+    def _relative(self, member: int, kind: str) -> Source:
+        if kind == "one_good":
+            kind = "related" if member == 1 else _BAD[member % len(_BAD)]
+        if kind == "unrelated":  # another catalogue and other users too
+            source = _source(self.seed + 1_000_003, member, 0.0, self.traffic)
+        else:
+            source = _source(self.seed, member, self.share, self.traffic)
+        if kind in MISLEADING:
+            source = misled(source, cast(Misleading, kind), self.space, 7_919 * self.seed + member)
+        return replace(source, name=f"{kind}_{member}")
 
     def _settle(self, generator: torch.Generator, base: Tensor) -> None:
         """Problem and base; for a target drawn until something is to be gained and a guardrail
@@ -229,14 +248,12 @@ class Region(Environment):
 
 
 @lru_cache(maxsize=64)
-def _source(seed: int, member: int, share: float, traffic: float, kind: str) -> Source:
-    # What is unrelated has another catalogue and other users too.
-    family = seed if kind == "related" else seed + 1_000_003
+def _source(family: int, member: int, share: float, traffic: float) -> Source:
     region = Region(family, member, share, traffic)
     problem, history = region.problem, study(region)
     bucket = gather(history, Pooling("precision", DAY))
     found = features.of(history, DAY, bucket.dispersion)
-    return from_bucket(problem, bucket, f"{kind}_{member}", found)
+    return from_bucket(problem, bucket, f"region_{member}", found)
 
 
 def study(region: Region) -> History:

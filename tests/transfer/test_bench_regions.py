@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("scipy")
 
-from bench.transfer import regions
+from bench.transfer import misled, regions
 from hyperzero_torch import InputError
 from hyperzero_torch.plan import Plan
 
@@ -146,6 +146,52 @@ def test_the_same_round_served_again_is_the_same(target):
         assert one.readings.mean.tolist() == other.readings.mean.tolist()
 
 
+def test_sources_that_mislead_say_what_they_are_named_for(target):
+    """Each against the honest source of the same region."""
+    honest = target.sources(2)[1]
+    told = {kind: target.sources(2, kind)[1] for kind in misled.MISLEADING}
+    assert [s.name for s in told.values()] == [f"{kind}_2" for kind in told]
+    for source in told.values():
+        assert (source.base, source.meta_features) == (honest.base, honest.meta_features)
+    assert told["reversed"].mean.tolist() == (-honest.mean).tolist()
+    assert told["shifted"].mean.tolist() == honest.mean.tolist()
+    x, moved = (
+        target.space.to_unit(torch.stack([target.space.theta(p) for p in s.parameters]))
+        for s in (honest, told["shifted"])
+    )
+    step = (moved - x) % 1.0
+    torch.testing.assert_close(step, torch.full_like(step, misled._SHIFT), atol=1e-6, rtol=0)
+    shuffled = told["shuffled"]
+    assert sorted(shuffled.mean.tolist()) == sorted(honest.mean.tolist()) != shuffled.mean.tolist()
+    own = shuffled.shared.diagonal(dim1=-2, dim2=-1).T / shuffled.var
+    assert sorted(own[:, 0].tolist()) == pytest.approx(
+        sorted((honest.shared.diagonal(dim1=-2, dim2=-1).T / honest.var)[:, 0].tolist())
+    )
+
+
+def test_a_source_of_noise_scatters_as_it_says(target):
+    """Variance of each delta, and covariance of any two, over 400 sources of noise."""
+    honest = target.sources(1)[0]
+    drawn = torch.stack(
+        [misled.misled(honest, "noise", target.space, seed).mean for seed in range(400)]
+    )
+    wanted = honest.shared[0].clone()
+    wanted.diagonal().copy_(honest.var[:, 0])
+    size = wanted.diagonal().sqrt()
+    error = (drawn[..., 0].T.cov() - wanted) / size / size.unsqueeze(1)
+    # An entry of an empirical correlation over n draws is known to 1 / sqrt(n), a variance to
+    # sqrt(2 / n); the largest of 4,656 lies within five of them.
+    assert float(error.abs().max()) < 5 * math.sqrt(2 / 400)
+    assert float(error.mean().abs()) < 5 / math.sqrt(400)
+
+
+def test_one_good_among_bad_ones(target):
+    names = [source.name for source in target.sources(2, "one_good")]
+    assert names == ["related_1", "shifted_2"]
+
+
 def test_kinds_that_regions_do_not_have_are_refused(target):
-    with pytest.raises(InputError, match="related or unrelated, got 'reversed'"):
-        target.sources(1, "reversed")
+    with pytest.raises(InputError, match="shuffled, noise, one_good, got 'better'"):
+        target.sources(1, "better")
+    with pytest.raises(InputError, match="reversed, shifted, shuffled, noise, got 'late'"):
+        misled.misled(target.sources(1)[0], "late", target.space, 0)
