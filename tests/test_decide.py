@@ -115,10 +115,11 @@ def test_the_square_root_rule_has_the_least_summed_variance():
 
 
 @pytest.mark.parametrize(
-    ("probability", "low", "high"), [(0.0, 0, 0), (1.0, 1, 1), (0.5, 0.2, 0.8)]
+    ("probability", "num_rounds", "low", "high"),
+    [(0.0, 8, 0, 0), (1.0, 8, 1, 1), (0.5, 20, 0.2, 0.8)],
 )
-def test_proposals_come_with_their_probability(world, probability, low, high):
-    tuner, _made = plans(world, config(proposal_probability=probability), 20)
+def test_proposals_come_with_their_probability(world, probability, num_rounds, low, high):
+    tuner, _made = plans(world, config(proposal_probability=probability), num_rounds)
     fitted = [p for p in tuner.history.plans.values() if "proposed" in p.details]
     share = sum(bool(p.details["proposed"]) for p in fitted) / len(fitted)
     assert low <= share <= high
