@@ -19,7 +19,7 @@ from hyperzero_torch import InputError
 from .run import RESULTS
 
 _NEARLY_ALL = 0.9
-_HOURS = (5, 10, 15, 20)
+_HOURS = (5, 10, 20)
 _STEM = re.compile(r"transfer_(?P<world>d\d+|regions)_x(?P<traffic>[^_]+)_s(?P<share>[^_]+)")
 
 Runs = dict[str, dict[int, dict[str, Any]]]  # by kind and seed
@@ -54,7 +54,8 @@ def transfer_table(path: Path) -> str:
     """One row per kind of sources: hours to 90 % of the oracle's gain, and what a start lost.
 
     ``hours`` are the medians over worlds of the first hour whose recommendation is worth 90 % of
-    the oracle's gain, worlds that never get there counted as the first hour after the last. The
+    the oracle's gain, worlds that never get there counted as the first hour after the last. What
+    a start is ahead of the cold one is the mean over hours and worlds with its 95 % interval. The
     worst hour is the largest mean loss against the cold start at any hour, paired by world, with
     the upper end of its 95 % interval. All kinds that the file holds are shown, peers last, each
     on the worlds that it shares with the cold start, on all where there is none to compare with.
@@ -64,7 +65,7 @@ def transfer_table(path: Path) -> str:
     head = [
         "sources", "worlds", "hours to 90 %", "of a cold start's",
         *(f"hour {h}" for h in _HOURS),
-        "worst hour behind cold", "exposed violation", "CPU s a round",
+        "ahead of cold, all hours", "worst hour behind cold", "exposed violation", "CPU s a round",
     ]  # fmt: skip
     lines = [" | ".join(["", *head, ""]).strip(), "|" + " --- |" * len(head)]
     for kind in in_order(set(runs)):
@@ -79,10 +80,12 @@ def transfer_table(path: Path) -> str:
         shown = [f"{mean[h]:.0%}" if h < rounds else "" for h in _HOURS]
         exposed = [sum(r["exposed_violation"][:rounds]) / rounds for r, _ in pairs]
         spent = [sum(r["seconds"][:rounds]) / rounds for r, _ in pairs]
-        worst = "" if cold is None or kind == "cold" else _worst(pairs, rounds)
+        compared = cold is not None and kind != "cold"
+        ahead = _ahead(pairs) if compared and len(pairs) > 1 else ""
+        worst = _worst(pairs, rounds) if compared else ""
         part = "" if cold is None else f"{_median(own) / _median(base):.2f}"
         cells = [
-            kind, str(len(pairs)), f"{_median(own):g}", part, *shown, worst,
+            kind, str(len(pairs)), f"{_median(own):g}", part, *shown, ahead, worst,
             f"{sum(exposed) / len(pairs):.3%}", f"{sum(spent) / len(pairs):.2f}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
@@ -98,15 +101,8 @@ def against_peers(path: Path) -> str:
         both = sorted(set(runs[kind]) & set(runs.get(sources, {}))) if slash else []
         if len(both) < 2:
             continue
-        ahead = []
-        for seed in both:
-            ours, theirs = runs[sources][seed]["score"], runs[kind][seed]["score"]
-            hours = min(len(ours), len(theirs))
-            ahead.append(100 * (sum(ours[:hours]) - sum(theirs[:hours])) / hours)
-        mean = sum(ahead) / len(ahead)
-        spread = math.sqrt(sum((v - mean) ** 2 for v in ahead) / (len(ahead) - 1))
-        error = 1.96 * spread / math.sqrt(len(ahead))
-        found.append(f"{peer} {mean:+.1f} ± {error:.1f} points ({len(both)} worlds)")
+        pairs = [(runs[sources][seed], runs[kind][seed]) for seed in both]
+        found.append(f"{peer} {_ahead(pairs)} ({len(both)} worlds)")
     if not found:
         return ""
     return (
@@ -146,6 +142,17 @@ def _median(values: list[int]) -> float:
     if len(ordered) % 2:
         return float(ordered[middle])
     return (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def _ahead(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    """By how much the first of each pair is ahead on average over hours, with its interval."""
+    ahead = []
+    for run, other in pairs:
+        hours = min(len(run["score"]), len(other["score"]))
+        ahead.append(100 * (sum(run["score"][:hours]) - sum(other["score"][:hours])) / hours)
+    mean = sum(ahead) / len(ahead)
+    spread = math.sqrt(sum((v - mean) ** 2 for v in ahead) / (len(ahead) - 1))
+    return f"{mean:+.1f} ± {1.96 * spread / math.sqrt(len(ahead)):.1f} points"
 
 
 def _worst(pairs: list[tuple[dict[str, Any], dict[str, Any]]], rounds: int) -> str:

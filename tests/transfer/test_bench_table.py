@@ -50,6 +50,8 @@ def test_every_kind_and_every_peer_is_drawn_in_order(results):
     assert rows["related:3"][-1] == "0.50"
     # In hour 2 one of two worlds is ahead by 95 points: their mean gives or takes 1.96 times 47.5.
     assert rows["related:3"][8] == "-47.5 points (at most +45.6), hour 2"
+    # That hour is one of six, so one world is ahead by 95 / 6 and the other by nothing.
+    assert rows["related:3"][7] == "+7.9 ± 15.5 points"
 
 
 def test_a_start_that_is_behind_is_shown_at_its_worst_hour(tmp_path):
