@@ -22,6 +22,7 @@ from ..transfer.alone import learn_alone
 from .study import AsJson, Config
 from .transfer_export import KeyFile, KeyVariable, export, read_key, short
 from .transfer_overrule import overrule
+from .transfer_refresh import refresh
 from .transfer_sources import Scope, Sources, evidence_of, gathered, target_of
 
 console = Console(soft_wrap=True)
@@ -51,10 +52,13 @@ users, no address. Its maker says for what it may be used, and until when.
 
   6. hyperzero transfer overrule -c south.yaml --discount north=0.5 --reason "..."
 
-Only overrule changes a study.""",
+  7. hyperzero transfer refresh -c south.yaml      (what have they learnt since?)
+
+Only overrule and refresh change a study.""",
 )
 app.command()(export)
 app.command()(overrule)
+app.command()(refresh)
 
 
 @app.command()

@@ -32,7 +32,11 @@ class Named(NamedTuple):
 
 
 def read(
-    configs: Sequence[SourceConfig], folder: Path, problem: Problem, history: History
+    configs: Sequence[SourceConfig],
+    folder: Path,
+    problem: Problem,
+    history: History,
+    every: bool = False,
 ) -> Named:
     """Those of the named sources that are new or due.
 
@@ -41,6 +45,7 @@ def read(
         folder: of that file, which relative paths start from.
         problem: the target.
         history: of the target's study.
+        every: whether those that are not due are read, too.
     Raises:
         ConfigError: a source that was never read and does not fit, or two of one name.
         PackageError: a package that was never read and may not be used.
@@ -56,7 +61,7 @@ def read(
     sources: list[Source] = []
     remarks: list[str] = []
     for name, config in zip(names, configs):
-        if name in known and not _due(config, read_at[name], history):
+        if name in known and not every and not _due(config, read_at[name], history):
             continue
         try:
             found = opened(config, folder, problem)

@@ -218,6 +218,43 @@ def test_the_file_serves_where_a_command_names_no_source(folder, capsys):
     assert not (folder / "south.db").exists()
 
 
+def test_a_changed_map_counts_as_soon_as_the_sources_are_refreshed(folder, capsys):
+    export(folder, capsys)
+    where = ("-c", folder / "south.yaml")
+    entry = {"source": "north.json", "scope": "feed/eu", "name": "north"}
+    rewrite(folder / "south.yaml", sources=[entry])
+    assert run(capsys, *where, group="step")[0] == 0
+    first = opened(folder).history
+    code, _, err = run(capsys, "refresh", *where)
+    assert (code, "as they were read" in err) == (0, True)
+    rewrite(folder / "south.yaml", sources=[entry | {"map": {"a": {"name": "a", "factor": 0.5}}}])
+    code, _, err = run(capsys, "refresh", *where, "--dry-run")
+    assert code == 0
+    assert err.startswith("dry run: ")
+    assert opened(folder).history.num_entries == first.num_entries
+    code, _, err = run(capsys, "refresh", *where)
+    assert (code, "replaces" in err) == (0, True)
+    history = opened(folder).history
+    assert history.num_entries == first.num_entries + 1
+    was, now = (recorded(h)[0].parameters for h in (first, history))
+    assert [row["a"] for row in now] == pytest.approx([0.5 * row["a"] for row in was])
+
+
+def test_what_cannot_be_refreshed_stays_and_is_an_error(folder, capsys):
+    where = ("-c", folder / "south.yaml")
+    code, _, err = run(capsys, "refresh", *where)
+    assert (code, "names no sources" in err) == (3, True)
+    export(folder, capsys)
+    rewrite(folder / "south.yaml", sources=[{"source": "north.json", "scope": "feed/eu"}])
+    assert run(capsys, *where, group="step")[0] == 0
+    before = opened(folder).history
+    (folder / "north.json").write_text("{}")
+    code, _, err = run(capsys, "refresh", *where)
+    assert code == 3
+    assert "stays as it was read" in err
+    assert opened(folder).history.num_entries == before.num_entries
+
+
 def test_an_expert_overrules_by_command(folder, capsys):
     rewrite(folder / "south.yaml", sources=["sqlite:///north.db#north"])
     assert run(capsys, "-c", folder / "south.yaml", group="step")[0] == 0
