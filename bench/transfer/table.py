@@ -95,18 +95,23 @@ def transfer_table(path: Path) -> str:
 def against_peers(path: Path) -> str:
     """This package's score less each peer's, over all hours, paired by world; empty if none ran."""
     runs = load(path)
-    found = []
-    for kind in in_order(set(runs)):
-        peer, slash, sources = kind.rpartition("/")
-        both = sorted(set(runs[kind]) & set(runs.get(sources, {}))) if slash else []
-        if len(both) < 2:
-            continue
-        pairs = [(runs[sources][seed], runs[kind][seed]) for seed in both]
-        found.append(f"{peer} {_ahead(pairs)} ({len(both)} worlds)")
-    if not found:
+    told = []
+    for ours in in_order({kind for kind in runs if "/" not in kind}):
+        found = []
+        for kind in in_order(set(runs)):
+            peer, slash, sources = kind.rpartition("/")
+            if not slash or sources != ours.partition("@")[0]:
+                continue
+            both = sorted(set(runs[kind]) & set(runs[ours]))
+            if len(both) > 1:
+                pairs = [(runs[ours][seed], runs[kind][seed]) for seed in both]
+                found.append(f"{peer} {_ahead(pairs)} ({len(both)} worlds)")
+        if found:
+            told.append(f"{ours} less {', less '.join(found)}")
+    if not told:
         return ""
     return (
-        f"This package's score less the peer's on the same sources, all hours: {', '.join(found)}."
+        f"This package's score less the peers' on the same sources, all hours: {'; '.join(told)}."
     )
 
 
