@@ -29,29 +29,23 @@ def round_robin(
     return slots
 
 
-def maturity(config: TunerConfig, age: int, informed: bool = False) -> float:
-    """How far a study has come from exploring, 0, to verifying, 1: over its first day, by the hour.
-
-    Args:
-        config: how many rounds a day has.
-        age: rounds since the first one.
-        informed: whether other domains count, who have done the exploring: then it is over.
-    """
-    return 1.0 if informed else min(1.0, (age + 1) / config.rounds_per_day)
+def verification_slots(config: TunerConfig, age: int) -> int:
+    """Slots for the candidates most worth verifying; none at first, then more by the hour."""
+    return int(config.num_draws * config.verification_share * _grown(config, age))
 
 
-def verification_slots(config: TunerConfig, maturity: float) -> int:
-    """Slots for the candidates most worth verifying; few at first."""
-    return int(config.num_draws * config.verification_share * maturity)
-
-
-def most_control(config: TunerConfig, maturity: float) -> float:
+def most_control(config: TunerConfig, age: int) -> float:
     """Limit of the control's share: low while arms are compared with each other, then higher.
 
     To find the way among arms takes no control, to prove one of them against the base takes half.
     """
     first = min(_EXPLORING_CONTROL, config.max_control_share)
-    return first + (config.max_control_share - first) * maturity
+    return first + (config.max_control_share - first) * _grown(config, age)
+
+
+def _grown(config: TunerConfig, age: int) -> float:
+    """How far a study of this age, in rounds, has come from exploring, 0, to verifying, 1."""
+    return min(1.0, (age + 1) / config.rounds_per_day)
 
 
 def places_for_newcomers(config: TunerConfig) -> int:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from .allocate import (
     choose_arms,
-    maturity,
     most_control,
     places_for_newcomers,
     round_robin,
@@ -73,8 +72,7 @@ def decide(
         seeds, details["transfer"] = seeded(known.prior, problem, config, seed, history)
         history.extend(seeds)
         births += seeds
-    informed = known.judgement is not None and known.judgement.used
-    grown = maturity(config, round - min(history.plans, default=round), informed)
+    age = round - min(history.plans, default=round)
     if known.posterior is None:
         slots = round_robin(history.times_served, config, history.standing.stopped)
         details["why"] = known.why_not
@@ -83,7 +81,7 @@ def decide(
     else:
         watched = watch(known, config, history, round)
         notes += watched.alarms
-        verify = verification_slots(config, grown)
+        verify = verification_slots(config, age)
         leading, led = _lead(known, history, config, round, seed) if verify else ([], [])
         history.extend(led)
         waiting = sum(served == 0 for served in history.times_served[1:])
@@ -123,12 +121,11 @@ def decide(
     if config.evidence == "pooled":
         fitted = None if known.posterior is None else known.posterior.hyperparameters
         alike = similarity(problem.space.to_unit(history.theta[arms]), fitted)
-    most = most_control(config, grown)
     plan = Planned(
         round=round,
         candidates=(CONTROL, *arms.tolist()),
         slots=(0, *slots.tolist()),
-        shares=shares(arms, slots, _last_shares(history), config, alike, most),
+        shares=shares(arms, slots, _last_shares(history), config, alike, most_control(config, age)),
         trigger=trigger,
         details=details,
     )

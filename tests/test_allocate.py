@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hyperzero_torch as hz
-from hyperzero_torch.allocate import maturity, most_control, round_robin, shares, verification_slots
+from hyperzero_torch.allocate import most_control, round_robin, shares, verification_slots
 
 LIMITED = hz.TunerConfig(max_share=0.4, max_share_rise=0.1)
 
@@ -72,25 +72,19 @@ def test_a_rise_takes_several_rounds():
 
 def test_verification_grows_over_the_first_day():
     config = hz.TunerConfig(num_draws=1000, verification_share=0.3, rounds_per_day=24)
-    slots = [verification_slots(config, maturity(config, r)) for r in range(48)]
+    slots = [verification_slots(config, r) for r in range(48)]
     assert slots[0] == 12
     assert slots == sorted(slots)
     assert slots[23] == slots[47] == 300
-    assert verification_slots(hz.TunerConfig.paper(), 1.0) == 0
-
-
-def test_who_learns_from_others_verifies_at_once():
-    config = hz.TunerConfig(rounds_per_day=24)
-    assert maturity(config, 3) == pytest.approx(4 / 24)
-    assert maturity(config, 3, informed=True) == 1.0 == maturity(config, 30)
+    assert verification_slots(hz.TunerConfig.paper(), 30) == 0
 
 
 def test_the_controls_limit_rises_over_the_first_day():
     config = hz.TunerConfig(rounds_per_day=4)
-    assert [most_control(config, maturity(config, r)) for r in range(6)] == pytest.approx(
+    assert [most_control(config, r) for r in range(6)] == pytest.approx(
         [0.35, 0.4, 0.45, 0.5, 0.5, 0.5]
     )
-    assert most_control(hz.TunerConfig(max_control_share=0.2), 1.0) == pytest.approx(0.2)
+    assert most_control(hz.TunerConfig(max_control_share=0.2), 30) == pytest.approx(0.2)
     assert share([1], {}, config, most=0.35)[0] >= 0.35  # what a rise leaves goes to the control
     free = hz.TunerConfig(max_share=1, max_share_rise=1)
     assert share([1], {}, free, most=0.35)[0] == pytest.approx(0.35)

@@ -43,8 +43,7 @@ class TunerConfig(Config):
     max_share_rise: float = Field(default=0.25, gt=0, le=1)
     """Most by which a candidate's share may rise from one plan to the next."""
     verification_share: float = Field(default=0.65, ge=0, lt=1)
-    """Slots for the candidates most worth verifying, reached after the first day, or as soon as
-    other domains count."""
+    """Slots for the candidates most worth verifying, reached after the first day."""
     retire_after: int | None = Field(default=24, ge=1)
     """Rounds in a row without a won draw after which a candidate competes no longer, until it is
     served again; None for never."""
@@ -81,7 +80,7 @@ class TunerConfig(Config):
     transfer: Literal["shared", "ensemble"] = "shared"
     """How other domains are learnt from, where there are any: a hierarchical model of their
     evidence, or a ranking-weighted ensemble of their posteriors."""
-    num_seeds: int = Field(default=24, ge=0, le=1000)
+    num_seeds: int = Field(default=12, ge=0, le=1000)
     """Candidates that other domains suggest when they are admitted; 0 for none."""
     seed_first: bool = False
     """Let other domains that agree among themselves suggest them for the first bucket already,

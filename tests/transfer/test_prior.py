@@ -142,21 +142,6 @@ def test_seeds_come_when_the_sources_are_admitted():
     assert 2 <= seeds.count(min(seeds)) <= QUICK.num_seeds
 
 
-def test_who_learns_from_others_verifies_as_soon_as_they_count():
-    """A share of the slots that a study of a few hours gets by itself only after its first day."""
-    place = world()
-    tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place))
-    rounds(tuner, place, 0, 6)
-    told = tuner.history.plans
-    counts = [r for r in told if told[r].details.get("transfer", {}).get("used")]
-    led = [told[r] for r in counts if told[r].details["leaders"]]
-    assert led
-    for plan in led:
-        slots, leaders = dict(zip(plan.candidates, plan.slots)), plan.details["leaders"]
-        wanted = int(QUICK.num_draws * QUICK.verification_share)
-        assert sum(slots[c] for c in leaders) >= wanted - len(leaders)
-
-
 def test_without_sources_nothing_of_transfer_is_written():
     place = world()
     tuner = hz.Tuner(place.problem, QUICK, seed=3)
