@@ -15,19 +15,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from hyperzero_torch import InputError
 from hyperzero_torch.simulate import GuardrailWorld
 from hyperzero_torch.simulate.guardrail import _AGAINST, _LENGTHSCALE, _MAX_LIFT
 from hyperzero_torch.simulate.synthetic import MEAN_LEVEL, SIGMA, Surface
 from hyperzero_torch.space import Float, SearchSpace
 from hyperzero_torch.transfer import Source
 
-Kind = Literal["related", "reversed", "shifted", "shuffled", "noise", "unrelated", "one_good"]
-KINDS: tuple[Kind, ...] = ("related", "reversed", "shifted", "shuffled", "noise", "one_good")
+Kind = Literal[
+    "related", "identical", "reversed", "shifted", "shuffled", "noise", "unrelated", "one_good"
+]
 _SHIFT = 0.4
 _DESIGN, _CLOUD, _CLOUD_WIDTH = 64, 32, 0.08
 _HOURS = 30
@@ -89,7 +91,15 @@ class Member:
 
 
 def sources(world: MemberWorld, num: int, kind: Kind = "related", seed: int = 0) -> list[Source]:
-    """``num`` sources for a target; of ``one_good`` the first is related, the others are not."""
+    """``num`` sources for a target; of ``one_good`` the first is related, the others are not.
+
+    ``identical`` ones are the target itself, told by other readings: what no source can exceed.
+
+    Raises:
+        InputError: a kind that is not there.
+    """
+    if kind not in get_args(Kind):
+        raise InputError(f"sources of a surface are {', '.join(get_args(Kind))}, got {kind!r}")
     return [_source(world, i, kind, seed) for i in range(num)]
 
 
@@ -104,6 +114,8 @@ def _source(world: MemberWorld, index: int, kind: Kind, seed: int) -> Source:
     share = 0.0 if kind == "unrelated" else world.share
     shift = torch.full((dims,), _SHIFT, dtype=torch.float64) if kind == "shifted" else None
     lifts = Member(generator, base, world.common, share, world._num_gains, shift)
+    if kind == "identical":
+        base, lifts = world._base, world._now
     sign = -1.0 if kind == "reversed" else 1.0
     delta_at = (lambda x: 0 * lifts(x)) if kind == "noise" else (lambda x: sign * lifts(x))
     design = space.sobol(_DESIGN, seed=int(generator.initial_seed() % 2**31))

@@ -53,7 +53,7 @@ def draw(paths: list[Path], path: Path) -> None:
 
 def _helps(kind: str) -> bool:
     """Whether the sources of this kind are what they say."""
-    return kind.rpartition("/")[2].startswith("related")
+    return kind.rpartition("/")[2].startswith(("related", "identical"))
 
 
 def _panel(panel: Axes, runs: Runs, style: dict[str, str]) -> dict[str, Line2D]:
