@@ -58,9 +58,9 @@ def carried(
         share: ``(metrics, sources + 1)`` as learned; metrics where it is 0 carry nothing.
         less: the sources without what they say about each parameter.
     """
-    of_sources, own = share[:, :-1], share[:, -1]
-    whole = hierarchical.told(family.spectrum, target, of_sources, own)
-    return {
-        name: whole - hierarchical.told(rest, target, of_sources, own)
-        for name, rest in less.items()
-    }
+
+    def told(sources: Spectrum) -> Tensor:
+        return hierarchical.told(hierarchical.factor(sources, share[:, :-1]), target, share[:, -1])
+
+    whole = told(family.spectrum)
+    return {name: whole - told(rest) for name, rest in less.items()}

@@ -77,11 +77,9 @@ def learn(
     allowed = torch.cat([torch.where(kept, median[:, :-1], 0.0), median[:, -1:]], 1)
     share = hierarchical.shares(family.spectrum, target, allowed)
     # Its amplitude is seen better beside the sources; the bets were made without them.
+    known = hierarchical.factor(family.spectrum, share[:, :-1])
     told = torch.stack(
-        [
-            hierarchical.told(family.spectrum, _step(spectra, g), share[:, :-1], share[:, -1])
-            for g in range(len(variance))
-        ]
+        [hierarchical.told(known, _step(spectra, g), share[:, -1]) for g in range(len(variance))]
     )
     best = (told + level + fixed).argmax(0)
     share = hierarchical.shares(family.spectrum, _picked(spectra, best), allowed, share)

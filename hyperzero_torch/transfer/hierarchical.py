@@ -37,6 +37,9 @@ MEDIAN = 0.7
 POPULATION_SPREAD, SPREAD = 2.0, 0.7
 #: Standard deviation of what is believed of the logarithm of an amplitude's error.
 SCALE_SPREAD = 0.3
+# Logits of r / MOST that a family's share is sought among: even steps, because from 0.97 to 0.99 a
+# domain's own part halves.
+_LEVELS = (-4.0, 6.0, 41)
 _ITERATIONS = 20
 # An eigenvalue of the message below this says nothing (variance 1000 times the prior's).
 _LEAST_SAID = 1e-3
@@ -63,13 +66,10 @@ def factor(sources: Spectrum, r: Tensor) -> Factor:
         sources: fields with leading axes ``(metrics, sources)``.
         r: ``(metrics, sources)`` shares.
     """
-    square = r.square().unsqueeze(-1)
-    told = 1.0 + (1.0 - square) * sources.precision
-    scaled = sources.basis * (square * sources.precision / told).unsqueeze(-2)
-    precision = (scaled @ sources.basis.mT).sum(-3)
-    precision = precision + torch.eye(precision.shape[-1], dtype=r.dtype, device=r.device)
-    weights = (r.unsqueeze(-1) * sources.information / told).unsqueeze(-1)
-    return Factor(precision, (sources.basis @ weights).squeeze(-1).sum(-2))
+    told = _term(sources, r)
+    precision, information = told.precision.sum(-3), told.information.sum(-2)
+    unit = torch.eye(precision.shape[-1], dtype=r.dtype, device=r.device)
+    return Factor(precision + unit, information)
 
 
 def log_evidence(domains: Spectrum, r: Tensor) -> Tensor:
@@ -77,14 +77,33 @@ def log_evidence(domains: Spectrum, r: Tensor) -> Tensor:
 
     Up to constants that do not depend on ``r``. Arguments as for ``factor``.
     """
+    return _specific(domains, r).sum(-1) + _of_shared(factor(domains, r))
+
+
+def _term(domains: Spectrum, r: Tensor) -> Factor:
+    """What each domain by itself says of ``g``, the prior left out; an axis for domains."""
+    square = r.square().unsqueeze(-1)
+    told = 1.0 + (1.0 - square) * domains.precision
+    scaled = domains.basis * (square * domains.precision / told).unsqueeze(-2)
+    weights = (r.unsqueeze(-1) * domains.information / told).unsqueeze(-1)
+    return Factor(scaled @ domains.basis.mT, (domains.basis @ weights).squeeze(-1))
+
+
+def _specific(domains: Spectrum, r: Tensor) -> Tensor:
+    """The part of the log evidence that each domain's own function answers for."""
     own = (1.0 - r.square()).unsqueeze(-1)
     told = 1.0 + own * domains.precision
-    specific = own * domains.information.square() / told - told.log()
-    known = factor(domains, r)
+    found: Tensor = 0.5 * (own * domains.information.square() / told - told.log()).sum(-1)
+    return found
+
+
+def _of_shared(known: Factor) -> Tensor:
+    """The part of the log evidence that ``g`` answers for."""
     root = torch.linalg.cholesky(known.precision)
     half = torch.linalg.solve_triangular(root, known.information.unsqueeze(-1), upper=False)
-    shared = half.square().sum((-2, -1)) - 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    found: Tensor = 0.5 * (specific.sum((-2, -1)) + shared)
+    found: Tensor = 0.5 * half.square().sum((-2, -1)) - root.diagonal(dim1=-2, dim2=-1).log().sum(
+        -1
+    )
     return found
 
 
@@ -104,18 +123,23 @@ def message(known: Factor, r: Tensor) -> Message:
 def coherence(sources: Spectrum, known: Tensor) -> Tensor:
     """How much each source shares with the others, by their own evidence, ``(metrics, sources)``.
 
-    First one share for the whole family, then each source's around it; both most probable. A
+    First one share for the whole family, then each source's around it, which is most probable. A
     source's own evidence says little of its share, all of them together say much.
 
     Args:
         sources: leading axes ``(metrics, sources)``.
         known: ``(metrics, sources)`` where a source has evidence at all.
     """
-    grid = MOST * torch.linspace(0.02, 0.995, 40, dtype=sources.precision.dtype)
-    grid = grid.to(sources.precision)
-    away = (_logit(grid) - _logit(grid.new_tensor(MEDIAN))) / POPULATION_SPREAD
+    logits = torch.linspace(
+        *_LEVELS, dtype=sources.precision.dtype, device=sources.precision.device
+    )
+    grid = MOST * logits.sigmoid()
+    away = (logits - _logit(grid.new_tensor(MEDIAN))) / POPULATION_SPREAD
     level = torch.stack([log_evidence(sources, torch.where(known, r, 0.0)) for r in grid])
-    common = grid[(level - 0.5 * away.square().unsqueeze(-1)).argmax(0)]
+    chance = (level - 0.5 * away.square().unsqueeze(-1)).softmax(0)
+    # What a domain has of its own is thought as large as it is expected to be: the most probable
+    # share makes too much of few sources.
+    common = (chance * grid.square().unsqueeze(-1)).sum(0).sqrt()
     median = torch.where(known, common.unsqueeze(1), 0.0)
 
     def loss(r: Tensor) -> Tensor:
@@ -166,27 +190,25 @@ def shares(
     Returns:
         ``(metrics, sources + 1)``.
     """
-    domains = Spectrum(*(torch.cat(pair, dim=1) for pair in zip(sources, target)))
 
     def loss(r: Tensor) -> Tensor:
-        return (log_evidence(sources, r[:, :-1]) - log_evidence(domains, r)).sum()
+        return -told(factor(sources, r[:, :-1]), target, r[:, -1]).sum()
 
     return _most_probable(loss, median, start)
 
 
-def told(sources: Spectrum, target: Spectrum, share: Tensor, own: Tensor) -> Tensor:
+def told(known: Factor, target: Spectrum, own: Tensor) -> Tensor:
     """Nats by which all sources together predict the target's evidence better, ``(metrics,)``.
 
     Args:
-        sources: leading axes ``(metrics, sources)``.
+        known: of ``g``, by the sources.
         target: leading axes ``(metrics, 1)``.
-        share: ``(metrics, sources)``.
-        own: ``(metrics,)`` the target's.
+        own: ``(metrics,)`` its share.
     """
-    domains = Spectrum(*(torch.cat(pair, dim=1) for pair in zip(sources, target)))
-    both = log_evidence(domains, torch.cat([share, own.unsqueeze(1)], dim=1))
-    alone = log_evidence(target, torch.zeros_like(own).unsqueeze(1))
-    return both - log_evidence(sources, share) - alone
+    found: Tensor = _gain(
+        Factor(*(field.unsqueeze(1) for field in known)), target, own.unsqueeze(1)
+    )
+    return found.squeeze(1)
 
 
 def told_by_each(sources: Spectrum, target: Spectrum, grid: Tensor) -> Tensor:
@@ -203,20 +225,25 @@ def told_by_each(sources: Spectrum, target: Spectrum, grid: Tensor) -> Tensor:
         ``(metrics, sources, g)``.
     Source: Dawid (1984), Statistical theory: the prequential approach.
     """
-    metrics, num, m = sources.precision.shape
-    flat = Spectrum(*(field.reshape(metrics * num, 1, *field.shape[2:]) for field in sources))
-    basis = target.basis.expand(metrics, num, m, m).reshape(metrics * num, 1, m, m)
-    rest = (f.expand(metrics, num, m).reshape(metrics * num, 1, m) for f in target[1:])
-    both = Spectrum(*(torch.cat(pair, dim=1) for pair in zip(flat, (basis, *rest))))
-    ones = sources.precision.new_ones(metrics * num, 1)
-    alone = log_evidence(Spectrum(*(field[:, 1:] for field in both)), 0 * ones)
-    found = []
-    for value in grid.tolist():
-        # With r = 1 for the source, the target's own share is their correlation.
-        own = log_evidence(flat, ones)
-        pair = log_evidence(both, torch.cat([ones, value * ones], dim=1))
-        found.append(pair - own - alone)
-    return torch.stack(found, dim=-1).reshape(metrics, num, len(grid))
+    # With r = 1 for the source, the target's own share is their correlation.
+    says = _term(sources, torch.ones_like(sources.information[..., 0]))
+    unit = torch.eye(says.precision.shape[-1], dtype=grid.dtype, device=grid.device)
+    known = Factor(says.precision + unit, says.information)
+    like = torch.ones_like(target.information[..., 0])
+    return torch.stack([_gain(known, target, value * like) for value in grid], dim=-1)
+
+
+def _gain(known: Factor, target: Spectrum, r: Tensor) -> Tensor:
+    """Nats by which knowing ``g`` so well predicts the target's evidence better, ``(metrics, k)``.
+
+    Args:
+        known: leading axes ``(metrics, k)``.
+        target: leading axes ``(metrics, 1)``.
+        r: ``(metrics, 1)``.
+    """
+    after = Factor(*(a + b for a, b in zip(known, _term(target, r))))
+    own = _specific(target, r) - _specific(target, torch.zeros_like(r))
+    return own + _of_shared(after) - _of_shared(known)
 
 
 def tilted(r: Tensor, by: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ OFFSET_VAR = 4.0
 _JITTER = 1e-8
 # Variance of points that evidence is reduced to once more: nothing is known of them any better.
 _BLUR = 1e-4
+# Of a direction, against the prior's 1, below which it is not worth carrying along.
+_LEAST_PRECISION = 1e-6
 
 
 class Inducing(NamedTuple):
@@ -57,9 +59,9 @@ class Reduced(NamedTuple):
 
 
 class Spectrum(NamedTuple):
-    """``Reduced`` in the basis of its precision: ``basis (*batch, m, m)``, columns eigenvectors.
+    """``Reduced`` in the basis of its precision: ``basis (*batch, m, k)``, columns eigenvectors.
 
-    ``precision (*batch, m)`` are the eigenvalues, ``information (*batch, m)`` in that basis.
+    ``precision (*batch, k)`` are the eigenvalues, ``information (*batch, k)`` in that basis.
     """
 
     basis: Tensor
@@ -156,7 +158,8 @@ def at_points(reduced: Reduced, projected: Tensor) -> Reduced:
 
 
 def spectrum(reduced: Reduced) -> Spectrum:
-    """The same in the basis of the precision."""
+    """The same in the basis of the precision, without directions of which nobody says anything."""
     eigen, basis = torch.linalg.eigh(reduced.precision)
+    kept = max(1, int((eigen > _LEAST_PRECISION).sum(-1).max()))  # eigenvalues ascend
     information = (basis.mT @ reduced.information.unsqueeze(-1)).squeeze(-1)
-    return Spectrum(basis, eigen.clamp_min(0.0), information)
+    return Spectrum(basis[..., -kept:], eigen[..., -kept:].clamp_min(0.0), information[..., -kept:])

@@ -94,9 +94,10 @@ def score(
     steps = torch.linspace(-1, 1, len(CORRELATIONS), dtype=share.dtype, device=share.device)
     staked = (_TILT * alike.unsqueeze(-1) * steps).log_softmax(-1)
     each = torch.where(known, (each + staked).logsumexp(-1), 0.0)
+    known_of_shared = hierarchical.factor(sources, share)
     together = torch.stack(
         [
-            hierarchical.told(sources, target, share, share.new_full(share.shape[:1], own))
+            hierarchical.told(known_of_shared, target, share.new_full(share.shape[:1], own))
             for own in TARGET_SHARES
         ]
     )

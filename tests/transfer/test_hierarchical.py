@@ -202,3 +202,27 @@ def test_shuffled_settings_are_all_nugget_or_noise():
     found = gather_family([bad, *sources[1:]], filling())
     assert float(found.nugget[0, 0]) >= 1.0 > float(found.nugget[0, 1:].max())
     assert float(found.skill[0, 0]) < 0.2 * float(found.skill[0, 1:].min())
+
+
+@pytest.mark.parametrize("share", [0.9, 0.97, 0.99])
+def test_a_domains_own_part_is_neither_lost_nor_made_up_where_nearly_all_is_shared(share):
+    found = []
+    for seed in range(8):
+        sources, *_ = family(share, num=6, seed=seed, rows=50, noise=0.1)
+        own = float(1 - gather_family(sources, filling()).share.square().mean())
+        found.append(own / (1 - share**2))
+    assert 0.75 < min(found) <= max(found) < 2.2
+    assert 0.8 < sum(found) / len(found) < 1.5
+
+
+def test_directions_that_nobody_speaks_of_are_left_out():
+    inducing = choose(filling(), ELL, 20)
+    x = filling()[:5]
+    y = torch.arange(5, dtype=torch.float64)
+    reduced = reduce(inducing.project(x), y[None], torch.full((1, 5), 0.1).double(), None, 1.0)
+    found = spectrum(reduced)
+    assert found.precision.shape[-1] <= 5
+    whole = (found.basis * found.precision.unsqueeze(-2)) @ found.basis.mT
+    torch.testing.assert_close(whole, reduced.precision, rtol=0, atol=1e-5)
+    told = (found.basis @ found.information.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(told, reduced.information, rtol=0, atol=1e-4)

@@ -330,5 +330,5 @@ def test_told_by_each_is_the_gain_of_a_pair():
     one = type(found.spectrum)(*(field[:, :1] for field in found.spectrum))
     for g, value in enumerate(grid.tolist()):
         share, own_share = torch.ones(1, 1).double(), torch.full((1,), value).double()
-        wanted = hierarchical.told(one, target, share, own_share)
+        wanted = hierarchical.told(hierarchical.factor(one, share), target, own_share)
         assert float(each[0, 0, g]) == pytest.approx(float(wanted[0]), abs=1e-5)
