@@ -255,8 +255,11 @@ def _why(history: History, plan: Planned, candidate: int) -> list[str]:
     if candidate == CONTROL:
         return ["the control: every delta is measured against it"]
     reasons = []
-    if history.births[candidate].origin == TRANSFERRED:
+    born = history.births[candidate]
+    if born.origin == TRANSFERRED:
         reasons.append(_SUGGESTED)
+    if born.round == plan.round and (risk := told.risk(details, candidate)) is not None:
+        reasons.append(risk)
     if details.get("why"):
         return [*reasons, f"served in turn: {details['why']}"]
     if candidate in details.get("leaders", ()):
@@ -267,7 +270,7 @@ def _why(history: History, plan: Planned, candidate: int) -> list[str]:
         reasons.append("retired before, and proposed anew by a draw")
     if not history.times_served[candidate]:
         reasons.append("never served before, so it got at least a newcomer's slots")
-    elif reasons in ([], [_SUGGESTED]):
+    elif set(reasons) <= {_SUGGESTED}:
         reasons.append("won its slots in Thompson draws")
     return reasons
 

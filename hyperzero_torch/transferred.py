@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,9 +16,11 @@ from .learn import Known
 from .problem import Problem
 from .randomness import random
 from .standing import RETIRED, TRANSFER
-from .transfer.guard import worth_serving
+from .thompson.propose import Proposals
+from .transfer import told
+from .transfer.guard import Judged, worth_serving
 from .transfer.prior import Prior
-from .transfer.seeding import choose
+from .transfer.seeding import REACH, choose, distance
 from .transfer.suited import suited
 
 #: Origin of a candidate that other domains suggested.
@@ -42,47 +45,89 @@ def seeded(
     return births, facts | {"used": bool(births), "candidates": [b.candidate for b in births]}
 
 
+class Screening(NamedTuple):
+    """What new points risk: P(gain > 0 and feasible) and what is needed of it, by theta.
+
+    ``refused`` counts those that were not worth their traffic.
+    """
+
+    judged: Mapping[tuple[float, ...], tuple[float, float]]
+    refused: int
+
+    @classmethod
+    def of(cls, theta: Tensor, found: Judged) -> Screening:
+        """Of points ``theta (n, params)``."""
+        pairs = zip(found.prob.tolist(), found.needed.tolist())
+        rows = map(tuple, theta.tolist())
+        return cls(dict(zip(rows, pairs)), int((~found.accepted).sum()))
+
+
+_NOTHING = Screening({}, 0)
+
+
+def screened(found: Sequence[Screening], births: Sequence[Born]) -> dict[str, Any]:
+    """For the journal: what new candidates risk, and how many others were refused."""
+    judged = {theta: pair for one in found for theta, pair in one.judged.items()}
+    served = {
+        str(one.candidate): dict(zip(("prob", "needed"), (round(p, 4) for p in judged[one.theta])))
+        for one in births
+        if one.theta in judged
+    }
+    refused = sum(one.refused for one in found)
+    facts = {"screened": served, "refused": refused}
+    return {key: value for key, value in facts.items() if value}
+
+
 def suggested(
     known: Known, config: TunerConfig, history: History, round: int, seed: int
-) -> list[Born]:
+) -> tuple[list[Born], Screening]:
     """Where other domains count: their seeds at first, then what would be promoted if tested."""
-    posterior = known.posterior
-    if known.judgement is None or not known.judgement.used or posterior is None:
-        return []
+    posterior, prior, cold = known.posterior, known.prior, known.cold
+    if not _counts(known) or posterior is None or prior is None or cold is None:
+        return [], _NOTHING
     problem = known.problem.to(posterior.device)
     generator = random(seed, round, "suited", posterior.device)
     first = all(one.origin != TRANSFERRED for one in history.births)
-    if first and config.num_seeds and known.prior is not None:
-        family = known.prior.family.to(posterior.device)
+    if first and config.num_seeds:
+        family = prior.family.to(posterior.device)
         seeds = choose(posterior, problem, family, config.num_seeds, generator)
-        new = [row for row in seeds.theta.tolist() if history.find(row) is None]
-        unique = list(dict.fromkeys(map(tuple, new)))
-        theta = torch.tensor(unique, dtype=torch.float64)
-        return born(problem, theta, history, round, TRANSFERRED)
+        new = [row for row in map(tuple, seeds.theta.tolist()) if history.find(row) is None]
+        theta = torch.tensor(list(dict.fromkeys(new)), dtype=torch.float64)
+        births = born(problem, theta, history, round, TRANSFERRED)
+        return births, Screening.of(seeds.theta, seeds.judged)._replace(refused=seeds.refused)
     levels = (config.min_prob_feasible, (1 + config.min_prob_feasible) / 2)
     x = suited(posterior, problem, levels, generator)
-    accepted = worth_serving(posterior, problem, x, generator).accepted if len(x) else x[:, 0] > 0
+    if not len(x):
+        return [], _NOTHING
+    judged = worth_serving(posterior, problem, x, generator)
+    theta = problem.space.from_unit(x.cpu())
     taken = problem.space.to_unit(history.theta).to(posterior.x)
+    tested = torch.cat([*(source.x.to(posterior.x) for source in prior.allowed), cold.x])
     lengthscale = posterior.hyperparameters.lengthscale.amin(0)
     found: list[Born] = []
-    for row in x[accepted]:
-        if float(((taken - row) / lengthscale).square().sum(-1).min().sqrt()) < _SAME:
+    for i in judged.accepted.nonzero().flatten().tolist():
+        row = x[i]
+        far = distance(row, tested, lengthscale) > REACH
+        if far or distance(row, taken, lengthscale) < _SAME:
             continue
-        theta = problem.space.from_unit(row.cpu()).unsqueeze(0)
-        found += born(problem, theta, history, round, TRANSFERRED, len(found))
+        found += born(problem, theta[i : i + 1], history, round, TRANSFERRED, len(found))
         taken = torch.cat([taken, row.unsqueeze(0)])
-    return found
+    return found, Screening.of(theta, judged)
 
 
-def accepted(known: Known, x: Tensor, round: int, seed: int) -> Tensor | None:
-    """Which new points ``(n, dims)`` deserve traffic, ``(n,)``; None where no source counts."""
+def accepted(known: Known, found: Proposals, round: int, seed: int) -> tuple[Proposals, Screening]:
+    """Of new proposals those that deserve their traffic; all where no source counts."""
     posterior = known.posterior
-    if known.judgement is None or not known.judgement.used or posterior is None:
-        return None
-    if not len(x):
-        return x.new_ones(0, dtype=torch.bool)
+    if not _counts(known) or posterior is None or not len(found.x):
+        return found, _NOTHING
     generator = random(seed, round, "worth", posterior.device)
-    return worth_serving(posterior, known.problem.to(posterior.device), x, generator).accepted
+    judged = worth_serving(posterior, known.problem.to(posterior.device), found.x, generator)
+    kept = Proposals(*(field[judged.accepted] for field in found))
+    return kept, Screening.of(found.theta, judged)
+
+
+def _counts(known: Known) -> bool:
+    return known.judgement is not None and known.judgement.used
 
 
 def transferred(
@@ -95,21 +140,21 @@ def transferred(
 def _change(known: Known, history: History, round: int) -> list[Decided]:
     """A remark where the sources count from now on, or no longer, in other metrics than before."""
     assert known.judgement is not None  # the caller's branch
-    told = [
+    past = [
         p.details["transfer"]
         for p in history.plans.values()
         if "metrics" in p.details.get("transfer", {})
     ]
-    before, now = (told[-1] if told else {}), known.judgement.facts
+    before, now = (past[-1] if past else {}), known.judgement.facts
     had, has = before.get("metrics", []), now.get("metrics", [])
     if had == has:
         return []
     if not has:
         reason = f"other domains count no longer: {now['reason']}; plans are those of a cold start"
     else:
-        weights = {name: max(one["weight"], default=0.0) for name, one in now["sources"].items()}
+        weights = {name: told.weight(now, name) for name in now["sources"]}
         used = ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items() if weight > 0)
-        reason = f"other domains count for {has} ({now['reason']}); largest weights: {used}"
+        reason = f"other domains count for {has} ({now['reason']}); weights: {used}"
         if gone := sorted(set(had) - set(has)):
             reason += f"; no longer for {gone}, where the cold model predicts better"
     return [Decided(round, TRANSFER, reason, now)]

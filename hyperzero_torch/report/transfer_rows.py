@@ -12,7 +12,7 @@ from ..transfer import features, similarity
 from ..transfer.package import Terms, terms_of
 from ..transfer.record import word_of
 from ..transfer.source import Source
-from ..transfer.told import choice
+from ..transfer.told import choice, weight
 from ..transferred import TRANSFERRED
 from .facts import Facts
 from .tables import Kind, Table, name_of, table
@@ -159,17 +159,10 @@ def by_round(facts: Facts) -> Table:
     for round_, told in found:
         held = [told.get("held_out", {}).get(m) for m in metrics]
         gained = [None if h is None else h["transferred"] - h["cold"] for h in held]
-        weights = [weight_of(told, name) for name in names]
+        weights = [weight(told, name) for name in names]
         taken = f"sources too: {', '.join(told['metrics'])}" if told["used"] else "cold start"
         rows.append((round_, taken, told.get("wealth"), told.get("needed"), *gained, *weights))
     return table(columns, rows)
-
-
-def weight_of(told: Mapping[str, Any], name: str) -> float:
-    """The largest weight over metrics with which a source had a part in the plan."""
-    if not told["used"]:
-        return 0.0
-    return max(told.get("sources", {}).get(name, {}).get("weight", ()), default=0.0)
 
 
 def decisions(facts: Facts) -> Table:
@@ -219,11 +212,16 @@ def suggestions(facts: Facts) -> Table:
         best = "recommended" if c == facts.best.candidate_id else gone or "competes"
         prob = float(belief.prob_feasible[c]) if belief.mean[c].isfinite() else None
         times = int(facts.history.times_served[c])
-        rows.append((name_of(c), one.round, times, float(gain[c]), prob, best))
+        told = facts.history.plans[one.round].details.get("transfer", {})
+        risk = told.get("screened", {}).get(str(c), {})
+        then = (risk.get("prob"), risk.get("needed"))
+        rows.append((name_of(c), one.round, *then, times, float(gain[c]), prob, best))
     return table(
         [
             ("candidate", "candidate", "text"),
             ("born", "suggested in round", "whole"),
+            ("success", "P(gain > 0 and feasible) then", "prob"),
+            ("needed", "its risk asked for", "prob"),
             ("served", "rounds served", "whole"),
             ("gain", "believed gain", "signed"),
             ("prob", "P(feasible)", "prob"),
@@ -261,7 +259,7 @@ def criteria(facts: Facts, now: datetime | None = None) -> Table:
     stale = [g.source.name for g in known if any(r > g.round for r in drift)]
     found = judged(facts)
     lost = sorted({m for _, told in found for m in told["metrics"]} - _now(found))
-    idle = [g.source.name for g in known if found and not weight_of(found[-1][1], g.source.name)]
+    idle = [g.source.name for g in known if found and not weight(found[-1][1], g.source.name)]
     rows = [
         ("its package has expired", _listed(expired), "ask its maker for a new one, or forbid it"),
         ("drift was noticed since it was recorded", _listed(stale),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..transfer.told import weight
 from . import marks, transfer_plots, transfer_rows
 from .blocks import Block, Plot, Section, Sheet, Tile
 from .canvas import MUTED, Key
@@ -69,16 +70,21 @@ def _tiles(facts: Facts, rows: Table) -> list[Tile]:
     _, told = judged[-1]
     metrics = ", ".join(told["metrics"])
     tiles.append(Tile("Taken over", metrics if told["used"] else "nothing", told["reason"]))
-    weights = {g.source.name: transfer_rows.weight_of(told, g.source.name) for g in given}
+    weights = {g.source.name: weight(told, g.source.name) for g in given}
     if told["used"]:
         first = max(weights, key=lambda name: weights[name])
         tiles.append(Tile("Weighs most", first, f"weight {show(weights[first], 'prob')}"))
     held = [
-        float(one["transferred"]) - float(one["cold"]) for one in told.get("held_out", {}).values()
+        (float(one["transferred"]) - float(one["cold"]), name)
+        for name, one in told.get("held_out", {}).items()
     ]
     if held:
-        note = "nats by which left-out evidence is predicted better than from a cold start"
-        tiles.append(Tile("Held-out gain", f"{sum(held):+.2f}", note))
+        worst, name = min(held)
+        note = (
+            f"nats by which left-out evidence on {name}, the metric that gains least, is predicted "
+            "better than from a cold start"
+        )
+        tiles.append(Tile("Least held-out gain", f"{worst:+.2f}", note))
     if "wealth" in told:
         note = f"log wealth of the bets on the sources; needed to count: {told['needed']:.2f}"
         tiles.append(Tile("Bets", show(as_cell(told["wealth"]), "number"), note))

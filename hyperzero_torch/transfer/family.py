@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import FitError
 from ..surrogate import Posterior, Surrogate
 from ..surrogate.hyperparameters import default_hyperparameters
 from ..surrogate.kernels import matern52
@@ -39,7 +40,7 @@ from .inducing import (
 #: Rows of a source that its kernel is fitted to, and that it is reduced from: the most informative.
 FITTED_ROWS, KEPT_ROWS = 96, 384
 #: Inducing points.
-MOST_POINTS = 80
+MOST_POINTS = 160
 _LEAST_ROWS = 4
 _LEAST_SPREAD = 0.03  # of a function with a parameter standing still, of its spread without
 _NOISE_FLOOR = 1e-6
@@ -172,17 +173,29 @@ def own_posterior(source: Aligned) -> Posterior:
     """A source's posterior by itself, from its most informative settings.
 
     Raises:
-        FitError: a metric that was never observed.
+        FitError: a metric that was never observed, or too few settings that differ by more than
+            their noise.
     """
-    usual = default_hyperparameters(1, source.x.shape[1], source.x)
-    signal = source.mean.nan_to_num().var(0).clamp_min(1e-300)
-    noise = (source.var / signal).mean(1)
-    rows = most_informative(source.x, noise, usual.lengthscale, KEPT_ROWS)
+    rows = torch.arange(len(source.x))
+    if len(rows) >= _LEAST_ROWS:
+        usual = default_hyperparameters(1, source.x.shape[1], source.x)
+        signal = source.mean.nan_to_num().var(0).clamp_min(1e-300)
+        noise = (source.var / signal).mean(1)
+        rows = most_informative(source.x, noise, usual.lengthscale, KEPT_ROWS)
+    if len(rows) < _LEAST_ROWS:
+        raise FitError(
+            f"{len(rows)} settings of {source.name!r} differ by more than their noise; at least "
+            f"{_LEAST_ROWS} are needed"
+        )
     return Surrogate().fit(source.x[rows], source.mean[rows], source.var[rows])
 
 
 def _own(source: Aligned, metric: int) -> _Own | None:
-    """A source's own fit of one metric; None where it has too little evidence for any."""
+    """A source's own fit of one metric; None where it has too little evidence for any.
+
+    Settings that differ by no more than their noise are none: they say that nothing was seen, not
+    that there is nothing.
+    """
     mean, var = source.mean[:, metric], source.var[:, metric]
     rows = (mean.isfinite() & var.isfinite()).nonzero().flatten()
     if len(rows) < _LEAST_ROWS:
@@ -191,6 +204,8 @@ def _own(source: Aligned, metric: int) -> _Own | None:
     usual = default_hyperparameters(1, x.shape[1], x)
     signal = mean.var().clamp_min(1e-300)
     order = most_informative(x, var.clamp_min(1e-6 * signal) / signal, usual.lengthscale, KEPT_ROWS)
+    if len(order) < _LEAST_ROWS:
+        return None
     x, mean, var = x[order], mean[order], var[order]
     few = slice(0, FITTED_ROWS)
     fitted = Surrogate().fit(x[few], mean[few].unsqueeze(1), var[few].unsqueeze(1))

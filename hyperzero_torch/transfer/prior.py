@@ -31,6 +31,8 @@ Method: TypeAlias = Literal["shared", "ensemble"]
 
 # Points all over the space among which inducing points are chosen, beside the sources' own.
 _NUM_FILLING = 256
+# Numbers that no model takes: a study never fails by what others have sent.
+_UNFIT = (FitError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 
 
 class Judgement(NamedTuple):
@@ -108,18 +110,29 @@ class Prior:
                 are thought likelier to act like it, as far as the evidence leaves that open.
             staked: by source, how alike it looked when it was first weighed; see ``weights``.
         """
-        if self.method == "ensemble":
-            return self._judge_by_rank(cold)
-        if not self.allowed or not bool(self.family.known.any()):
-            reason = "no source is allowed, or has enough settings, to learn anything from"
-            return Judgement(cold, cold, False, {"used": False, "metrics": [], "reason": reason})
+        if not self.allowed:
+            return _unheard(cold, "every source is forbidden")
+        try:
+            if self.method == "ensemble":
+                return self._judge_by_rank(cold)
+            return self._judge_shared(cold, meta or {}, staked or {})
+        except _UNFIT as error:
+            return _unheard(cold, f"the sources could not be weighed ({error})")
+
+    def _judge_shared(
+        self, cold: Posterior, meta: Mapping[str, float], staked: Mapping[str, float]
+    ) -> Judgement:
         family = self.family.to(cold.device)
-        alike = weights.likeness([a.meta for a in self.allowed], meta or {}, family.share)
+        silent = self._silent()
+        if not bool(family.known.any()):
+            reason = "no source says anything of any metric"
+            return _unheard(cold, reason, silent)
+        alike = weights.likeness([a.meta for a in self.allowed], meta, family.share)
         looks = dict(zip(family.names, _rounded(alike)))
-        stakes = looks | {name: v for name, v in (staked or {}).items() if name in looks}
+        stakes = looks | {name: v for name, v in staked.items() if name in looks}
         found = condition.learn(family, cold, alike, alike.new_tensor([*stakes.values()]))
         verdict = guard.admit(found)
-        facts = _facts(family, found, verdict)
+        facts = _facts(family, found, verdict) | silent
         if self.looks and meta:
             for name, one in facts["sources"].items():
                 one |= {"likeness": looks[name], "staked": stakes[name]}
@@ -132,6 +145,8 @@ class Prior:
             share = torch.where(held.better.unsqueeze(1), found.share, 0.0)
             found = found._replace(share=share)
             warm = condition.posterior(family, cold, found)
+            for name, weight in zip(family.names, source_weights(family, share).T):
+                facts["sources"][name]["weight"] = _rounded(weight)
         used = bool((found.share[:, -1] > 0).any())
         facts["metrics"] = [
             name for name, own in zip(self.problem.metrics, found.share[:, -1].tolist()) if own > 0
@@ -144,6 +159,15 @@ class Prior:
         nats = carried.carried(family, found.target, found.share, less)
         facts["parameters"] = {name: _rounded(values) for name, values in nats.items()}
         return Judgement(warm, cold, True, facts)
+
+    def _silent(self) -> dict[str, Any]:
+        """Metrics of which a source says nothing, for the journal; empty where all are heard."""
+        found = {
+            name: [m for m, heard in zip(self.problem.metrics, known) if not heard]
+            for name, known in zip(self.family.names, self.family.known.T.tolist())
+        }
+        silent = {name: metrics for name, metrics in found.items() if metrics}
+        return {"silent": silent} if silent else {}
 
     @cached_property
     def _less(self) -> dict[str, Spectrum]:
@@ -179,17 +203,27 @@ class Prior:
                 continue
             left = self.overrule.discount.get(source.name, 1.0)
             source = source._replace(var=source.var / left)
-            with contextlib.suppress(FitError):  # too little evidence for a posterior
+            with contextlib.suppress(*_UNFIT):  # too little evidence for a posterior
                 found[source.name] = ensemble.anchored(own_posterior(source), base)
         return found
 
     def seeds(self, problem: Problem, num: int, generator: torch.Generator) -> seeding.Seeds:
         """Candidates that the sources suggest for the first bucket, ``num`` at most."""
-        if not self.allowed:
-            reason = "every source is forbidden: the first design is the usual one"
-            theta = torch.empty(0, problem.space.num_params, dtype=torch.float64)
-            return seeding.Seeds(theta, {"seeds": 0, "reason": reason})
-        return seeding.seeds(problem, self.family, num, generator)
+        why = "every source is forbidden"
+        if self.allowed:
+            try:
+                return seeding.seeds(problem, self.family, num, generator)
+            except _UNFIT as error:
+                why = f"the sources could not be weighed ({error})"
+        theta = torch.empty(0, problem.space.num_params, dtype=torch.float64)
+        reason = f"{why}: the first design is the usual one"
+        return seeding.Seeds(theta, {"seeds": 0, "reason": reason})
+
+
+def _unheard(cold: Posterior, why: str, silent: Mapping[str, Any] | None = None) -> Judgement:
+    """A cold start, because of no source anything can be said."""
+    facts = {"used": False, "metrics": [], "reason": why, **(silent or {})}
+    return Judgement(cold, cold, False, facts)
 
 
 def _said(problem: Problem, overrule: Overrule) -> Said:

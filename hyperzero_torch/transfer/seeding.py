@@ -31,9 +31,8 @@ from .suited import suited
 
 #: Nats by which shares above 0 have to explain the sources' evidence better than none do.
 LEAST_AGREEMENT = 6.0
-#: Lengthscales between two seeds at least, and to the next setting that a source has tested at
-#: most.
-_APART, _REACH = 0.15, 0.5
+#: Lengthscales between two seeds at least, and to the next setting that was tested at most.
+_APART, REACH = 0.15, 0.5
 _NUM_SAMPLES, _NUM_STARTS = 1024, 2
 _DRAWS_PER_SEED = 4
 # P(feasible) of the seeds that are chosen for being safe: who is sure can be promoted at once.
@@ -45,6 +44,14 @@ class Seeds(NamedTuple):
 
     theta: Tensor
     facts: dict[str, Any]
+
+
+class Chosen(NamedTuple):
+    """Suggested candidates ``theta (n, params)``, how each was ``judged``, how many ``refused``."""
+
+    theta: Tensor
+    judged: guard.Judged
+    refused: int
 
 
 def agreement(family: Family) -> float:
@@ -93,16 +100,22 @@ def seeds(problem: Problem, family: Family, num: int, generator: torch.Generator
         reason = f"{why}: the first design is the usual one"
         return Seeds(nothing, facts | {"seeds": 0, "reason": reason})
     posterior = expected(problem, family)
-    theta, chosen = choose(posterior, problem, family, num, generator)
+    chosen = choose(posterior, problem, family, num, generator)
+    facts |= {
+        "seeds": len(chosen.theta),
+        "refused": chosen.refused,
+        "prob_success": [round(p, 4) for p in chosen.judged.prob.tolist()],
+        "needed_prob": [round(p, 4) for p in chosen.judged.needed.tolist()],
+    }
     reason = (
         "the sources agree among themselves; their suggestions stand beside the usual first design"
     )
-    return Seeds(theta, facts | chosen | {"reason": reason})
+    return Seeds(chosen.theta, facts | {"reason": reason})
 
 
 def choose(
     posterior: Posterior, problem: Problem, family: Family, num: int, generator: torch.Generator
-) -> Seeds:
+) -> Chosen:
     """Diverse promising candidates under a posterior that knows the sources.
 
     Args:
@@ -124,18 +137,15 @@ def choose(
     for row in [*range(len(sure)), *promising.tolist()]:
         if len(kept) == num or not bool(judged.accepted[row]):
             continue
-        if _distance(x[row], family.points, lengthscale) > _REACH:
+        if distance(x[row], family.points, lengthscale) > REACH:
             continue
-        if kept and _distance(x[row], x[kept], lengthscale) < _APART:
+        if kept and distance(x[row], x[kept], lengthscale) < _APART:
             continue
         kept.append(row)
-    return Seeds(
+    return Chosen(
         problem.space.from_unit(x[kept].cpu()),
-        {
-            "seeds": len(kept),
-            "refused": int((~judged.accepted).sum()),
-            "prob_success": [round(float(p), 4) for p in judged.prob[kept]],
-        },
+        guard.Judged(*(field[kept] for field in judged)),
+        int((~judged.accepted).sum()),
     )
 
 
@@ -151,6 +161,6 @@ def _why_not(problem: Problem, family: Family, agreed: float) -> str | None:
     return None
 
 
-def _distance(x: Tensor, others: Tensor, lengthscale: Tensor) -> float:
+def distance(x: Tensor, others: Tensor, lengthscale: Tensor) -> float:
     """To the nearest, in lengthscales."""
     return float(((others - x) / lengthscale).square().sum(-1).min().sqrt())

@@ -29,7 +29,7 @@ def choice(facts: Mapping[str, Any]) -> Choice:
         other = "candidates that other domains suggest, beside the first design"
         return Choice("the usual first design", why, other)
     held = ", ".join(
-        f"{one['transferred'] - one['cold']:+.2f} nats ({name})"
+        f"{name} {one['transferred'] - one['cold']:+.2f}"
         for name, one in facts.get("held_out", {}).items()
     )
     # Of an ensemble: the part of the draws in which the target's own model ranked best.
@@ -37,13 +37,13 @@ def choice(facts: Mapping[str, Any]) -> Choice:
     if facts["used"]:
         other = "a cold start"
         if held:
-            other += f"; against it left-out evidence was predicted better by {held}"
+            other += f"; against it left-out evidence gained, in nats: {held}"
         elif own is not None:
             other += f", whose model keeps a weight of {_parts(own)}"
         return Choice(f"other domains count for {', '.join(facts['metrics'])}", why, other)
     other = "the transferred model"
     if held:
-        other += f", which predicts left-out evidence better by {held}"
+        other += f"; with it left-out evidence would gain, in nats: {held}"
     elif "wealth" in facts:
         other += f", not admitted: log wealth {facts['wealth']:.2f}, needed {facts['needed']:.2f}"
     return Choice("a cold start", why, other)
@@ -61,9 +61,47 @@ def sentences(facts: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
                 f"likeness {one['likeness']:+.2f} (0: as any domain, 1: it looks the same)"
             )
         said.append(f"source {source}: {'; '.join(parts)}")
+    for source, unknown in facts.get("silent", {}).items():
+        said.append(
+            f"source {source} says nothing of {', '.join(unknown)}: too few of its settings differ "
+            "there by more than their noise"
+        )
+    if facts.get("refused"):
+        said.append(
+            f"new settings refused: {facts['refused']}; P(gain > 0 and feasible) was below what "
+            "their risk asks for"
+        )
     for parameter, nats in facts.get("parameters", {}).items():
         said.append(f"what sources say about {parameter} was worth {_parts(nats, metrics)} nats")
     return said
+
+
+def risk(details: Mapping[str, Any], candidate: int) -> str | None:
+    """What a new candidate was screened for in the plan of its birth; None where it was not.
+
+    Args:
+        details: of that plan.
+        candidate: its id.
+    """
+    one = details.get("transfer", {}).get("screened", {}).get(str(candidate))
+    if one is None:
+        return None
+    return (
+        f"P(gain > 0 and feasible) was {one['prob']:.2f} when it was new, and its risk asked for "
+        f"{one['needed']:.2f} at least"
+    )
+
+
+def weight(facts: Mapping[str, Any], source: str) -> float:
+    """A source's weight in a plan, on average over the metrics in which sources counted.
+
+    Args:
+        facts: ``details["transfer"]`` of a plan that weighed sources.
+        source: its name.
+    """
+    by_metric = facts.get("sources", {}).get(source, {}).get("weight", ())
+    num = len(facts["metrics"])
+    return sum(by_metric) / num if facts["used"] and num else 0.0
 
 
 def _parts(values: Sequence[float], names: Sequence[str] = ()) -> str:

@@ -272,7 +272,9 @@ def test_a_single_source_with_one_setting_teaches_nothing_and_says_so():
     for one in (tuner, cold):
         rounds(one, place, 0, 6)
     assert plans(tuner) == plans(cold)
-    assert "enough settings" in tuner.history.plans[5].details["transfer"]["reason"]
+    told = tuner.history.plans[5].details["transfer"]
+    assert "no source says anything" in told["reason"]
+    assert told["silent"] == {"tiny": list(place.problem.metrics)}
 
 
 def test_words_that_an_ensemble_does_not_know_are_refused_and_the_others_count():

@@ -24,7 +24,7 @@ def test_facts_reasons_and_the_alternative_of_a_round_are_told(study):
     assert f"other domains count for {', '.join(facts['metrics'])}: {facts['reason']}" in said
     assert "alternative not taken: a cold start" in said
     for metric, one in facts["held_out"].items():
-        assert f"{one['transferred'] - one['cold']:+.2f} nats ({metric})" in said
+        assert f"{metric} {one['transferred'] - one['cold']:+.2f}" in said
     for name, one in facts["sources"].items():
         line = next(r for r in found.remarks if r.startswith(f"source {name}: "))
         assert all(f"{w:.2f} " in line for w in one["weight"])
@@ -89,7 +89,7 @@ def test_an_ensemble_and_a_refusal_have_their_words(tmp_path):
     assert made.why == "bets lost"
     assert "log wealth 0.50, needed 3.00" in made.alternative
     held = told | {"held_out": {"gain": {"transferred": -5.0, "cold": -1.0}}}
-    assert "-4.00 nats (gain)" in choice(held).alternative
+    assert "in nats: gain -4.00" in choice(held).alternative
 
 
 facts = st.fixed_dictionaries(

@@ -90,8 +90,11 @@ def test_every_round_is_told_as_it_was_decided(study, facts):
         for metric, one in said.get("held_out", {}).items():
             assert row[f"held:{metric}"] == pytest.approx(one["transferred"] - one["cold"])
         for name, one in said["sources"].items():
-            weight = max(one["weight"]) if said["used"] else 0.0
-            assert row[f"weight:{name}"] == weight
+            weight = sum(one["weight"]) / len(said["metrics"]) if said["used"] else 0.0
+            assert row[f"weight:{name}"] == pytest.approx(weight)
+        if said["used"]:  # parts of one whole
+            total = sum(row[f"weight:{name}"] for name in said["sources"])
+            assert total == pytest.approx(1.0, abs=1e-3)
     assert any(f["used"] for f in kept.values())
     assert rows.column("weight:reversed")[-1] == 0.0
 
