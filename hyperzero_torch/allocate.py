@@ -15,17 +15,30 @@ _EXPLORING_CONTROL = 0.3
 
 
 def round_robin(
-    times_served: Sequence[int], config: TunerConfig, stopped: Collection[int] = ()
+    times_served: Sequence[int],
+    config: TunerConfig,
+    stopped: Collection[int] = (),
+    screened: Collection[int] = (),
 ) -> Tensor:
-    """Equal slots for those served least so far: what is done while nothing is known."""
+    """Slots for those served least so far, equal ones: what is done while nothing is known.
+
+    Those ``screened`` get a newcomer's at most, which is enough to be known at all.
+    """
     num = len(times_served)
     able = [c for c in range(1, num) if c not in stopped]
     order = sorted(able, key=lambda c: (times_served[c], c))
     served = order[: config.max_arms]
     slots = torch.zeros(num, dtype=torch.long)
-    each, rest = divmod(max(config.num_draws, len(served)), max(1, len(served)))
-    slots[served] = each
-    slots[served[:rest]] += 1
+    total = max(config.num_draws, len(served))
+    few = min(config.newcomer_slots, total // max(1, len(served)))
+    thin = [c for c in served if c in screened]
+    others = [c for c in served if c not in screened] or thin
+    if others is not thin:
+        slots[thin] = few
+        total -= few * len(thin)
+    each, rest = divmod(total, max(1, len(others)))
+    slots[others] = each
+    slots[others[:rest]] += 1
     return slots
 
 

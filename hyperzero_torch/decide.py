@@ -32,7 +32,7 @@ from .standing import RETIRED
 from .surrogate import similarity
 from .thompson import propose, select, select_paths
 from .thompson.propose import Proposals
-from .transferred import accepted, seeded, suggested, transferred
+from .transferred import TRANSFERRED, accepted, screened, seeded, suggested, transferred
 from .view import competing, most_competing
 from .watch import watch
 
@@ -74,7 +74,8 @@ def decide(
         births += seeds
     age = round - min(history.plans, default=round)
     if known.posterior is None:
-        slots = round_robin(history.times_served, config, history.standing.stopped)
+        advised = [b.candidate for b in history.births if b.origin == TRANSFERRED]
+        slots = round_robin(history.times_served, config, history.standing.stopped, advised)
         details["why"] = known.why_not
         if known.why_not is not None and details["num_tested"]:  # evidence that was not used
             notes.append(Decided(round, "fallback", f"{known.why_not}; arms are served in turn"))
@@ -87,9 +88,14 @@ def decide(
         waiting = sum(served == 0 for served in history.times_served[1:])
         free = places_for_newcomers(config) - waiting
         proposals = _proposals(known, config, round, seed, free) if free > 0 else None
+        screenings = []
+        if proposals is not None:
+            proposals, screening = accepted(known, proposals, round, seed)
+            screenings.append(screening)
         proposed = newborn(problem, history, proposals, round)
         history.extend(proposed)
-        told = suggested(known, config, history, round, seed)
+        told, screening = suggested(known, config, history, round, seed)
+        screenings.append(screening)
         history.extend(told)
         births += [*led, *proposed, *told]
         verify = verify if leading else 0
@@ -109,7 +115,7 @@ def decide(
             "hyperparameters": {name: value.tolist() for name, value in _start(known).items()},
         }
         if known.judgement is not None:
-            details["transfer"] = known.judgement.facts
+            details["transfer"] = known.judgement.facts | screened(screenings, births)
             notes += transferred(known, config, history, round, seed)
         if watched.details is not None:
             details["drift"] = watched.details
@@ -302,16 +308,13 @@ def _vote(
 def _proposals(
     known: Known, config: TunerConfig, round: int, seed: int, free: int
 ) -> Proposals | None:
-    """Algorithm 3, with probability p; no more than there are ``free`` places for.
-
-    Where other domains count, a proposal is theirs too, and has to be worth its traffic.
-    """
+    """Algorithm 3, with probability p; no more than there are ``free`` places for."""
     posterior = known.posterior
     assert posterior is not None  # the caller's branch
     coin = random(seed, round, "coin", torch.device("cpu"))
     if float(torch.rand((), generator=coin, dtype=torch.float64)) >= config.proposal_probability:
         return None
-    found = propose(
+    return propose(
         posterior,
         known.problem.to(posterior.device),
         config.num_samples,
@@ -320,8 +323,6 @@ def _proposals(
         config.draws,
         config.num_starts,
     )
-    worthy = accepted(known, found.x, round, seed)
-    return found if worthy is None else Proposals(*(field[worthy] for field in found))
 
 
 def _last_shares(history: History) -> dict[int, float]:

@@ -94,3 +94,22 @@ def test_round_robin_serves_those_served_least():
     config = hz.TunerConfig(num_draws=10, max_arms=3)
     assert round_robin([5, 2, 0, 1, 0], config).tolist() == [0, 0, 4, 3, 3]
     assert round_robin([1], config).tolist() == [0]
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=2, max_size=40),
+    st.sets(st.integers(1, 39)),
+    st.integers(1, 300),
+    st.integers(1, 20),
+    st.integers(1, 50),
+)
+def test_who_is_screened_gets_a_newcomers_slots_at_most(times, screened, num, few, most):
+    config = hz.TunerConfig(num_draws=num, newcomer_slots=few, max_arms=most)
+    slots = round_robin(times, config, screened=screened)
+    served = slots.nonzero().flatten().tolist()
+    assert len(served) == min(most, len(times) - 1)
+    assert int(slots.sum()) == max(num, len(served))
+    thin, others = set(served) & screened, set(served) - screened
+    if others:
+        assert all(int(slots[c]) <= few for c in thin)
+        assert min(int(slots[c]) for c in others) >= max((int(slots[c]) for c in thin), default=0)

@@ -27,15 +27,17 @@ class Target(Protocol):
         """What studies of ``num`` others have left behind."""
 
 
-def target(family: str, seed: int, dims: int, share: float, traffic: float) -> Environment:
+def target(
+    family: str, seed: int, dims: int, share: float, traffic: float, richer: float = 1.0
+) -> Environment:
     """The world that is tuned: ``surfaces`` (``families``) or ``regions``."""
     if family == "surfaces":
         from .families import MemberWorld
 
-        return MemberWorld(seed, dims, share, traffic=traffic)
+        return MemberWorld(seed, dims, share, richer, traffic=traffic)
     from .regions import TARGET, Region
 
-    return Region(seed, TARGET, share, traffic)
+    return Region(seed, TARGET, share, traffic, richer)
 
 
 def make(label: str, world: Environment, seed: int) -> Contender:

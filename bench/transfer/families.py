@@ -36,10 +36,20 @@ _HOURS = 30
 
 
 class MemberWorld(GuardrailWorld):
-    """The target of a family: a guardrail world whose surfaces have a common part."""
+    """The target of a family: a guardrail world whose surfaces have a common part.
 
-    def __init__(self, seed: int, dims: int, share: float, **options: Any) -> None:
-        self.share = share
+    Args:
+        seed: of the family.
+        dims: parameters.
+        share: of the common part.
+        richer: traffic of a source, times the target's.
+        options: of a ``GuardrailWorld``.
+    """
+
+    def __init__(
+        self, seed: int, dims: int, share: float, richer: float = 1.0, **options: Any
+    ) -> None:
+        self.share, self.richer = share, richer
         super().__init__(seed, dims, **options)
 
     def sources(self, num: int, kind: Kind = "related") -> list[Source]:
@@ -126,14 +136,15 @@ def _source(world: MemberWorld, index: int, kind: Kind, seed: int) -> Source:
     x = torch.cat([design, space.snap(cloud.clamp(0, 1))])
     # An hour's users on an arm, and as many hours as a study gives it: a third of the traffic on
     # the first design for five hours, the rest on the cloud.
-    users = world.draws_per_round * torch.cat(
+    draws = world.richer * world.draws_per_round
+    users = draws * torch.cat(
         [
             torch.full((_DESIGN,), 0.65 * 5 / _DESIGN),
             torch.full((_CLOUD,), 0.5 * (_HOURS - 5) / _CLOUD),
         ]
     )
     relative = (SIGMA / MEAN_LEVEL) ** 2
-    own, control = relative / users, relative / (0.4 * _HOURS * world.draws_per_round)
+    own, control = relative / users, relative / (0.4 * _HOURS * draws)
     var = (own + control).double().unsqueeze(-1).expand(-1, len(metrics))
     mean = delta_at(x)
     mean = mean + own.sqrt().unsqueeze(-1) * torch.randn(

@@ -147,15 +147,19 @@ class Region(Environment):
         member: which region of the family.
         share: as of ``RegionWorld``.
         traffic: scale of the 6,000 users of the average hour.
+        richer: traffic of its sources, times its own.
     Raises:
         ConfigError: a target of which no base has anything to gain.
     """
 
     name = "region"
 
-    def __init__(self, seed: int, member: int, share: float, traffic: float) -> None:
+    def __init__(
+        self, seed: int, member: int, share: float, traffic: float, richer: float = 1.0
+    ) -> None:
         world = RegionWorld(seed, member, share)
         self.seed, self.member, self.share, self.traffic = seed, member, share, traffic
+        self.richer = richer
         self.world, self.space = world, world.truth_problem.space
         self.users = traffic * world.users() * (1.0 if member == TARGET else world.traffic)
         predicted = world._truth_at(None).panel._predicted
@@ -212,9 +216,9 @@ class Region(Environment):
         if kind == "one_good":
             kind = "related" if member == 1 else _BAD[member % len(_BAD)]
         if kind == "unrelated":  # another catalogue and other users too
-            source = _source(self.seed + 1_000_003, member, 0.0, self.traffic)
+            source = _source(self.seed + 1_000_003, member, 0.0, self.richer * self.traffic)
         else:
-            source = _source(self.seed, member, self.share, self.traffic)
+            source = _source(self.seed, member, self.share, self.richer * self.traffic)
         if kind in MISLEADING:
             source = misled(source, cast(Misleading, kind), self.space, 7_919 * self.seed + member)
         return replace(source, name=f"{kind}_{member}")

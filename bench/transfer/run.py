@@ -38,14 +38,21 @@ class Job(NamedTuple):
     kind: str
     seed: int
     family: str = "surfaces"
+    richer: float = 1.0
 
 
 def path_of(
-    dims: int, traffic: float, share: float, results: Path = RESULTS, family: str = "surfaces"
+    dims: int,
+    traffic: float,
+    share: float,
+    results: Path = RESULTS,
+    family: str = "surfaces",
+    richer: float = 1.0,
 ) -> Path:
     """Where the runs of a family are kept."""
     stem = f"d{dims}" if family == "surfaces" else family
-    return results / f"transfer_{stem}_x{traffic:g}_s{share:g}.jsonl"
+    stem = f"transfer_{stem}_x{traffic:g}_s{share:g}"
+    return results / f"{stem if richer == 1 else f'{stem}_r{richer:g}'}.jsonl"
 
 
 def one(job: Job) -> dict[str, Any]:
@@ -63,7 +70,7 @@ def one(job: Job) -> dict[str, Any]:
 
     from .contenders import make, target
 
-    world = target(job.family, job.seed, job.dims, job.share, job.traffic)
+    world = target(job.family, job.seed, job.dims, job.share, job.traffic, job.richer)
     start = time.perf_counter()
     contender = make(job.kind, world, job.seed)
     columns = race(contender, world, job.rounds)
@@ -80,6 +87,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, default=4)
     parser.add_argument("--traffic", type=float, default=4.0)
     parser.add_argument("--share", type=float, default=0.98, help="of the common surface")
+    parser.add_argument("--richer", type=float, default=1.0, help="a source's traffic, in targets'")
     parser.add_argument("--worlds", default="0:20", help="seeds, first:after the last")
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--kinds", default="cold,related:3,related:10")
@@ -88,13 +96,27 @@ def main() -> None:
     options = parser.parse_args()
     if options.family == "regions" and options.dims != 4:
         parser.error(f"regions have 4 dimensions, got --dims {options.dims}")
-    path = path_of(options.dims, options.traffic, options.share, options.results, options.family)
+    path = path_of(
+        options.dims,
+        options.traffic,
+        options.share,
+        options.results,
+        options.family,
+        options.richer,
+    )
     lines = path.read_text().splitlines() if path.exists() else []
     done = {(r["kind"], r["seed"]) for r in map(json.loads, lines) if r["rounds"] >= options.rounds}
     first, last = map(int, options.worlds.split(":"))
     jobs = [
         Job(
-            options.dims, options.traffic, options.share, options.rounds, kind, seed, options.family
+            options.dims,
+            options.traffic,
+            options.share,
+            options.rounds,
+            kind,
+            seed,
+            options.family,
+            options.richer,
         )
         for seed in range(first, last)
         for kind in options.kinds.split(",")

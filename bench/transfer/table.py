@@ -20,7 +20,9 @@ from .run import RESULTS
 
 _NEARLY_ALL = 0.9
 _HOURS = (5, 10, 20)
-_STEM = re.compile(r"transfer_(?P<world>d\d+|regions)_x(?P<traffic>[^_]+)_s(?P<share>[^_]+)")
+_STEM = re.compile(
+    r"transfer_(?P<world>d\d+|regions)_x(?P<traffic>[^_]+)_s(?P<share>[^_]+)(_r(?P<richer>[^_]+))?"
+)
 
 Runs = dict[str, dict[int, dict[str, Any]]]  # by kind and seed
 
@@ -47,7 +49,8 @@ def title(path: Path) -> str:
         raise InputError(f"{path.name} holds no runs of a family")
     world = found["world"]
     what = "regions of a living recommender" if world == "regions" else f"d = {world[1:]}"
-    return f"{what}, traffic x {found['traffic']}, share {found['share']}"
+    rich = f", sources with {found['richer']} times as much" if found["richer"] else ""
+    return f"{what}, traffic x {found['traffic']}{rich}, share {found['share']}"
 
 
 def transfer_table(path: Path) -> str:

@@ -10,7 +10,7 @@ not admitted change nothing. Whoever trusts them may have them at once (``TunerC
 what the sources say of a domain like them is a posterior already, the base setting of the family
 plus the domain's own part, of which nothing is known yet. Then they seed only where they agree
 among themselves by more than chance, since nothing else speaks for them, and come beside the usual
-first design, with no more traffic than one of its arms each.
+first design, screened on a newcomer's traffic each until there is evidence to go by.
 """
 
 from __future__ import annotations
