@@ -28,12 +28,12 @@ from .leaders import leaders
 from .learn import Known
 from .outlook import noise_per_round
 from .randomness import random
-from .standing import RETIRED
+from .retirements import retirements, revived
 from .surrogate import similarity
 from .thompson import propose, select, select_paths
 from .thompson.propose import Proposals
 from .transferred import TRANSFERRED, accepted, screened, seeded, suggested, transferred
-from .view import competing, most_competing
+from .view import competing
 from .watch import watch
 
 # Shares of a leader and of the control that verification is thought ahead with.
@@ -101,7 +101,7 @@ def decide(
         verify = verify if leading else 0
         votes = _vote(known, history, config, round, seed, config.num_draws - verify)
         slots = votes.slots
-        again = _revived(history, proposals)
+        again = revived(history, proposals)
         slots[again] = slots[again].clamp_min(config.newcomer_slots)
         for leader in leading:
             slots[leader] += verify // len(leading)
@@ -135,7 +135,7 @@ def decide(
         trigger=trigger,
         details=details,
     )
-    return [*stopped, *births, plan, *notes, *_retirements(history, plan, config)]
+    return [*stopped, *births, plan, *notes, *retirements(history, plan, config)]
 
 
 def _start(known: Known) -> dict[str, Tensor]:
@@ -186,52 +186,6 @@ def _remarks(known: Known, votes: Votes, num_draws: int, round: int) -> list[Ent
             )
         )
     return notes
-
-
-def _retirements(history: History, plan: Planned, config: TunerConfig) -> list[Entry]:
-    """Candidates that from now on compete no longer, for the journal."""
-    last = config.retire_after
-    crowded_out = plan.details.get("crowded_out")
-    if last is None or crowded_out is None:
-        return []
-    winners = {*plan.candidates, *crowded_out}
-    retired = history.standing.retired
-    able = [
-        c
-        for c in range(1, history.num_candidates)
-        if history.times_served[c] and c not in winners and c not in retired
-    ]
-    gone = [c for c in able if history.idle[c] + 1 >= last]
-    found: list[Entry] = []
-    if gone:
-        reason = (
-            f"no draw won in {last} rounds: they compete no longer, unless they are served again; "
-            "their evidence stays in the fit"
-        )
-        found.append(Decided(plan.round, RETIRED, reason, {"candidates": gone}))
-    most = most_competing(config)
-    left = [c for c in competing(history, config) if c not in gone]
-    if most is not None and len(left) > most:
-        # Of the others those that won last stay; who came first, where they are alike, has
-        # more evidence.
-        idle = sorted(set(able) & set(left), key=lambda c: (-history.idle[c], -c))
-        crowd = sorted(idle[: len(left) - most])
-        if crowd:
-            reason = (
-                f"{len(left)} candidates compete, more than {most}: those that won a draw longest "
-                "ago compete no longer, unless they are served again"
-            )
-            found.append(Decided(plan.round, RETIRED, reason, {"candidates": crowd}))
-    return found
-
-
-def _revived(history: History, proposals: Proposals | None) -> list[int]:
-    """Retired candidates that a draw proposes anew: they are served, and compete again."""
-    able = history.standing.retired - history.standing.stopped
-    if proposals is None or not able:
-        return []
-    found = {history.find(row) for row in proposals.theta.tolist()}
-    return sorted(c for c in found if c in able)
 
 
 def _lead(

@@ -16,8 +16,8 @@ ROOMS = (
     "problem", "native", "stats", "randomness", "readings", "surrogate", "thompson", "plan",
     "config", "journal", "standing", "round_table", "history", "interventions", "pooling", "blocks",
     "bucket", "retention", "view", "births", "outlook", "transfer", "learn", "transferred", "guard",
-    "watch", "allocate", "leaders", "decide", "recommend", "explain", "study", "tuner", "simulate",
-    "online", "report", "integrations", "cli", "testing",
+    "watch", "allocate", "leaders", "retirements", "decide", "recommend", "explain", "study",
+    "tuner", "simulate", "online", "report", "integrations", "cli", "testing",
 )  # fmt: skip
 
 

@@ -71,6 +71,29 @@ def test_suggested_candidates_say_so(tmp_path):
     assert len(plan) == len(found.arms)
 
 
+def test_what_a_new_candidate_risks_is_told_in_the_round_of_its_birth(tmp_path):
+    tuner = make(tmp_path, given=[source("north", seed=0, num=60), source("east", seed=1, num=60)])
+    play(tuner, 6)
+    asked = 0
+    for plan in tuner.history.plans.values():
+        told = plan.details.get("transfer", {})
+        new = {c for c in plan.candidates if tuner.history.births[c].round == plan.round}
+        if not told.get("used") or not new:
+            continue
+        for arm in tuner.explain(plan.round).arms:
+            one = told.get("screened", {}).get(str(arm.candidate))
+            risk = [reason for reason in arm.why if "its risk asked for" in reason]
+            assert bool(risk) == (one is not None)
+            if one is not None:
+                assert arm.candidate in new
+                assert one["prob"] >= one["needed"] >= 0.25
+                assert f"{one['prob']:.2f} when it was new" in risk[0]
+                asked += 1
+        suggested = {c for c in new if tuner.history.births[c].origin != "leader"}
+        assert {str(c) for c in suggested} <= set(told["screened"])
+    assert asked
+
+
 def test_without_sources_nothing_is_told(tmp_path):
     tuner = make(tmp_path, given=[])
     play(tuner, 2)
