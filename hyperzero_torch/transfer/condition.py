@@ -71,18 +71,17 @@ def learn(
     best = (level + fixed).argmax(0)
     target = _picked(spectra, best)
     scores = weights.score(family.spectrum, family.share, family.known, target, staked)
-    median = median_shares(family, alike)
     pinned = family.pinned.isfinite()
     kept = ((scores.each > least_worth) | pinned) & family.known & (family.share > 0)
-    allowed = torch.cat([torch.where(kept, median[:, :-1], 0.0), median[:, -1:]], 1)
-    share = hierarchical.shares(family.spectrum, target, allowed)
+    median, spread = expected_shares(family, kept, alike)
+    share = hierarchical.shares(family.spectrum, target, median, spread)
     # Its amplitude is seen better beside the sources; the bets were made without them.
     known = hierarchical.factor(family.spectrum, share[:, :-1])
     told = torch.stack(
         [hierarchical.told(known, _step(spectra, g), share[:, -1]) for g in range(len(variance))]
     )
     best = (told + level + fixed).argmax(0)
-    share = hierarchical.shares(family.spectrum, _picked(spectra, best), allowed, share)
+    share = hierarchical.shares(family.spectrum, _picked(spectra, best), median, spread, share)
     told_of = torch.where(
         kept & pinned, (family.pinned / share[:, -1:]).nan_to_num().clamp(0, 0.99), share[:, :-1]
     )
@@ -175,20 +174,36 @@ def typical_variance(family: Family) -> Tensor:
     return torch.where(family.known.any(1), (2 * average).exp(), 0.0)
 
 
-def median_shares(family: Family, alike: Tensor | None = None) -> Tensor:
-    """What is believed of shares before the target's evidence, ``(metrics, sources + 1)``.
+def expected_shares(
+    family: Family, kept: Tensor, alike: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What is believed of shares before the target's evidence: a median, and a spread of logits.
 
-    The sources' by their own agreement; the target's is theirs on average, and more the more alike
-    the domains look: by half the prior's standard deviation where they look the same.
+    The sources' by the agreement of those that are kept: what contradicts them, and was found to
+    say nothing of the target, has no part in it. The target's is theirs on average, and more the
+    more alike the domains look: by half the prior's standard deviation where they look the same.
+
+    Args:
+        family: the sources.
+        kept: ``(metrics, sources)`` those that have a say; the median of the others is 0.
+        alike: ``(sources,)``, see ``learn``.
+    Returns:
+        ``(metrics, sources + 1)`` and ``(metrics, 1)``.
     """
-    own = torch.where(family.known, family.share, 0.0)
-    known = family.known.sum(1, keepdim=True).clamp_min(1)
-    target = own.sum(1, keepdim=True) / known
+    own = torch.where(kept, family.share, 0.0)
+    spread = own.new_full((len(own), 1), hierarchical.SPREAD)
+    some = (kept != family.known).any(1, keepdim=True) & kept.any(1, keepdim=True)
+    if bool(some.any()):
+        among = hierarchical.level(family.spectrum, kept)
+        own = torch.where(some & kept & family.pinned.isnan(), among.share.unsqueeze(1), own)
+        spread = torch.where(some, among.spread.unsqueeze(1), spread)
+    num = kept.sum(1, keepdim=True).clamp_min(1)
+    target = own.sum(1, keepdim=True) / num
     if alike is not None:
-        looks = (family.known * alike).sum(1, keepdim=True) / known
+        looks = (kept * alike).sum(1, keepdim=True) / num
         moved = hierarchical.tilted(target, _TILT * looks)
         target = torch.where((target > 0) & (looks != 0), moved, target)
-    return torch.cat([own, target], dim=1)
+    return torch.cat([own, target], dim=1), spread
 
 
 def _step(spectra: Spectrum, g: int) -> Spectrum:

@@ -120,6 +120,39 @@ def message(known: Factor, r: Tensor) -> Message:
     return Message(value, (basis * ((1.0 - said) / said).unsqueeze(-2)) @ basis.mT)
 
 
+class Level(NamedTuple):
+    """A family's share: ``share (metrics,)``, and ``spread (metrics,)`` of its domains' logits.
+
+    The spread is that of domains around their family's share, and of what is believed of that.
+    """
+
+    share: Tensor
+    spread: Tensor
+
+
+def level(sources: Spectrum, known: Tensor) -> Level:
+    """How much the domains of a family share, by the agreement of those that are ``known``.
+
+    Of a single one nothing is known but what families are like.
+
+    Args:
+        sources: leading axes ``(metrics, sources)``.
+        known: ``(metrics, sources)`` who belongs to it.
+    """
+    like = sources.precision
+    logits = torch.linspace(*_LEVELS, dtype=like.dtype, device=like.device)
+    grid = MOST * logits.sigmoid()
+    away = (logits - _logit(grid.new_tensor(MEDIAN))) / POPULATION_SPREAD
+    found = torch.stack([log_evidence(sources, torch.where(known, r, 0.0)) for r in grid])
+    chance = (found - 0.5 * away.square().unsqueeze(-1)).softmax(0)
+    # What a domain has of its own is thought as large as it is expected to be: the most probable
+    # share makes too much of few sources.
+    share = (chance * grid.square().unsqueeze(-1)).sum(0).sqrt()
+    mean = (chance * logits.unsqueeze(-1)).sum(0)
+    var = (chance * (logits.unsqueeze(-1) - mean).square()).sum(0)
+    return Level(share, (SPREAD**2 + var).sqrt())
+
+
 def coherence(sources: Spectrum, known: Tensor) -> Tensor:
     """How much each source shares with the others, by their own evidence, ``(metrics, sources)``.
 
@@ -130,22 +163,12 @@ def coherence(sources: Spectrum, known: Tensor) -> Tensor:
         sources: leading axes ``(metrics, sources)``.
         known: ``(metrics, sources)`` where a source has evidence at all.
     """
-    logits = torch.linspace(
-        *_LEVELS, dtype=sources.precision.dtype, device=sources.precision.device
-    )
-    grid = MOST * logits.sigmoid()
-    away = (logits - _logit(grid.new_tensor(MEDIAN))) / POPULATION_SPREAD
-    level = torch.stack([log_evidence(sources, torch.where(known, r, 0.0)) for r in grid])
-    chance = (level - 0.5 * away.square().unsqueeze(-1)).softmax(0)
-    # What a domain has of its own is thought as large as it is expected to be: the most probable
-    # share makes too much of few sources.
-    common = (chance * grid.square().unsqueeze(-1)).sum(0).sqrt()
-    median = torch.where(known, common.unsqueeze(1), 0.0)
+    median = torch.where(known, level(sources, known).share.unsqueeze(1), 0.0)
 
     def loss(r: Tensor) -> Tensor:
         return -log_evidence(sources, r).sum()
 
-    return _most_probable(loss, median)
+    return _most_probable(loss, median, SPREAD)
 
 
 def scales(sources: Spectrum, r: Tensor) -> Tensor:
@@ -175,7 +198,11 @@ def scaled(domains: Spectrum, factor: Tensor) -> Spectrum:
 
 
 def shares(
-    sources: Spectrum, target: Spectrum, median: Tensor, start: Tensor | None = None
+    sources: Spectrum,
+    target: Spectrum,
+    median: Tensor,
+    spread: Tensor | float = SPREAD,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Shares of all sources and, last, of the target, by the target's own evidence.
 
@@ -186,6 +213,7 @@ def shares(
         sources: leading axes ``(metrics, sources)``.
         target: leading axes ``(metrics, 1)``.
         median: ``(metrics, sources + 1)`` of the logit-normal prior; 0 keeps a share at 0.
+        spread: its standard deviations, ``(metrics, 1)`` or one number.
         start: where to begin; the medians where it is None.
     Returns:
         ``(metrics, sources + 1)``.
@@ -194,7 +222,7 @@ def shares(
     def loss(r: Tensor) -> Tensor:
         return -told(factor(sources, r[:, :-1]), target, r[:, -1]).sum()
 
-    return _most_probable(loss, median, start)
+    return _most_probable(loss, median, spread, start)
 
 
 def told(known: Factor, target: Spectrum, own: Tensor) -> Tensor:
@@ -252,7 +280,10 @@ def tilted(r: Tensor, by: Tensor) -> Tensor:
 
 
 def _most_probable(
-    loss: Callable[[Tensor], Tensor], median: Tensor, start: Tensor | None = None
+    loss: Callable[[Tensor], Tensor],
+    median: Tensor,
+    spread: Tensor | float,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Minimise ``loss(r)`` with the prior, over logits; zeros of ``median`` stay."""
     free = median > 0
@@ -262,7 +293,7 @@ def _most_probable(
 
     def whole() -> Tensor:
         r = torch.where(free, MOST * at.sigmoid(), 0.0)
-        away = torch.where(free, (at - centre) / SPREAD, 0.0)
+        away = torch.where(free, (at - centre) / spread, 0.0)
         return loss(r) + 0.5 * away.square().sum()
 
     _descend(at, whole)

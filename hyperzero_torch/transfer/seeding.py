@@ -25,7 +25,7 @@ from ..surrogate import Hyperparameters, Posterior
 from ..surrogate.posterior import Standardiser
 from ..thompson import propose
 from . import guard, hierarchical
-from .condition import median_shares, pseudo_rows, typical_variance
+from .condition import expected_shares, pseudo_rows, typical_variance
 from .family import Family
 from .suited import suited
 
@@ -67,7 +67,7 @@ def expected(problem: Problem, family: Family) -> Posterior:
     Its base is known: there all deltas are 0.
     """
     scale = typical_variance(family).sqrt()
-    share = median_shares(family)
+    share, _ = expected_shares(family, family.known)
     unit = torch.ones_like(scale)
     value, covariance = pseudo_rows(family, share, unit)
     base = problem.space.to_unit(problem.base_theta.unsqueeze(0)).to(value)

@@ -275,7 +275,7 @@ def test_a_forbidden_source_is_no_part_of_the_family():
         assert torch.equal(*believed)
     nobody = Prior(problem, given, Overrule(forbid=[s.name for s in given]))
     assert not nobody.judge(own).used
-    assert "no source is allowed" in nobody.judge(own).facts["reason"]
+    assert "every source is forbidden" in nobody.judge(own).facts["reason"]
     assert len(nobody.seeds(problem, 3, torch.Generator()).theta) == 0
 
 
@@ -332,3 +332,18 @@ def test_told_by_each_is_the_gain_of_a_pair():
         share, own_share = torch.ones(1, 1).double(), torch.full((1,), value).double()
         wanted = hierarchical.told(hierarchical.factor(one, share), target, own_share)
         assert float(each[0, 0, g]) == pytest.approx(float(wanted[0]), abs=1e-5)
+
+
+def test_a_bad_source_takes_nothing_from_the_good_ones():
+    kept, alone = [], []
+    for seed in range(4):
+        sources, x, mean, var, _ = family(0.97, num=3, seed=seed)
+        bad = sources[2]._replace(mean=-sources[2].mean)
+        own = cold(x, mean, var)
+        for found, given_ in ((kept, [*sources[:2], bad]), (alone, sources[:2])):
+            share = condition.learn(gather_family(given_, filling()), own).share
+            found.append(share[0, :2] * share[0, -1])
+            if given_[-1] is bad:
+                assert float(share[0, 2]) == 0.0
+    # Reversed evidence is no part of what the good ones are thought to share.
+    assert float(torch.stack(kept).mean()) > 0.9 * float(torch.stack(alone).mean()) > 0.6
