@@ -105,13 +105,14 @@ reliability: $(READY) ## false alarms, kill -9, hostile input, a year of rounds 
 	$(BIN)/python -m bench.reliability.year
 	$(BIN)/python -m bench.tables
 
-WORLDS = --worlds 20:40 --dims 4 --traffic 4 --share 0.98
+WORLDS = --worlds 20:40 --dims 4 --share 0.98
 BAD = reversed:3,shifted:3,shuffled:3,noise:3,one_good:10
 FIRST = related:3@seed_first=true,reversed:3@seed_first=true
-transfer: $(READY) ## transfer against a cold start and peers, its cost, the price of privacy (four hours); redraw the tables
-	$(BIN)/python -m bench.transfer.run $(WORLDS) --kinds cold,related:3,related:10,$(BAD),$(FIRST)
-	$(BIN)/python -m bench.transfer.run $(WORLDS) --kinds multitask/related:3,rgpe/related:3
-	$(BIN)/python -m bench.transfer.run --family regions --worlds 0:20 --kinds cold,related:3,related:10
+transfer: $(READY) ## transfer against a cold start and peers, its cost, the price of privacy (five hours); redraw the tables
+	$(BIN)/python -m bench.transfer.run $(WORLDS) --traffic 4 --kinds cold,related:3,related:10,$(BAD),$(FIRST)
+	$(BIN)/python -m bench.transfer.run $(WORLDS) --traffic 4 --kinds multitask/related:3,rgpe/related:3
+	$(BIN)/python -m bench.transfer.run $(WORLDS) --traffic 1 --richer 10 --rounds 41 --kinds cold,related:3,related:10,reversed:3
+	$(BIN)/python -m bench.transfer.run --family regions --worlds 0:20 --kinds cold,related:3,related:10,reversed:3,noise:3
 	$(BIN)/python -m bench.transfer.cost
 	$(BIN)/python -m bench.transfer.privacy
 	$(BIN)/python -m bench.transfer.figure

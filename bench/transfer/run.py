@@ -1,8 +1,9 @@
 """Transfer raced against a cold start, in families of related worlds and among misleading sources.
 
-    python -m bench.transfer.run --worlds 20 --dims 4 --traffic 4 --share 0.98 \\
+    python -m bench.transfer.run --worlds 0:20 --dims 4 --traffic 4 --share 0.98 \\
         --kinds cold,related:3,related:10,reversed:3 --workers 2
     python -m bench.transfer.run --family regions --worlds 0:20
+    python -m bench.transfer.run --traffic 1 --richer 10 --rounds 41    # a small domain among large
 
 There are two families: ``surfaces``, random ones with a known share of common structure
 (``families``), and ``regions`` of a living recommender (``regions``), which have 4 dimensions.
