@@ -311,8 +311,7 @@ class Tuner:
         """An expert's word on the sources, journaled; it holds until the next.
 
         Raises:
-            ConfigError: it speaks of a source or a parameter that is not there, or pins a single
-                parameter.
+            ConfigError: it speaks of a source or a parameter that is not there.
         """
 
         def say(history: History) -> tuple[list[Entry], None]:

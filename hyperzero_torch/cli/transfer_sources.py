@@ -19,8 +19,9 @@ from ..transfer import features, from_bucket, from_journal
 from ..transfer import package as packages
 from ..transfer.align import Aligned, align
 from ..transfer.named import absolute, in_terms_of, opened
+from ..transfer.own import check_apart, own_evidence
 from ..transfer.record import recorded
-from ..transfer.source import Source, check_distinct
+from ..transfer.source import Source
 from ..tuner import Tuner
 from ..view import in_view
 from .study import open_study
@@ -75,7 +76,7 @@ def gathered(
             f"study {target.tuner.study!r} has no sources; name some as packages or "
             "journal-url#study, here or in the study file"
         )
-    check_distinct(found)
+    check_apart(found, own_evidence(problem, target.tuner.history))
     return [align(source, problem) for source in found]
 
 

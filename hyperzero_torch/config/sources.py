@@ -44,7 +44,12 @@ class SourceConfig(Config):
         return {"source": value} if isinstance(value, str) else value
 
     def model_post_init(self, _: Any) -> None:
-        """A package needs a scope, a journal has none."""
+        """A journal needs a study and has no scope, a package needs one."""
+        if "://" in self.source and "#" not in self.source:
+            raise ConfigError(
+                f"source {masked(self.source)!r} is a journal's URL without a study: '#' and the "
+                "study's name are missing, as in sqlite:///study.db#feed"
+            )
         if self.is_journal and (self.scope or self.key_env):
             raise ConfigError(
                 "a source that is a journal takes no scope and no key_env: these are for packages"

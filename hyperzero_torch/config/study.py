@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ..errors import ConfigError
 from ..problem import Problem
@@ -45,6 +45,17 @@ class StudyConfig(Config):
     """Other domains to learn from; see ``hyperzero transfer``."""
     live: LiveConfig | None = None
     """Warehouse and platform, for ``hyperzero run``."""
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _a_list(cls, value: Any) -> Any:
+        """Said in a study file's words, with what one looks like."""
+        if not isinstance(value, list | tuple):
+            raise ConfigError(
+                "a list of sources is wanted, e.g. ['sqlite:///north.db#feed', {source: "
+                "north.json, scope: feed/south}]; [] for none"
+            )
+        return value
 
     def model_post_init(self, _: Any) -> None:
         """Metrics that are described must be there."""

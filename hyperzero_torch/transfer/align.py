@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import SpaceError
+from ..errors import ConfigError, SpaceError
 from ..parameters import Float, Int, Value
 from ..problem import Problem
 from ..space import SearchSpace
@@ -75,6 +75,7 @@ def align(source: Source, problem: Problem) -> Aligned:
             type, one that only the source has and varied, no common metric, or no setting inside
             the target's space; names all that is wrong.
     """
+    _check_kinds(source, problem)
     flaws = Flaws(f"source {source.name!r} for this problem")
     space = problem.space
     extra = _check_parameters(flaws, source, space)
@@ -169,12 +170,18 @@ def translate(
         ignore: the source's parameters that the target does not have and that do not matter, e.g.
             fixed after ``space.propose``: they are left out although the source varied them.
     Raises:
-        ConfigError: a mapping of unknown names, or of two to one; names all that is wrong.
+        ConfigError: a mapping of unknown names, of two to one, or with a factor that makes no
+            finite number; names all that is wrong.
     """
+    _check_kinds(source, problem)
     flaws = Flaws(f"source {source.name!r} for this problem")
     if not isinstance(mapping, Mapping):
-        flaws.add(f"mapping must map the target's names to the source's, got {mapping!r:.60}")
-        flaws.throw()
+        flaws.add(
+            f"mapping must map the target's names to the source's, got {checks.brief(mapping, 60)}"
+        )
+    if isinstance(ignore, str) or not isinstance(ignore, Collection):
+        flaws.add(f"ignore must be a list of names, got {checks.brief(ignore)}")
+    flaws.throw()
     theirs = _read_mapping(flaws, source, problem, mapping, ignore)
     if strange := [name for name in ignore if name not in source.parameter_names]:
         flaws.add(f"ignore: it has no {shown(strange)}")
@@ -191,7 +198,7 @@ def translate(
         for name, factor in factors.items():
             value = named[name]
             if isinstance(value, int | float) and not isinstance(value, bool):
-                named[name] = _scaled(value * factor, isinstance(kinds[name], Int))
+                named[name] = _scaled(flaws, name, value, factor, isinstance(kinds[name], Int))
         return named
 
     # A metric under whose name the target knows another one has no part in it.
@@ -200,19 +207,35 @@ def translate(
     metrics = {m: names.get(m, m) for m in kept}
     dropped = set(source.metrics) - set(kept)
     meta = {n: v for n, v in source.meta_features.items() if n.partition(":")[2] not in dropped}
+    rows = [translated(row) for row in source.parameters]
+    base = None if source.base is None else translated(source.base)
+    flaws.throw()
     return replace(
         source,
-        parameters=[translated(row) for row in source.parameters],
+        parameters=rows,
         metrics=tuple(metrics.values()),
         mean=source.mean[:, columns],
         var=source.var[:, columns],
         shared=None if source.shared is None else source.shared[columns],
         meta_features=features.renamed(meta, metrics),
-        base=None if source.base is None else translated(source.base),
+        base=base,
     )
 
 
-def _scaled(value: float, whole: bool) -> float | int:
+def _check_kinds(source: Any, problem: Any) -> None:
+    if not isinstance(source, Source) or not isinstance(problem, Problem):
+        raise ConfigError(
+            "expected a hz.transfer.Source and the target's hz.Problem, got "
+            f"{type(source).__name__} and {type(problem).__name__}"
+        )
+
+
+def _scaled(flaws: Flaws, name: str, value: float, factor: float, whole: bool) -> float | int:
+    value, told = value * factor, f"{name!r} = {value:g} times {factor:g}"
+    if not checks.is_finite(value):
+        if not flaws.found:  # one is enough: there may be thousands
+            flaws.add(f"mapping: {told} is no finite number; is that the factor?")
+        return 0.0
     near = abs(value - round(value)) < _ROUNDING * max(1.0, abs(value))
     return round(value) if whole and near else value
 
@@ -230,7 +253,9 @@ def _read_mapping(
         theirs = value.name if isinstance(value, Rescaled) else value
         known = source.parameter_names if ours in params else source.metrics
         if not isinstance(theirs, str):
-            flaws.add(f"mapping: {ours!r} must be mapped to a name or Rescaled, got {value!r:.40}")
+            flaws.add(
+                f"mapping: {ours!r} must be mapped to a name or Rescaled, got {checks.brief(value)}"
+            )
         elif ours not in params | metrics:
             flaws.add(f"mapping: the target has no parameter or metric {ours!r}")
         elif ours in params & metrics:

@@ -15,6 +15,12 @@ from torch import Tensor
 from ..errors import ConfigError
 
 _MOST_NAMED = 6
+#: Largest delta, a fraction: beyond it is no measurement, and powers of it would overflow.
+LARGEST = 1e12
+# What a mean or a variance is never made of, though NumPy would make numbers of it.
+_NO_NUMBERS = (bool, np.bool_, str, bytes, complex, np.complexfloating)
+# Relative to the diagonal: rounding leaves a matrix that is semi-definite not quite so.
+_SEMI = 1e-7
 
 
 class Flaws:
@@ -39,6 +45,14 @@ def shown(items: Iterable[Any]) -> str:
     listed = list(items)
     more = f" and {len(listed) - _MOST_NAMED} more" if len(listed) > _MOST_NAMED else ""
     return f"{listed[:_MOST_NAMED]}{more}"
+
+
+def brief(value: Any, most: int = 40) -> str:
+    """A value for a message, whatever it is."""
+    try:
+        return f"{value!r:.{most}}"
+    except Exception:  # a stranger's repr, or a whole number of thousands of digits
+        return f"a value of type {type(value).__name__} that cannot be shown"
 
 
 def names(flaws: Flaws, what: str, given: Any) -> tuple[str, ...]:
@@ -80,25 +94,66 @@ def settings(flaws: Flaws, given: Any) -> tuple[dict[str, Any], ...]:
     names(flaws, "parameter names", rows[0])
     plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
     for i, row in enumerate(plain):
-        for name, value in row.items():
-            if not isinstance(value, str | bool | int | float) or (
-                isinstance(value, float) and not math.isfinite(value)
-            ):
-                flaws.add(
-                    f"setting {i}: {name!r} = {value!r:.40} is no finite number, string or bool"
-                )
-                return tuple(plain)  # one is enough: there may be thousands
+        if flaw := _no_value(row):
+            flaws.add(f"setting {i}: {flaw}")
+            break  # one is enough: there may be thousands
     return tuple(plain)
 
 
-def evidence(flaws: Flaws, mean: Any, var: Any, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Mean and variance ``(settings, metrics)``, float64: NaN and infinity where not known."""
+def setting(flaws: Flaws, what: str, given: Any) -> dict[str, Any] | None:
+    """One setting; None, and a flaw, where it is none."""
+    if not isinstance(given, Mapping) or not given:
+        flaws.add(
+            f"{what} must be a setting, a mapping from parameter names to values, "
+            f"got {brief(given)}"
+        )
+        return None
+    plain = {name: _plain(value) for name, value in given.items()}
+    if wrong := [name for name in plain if not isinstance(name, str)]:
+        flaws.add(f"{what}: parameter names must be strings, got {shown(wrong)}")
+        return None
+    if flaw := _no_value(plain):
+        flaws.add(f"{what}: {flaw}")
+        return None
+    return plain
+
+
+def _no_value(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with the first value that a parameter cannot have."""
+    for name, value in row.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not isinstance(value, str | bool | int | float) or (number and not is_finite(value)):
+            return f"{name!r} = {brief(value)} is no finite number, string or bool"
+    return None
+
+
+def evidence(
+    flaws: Flaws, mean: Any, var: Any, shape: tuple[int, int] | None
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance ``(settings, metrics)``, float64: NaN and infinity where not known.
+
+    ``shape`` is None where settings or metrics were refused: then only that there are numbers is
+    looked at.
+    """
     mean, var = matrix(flaws, "mean", mean, shape), matrix(flaws, "var", var, shape)
-    if mean is None or var is None:
+    if mean is None or var is None or mean.shape != var.shape:
         return torch.empty(0), torch.empty(0)
     known = ~mean.isnan()
     if bool(mean.isinf().any()):
         flaws.add(f"mean is infinite in rows {shown(rows_of(mean.isinf()))}; NaN is 'not known'")
+    large = known & mean.isfinite() & (mean.abs() > LARGEST)
+    if bool(large.any()):
+        flaws.add(
+            f"mean must lie within +-{LARGEST:g}, as fractions of the control's level, got "
+            f"{shown(sorted(set(mean[large].tolist())))} in rows {shown(rows_of(large))}; is it "
+            "in another unit, or a metric whose control is 0?"
+        )
+    vague = known & var.isfinite() & (var > LARGEST**2)
+    if bool(vague.any()):
+        flaws.add(
+            f"var must be {LARGEST**2:g} at most, or both NaN where nothing is known, got "
+            f"{shown(sorted(set(var[vague].tolist())))} in rows {shown(rows_of(vague))}"
+        )
     wrong = known & ~((var > 0) & (var < torch.inf))
     if bool(wrong.any()):
         values = sorted(set(var[wrong].tolist()))
@@ -111,20 +166,38 @@ def evidence(flaws: Flaws, mean: Any, var: Any, shape: tuple[int, int]) -> tuple
     return torch.where(known, mean, torch.nan), torch.where(known, var, torch.inf)
 
 
-def matrix(flaws: Flaws, what: str, given: Any, shape: tuple[int, ...]) -> Tensor | None:
+def matrix(flaws: Flaws, what: str, given: Any, shape: tuple[int, ...] | None) -> Tensor | None:
     """A copy as float64 on the CPU, of this shape; None, and a flaw, where it cannot be."""
-    try:
-        if isinstance(given, Tensor):
-            value = given.detach().to("cpu", torch.float64).clone()
-        else:
-            value = torch.from_numpy(np.array(given, dtype=np.float64))
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        flaws.add(f"{what} must be numbers, got {given!r:.60}")
+    if isinstance(given, Tensor) and (given.layout != torch.strided or given.is_nested):
+        flaws.add(f"{what} must be a dense tensor, got {given.layout}; give its to_dense()")
         return None
-    if tuple(value.shape) != shape:
+    try:
+        value = _doubles(given)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        flaws.add(
+            f"{what} must be numbers, not booleans, text or complex ones, got {brief(given, 60)}"
+        )
+        return None
+    if shape is not None and tuple(value.shape) != shape:
         flaws.add(f"{what} must have shape {shape}, got {tuple(value.shape)}")
         return None
     return value
+
+
+def _doubles(given: Any) -> Tensor:
+    """A copy as float64 on the CPU; an error of Python's, NumPy's or PyTorch's where there is none.
+
+    NumPy and PyTorch alone would make numbers of booleans, of text and of the real parts.
+    """
+    if isinstance(given, Tensor):
+        if given.is_complex() or given.dtype == torch.bool:
+            raise TypeError(given.dtype)
+        return given.detach().to("cpu", torch.float64).clone()
+    if not isinstance(given, np.ndarray) or given.dtype.kind not in "iuf":
+        kinds = {type(one) for one in np.array(given, dtype=object).flat}
+        if wrong := [kind for kind in kinds if issubclass(kind, _NO_NUMBERS)]:
+            raise TypeError(wrong)
+    return torch.from_numpy(np.array(given, dtype=np.float64))
 
 
 def floats(flaws: Flaws, what: str, given: Any) -> dict[str, float]:
@@ -136,11 +209,13 @@ def floats(flaws: Flaws, what: str, given: Any) -> dict[str, float]:
     for name, value in given.items():
         number = _plain(value)
         if not isinstance(name, str) or not name.strip():
-            flaws.add(f"{what}: a name must be a non-empty string, got {name!r:.40}")
-        elif isinstance(number, bool) or not isinstance(number, numbers.Real):
-            flaws.add(f"{what}[{name!r}] must be a number, got {value!r:.40}")
-        elif not math.isfinite(float(number)):
-            flaws.add(f"{what}[{name!r}] must be finite, got {number}; leave out what is not known")
+            flaws.add(f"{what}: a name must be a non-empty string, got {brief(name)}")
+        elif not is_real(number):
+            flaws.add(f"{what}[{name!r}] must be a number, got {brief(value)}")
+        elif not is_finite(number):
+            flaws.add(
+                f"{what}[{name!r}] must be finite, got {brief(number)}; leave out what is not known"
+            )
         else:
             kept[name] = float(number)
     return kept
@@ -160,13 +235,42 @@ def covariance(flaws: Flaws, shared: Any, var: Tensor, num_metrics: int) -> Tens
         flaws.add("shared must be finite and symmetric")
     elif not bool((own <= within * (1 + 1e-9)).all()) or not bool((own >= 0).all()):
         flaws.add("shared is a part of var: its diagonal must lie between 0 and var")
+    elif not _is_semidefinite(value, own):
+        flaws.add(
+            "shared is no covariance: it must be positive semi-definite, as a product of a matrix "
+            "with its own transpose is"
+        )
     return value
+
+
+def _is_semidefinite(value: Tensor, own: Tensor) -> bool:
+    """As correlations, so that settings known far better than others count, too."""
+    root = own.sqrt()
+    scale = root.unsqueeze(-1) * root.unsqueeze(-2)
+    if bool((value[scale == 0] != 0).any()):
+        return False
+    correlation = torch.where(scale > 0, value / scale, 0.0)
+    jitter = _SEMI * own.shape[-1] * torch.eye(own.shape[-1], dtype=own.dtype)
+    return not bool(torch.linalg.cholesky_ex(correlation + jitter).info.any())
 
 
 def rows_of(mask: Tensor) -> Sequence[int]:
     """Rows in which anything is True."""
     rows: list[int] = mask.any(-1).nonzero().flatten().tolist()
     return rows
+
+
+def is_real(value: Any) -> bool:
+    """Whether it is a real number, of Python or NumPy; booleans are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a real number is a finite float."""
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def _plain(value: Any) -> Any:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..history import History
 from . import checks
 
@@ -80,8 +81,20 @@ def of(
     Returns:
         Floats by name, sorted; empty before the first readings.
     Raises:
-        ConfigError: a feature of your own is not a finite number.
+        ConfigError: a feature of your own is not a finite number, or cannot be computed; a history
+            that is none, or a day without rounds.
     """
+    if not isinstance(history, History):
+        raise ConfigError(
+            "features are of a study's history, such as tuner.history, got "
+            f"{type(history).__name__}"
+        )
+    if type(rounds_per_day) is not int or rounds_per_day < 1:
+        raise ConfigError(
+            "rounds_per_day must be a whole number from 1 on, e.g. 24 where rounds are hours, got "
+            f"{checks.brief(rounds_per_day)}"
+        )
+    added = _extra(history, {} if extra is None else extra)
     rows = _rows(history, rounds)
     found: dict[str, float] = {}
     if len(rows.round):
@@ -91,12 +104,29 @@ def of(
             if dispersion is not None:
                 own["dispersion"] = math.log(float(dispersion[i]))
             found |= {f"{kind}:{metric}": value for kind, value in own.items()}
-    added = {n: v(history) if callable(v) else v for n, v in (extra or {}).items()}
-    flaws = checks.Flaws("extra meta-features")
     found = {n: v for n, v in found.items() if math.isfinite(v)}
-    found |= checks.floats(flaws, "extra", added)
+    return dict(sorted((found | added).items()))
+
+
+def _extra(history: History, extra: Any) -> dict[str, float]:
+    """A user's own features, computed where they are functions."""
+    added = extra
+    if isinstance(extra, Mapping):
+        added = {n: _called(n, v, history) if callable(v) else v for n, v in extra.items()}
+    flaws = checks.Flaws("extra meta-features")
+    found = checks.floats(flaws, "extra", added)
     flaws.throw()
-    return dict(sorted(found.items()))
+    return found
+
+
+def _called(name: str, function: Callable[[History], Any], history: History) -> Any:
+    try:
+        return function(history)
+    except Exception as error:  # a user's code may raise anything
+        raise ConfigError(
+            f"the meta-feature {name!r} could not be computed: {type(error).__name__}: {error}; "
+            "mend its function, or leave it out of extra"
+        ) from error
 
 
 def spread_of(name: str) -> float | None:

@@ -20,8 +20,9 @@ from ..problem import Problem
 from ..standing import DRIFT, SOURCE
 from . import package
 from .align import Rescaled, align, translate
+from .own import check_apart, own_evidence
 from .record import recorded
-from .source import Source, check_distinct, from_journal
+from .source import Source, from_journal
 
 
 class Named(NamedTuple):
@@ -67,7 +68,10 @@ def read(
             found = opened(config, folder, problem)
             align(found, problem)
             others = {**known, **{source.name: source for source in sources}}
-            check_distinct([*{**others, name: found}.values()])
+            # A new source is compared with the study itself when it is taken up, and stops it
+            # there; one that is known must not.
+            own = own_evidence(problem, history) if name in known else None
+            check_apart([*{**others, name: found}.values()], own)
         except HyperZeroError as error:
             if name not in known:
                 raise

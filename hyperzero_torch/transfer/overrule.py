@@ -39,16 +39,18 @@ class Overrule:
     """What an expert says of sources, over what was computed.
 
     Args:
-        pin: similarity is this, in [0, 1], whatever was computed.
+        pin: similarity is this, in [0, 1], whatever was computed; of a whole source, since what is
+            pinned is its correlation with the target, which a single parameter does not have.
         forbid: similarity is 0.
         discount: what was computed is multiplied by this, in [0, 1].
         reason: for the audit trail.
 
-    Each is for a source, or for one parameter of a source, which stands over what holds for the
-    source as a whole. A forbidden source is forbidden throughout.
+    Who is forbidden or discounted is a source, or one parameter of a source, which stands over what
+    holds for the source as a whole. A forbidden source is forbidden throughout.
 
     Raises:
-        ConfigError: numbers outside [0, 1], or one whom two of these speak of.
+        ConfigError: numbers outside [0, 1], a pin of a single parameter, or one whom two of these
+            speak of.
     """
 
     pin: Mapping[Whom, float] = field(default_factory=dict)
@@ -64,9 +66,8 @@ class Overrule:
                 flaws.add(f"{kind} must map sources to numbers, got {type(given).__name__}")
                 continue
             for whom, value in given.items():
-                number = isinstance(value, int | float) and not isinstance(value, bool)
-                if not number or not 0 <= value <= 1:
-                    flaws.add(f"{kind} of {whom!r} must lie in [0, 1], got {value!r:.40}")
+                if not checks.is_real(value) or not 0 <= value <= 1:
+                    flaws.add(f"{kind} of {whom!r} must lie in [0, 1], got {checks.brief(value)}")
         if isinstance(self.forbid, str) or not isinstance(self.forbid, Collection):
             flaws.add(f"forbid must be a list of sources, got {self.forbid!r:.40}")
         if not isinstance(self.reason, str):
@@ -77,9 +78,16 @@ class Overrule:
             pair = isinstance(whom, tuple) and len(whom) == 2 and all(map(_is_text, whom))
             if not _is_text(whom) and not pair:
                 flaws.add(f"expected a source or (source, parameter), got {whom!r:.60}")
+        if pinned := [whom for whom in self.pin if isinstance(whom, tuple)]:
+            flaws.add(
+                "a single parameter can be forbidden or discounted, not pinned: a pin is the "
+                "correlation of a whole source with the target; pin the source, or discount "
+                f"{checks.shown(pinned)}"
+            )
         flaws.throw()
-        object.__setattr__(self, "pin", dict(self.pin))
-        object.__setattr__(self, "discount", dict(self.discount))
+        for kind in ("pin", "discount"):
+            told = {whom: float(value) for whom, value in getattr(self, kind).items()}
+            object.__setattr__(self, kind, told)
         object.__setattr__(self, "forbid", tuple(self.forbid))
         if twice := sorted({str(whom) for whom in said if said.count(whom) > 1}):
             flaws.add(f"more than one word is said of {checks.shown(twice)}")

@@ -8,25 +8,24 @@ evidence differs; an expert's word (``Overrule``) is an entry too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..bucket import gather
-from ..config import TunerConfig
 from ..errors import ConfigError, JournalCorruptError
 from ..history import History
 from ..journal import Decided
-from ..pooling import Pooling
 from ..problem import Problem
 from ..standing import OVERRULED, SOURCE
-from ..view import in_view
 from .align import Aligned, align
 from .overrule import Overrule, Whom
-from .source import Source, check_distinct, from_bucket, from_journal
+from .own import check_apart, own_evidence
+from .package import Package
+from .source import PACKAGE_HINT, Source, check_distinct, from_journal
 
 
 def opened(sources: Iterable[Source | str]) -> tuple[Source, ...]:
@@ -36,18 +35,27 @@ def opened(sources: Iterable[Source | str]) -> tuple[Source, ...]:
         ConfigError: neither of the two; or evidence that would count twice.
         JournalError: the journal cannot be read, or holds no such study.
     """
+    if isinstance(sources, str | Source):
+        sources = [sources]
+    if _is_package(sources) or not isinstance(sources, Iterable):
+        hint = f"; {PACKAGE_HINT}" if _is_package(sources) else ""
+        raise ConfigError(f"sources is a list of them, got {type(sources).__name__}{hint}")
     found = []
-    if not isinstance(sources, str | Source | Iterable):
-        raise ConfigError(f"sources is a list of them, got {type(sources).__name__}")
-    for given in [sources] if isinstance(sources, str | Source) else sources:
+    for given in sources:
         if not isinstance(given, str | Source):
+            hint = f"; {PACKAGE_HINT}" if _is_package(given) else ""
             raise ConfigError(
                 "a source is a hz.transfer.Source or 'journal-url#study', got "
-                f"{type(given).__name__}"
+                f"{type(given).__name__}{hint}"
             )
         found.append(from_journal(given) if isinstance(given, str) else given)
     check_distinct(found)
     return tuple(found)
+
+
+def _is_package(given: object) -> bool:
+    """Whether it is a package's path, its content, or the package itself."""
+    return isinstance(given, os.PathLike | Mapping | Package)
 
 
 def entries(
@@ -71,7 +79,7 @@ def entries(
             f"source {itself[0]!r} is this study itself; its evidence would count twice"
         )
     both = [*{**known, **{source.name: source for source in news}}.values()]
-    check_distinct(both, _evidence_of(problem, history) if news else None)
+    check_apart(both, own_evidence(problem, history) if news else None)
     return [
         _entry(align(source, problem), source, history, source.name in known) for source in news
     ]
@@ -82,16 +90,6 @@ def _place(address: str) -> str:
     path, mark, study = address.rpartition("#")
     file = path.removeprefix("sqlite:///")
     return f"{Path(file).resolve()}#{study}" if mark and file != path else address
-
-
-def _evidence_of(problem: Problem, history: History) -> Source | None:
-    """A study's own evidence, as others would read it; None before it has any."""
-    config = TunerConfig(**history.config)
-    how = Pooling(config.weights, config.rounds_per_day, config.calibrate, config.block_rounds)
-    bucket = gather(history, how)
-    if not bool((bucket.weight > 0).any()):
-        return None
-    return from_bucket(problem, bucket, "target", rows=in_view(history, bucket, config))
 
 
 def _entry(aligned: Aligned, source: Source, history: History, again: bool) -> Decided:
@@ -141,8 +139,7 @@ def overruling(
     """An expert's word, as an entry; the latest holds.
 
     Raises:
-        ConfigError: it speaks of a source or a parameter that is not there, or pins a single
-            parameter.
+        ConfigError: it speaks of a source or a parameter that is not there.
     """
     if not isinstance(overrule, Overrule):
         raise ConfigError(
@@ -152,11 +149,6 @@ def overruling(
         raise ConfigError("an overrule needs a reason, for whoever reads the journal later")
     whom = [*overrule.pin, *overrule.forbid, *overrule.discount]
     parts = [one for one in whom if not isinstance(one, str)]
-    if pinned := [one for one in overrule.pin if not isinstance(one, str)]:
-        raise ConfigError(
-            f"a single parameter can be forbidden or discounted, not pinned, got {pinned[:3]}; "
-            "pin the source"
-        )
     if history.config.get("transfer") == "ensemble" and (overrule.pin or parts):
         raise ConfigError(
             "in an ensemble of posteriors (transfer: ensemble) whole sources can be forbidden or "

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _PRIOR_DOMAINS = 5.0
 # Fewest domains from which the spread of a feature is taken where nothing is known beforehand.
 _FEWEST = 4
+# Beyond it squares of differences, and sums of them, are no finite numbers.
+_WILD = 1e100
 # Of a Gaussian: standard deviation over median absolute deviation.
 _GAUSSIAN = 1.4826
 
@@ -77,16 +79,26 @@ def by_features(
         domains: meta-features by domain; what one does not have is compared among the others.
         scales: a noticeable difference by feature, over the usual one.
     Raises:
-        ConfigError: no domain, a feature that is not finite, a scale that is not above 0.
+        ConfigError: no domain, a feature that is not finite or beyond 1e100, a scale that is not
+            above 0.
     Source: Hampel (1974), the median absolute deviation; Laplace kernel.
     """
     flaws = checks.Flaws("these meta-features")
+    if not isinstance(domains, Mapping):
+        flaws.add(f"expected meta-features by domain, a mapping, got {checks.brief(domains)}")
+        flaws.throw()
     if not domains:
         flaws.add("there is no domain")
     known = {d: checks.floats(flaws, f"features of {d!r}", f) for d, f in domains.items()}
-    wanted = checks.floats(flaws, "scales", scales or {})
-    if low := [name for name, value in wanted.items() if not value > 0]:
-        flaws.add(f"scales must be above 0: {checks.shown(low)}")
+    wanted = checks.floats(flaws, "scales", {} if scales is None else scales)
+    if low := [name for name, value in wanted.items() if not 1 / _WILD <= value <= _WILD]:
+        flaws.add(f"scales must lie between {1 / _WILD:g} and {_WILD:g}: {checks.shown(low)}")
+    for domain, own in known.items():
+        if wild := [name for name, value in own.items() if abs(value) > _WILD]:
+            flaws.add(
+                f"features of {domain!r} must lie within +-{_WILD:g}, or nothing can be said of "
+                f"their distance: {checks.shown(wild)}; take logarithms"
+            )
     flaws.throw()
     names = tuple(known)
     all_features = sorted({name for f in known.values() for name in f})
@@ -94,7 +106,7 @@ def by_features(
     left_out: dict[str, str] = {}
     total, common = torch.zeros(2, len(names), len(names), dtype=torch.float64).unbind(0)
     for feature in all_features:
-        column = torch.tensor([known[d].get(feature, math.nan) for d in names]).double()
+        column = torch.tensor([known[d].get(feature, math.nan) for d in names], dtype=torch.float64)
         found = _scale(column, wanted.get(feature, features.spread_of(feature)))
         if isinstance(found, str):
             left_out[feature] = found
@@ -237,9 +249,19 @@ def heat_map(similarity: ByFeatures | ByEvidence, metric: str | None = None) -> 
             its interval in every cell.
         metric: which.
     Raises:
-        ConfigError: an unknown metric.
+        ConfigError: an unknown metric, or any of a similarity by features, which is of whole
+            domains; or what is no similarity.
     """
+    if not isinstance(similarity, ByFeatures | ByEvidence):
+        raise ConfigError(
+            f"expected what by_features or by_evidence returned, got {type(similarity).__name__}"
+        )
     if isinstance(similarity, ByFeatures):
+        if metric is not None:
+            raise ConfigError(
+                f"a similarity by features is of whole domains, not of a metric, got {metric!r}; "
+                "leave it out, or give a similarity by evidence"
+            )
         value, low, title = similarity.value, 0.0, "similarity by meta-features"
         text = [[_shown(v) for v in row] for row in value.tolist()]
     else:

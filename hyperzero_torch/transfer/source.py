@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..bucket import Bucket, gather
 from ..config import TunerConfig
+from ..config.base import masked
 from ..errors import ConfigError, InputError, JournalCorruptError
 from ..history import History
 from ..journal import StudyHeader, open_journal
@@ -29,9 +30,16 @@ from ..pooling import Pooling
 from ..problem import Problem
 from ..space import SearchSpace
 from ..view import in_view
-from . import checks, features
+from . import checks, features, overlap
 from .checks import Flaws, shown
+from .overlap import Earlier
 
+#: What to do with a package where a source is wanted.
+PACKAGE_HINT = (
+    "this looks like a transfer package: hz.transfer.package.load(path, scope).source makes it a "
+    "source"
+)
+_MEMORY = ("sqlite://", "sqlite:///", "sqlite:///:memory:")
 # Standard deviation of a delta that is known exactly.
 _EXACT = 1e-9
 
@@ -70,12 +78,12 @@ class Source:
     shared: Tensor | None = None
 
     def __post_init__(self) -> None:
-        flaws = Flaws(f"source {self.name!r:.60}")
+        flaws = Flaws(f"source {checks.brief(self.name, 60)}")
         if not isinstance(self.name, str) or not self.name.strip():
             flaws.add("name must be a non-empty string")
         rows = checks.settings(flaws, self.parameters)
         metrics = checks.names(flaws, "metrics", self.metrics)
-        shape = (len(rows), len(metrics))
+        shape = (len(rows), len(metrics)) if rows and metrics else None
         mean, var = checks.evidence(flaws, self.mean, self.var, shape)
         meta = checks.floats(flaws, "meta_features", self.meta_features)
         shared = None
@@ -84,15 +92,20 @@ class Source:
         if self.num_rounds is not None and (
             type(self.num_rounds) is not int or self.num_rounds < 0
         ):
-            flaws.add(f"num_rounds must be a whole number from 0 on, got {self.num_rounds!r:.40}")
+            flaws.add(
+                f"num_rounds must be a whole number from 0 on, got {checks.brief(self.num_rounds)}"
+            )
         if not isinstance(self.origin, str):
-            flaws.add(f"origin must be text, got {self.origin!r:.40}")
-        base = None if self.base is None else checks.settings(flaws, [self.base])
-        if base and rows and set(base[0]) != set(rows[0]):
-            flaws.add(f"base must name the parameters {shown(sorted(rows[0]))}")
+            flaws.add(f"origin must be text, got {checks.brief(self.origin)}")
+        base = None if self.base is None else checks.setting(flaws, "base", self.base)
+        if base and rows and set(base) != set(rows[0]):
+            flaws.add(
+                f"base must name the parameters {shown(sorted(map(str, rows[0])))}, "
+                f"got {shown(sorted(base))}"
+            )
         flaws.throw()
         kept: dict[str, Any] = {"parameters": rows, "metrics": metrics, "mean": mean, "var": var}
-        kept |= {"meta_features": meta, "base": base[0] if base else None, "shared": shared}
+        kept |= {"meta_features": meta, "base": base, "shared": shared}
         for name, value in kept.items():
             object.__setattr__(self, name, value)
 
@@ -116,28 +129,48 @@ class Source:
         return digest.hexdigest()
 
 
-def check_distinct(sources: Sequence[Source], target: Source | None = None) -> None:
+def check_distinct(
+    sources: Sequence[Source], target: Source | None = None, earlier: Earlier | None = None
+) -> None:
     """Refuse evidence that would be counted twice.
 
     Another domain that behaves just as the target does is the best source there is; the very same
-    evidence under another name is none.
+    evidence under another name is none, nor is an older or reordered copy of it. Two studies that
+    served the same settings are told from copies by their noise (``overlap``).
 
     Args:
         sources: all that a target is to learn from.
         target: its own evidence so far, as ``from_bucket`` gives it.
+        earlier: what the target knew after earlier rounds; see ``own.Own``.
     Raises:
-        ConfigError: two sources of one name or with the same evidence, or one with the target's.
+        ConfigError: two sources of one name or with the same evidence, or one with the target's;
+            or what is no source.
     """
     flaws = Flaws("these sources")
-    seen: dict[str, str] = {} if target is None else {target.fingerprint(): "the target"}
-    named: set[str] = set()
-    for source in sources:
-        if source.name in named:
+    if isinstance(sources, str) or not isinstance(sources, Sequence):
+        raise ConfigError(f"expected a list of hz.transfer.Source, got {checks.brief(sources)}")
+    everyone = sources if target is None else (*sources, target)
+    if wrong := [one for one in everyone if not isinstance(one, Source)]:
+        raise ConfigError(f"expected a hz.transfer.Source, got {checks.brief(wrong[0])}")
+    told = [overlap.Told(source) for source in sources]
+    own = None if target is None else overlap.Told(target)
+    for i, source in enumerate(sources):
+        if source.name in [other.name for other in sources[:i]]:
             flaws.add(f"two are named {source.name!r}; names tell them apart in the journal")
-        named.add(source.name)
-        other = seen.setdefault(source.fingerprint(), repr(source.name))
-        if other != repr(source.name):
-            flaws.add(f"{source.name!r} has the very evidence of {other}; it would count twice")
+            continue
+        if own is not None and (found := overlap.between(told[i], own, earlier)):
+            flaws.add(
+                f"{source.name!r} has the very evidence of the target, of today or of an earlier "
+                f"round: {found}. It would count twice; leave it out, since the target learns "
+                "from its own readings anyway"
+            )
+        for j, other in enumerate(sources[:i]):
+            if found := overlap.between(told[i], told[j]):
+                flaws.add(
+                    f"{source.name!r} has the very evidence of {other.name!r}, or one of the two "
+                    f"a part of the other's: {found}. It would count twice; keep the newest of the "
+                    "two and drop the other"
+                )
     flaws.throw()
 
 
@@ -189,11 +222,14 @@ def from_journal(
         InputError: an address without a study.
         StudyNotFoundError: no such journal, or no such study in it; nothing is created.
         JournalError: the journal cannot be read.
-        ConfigError: the study has no evidence yet.
+        ConfigError: the study has no evidence yet, or a meta-feature is no finite number.
     """
     from ..journal.address import Address  # SQLAlchemy only where it is used
 
     url, study = _split(address)
+    flaws = Flaws(f"the source {study!r}")
+    added = {} if meta_features is None else checks.floats(flaws, "meta_features", meta_features)
+    flaws.throw()
     journal = open_journal(url, create=False)
     try:
         header, entries = journal.header(study), journal.read(study)
@@ -209,7 +245,7 @@ def from_journal(
     )
     rows = in_view(history, bucket, config)
     found = features.of(history, config.rounds_per_day, bucket.dispersion)
-    found |= dict(meta_features or {})
+    found |= added
     name = study if name is None else name
     # An address may hold a password; what is kept and exported does not.
     return _evidence(space, base, metrics, bucket, rows, name, found, f"{Address.of(url)}#{study}")
@@ -252,10 +288,22 @@ def _split(address: str) -> tuple[str, str]:
     url, mark, study = address.rpartition("#") if isinstance(address, str) else ("", "", "")
     if not mark or not url or not study:
         raise InputError(
-            f"expected a journal's URL, '#' and a study's name, such as 'sqlite:///study.db#feed', "
-            f"got {address!r}"
+            "expected a journal's URL, '#' and a study's name, such as 'sqlite:///study.db#feed', "
+            f"got {masked(checks.brief(address, 200))}"
+            + (f"; {PACKAGE_HINT}" if _is_file(address) else "")
+        )
+    if url in _MEMORY or url.startswith("memory:"):
+        raise InputError(
+            f"{address!r} is a journal in memory, which nobody else can read; name a file or a "
+            "database, such as 'sqlite:///study.db#feed', or make a source of the study's bucket "
+            "with hz.transfer.from_bucket"
         )
     return url, study
+
+
+def _is_file(address: Any) -> bool:
+    """Whether an address is the path of a file, as a package has, rather than a URL."""
+    return isinstance(address, str) and "#" not in address and "://" not in address
 
 
 def _read_header(header: StudyHeader) -> tuple[SearchSpace, Mapping[str, Value], tuple[str, ...]]:

@@ -127,3 +127,23 @@ def test_features_of_ones_own():
     for bad in (math.nan, "many", None):
         with pytest.raises(hz.ConfigError, match="own"):
             features.of(history, 24, extra={"own": bad})
+
+
+def test_what_cannot_be_computed_is_named():
+    history = steady(24)
+
+    def broken(history):
+        raise KeyError("region")
+
+    with pytest.raises(hz.ConfigError, match="'own' could not be computed: KeyError") as error:
+        features.of(history, 24, extra={"own": broken})
+    assert isinstance(error.value.__cause__, KeyError)
+    for bad, said in [
+        (lambda: features.of(None, 24), "got NoneType"),
+        (lambda: features.of(history, 24, extra=[1]), "extra must map"),
+        (lambda: features.of(history, 0), "rounds_per_day"),
+        (lambda: features.of(history, True), "rounds_per_day"),
+        (lambda: features.of(history, 2.5), "rounds_per_day"),
+    ]:
+        with pytest.raises(hz.ConfigError, match=said):
+            bad()

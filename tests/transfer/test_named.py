@@ -173,6 +173,21 @@ def test_a_refreshed_source_that_would_count_twice_stays_as_it_was(folder, capsy
     assert "would count twice" in err
 
 
+def test_what_is_missing_in_an_entry_is_said(folder, capsys):
+    for entries, said in [
+        (["sqlite:///north.db"], "'#' and the study's name are missing"),
+        ([{"source": "sqlite:///north.db", "scope": "feed/eu"}], "study's name are missing"),
+        ("sqlite:///north.db#north", "sources: a list of sources is wanted, e.g."),
+        ({"source": "sqlite:///north.db#north"}, "a list of sources is wanted"),
+        (None, "a list of sources is wanted"),
+        (["north.json"], "say for what under 'scope'"),
+    ]:
+        rewrite(folder / "south.yaml", sources=entries)
+        code, _, err = run(capsys, "-c", folder / "south.yaml", group="step")
+        assert code == 3
+        assert said in " ".join(err.split())
+
+
 def test_passwords_are_told_to_nobody(folder, capsys, tmp_path):
     secret = "postgresql://me:s3cret@127.0.0.1:1/none#north"
     for entry in (secret, {"source": secret, "scope": "x"}, {"source": secret[:-6], "scope": 3}):

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -73,11 +74,29 @@ def test_few_domains_and_features_of_ones_own():
 
 @pytest.mark.parametrize(
     ("domains", "scales"),
-    [({}, None), ({"A": {"x": math.nan}}, None), ({"A": {"x": 1.0}}, {"x": 0.0}), ({"A": 3}, None)],
+    [
+        ({}, None),
+        (None, None),
+        ([], None),
+        ({"A": {"x": math.nan}}, None),
+        ({"A": {"users": 1e200}, "B": {"users": 1.0}}, None),
+        ({"A": {"x": 1.0}}, {"x": 0.0}),
+        ({"A": {"x": 1.0}}, {"x": 1e-200}),
+        ({"A": {"x": 1.0}}, [1]),
+        ({"A": 3}, None),
+    ],
 )
 def test_what_cannot_be_compared_is_refused(domains, scales):
     with pytest.raises(hz.ConfigError):
         by_features(domains, scales)
+
+
+@given(st.lists(st.floats(-1e100, 1e100), min_size=2, max_size=6), st.floats(1e-100, 1e100))
+def test_any_magnitude_that_is_accepted_compares(values, scale):
+    domains = {str(i): {"users": v, "own": v} for i, v in enumerate(values)}
+    found = by_features(domains, {"own": scale})
+    assert bool(((found.value >= 0) & (found.value <= 1)).all())
+    assert bool((found.value.diagonal() == 1).all())
 
 
 def worlds(correlation, num, generator, n=24, noise=0.1):
@@ -180,6 +199,10 @@ def test_it_can_be_looked_at():
         assert figure["data"][0]["x"] == ["A&lt;b&gt;", "B&#37;", "C"]
     with pytest.raises(hz.ConfigError, match="no metric"):
         heat_map(evidence, "guard")
+    with pytest.raises(hz.ConfigError, match="whole domains, not of a metric, got 'zz'"):
+        heat_map(features, metric="zz")
+    with pytest.raises(hz.ConfigError, match="by_features or by_evidence returned, got NoneType"):
+        heat_map(None)
     with pytest.raises(hz.ConfigError, match="same domains"):
         table(by_features({"A": {}}), evidence)
     go = pytest.importorskip("plotly.graph_objects")
@@ -189,16 +212,16 @@ def test_it_can_be_looked_at():
 def test_an_expert_has_the_last_word():
     computed = {"north": 0.8, "south": 0.5, "east": math.nan, "west": 0.4}
     said = Overrule(
-        pin={"east": 0.3, ("south", "b"): 1.0},
+        pin={"east": 0.3},
         forbid=["north", ("west", "a")],
-        discount={"south": 0.5},
+        discount={"south": 0.5, ("south", "b"): np.float32(0.5)},
         reason="another product",
     )
     ruled = said.rule(computed, ["a", "b"])
     assert ruled.similarity == {"north": 0.0, "south": 0.25, "east": 0.3, "west": 0.4}
     assert ruled.by_parameter == {
         "north": {"a": 0.0, "b": 0.0},
-        "south": {"a": 0.25, "b": 1.0},
+        "south": {"a": 0.25, "b": 0.125},
         "east": {"a": 0.3, "b": 0.3},
         "west": {"a": 0.0, "b": 0.4},
     }
@@ -215,6 +238,8 @@ def test_an_expert_has_the_last_word():
         {"pin": {"north": 1.5}},
         {"pin": {"north": math.nan}},
         {"pin": {"north": True}},
+        {"pin": {"north": "0.5"}},
+        {"pin": {("north", "a"): 0.5}},
         {"pin": ["north"]},
         {"discount": {"north": -0.1}},
         {"forbid": "north"},
@@ -227,6 +252,19 @@ def test_an_expert_has_the_last_word():
 def test_an_overrule_that_makes_no_sense_is_refused(said):
     with pytest.raises(hz.ConfigError):
         Overrule(**said)
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.float16(0.5), 0.5])
+def test_real_numbers_of_every_make_are_one(number):
+    for said in (Overrule(discount={"n": number}), Overrule(pin={"n": number})):
+        assert [*said.discount.values(), *said.pin.values()] == [0.5]
+        json.dumps([said.discount, said.pin])
+    assert Overrule(discount={"n": np.int64(1)}).discount == {"n": 1.0}
+
+
+def test_a_pin_is_of_a_whole_source():
+    with pytest.raises(hz.ConfigError, match="correlation of a whole source"):
+        Overrule(pin={("north", "a"): 0.5})
 
 
 def test_an_overrule_of_nobody_is_refused():

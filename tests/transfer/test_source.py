@@ -1,6 +1,8 @@
 """``transfer.source``: what a source must be, where it comes from, how it meets the target."""
 
 import math
+from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,8 @@ from hyperzero_torch.transfer import (
     check_distinct,
     from_bucket,
     from_journal,
+    package,
+    record,
     translate,
 )
 
@@ -93,9 +97,37 @@ def test_later_changes_of_what_was_given_change_nothing():
         ({"meta_features": [1]}, "must map"),
         ({"num_rounds": -1}, "num_rounds"),
         ({"origin": 3}, "origin"),
-        ({"base": {"a": 1.0}}, "base must name"),
+        ({"base": {"a": 1.0}}, "base must name the parameters ['a', 'b'], got ['a']"),
+        ({"base": {}}, "base must be a setting"),
+        ({"base": [0.1, 0.2]}, "base must be a setting"),
+        ({"base": {"a": NAN, "b": 1.0}}, "base: 'a' = nan is no finite number"),
+        ({"base": {"a": 10**400, "b": 1.0}}, "base: 'a' = 1000"),
+        ({"base": {1: 1.0, "b": 1.0}}, "base: parameter names must be strings"),
+        ({"parameters": [{"a": 10**400, "b": 1.0}] * 2}, "no finite number"),
+        ({"meta_features": {"x": 10**400}}, "meta_features['x'] must be finite"),
+        ({"meta_features": {"x": 10**9000}}, "of type int that cannot be shown"),
+        ({"mean": [[True, False], [0, 0]]}, "not booleans"),
+        ({"mean": torch.ones(2, 2, dtype=torch.bool)}, "not booleans"),
+        ({"mean": [["0.1", "0.2"], ["0.1", "0.2"]]}, "not booleans, text"),
+        ({"mean": np.full((2, 2), "0.1")}, "not booleans, text"),
+        ({"mean": [[1j, 0], [0, 0]]}, "or complex"),
+        ({"mean": torch.ones(2, 2, dtype=torch.complex64)}, "or complex"),
+        ({"mean": np.ones((2, 2), dtype=complex)}, "or complex"),
+        ({"mean": torch.ones(2, 2).to_sparse()}, "to_dense()"),
+        ({"mean": [[1e170, 0], [0, 0]]}, "within +-1e+12"),
+        ({"var": [[1e25, 1], [1, 1]]}, "1e+24 at most"),
         ({"shared": torch.ones(2, 2, 2)}, "diagonal must lie between 0 and var"),
         ({"shared": torch.ones(2, 2)}, "shared must have shape"),
+        (
+            {
+                "mean": torch.zeros(3, 1),
+                "var": torch.ones(3, 1),
+                "metrics": ["gain"],
+                "parameters": [{"a": v, "b": 0.5} for v in (0.1, 0.2, 0.3)],
+                "shared": [[[1, 0.9, -0.9], [0.9, 1, 0.9], [-0.9, 0.9, 1]]],
+            },
+            "positive semi-definite",
+        ),
     ],
 )
 def test_each_flaw_is_refused_in_words(changes, said):
@@ -109,6 +141,71 @@ def test_all_flaws_are_named_in_one_error():
         source(name="", metrics=["gain", "gain"], var=-torch.ones(2, 2), meta_features={"x": NAN})
     for said in ("name must be", "come twice", "above 0", "meta_features['x']"):
         assert said in str(error.value)
+
+
+@pytest.mark.parametrize("changes", [{"parameters": None}, {"metrics": "gain"}])
+def test_one_flaw_is_told_once(changes):
+    with pytest.raises(hz.ConfigError) as error:
+        source(**changes)
+    assert str(error.value).count("\n  - ") == 1
+
+
+@given(st.integers(1, 6), st.integers(1, 4))
+def test_any_covariance_of_few_common_errors_is_one(num, rank):
+    root = 10 ** torch.linspace(-6, 0, num, dtype=torch.float64).unsqueeze(1)
+    loading = root * torch.randn(num, rank, generator=torch.Generator().manual_seed(num)).double()
+    shared = loading @ loading.T
+    kept = source(
+        parameters=[{"a": 0.1 * i, "b": 0.5} for i in range(num)],
+        metrics=["gain"],
+        mean=torch.zeros(num, 1),
+        var=2 * shared.diagonal().unsqueeze(1),
+        shared=shared.unsqueeze(0),
+    )
+    assert torch.equal(kept.shared[0], shared)
+
+
+def test_what_is_no_source_no_problem_and_no_list_is_refused_in_words():
+    one, target = source(), problem()
+    for bad, said in [
+        (lambda: translate("x", target, {}), "got str and Problem"),
+        (lambda: translate(one, "x", {}), "got Source and str"),
+        (lambda: align(None, target), "got NoneType and Problem"),
+        (lambda: align(one, None), "got Source and NoneType"),
+        (lambda: translate(one, target, {}, ignore=None), "ignore must be a list"),
+        (lambda: translate(one, target, {}, ignore="ab"), "ignore must be a list"),
+        (lambda: translate(one, target, {"a": Rescaled("a", 10**400)}), "finite"),
+        (lambda: translate(source(parameters=[{"a": 90.0, "b": 1.0}] * 2), target,
+                           {"a": Rescaled("a", 1e308)}), "'a' = 90 times 1e+308"),
+        (lambda: check_distinct("x"), "a list of hz.transfer.Source"),
+        (lambda: check_distinct([None]), "expected a hz.transfer.Source"),
+        (lambda: check_distinct([one], target="x"), "expected a hz.transfer.Source"),
+        (lambda: from_journal("sqlite:///n.db#x", meta_features=[1]), "meta_features must map"),
+    ]:  # fmt: skip
+        with pytest.raises(hz.ConfigError) as error:
+            bad()
+        assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["north.json", Path("north.json"), ["north.json"], [Path("north.json")], [{"source": 1}], {}],
+)
+def test_a_package_is_told_from_a_source(given):
+    with pytest.raises(
+        hz.InputError, match=r"package.load\(path, scope\).source makes it a source"
+    ):
+        record.opened(given)
+
+
+def test_a_package_object_is_told_from_a_source(tmp_path):
+    path = tmp_path / "p.json"
+    package.export(source(), path, timedelta(days=1), ["feed"])
+    loaded = package.load(path, "feed")
+    for one in (loaded, [loaded]):
+        with pytest.raises(hz.ConfigError, match="looks like a transfer package"):
+            record.opened(one)
+    assert record.opened([loaded.source]) == (loaded.source,)
 
 
 scalars = st.one_of(
@@ -389,8 +486,15 @@ def test_a_metric_without_any_spread_is_known_all_but_exactly():
 
 def test_addresses_that_name_nothing_are_refused_and_nothing_is_made(tmp_path, study):
     for address in ("sqlite:///x.db", "#feed", "sqlite:///x.db#", 3):
-        with pytest.raises(hz.InputError, match="journal's URL"):
+        with pytest.raises(hz.InputError, match="journal's URL") as error:
             from_journal(address)
+        assert "package" not in str(error.value)
+    for address in ("memory://#x", "sqlite://#x", "sqlite:///:memory:#x"):
+        with pytest.raises(hz.InputError, match="journal in memory, which nobody else can read"):
+            from_journal(address)
+    with pytest.raises(hz.InputError) as error:
+        from_journal("postgresql://me:s3cret@host/db")
+    assert "s3cret" not in str(error.value)
     with pytest.raises(hz.StudyNotFoundError):
         from_journal(f"sqlite:///{tmp_path / 'none.db'}#feed")
     assert not (tmp_path / "none.db").exists()
