@@ -8,9 +8,10 @@ import math
 import os
 import re
 import stat
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -23,12 +24,13 @@ from ..learn import pooling
 from ..transfer import features, from_bucket
 from ..transfer import package as packages
 from ..transfer.budget import Budget
-from ..transfer.privacy import Clip, private_history
+from ..transfer.privacy import Clip, check_private, private_history
 from ..transfer.source import Source
 from ..tuner import Tuner
 from ..view import in_view
 from .study import AsJson, Config, DryRun, open_study
 
+_Value = TypeVar("_Value")
 notes = Console(stderr=True, soft_wrap=True)
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([hdw])")
 _HOURS = {"h": 1.0, "d": 24.0, "w": 168.0}
@@ -120,42 +122,42 @@ def export(
     """
     now = datetime.now(UTC)
     end, key = read_expiry(expires, now), read_key(key_env, key_file)
-    if not out.resolve().parent.is_dir():  # before anything is paid for
-        raise ConfigError(f"--out {out}: there is no folder {out.resolve().parent}; make it first")
-    if end <= now:
-        raise ConfigError(f"--expires {expires} is over: it is {now.isoformat()}")
-    own = dict(_number(pair) for pair in meta or ())
+    # Whatever can be refused is refused before anything is paid for.
+    packages.check_export(out, end, scope, key=key, now=now)
+    own, clips = (
+        unique("--meta", map(_number, meta or ())),
+        unique("--clip", map(_clip, clip or ())),
+    )
+    if ledger is None and (
+        epsilon is not None or clips or noise is not None or release is not None
+    ):
+        raise ConfigError("--epsilon, --clip, --noise and --release go with a --ledger")
+    if ledger is not None and epsilon is None:
+        raise ConfigError("--ledger needs --epsilon, the budget of all its releases together")
     tuner = open_study(config)
-    domain = name or tuner.study
+    domain, told = name or tuner.study, tuner.history
+    check_meta(tuner, own)
+    source = evidence(tuner, domain, told, own)
     statement: dict[str, Any] | None = None
-    told = tuner.history
-    if ledger is None:
-        if epsilon is not None or clip or noise is not None or release is not None:
-            raise ConfigError("--epsilon, --clip, --noise and --release go with a --ledger")
-    else:
-        if epsilon is None:
-            raise ConfigError("--ledger needs --epsilon, the budget of all its releases together")
-        evidence(tuner, domain, told, own)  # what cannot be exported is not paid for
-        budget = Budget(epsilon, delta, None if dry_run else ledger, accountant.value)
-        if dry_run and ledger.exists():
-            budget = Budget(epsilon, delta, ledger, accountant.value)
-        clips = dict(_clip(pair) for pair in clip or ())
-        rounds = len(set(told.tables) - set(told.standing.aside))
-        noise = budget.noise_multiplier_for(max(1, rounds)) if noise is None else noise
+    if ledger is not None and epsilon is not None:
+        what = release or tuner.study
+        kept = ledger if ledger.exists() else None
+        budget = Budget(epsilon, delta, kept, accountant.value)
+        noise, after = check_private(told, clips, budget, what, noise)
         if dry_run:
-            after = budget.would_be(noise, max(1, rounds))
             notes.print(Text(
-                f"dry run: {rounds} rounds with noise {noise:.4g} would take epsilon from "
-                f"{budget.spent():.4g} to {after:.4g} of {epsilon:g}; nothing was written"
+                f"dry run: noise {noise:.4g} would take epsilon from {budget.spent():.4g} to "
+                f"{after:.4g} of {epsilon:g}; nothing was written"
             ))  # fmt: skip
             return
-        told = private_history(told, clips, budget, release or tuner.study, noise)
+        budget = Budget(epsilon, delta, ledger, accountant.value)
+        told = private_history(told, clips, budget, what, noise)
         statement = budget.statement() | {
             "noise_multiplier": noise,
             "clips": {metric: list(bounds) for metric, bounds in clips.items()},
             "settings": _CHOSEN,
         }
-    source = evidence(tuner, domain, told, own, drowned=statement is not None)
+        source = evidence(tuner, domain, told, own, drowned=True)
     if dry_run:
         notes.print(Text(f"dry run: {len(source)} settings would be written; nothing was"))
         return
@@ -189,6 +191,34 @@ def evidence(
     found = features.of(history, config.rounds_per_day, bucket.dispersion, own)
     rows = in_view(history, bucket, config)
     return from_bucket(tuner.problem, bucket, name, found, rows=rows)
+
+
+def check_meta(tuner: Tuner, own: Mapping[str, float]) -> None:
+    """Features of one's own stand beside those that readings give, never in their place.
+
+    Raises:
+        ConfigError: a name that is taken.
+    """
+    bucket = gather(tuner.history, pooling(tuner.config))
+    found = features.of(tuner.history, tuner.config.rounds_per_day, bucket.dispersion)
+    if taken := sorted(set(own) & set(found)):
+        raise ConfigError(
+            f"--meta: {taken} are computed from the study's readings; give yours another name"
+        )
+
+
+def unique(option: str, pairs: Iterable[tuple[str, _Value]]) -> dict[str, _Value]:
+    """Pairs as a mapping.
+
+    Raises:
+        ConfigError: a name comes twice.
+    """
+    found: dict[str, _Value] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ConfigError(f"{option} names {name!r} twice; say it once")
+        found[name] = value
+    return found
 
 
 def read_key(variable: str | None, file: Path | None) -> bytes | None:

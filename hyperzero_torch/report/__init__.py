@@ -29,7 +29,7 @@ from ..errors import ConfigError
 from ..plan import write_atomically
 from ..recommend import Criterion
 from .facts import look
-from .page import load_plotly, render
+from .page import check_place, load_plotly, render
 from .sections import sections
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def write_report(
 ) -> Path:
     """Write a study's report as one self-contained HTML file, about 5 MB.
 
-    The file appears whole or not at all; one that was there is replaced.
+    The file appears whole or not at all; a page that was there is replaced, nothing else is.
 
     Args:
         tuner: the study.
@@ -73,11 +73,7 @@ def write_report(
     path = Path(path)
     if reload_every is not None and not _is_seconds(reload_every):
         raise ConfigError(f"reload_every is a number of seconds above 0, got {reload_every!r}")
-    if not path.parent.is_dir():  # before the work, not after it
-        raise ConfigError(
-            f"the report cannot be written to {str(path)!r}: there is no folder "
-            f"{str(path.parent)!r}; make it first, or choose another path"
-        )
+    check_place(path, "report")  # before the work, not after it
     plotly = load_plotly()
     facts = look(tuner, records, oracle, world, criterion)
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")

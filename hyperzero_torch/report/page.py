@@ -12,14 +12,43 @@ import hashlib
 import json
 import math
 from html import escape
+from pathlib import Path
 from typing import Any
 
-from ..errors import MissingExtraError
+from ..errors import ConfigError, MissingExtraError
 from .blocks import Block, Plot, Section, Sheet, Tile
 from .canvas import Key
 from .script import PAUSE, SCRIPT, THEME
 from .style import CSS
 from .tables import Table, show
+
+_DOCTYPE = b"<!doctype html"
+
+
+def check_place(path: Path, what: str) -> None:
+    """A place where a page may be written: in a folder that exists, over nothing but a page.
+
+    Raises:
+        ConfigError: it is none; a journal or a study's file that a slip of the hand named is not
+            lost.
+    """
+    if not path.parent.is_dir():
+        raise ConfigError(
+            f"the {what} cannot be written to {str(path)!r}: there is no folder "
+            f"{str(path.parent)!r}; make it first, or choose another path"
+        )
+    if path.is_dir():
+        raise ConfigError(f"the {what} cannot be written to {str(path)!r}: it is a folder")
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_DOCTYPE))
+    except OSError:  # nothing there; what cannot be written is said when it is written
+        return
+    if start and start.lower() != _DOCTYPE:
+        raise ConfigError(
+            f"the {what} would replace {str(path)!r}, which is no HTML page; give another name, or "
+            "move that file away first"
+        )
 
 
 def load_plotly() -> str:

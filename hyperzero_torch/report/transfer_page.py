@@ -9,12 +9,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import ConfigError
 from ..plan import write_atomically
 from ..transfer.similarity import ByEvidence, ByFeatures
 from . import transfer_plots
 from .blocks import Block, Plot, Section, Sheet
-from .page import load_plotly, render
+from .page import check_place, load_plotly, render
 from .tables import Kind, Table, table
 
 
@@ -24,7 +23,7 @@ def write_comparison(
     """Write heat maps of both similarities as one self-contained HTML file.
 
     Args:
-        path: of the file, in a folder that exists; one that was there is replaced.
+        path: of the file, in a folder that exists; a page that was there is replaced, nothing else.
         features: how alike the domains look.
         evidence: how alike they behave.
     Raises:
@@ -32,11 +31,7 @@ def write_comparison(
         MissingExtraError: plotly is not installed.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise ConfigError(
-            f"the page cannot be written to {str(path)!r}: there is no folder "
-            f"{str(path.parent)!r}; make it first, or choose another path"
-        )
+    check_place(path, "page")
     plotly = load_plotly()
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     subtitle = f"{len(features.names)} domains · {written}"

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from ..journal import Decided
 from ..standing import DRIFT, OVERRULED, RETIRED, SOURCE
 from ..transfer import features, similarity
-from ..transfer.package import Terms, terms_of
 from ..transfer.record import word_of
 from ..transfer.source import Source
+from ..transfer.terms import Terms, terms_of
 from ..transfer.told import choice, weight
 from ..transferred import TRANSFERRED
 from .facts import Facts

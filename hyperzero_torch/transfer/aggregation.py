@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -88,9 +87,9 @@ class Agreement:
             flaws.add(f"num_values must be a whole number from 1 on, got {self.num_values!r:.40}")
         if type(self.fraction_bits) is not int or not 0 <= self.fraction_bits <= 52:
             flaws.add(f"fraction_bits must lie in 0 to 52, got {self.fraction_bits!r:.40}")
-        number = isinstance(self.bound, int | float) and not isinstance(self.bound, bool)
-        if not number or not 0 < self.bound < math.inf:
-            flaws.add(f"bound must be a number above 0, got {self.bound!r:.40}")
+        number = checks.is_real(self.bound) and checks.is_finite(self.bound)
+        if not number or not self.bound > 0:
+            flaws.add(f"bound must be a number above 0, got {checks.brief(self.bound)}")
         flaws.throw()
         if (self.bound * 2**self.fraction_bits + 1) * len(names) >= _ROOM:
             flaws.add(
@@ -122,10 +121,13 @@ class Party:
     Args:
         name: as the others know it.
     Raises:
+        InputError: no name.
         MissingExtraError: cryptography is not installed.
     """
 
     def __init__(self, name: str) -> None:
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"a party has a name, got {checks.brief(name)}")
         x25519, serialization = _library().x25519, _library().serialization
         self.name = name
         self._private = x25519.X25519PrivateKey.generate()
@@ -191,6 +193,9 @@ def total(agreement: Agreement, sent: Sequence[Masked]) -> Tensor:
     Raises:
         InputError: a party is missing, sent twice, is unknown, or sent under another agreement.
     """
+    _check_agreement(agreement)
+    if not isinstance(sent, Sequence) or not all(isinstance(m, Masked) for m in sent):
+        raise InputError(f"expected what every party sent, Masked, got {checks.brief(sent, 80)}")
     names = [m.party for m in sent]
     wrong = [m.party for m in sent if m.digest != agreement.digest or m.party not in agreement.keys]
     twice = sorted({n for n in names if names.count(n) > 1})
@@ -238,7 +243,15 @@ def unflatten(whole: Tensor, like: Sums) -> Sums:
     return like._replace(count=count, first=first, second=second)
 
 
+def _check_agreement(agreement: Any) -> None:
+    if not isinstance(agreement, Agreement):
+        raise InputError(f"expected an Agreement, got {checks.brief(agreement)}")
+
+
 def _encode(values: Tensor, agreement: Agreement) -> NDArray[np.uint64]:
+    _check_agreement(agreement)
+    if isinstance(values, Tensor) and values.is_complex():
+        raise InputError("expected real values, got complex ones; send both parts as numbers")
     if not isinstance(values, Tensor) or tuple(values.shape) != (agreement.num_values,):
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise InputError(f"expected a tensor ({agreement.num_values},) of values, got {got}")

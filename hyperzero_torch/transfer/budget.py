@@ -28,6 +28,8 @@ from . import canonical, checks
 
 SCHEMA = "hyperzero-privacy/1"
 UNIT = "one user, added or removed, with at most the stated contributions to each release"
+# Of the budget: what calibration leaves by its tolerance is not worth a release.
+_ROUNDING = 1e-3
 _FIELDS = {"schema", "unit", "epsilon", "delta", "accountant", "releases", "sha256"}
 
 Accountant: TypeAlias = Literal["rdp", "pld"]
@@ -74,7 +76,7 @@ class Budget:
         flaws.throw()
         self.epsilon, self.delta = float(epsilon), float(delta)
         self.accountant: Accountant = accountant
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else canonical.as_path(path, "a privacy ledger")
         self._releases: tuple[Release, ...] = ()
         _library()
         if self.path is not None:
@@ -98,6 +100,32 @@ class Budget:
     def would_be(self, noise_multiplier: float, count: int = 1) -> float:
         """Epsilon after ``count`` more mechanisms of this noise."""
         return self._epsilon((*self.releases, _checked("a plan", noise_multiplier, count)))
+
+    def check(self, whats: Sequence[str], noise_multiplier: float) -> float:
+        """Epsilon after these releases, if they can all be made; nothing is written.
+
+        Args:
+            whats: their names, one mechanism each.
+            noise_multiplier: of each.
+        Raises:
+            BudgetError: one was released before, or they do not fit into what is left.
+        """
+        before = self.releases
+        known = {release.what for release in before}
+        if again := [what for what in whats if what in known]:
+            raise BudgetError(
+                f"{checks.shown(again)} were released before; use what was released then, or "
+                "release under a new name, which costs as much again"
+            )
+        after = self.would_be(noise_multiplier, len(whats))
+        if after > self.epsilon:
+            raise BudgetError(
+                f"the privacy budget does not suffice for {len(whats)} releases: epsilon would be "
+                f"{after:.4g}, allowed is {self.epsilon:g}; release fewer, or with more noise: the "
+                "least that fits is taken on the command line where --noise is left out, and is "
+                "Budget.noise_multiplier_for in Python"
+            )
+        return after
 
     def charge(self, what: str, noise_multiplier: float, count: int = 1) -> float:
         """Write down a release, before it is made.
@@ -137,13 +165,15 @@ class Budget:
         """The least noise with which ``count`` more mechanisms fit into what is left.
 
         Raises:
-            BudgetError: nothing is left.
+            BudgetError: nothing is left, but for rounding.
         """
         _checked("a plan", 1.0, count)
         before = self.releases
-        if self._epsilon(before) >= self.epsilon:
+        spent = self._epsilon(before)
+        if spent >= (1 - _ROUNDING) * self.epsilon:
             raise BudgetError(
-                f"nothing is left of epsilon {self.epsilon:g} at delta {self.delta:g}"
+                f"nothing is left of epsilon {self.epsilon:g} at delta {self.delta:g}: "
+                f"{spent:.6g} is spent, and noise that fits into the rest would drown everything"
             )
         dp = _library()
 
@@ -188,7 +218,9 @@ class Budget:
     def _sync(self) -> None:
         what = f"privacy ledger {str(self.path)!r}"
         assert self.path is not None
-        document = canonical.read(self.path, what, SCHEMA, _FIELDS)
+        document = canonical.read(
+            self.path, what, SCHEMA, _FIELDS, "restore it from a backup; what was spent is spent"
+        )
         for name in ("epsilon", "delta", "accountant"):
             if document[name] != getattr(self, name):
                 raise PackageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -47,7 +48,62 @@ def refused(what: str, why: str) -> PackageError:
     return PackageError(f"{what} is refused: {why}")
 
 
-def read(path: str | Path, what: str, schema: str, fields: set[str]) -> dict[str, Any]:
+def as_path(path: Any, what: str) -> Path:
+    """The path of a file.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(path, str | os.PathLike) or not str(path).strip():
+        raise ConfigError(f"{what} is the path of a file, got {path!r:.60}")
+    return Path(path)
+
+
+def check_free(path: Any, what: str, schema: str) -> Path:
+    """A place where a file of this kind may be written: nothing else is lost by it.
+
+    Args:
+        path: of the file.
+        what: will be written, for messages.
+        schema: of the file; one of the same family that is there may be replaced.
+    Raises:
+        ConfigError: no path, no folder, or one that cannot be written to, or a file that holds
+            something else.
+    """
+    place = as_path(path, what)
+    try:
+        folder = place.resolve().parent
+        if place.is_dir():
+            raise ConfigError(f"{what} cannot be written to {str(place)!r}: it is a folder")
+        if not folder.is_dir():
+            raise ConfigError(f"{what}: there is no folder {str(folder)!r}; make it first")
+        if not os.access(folder, os.W_OK):
+            raise ConfigError(f"{what} cannot be written: {str(folder)!r} may not be written to")
+        if place.exists() and not _is_of(place, schema.partition("/")[0]):
+            raise ConfigError(
+                f"{what} would replace {str(place)!r}, which holds something else; give another "
+                "name, or move that file away first"
+            )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{what} cannot be written to {str(place)!r:.80} ({error})") from None
+    return place
+
+
+def _is_of(place: Path, family: str) -> bool:
+    """Whether a file is of this family of schemas, or empty."""
+    size = place.stat().st_size
+    if size == 0 or size > MOST_BYTES:
+        return size == 0
+    try:
+        document = json.loads(place.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and str(document.get("schema")).partition("/")[0] == family
+
+
+def read(
+    path: Path, what: str, schema: str, fields: set[str], again: str = "fetch it again"
+) -> dict[str, Any]:
     """The document in a file, if it is of this schema and as it was written.
 
     Args:
@@ -55,11 +111,11 @@ def read(path: str | Path, what: str, schema: str, fields: set[str]) -> dict[str
         what: it is, for messages.
         schema: that is read.
         fields: that it has, ``"schema"`` and ``"sha256"`` among them.
+        again: how a whole one is come by, where this one is damaged.
     Raises:
         PackageError: no such file, not canonical, another schema, other fields, or a checksum
             that does not fit.
     """
-    path = Path(path)
     try:
         if path.stat().st_size > MOST_BYTES:
             raise refused(what, f"it is larger than {MOST_BYTES >> 20} MiB, none of ours is")
@@ -68,23 +124,27 @@ def read(path: str | Path, what: str, schema: str, fields: set[str]) -> dict[str
         raise refused(what, f"it cannot be read ({error})") from None
     try:
         document = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
-        # What was parsed must be all that was there.
-        whole = isinstance(document, dict) and text(document).encode() == raw
     except (ValueError, RecursionError) as error:
-        raise refused(what, f"it is no JSON of ours ({error}); fetch it again") from None
-    if not whole:
-        raise refused(what, "it is not as it was written, a byte was changed; fetch it again")
-    if document.get("schema") != schema:
+        raise refused(what, f"it is no JSON of ours ({error}); {again}") from None
+    if not isinstance(document, dict) or "schema" not in document:
+        raise refused(what, f"it is some other JSON; a file of ours has the schema {schema!r}")
+    if document["schema"] != schema:
         raise refused(
             what,
-            f"its schema is {document.get('schema')!r:.60}, this version reads {schema!r}; have it "
+            f"its schema is {document['schema']!r:.60}, this version reads {schema!r}; have it "
             "written anew",
         )
+    try:  # what was parsed must be all that was there
+        whole = text(document).encode() == raw
+    except ConfigError as error:
+        raise refused(what, f"it is no JSON of ours ({error}); {again}") from None
+    if not whole:
+        raise refused(what, f"it is not as it was written, a byte was changed; {again}")
     if set(document) != fields:
         raise refused(what, f"its fields are {sorted(document)}, expected {sorted(fields)}")
     rest = {name: value for name, value in document.items() if name != "sha256"}
     if not same(document["sha256"], str(sealed(rest)["sha256"])):
-        raise refused(what, "its checksum does not fit its content; fetch it again")
+        raise refused(what, f"its checksum does not fit its content; {again}")
     return dict(document)
 
 

@@ -80,7 +80,18 @@ def collect(
     Raises:
         InputError: shapes, values that are not finite, or a user twice in a cell.
     """
-    values = values.double()
+    flaws = checks.Flaws("these contributions")
+    found = checks.matrix(flaws, "values", values, None)
+    for what, one in (("cell", cell), ("user", user)):
+        if one is None and what == "user":
+            continue
+        if not isinstance(one, Tensor) or one.is_complex() or not bool((one == one.long()).all()):
+            flaws.add(f"{what} must be a tensor of whole numbers, got {checks.brief(one)}")
+    if type(num_cells) is not int or num_cells < 1:
+        flaws.add(f"num_cells is a whole number from 1 on, got {checks.brief(num_cells)}")
+    flaws.throw()
+    assert found is not None
+    values, cell = found, cell.long()
     bounds = _check_clips(clips, values.shape[1] if values.ndim == 2 else -1)
     rows = len(values)
     if cell.shape != (rows,) or (user is not None and user.shape != (rows,)):
@@ -176,6 +187,9 @@ def _check_clips(clips: Any, num_metrics: int) -> Tensor:
         flaws.throw()
     if num_metrics < 0:
         flaws.add("values must be (rows, metrics)")
+    if wrong := [c for c in clips if not isinstance(c, Sequence) or len(c) != 2]:
+        flaws.add(f"a Clip is a pair of low and high, got {checks.shown(map(checks.brief, wrong))}")
+        flaws.throw()
     bounds = checks.matrix(flaws, "clips", list(map(tuple, clips)), (num_metrics, 2))
     flaws.throw()
     assert bounds is not None

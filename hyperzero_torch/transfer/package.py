@@ -11,7 +11,7 @@ file can compute it anew. A key that both sides share (``key``) finds that too.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,12 +24,11 @@ from ..errors import ConfigError
 from ..plan import write_atomically
 from . import canonical, checks
 from .source import Source
+from .terms import Terms, check_key, end_of, origin_of, utc
 
 SCHEMA = "hyperzero-transfer/1"
 # Clocks of two machines may differ by so much.
 _CLOCK = timedelta(minutes=5)
-_SHORTEST_KEY = 16
-_ORIGIN = "package "
 _FIELDS = {"schema", "source", "scopes", "created", "expires", "privacy", "hmac", "sha256"}
 _SOURCE = {"name", "parameters", "metrics", "mean", "var", "meta_features"} | {
     "num_rounds", "base", "shared",
@@ -53,16 +52,6 @@ class Package:
     authentic: bool
 
 
-class Terms(NamedTuple):
-    """What a package said of itself, as its source's ``origin`` keeps it in every journal."""
-
-    sha256: str
-    scopes: tuple[str, ...]
-    created: datetime
-    expires: datetime
-    privacy: Mapping[str, Any] | None
-
-
 def export(
     source: Source,
     path: str | Path,
@@ -77,7 +66,7 @@ def export(
 
     Args:
         source: the evidence; its ``origin`` stays at home.
-        path: of the file; one that is there is replaced.
+        path: of the file; a package that is there is replaced, nothing else is.
         expires: when it may no longer be used: a time with its zone, or a span from ``now``.
         scopes: what it may be used for, e.g. ``["feed-ranking/eu"]``.
         privacy: plain JSON values on the noise that the evidence carries.
@@ -87,22 +76,22 @@ def export(
     Returns:
         Its SHA-256, for the journal.
     Raises:
-        ConfigError: scopes, times or a key that cannot be, or a file that cannot be written.
+        ConfigError: what is no source, scopes, times or a key that cannot be, a file that cannot
+            be written, or one that holds something else.
     """
+    terms = check_export(path, expires, scopes, key=key, now=now)
     flaws = checks.Flaws("this package")
-    kept = checks.names(flaws, "scopes", scopes)
-    created = _utc(flaws, "now", datetime.now(UTC) if now is None else now)
-    _check_key(flaws, key)
-    end = _end(flaws, created, expires)
-    if end <= created:
-        flaws.add(f"expires {end.isoformat()} is not after now, {created.isoformat()}")
+    if not isinstance(source, Source):
+        flaws.add(f"source must be a Source, got {type(source).__name__}")
+    if privacy is not None and not isinstance(privacy, Mapping):
+        flaws.add(f"privacy must map names to plain values, got {checks.brief(privacy)}")
     flaws.throw()
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "source": _to_plain(source),
-        "scopes": list(kept),
-        "created": created.isoformat(),
-        "expires": end.isoformat(),
+        "scopes": list(terms.scopes),
+        "created": terms.created.isoformat(),
+        "expires": terms.expires.isoformat(),
         "privacy": None if privacy is None else dict(privacy),
     }
     document["hmac"] = None if key is None else canonical.signature(document, key)
@@ -113,8 +102,44 @@ def export(
             f"this package would be larger than {canonical.MOST_BYTES >> 20} MiB; export fewer "
             "settings, or a source without ``shared``"
         )
-    write_atomically(path, written)
+    write_atomically(terms.path, written)
     return str(document["sha256"])
+
+
+class Ready(NamedTuple):
+    """Where a package will be written, for what, and its times."""
+
+    path: Path
+    scopes: tuple[str, ...]
+    created: datetime
+    expires: datetime
+
+
+def check_export(
+    path: str | Path,
+    expires: datetime | timedelta,
+    scopes: Sequence[str],
+    *,
+    key: bytes | None = None,
+    now: datetime | None = None,
+) -> Ready:
+    """Refuse all that ``export`` would refuse of its arguments, before noise is paid for.
+
+    Args:
+        path, expires, scopes, key, now: as of ``export``.
+    Raises:
+        ConfigError: scopes, times or a key that cannot be, or a place that cannot be written to,
+            or that holds something other than a package.
+    """
+    flaws = checks.Flaws("this package")
+    kept = checks.names(flaws, "scopes", scopes)
+    created = utc(flaws, "now", datetime.now(UTC) if now is None else now)
+    check_key(flaws, key)
+    end = end_of(flaws, created, expires)
+    if end <= created:
+        flaws.add(f"expires {end.isoformat()} is not after now, {created.isoformat()}")
+    flaws.throw()
+    return Ready(canonical.check_free(path, "the package", SCHEMA), kept, created, end)
 
 
 def load(
@@ -134,7 +159,7 @@ def load(
         PackageError: no such file, no package, another schema, changed since it was made, made
             with another key or none, expired or from the future, for other uses, or with a source
             that cannot be.
-        ConfigError: a key or a time that cannot be.
+        ConfigError: a path, a key or a time that cannot be.
     """
     found = look(path, key=key)
     in_force(found, scope, now=now, what=_called(path))
@@ -149,22 +174,22 @@ def look(path: str | Path, *, key: bytes | None = None) -> Package:
         key: if given, the package must have been made with it.
     Raises:
         PackageError: as for ``load``, but for its time and scope.
-        ConfigError: a key that cannot be.
+        ConfigError: a path or a key that cannot be.
     """
-    what = _called(path)
+    place, what = canonical.as_path(path, "a package"), _called(path)
     flaws = checks.Flaws(what)
-    _check_key(flaws, key)
+    check_key(flaws, key)
     flaws.throw()
-    document = canonical.read(path, what, SCHEMA, _FIELDS)
+    document = canonical.read(place, what, SCHEMA, _FIELDS)
     if key is not None:
         _check_signature(what, document, key)
     try:
         created, expires = canonical.time(document["created"]), canonical.time(document["expires"])
-        scopes = tuple(str(name) for name in document["scopes"])
+        scopes = _texts(document["scopes"])
         privacy = None if document["privacy"] is None else dict(document["privacy"])
         terms = Terms(document["sha256"], scopes, created, expires, privacy)
-        source = _from_plain(document["source"], _origin(terms))
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        source = _from_plain(document["source"], origin_of(terms))
+    except (ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise canonical.refused(what, f"its content cannot be read ({error})") from None
     return Package(source, scopes, created, expires, privacy, terms.sha256, key is not None)
 
@@ -184,7 +209,7 @@ def in_force(
         ConfigError: a time without its zone.
     """
     flaws = checks.Flaws(what)
-    present = _utc(flaws, "now", datetime.now(UTC) if now is None else now)
+    present = utc(flaws, "now", datetime.now(UTC) if now is None else now)
     flaws.throw()
     created, expires, scopes = package.created, package.expires, package.scopes
     if present >= expires:
@@ -201,28 +226,6 @@ def in_force(
         raise canonical.refused(
             what, f"it may be used for {list(scopes)}, not for {scope!r}; ask its maker for that"
         )
-
-
-def terms_of(origin: str) -> Terms | None:
-    """The terms of the package that a source came from; None where it came from none."""
-    if not origin.startswith(_ORIGIN):
-        return None
-    try:
-        plain = json.loads(origin.removeprefix(_ORIGIN))
-        return Terms(
-            str(plain["sha256"]),
-            tuple(map(str, plain["scopes"])),
-            canonical.time(plain["created"]),
-            canonical.time(plain["expires"]),
-            None if plain["privacy"] is None else dict(plain["privacy"]),
-        )
-    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
-        return None  # somebody's own words that begin alike
-
-
-def _origin(terms: Terms) -> str:
-    times = {"created": terms.created.isoformat(), "expires": terms.expires.isoformat()}
-    return _ORIGIN + json.dumps(terms._asdict() | times)
 
 
 def _called(path: str | Path) -> str:
@@ -263,12 +266,18 @@ def _from_plain(plain: Any, origin: str) -> Source:
         raise ValueError(f"a source has the fields {sorted(_SOURCE)}")
 
     def numbers(rows: Any) -> list[list[float]]:
-        return [[float("nan") if v is None else float(v) for v in row] for row in rows]
+        return [[math.nan if v is None else v for v in row] for row in rows]
 
     given = plain | {"mean": numbers(plain["mean"]), "var": numbers(plain["var"])}
     if given["shared"] is not None:
         given["shared"] = [_square(m) for m in given["shared"]]
     return Source(**given, origin=origin)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise TypeError(f"scopes is a list of texts, got {value!r:.40}")
+    return tuple(value)
 
 
 def _triangle(square: list[list[float]]) -> list[list[float]]:
@@ -279,25 +288,3 @@ def _triangle(square: list[list[float]]) -> list[list[float]]:
 def _square(triangle: list[list[float]]) -> list[list[float]]:
     size = range(len(triangle))
     return [[triangle[max(i, j)][min(i, j)] for j in size] for i in size]
-
-
-def _utc(flaws: checks.Flaws, what: str, time: Any) -> datetime:
-    if not isinstance(time, datetime) or time.utcoffset() is None:
-        flaws.add(f"{what} must be a datetime with its zone, e.g. datetime.now(UTC), got {time!r}")
-        return datetime.max.replace(tzinfo=UTC)
-    return time.astimezone(UTC)
-
-
-def _end(flaws: checks.Flaws, created: datetime, expires: Any) -> datetime:
-    if not isinstance(expires, timedelta):
-        return _utc(flaws, "expires", expires)
-    try:
-        return created + expires
-    except OverflowError:
-        flaws.add(f"expires: {expires} from now is beyond what a date can be")
-        return datetime.max.replace(tzinfo=UTC)
-
-
-def _check_key(flaws: checks.Flaws, key: Any) -> None:
-    if key is not None and (not isinstance(key, bytes) or len(key) < _SHORTEST_KEY):
-        flaws.add(f"a key is at least {_SHORTEST_KEY} bytes, e.g. secrets.token_bytes(32)")

@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import BudgetError, InputError, MissingExtraError
+from ..errors import InputError, MissingExtraError
 from ..history import History
 from ..journal import Configured, Received
 from ..round_table import RoundTable
@@ -46,8 +46,8 @@ from .budget import Budget
 from .contributions import GRID, Clip, Sums, collect, from_moments
 
 __all__ = [
-    "Clip", "Noise", "Noised", "SimulatedNoise", "Sums", "collect", "discrete_gaussian",
-    "from_moments", "private_history", "release",
+    "Clip", "Noise", "Noised", "SimulatedNoise", "Sums", "check_private", "collect",
+    "discrete_gaussian", "from_moments", "private_history", "release",
 ]  # fmt: skip
 
 # A cell is used where its released count is so many standard deviations of its noise.
@@ -142,6 +142,8 @@ def release(
             f"expected Sums of clipped contributions, got {type(sums).__name__}; deltas cannot be "
             "made private, start from the readings"
         )
+    if not isinstance(budget, Budget):
+        raise InputError(f"expected a Budget to charge, got {type(budget).__name__}")
     if noise is discrete_gaussian:
         _opendp()  # what cannot be drawn is not paid for
     budget.charge(what, noise_multiplier)
@@ -178,30 +180,55 @@ def private_history(
         InputError: a metric without bounds, readings that contradict them, or no readings.
         BudgetError: a budget that does not suffice for all rounds.
     """
-    missing = [m for m in history.metrics if m not in clips]
-    if missing:
+    sums = _sums(history, clips, name)
+    budget.check([_release(name, r) for r in sums], noise_multiplier)
+    private = History(history.num_params, history.metrics)
+    private.extend([Configured(history.config), *history.births])
+    for r, whole in sums.items():
+        told = release(whole, budget, _release(name, r), noise_multiplier, noise)
+        # Why a plan was made holds what the unnoised readings said.
+        plan = replace(history.plans[r], details={}, trigger=None)
+        private.extend([plan, _received(r, history.tables[r], told)])
+    return private
+
+
+def check_private(
+    history: History,
+    clips: Mapping[str, Clip],
+    budget: Budget,
+    name: str,
+    noise_multiplier: float | None = None,
+) -> tuple[float, float]:
+    """The noise of ``private_history``, and epsilon after it, if it can be made; nothing is spent.
+
+    Args:
+        history, clips, budget, name: as of ``private_history``.
+        noise_multiplier: of each round's release; None for the least that fits.
+    Raises:
+        InputError, BudgetError: as ``private_history`` does.
+    """
+    names = [_release(name, r) for r in _sums(history, clips, name)]
+    if noise_multiplier is None:
+        noise_multiplier = budget.noise_multiplier_for(len(names))
+    return noise_multiplier, budget.check(names, noise_multiplier)
+
+
+def _release(name: str, round_: int) -> str:
+    return f"{name}/round {round_}"
+
+
+def _sums(history: History, clips: Mapping[str, Clip], name: str) -> dict[int, Sums]:
+    """What each round that counts sums to."""
+    if missing := [m for m in history.metrics if m not in clips]:
         raise InputError(f"clips must bound every metric, missing {missing}")
+    if unknown := [m for m in clips if m not in history.metrics]:
+        raise InputError(f"clips bound {unknown}, the metrics are {list(history.metrics)}")
     bounds = [clips[m] for m in history.metrics]
     aside = history.standing.aside
     tables = [(r, t) for r, t in sorted(history.tables.items()) if r not in aside]
     if not tables:
         raise InputError(f"study {name!r} has no rounds to tell of")
-    sums = {r: from_moments(_moments_of(table), bounds) for r, table in tables}
-    after = budget.would_be(noise_multiplier, len(sums))
-    if after > budget.epsilon:
-        raise BudgetError(
-            f"the privacy budget does not suffice for {len(sums)} rounds: epsilon would be "
-            f"{after:.4g}, allowed is {budget.epsilon:g}; release with a noise multiplier of "
-            "budget.noise_multiplier_for(rounds), or fewer rounds"
-        )
-    private = History(history.num_params, history.metrics)
-    private.extend([Configured(history.config), *history.births])
-    for r, table in tables:
-        told = release(sums[r], budget, f"{name}/round {r}", noise_multiplier, noise)
-        # Why a plan was made holds what the unnoised readings said.
-        plan = replace(history.plans[r], details={}, trigger=None)
-        private.extend([plan, _received(r, table, told)])
-    return private
+    return {r: from_moments(_moments_of(table), bounds) for r, table in tables}
 
 
 def _moments_of(table: RoundTable) -> moments.Moments:

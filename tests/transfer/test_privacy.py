@@ -471,7 +471,7 @@ def test_a_studys_private_evidence_carries_its_noise():
 def test_a_study_is_told_whole_or_not_at_all():
     tuner = clipped_study(rounds=3)
     budget = Budget(1.0, 1e-6)
-    with pytest.raises(hz.BudgetError, match="does not suffice for 3 rounds"):
+    with pytest.raises(hz.BudgetError, match="does not suffice for 3 releases"):
         private_history(tuner.history, BOUNDS, budget, "north", 2.0)
     assert budget.releases == ()
     noise = budget.noise_multiplier_for(3)
