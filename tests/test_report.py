@@ -415,7 +415,7 @@ def test_numbers_are_shown_as_readers_expect(cell, kind, shown):
 
 def test_a_file_that_is_there_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "report.html"
-    path.write_text("before")
+    path.write_text("<!doctype html>\n<title>before · HyperZero</title>", encoding="utf-8")
     write_report(mixed(), str(path))
     after = path.read_text(encoding="utf-8")
     assert after.startswith("<!doctype html>")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..transfer import package as packages
 from ..transfer import similarity
 from ..transfer import space as spaces
 from ..transfer.alone import learn_alone
+from . import transfer_space as proposals
 from .study import AsJson, Config
 from .transfer_export import KeyFile, KeyVariable, export, read_key, short
 from .transfer_overrule import overrule
@@ -28,7 +30,6 @@ from .transfer_sources import Scope, Sources, evidence_of, gathered, target_of
 console = Console(soft_wrap=True)
 notes = Console(stderr=True, soft_wrap=True)
 _NUM_POINTS = 256
-_MOST_INDICES = 3
 
 app = typer.Typer(
     name="transfer",
@@ -118,6 +119,12 @@ def compare(
     """
     target = target_of(config)
     problem = target.problem
+    if html is not None:  # before the work, not after it
+        from ..report.page import check_place
+
+        check_place(html, "page")
+        if target.study.journal_url(target.folder) == f"sqlite:///{html.resolve()}":
+            raise ConfigError(f"--html {html} is where the study's journal will be; name another")
     aligned = gathered(target, sources, scope, read_key(key_env, key_file))
     own = evidence_of(problem, target.tuner)
     domains = [*aligned, *([] if own is None else [own])]
@@ -140,7 +147,7 @@ def compare(
         write_comparison(html, looks, acts)
     if as_json:
         told = {"pairs": rows, "scale": looks.scale, "left_out": looks.left_out}
-        typer.echo(json.dumps(told, indent=2))
+        _echo(told)
     else:
         console.print(_pairs(rows, acts.metrics))
         for name, why in looks.left_out.items():
@@ -179,15 +186,28 @@ def space(
     generator = torch.Generator().manual_seed(0)
     found = spaces.propose(problem, learned, generator, negligible, confidence)
     if as_json:
-        typer.echo(json.dumps(_proposal(found), indent=2))
+        _echo(proposals.plain(found))
         return
-    console.print(_reasons(found))
-    console.print(_evidence(found))
+    console.print(proposals.reasons(found))
+    console.print(proposals.shares(found))
     if found.fixed or found.narrowed:
         console.print(Text("\nProposed, not applied; for the study file of a new study:\n"))
-        console.print(Text(_yaml(found)))
+        console.print(Text(proposals.as_yaml(found)))
     else:
         console.print(Text("\nNothing is proposed: the whole space stays."))
+
+
+def _echo(told: Mapping[str, Any]) -> None:
+    """As JSON, which has no NaN: what is not known is null."""
+    typer.echo(json.dumps(_known(told), indent=2, allow_nan=False))
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _known(v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(found: packages.Package) -> dict[str, Any]:
@@ -264,57 +284,3 @@ def _pairs(rows: list[dict[str, similarity.Cell]], metrics: tuple[str, ...]) -> 
 
 def _two(value: similarity.Cell) -> str:
     return "unknown" if value is None else f"{float(value):.2f}"
-
-
-def _reasons(found: spaces.Proposal) -> Table:
-    table = Table("parameter", "proposal", "why")
-    for reason in found.reasons:
-        style = "" if reason.what == "keep" else "bold"
-        table.add_row(Text(reason.parameter), Text(reason.what, style=style), Text(reason.why))
-    return table
-
-
-def _evidence(found: spaces.Proposal) -> Table:
-    """Total Sobol indices: of each parameter the largest, which a proposal rests on."""
-    title = f"the {_MOST_INDICES} largest of each parameter; --json has all"
-    table = Table("parameter", "metric", "source", "share of variance", title=title)
-    for reason in found.reasons:
-        own = [s for s in found.sensitivities if s.parameter == reason.parameter]
-        for s in sorted(own, key=lambda s: -s.high)[:_MOST_INDICES]:
-            told = f"{s.mean:.3f} [{s.low:.3f}, {s.high:.3f}]"
-            table.add_row(Text(s.parameter), Text(s.metric), Text(s.source), told)
-    return table
-
-
-def _proposal(found: spaces.Proposal) -> dict[str, Any]:
-    return {
-        "applied": False,
-        "fixed": dict(found.fixed),
-        "narrowed": {name: list(bounds) for name, bounds in found.narrowed.items()},
-        "reasons": [r._asdict() for r in found.reasons],
-        "sensitivities": [s._asdict() for s in found.sensitivities],
-        "study": _study(found),
-    }
-
-
-def _study(found: spaces.Proposal) -> dict[str, Any]:
-    """The part of a study file that would be another."""
-    from pydantic import TypeAdapter
-
-    from ..parameters import Parameter
-
-    kinds = TypeAdapter(list[Parameter]).dump_python(list(found.space.parameters), mode="json")
-    part: dict[str, Any] = {"parameters": kinds, "base": dict(found.base)}
-    if found.space.constraints:
-        part["theta_constraints"] = list(found.space.constraints)
-    return part
-
-
-def _yaml(found: spaces.Proposal) -> str:
-    import yaml
-
-    fixed = "".join(
-        f"# {name} is served at {value!r} throughout\n" for name, value in found.fixed.items()
-    )
-    text: str = yaml.safe_dump(_study(found), sort_keys=False, allow_unicode=True)
-    return fixed + text

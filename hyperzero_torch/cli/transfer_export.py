@@ -124,6 +124,8 @@ def export(
     end, key = read_expiry(expires, now), read_key(key_env, key_file)
     # Whatever can be refused is refused before anything is paid for.
     packages.check_export(out, end, scope, key=key, now=now)
+    if ledger is not None and ledger.resolve() == out.resolve():
+        raise ConfigError(f"--out and --ledger are both {out}; give each a file of its own")
     own, clips = (
         unique("--meta", map(_number, meta or ())),
         unique("--clip", map(_clip, clip or ())),

@@ -22,11 +22,12 @@ from .script import PAUSE, SCRIPT, THEME
 from .style import CSS
 from .tables import Table, show
 
-_DOCTYPE = b"<!doctype html"
+# How a page of ours begins, and what its title ends with.
+_DOCTYPE, _MARK, _HEAD_BYTES = b"<!doctype html", " · HyperZero</title>".encode(), 2**16
 
 
 def check_place(path: Path, what: str) -> None:
-    """A place where a page may be written: in a folder that exists, over nothing but a page.
+    """A place where a page may be written: in a folder, over nothing but a page of ours.
 
     Raises:
         ConfigError: it is none; a journal or a study's file that a slip of the hand named is not
@@ -39,15 +40,17 @@ def check_place(path: Path, what: str) -> None:
         )
     if path.is_dir():
         raise ConfigError(f"the {what} cannot be written to {str(path)!r}: it is a folder")
+    if path.exists() and not path.is_file():  # to open a pipe would wait, a device would be gone
+        raise ConfigError(f"the {what} would replace {str(path)!r}, which is no regular file")
     try:
         with path.open("rb") as file:
-            start = file.read(len(_DOCTYPE))
+            start = file.read(_HEAD_BYTES)
     except OSError:  # nothing there; what cannot be written is said when it is written
         return
-    if start and start.lower() != _DOCTYPE:
+    if start and not (start.startswith(_DOCTYPE) and _MARK in start):
         raise ConfigError(
-            f"the {what} would replace {str(path)!r}, which is no HTML page; give another name, or "
-            "move that file away first"
+            f"the {what} would replace {str(path)!r}, which is no HTML page of ours; give another "
+            "name, or move that file away first"
         )
 
 

@@ -97,6 +97,8 @@ class Agreement:
                 "of fraction do not fit into 64 bits; use fewer bits"
             )
         flaws.throw()
+        # One number, one digest: 1 and 1.0 are the same bound.
+        object.__setattr__(self, "bound", float(self.bound))
         object.__setattr__(self, "keys", {n: self.keys[n] for n in sorted(names)})
 
     @property
@@ -194,12 +196,14 @@ def total(agreement: Agreement, sent: Sequence[Masked]) -> Tensor:
         InputError: a party is missing, sent twice, is unknown, or sent under another agreement.
     """
     _check_agreement(agreement)
-    if not isinstance(sent, Sequence) or not all(isinstance(m, Masked) for m in sent):
+    if not isinstance(sent, Sequence) or not all(
+        isinstance(m, Masked) and isinstance(m.party, str) for m in sent
+    ):
         raise InputError(f"expected what every party sent, Masked, got {checks.brief(sent, 80)}")
     names = [m.party for m in sent]
     wrong = [m.party for m in sent if m.digest != agreement.digest or m.party not in agreement.keys]
     twice = sorted({n for n in names if names.count(n) > 1})
-    sized = [m.party for m in sent if m.words.shape != (agreement.num_values,)]
+    sized = [m.party for m in sent if not _is_words(m.words, agreement.num_values)]
     if wrong or twice or sized:
         raise InputError(
             f"these cannot be summed: of another agreement {wrong}, sent twice {twice}, not "
@@ -220,6 +224,7 @@ def total(agreement: Agreement, sent: Sequence[Masked]) -> Tensor:
 
 def flatten(sums: Sums) -> Tensor:
     """Clipped sums as whole numbers to send, ``(values,)`` int64; agree on 0 fraction bits."""
+    _check_sums(sums)
     return torch.cat([part.flatten() for part in sums[:3]])
 
 
@@ -231,9 +236,13 @@ def unflatten(whole: Tensor, like: Sums) -> Sums:
         like: one party's sums: all have the same cells, metrics and clips. A user is taken to be
             in one domain.
     Raises:
-        InputError: another number of values.
+        InputError: another number of values, or none that are whole.
     """
+    _check_sums(like)
     sizes = [part.numel() for part in like[:3]]
+    if not isinstance(whole, Tensor) or whole.dtype != torch.int64:
+        got = whole.dtype if isinstance(whole, Tensor) else type(whole).__name__
+        raise InputError(f"expected whole numbers, int64, as of 0 fraction bits, got {got}")
     if whole.shape != (sum(sizes),):
         raise InputError(
             f"expected ({sum(sizes)},) values for these sums, got {tuple(whole.shape)}"
@@ -243,6 +252,15 @@ def unflatten(whole: Tensor, like: Sums) -> Sums:
     return like._replace(count=count, first=first, second=second)
 
 
+def _is_words(words: Any, num: int) -> bool:
+    return isinstance(words, np.ndarray) and words.dtype == np.uint64 and words.shape == (num,)
+
+
+def _check_sums(sums: Any) -> None:
+    if not isinstance(sums, Sums):
+        raise InputError(f"expected Sums of clipped contributions, got {type(sums).__name__}")
+
+
 def _check_agreement(agreement: Any) -> None:
     if not isinstance(agreement, Agreement):
         raise InputError(f"expected an Agreement, got {checks.brief(agreement)}")
@@ -250,8 +268,10 @@ def _check_agreement(agreement: Any) -> None:
 
 def _encode(values: Tensor, agreement: Agreement) -> NDArray[np.uint64]:
     _check_agreement(agreement)
-    if isinstance(values, Tensor) and values.is_complex():
-        raise InputError("expected real values, got complex ones; send both parts as numbers")
+    if isinstance(values, Tensor) and (values.is_complex() or values.dtype == torch.bool):
+        raise InputError(f"expected real numbers, got {values.dtype}; send parts as numbers")
+    if isinstance(values, Tensor) and values.layout != torch.strided:
+        raise InputError(f"expected a dense tensor, got {values.layout}; send its to_dense()")
     if not isinstance(values, Tensor) or tuple(values.shape) != (agreement.num_values,):
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise InputError(f"expected a tensor ({agreement.num_values},) of values, got {got}")

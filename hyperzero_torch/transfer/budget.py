@@ -27,9 +27,12 @@ from ..plan import write_atomically
 from . import canonical, checks
 
 SCHEMA = "hyperzero-privacy/1"
+# Beyond these the accountants overflow.
+_MOST_NOISE, _MOST_TIMES = 1e100, 2**53
 UNIT = "one user, added or removed, with at most the stated contributions to each release"
-# Of the budget: what calibration leaves by its tolerance is not worth a release.
-_ROUNDING = 1e-3
+# Of the budget: what calibration leaves by its tolerance, at most 1e-6, is not worth a release. The
+# last of a year's hours has five times as much as this.
+_ROUNDING = 1e-5
 _FIELDS = {"schema", "unit", "epsilon", "delta", "accountant", "releases", "sha256"}
 
 Accountant: TypeAlias = Literal["rdp", "pld"]
@@ -81,7 +84,7 @@ class Budget:
         _library()
         if self.path is not None:
             with locked(self.path):
-                if self.path.exists():
+                if _is_there(self.path):
                     self._sync()
                 else:
                     self._write(())
@@ -110,6 +113,10 @@ class Budget:
         Raises:
             BudgetError: one was released before, or they do not fit into what is left.
         """
+        for what in whats:
+            _check_name(what)
+        if len(set(whats)) < len(whats) or not whats:
+            raise InputError(f"expected names of releases, each once, got {checks.shown(whats)}")
         before = self.releases
         known = {release.what for release in before}
         if again := [what for what in whats if what in known]:
@@ -117,7 +124,8 @@ class Budget:
                 f"{checks.shown(again)} were released before; use what was released then, or "
                 "release under a new name, which costs as much again"
             )
-        after = self.would_be(noise_multiplier, len(whats))
+        planned = _checked("a plan", noise_multiplier, len(whats))
+        after = self._epsilon((*before, planned))
         if after > self.epsilon:
             raise BudgetError(
                 f"the privacy budget does not suffice for {len(whats)} releases: epsilon would be "
@@ -125,6 +133,22 @@ class Budget:
                 "least that fits is taken on the command line where --noise is left out, and is "
                 "Budget.noise_multiplier_for in Python"
             )
+        return after
+
+    def charge_all(self, whats: Sequence[str], noise_multiplier: float) -> float:
+        """Write down several releases in one step, before they are made: all of them or none.
+
+        Args:
+            whats, noise_multiplier: as of ``check``.
+        Returns:
+            Epsilon spent, these releases included.
+        Raises:
+            BudgetError: as ``check`` does; nothing is written.
+        """
+        with contextlib.nullcontext() if self.path is None else locked(self.path):
+            after = self.check(whats, noise_multiplier)
+            made = [_checked(what, noise_multiplier, 1) for what in whats]
+            self._write((*self.releases, *made))
         return after
 
     def charge(self, what: str, noise_multiplier: float, count: int = 1) -> float:
@@ -141,8 +165,7 @@ class Budget:
             BudgetError: it would exceed the budget, or is charged already; nothing is written.
             InputError: a name, a noise or a number of mechanisms that cannot be.
         """
-        if not isinstance(what, str) or not what.strip():
-            raise InputError(f"a release has a name, got {what!r:.40}")
+        _check_name(what)
         release = _checked(what, noise_multiplier, count)
         with contextlib.nullcontext() if self.path is None else locked(self.path):
             before = self.releases
@@ -172,16 +195,21 @@ class Budget:
         spent = self._epsilon(before)
         if spent >= (1 - _ROUNDING) * self.epsilon:
             raise BudgetError(
-                f"nothing is left of epsilon {self.epsilon:g} at delta {self.delta:g}: "
-                f"{spent:.6g} is spent, and noise that fits into the rest would drown everything"
+                f"nothing is left of epsilon {self.epsilon:g} at delta {self.delta:g} but rounding "
+                f"(less than {_ROUNDING:g} of it), and noise that fits into that would drown "
+                "everything; release nothing more of these users"
             )
         dp = _library()
 
         def event(noise: float) -> Any:
             return _event((*before, Release("", noise, count, "")))
 
+        # Too little noise, but not by much: of far too little, PLD would need all memory there is.
+        low = math.sqrt(count)
+        while self._epsilon((*before, Release("", low, count, ""))) <= self.epsilon:
+            low /= 2
         found = dp.calibrate_dp_mechanism(
-            self._fresh, event, self.epsilon, self.delta, dp.LowerEndpointAndGuess(1e-3, 1.0)
+            self._fresh, event, self.epsilon, self.delta, dp.LowerEndpointAndGuess(low, 2 * low)
         )
         noise = float(found)
         while self._epsilon((*before, Release("", noise, count, ""))) > self.epsilon:
@@ -250,12 +278,33 @@ class Budget:
         self._releases = tuple(releases)
 
 
+def _is_there(path: Path) -> bool:
+    """Whether a ledger is there; one that cannot be looked at is, and reading it says why."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _check_name(what: Any) -> None:
+    if not isinstance(what, str) or not what.strip():
+        raise InputError(f"a release has a name, got {checks.brief(what)}")
+
+
 def _checked(what: str, noise_multiplier: Any, count: Any, at: str | None = None) -> Release:
-    number = isinstance(noise_multiplier, int | float) and not isinstance(noise_multiplier, bool)
-    if not number or not 0 < noise_multiplier < math.inf:
-        raise InputError(f"a noise multiplier is a number above 0, got {noise_multiplier!r:.40}")
-    if type(count) is not int or count < 1:
-        raise InputError(f"expected a number of mechanisms from 1 on, got {count!r:.40}")
+    number = checks.is_real(noise_multiplier) and checks.is_finite(noise_multiplier)
+    if not number or not 0 < noise_multiplier <= _MOST_NOISE:
+        raise InputError(
+            f"a noise multiplier is a number above 0, at most {_MOST_NOISE:g}, got "
+            f"{checks.brief(noise_multiplier)}"
+        )
+    if type(count) is not int or not 1 <= count <= _MOST_TIMES:
+        raise InputError(
+            f"expected a number of mechanisms from 1 on, below 2^53, got {checks.brief(count)}"
+        )
     now = datetime.now(UTC).isoformat() if at is None else at
     return Release(what, float(noise_multiplier), count, now)
 

@@ -40,7 +40,8 @@ def signature(document: Mapping[str, Any], key: bytes) -> str:
 
 def same(a: Any, b: str) -> bool:
     """Whether two digests are equal, in a time that does not tell how much of them is."""
-    return isinstance(a, str) and hmac.compare_digest(a.encode(), b.encode())
+    # A digest is ASCII; what is not may not even have an encoding.
+    return isinstance(a, str) and hmac.compare_digest(a.encode(errors="replace"), b.encode())
 
 
 def refused(what: str, why: str) -> PackageError:
@@ -54,9 +55,10 @@ def as_path(path: Any, what: str) -> Path:
     Raises:
         ConfigError: it is none.
     """
-    if not isinstance(path, str | os.PathLike) or not str(path).strip():
+    named = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(named, str) or not named.strip() or "\0" in named:
         raise ConfigError(f"{what} is the path of a file, got {path!r:.60}")
-    return Path(path)
+    return Path(named)
 
 
 def check_free(path: Any, what: str, schema: str) -> Path:
@@ -75,6 +77,8 @@ def check_free(path: Any, what: str, schema: str) -> Path:
         folder = place.resolve().parent
         if place.is_dir():
             raise ConfigError(f"{what} cannot be written to {str(place)!r}: it is a folder")
+        if place.exists() and not place.is_file():  # a device, a pipe: it would be gone
+            raise ConfigError(f"{what} cannot be written to {str(place)!r}: it is no regular file")
         if not folder.is_dir():
             raise ConfigError(f"{what}: there is no folder {str(folder)!r}; make it first")
         if not os.access(folder, os.W_OK):
@@ -84,7 +88,7 @@ def check_free(path: Any, what: str, schema: str) -> Path:
                 f"{what} would replace {str(place)!r}, which holds something else; give another "
                 "name, or move that file away first"
             )
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError) as error:  # no access, or links that go in a circle
         raise ConfigError(f"{what} cannot be written to {str(place)!r:.80} ({error})") from None
     return place
 

@@ -21,6 +21,7 @@ from . import checks
 #: Steps of the grid to one unit of u.
 GRID = 2**20
 _MOST = 2**62
+_MOST_CELLS = 2**31
 
 
 class Clip(NamedTuple):
@@ -85,10 +86,14 @@ def collect(
     for what, one in (("cell", cell), ("user", user)):
         if one is None and what == "user":
             continue
-        if not isinstance(one, Tensor) or one.is_complex() or not bool((one == one.long()).all()):
+        if not _is_whole(one):
             flaws.add(f"{what} must be a tensor of whole numbers, got {checks.brief(one)}")
-    if type(num_cells) is not int or num_cells < 1:
-        flaws.add(f"num_cells is a whole number from 1 on, got {checks.brief(num_cells)}")
+    if type(num_cells) is not int or not 1 <= num_cells <= _MOST_CELLS:
+        flaws.add(
+            f"num_cells is a whole number from 1 to {_MOST_CELLS}, got {checks.brief(num_cells)}"
+        )
+    if generator is not None and not isinstance(generator, torch.Generator):
+        flaws.add(f"generator must be a torch.Generator, got {type(generator).__name__}")
     flaws.throw()
     assert found is not None
     values, cell = found, cell.long()
@@ -103,8 +108,7 @@ def collect(
         raise InputError("values must be finite and cells from 0 on; a user without any has 0")
     if rows and int(cell.max()) >= num_cells:
         raise InputError(f"cells must lie in [0, {num_cells}), got {int(cell.max())}")
-    if type(max_contributions) is not int or max_contributions < 1:
-        raise InputError(f"max_contributions is a whole number from 1 on, got {max_contributions}")
+    _check_most(max_contributions)
     if user is not None:
         pairs = torch.stack([user.long(), cell.long()], -1)
         if len(torch.unique(pairs, dim=0)) < rows:
@@ -147,8 +151,7 @@ def from_moments(moments: Moments, clips: Sequence[Clip], max_contributions: int
             "from the readings"
         )
     bounds = _check_clips(clips, moments.mean.shape[-1] if moments.mean.ndim == 2 else -1)
-    if type(max_contributions) is not int or max_contributions < 1:
-        raise InputError(f"max_contributions is a whole number from 1 on, got {max_contributions}")
+    _check_most(max_contributions)
     low, high = bounds.unbind(-1)
     count, mean, m2 = (field.double() for field in moments)
     some = count > 0
@@ -169,6 +172,21 @@ def from_moments(moments: Moments, clips: Sequence[Clip], max_contributions: int
         raise InputError("counts are too large for the grid; split the cells")
     n, first, second = (g.round().long() for g in grid)
     return Sums(n, first, second, tuple(Clip(*c) for c in clips), max_contributions)
+
+
+def _is_whole(given: Any) -> bool:
+    if not isinstance(given, Tensor) or given.layout != torch.strided:
+        return False
+    number = given.dtype != torch.bool and not given.is_complex()
+    return number and bool((given == given.long()).all())
+
+
+def _check_most(max_contributions: Any) -> None:
+    if type(max_contributions) is not int or not 1 <= max_contributions <= _MOST_CELLS:
+        raise InputError(
+            f"max_contributions is a whole number from 1 on, at most {_MOST_CELLS}, got "
+            f"{checks.brief(max_contributions)}"
+        )
 
 
 def _first_of_each(user: Tensor, most: int, generator: torch.Generator | None) -> Tensor:

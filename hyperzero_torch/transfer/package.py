@@ -185,8 +185,7 @@ def look(path: str | Path, *, key: bytes | None = None) -> Package:
         _check_signature(what, document, key)
     try:
         created, expires = canonical.time(document["created"]), canonical.time(document["expires"])
-        scopes = _texts(document["scopes"])
-        privacy = None if document["privacy"] is None else dict(document["privacy"])
+        scopes, privacy = _scopes(document["scopes"]), _privacy(document["privacy"])
         terms = Terms(document["sha256"], scopes, created, expires, privacy)
         source = _from_plain(document["source"], origin_of(terms))
     except (ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
@@ -216,7 +215,7 @@ def in_force(
         raise canonical.refused(
             what, f"it expired at {expires.isoformat()}, it is {present.isoformat()}; ask for a new"
         )
-    if present < created - _CLOCK:
+    if created - present > _CLOCK:  # no sum, which could pass the first of all dates
         raise canonical.refused(
             what,
             f"it was made at {created.isoformat()}, and it is {present.isoformat()}: compare the "
@@ -274,10 +273,19 @@ def _from_plain(plain: Any, origin: str) -> Source:
     return Source(**given, origin=origin)
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise TypeError(f"scopes is a list of texts, got {value!r:.40}")
-    return tuple(value)
+def _privacy(written: Any) -> dict[str, Any] | None:
+    if written is not None and not isinstance(written, dict):
+        raise TypeError(f"privacy is an object or null, got {checks.brief(written)}")
+    return written
+
+
+def _scopes(written: Any) -> tuple[str, ...]:
+    if not isinstance(written, list):
+        raise TypeError(f"scopes is a list of names, got {checks.brief(written)}")
+    flaws = checks.Flaws("its terms")
+    found = checks.names(flaws, "scopes", written)
+    flaws.throw()
+    return found
 
 
 def _triangle(square: list[list[float]]) -> list[list[float]]:

@@ -42,6 +42,7 @@ from ..history import History
 from ..journal import Configured, Received
 from ..round_table import RoundTable
 from ..stats import moments
+from . import checks
 from .budget import Budget
 from .contributions import GRID, Clip, Sums, collect, from_moments
 
@@ -142,11 +143,23 @@ def release(
             f"expected Sums of clipped contributions, got {type(sums).__name__}; deltas cannot be "
             "made private, start from the readings"
         )
+    _check_payable(budget, noise)
+    budget.charge(what, noise_multiplier)
+    return _drawn(sums, noise_multiplier, noise)
+
+
+def _check_payable(budget: Any, noise: Any) -> None:
+    """What cannot be drawn is not paid for."""
     if not isinstance(budget, Budget):
         raise InputError(f"expected a Budget to charge, got {type(budget).__name__}")
+    if not callable(noise):
+        raise InputError(f"noise is a function of values and scale, got {type(noise).__name__}")
     if noise is discrete_gaussian:
-        _opendp()  # what cannot be drawn is not paid for
-    budget.charge(what, noise_multiplier)
+        _opendp()
+
+
+def _drawn(sums: Sums, noise_multiplier: float, noise: Noise) -> Noised:
+    """Noised once, as readings; what it costs is paid for by whoever calls."""
     scale = noise_multiplier * sums.sensitivity
     parts = [sums.count, sums.first, sums.second]
     noised = noise(torch.cat(parts, dim=1), scale).double() / GRID
@@ -172,7 +185,7 @@ def private_history(
     Args:
         history: of readings that the platform made of values clipped to ``clips``.
         clips: by metric.
-        budget: is charged for all rounds, or for none where they do not fit.
+        budget: is charged for all rounds in one step before any noise is drawn, or for none.
         name: of the study, for the ledger.
         noise_multiplier: of each round's release.
         noise: the sampler.
@@ -180,12 +193,13 @@ def private_history(
         InputError: a metric without bounds, readings that contradict them, or no readings.
         BudgetError: a budget that does not suffice for all rounds.
     """
+    _check_payable(budget, noise)
     sums = _sums(history, clips, name)
-    budget.check([_release(name, r) for r in sums], noise_multiplier)
+    budget.charge_all([_release(name, r) for r in sums], noise_multiplier)
     private = History(history.num_params, history.metrics)
     private.extend([Configured(history.config), *history.births])
     for r, whole in sums.items():
-        told = release(whole, budget, _release(name, r), noise_multiplier, noise)
+        told = _drawn(whole, noise_multiplier, noise)
         # Why a plan was made holds what the unnoised readings said.
         plan = replace(history.plans[r], details={}, trigger=None)
         private.extend([plan, _received(r, history.tables[r], told)])
@@ -205,8 +219,9 @@ def check_private(
         history, clips, budget, name: as of ``private_history``.
         noise_multiplier: of each round's release; None for the least that fits.
     Raises:
-        InputError, BudgetError: as ``private_history`` does.
+        InputError, BudgetError, MissingExtraError: as ``private_history`` does.
     """
+    _check_payable(budget, discrete_gaussian)
     names = [_release(name, r) for r in _sums(history, clips, name)]
     if noise_multiplier is None:
         noise_multiplier = budget.noise_multiplier_for(len(names))
@@ -219,6 +234,13 @@ def _release(name: str, round_: int) -> str:
 
 def _sums(history: History, clips: Mapping[str, Clip], name: str) -> dict[int, Sums]:
     """What each round that counts sums to."""
+    if not isinstance(history, History) or not isinstance(clips, Mapping):
+        raise InputError(
+            "expected a study's history, such as tuner.history, and a mapping from its metrics to "
+            f"their Clip, got {type(history).__name__} and {type(clips).__name__}"
+        )
+    if not isinstance(name, str) or not name.strip():
+        raise InputError(f"the study needs a name for the ledger, got {checks.brief(name)}")
     if missing := [m for m in history.metrics if m not in clips]:
         raise InputError(f"clips must bound every metric, missing {missing}")
     if unknown := [m for m in clips if m not in history.metrics]:

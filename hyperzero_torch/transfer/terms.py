@@ -48,10 +48,13 @@ def origin_of(terms: Terms) -> str:
 
 def utc(flaws: checks.Flaws, what: str, time: Any) -> datetime:
     """A time with its zone, in UTC; a flaw, and the last of all times, where it is none."""
-    if not isinstance(time, datetime) or time.utcoffset() is None:
+    try:
+        if isinstance(time, datetime) and time.utcoffset() is not None:
+            return time.astimezone(UTC)
         flaws.add(f"{what} must be a datetime with its zone, e.g. datetime.now(UTC), got {time!r}")
-        return datetime.max.replace(tzinfo=UTC)
-    return time.astimezone(UTC)
+    except OverflowError:
+        flaws.add(f"{what}: {time} is beyond what a date can be in UTC")
+    return datetime.max.replace(tzinfo=UTC)
 
 
 def end_of(flaws: checks.Flaws, created: datetime, expires: Any) -> datetime:
