@@ -2,8 +2,9 @@
 
 from . import aggregation, budget, features, package, privacy, similarity, space
 from .align import Aligned, Rescaled, align, translate
+from .overlap import check_distinct
 from .overrule import Overrule
-from .source import Source, check_distinct, from_bucket, from_journal
+from .source import Source, from_bucket, from_journal
 
 __all__ = [
     "Aligned",

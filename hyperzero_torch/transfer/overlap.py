@@ -17,18 +17,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..parameters import Value
-
-if TYPE_CHECKING:
-    from .source import Source
+from . import checks
+from .source import Source
 
 #: From rows ``(n,)`` of a source to their means after earlier rounds, ``(rounds, n, metrics)``.
 Earlier: TypeAlias = Callable[[Tensor], Tensor]
@@ -74,6 +74,51 @@ class Told:
             times = Counter(rows)
             self._places[names] = {row: i for i, row in enumerate(rows) if times[row] == 1}
         return self._places[names]
+
+
+def check_distinct(
+    sources: Sequence[Source], target: Source | None = None, earlier: Earlier | None = None
+) -> None:
+    """Refuse evidence that would be counted twice.
+
+    Another domain that behaves just as the target does is the best source there is; the very same
+    evidence under another name is none, nor is an older or reordered copy of it. Two studies that
+    served the same settings are told from copies by their noise.
+
+    Args:
+        sources: all that a target is to learn from.
+        target: its own evidence so far, as ``from_bucket`` gives it.
+        earlier: what the target knew after earlier rounds; see ``own.Own``.
+    Raises:
+        ConfigError: two sources of one name or with the same evidence, or one with the target's;
+            or what is no source.
+    """
+    flaws = checks.Flaws("these sources")
+    if isinstance(sources, str) or not isinstance(sources, Sequence):
+        raise ConfigError(f"expected a list of hz.transfer.Source, got {checks.brief(sources)}")
+    everyone = sources if target is None else (*sources, target)
+    if wrong := [one for one in everyone if not isinstance(one, Source)]:
+        raise ConfigError(f"expected a hz.transfer.Source, got {checks.brief(wrong[0])}")
+    told = [Told(source) for source in sources]
+    own = None if target is None else Told(target)
+    for i, source in enumerate(sources):
+        if source.name in [other.name for other in sources[:i]]:
+            flaws.add(f"two are named {source.name!r}; names tell them apart in the journal")
+            continue
+        if own is not None and (found := between(told[i], own, earlier)):
+            flaws.add(
+                f"{source.name!r} has the very evidence of the target, of today or of an earlier "
+                f"round: {found}. It would count twice; leave it out, since the target learns "
+                "from its own readings anyway"
+            )
+        for j, other in enumerate(sources[:i]):
+            if found := between(told[i], told[j]):
+                flaws.add(
+                    f"{source.name!r} has the very evidence of {other.name!r}, or one of the two "
+                    f"a part of the other's: {found}. It would count twice; keep the newest of the "
+                    "two and drop the other"
+                )
+    flaws.throw()
 
 
 def between(one: Told, other: Told, earlier: Earlier | None = None) -> str | None:

@@ -18,7 +18,8 @@ from ..history import History
 from ..pooling import Pooling
 from ..problem import Problem
 from ..view import in_view
-from .source import Source, check_distinct, from_bucket
+from .overlap import check_distinct
+from .source import Source, from_bucket
 
 # Of a candidate's weight: less is what subtraction leaves of nothing.
 _NOTHING = 1e-9

@@ -24,8 +24,9 @@ from .align import Aligned, align
 from .condition import Learned
 from .family import Family, Said, gather_family, own_posterior
 from .inducing import Spectrum
+from .overlap import check_distinct
 from .overrule import Overrule, Whom
-from .source import Source, check_distinct
+from .source import Source
 
 Method: TypeAlias = Literal["shared", "ensemble"]
 

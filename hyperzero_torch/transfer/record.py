@@ -22,10 +22,11 @@ from ..journal import Decided
 from ..problem import Problem
 from ..standing import OVERRULED, SOURCE
 from .align import Aligned, align
+from .overlap import check_distinct
 from .overrule import Overrule, Whom
 from .own import check_apart, own_evidence
 from .package import Package
-from .source import PACKAGE_HINT, Source, check_distinct, from_journal
+from .source import PACKAGE_HINT, Source, from_journal
 
 
 def opened(sources: Iterable[Source | str]) -> tuple[Source, ...]:

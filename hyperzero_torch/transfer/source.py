@@ -30,9 +30,8 @@ from ..pooling import Pooling
 from ..problem import Problem
 from ..space import SearchSpace
 from ..view import in_view
-from . import checks, features, overlap
+from . import checks, features
 from .checks import Flaws, shown
-from .overlap import Earlier
 
 #: What to do with a package where a source is wanted.
 PACKAGE_HINT = (
@@ -127,51 +126,6 @@ class Source:
         for tensor in (self.mean, self.var):
             digest.update(repr(tensor.tolist()).encode())
         return digest.hexdigest()
-
-
-def check_distinct(
-    sources: Sequence[Source], target: Source | None = None, earlier: Earlier | None = None
-) -> None:
-    """Refuse evidence that would be counted twice.
-
-    Another domain that behaves just as the target does is the best source there is; the very same
-    evidence under another name is none, nor is an older or reordered copy of it. Two studies that
-    served the same settings are told from copies by their noise (``overlap``).
-
-    Args:
-        sources: all that a target is to learn from.
-        target: its own evidence so far, as ``from_bucket`` gives it.
-        earlier: what the target knew after earlier rounds; see ``own.Own``.
-    Raises:
-        ConfigError: two sources of one name or with the same evidence, or one with the target's;
-            or what is no source.
-    """
-    flaws = Flaws("these sources")
-    if isinstance(sources, str) or not isinstance(sources, Sequence):
-        raise ConfigError(f"expected a list of hz.transfer.Source, got {checks.brief(sources)}")
-    everyone = sources if target is None else (*sources, target)
-    if wrong := [one for one in everyone if not isinstance(one, Source)]:
-        raise ConfigError(f"expected a hz.transfer.Source, got {checks.brief(wrong[0])}")
-    told = [overlap.Told(source) for source in sources]
-    own = None if target is None else overlap.Told(target)
-    for i, source in enumerate(sources):
-        if source.name in [other.name for other in sources[:i]]:
-            flaws.add(f"two are named {source.name!r}; names tell them apart in the journal")
-            continue
-        if own is not None and (found := overlap.between(told[i], own, earlier)):
-            flaws.add(
-                f"{source.name!r} has the very evidence of the target, of today or of an earlier "
-                f"round: {found}. It would count twice; leave it out, since the target learns "
-                "from its own readings anyway"
-            )
-        for j, other in enumerate(sources[:i]):
-            if found := overlap.between(told[i], told[j]):
-                flaws.add(
-                    f"{source.name!r} has the very evidence of {other.name!r}, or one of the two "
-                    f"a part of the other's: {found}. It would count twice; keep the newest of the "
-                    "two and drop the other"
-                )
-    flaws.throw()
 
 
 def from_bucket(
