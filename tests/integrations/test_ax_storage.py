@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,3 +197,13 @@ def test_small_units_lose_nothing_as_long_as_nobody_stores_them(mean, sem):
     read = readings_of(1, [0], Data(data_rows=[row]), ["m"], {"x": 1})
     assert read.mean[0] == pytest.approx(mean, rel=1e-14, abs=0)
     assert (read.var[0] / read.count[0]) ** 0.5 == pytest.approx(sem, rel=1e-14, abs=0)
+
+
+def test_a_client_that_earlier_code_stored_goes_on():
+    folder = Path(__file__).parent.parent / "fixtures"
+    client = Client.load_from_json_file(str(folder / "ax_client.json"))
+    expected = json.loads((folder / "integrations.json").read_text())["ax"]
+    trials = list(client.get_next_trials(max_trials=2).values())
+    np.testing.assert_allclose(
+        [list(t.values()) for t in trials], [list(t.values()) for t in expected], atol=1e-6
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -279,3 +280,11 @@ def test_a_state_of_another_metric_or_mode_is_refused(tmp_path, metric, mode):
     late.restore(str(tmp_path / "search.json"))
     with pytest.raises(hz.StudyMismatchError, match="has learnt from trials with"):
         late.set_search_properties(metric, mode, {})
+
+
+def test_a_state_of_earlier_code_goes_on():
+    folder = Path(__file__).parent.parent / "fixtures"
+    again = a_search(seed=5)
+    again.restore(str(folder / "ray_state.json"))
+    expected = json.loads((folder / "integrations.json").read_text())["ray"]
+    assert [c["mode"] for c in work(again, 2, first=9)] == [c["mode"] for c in expected]
