@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import JournalCorruptError, ReadingsError
+from .config.tuner import upcast
 from .decisions import ROLLED_BACK, StudyStatus
 from .journal import (
     CandidateAdded,
@@ -125,7 +126,7 @@ class History:
     def _fold(self, entry: Entry) -> None:
         match entry:
             case Configured():
-                self.config = entry.config
+                self.config = upcast(entry.config)
             case CandidateAdded():
                 if entry.candidate != len(self.candidates) or len(entry.theta) != self.num_params:
                     raise self._corrupt(

@@ -32,14 +32,10 @@ def choice(facts: Mapping[str, Any]) -> Choice:
         f"{name} {one['transferred'] - one['cold']:+.2f}"
         for name, one in facts.get("held_out", {}).items()
     )
-    # Of an ensemble: the part of the draws in which the target's own model ranked best.
-    own = facts.get("target_weight")
     if facts["used"]:
         other = "a cold start"
         if held:
             other += f"; against it left-out evidence gained, in nats: {held}"
-        elif own is not None:
-            other += f", whose model keeps a weight of {_parts(own)}"
         return Choice(f"other domains count for {', '.join(facts['metrics'])}", why, other)
     other = "the transferred model"
     if held:

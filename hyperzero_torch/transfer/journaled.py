@@ -148,13 +148,6 @@ def overruling(
         )
     if not overrule.reason.strip():
         raise ConfigError("an overrule needs a reason, for whoever reads the journal later")
-    whom = [*overrule.pin, *overrule.forbid, *overrule.discount]
-    parts = [one for one in whom if not isinstance(one, str)]
-    if history.config.get("transfer") == "ensemble" and (overrule.pin or parts):
-        raise ConfigError(
-            "in an ensemble of posteriors (transfer: ensemble) whole sources can be forbidden or "
-            f"discounted, nothing else: {overrule.words}"
-        )
     overrule.rule(dict.fromkeys(names, 1.0), parameters)
     said: dict[str, Any] = {
         "pin": dict(overrule.pin),

@@ -7,11 +7,10 @@ seeds       before any evidence: where to look first                        (see
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,17 +25,14 @@ from .model import (
     betting,
     coregionalization,
     gates,
-    rgpe,
     seeds,
     target,
 )
-from .model.family import Family, SourceBeliefs, gather_family, own_posterior
+from .model.family import Family, SourceBeliefs, gather_family
 from .model.inducing import Spectrum
 from .model.target import Learned
 from .overrides import ExpertOverride, Whom
 from .source import Source
-
-Method: TypeAlias = Literal["shared", "ensemble"]
 
 # Points all over the space among which inducing points are chosen, beside the sources' own.
 _NUM_FILLING = 256
@@ -65,10 +61,7 @@ class Prior:
         overrule: an expert's word: a pinned source has this correlation with the target whatever
             the evidence says, once the gates are passed; a forbidden one counts for nothing; of a
             discounted one that part of its precision is believed. Of a single parameter likewise:
-            what is not believed of it is asked only where it stands as in the target's base. An
-            ensemble knows forbidden and discounted sources alone.
-        method: ``"shared"`` for the hierarchical model; ``"ensemble"`` weighs the sources' own
-            posteriors by rank (``ensemble``), where what they handed over are beliefs.
+            what is not believed of it is asked only where it stands as in the target's base.
     Raises:
         ConfigError: a source that cannot be aligned, or evidence that would count twice.
     """
@@ -78,11 +71,10 @@ class Prior:
         problem: Problem,
         sources: Sequence[Source],
         overrule: ExpertOverride | None = None,
-        method: Method = "shared",
     ) -> None:
         check_distinct(sources)
         self.problem = problem
-        self.overrule, self.method = overrule or ExpertOverride(), method
+        self.overrule = overrule or ExpertOverride()
         self.sources = tuple(sources)
         self.aligned: tuple[Aligned, ...] = tuple(align(source, problem) for source in sources)
         #: Those of which anything is believed.
@@ -122,8 +114,6 @@ class Prior:
         if not self.allowed:
             return _unheard(cold, "every source is forbidden")
         try:
-            if self.method == "ensemble":
-                return self._judge_by_rank(cold)
             return self._judge_shared(cold, meta or {}, staked or {})
         except _UNFIT as error:
             return _unheard(cold, f"the sources could not be weighed ({error})")
@@ -184,37 +174,6 @@ class Prior:
         columns = _columns(self.problem)
         base = self.problem.space.to_unit(self.problem.base_theta.unsqueeze(0))[0]
         return dict(zip(columns, ablation.left_out(self.family, base, [*columns.values()])))
-
-    def _judge_by_rank(self, cold: Posterior) -> Judgement:
-        models = {name: model.to(cold.device) for name, model in self.models.items()}
-        generator = torch.Generator(cold.device).manual_seed(len(cold.x))
-        found = rgpe.ensemble([*models.values()], cold, generator)
-        facts = rgpe.facts([*models], found)
-        taken = (found.weight[:, -1] < 1).tolist()
-        used = any(taken)
-        facts["used"] = used
-        facts["metrics"] = [name for name, t in zip(self.problem.metrics, taken) if t]
-        facts["reason"] = (
-            "sources rank the target's evidence better than its own model in some draws"
-            if used
-            else "no source ranks the target's evidence better than its own model does"
-        )
-        # An ensemble is used like a posterior wherever one is.
-        return Judgement(cast(Posterior, found) if used else cold, cold, used, facts)
-
-    @cached_property
-    def models(self) -> dict[str, Posterior]:
-        """Each source's own posterior, 0 at the target's base; those without a metric left out."""
-        base = self.problem.space.to_unit(self.problem.base_theta.unsqueeze(0))[0]
-        found = {}
-        for source in self.allowed:
-            if source.missing:
-                continue
-            left = self.overrule.discount.get(source.name, 1.0)
-            source = source._replace(var=source.var / left)
-            with contextlib.suppress(*_UNFIT):  # too little evidence for a posterior
-                found[source.name] = rgpe.anchored(own_posterior(source), base)
-        return found
 
     def seeds(self, problem: Problem, num: int, generator: torch.Generator) -> seeds.Seeds:
         """Candidates that the sources suggest for the first bucket, ``num`` at most."""

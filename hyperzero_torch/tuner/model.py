@@ -59,13 +59,12 @@ class FitCache(NamedTuple):
     """What need not be thought of twice: a study's settled blocks, its last fit, its sources.
 
     ``fit`` holds it under the numbers of messages and of decisions about them, the configuration,
-    and the candidates it was fitted to; ``prior`` under the number of decisions and the way of
-    learning.
+    and the candidates it was fitted to; ``prior`` under the number of decisions.
     """
 
     memo: Memo
     fit: dict[tuple[Any, ...], Fit]
-    prior: dict[tuple[int, str], Prior | None]
+    prior: dict[int, Prior | None]
 
     @classmethod
     def nothing(cls) -> FitCache:
@@ -88,7 +87,7 @@ def learn(
     problem: Problem, config: TunerConfig, history: History, device: torch.device, learnt: FitCache
 ) -> ModelState:
     """Fold the readings into evidence; fit where readings came since the last fit."""
-    prior = prior_of(problem, config, history, learnt)
+    prior = prior_of(problem, history, learnt)
     bucket = gather(history, pooling(config), learnt.memo)
     view = in_view(history, bucket, config)
     hours = bucket.level_hours if problem.sees_levels and problem.base_levels is None else None
@@ -115,15 +114,13 @@ def learn(
     )
 
 
-def prior_of(
-    problem: Problem, config: TunerConfig, history: History, learnt: FitCache
-) -> Prior | None:
+def prior_of(problem: Problem, history: History, learnt: FitCache) -> Prior | None:
     """What other domains tell of this one; None where the journal names no source."""
-    key = (history.status.version, config.transfer)
+    key = history.status.version
     if key not in learnt.prior:
         learnt.prior.clear()
         sources, said = recorded(history), overruled(history)
-        learnt.prior[key] = Prior(problem, sources, said, config.transfer) if sources else None
+        learnt.prior[key] = Prior(problem, sources, said) if sources else None
     return learnt.prior[key]
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 import hyperzero_torch as hz
 from hyperzero_torch.thompson import propose, select, select_paths
-from hyperzero_torch.transfer.model.rgpe import Ensemble
 
 pytest.importorskip("botorch", reason="needs botorch: pip install 'hyperzero-torch[botorch]'")
 
@@ -336,7 +335,6 @@ def test_outputs_count_from_the_end_too_and_may_be_numpys():
     ("made", "match"),
     [
         (lambda: hz.Surrogate(), "got Surrogate: a Surrogate is a way of fitting"),
-        (lambda: Ensemble([POSTERIOR], torch.ones(2, 1)), "got Ensemble: .* pass its target"),
         (lambda: BoTorchPosterior(a_model(rand(6, 2))), "got BoTorchPosterior: .* already"),
         (lambda: rand(3, 2), r"got \(3, 2\)$"),
         (lambda: None, "got NoneType$"),
@@ -451,12 +449,10 @@ def test_a_path_model_takes_paths_and_points_of_the_cube():
         model(10 * rand(3, 2))
 
 
-def test_paths_of_an_ensemble_and_of_botorchs_model_are_deterministic_models_too(botorch_models):
+def test_paths_of_botorchs_model_are_a_deterministic_model_too(botorch_models):
     x = rand(5, 2)
-    ensemble = Ensemble([fitted(seed=3), POSTERIOR], torch.full((2, 2), 0.5, dtype=f64))
-    for posterior in (ensemble, BoTorchPosterior(botorch_models["a list"])):
-        paths = posterior.paths(3, gen())
-        torch.testing.assert_close(path_model(paths)(x[None]), paths(x), rtol=1e-6, atol=1e-8)
+    paths = BoTorchPosterior(botorch_models["a list"]).paths(3, gen())
+    torch.testing.assert_close(path_model(paths)(x[None]), paths(x), rtol=1e-6, atol=1e-8)
 
 
 def test_the_moments_of_our_paths_are_those_of_the_posterior_by_botorchs_own_helper():

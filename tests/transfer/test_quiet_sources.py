@@ -43,14 +43,13 @@ FLAT = torch.zeros(12, 2, dtype=torch.float64)
 RANDOM = 0.02 * torch.randn(12, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("method", ["shared", "ensemble"])
 @pytest.mark.parametrize(
     "quiet",
     [source(FLAT), source(RANDOM, var=1.0), source(RANDOM[:1])],
     ids=["flat", "noisy", "single"],
 )
-def test_a_source_that_says_nothing_changes_no_plan(quiet, method):
-    tuner = plans(quiet, transfer=method)
+def test_a_source_that_says_nothing_changes_no_plan(quiet):
+    tuner = plans(quiet)
     assert served(tuner) == served(plans())
     told = tuner.history.plans[4].details["transfer"]
     assert told["used"] is False

@@ -171,20 +171,6 @@ def test_a_study_that_has_not_begun_to_weigh_says_so(tmp_path):
     assert "Sources, and what they may be used for" in sheets(section)
 
 
-def test_an_ensemble_is_told_too(tmp_path):
-    from told_study import CONFIG
-
-    tuner = make(tmp_path, config=CONFIG.model_copy(update={"transfer": "ensemble"}))
-    play(tuner, 3)
-    facts = facts_of(tuner)
-    rows = transfer_rows.by_round(facts)
-    assert rows.rows
-    assert set(rows.column("wealth")) == {None}
-    (section,) = transfer(facts)
-    assert "Weight of each source" in sheets(section)
-    assert "Bets on the sources" not in sheets(section)
-
-
 def test_cells_of_a_heat_map_are_legible_on_their_colours():
     value = torch.tensor([[1.0, -0.9], [0.1, torch.nan]], dtype=torch.float64)
     drawn = transfer_plots.alike(["a", "b"], value, [["1", "2"], ["3", "4"]], signed=True)

@@ -31,7 +31,7 @@ from ...errors import (
     TunerWarning,
 )
 from ...runtime.randomness import random
-from ...study.config import TunerConfig
+from ...study.config import TunerConfig, upcast
 from ...surrogate import Posterior
 from ...thompson import propose
 
@@ -140,7 +140,10 @@ class HyperZeroNode(ExternalGenerationNode):  # type: ignore[misc]  # untyped
         }
         given = {name: value for name, value in registries.items() if value is not None}
         criteria = object_from_json(args.get("transition_criteria"), **given)
-        return args | {"config": TunerConfig(**args["config"]), "transition_criteria": criteria}
+        return args | {
+            "config": TunerConfig(**upcast(args["config"])),
+            "transition_criteria": criteria,
+        }
 
     @property
     def study(self) -> AxStudy:

@@ -20,7 +20,6 @@ from ...errors import InputError, MissingExtraError, ShapeError
 from ...surrogate import Hyperparameters, Paths, Posterior, Surrogate
 from ...surrogate.kernels import matern52
 from ...surrogate.posterior import Standardiser
-from ...transfer.model.rgpe import Ensemble, EnsemblePaths
 from .checks import check_in_cube, check_points, checked_unit, some_of, told
 
 try:
@@ -237,9 +236,7 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
         return HyperZeroModel(more, self.unit)
 
 
-def path_model(
-    paths: Paths | BoTorchPaths | EnsemblePaths, unit: float = 1.0
-) -> GenericDeterministicModel:
+def path_model(paths: Paths | BoTorchPaths, unit: float = 1.0) -> GenericDeterministicModel:
     """Our path draws as a deterministic BoTorch model.
 
     One path maps ``(*batch, n, dims)`` to ``(*batch, n, metrics)``. Several are a model of batch
@@ -251,7 +248,7 @@ def path_model(
     Raises:
         InputError: no paths, no unit, or, when it is called, points outside the unit cube.
     """
-    if not isinstance(paths, Paths | BoTorchPaths | EnsemblePaths):
+    if not isinstance(paths, Paths | BoTorchPaths):
         raise InputError(
             "path_model takes functions drawn from a posterior, posterior.paths(num_paths); "
             f"got {told(paths)}"
@@ -284,7 +281,6 @@ def _no_posterior(what: object) -> str:
     """Why that cannot be believed, and what can."""
     why = {
         Surrogate: "a Surrogate is a way of fitting; pass what its fit returns",
-        Ensemble: "an Ensemble weighs several posteriors; pass its target, the study's own",
         BoTorchPosterior: "that is a BoTorch model already; pass its model to BoTorch",
     }
     hint = next((hint for kind, hint in why.items() if isinstance(what, kind)), None)

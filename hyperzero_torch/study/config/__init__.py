@@ -3,7 +3,7 @@
 from .live import LiveConfig, MetricConfig
 from .sources import RescaledConfig, SourceConfig
 from .study import StudyConfig
-from .tuner import TunerConfig
+from .tuner import TunerConfig, upcast
 
 __all__ = [
     "LiveConfig",
@@ -12,4 +12,5 @@ __all__ = [
     "SourceConfig",
     "StudyConfig",
     "TunerConfig",
+    "upcast",
 ]

@@ -19,8 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...errors import FitError
-from ...surrogate import Posterior, Surrogate
+from ...surrogate import Surrogate
 from ...surrogate.hyperparameters import default_hyperparameters
 from ...surrogate.kernels import matern52
 from ..alignment import Aligned
@@ -169,27 +168,6 @@ def gather_family(
     return Family(
         names, inducing, spectra, spread, nugget, share, skill, known, points, rows, pinned
     )
-
-
-def own_posterior(source: Aligned) -> Posterior:
-    """A source's posterior by itself, from its most informative settings.
-
-    Raises:
-        FitError: a metric that was never observed, or too few settings that differ by more than
-            their noise.
-    """
-    rows = torch.arange(len(source.x))
-    if len(rows) >= _LEAST_ROWS:
-        usual = default_hyperparameters(1, source.x.shape[1], source.x)
-        signal = source.mean.nan_to_num().var(0).clamp_min(1e-300)
-        noise = (source.var / signal).mean(1)
-        rows = most_informative(source.x, noise, usual.lengthscale, KEPT_ROWS)
-    if len(rows) < _LEAST_ROWS:
-        raise FitError(
-            f"{len(rows)} settings of {source.name!r} differ by more than their noise; at least "
-            f"{_LEAST_ROWS} are needed"
-        )
-    return Surrogate().fit(source.x[rows], source.mean[rows], source.var[rows])
 
 
 def _own(source: Aligned, metric: int) -> _Own | None:
