@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..problem.problem import Problem
-from ..stats.normals import normals
+from ..stats.normals import sobol_normals
 from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket
 
@@ -53,7 +53,7 @@ def rounds_to_decide(
     """
     steps = sorted({0, *(round(1.2**k) for k in range(60) if 1.2**k < _MOST_ROUNDS), _MOST_ROUNDS})
     left = torch.stack([left_over(var, noise, rounds) for rounds in steps])
-    normal = normals(_NUM_DRAWS, len(mean), seed=0).to(mean)
+    normal = sobol_normals(_NUM_DRAWS, len(mean), seed=0).to(mean)
     with torch.no_grad():
         outcome = problem.evaluate(mean + left.sqrt().unsqueeze(1) * normal)  # (steps, draws)
         base = problem.evaluate(torch.zeros_like(mean).unsqueeze(0)).utility[0]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..problem.problem import Problem
-from ..stats.normals import normals
+from ..stats.normals import sobol_normals
 from ..surrogate import Posterior
 from .outlook import left_over
 
@@ -88,8 +88,8 @@ class _Worth:
             noise,
         )
         seed = int(torch.randint(2**31, (2,), generator=generator, device=generator.device)[0])
-        self.outcomes = normals(_NUM_OUTCOMES, posterior.num_metrics, seed).to(known)
-        self.draws = normals(_NUM_DRAWS, posterior.num_metrics, seed + 1).to(known)
+        self.outcomes = sobol_normals(_NUM_OUTCOMES, posterior.num_metrics, seed).to(known)
+        self.draws = sobol_normals(_NUM_DRAWS, posterior.num_metrics, seed + 1).to(known)
         with torch.no_grad():
             base = torch.zeros(1, posterior.num_metrics, dtype=known.dtype, device=known.device)
             floor = problem.evaluate(base).utility.nan_to_num(nan=-torch.inf)
