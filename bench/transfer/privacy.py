@@ -30,7 +30,7 @@ from hyperzero_torch.study.history import History
 from hyperzero_torch.study.journal import CandidateAdded, Configured, Planned
 from hyperzero_torch.study.plan import Plan
 from hyperzero_torch.transfer import align, from_bucket
-from hyperzero_torch.transfer.model.source_posterior import learn_alone
+from hyperzero_torch.transfer.model.source_posterior import fit_source
 from hyperzero_torch.transfer.sharing.budget import Budget
 from hyperzero_torch.transfer.sharing.noise import Clip, SimulatedNoise, private_history
 
@@ -67,7 +67,7 @@ def gain_kept(world: GuardrailWorld, history: History) -> float:
         source = from_bucket(problem, gather(history, Pooling("precision", HOURS)), "source")
     except hz.ConfigError:  # all drowned
         return 0.0
-    posterior = learn_alone(align(source, problem), problem).posterior
+    posterior = fit_source(align(source, problem), problem).posterior
     if posterior.num_metrics < problem.num_metrics:
         return 0.0
     x = space.sobol(NUM_POINTS, seed=2)

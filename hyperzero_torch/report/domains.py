@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ..runtime.files import write_atomically
-from ..transfer.similarity import ByEvidence, ByFeatures
+from ..transfer.model.correlation import ByEvidence
+from ..transfer.similarity import ByFeatures
 from .data.tables import Kind, Table, table
 from .figures import transfer_plots
 from .html.page import check_place, load_plotly, render

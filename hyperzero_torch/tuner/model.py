@@ -17,7 +17,7 @@ from ..study.evidence.pooling import Pooling
 from ..study.history import CONTROL, History
 from ..surrogate import Hyperparameters, Posterior, Surrogate
 from ..transfer import features
-from ..transfer.journaled import overruled, recorded
+from ..transfer.journaled import current_override, recorded
 from ..transfer.prior import Judgement, Prior
 
 
@@ -119,8 +119,8 @@ def prior_of(problem: Problem, history: History, learnt: FitCache) -> Prior | No
     key = history.status.version
     if key not in learnt.prior:
         learnt.prior.clear()
-        sources, said = recorded(history), overruled(history)
-        learnt.prior[key] = Prior(problem, sources, said) if sources else None
+        sources, override = recorded(history), current_override(history)
+        learnt.prior[key] = Prior(problem, sources, override) if sources else None
     return learnt.prior[key]
 
 
@@ -147,8 +147,8 @@ def _fit(
         return Fit(None, f"the fit failed: {error}")
     if prior is None:
         return Fit(cold, None)
-    looks = _looks(config, bucket, history, memo) if prior.looks else None
-    judgement = prior.judge(cold, looks, _staked(history) if prior.looks else None)
+    looks = _looks(config, bucket, history, memo) if prior.has_features else None
+    judgement = prior.judge(cold, looks, _staked(history) if prior.has_features else None)
     return Fit(judgement.posterior, None, judgement)
 
 

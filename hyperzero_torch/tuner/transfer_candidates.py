@@ -16,9 +16,8 @@ from ..study.history import History
 from ..study.journal import CandidateAdded, Decision
 from ..thompson.propose import Proposals
 from ..transfer import decision
-from ..transfer.model.gates import RiskScore, worth_serving
-from ..transfer.model.seeds import REACH, choose, distance
-from ..transfer.model.suited import suited
+from ..transfer.model.acceptance import RiskScore, risk_screen
+from ..transfer.model.seeds import REACH, choose, distance, feasible_maximisers
 from ..transfer.prior import Prior
 from .candidates import born
 from .model import ModelState
@@ -94,12 +93,12 @@ def suggested(
         new = [row for row in map(tuple, seeds.theta.tolist()) if history.find(row) is None]
         theta = torch.tensor(list(dict.fromkeys(new)), dtype=torch.float64)
         births = born(problem, theta, history, round, TRANSFERRED)
-        return births, Screening.of(seeds.theta, seeds.judged)._replace(refused=seeds.refused)
+        return births, Screening.of(seeds.theta, seeds.risk)._replace(refused=seeds.refused)
     levels = (config.min_prob_feasible, (1 + config.min_prob_feasible) / 2)
-    x = suited(posterior, problem, levels, generator)
+    x = feasible_maximisers(posterior, problem, levels, generator)
     if not len(x):
         return [], _NOTHING
-    judged = worth_serving(posterior, problem, x, generator)
+    judged = risk_screen(posterior, problem, x, generator)
     theta = problem.space.from_unit(x.cpu())
     taken = problem.space.to_unit(history.theta).to(posterior.x)
     tested = torch.cat([*(source.x.to(posterior.x) for source in prior.allowed), cold.x])
@@ -123,7 +122,7 @@ def accepted(
     if not _counts(known) or posterior is None or not len(found.x):
         return found, _NOTHING
     generator = random(seed, round, "worth", posterior.device)
-    judged = worth_serving(posterior, known.problem.to(posterior.device), found.x, generator)
+    judged = risk_screen(posterior, known.problem.to(posterior.device), found.x, generator)
     kept = Proposals(*(field[judged.accepted] for field in found))
     return kept, Screening.of(found.theta, judged)
 
@@ -181,7 +180,7 @@ def _given_up(
         return []
     problem = known.problem.to(posterior.device)
     x = problem.space.to_unit(history.theta[tried]).to(posterior.x)
-    judged = worth_serving(posterior, problem, x, random(seed, round, "hopeless", posterior.device))
+    judged = risk_screen(posterior, problem, x, random(seed, round, "hopeless", posterior.device))
     prob = judged.prob.cpu()
     gone = [c for c, p in zip(tried, prob.tolist()) if p < _HOPELESS]
     if not gone:

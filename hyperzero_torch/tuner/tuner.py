@@ -329,7 +329,9 @@ class Tuner:
 
         def say(history: History) -> tuple[list[Entry], None]:
             names = [source.name for source in journaled.recorded(history)]
-            return [journaled.overruling(history, overrule, names, self.problem.space.names)], None
+            return [
+                journaled.override_entry(history, overrule, names, self.problem.space.names)
+            ], None
 
         self._study.append(say)
 

@@ -13,8 +13,8 @@ from hyperzero_torch.study.decisions import SOURCE, TRANSFER
 from hyperzero_torch.study.interventions import remark
 from hyperzero_torch.study.journal import Configured, StudyHeader
 from hyperzero_torch.transfer import ExpertOverride, Source
-from hyperzero_torch.transfer.journaled import overruled
-from hyperzero_torch.transfer.model.gates import worth_serving
+from hyperzero_torch.transfer.journaled import current_override
+from hyperzero_torch.transfer.model.acceptance import risk_screen
 from hyperzero_torch.tuner import transfer_candidates
 from hyperzero_torch.tuner.transfer_candidates import TRANSFERRED
 
@@ -104,11 +104,11 @@ def test_where_sources_count_nothing_new_is_served_that_is_not_worth_it(monkeypa
     judged = []
 
     def nothing_is(posterior, problem, x, generator):
-        found = worth_serving(posterior, problem, x, generator)
+        found = risk_screen(posterior, problem, x, generator)
         judged.append(len(x))
         return found._replace(accepted=torch.zeros_like(found.accepted))
 
-    monkeypatch.setattr(transfer_candidates, "worth_serving", nothing_is)
+    monkeypatch.setattr(transfer_candidates, "risk_screen", nothing_is)
     rounds(tuner, place, 6, 9, mail)
     assert sum(judged) > 0
     kinds = {b.origin for b in tuner.history.candidates if b.round >= 6}
@@ -216,7 +216,7 @@ def test_a_single_parameter_of_a_source_is_overruled_and_journaled(tmp_path):
     tuner.overrule(word)
     rounds(tuner, place, 0, 6)
     again = hz.Tuner.resume(url, problem=place.problem)
-    assert overruled(again.history) == word
+    assert current_override(again.history) == word
     assert again.ask(5) == tuner.ask(5)
     whole = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place))
     rounds(whole, place, 0, 6)
@@ -274,7 +274,7 @@ def test_a_single_source_with_one_setting_teaches_nothing_and_says_so():
         rounds(one, place, 0, 6)
     assert plans(tuner) == plans(cold)
     told = tuner.history.plans[5].details["transfer"]
-    assert "no source says anything" in told["reason"]
+    assert "no source has usable evidence" in told["reason"]
     assert told["silent"] == {"tiny": list(place.problem.metrics)}
 
 

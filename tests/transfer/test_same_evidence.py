@@ -21,7 +21,7 @@ from hyperzero_torch.transfer import (
     refresh,
     translate,
 )
-from hyperzero_torch.transfer.own import own_evidence
+from hyperzero_torch.transfer.duplicates import own_evidence
 from hyperzero_torch.transfer.sharing import package as packages
 
 CONFIG = hz.TunerConfig(
@@ -57,7 +57,7 @@ def test_independent_evidence_is_taken_for_the_same_no_oftener_than_it_says(
     num, alarms = 400, 0
     for _ in range(num):
         pair = [measured(generator, shared=shared, known=known, gap=gap) for _ in range(2)]
-        alarms += duplicates.between(*map(duplicates.Told, pair)) is not None
+        alarms += duplicates.same_evidence(*map(duplicates.Comparable, pair)) is not None
     assert alarms <= 0.05 * num + 3 * math.sqrt(0.05 * 0.95 * num)
 
 
@@ -75,7 +75,10 @@ def test_evidence_that_was_added_to_is_the_same_evidence(known):
             before, name="june", mean=(2 * before.mean + later.mean) / 3, var=before.var * 2 / 3,
             shared=None if before.shared is None else before.shared * 2 / 3,
         )  # fmt: skip
-        found.append(duplicates.between(duplicates.Told(before), duplicates.Told(both)) is not None)
+        found.append(
+            duplicates.same_evidence(duplicates.Comparable(before), duplicates.Comparable(both))
+            is not None
+        )
     assert sum(found) >= 18
 
 

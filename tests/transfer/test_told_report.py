@@ -20,8 +20,8 @@ from hyperzero_torch.report.sections.transfer import transfer
 from hyperzero_torch.study.decisions import DRIFT
 from hyperzero_torch.study.history import History
 from hyperzero_torch.study.journal import Decision
-from hyperzero_torch.transfer import similarity
-from hyperzero_torch.transfer.model.source_posterior import learn_alone
+from hyperzero_torch.transfer import correlation, similarity
+from hyperzero_torch.transfer.model.source_posterior import fit_source
 
 OVERFLOW = """Array.from(document.querySelectorAll('#transfer *')).filter(e=>{
   let box=e.getBoundingClientRect();
@@ -211,8 +211,8 @@ def test_domains_compared_make_a_page_of_their_own(browser, study, tmp_path):
     looks = transfer_rows.by_features(facts)
     aligned = facts.known.prior.aligned
     looks = similarity.by_features({a.name: a.meta for a in aligned})
-    acts = similarity.by_evidence(
-        {a.name: learn_alone(a, study.problem) for a in aligned},
+    acts = correlation.by_evidence(
+        {a.name: fit_source(a, study.problem) for a in aligned},
         study.problem.metrics,
         study.problem.space.sobol(64, seed=0),
         torch.Generator().manual_seed(0),

@@ -18,7 +18,8 @@ from rich.text import Text
 from ...errors import ConfigError, PackageError
 from ...transfer import similarity
 from ...transfer import space_reduction as spaces
-from ...transfer.model.source_posterior import learn_alone
+from ...transfer.model import correlation
+from ...transfer.model.source_posterior import fit_source
 from ...transfer.sharing import package as packages
 from ..study import AsJson, Config
 from . import space as proposals
@@ -134,13 +135,13 @@ def compare(
             "sources as packages or as journal-url#study"
         )
     looks = similarity.by_features({d.name: d.meta for d in domains})
-    acts = similarity.by_evidence(
-        {d.name: learn_alone(d, problem) for d in domains},
+    acts = correlation.by_evidence(
+        {d.name: fit_source(d, problem) for d in domains},
         problem.metrics,
         problem.space.sobol(_NUM_POINTS, seed=0),
         torch.Generator().manual_seed(0),
     )
-    rows = similarity.table(looks, acts)
+    rows = correlation.table(looks, acts)
     if html is not None:
         from ...report.domains import write_comparison
 
@@ -182,7 +183,7 @@ def space(
     target = target_of(config)
     problem = target.problem
     aligned = gathered(target, sources, scope, read_key(key_env, key_file))
-    learned = {one.name: learn_alone(one, problem) for one in aligned}
+    learned = {one.name: fit_source(one, problem) for one in aligned}
     generator = torch.Generator().manual_seed(0)
     found = spaces.propose(problem, learned, generator, negligible, confidence)
     if as_json:
@@ -268,7 +269,7 @@ def _meta(features: Mapping[str, float]) -> Table:
     return table
 
 
-def _pairs(rows: list[dict[str, similarity.Cell]], metrics: tuple[str, ...]) -> Table:
+def _pairs(rows: list[dict[str, correlation.Cell]], metrics: tuple[str, ...]) -> Table:
     table = Table("domain", "other", "by features")
     for metric in metrics:
         table.add_column(Text(f"{metric}: by evidence"))
@@ -282,5 +283,5 @@ def _pairs(rows: list[dict[str, similarity.Cell]], metrics: tuple[str, ...]) -> 
     return table
 
 
-def _two(value: similarity.Cell) -> str:
+def _two(value: correlation.Cell) -> str:
     return "unknown" if value is None else f"{float(value):.2f}"

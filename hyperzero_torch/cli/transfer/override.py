@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from ...errors import ConfigError
-from ...transfer.journaled import overruled, overruling, recorded
-from ...transfer.overrides import ExpertOverride, Whom, called
+from ...transfer.journaled import current_override, override_entry, recorded
+from ...transfer.overrides import ExpertOverride, Subject, label
 from ..study import Config, DryRun, open_study
 
 notes = Console(stderr=True, soft_wrap=True)
@@ -53,12 +53,12 @@ def overrule(
         discount=_numbers("--discount", discount or [], names),
         reason=reason,
     )
-    entry = overruling(tuner.history, word, names, parameters)
-    before = overruled(tuner.history)
+    entry = override_entry(tuner.history, word, names, parameters)
+    before = current_override(tuner.history)
     for kind in ("pin", "forbid", "discount"):
         gone = [whom for whom in getattr(before, kind) if whom not in getattr(word, kind)]
         if gone:
-            said = ", ".join(map(called, gone))
+            said = ", ".join(map(label, gone))
             notes.print(Text(f"no longer holds: {kind} {said}", style="yellow"))
     if dry_run:
         notes.print(Text(f"dry run: {entry.reason}; nothing was written"))
@@ -67,7 +67,7 @@ def overrule(
     notes.print(Text(f"{entry.reason}; it counts from the next plan on"))
 
 
-def _whom(given: str, names: list[str]) -> Whom:
+def _whom(given: str, names: list[str]) -> Subject:
     """A source, whose name may hold colons, or one parameter of it."""
     if given in names:
         return given
@@ -75,8 +75,8 @@ def _whom(given: str, names: list[str]) -> Whom:
     return (source, parameter) if colon else given
 
 
-def _numbers(option: str, given: list[str], names: list[str]) -> dict[Whom, float]:
-    found: dict[Whom, float] = {}
+def _numbers(option: str, given: list[str], names: list[str]) -> dict[Subject, float]:
+    found: dict[Subject, float] = {}
     for one in given:
         whom, number = _number(option, one, names)
         if whom in found:
@@ -87,7 +87,7 @@ def _numbers(option: str, given: list[str], names: list[str]) -> dict[Whom, floa
     return found
 
 
-def _number(option: str, given: str, names: list[str]) -> tuple[Whom, float]:
+def _number(option: str, given: str, names: list[str]) -> tuple[Subject, float]:
     whom, _, number = given.rpartition("=")
     try:
         return _whom(whom, names), float(number)

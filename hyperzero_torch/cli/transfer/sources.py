@@ -17,9 +17,9 @@ from ...study.evidence.active_set import in_view
 from ...study.evidence.bucket import gather
 from ...transfer import features, from_bucket, from_journal
 from ...transfer.alignment import Aligned, align
+from ...transfer.duplicates import check_apart, own_evidence
 from ...transfer.journaled import recorded
-from ...transfer.own import check_apart, own_evidence
-from ...transfer.refresh import absolute, in_terms_of, opened
+from ...transfer.refresh import absolute, opened, translated
 from ...transfer.sharing import package as packages
 from ...transfer.source import Source
 from ...tuner.model import pooling
@@ -111,4 +111,4 @@ def _opened(given: str, scope: str | None, key: bytes | None, target: Target) ->
             )
         source = packages.load(place, scope, key=key).source
         source = source if name is None else replace(source, name=name)
-    return source if told is None else in_terms_of(target.problem, source, told)
+    return source if told is None else translated(target.problem, source, told)

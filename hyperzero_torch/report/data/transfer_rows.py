@@ -10,7 +10,7 @@ from ...study.decisions import DRIFT, OVERRULED, RETIRED, SOURCE
 from ...study.journal import Decision
 from ...transfer import features, similarity
 from ...transfer.decision import choice, weight
-from ...transfer.journaled import word_of
+from ...transfer.journaled import override_from
 from ...transfer.sharing.terms import Terms, terms_of
 from ...transfer.source import Source
 from ...tuner.transfer_candidates import TRANSFERRED
@@ -236,7 +236,7 @@ def overrules(facts: Facts) -> Table:
     said = [d for d in facts.history.decisions if d.kind == OVERRULED]
     rows = []
     for i, d in enumerate(said):
-        words = word_of(d).words
+        words = override_from(d).summary
         holds = "yes" if i == len(said) - 1 else "no, replaced"
         rows.append((d.round, words or "nothing any more", holds, d.reason))
     return table(
