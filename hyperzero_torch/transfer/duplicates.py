@@ -31,7 +31,7 @@ from ..errors import ConfigError
 from ..problem.parameters import Value
 from ..problem.problem import Problem
 from ..study.config import TunerConfig
-from ..study.evidence.active_set import in_view
+from ..study.evidence.active_set import fit_set
 from ..study.evidence.bucket import Bucket, gather
 from ..study.evidence.pooling import Pooling
 from ..study.history import History
@@ -262,9 +262,8 @@ class OwnEvidence(NamedTuple):
 def own_evidence(problem: Problem, history: History) -> OwnEvidence | None:
     """A study's own evidence; None before it has any."""
     config = TunerConfig(**history.config)
-    how = Pooling(config.weights, config.rounds_per_day, config.calibrate, config.block_rounds)
-    bucket = gather(history, how)
-    rows = in_view(history, bucket, config)
+    bucket = gather(history, Pooling.of(config))
+    rows = fit_set(history, bucket, config)
     rows = rows[(bucket.weight[rows] > 0).any(-1)]
     if not len(rows):
         return None

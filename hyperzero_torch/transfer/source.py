@@ -25,7 +25,7 @@ from ..problem.problem import Problem
 from ..problem.space import SearchSpace
 from ..study.config import TunerConfig
 from ..study.config.base import masked
-from ..study.evidence.active_set import in_view
+from ..study.evidence.active_set import fit_set
 from ..study.evidence.bucket import Bucket, gather
 from ..study.evidence.pooling import Pooling
 from ..study.history import History
@@ -148,7 +148,7 @@ def from_bucket(
         meta_features: of the domain, e.g. from ``features.of``.
         origin: where the evidence came from.
         rows: candidates to take, ``(n,)``; by default all. Their shared error is a matrix over
-            them: for a study with thousands take ``active_set.in_view``.
+            them: for a study with thousands take ``active_set.fit_set``.
 
     Raises:
         ConfigError: no candidate has evidence, or a meta-feature is not finite.
@@ -193,11 +193,8 @@ def from_journal(
     history = History(space.num_params, metrics)
     history.extend(entries)
     config = TunerConfig(**history.config)
-    bucket = gather(
-        history,
-        Pooling(config.weights, config.rounds_per_day, config.calibrate, config.block_rounds),
-    )
-    rows = in_view(history, bucket, config)
+    bucket = gather(history, Pooling.of(config))
+    rows = fit_set(history, bucket, config)
     meta = features.of(history, config.rounds_per_day, bucket.dispersion) | added
     name = study if name is None else name
     # An address may hold a password, which must not be stored or exported.
