@@ -65,7 +65,7 @@ def gain_kept(world: GuardrailWorld, history: History) -> float:
     problem, space = world.problem, world.problem.space
     try:
         source = from_bucket(problem, gather(history, Pooling("precision", HOURS)), "source")
-    except hz.ConfigError:  # all drowned
+    except hz.ConfigError:  # the noise leaves no evidence
         return 0.0
     posterior = fit_source(align(source, problem), problem).posterior
     if posterior.num_metrics < problem.num_metrics:
@@ -83,7 +83,7 @@ def gain_kept(world: GuardrailWorld, history: History) -> float:
 
 
 def released(history: History, epsilon: float, seed: int) -> tuple[History, float, float | None]:
-    """The day as it is told at this budget, its noise multiplier, and what the accountant says."""
+    """The day as released at this budget, its noise multiplier, and the accountant's epsilon."""
     if epsilon == math.inf:
         return history, 0.0, None
     budget = Budget(epsilon, DELTA)
@@ -109,9 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             world = GuardrailWorld(seed, 2, traffic=traffic)
             history = study(world, options.arms)
             for epsilon in EPSILONS:
-                told, noise, spent = released(history, epsilon, seed)
+                noised, noise, spent = released(history, epsilon, seed)
                 row = {"traffic": traffic, "seed": seed, "noise_multiplier": noise}
-                row |= {"epsilon": spent, "delta": DELTA, "kept": gain_kept(world, told)}
+                row |= {"epsilon": spent, "delta": DELTA, "kept": gain_kept(world, noised)}
                 rows.append(row)
             kept = [round(r["kept"], 3) for r in rows[-len(EPSILONS) :]]
             print(f"traffic {traffic:g}, seed {seed}: kept {kept}", flush=True)
@@ -131,13 +131,13 @@ def curve(results: Path = RESULTS) -> dict[float, list[tuple[float, float, float
     for row in json.loads(results.read_text()):
         kept.setdefault((row["traffic"], row["noise_multiplier"]), []).append(row["kept"])
         spent[row["noise_multiplier"]] = math.inf if row["epsilon"] is None else row["epsilon"]
-    found: dict[float, list[tuple[float, float, float, float]]] = {}
+    points: dict[float, list[tuple[float, float, float, float]]] = {}
     for (traffic, noise), values in sorted(kept.items(), key=lambda item: spent[item[0][1]]):
         spread = statistics.stdev(values) if len(values) > 1 else math.inf
         half = 1.96 * spread / math.sqrt(len(values))
         point = (spent[noise], noise, statistics.mean(values), half)
-        found.setdefault(traffic, []).append(point)
-    return dict(sorted(found.items()))
+        points.setdefault(traffic, []).append(point)
+    return dict(sorted(points.items()))
 
 
 def table(results: Path = RESULTS) -> str:

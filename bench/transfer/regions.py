@@ -256,8 +256,8 @@ def _source(family: int, member: int, share: float, traffic: float) -> Source:
     region = Region(family, member, share, traffic)
     problem, history = region.problem, study(region)
     bucket = gather(history, Pooling("precision", DAY))
-    found = features.of(history, DAY, bucket.dispersion)
-    return from_bucket(problem, bucket, f"region_{member}", found)
+    meta = features.of(history, DAY, bucket.dispersion)
+    return from_bucket(problem, bucket, f"region_{member}", meta)
 
 
 def study(region: Region) -> History:

@@ -135,7 +135,7 @@ def evidence(
     ``shape`` is None if settings or metrics were refused; then the shape is not checked.
     """
     mean, var = matrix(flaws, "mean", mean, shape), matrix(flaws, "var", var, shape)
-    if mean is None or var is None or mean.shape != var.shape:
+    if not mean.numel() or mean.shape != var.shape:
         return torch.empty(0), torch.empty(0)
     given = ~mean.isnan()
     if bool(mean.isinf().any()):
@@ -165,21 +165,19 @@ def evidence(
     return torch.where(given, mean, torch.nan), torch.where(given, var, torch.inf)
 
 
-def matrix(flaws: Flaws, what: str, given: Any, shape: tuple[int, ...] | None) -> Tensor | None:
-    """A copy as float64 on the CPU, of this shape; None, and a fault, if that is impossible."""
+def matrix(flaws: Flaws, what: str, given: Any, shape: tuple[int, ...] | None) -> Tensor:
+    """A copy as float64 on the CPU, of this shape; a fault, and no elements, if that fails."""
     if isinstance(given, Tensor) and (given.layout != torch.strided or given.is_nested):
         flaws.add(f"{what} must be a dense tensor, got {given.layout}; give its to_dense()")
-        return None
+        return torch.empty(0)
     try:
         value = _doubles(given)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        flaws.add(
-            f"{what} must be real numbers, not booleans, text or complex, got {brief(given, 60)}"
-        )
-        return None
+        flaws.add(f"{what} must be numbers, not booleans, text or complex, got {brief(given, 60)}")
+        return torch.empty(0)
     if shape is not None and tuple(value.shape) != shape:
         flaws.add(f"{what} must have shape {shape}, got {tuple(value.shape)}")
-        return None
+        return torch.empty(0)
     return value
 
 
@@ -224,7 +222,7 @@ def covariance(flaws: Flaws, shared: Any, var: Tensor, num_metrics: int) -> Tens
     """The shared part of the errors ``(metrics, n, n)``: symmetric, its diagonal within var."""
     num = len(var)
     value = matrix(flaws, "shared", shared, (num_metrics, num, num))
-    if value is None:
+    if not value.numel():
         return None
     observed = var.isfinite().T
     value = torch.where(observed.unsqueeze(-1) & observed.unsqueeze(-2), value, 0.0)

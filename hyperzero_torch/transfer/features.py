@@ -218,7 +218,10 @@ def _rows(history: History, rounds: Collection[int] | None) -> _Rows:
         stack("var"),
     )
     reported = (rows.users > 0).any(axis=1)
-    return _Rows(*(column[reported] for column in rows))
+    round_, control, users, mean, var = rows
+    return _Rows(
+        round_[reported], control[reported], users[reported], mean[reported], var[reported]
+    )
 
 
 def _by_hour(

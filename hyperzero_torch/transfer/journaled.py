@@ -13,9 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ..errors import ConfigError, JournalCorruptError
 from ..problem.problem import Problem
 from ..study.decisions import OVERRULED, SOURCE
@@ -121,7 +118,7 @@ def recorded(history: History) -> tuple[Source, ...]:
     sources = []
     for entry in latest.values():
         try:
-            source = _read(entry.details["source"])
+            source = Source.from_plain(entry.details["source"])
         except (KeyError, TypeError, ConfigError) as error:
             raise JournalCorruptError(
                 f"a source in the journal cannot be read ({error}); restore it from a backup"
@@ -206,29 +203,4 @@ def _same(ours: Source, theirs: Source) -> bool:
 def _plain(source: Source) -> dict[str, Any]:
     """JSON values. Errors that all settings share are left out: they are an offset, and the model
     gives every domain an unknown offset."""
-    return {
-        "name": source.name,
-        "parameters": [dict(row) for row in source.parameters],
-        "metrics": list(source.metrics),
-        "mean": _numbers(source.mean),
-        "var": _numbers(source.var),
-        "meta_features": dict(source.meta_features),
-        "num_rounds": source.num_rounds,
-        "origin": source.origin,
-        "base": None if source.base is None else dict(source.base),
-    }
-
-
-def _read(plain: dict[str, Any]) -> Source:
-    fields = dict(plain)
-    for name in ("mean", "var"):
-        fields[name] = torch.tensor(
-            [[torch.nan if value is None else value for value in row] for row in plain[name]],
-            dtype=torch.float64,
-        )
-    return Source(**fields)
-
-
-def _numbers(values: Tensor) -> list[list[float | None]]:
-    rows: list[list[float]] = values.tolist()
-    return [[value if abs(value) < float("inf") else None for value in row] for row in rows]
+    return source.to_plain() | {"origin": source.origin}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,6 +128,37 @@ class Source:
             digest.update(repr(tensor.tolist()).encode())
         return digest.hexdigest()
 
+    def to_plain(self) -> dict[str, Any]:
+        """JSON values without ``origin`` and ``shared``; what is not known is None."""
+        return {
+            "name": self.name,
+            "parameters": [dict(row) for row in self.parameters],
+            "metrics": list(self.metrics),
+            "mean": _numbers(self.mean),
+            "var": _numbers(self.var),
+            "meta_features": dict(self.meta_features),
+            "num_rounds": self.num_rounds,
+            "base": None if self.base is None else dict(self.base),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Source:
+        """A source from ``to_plain``'s values, and ``origin`` and ``shared`` if they are given.
+
+        Raises:
+            ConfigError, TypeError, KeyError: values that are no source.
+        """
+        evidence = {
+            name: [[math.nan if v is None else v for v in row] for row in plain[name]]
+            for name in ("mean", "var")
+        }
+        return cls(**{**plain, **evidence})
+
+
+def _numbers(values: Tensor) -> list[list[float | None]]:
+    rows: list[list[float]] = values.tolist()
+    return [[value if math.isfinite(value) else None for value in row] for row in rows]
+
 
 def from_bucket(
     problem: Problem,
@@ -156,6 +188,32 @@ def from_bucket(
     return _evidence(
         problem.space, problem.base, problem.metrics, bucket, rows, name, meta_features, origin
     )
+
+
+def features_of(history: History, extra: Mapping[str, float] | None = None) -> dict[str, float]:
+    """A study's meta-features by its own configuration; ``extra`` features override."""
+    config = TunerConfig(**history.config)
+    bucket = gather(history, Pooling.of(config))
+    return features.of(history, config.rounds_per_day, bucket.dispersion, extra)
+
+
+def from_history(
+    problem: Problem, history: History, name: str, extra: Mapping[str, float] | None = None
+) -> Source:
+    """A study's own evidence and features, pooled by its own configuration.
+
+    Args:
+        problem: of the study.
+        history: of it.
+        name: of the source.
+        extra: meta-features in addition to those computed from the readings.
+    Raises:
+        ConfigError: the study has no evidence yet, or a meta-feature is not a finite number.
+    """
+    config = TunerConfig(**history.config)
+    bucket = gather(history, Pooling.of(config))
+    meta = features.of(history, config.rounds_per_day, bucket.dispersion, extra)
+    return from_bucket(problem, bucket, name, meta, rows=fit_set(history, bucket, config))
 
 
 def from_journal(

@@ -63,7 +63,7 @@ def test_what_a_source_says_nothing_of_is_told_by_metric():
     told = tuner.history.plans[4].details["transfer"]
     assert told["silent"] == {"half": ["guard"], "flat": ["gain", "guard"]}
     said = tuner.explain(4).remarks
-    assert any("source flat says nothing of gain, guard" in remark for remark in said)
+    assert any("source flat has no usable evidence on gain, guard" in remark for remark in said)
 
 
 def test_seeds_are_not_asked_of_who_says_nothing():

@@ -21,8 +21,8 @@ def test_facts_reasons_and_the_alternative_of_a_round_are_told(study):
     assert found.transfer == facts
     assert facts["used"]
     said = "\n".join(found.remarks)
-    assert f"other domains count for {', '.join(facts['metrics'])}: {facts['reason']}" in said
-    assert "alternative not taken: a cold start" in said
+    assert f"sources are used for {', '.join(facts['metrics'])}: {facts['reason']}" in said
+    assert "alternative not chosen: a cold start" in said
     for metric, one in facts["held_out"].items():
         assert f"{metric} {one['transferred'] - one['cold']:+.2f}" in said
     for name, one in facts["sources"].items():
@@ -40,7 +40,7 @@ def test_the_latest_overrule_before_the_round_is_the_one_told(study):
 def test_the_first_round_tells_of_its_design(study):
     found = study.explain(0)
     assert "seeds" in found.transfer
-    assert any(r.startswith("alternative not taken: ") for r in found.remarks)
+    assert any(r.startswith("alternative not chosen: ") for r in found.remarks)
 
 
 def test_a_turn_that_was_journaled_with_a_plan_is_a_remark(study):
@@ -82,7 +82,7 @@ def test_what_a_new_candidate_risks_is_told_in_the_round_of_its_birth(tmp_path):
             continue
         for arm in tuner.explain(plan.round).arms:
             one = told.get("screened", {}).get(str(arm.candidate))
-            risk = [reason for reason in arm.why if "its risk asked for" in reason]
+            risk = [reason for reason in arm.why if "its risk required" in reason]
             assert bool(risk) == (one is not None)
             if one is not None:
                 assert arm.candidate in new
@@ -106,9 +106,9 @@ def test_a_refusal_has_its_words():
     made = choice(told)
     assert made.taken == "a cold start"
     assert made.why == "bets lost"
-    assert "log wealth 0.50, needed 3.00" in made.alternative
+    assert "log e-value 0.50, needed 3.00" in made.alternative
     held = told | {"held_out": {"gain": {"transferred": -5.0, "cold": -1.0}}}
-    assert "in nats: gain -4.00" in choice(held).alternative
+    assert "evidence (nats) by: gain -4.00" in choice(held).alternative
 
 
 facts = st.fixed_dictionaries(

@@ -34,10 +34,12 @@ def without_each_parameter(
         torch.zeros_like(family.loading),
     )
     reduced_spectra = []
-    for some in columns:
+    for parameter in columns:
         parts = [
             [
-                without(Reduced(*(f[i, j] for f in whole)), family.inducing, i, some, base, 0.0)
+                without(
+                    Reduced(*(f[i, j] for f in whole)), family.inducing, i, parameter, base, 0.0
+                )
                 for j in range(len(family.names))
             ]
             for i in range(len(family.loading))

@@ -266,8 +266,8 @@ def log_bayes_factor_by_source(sources: Spectrum, target: Spectrum, grid: Tensor
     shared = SharedPosterior(
         likelihood.precision + _identity(likelihood.precision), likelihood.information
     )
-    one = torch.ones_like(target.information[..., 0])
-    return torch.stack([_log_bayes_factor(shared, target, r * one) for r in grid], dim=-1)
+    ones = torch.ones_like(target.information[..., 0])
+    return torch.stack([_log_bayes_factor(shared, target, r * ones) for r in grid], dim=-1)
 
 
 def _log_bayes_factor(shared: SharedPosterior, target: Spectrum, loading: Tensor) -> Tensor:
