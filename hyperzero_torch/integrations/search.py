@@ -151,7 +151,7 @@ def with_noise(x: Tensor, value: Tensor, var: Tensor) -> Tensor:
         for share in _NOISE_SHARES:
             level = share * spread
             posterior = surrogate.condition(seen_x, seen, torch.where(given.isnan(), level, given))
-            density = posterior.left_out() - known.sum(0) * posterior.scale.log()
+            density = posterior.leave_one_out() - known.sum(0) * posterior.scale.log()
             noise = torch.where(density > best, level, noise)
             best = torch.maximum(best, density)
     return torch.where(unknown, noise, var)

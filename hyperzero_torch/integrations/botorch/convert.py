@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, MissingExtraError, ShapeError
-from ...surrogate import Hyperparameters, Paths, Posterior, Surrogate
+from ...surrogate import Hyperparameters, Paths, Posterior, Standardiser, Surrogate
 from ...surrogate.kernels import matern52
-from ...surrogate.posterior import Standardiser
 from ...transfer.model.rgpe import Ensemble, EnsemblePaths
 from .checks import check_in_cube, check_points, checked_unit, some_of, told
 
@@ -222,12 +221,12 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
         scale = belief.scale / self.unit
         y = (Y.to(scale) - belief.shift / self.unit) / scale
         known = torch.cat([belief.noise.T, noise.to(scale) / scale.square()])
-        shared = belief._shared
+        shared = belief.shared_noise
         if shared is not None:
             shared = nn.functional.pad(shared, (0, len(X), 0, len(X)))
         more = Posterior(
             torch.cat([belief.x, X.to(belief.x)]),
-            torch.cat([belief._y.T, y]),
+            torch.cat([belief.outputs.T, y]),
             known,
             Hyperparameters(*belief.hyperparameters),
             Standardiser(*belief.standardiser),
