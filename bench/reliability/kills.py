@@ -26,9 +26,9 @@ from typing import Any
 import torch
 
 import hyperzero_torch as hz
-from hyperzero_torch.online import FlagdUpdater
-from hyperzero_torch.online.loop import Collected, Loop
-from hyperzero_torch.online.patience import SimulatedClock
+from hyperzero_torch.live import FlagdUpdater
+from hyperzero_torch.live.loop import Collected, Loop
+from hyperzero_torch.live.retry import SimulatedClock
 from hyperzero_torch.simulate import GuardrailWorld
 
 RESULTS = Path(__file__).parents[1] / "results" / "kills.json"

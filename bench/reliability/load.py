@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import hyperzero_torch as hz
-from hyperzero_torch.online import Aggregator, ParquetSource
+from hyperzero_torch.live import Aggregator, ParquetSource
 
 RESULTS = Path(__file__).parents[1] / "results" / "load.json"
 DIMS = 4

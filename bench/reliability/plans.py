@@ -2,7 +2,7 @@
 
     python -m bench.reliability.plans [--record] [--only NAME,NAME] [--rounds N]
 
-Each study below is run on one thread, and the digest of every plan (round, candidates, thetas, slots
+Each study below runs on one thread, and the digest of every plan (round, candidates, thetas, slots
 and shares) is compared with the one in ``bench/results/plans.json``. ``--record`` writes that file
 anew: do so only where plans change on purpose, and say in the commit which change and why.
 
@@ -288,8 +288,7 @@ def replay(name: str, rounds: int | None = None) -> dict[str, Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for tuner in study(wanted):
-            pass
+        *_, tuner = study(wanted)
         plans = [digest(tuner.ask(r)) for r in sorted(tuner.history.plans)]
         found: dict[str, Any] = {"plans": plans}
         if wanted == usual:

@@ -27,10 +27,10 @@ from typing import Any
 import torch
 
 import hyperzero_torch as hz
-from hyperzero_torch.history import History
-from hyperzero_torch.journal import Born, Decided, Entry, Planned
 from hyperzero_torch.simulate.guardrail import GuardrailWorld
-from hyperzero_torch.view import competing
+from hyperzero_torch.study.evidence.active_set import competing
+from hyperzero_torch.study.history import History
+from hyperzero_torch.study.journal import Born, Decided, Entry, Planned
 
 RESULTS = Path(__file__).parents[1] / "results" / "year.json"
 WEEK = 168

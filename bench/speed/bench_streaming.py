@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hyperzero_torch import native
+from hyperzero_torch.runtime import native
 from hyperzero_torch.stats import evidence
 from hyperzero_torch.stats.moments import Moments
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol, cast
 
 import hyperzero_torch as hz
 from bench.quality.race.contender import Contender
-from hyperzero_torch.plan import Plan
 from hyperzero_torch.simulate import Environment
+from hyperzero_torch.study.plan import Plan
 from hyperzero_torch.transfer import Source
 
 PEERS = {

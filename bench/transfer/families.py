@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from hyperzero_torch import InputError
+from hyperzero_torch.problem.space import Float, SearchSpace
 from hyperzero_torch.simulate import GuardrailWorld
 from hyperzero_torch.simulate.guardrail import _AGAINST, _LENGTHSCALE, _MAX_LIFT
 from hyperzero_torch.simulate.synthetic import MEAN_LEVEL, SIGMA, Surface
-from hyperzero_torch.space import Float, SearchSpace
 from hyperzero_torch.transfer import Source
 
 Kind = Literal[

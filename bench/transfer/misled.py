@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import torch
 
 from hyperzero_torch import InputError
-from hyperzero_torch.space import SearchSpace
+from hyperzero_torch.problem.space import SearchSpace
 from hyperzero_torch.transfer import Source
 
 Misleading = Literal["reversed", "shifted", "shuffled", "noise"]

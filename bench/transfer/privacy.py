@@ -23,16 +23,16 @@ from typing import Any
 import torch
 
 import hyperzero_torch as hz
-from hyperzero_torch.bucket import gather
-from hyperzero_torch.history import History
-from hyperzero_torch.journal import Born, Configured, Planned
-from hyperzero_torch.plan import Plan
-from hyperzero_torch.pooling import Pooling
 from hyperzero_torch.simulate import GuardrailWorld
+from hyperzero_torch.study.evidence.bucket import gather
+from hyperzero_torch.study.evidence.pooling import Pooling
+from hyperzero_torch.study.history import History
+from hyperzero_torch.study.journal import Born, Configured, Planned
+from hyperzero_torch.study.plan import Plan
 from hyperzero_torch.transfer import align, from_bucket
-from hyperzero_torch.transfer.alone import learn_alone
-from hyperzero_torch.transfer.budget import Budget
-from hyperzero_torch.transfer.privacy import Clip, SimulatedNoise, private_history
+from hyperzero_torch.transfer.model.source_posterior import learn_alone
+from hyperzero_torch.transfer.sharing.budget import Budget
+from hyperzero_torch.transfer.sharing.noise import Clip, SimulatedNoise, private_history
 
 RESULTS = Path(__file__).parents[1] / "results" / "transfer_privacy.json"
 EPSILONS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, math.inf)

@@ -36,18 +36,18 @@ from scipy.interpolate import RBFInterpolator
 from torch import Tensor
 
 from hyperzero_torch import ConfigError, InputError
-from hyperzero_torch.bucket import gather
-from hyperzero_torch.history import History
-from hyperzero_torch.journal import Born, Configured, Planned
-from hyperzero_torch.plan import Plan
-from hyperzero_torch.pooling import Pooling
-from hyperzero_torch.problem import Problem
-from hyperzero_torch.randomness import random
+from hyperzero_torch.problem.problem import Problem
+from hyperzero_torch.problem.space import SearchSpace
+from hyperzero_torch.runtime.randomness import random
 from hyperzero_torch.simulate import Delivery, Environment, Oracle, ValueModelWorld
-from hyperzero_torch.simulate.audience import _RESPONSE, NUM_RANKERS
-from hyperzero_torch.simulate.feed import EVENT_METRICS, happen
+from hyperzero_torch.simulate.recommender.audience import _RESPONSE, NUM_RANKERS
+from hyperzero_torch.simulate.recommender.feed import EVENT_METRICS, happen
 from hyperzero_torch.simulate.synthetic import DAY, deliver
-from hyperzero_torch.space import SearchSpace
+from hyperzero_torch.study.evidence.bucket import gather
+from hyperzero_torch.study.evidence.pooling import Pooling
+from hyperzero_torch.study.history import History
+from hyperzero_torch.study.journal import Born, Configured, Planned
+from hyperzero_torch.study.plan import Plan
 from hyperzero_torch.transfer import Source, features, from_bucket
 
 from .misled import MISLEADING, Misleading, misled

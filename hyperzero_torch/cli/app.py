@@ -11,8 +11,15 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ..errors import HyperZeroError, InputError, JournalError, MissingExtraError, TunerWarning
-from . import live, report, study, transfer, upkeep, worlds
+from ..errors import (
+    HyperZeroError,
+    InputError,
+    JournalError,
+    MissingExtraError,
+    TunerWarning,
+)
+from . import live, report, study, upkeep, worlds
+from .transfer.app import app as transfer_app
 
 EXIT_INPUT, EXIT_JOURNAL, EXIT_EXTRA, EXIT_OTHER = 3, 4, 5, 1
 
@@ -51,7 +58,7 @@ app.command()(live.explain)
 app.command()(upkeep.rollback)
 app.command("set-aside")(upkeep.set_aside)
 app.command()(upkeep.compact)
-app.add_typer(transfer.app)
+app.add_typer(transfer_app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -20,16 +20,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..config import StudyConfig, TunerConfig
 from ..errors import ConfigError
-from ..explain import Explanation
-from ..online.live import source_of, updater_of
-from ..online.loop import SILENT_ROUNDS, Loop, Round
-from ..online.patience import SystemClock
-from ..online.telemetry import JsonFormatter, Telemetry
-from ..recommend import Recommendation
-from ..transfer.named import read
-from ..tuner import Tuner
+from ..live.build import source_of, updater_of
+from ..live.loop import SILENT_ROUNDS, Loop, Round
+from ..live.retry import SystemClock
+from ..live.telemetry import JsonFormatter, Telemetry
+from ..study.config import StudyConfig, TunerConfig
+from ..transfer.refresh import read
+from ..tuner.explain import Explanation
+from ..tuner.recommend import Recommendation
+from ..tuner.tuner import Tuner
 from .study import AsJson, Config, open_study
 
 log_ = logging.getLogger(__name__)
@@ -106,8 +106,8 @@ def run(
         return
     if dry_run:
         raise ConfigError("--dry-run is for --config; a world writes into --out only")
-    from ..online.recommender import AppClock, LivingRecommender, closed_circle
-    from ..simulate.value_model import ValueModelWorld
+    from ..live.simulated import AppClock, LivingRecommender, closed_circle
+    from ..simulate.recommender.world import ValueModelWorld
 
     made = ValueModelWorld(seed, num_users=users)
     app = LivingRecommender(made, out)

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import ConfigError, JournalError
-from ..recommend import Criterion as Ranking
-from ..tuner import Tuner
+from ..tuner.recommend import Criterion as Ranking
+from ..tuner.tuner import Tuner
 from .study import Config, Criterion, as_criterion, open_study
 
 notes = Console(stderr=True, soft_wrap=True)

@@ -13,16 +13,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..config import StudyConfig
 from ..errors import ConfigError
-from ..history import History
-from ..journal import open_journal
-from ..plan import Plan, write_atomically
-from ..readings import Readings
-from ..recommend import Recommendation
-from ..transfer.named import read as read_named
+from ..runtime.files import write_atomically
+from ..study.config import StudyConfig
+from ..study.history import History
+from ..study.journal import open_journal
+from ..study.plan import Plan
+from ..study.readings import Readings
+from ..transfer.refresh import read as read_named
 from ..transfer.source import Source
-from ..tuner import Tuner
+from ..tuner.recommend import Recommendation
+from ..tuner.tuner import Tuner
 from .template import TEMPLATE
 
 console = Console()

@@ -15,9 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ..config import TunerConfig
 from ..errors import ConfigError, MissingExtraError
-from ..journal import open_journal
 from ..report import write_report
 from ..simulate import (
     Environment,
@@ -28,8 +26,10 @@ from ..simulate import (
     RoundRecord,
     run,
 )
-from ..simulate.value_model import ValueModelWorld
-from ..tuner import Tuner
+from ..simulate.recommender.world import ValueModelWorld
+from ..study.config import TunerConfig
+from ..study.journal import open_journal
+from ..tuner.tuner import Tuner
 
 console = Console()
 _COLUMNS = (

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import SpaceError
-from ..space import Choice, Float, Int
+from ..problem.space import Choice, Float, Int
 
 _MOST_STEPS = 2**40  # of a grid that is searched by its indices
 

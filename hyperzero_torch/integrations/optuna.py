@@ -18,8 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import ConfigError, MissingExtraError, ProblemError, ReadingsError, TunerWarning
-from ..randomness import random
+from ..errors import (
+    ConfigError,
+    MissingExtraError,
+    ProblemError,
+    ReadingsError,
+    TunerWarning,
+)
+from ..runtime.randomness import random
 from .axes import Axis, choice_axis, number, number_axis
 from .search import Search, Tried
 

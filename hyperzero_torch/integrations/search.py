@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from ..errors import FitError, SpaceError
-from ..problem import Constraint, Problem
-from ..randomness import random
-from ..space import SearchSpace
+from ..problem.problem import Constraint, Problem
+from ..problem.space import SearchSpace
+from ..runtime.randomness import random
 from ..surrogate import Surrogate
 from ..thompson import propose
 from .axes import Axis

@@ -26,15 +26,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from ..plan import write_atomically
-from ..recommend import Criterion
-from .facts import look
-from .page import check_place, load_plotly, render
-from .sections import sections
+from ..runtime.files import write_atomically
+from ..tuner.recommend import Criterion
+from .data.facts import look
+from .html.page import check_place, load_plotly, render
+from .sections.page_order import sections
 
 if TYPE_CHECKING:
     from ..simulate import Environment, Oracle, RoundRecord
-    from ..tuner import Tuner
+    from ..tuner.tuner import Tuner
 
 __all__ = ["write_report"]
 

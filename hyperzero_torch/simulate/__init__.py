@@ -3,9 +3,9 @@
 from .environment import Delivery, Environment, Oracle, Truth
 from .guardrail import GuardrailWorld
 from .paper import PAPER_SEEDS, PaperWorld
+from .recommender.world import Assignment, ValueModelWorld, one_by_one
 from .replay import ReplayWorld
 from .run import RoundRecord, run
-from .value_model import Assignment, ValueModelWorld, one_by_one
 
 __all__ = [
     "PAPER_SEEDS",

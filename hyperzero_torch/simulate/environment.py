@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..plan import Plan
-from ..problem import Problem
-from ..readings import Readings
+from ..problem.problem import Problem
+from ..study.plan import Plan
+from ..study.readings import Readings
 
 # The oracle's search: clouds of these widths around the best points so far.
 _CLOUDS = (0.1, 0.05, 0.05, 0.02, 0.02, 0.01, 0.005, 0.002, 0.001)

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..plan import Plan
-from ..problem import Constraint, Problem
-from ..space import Float, SearchSpace
+from ..problem.problem import Constraint, Problem
+from ..problem.space import Float, SearchSpace
+from ..study.plan import Plan
 from .environment import Delivery, Environment
 from .synthetic import DAY, SIGMA, Surface, daily_curves, deliver, noisy_moments
 

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ConfigError, InputError
-from ..plan import Plan
-from ..problem import Problem
-from ..readings import COLUMNS, Readings
-from ..space import Float, SearchSpace
+from ..problem.problem import Problem
+from ..problem.space import Float, SearchSpace
+from ..study.plan import Plan
+from ..study.readings import COLUMNS, Readings
 from . import asos
 from .environment import Delivery, Environment
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..plan import Plan
-from ..readings import Readings
-from ..recommend import Criterion, Recommendation
-from ..tuner import Tuner
+from ..study.plan import Plan
+from ..study.readings import Readings
+from ..tuner.recommend import Criterion, Recommendation
+from ..tuner.tuner import Tuner
 from .environment import Environment
 
 

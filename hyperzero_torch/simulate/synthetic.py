@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from ..plan import Plan
-from ..readings import Readings
+from ..study.plan import Plan
+from ..study.readings import Readings
 from .environment import Delivery
 
 DAY = 24

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .. import native
 from ..errors import ShapeError
-from ..memory import require
+from ..runtime import native
+from ..runtime.memory import require
 from .delta import ControlTerms, Delta, control_terms
 from .moments import Moments
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import native
 from ..errors import ShapeError
+from ..runtime import native
 
 
 class Moments(NamedTuple):

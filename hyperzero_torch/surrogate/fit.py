@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, FitError, ShapeError
-from ..memory import require
+from ..runtime.memory import require
 from .hyperparameters import Hyperparameters, default_hyperparameters
 from .kernels import matern52
 from .likelihood import MarginalLikelihood, as_hyperparameters, as_vectors

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from .. import native
+from ..runtime import native
 
 _SMOOTHNESS = 2.5
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .. import native
 from ..errors import ShapeError
-from ..memory import require
+from ..runtime import native
+from ..runtime.memory import require
 from .kernels import features, frequencies
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from .. import native
 from ..errors import ConfigError, FitError, ShapeError
-from ..memory import in_tiles
+from ..runtime import native
+from ..runtime.memory import in_tiles
 from .hyperparameters import Hyperparameters
 from .kernels import gram, matern52
 from .paths import Paths, draw_paths

@@ -14,7 +14,7 @@ from unittest import SkipTest
 import numpy as np
 
 from ..errors import HyperZeroError, StudyNotFoundError
-from ..journal import (
+from ..study.journal import (
     EVIDENCE,
     Born,
     Compacted,
@@ -26,8 +26,8 @@ from ..journal import (
     Received,
     StudyHeader,
 )
-from ..journal.arrays import pack_array
-from ..journal.base import ConflictError, without
+from ..study.journal.arrays import pack_array
+from ..study.journal.base import ConflictError, without
 
 #: Numbers on which text, four-byte floats and clever storage stumble.
 HARD_FLOATS = (

@@ -26,9 +26,9 @@ from unittest import SkipTest
 import torch
 
 from ..errors import HyperZeroError
-from ..online.updater import PLANNED, Assignment, Updater
-from ..parameters import Value
-from ..plan import Plan
+from ..live.serve.updater import PLANNED, Assignment, Updater
+from ..problem.parameters import Value
+from ..study.plan import Plan
 
 #: Values that templates, markup, references and number formats stumble over.
 HARD_VALUES: tuple[Value, ...] = (

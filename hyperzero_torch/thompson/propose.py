@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
-from ..memory import in_tiles
-from ..problem import Outcome, Problem
+from ..problem.problem import Outcome, Problem
+from ..runtime.memory import in_tiles
 from ..surrogate import Paths, Posterior
-from .ranks import of_all
+from .distributed import of_all
 from .refine import refine
 from .winners import Best, best_of, scaled_violation
 

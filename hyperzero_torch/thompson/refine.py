@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..problem import Outcome, Problem
-from ..space import Float
+from ..problem.problem import Outcome, Problem
+from ..problem.space import Float
 from ..surrogate import Paths
 from .winners import best_of
 

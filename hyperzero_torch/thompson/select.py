@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
-from ..memory import in_tiles
-from ..problem import Outcome, Problem
+from ..problem.problem import Outcome, Problem
+from ..runtime.memory import in_tiles
 from ..surrogate import Paths
-from .ranks import rank_and_number, summed
+from .distributed import rank_and_number, summed
 from .winners import able, best_of, in_turn
 
 # Elements of one tile of draws, (draws, candidates, metrics): 32 MiB in float64.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..problem import Outcome
+from ..problem.problem import Outcome
 
 
 class Best(NamedTuple):

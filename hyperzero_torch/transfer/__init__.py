@@ -1,9 +1,10 @@
 """From other domains, guarded: their evidence, what they are like, and what may be taken over."""
 
-from . import aggregation, budget, features, package, privacy, similarity, space
-from .align import Aligned, Rescaled, align, translate
-from .overlap import check_distinct
-from .overrule import Overrule
+from . import features, similarity, space_reduction
+from .alignment import Aligned, Rescaled, align, translate
+from .duplicates import check_distinct
+from .overrides import Overrule
+from .sharing import budget, noise, package, secure_sum
 from .source import Source, from_bucket, from_journal
 
 __all__ = [
@@ -11,16 +12,16 @@ __all__ = [
     "Overrule",
     "Rescaled",
     "Source",
-    "aggregation",
     "align",
     "budget",
     "check_distinct",
     "features",
     "from_bucket",
     "from_journal",
+    "noise",
     "package",
-    "privacy",
+    "secure_sum",
     "similarity",
-    "space",
+    "space_reduction",
     "translate",
 ]

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..bucket import Bucket, gather
-from ..config import TunerConfig
-from ..history import History
-from ..pooling import Pooling
-from ..problem import Problem
-from ..view import in_view
-from .overlap import check_distinct
+from ..problem.problem import Problem
+from ..study.config import TunerConfig
+from ..study.evidence.active_set import in_view
+from ..study.evidence.bucket import Bucket, gather
+from ..study.evidence.pooling import Pooling
+from ..study.history import History
+from .duplicates import check_distinct
 from .source import Source, from_bucket
 
 # Of a candidate's weight: less is what subtraction leaves of nothing.

@@ -17,15 +17,23 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, FitError
-from ..problem import Problem
+from ..problem.problem import Problem
 from ..surrogate import Posterior
-from . import carried, condition, ensemble, guard, hierarchical, seeding, weights
-from .align import Aligned, align
-from .condition import Learned
-from .family import Family, Said, gather_family, own_posterior
-from .inducing import Spectrum
-from .overlap import check_distinct
-from .overrule import Overrule, Whom
+from .alignment import Aligned, align
+from .duplicates import check_distinct
+from .model import (
+    ablation,
+    betting,
+    coregionalization,
+    gates,
+    rgpe,
+    seeds,
+    target,
+)
+from .model.family import Family, Said, gather_family, own_posterior
+from .model.inducing import Spectrum
+from .model.target import Learned
+from .overrides import Overrule, Whom
 from .source import Source
 
 Method: TypeAlias = Literal["shared", "ensemble"]
@@ -128,24 +136,24 @@ class Prior:
         if not bool(family.known.any()):
             reason = "no source says anything of any metric"
             return _unheard(cold, reason, silent)
-        alike = weights.likeness([a.meta for a in self.allowed], meta, family.share)
+        alike = betting.likeness([a.meta for a in self.allowed], meta, family.share)
         looks = dict(zip(family.names, _rounded(alike)))
         stakes = looks | {name: v for name, v in staked.items() if name in looks}
-        found = condition.learn(family, cold, alike, alike.new_tensor([*stakes.values()]))
-        verdict = guard.admit(found)
+        found = target.learn(family, cold, alike, alike.new_tensor([*stakes.values()]))
+        verdict = gates.admit(found)
         facts = _facts(family, found, verdict) | silent
         if self.looks and meta:
             for name, one in facts["sources"].items():
                 one |= {"likeness": looks[name], "staked": stakes[name]}
         if not verdict.admitted:
             return Judgement(cold, cold, False, facts)
-        warm = condition.posterior(family, cold, found)
-        held = guard.compare(warm, cold)
+        warm = target.posterior(family, cold, found)
+        held = gates.compare(warm, cold)
         facts["held_out"] = held.facts(self.problem.metrics)
         if not bool(held.better.all()):
             share = torch.where(held.better.unsqueeze(1), found.share, 0.0)
             found = found._replace(share=share)
-            warm = condition.posterior(family, cold, found)
+            warm = target.posterior(family, cold, found)
             for name, weight in zip(family.names, source_weights(family, share).T):
                 facts["sources"][name]["weight"] = _rounded(weight)
         used = bool((found.share[:, -1] > 0).any())
@@ -157,7 +165,7 @@ class Prior:
             facts["reason"] = held.reason
             return Judgement(cold, cold, False, facts)
         less = {n: Spectrum(*(f.to(cold.device) for f in s)) for n, s in self._less.items()}
-        nats = carried.carried(family, found.target, found.share, less)
+        nats = ablation.carried(family, found.target, found.share, less)
         facts["parameters"] = {name: _rounded(values) for name, values in nats.items()}
         return Judgement(warm, cold, True, facts)
 
@@ -175,13 +183,13 @@ class Prior:
         """The sources without what they say about each parameter."""
         columns = _columns(self.problem)
         base = self.problem.space.to_unit(self.problem.base_theta.unsqueeze(0))[0]
-        return dict(zip(columns, carried.left_out(self.family, base, [*columns.values()])))
+        return dict(zip(columns, ablation.left_out(self.family, base, [*columns.values()])))
 
     def _judge_by_rank(self, cold: Posterior) -> Judgement:
         models = {name: model.to(cold.device) for name, model in self.models.items()}
         generator = torch.Generator(cold.device).manual_seed(len(cold.x))
-        found = ensemble.ensemble([*models.values()], cold, generator)
-        facts = ensemble.facts([*models], found)
+        found = rgpe.ensemble([*models.values()], cold, generator)
+        facts = rgpe.facts([*models], found)
         taken = (found.weight[:, -1] < 1).tolist()
         used = any(taken)
         facts["used"] = used
@@ -205,20 +213,20 @@ class Prior:
             left = self.overrule.discount.get(source.name, 1.0)
             source = source._replace(var=source.var / left)
             with contextlib.suppress(*_UNFIT):  # too little evidence for a posterior
-                found[source.name] = ensemble.anchored(own_posterior(source), base)
+                found[source.name] = rgpe.anchored(own_posterior(source), base)
         return found
 
-    def seeds(self, problem: Problem, num: int, generator: torch.Generator) -> seeding.Seeds:
+    def seeds(self, problem: Problem, num: int, generator: torch.Generator) -> seeds.Seeds:
         """Candidates that the sources suggest for the first bucket, ``num`` at most."""
         why = "every source is forbidden"
         if self.allowed:
             try:
-                return seeding.seeds(problem, self.family, num, generator)
+                return seeds.seeds(problem, self.family, num, generator)
             except _UNFIT as error:
                 why = f"the sources could not be weighed ({error})"
         theta = torch.empty(0, problem.space.num_params, dtype=torch.float64)
         reason = f"{why}: the first design is the usual one"
-        return seeding.Seeds(theta, {"seeds": 0, "reason": reason})
+        return seeds.Seeds(theta, {"seeds": 0, "reason": reason})
 
 
 def _unheard(cold: Posterior, why: str, silent: Mapping[str, Any] | None = None) -> Judgement:
@@ -250,7 +258,7 @@ def _columns(problem: Problem) -> dict[str, slice]:
     return {name: slice(*pair) for name, pair in zip(problem.space.names, pairwise(ends))}
 
 
-def _facts(family: Family, found: Learned, verdict: guard.Verdict) -> dict[str, Any]:
+def _facts(family: Family, found: Learned, verdict: gates.Verdict) -> dict[str, Any]:
     """Plain values for the journal."""
     share = found.share
     weight = source_weights(family, share)
@@ -283,7 +291,7 @@ def source_weights(family: Family, share: Tensor) -> Tensor:
     for i in range(len(family.names)):
         alone = torch.zeros_like(share[:, :-1])
         alone[:, i] = share[:, i]
-        known = hierarchical.factor(family.spectrum, alone).precision
+        known = coregionalization.factor(family.spectrum, alone).precision
         parts.append(known.diagonal(dim1=-2, dim2=-1).sum(-1) - known.shape[-1])
     told = torch.stack(parts, dim=1) * (share[:, -1:] > 0)
     return told / told.sum(1, keepdim=True).clamp_min(1e-300)

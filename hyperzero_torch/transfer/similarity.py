@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, MissingExtraError
 from . import checks, features
-from .alone import Alone
+from .model.source_posterior import Alone
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -19,17 +19,17 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from ..bucket import Bucket, gather
-from ..config import TunerConfig
-from ..config.base import masked
 from ..errors import ConfigError, InputError, JournalCorruptError
-from ..history import History
-from ..journal import StudyHeader, open_journal
-from ..parameters import Parameter, Value
-from ..pooling import Pooling
-from ..problem import Problem
-from ..space import SearchSpace
-from ..view import in_view
+from ..problem.parameters import Parameter, Value
+from ..problem.problem import Problem
+from ..problem.space import SearchSpace
+from ..study.config import TunerConfig
+from ..study.config.base import masked
+from ..study.evidence.active_set import in_view
+from ..study.evidence.bucket import Bucket, gather
+from ..study.evidence.pooling import Pooling
+from ..study.history import History
+from ..study.journal import StudyHeader, open_journal
 from . import checks, features
 from .checks import Flaws, shown
 
@@ -178,7 +178,7 @@ def from_journal(
         JournalError: the journal cannot be read.
         ConfigError: the study has no evidence yet, or a meta-feature is no finite number.
     """
-    from ..journal.address import Address  # SQLAlchemy only where it is used
+    from ..study.journal.address import Address  # SQLAlchemy only where it is used
 
     url, study = _split(address)
     flaws = Flaws(f"the source {study!r}")

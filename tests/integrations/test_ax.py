@@ -40,7 +40,7 @@ with warnings.catch_warnings():  # whatever Ax's own imports say
     from ax.generation_strategy.generation_strategy import GenerationStrategy
 
     from hyperzero_torch.integrations.ax import AX_CONFIG, HyperZeroNode, fold
-    from hyperzero_torch.integrations.ax_problem import axes_of, space_of
+    from hyperzero_torch.integrations.ax.problem import axes_of, space_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

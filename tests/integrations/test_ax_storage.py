@@ -33,7 +33,7 @@ with warnings.catch_warnings():  # whatever Ax's own imports say
 
     import hyperzero_torch as hz
     from hyperzero_torch.integrations.ax import AX_CONFIG, HyperZeroNode
-    from hyperzero_torch.integrations.ax_readings import readings_of
+    from hyperzero_torch.integrations.ax.readings import readings_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import hyperzero_torch as hz
 from hyperzero_torch.thompson import propose, select, select_paths
-from hyperzero_torch.transfer.ensemble import Ensemble
+from hyperzero_torch.transfer.model.rgpe import Ensemble
 
 pytest.importorskip("botorch", reason="needs botorch: pip install 'hyperzero-torch[botorch]'")
 

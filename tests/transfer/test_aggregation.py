@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hyperzero_torch as hz
-from hyperzero_torch.transfer.aggregation import Agreement, Party, flatten, total, unflatten
-from hyperzero_torch.transfer.budget import Budget
-from hyperzero_torch.transfer.privacy import Clip, collect, release
+from hyperzero_torch.transfer.sharing.budget import Budget
+from hyperzero_torch.transfer.sharing.noise import Clip, collect, release
+from hyperzero_torch.transfer.sharing.secure_sum import Agreement, Party, flatten, total, unflatten
 
 pytest.importorskip("cryptography")
 
@@ -189,7 +189,7 @@ def test_domains_release_the_sum_of_their_users_and_no_more():
 def test_without_the_extra_it_says_what_to_install():
     code = (
         "import sys; sys.modules['cryptography'] = None\n"
-        "from hyperzero_torch.transfer.aggregation import Party\n"
+        "from hyperzero_torch.transfer.sharing.secure_sum import Party\n"
         "import hyperzero_torch as hz\n"
         "try: Party('a')\n"
         "except hz.MissingExtraError as e: print(e)\n"

@@ -1,12 +1,12 @@
 """Which parameters carry over: told in nats, and right about worlds of known make."""
 
 import torch
-from family_of_surfaces import aligned, cold, filling
+from support.family_of_surfaces import aligned, cold, filling
 
 from hyperzero_torch.surrogate.kernels import matern52
-from hyperzero_torch.transfer import condition
-from hyperzero_torch.transfer.carried import carried, left_out
-from hyperzero_torch.transfer.family import gather_family
+from hyperzero_torch.transfer.model import target
+from hyperzero_torch.transfer.model.ablation import carried, left_out
+from hyperzero_torch.transfer.model.family import gather_family
 
 COLUMNS = {"first": slice(0, 1), "second": slice(1, 2)}
 BASE = torch.tensor([0.5, 0.5], dtype=torch.float64)
@@ -35,10 +35,10 @@ def told(seed):
         mean = 0.02 * (2 * (4 * x[:, 0] + phase).sin() + of(x[:, 1], i)).unsqueeze(1)
         mean = mean + 0.002 * torch.randn(60, 1, dtype=torch.float64, generator=generator)
         domains.append(aligned(f"domain_{i}", x, mean, 0.002**2))
-    target = domains.pop()
-    own = cold(target.x[:15], target.mean[:15], target.var[:15])
+    north = domains.pop()
+    own = cold(north.x[:15], north.mean[:15], north.var[:15])
     family = gather_family(domains, filling())
-    found = condition.learn(family, own)
+    found = target.learn(family, own)
     less = dict(zip(COLUMNS, left_out(family, BASE, [*COLUMNS.values()])))
     nothing = carried(family, found.target, torch.zeros_like(found.share), less)
     assert all(float(value.abs().max()) < 1e-9 for value in nothing.values())

@@ -8,8 +8,8 @@ import torch
 
 import hyperzero_torch as hz
 from hyperzero_torch.transfer import Source, align, translate
-from hyperzero_torch.transfer.alone import learn_alone
-from hyperzero_torch.transfer.space import propose, sensitivities
+from hyperzero_torch.transfer.model.source_posterior import learn_alone
+from hyperzero_torch.transfer.space_reduction import propose, sensitivities
 
 SPACE = hz.SearchSpace(
     [hz.Float("a", 0.0, 1.0), hz.Float("b", 0.1, 10.0, log=True), hz.Int("n", 1, 9)]

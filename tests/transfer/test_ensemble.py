@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from family_of_surfaces import cold, family
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.family_of_surfaces import cold, family
 
 from hyperzero_torch.errors import ShapeError
 from hyperzero_torch.surrogate import Surrogate
-from hyperzero_torch.transfer.ensemble import Ensemble, anchored, ensemble, ranking_weights
+from hyperzero_torch.transfer.model.rgpe import Ensemble, anchored, ensemble, ranking_weights
 
 
 @pytest.fixture(scope="module")

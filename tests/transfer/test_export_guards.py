@@ -5,11 +5,12 @@ from datetime import timedelta
 
 import pytest
 import torch
-from test_transfer_cli import GUARD, begin, run
+from transfer.test_transfer_cli import GUARD, begin, run
 
 import hyperzero_torch as hz
-from hyperzero_torch.transfer import Source, aggregation, canonical, contributions, package, privacy
-from hyperzero_torch.transfer.budget import Budget
+from hyperzero_torch.transfer import Source
+from hyperzero_torch.transfer.sharing import canonical, clipping, noise, package, secure_sum
+from hyperzero_torch.transfer.sharing.budget import Budget
 
 pytest.importorskip("dp_accounting")
 DAY = timedelta(days=1)
@@ -151,12 +152,12 @@ def test_a_number_beyond_all_floats_is_refused(tmp_path):
 
 
 def agreed(bound=1.0):
-    parties = [aggregation.Party(name) for name in "abc"]
+    parties = [secure_sum.Party(name) for name in "abc"]
     keys = {p.name: p.public_key for p in parties}
-    return parties, aggregation.Agreement("s", keys, 2, bound)
+    return parties, secure_sum.Agreement("s", keys, 2, bound)
 
 
-SUMS = contributions.Sums(*(torch.zeros(1, 1).long() for _ in range(3)), ((0.0, 1.0),), 1)
+SUMS = clipping.Sums(*(torch.zeros(1, 1).long() for _ in range(3)), ((0.0, 1.0),), 1)
 WRONG = {
     "load none": lambda t: package.load(None, "a"),
     "load number": lambda t: package.load(5, "a"),
@@ -167,21 +168,21 @@ WRONG = {
     "ledger": lambda t: Budget(1, 1e-6, 5),
     "epsilon": lambda t: Budget(10**400, 1e-6),
     "bound": lambda t: agreed(10**400),
-    "party": lambda t: aggregation.Party(None),
+    "party": lambda t: secure_sum.Party(None),
     "mask without": lambda t: agreed()[0][0].mask(torch.zeros(2), None),
     "mask complex": lambda t: agreed()[0][0].mask(torch.zeros(2) + 1j, agreed()[1]),
-    "total of numbers": lambda t: aggregation.total(agreed()[1], [1, 2, 3]),
-    "total of none": lambda t: aggregation.total(agreed()[1], None),
-    "release": lambda t: privacy.release(SUMS, None, "q", 1.0),
-    "values": lambda t: contributions.collect([["x"]], torch.zeros(1).long(), 1, [(0.0, 1.0)]),
-    "cell list": lambda t: contributions.collect(torch.zeros(1, 1), [0], 1, [(0.0, 1.0)]),
-    "cell float": lambda t: contributions.collect(
+    "total of numbers": lambda t: secure_sum.total(agreed()[1], [1, 2, 3]),
+    "total of none": lambda t: secure_sum.total(agreed()[1], None),
+    "release": lambda t: noise.release(SUMS, None, "q", 1.0),
+    "values": lambda t: clipping.collect([["x"]], torch.zeros(1).long(), 1, [(0.0, 1.0)]),
+    "cell list": lambda t: clipping.collect(torch.zeros(1, 1), [0], 1, [(0.0, 1.0)]),
+    "cell float": lambda t: clipping.collect(
         torch.zeros(1, 1), torch.full((1,), 0.5), 1, [(0.0, 1.0)]
     ),
-    "cells": lambda t: contributions.collect(
+    "cells": lambda t: clipping.collect(
         torch.zeros(1, 1), torch.zeros(1).long(), "x", [(0.0, 1.0)]
     ),
-    "clips": lambda t: contributions.collect(torch.zeros(1, 1), torch.zeros(1).long(), 1, [5]),
+    "clips": lambda t: clipping.collect(torch.zeros(1, 1), torch.zeros(1).long(), 1, [5]),
 }
 
 

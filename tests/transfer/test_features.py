@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hyperzero_torch as hz
-from hyperzero_torch.history import History
-from hyperzero_torch.journal import Born, Decided, Planned, Received
-from hyperzero_torch.standing import ASIDE
+from hyperzero_torch.study.decisions import ASIDE
+from hyperzero_torch.study.history import History
+from hyperzero_torch.study.journal import Born, Decided, Planned, Received
 from hyperzero_torch.transfer import features
 
 

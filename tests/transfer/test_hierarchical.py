@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from family_of_surfaces import LENGTHSCALE, drawn, family, filling, normal_log_density
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.family_of_surfaces import LENGTHSCALE, drawn, family, filling, normal_log_density
 
 from hyperzero_torch.surrogate.kernels import matern52
-from hyperzero_torch.transfer import hierarchical
-from hyperzero_torch.transfer.family import gather_family
-from hyperzero_torch.transfer.inducing import (
+from hyperzero_torch.transfer.model import coregionalization
+from hyperzero_torch.transfer.model.family import gather_family
+from hyperzero_torch.transfer.model.inducing import (
     OFFSET_VAR,
     Reduced,
     Spectrum,
@@ -80,7 +80,7 @@ def test_the_evidence_is_that_of_the_dense_gaussian(shares, seed):
         r = torch.tensor(r, dtype=torch.float64)
         constant = sum(float(one.constant) for one in reduced)
         size = y.numel() * math.log(2 * math.pi) / 2
-        found.append(float(hierarchical.log_evidence(spectra, r[None])) + constant - size)
+        found.append(float(coregionalization.log_evidence(spectra, r[None])) + constant - size)
         wanted.append(normal_log_density(y.flatten(), dense(x, var, r)))
     assert found == pytest.approx(wanted, rel=1e-5, abs=1e-3)
 
@@ -91,7 +91,7 @@ def test_what_is_believed_of_the_target_is_the_dense_conditional(share, own, see
     inducing, x, y, var, spectra, _ = small([share] * 3, seed=seed)
     r = torch.full((1, 3), share, dtype=torch.float64)
     mean, covariance = believed(
-        hierarchical.factor(spectra, r), torch.tensor([own], dtype=torch.float64)
+        coregionalization.factor(spectra, r), torch.tensor([own], dtype=torch.float64)
     )
     root = inducing.root[0]
     k = matern52(x, x, ELL)[0]
@@ -105,9 +105,9 @@ def test_what_is_believed_of_the_target_is_the_dense_conditional(share, own, see
 
 def test_pseudo_observations_say_what_the_sources_say():
     _, _, _, _, spectra, _ = small([0.95] * 3, seed=3)
-    known = hierarchical.factor(spectra, torch.full((1, 3), 0.95, dtype=torch.float64))
+    known = coregionalization.factor(spectra, torch.full((1, 3), 0.95, dtype=torch.float64))
     own = torch.tensor([0.9], dtype=torch.float64)
-    told = hierarchical.message(known, own)
+    told = coregionalization.message(known, own)
     mean, covariance = believed(known, own)
     unit = torch.eye(len(told.value[0]), dtype=torch.float64)
     gain = torch.linalg.inv(unit + told.noise[0])
@@ -118,7 +118,7 @@ def test_pseudo_observations_say_what_the_sources_say():
 def test_sources_of_no_share_say_nothing():
     _, _, _, _, spectra, _ = small([0.9] * 3)
     zero = torch.zeros(1, 3, dtype=torch.float64)
-    known = hierarchical.factor(spectra, zero)
+    known = coregionalization.factor(spectra, zero)
     assert float(known.information.abs().max()) == 0.0
     mean, covariance = believed(known, torch.tensor([0.9], dtype=torch.float64))
     assert float(mean.abs().max()) == 0.0

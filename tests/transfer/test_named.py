@@ -7,16 +7,16 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from test_transfer_cli import begin, run
-from told_study import reply
+from support.transfer_study import reply
+from transfer.test_transfer_cli import begin, run
 
 import hyperzero_torch as hz
-from hyperzero_torch.config import SourceConfig
-from hyperzero_torch.journal import Decided
-from hyperzero_torch.online import Collected, Loop, SimulatedClock
-from hyperzero_torch.standing import SOURCE
-from hyperzero_torch.transfer import from_journal, named
-from hyperzero_torch.transfer.record import recorded
+from hyperzero_torch.live import Collected, Loop, SimulatedClock
+from hyperzero_torch.study.config import SourceConfig
+from hyperzero_torch.study.decisions import SOURCE
+from hyperzero_torch.study.journal import Decided
+from hyperzero_torch.transfer import from_journal, refresh
+from hyperzero_torch.transfer.journaled import recorded
 
 
 def rewrite(config, **changes):
@@ -101,7 +101,7 @@ def test_a_source_is_read_anew_when_it_is_due_and_after_an_alarm(folder, capsys)
 
     def due(refresh=3):
         one = config.model_copy(update={"refresh": refresh})
-        return named.read([one], folder, problem, tuner.history).sources
+        return refresh.read([one], folder, problem, tuner.history).sources
 
     tuner.learn_from(due())
     assert due() == ()
@@ -115,7 +115,7 @@ def test_a_source_is_read_anew_when_it_is_due_and_after_an_alarm(folder, capsys)
     alarm = Decided(3, "drift", "an alarm", {"metrics": [0], "before": 2, "factor": 0.5})
     history = tuner.history.branch()
     history.extend([alarm])
-    assert len(named.read([config.model_copy(update={"refresh": 100})], folder, problem, history)
+    assert len(refresh.read([config.model_copy(update={"refresh": 100})], folder, problem, history)
                .sources) == 1  # fmt: skip
 
 
@@ -311,7 +311,7 @@ def test_the_loop_reads_them_when_they_are_due_and_goes_on_where_it_cannot(folde
         asked.append(history.last_round)
         if history.last_round == 1:
             raise hz.JournalError("the other team's database is away")
-        return named.read([config], folder, problem, history)
+        return refresh.read([config], folder, problem, history)
 
     class Nothing:
         def collect(self, round, plans, missing):

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hyperzero_torch as hz
-from hyperzero_torch.transfer import Source, canonical
-from hyperzero_torch.transfer.package import SCHEMA, export, in_force, load, look
-from hyperzero_torch.transfer.terms import terms_of
+from hyperzero_torch.transfer import Source
+from hyperzero_torch.transfer.sharing import canonical
+from hyperzero_torch.transfer.sharing.package import SCHEMA, export, in_force, load, look
+from hyperzero_torch.transfer.sharing.terms import terms_of
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

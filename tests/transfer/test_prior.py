@@ -8,14 +8,14 @@ import pytest
 import torch
 
 import hyperzero_torch as hz
-from hyperzero_torch import transferred
-from hyperzero_torch.interventions import remark
 from hyperzero_torch.simulate import GuardrailWorld
-from hyperzero_torch.standing import SOURCE, TRANSFER
+from hyperzero_torch.study.decisions import SOURCE, TRANSFER
+from hyperzero_torch.study.interventions import remark
 from hyperzero_torch.transfer import Overrule, Source
-from hyperzero_torch.transfer.guard import worth_serving
-from hyperzero_torch.transfer.record import overruled
-from hyperzero_torch.transferred import TRANSFERRED
+from hyperzero_torch.transfer.journaled import overruled
+from hyperzero_torch.transfer.model.gates import worth_serving
+from hyperzero_torch.tuner import transfer_candidates
+from hyperzero_torch.tuner.transfer_candidates import TRANSFERRED
 
 QUICK = hz.TunerConfig(
     num_draws=64,
@@ -107,7 +107,7 @@ def test_where_sources_count_nothing_new_is_served_that_is_not_worth_it(monkeypa
         judged.append(len(x))
         return found._replace(accepted=torch.zeros_like(found.accepted))
 
-    monkeypatch.setattr(transferred, "worth_serving", nothing_is)
+    monkeypatch.setattr(transfer_candidates, "worth_serving", nothing_is)
     rounds(tuner, place, 6, 9, mail)
     assert sum(judged) > 0
     kinds = {b.origin for b in tuner.history.births if b.round >= 6}

@@ -11,16 +11,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_study import make, play
+from support.small_study import make, play
 
 import hyperzero_torch as hz
-from hyperzero_torch.bucket import gather
-from hyperzero_torch.pooling import Pooling
 from hyperzero_torch.stats import delta, moments
+from hyperzero_torch.study.evidence.bucket import gather
+from hyperzero_torch.study.evidence.pooling import Pooling
 from hyperzero_torch.transfer import from_bucket
-from hyperzero_torch.transfer.budget import Budget
-from hyperzero_torch.transfer.contributions import GRID
-from hyperzero_torch.transfer.privacy import (
+from hyperzero_torch.transfer.sharing.budget import Budget
+from hyperzero_torch.transfer.sharing.clipping import GRID
+from hyperzero_torch.transfer.sharing.noise import (
     Clip,
     SimulatedNoise,
     collect,

@@ -11,17 +11,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_study import make, play
-from test_transfer_cli import begin, run
-from told_study import source
+from support.small_study import make, play
+from support.transfer_study import source
+from transfer.test_transfer_cli import begin, run
 
 import hyperzero_torch as hz
-from hyperzero_torch.cli import transfer as command
-from hyperzero_torch.report.page import check_place
-from hyperzero_torch.transfer import aggregation, canonical, contributions, package, privacy
-from hyperzero_torch.transfer.budget import Budget
-from hyperzero_torch.transfer.privacy import Clip, check_private, private_history
-from hyperzero_torch.transfer.space import Proposal, Reason, Sensitivity
+from hyperzero_torch.cli.transfer import app as command
+from hyperzero_torch.report.html.page import check_place
+from hyperzero_torch.transfer.sharing import canonical, clipping, noise, package, secure_sum
+from hyperzero_torch.transfer.sharing.budget import Budget
+from hyperzero_torch.transfer.sharing.noise import Clip, check_private, private_history
+from hyperzero_torch.transfer.space_reduction import Proposal, Reason, Sensitivity
 
 pytest.importorskip("dp_accounting")
 pytest.importorskip("opendp")
@@ -98,20 +98,20 @@ def test_a_digest_that_has_no_encoding_does_not_fit(tmp_path):
 
 def party():
     """One of three, and what they agreed on."""
-    everyone = [aggregation.Party(name) for name in "abc"]
+    everyone = [secure_sum.Party(name) for name in "abc"]
     keys = {p.name: p.public_key for p in everyone}
-    return everyone, aggregation.Agreement("s", keys, 2, 10.0)
+    return everyone, secure_sum.Agreement("s", keys, 2, 10.0)
 
 
 def total_with(**changes):
     everyone, agreement = party()
     sent = [p.mask(torch.ones(2), agreement) for p in everyone]
-    return aggregation.total(agreement, [*sent[:2], sent[2]._replace(**changes)])
+    return secure_sum.total(agreement, [*sent[:2], sent[2]._replace(**changes)])
 
 
 def collect(**changes):
     given_ = {"values": torch.ones(2, 1), "cell": torch.tensor([0, 1]), "num_cells": 2}
-    return contributions.collect(**(given_ | {"clips": [Clip(0.0, 2.0)]} | changes))
+    return clipping.collect(**(given_ | {"clips": [Clip(0.0, 2.0)]} | changes))
 
 
 WRONG = {
@@ -127,7 +127,7 @@ WRONG = {
     "cells bool": lambda h, t: collect(cell=torch.tensor([False, True])),
     "most huge": lambda h, t: collect(max_contributions=10**400, user=torch.arange(2)),
     "generator": lambda h, t: collect(generator=5, user=torch.arange(2)),
-    "sampler": lambda h, t: privacy.release(collect(), Budget(9.0, 1e-6), "x", 9.0, 5),
+    "sampler": lambda h, t: noise.release(collect(), Budget(9.0, 1e-6), "x", 9.0, 5),
     "no history": lambda h, t: private_history(None, BOUNDS, Budget(9.0, 1e-6), "n", 9.0),
     "no clips": lambda h, t: private_history(h, None, Budget(9.0, 1e-6), "n", 9.0),
     "no budget": lambda h, t: private_history(h, BOUNDS, None, "n", 9.0),
@@ -140,9 +140,9 @@ WRONG = {
     "words list": lambda h, t: total_with(words=[1, 2]),
     "words float": lambda h, t: total_with(words=np.ones(2)),
     "party list": lambda h, t: total_with(party=["c"]),
-    "flatten": lambda h, t: aggregation.flatten(None),
-    "unflatten like": lambda h, t: aggregation.unflatten(torch.zeros(6).long(), None),
-    "unflatten float": lambda h, t: aggregation.unflatten(torch.zeros(6), collect()),
+    "flatten": lambda h, t: secure_sum.flatten(None),
+    "unflatten like": lambda h, t: secure_sum.unflatten(torch.zeros(6).long(), None),
+    "unflatten float": lambda h, t: secure_sum.unflatten(torch.zeros(6), collect()),
 }  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def test_a_bound_is_the_same_number_however_it_is_written():
     pytest.importorskip("cryptography")
     _, agreement = party()
     for bound in (10, np.int64(10), np.float64(10)):
-        same = aggregation.Agreement("s", agreement.keys, 2, bound)
+        same = secure_sum.Agreement("s", agreement.keys, 2, bound)
         assert same.digest == agreement.digest
 
 
@@ -227,7 +227,7 @@ def test_what_cannot_be_drawn_is_refused_by_the_dry_run_too(history, monkeypatch
     def missing():
         raise hz.MissingExtraError("differentially private noise", "opendp", "privacy")
 
-    monkeypatch.setattr(privacy, "_opendp", missing)
+    monkeypatch.setattr(noise, "_opendp", missing)
     budget = Budget(9.0, 1e-6)
     for call in (check_private, private_history):
         with pytest.raises(hz.MissingExtraError):

@@ -8,14 +8,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_transfer_cli import begin, run
-from told_study import lift, problem
+from support.transfer_study import lift, problem
+from transfer.test_transfer_cli import begin, run
 
 import hyperzero_torch as hz
-from hyperzero_torch.config import SourceConfig
-from hyperzero_torch.transfer import Rescaled, Source, check_distinct, named, overlap, translate
-from hyperzero_torch.transfer import package as packages
+from hyperzero_torch.study.config import SourceConfig
+from hyperzero_torch.transfer import (
+    Rescaled,
+    Source,
+    check_distinct,
+    duplicates,
+    refresh,
+    translate,
+)
 from hyperzero_torch.transfer.own import own_evidence
+from hyperzero_torch.transfer.sharing import package as packages
 
 CONFIG = hz.TunerConfig(
     num_draws=40, num_samples=8, num_starts=0, num_proposals=1, initial_candidates=24,
@@ -45,12 +52,12 @@ def measured(generator, n=30, shared=0.0, gap=0.0, known=False, name="north", tr
 def test_independent_evidence_is_taken_for_the_same_no_oftener_than_it_says(
     shared, known, gap, monkeypatch
 ):
-    monkeypatch.setattr(overlap, "CHANCE", 0.05)
+    monkeypatch.setattr(duplicates, "CHANCE", 0.05)
     generator = torch.Generator().manual_seed(0)
     num, alarms = 400, 0
     for _ in range(num):
         pair = [measured(generator, shared=shared, known=known, gap=gap) for _ in range(2)]
-        alarms += overlap.between(*map(overlap.Told, pair)) is not None
+        alarms += duplicates.between(*map(duplicates.Told, pair)) is not None
     assert alarms <= 0.05 * num + 3 * math.sqrt(0.05 * 0.95 * num)
 
 
@@ -68,7 +75,7 @@ def test_evidence_that_was_added_to_is_the_same_evidence(known):
             before, name="june", mean=(2 * before.mean + later.mean) / 3, var=before.var * 2 / 3,
             shared=None if before.shared is None else before.shared * 2 / 3,
         )  # fmt: skip
-        found.append(overlap.between(overlap.Told(before), overlap.Told(both)) is not None)
+        found.append(duplicates.between(duplicates.Told(before), duplicates.Told(both)) is not None)
     assert sum(found) >= 18
 
 
@@ -216,7 +223,7 @@ def test_commands_and_refreshes_see_it_too(tmp_path, capsys):
     foreign = measured(torch.Generator().manual_seed(7), name="own")
     tuner.learn_from([replace(foreign, metrics=study.metrics)])
     entry = SourceConfig(source="own.json", scope="feed/eu", refresh=1)
-    read = named.read([entry], tmp_path, study.problem(), tuner.history, every=True)
+    read = refresh.read([entry], tmp_path, study.problem(), tuner.history, every=True)
     assert read.sources == ()
     assert "stays as it was read" in read.remarks[0]
     assert "evidence of the target" in read.remarks[0]

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from test_prior import related, source, world
+from transfer.test_prior import related, source, world
 
-from hyperzero_torch.transfer import guard, seeding
+from hyperzero_torch.transfer.model import gates, seeds
+from hyperzero_torch.transfer.model.suited import suited
 from hyperzero_torch.transfer.prior import Prior
-from hyperzero_torch.transfer.suited import suited
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +62,13 @@ def test_a_single_source_and_sources_that_disagree_seed_nothing():
     # Each shuffled in a way of its own.
     object.__setattr__(shuffled[1], "mean", mixed[1].mean[order.flip(0)])
     found = Prior(place.problem, shuffled)
-    assert seeding.agreement(found.family) < seeding.LEAST_AGREEMENT
+    assert seeds.agreement(found.family) < seeds.LEAST_AGREEMENT
     assert len(found.seeds(place.problem, 4, generator()).theta) == 0
 
 
 def test_what_is_expected_of_the_target_is_0_at_its_base_and_near_the_truth(prior):
     place, found = prior
-    expected = seeding.expected(place.problem, found.family)
+    expected = seeds.expected(place.problem, found.family)
     base = place.problem.space.to_unit(place.problem.base_theta.unsqueeze(0))
     mean, var = expected.marginal(base)
     assert float(mean.abs().max()) < 1e-3
@@ -81,10 +81,10 @@ def test_what_is_expected_of_the_target_is_0_at_its_base_and_near_the_truth(prio
 
 def test_suited_points_reach_their_level_and_rise_as_it_falls(prior):
     place, found = prior
-    expected = seeding.expected(place.problem, found.family)
+    expected = seeds.expected(place.problem, found.family)
     points = suited(expected, place.problem, (0.99, 0.6), generator())
     assert points.shape == (2, 2)
-    judged = guard.worth_serving(expected, place.problem, points, generator(1))
+    judged = gates.worth_serving(expected, place.problem, points, generator(1))
     # P(gain > 0 and feasible) is estimated from 512 draws here and 128 there.
     assert float(judged.prob[0]) > 0.9
     assert float(judged.prob[1]) > 0.45

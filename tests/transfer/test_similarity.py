@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hyperzero_torch as hz
-from hyperzero_torch.transfer.alone import Alone
-from hyperzero_torch.transfer.overrule import Overrule
+from hyperzero_torch.transfer.model.source_posterior import Alone
+from hyperzero_torch.transfer.overrides import Overrule
 from hyperzero_torch.transfer.similarity import by_evidence, by_features, heat_map, plot, table
 
 numbers = st.floats(-100, 100)

@@ -9,14 +9,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_study import CONFIG, make, play
+from support.small_study import CONFIG, make, play
 
 import hyperzero_torch as hz
-from hyperzero_torch.bucket import gather
-from hyperzero_torch.history import History
-from hyperzero_torch.journal import Born, Configured, Planned, Received, StudyHeader, open_journal
-from hyperzero_torch.pooling import Pooling
-from hyperzero_torch.retention import compact
+from hyperzero_torch.study.compaction import compact
+from hyperzero_torch.study.evidence.bucket import gather
+from hyperzero_torch.study.evidence.pooling import Pooling
+from hyperzero_torch.study.history import History
+from hyperzero_torch.study.journal import (
+    Born,
+    Configured,
+    Planned,
+    Received,
+    StudyHeader,
+    open_journal,
+)
 from hyperzero_torch.transfer import (
     Rescaled,
     Source,
@@ -24,10 +31,10 @@ from hyperzero_torch.transfer import (
     check_distinct,
     from_bucket,
     from_journal,
-    package,
-    record,
+    journaled,
     translate,
 )
+from hyperzero_torch.transfer.sharing import package
 
 NAN = math.nan
 
@@ -195,7 +202,7 @@ def test_a_package_is_told_from_a_source(given):
     with pytest.raises(
         hz.InputError, match=r"package.load\(path, scope\).source makes it a source"
     ):
-        record.opened(given)
+        journaled.opened(given)
 
 
 def test_a_package_object_is_told_from_a_source(tmp_path):
@@ -204,8 +211,8 @@ def test_a_package_object_is_told_from_a_source(tmp_path):
     loaded = package.load(path, "feed")
     for one in (loaded, [loaded]):
         with pytest.raises(hz.ConfigError, match="looks like a transfer package"):
-            record.opened(one)
-    assert record.opened([loaded.source]) == (loaded.source,)
+            journaled.opened(one)
+    assert journaled.opened([loaded.source]) == (loaded.source,)
 
 
 scalars = st.one_of(

@@ -5,9 +5,9 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from told_study import CONFIG, make, play, reply, source, told
+from support.transfer_study import CONFIG, make, play, reply, source, told
 
-from hyperzero_torch.transfer.told import choice, sentences
+from hyperzero_torch.transfer.decision import choice, sentences
 
 
 @pytest.fixture(scope="module")

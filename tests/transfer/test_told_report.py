@@ -6,20 +6,22 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import torch
-from browser import Browser, find
-from told_study import EVIL, make, play, told
+from support.browser import Browser, find
+from support.transfer_study import EVIL, make, play, told
 
-from hyperzero_torch.history import History
-from hyperzero_torch.journal import Decided
-from hyperzero_torch.report import transfer_plots, transfer_rows, write_report
-from hyperzero_torch.report.facts import look
-from hyperzero_torch.report.sections import sections
-from hyperzero_torch.report.tables import Table
-from hyperzero_torch.report.transfer_page import write_comparison
-from hyperzero_torch.report.transfer_section import transfer
-from hyperzero_torch.standing import DRIFT
+from hyperzero_torch.report import write_report
+from hyperzero_torch.report.data import transfer_rows
+from hyperzero_torch.report.data.facts import look
+from hyperzero_torch.report.data.tables import Table
+from hyperzero_torch.report.domains import write_comparison
+from hyperzero_torch.report.figures import transfer_plots
+from hyperzero_torch.report.sections.page_order import sections
+from hyperzero_torch.report.sections.transfer import transfer
+from hyperzero_torch.study.decisions import DRIFT
+from hyperzero_torch.study.history import History
+from hyperzero_torch.study.journal import Decided
 from hyperzero_torch.transfer import similarity
-from hyperzero_torch.transfer.alone import learn_alone
+from hyperzero_torch.transfer.model.source_posterior import learn_alone
 
 OVERFLOW = """Array.from(document.querySelectorAll('#transfer *')).filter(e=>{
   let box=e.getBoundingClientRect();

@@ -9,13 +9,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from told_study import CONFIG, METRICS, reply
+from support.transfer_study import CONFIG, METRICS, reply
 
 import hyperzero_torch as hz
 from hyperzero_torch.cli import main
-from hyperzero_torch.cli.transfer_export import read_expiry
-from hyperzero_torch.transfer import package as packages
-from hyperzero_torch.transfer.budget import Budget
+from hyperzero_torch.cli.transfer.export import read_expiry
+from hyperzero_torch.transfer.sharing import package as packages
+from hyperzero_torch.transfer.sharing.budget import Budget
 
 KEY = "0123456789abcdef0123456789abcdef"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

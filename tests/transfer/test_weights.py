@@ -4,15 +4,16 @@ import math
 
 import pytest
 import torch
-from family_of_surfaces import aligned, cold, family, filling
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.family_of_surfaces import aligned, cold, family, filling
 
 import hyperzero_torch as hz
 from hyperzero_torch.surrogate import Hyperparameters
-from hyperzero_torch.transfer import Overrule, Source, condition, guard, hierarchical, weights
-from hyperzero_torch.transfer.family import Said, gather_family
-from hyperzero_torch.transfer.inducing import reduce, spectrum
+from hyperzero_torch.transfer import Overrule, Source
+from hyperzero_torch.transfer.model import betting, coregionalization, gates, target
+from hyperzero_torch.transfer.model.family import Said, gather_family
+from hyperzero_torch.transfer.model.inducing import reduce, spectrum
 from hyperzero_torch.transfer.prior import Prior, source_weights
 
 
@@ -22,7 +23,7 @@ def learned(share, seed, num=3, target_share=None, rows=40, noise=0.3):
     )
     found = gather_family(sources, filling())
     own = cold(x, mean, var)
-    return found, own, condition.learn(found, own), truth
+    return found, own, target.learn(found, own), truth
 
 
 NOBODY = torch.zeros(3, dtype=torch.float64)
@@ -49,24 +50,24 @@ def test_the_expected_wealth_of_bets_on_nothing_is_one(alike):
         y = (projected @ u).squeeze(-1) + (noise + rest).sqrt() * e
         target = spectrum(reduce(projected, y, noise, None, 0.0))
         target = type(target)(*(field.unsqueeze(1) for field in target))
-        ratios.append(weights.score(found.spectrum, found.share, found.known, target, looks).wealth)
+        ratios.append(betting.score(found.spectrum, found.share, found.known, target, looks).wealth)
     wealth = torch.tensor(ratios, dtype=torch.float64).exp()
     # Heavy-tailed above, so the mean of a finite sample lies below 1 rather than above.
     assert float(wealth.mean()) < 1 + 4 * float(wealth.std()) / math.sqrt(num)
-    assert float((wealth >= 1 / guard.ALPHA).double().mean()) <= guard.ALPHA
+    assert float((wealth >= 1 / gates.ALPHA).double().mean()) <= gates.ALPHA
     assert float(wealth.median()) < 1.2
 
 
 def test_related_sources_are_admitted_and_reversed_ones_never():
     for seed in range(3):
         found, own, got, _ = learned(0.95, seed)
-        assert guard.admit(got).admitted
+        assert gates.admit(got).admitted
         assert bool((got.share > 0.5).all())
         bad = found._replace(
             spectrum=found.spectrum._replace(information=-found.spectrum.information)
         )
-        against = condition.learn(bad, own)
-        assert not guard.admit(against).admitted
+        against = target.learn(bad, own)
+        assert not gates.admit(against).admitted
         assert against.scores.wealth < 0
         assert bool((against.share == 0).all())
 
@@ -76,7 +77,7 @@ def test_one_good_among_bad_gets_the_weight():
     others, *_ = family(0.0, num=4, seed=77, rows=60, noise=0.15)
     named = [s._replace(name=f"bad_{i}") for i, s in enumerate(others)]
     found = gather_family([sources[0], *named], filling())
-    got = condition.learn(found, cold(x, mean, var))
+    got = target.learn(found, cold(x, mean, var))
     assert int(got.scores.each[0].argmax()) == 0
     weight = source_weights(found, got.share)
     assert float(weight[0, 0]) > 0.9
@@ -87,7 +88,7 @@ def test_with_the_sources_the_truth_is_predicted_better_and_as_surely_as_claimed
     gains, z = [], []
     for seed in range(8):
         found, own, got, truth = learned(0.95, seed, num=4, noise=0.5)
-        warm = condition.posterior(found, own, got)
+        warm = target.posterior(found, own, got)
         for posterior, sign in ((warm, 1), (own, -1)):
             mean, var = posterior.marginal(own.x)
             error = (truth - mean) ** 2
@@ -102,29 +103,27 @@ def test_with_the_sources_the_truth_is_predicted_better_and_as_surely_as_claimed
 def test_without_shares_the_posterior_is_the_cold_one():
     found, own, got, _ = learned(0.95, 0)
     none = got._replace(share=torch.zeros_like(got.share))
-    plain = condition.posterior(found, own, none)
+    plain = target.posterior(found, own, none)
     points = filling()
     for a, b in zip(plain.marginal(points), own.marginal(points)):
         torch.testing.assert_close(a, b)
-    torch.testing.assert_close(
-        condition.left_out(plain, len(own.x)), condition.left_out(own, len(own.x))
-    )
+    torch.testing.assert_close(target.left_out(plain, len(own.x)), target.left_out(own, len(own.x)))
 
 
 def test_left_out_of_all_rows_is_the_posteriors_own():
     _, own, _, _ = learned(0.9, 1)
     wanted = own.left_out() + 0.5 * len(own.x) * math.log(2 * math.pi)
-    torch.testing.assert_close(condition.left_out(own, len(own.x)), wanted)
+    torch.testing.assert_close(target.left_out(own, len(own.x)), wanted)
 
 
 def test_a_worse_model_falls_back():
     found, own, got, _ = learned(0.95, 2)
-    fine = guard.compare(condition.posterior(found, own, got), own)
+    fine = gates.compare(target.posterior(found, own, got), own)
     assert bool(fine.better.all())
     wrong = found._replace(
         spectrum=found.spectrum._replace(information=-found.spectrum.information)
     )
-    worse = guard.compare(condition.posterior(wrong, own, got), own)
+    worse = gates.compare(target.posterior(wrong, own, got), own)
     assert not bool(worse.better.any())
     assert "worse" in worse.reason
 
@@ -134,8 +133,8 @@ def test_a_worse_model_falls_back():
 def test_the_unit_of_a_metric_changes_nothing(share, own_share):
     sources, x, mean, var, _ = family(share, seed=5, target_share=own_share, rows=25)
     big = [s._replace(mean=1e4 * s.mean, var=1e8 * s.var) for s in sources]
-    plain = condition.learn(gather_family(sources, filling()), cold(x, mean, var))
-    scaled = condition.learn(gather_family(big, filling()), cold(x, 1e4 * mean, 1e8 * var))
+    plain = target.learn(gather_family(sources, filling()), cold(x, mean, var))
+    scaled = target.learn(gather_family(big, filling()), cold(x, 1e4 * mean, 1e8 * var))
     assert scaled.scores.wealth == pytest.approx(plain.scores.wealth, rel=1e-2, abs=1e-2)
     torch.testing.assert_close(scaled.share, plain.share, atol=0.02, rtol=0.05)
 
@@ -145,7 +144,7 @@ def test_pinned_and_forbidden_sources():
     own = cold(x, mean, var)
     base = torch.full((2,), 0.5, dtype=torch.float64)
     plain = gather_family(sources, filling(), Said(base, {"source_0": 0.0}, {}, {"source_1": 0.25}))
-    got = condition.learn(plain, own)
+    got = target.learn(plain, own)
     assert float(got.share[0, 0]) == 0.0
     assert float(got.share[0, 1] * got.share[0, -1]) == pytest.approx(0.25, rel=1e-6)
     half = gather_family(sources, filling(), Said(base, {"source_0": 0.5}, {}, {}))
@@ -156,16 +155,16 @@ def test_pinned_and_forbidden_sources():
 def test_looks_move_the_stakes_and_nothing_where_nobody_looks_like_anything():
     features = {"level:gain": 1.0, "users": 8.0}
     like = torch.zeros((), dtype=torch.float64)
-    looks = weights.likeness([features, {}, {"level:gain": 9.0, "users": 1.0}], features, like)
+    looks = betting.likeness([features, {}, {"level:gain": 9.0, "users": 1.0}], features, like)
     assert float(looks[0]) == pytest.approx(1.0)
     assert float(looks[1]) == 0.0
     assert -0.6 < float(looks[2]) < -0.4
     found, own, plain, _ = learned(0.95, 1)
-    same = condition.learn(found, own, NOBODY)
+    same = target.learn(found, own, NOBODY)
     assert torch.equal(plain.share, same.share)
     assert plain.scores.wealth == same.scores.wealth
-    alike = condition.learn(found, own, NOBODY + 1)
-    unlike = condition.learn(found, own, NOBODY - 0.5)
+    alike = target.learn(found, own, NOBODY + 1)
+    unlike = target.learn(found, own, NOBODY - 0.5)
     # Sources that do tell something win more where they were staked on.
     assert bool((alike.scores.each > plain.scores.each).all())
     assert bool((unlike.scores.each < plain.scores.each).all())
@@ -177,9 +176,9 @@ def test_the_source_that_looks_like_the_target_has_the_larger_stake():
     bad = [s._replace(mean=-s.mean, name=f"bad_{i}") for i, s in enumerate(sources[1:])]
     found = gather_family([sources[0], *bad], filling())
     own = cold(x[:8], mean[:8], var[:8])
-    right = condition.learn(found, own, torch.tensor([1.0, -0.5, -0.5], dtype=torch.float64))
-    wrong = condition.learn(found, own, torch.tensor([-0.5, 1.0, 1.0], dtype=torch.float64))
-    plain = condition.learn(found, own)
+    right = target.learn(found, own, torch.tensor([1.0, -0.5, -0.5], dtype=torch.float64))
+    wrong = target.learn(found, own, torch.tensor([-0.5, 1.0, 1.0], dtype=torch.float64))
+    plain = target.learn(found, own)
     assert right.scores.wealth > plain.scores.wealth > wrong.scores.wealth
 
 
@@ -209,8 +208,8 @@ def test_what_a_source_says_of_a_forbidden_parameter_has_no_part_in_anything():
             found = gather_family([source], points, words)
             # Believed all but fully, so that what the source says is what is compared.
             share = torch.full((1, 2), 0.995, dtype=torch.float64)
-            got = condition.learn(found, own)._replace(share=share)
-            warm = condition.posterior(found, own, got)
+            got = target.learn(found, own)._replace(share=share)
+            warm = target.posterior(found, own, got)
             said[part, sign] = [warm.marginal(p)[0].squeeze(-1) for p in (points, on_slice)]
     apart = {
         part: float((said[part, 1.0][0] - said[part, -1.0][0]).abs().mean()) for part in (0, 0.5, 1)
@@ -239,8 +238,8 @@ def test_how_strong_a_forbidden_parameter_is_hardly_matters():
             words = Said(base, {}, {"north": [(slice(1, 2), part)]}, {})
             found = gather_family([aligned("north", x, mean, 0.0005**2)], points, words)
             share = torch.full((1, 2), 0.995, dtype=torch.float64)
-            got = condition.learn(found, own)._replace(share=share)
-            believed = condition.posterior(found, own, got).marginal(points)[0]
+            got = target.learn(found, own)._replace(share=share)
+            believed = target.posterior(found, own, got).marginal(points)[0]
             told[part, size] = (float(found.spread[0, 0]), found.inducing.lengthscale, believed)
     for size in (0.02, 0.2):
         spread, lengthscale, believed = told[0.0, size]
@@ -283,7 +282,7 @@ def test_looks_that_move_with_the_evidence_move_no_bet():
     found, own, _, _ = learned(0.95, 1)
     first = torch.tensor([1.0, -0.5, 0.0], dtype=torch.float64)
     wealth = {
-        condition.learn(found, own, moved, first).scores.wealth for moved in (first, -first, NOBODY)
+        target.learn(found, own, moved, first).scores.wealth for moved in (first, -first, NOBODY)
     }
     assert len(wealth) == 1
 
@@ -311,7 +310,7 @@ def test_acceptance_weighs_gain_against_risk():
         Standardiser(0 * ones, ones),
     )
     generator = torch.Generator().manual_seed(0)
-    judged = guard.worth_serving(posterior, problem, x, generator)
+    judged = gates.worth_serving(posterior, problem, x, generator)
     assert judged.accepted.tolist() == [True, False, False]
     assert float(judged.prob[0]) > 0.95
     assert float(judged.promise[0]) > 0 > float(judged.promise[1:].max())
@@ -326,11 +325,11 @@ def test_told_by_each_is_the_gain_of_a_pair():
     target = spectrum(reduce(projected, y / size.sqrt(), own.noise / size, None, 1.0 / scaled))
     target = type(target)(*(field.unsqueeze(1) for field in target))
     grid = torch.tensor([0.4, 0.8], dtype=torch.float64)
-    each = hierarchical.told_by_each(found.spectrum, target, grid)
+    each = coregionalization.told_by_each(found.spectrum, target, grid)
     one = type(found.spectrum)(*(field[:, :1] for field in found.spectrum))
     for g, value in enumerate(grid.tolist()):
         share, own_share = torch.ones(1, 1).double(), torch.full((1,), value).double()
-        wanted = hierarchical.told(hierarchical.factor(one, share), target, own_share)
+        wanted = coregionalization.told(coregionalization.factor(one, share), target, own_share)
         assert float(each[0, 0, g]) == pytest.approx(float(wanted[0]), abs=1e-5)
 
 
@@ -341,7 +340,7 @@ def test_a_bad_source_takes_nothing_from_the_good_ones():
         bad = sources[2]._replace(mean=-sources[2].mean)
         own = cold(x, mean, var)
         for found, given_ in ((kept, [*sources[:2], bad]), (alone, sources[:2])):
-            share = condition.learn(gather_family(given_, filling()), own).share
+            share = target.learn(gather_family(given_, filling()), own).share
             found.append(share[0, :2] * share[0, -1])
             if given_[-1] is bad:
                 assert float(share[0, 2]) == 0.0

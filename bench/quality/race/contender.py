@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 import hyperzero_torch as hz
-from hyperzero_torch.bucket import Bucket
-from hyperzero_torch.history import CONTROL, History
-from hyperzero_torch.journal import Born, Entry, Planned
-from hyperzero_torch.plan import Plan
 from hyperzero_torch.simulate import Environment
+from hyperzero_torch.study.evidence.bucket import Bucket
+from hyperzero_torch.study.history import CONTROL, History
+from hyperzero_torch.study.journal import Born, Entry, Planned
+from hyperzero_torch.study.plan import Plan
 
 # Readings that have not come after so many rounds are taken for lost; delays are 3 to 6.
 _PATIENCE = 12

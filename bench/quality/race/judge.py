@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 import hyperzero_torch as hz
-from hyperzero_torch.history import CONTROL
-from hyperzero_torch.plan import Plan
-from hyperzero_torch.recommend import Criterion
 from hyperzero_torch.simulate import Environment
+from hyperzero_torch.study.history import CONTROL
+from hyperzero_torch.study.plan import Plan
+from hyperzero_torch.tuner.recommend import Criterion
 
 # A recommendation that truly violates by more than this is worth nothing.
 TOLERANCE = 1e-3

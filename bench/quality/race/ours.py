@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import hyperzero_torch as hz
-from hyperzero_torch.history import CONTROL, History
-from hyperzero_torch.journal import Entry, Planned
-from hyperzero_torch.plan import Plan
 from hyperzero_torch.simulate import Environment
+from hyperzero_torch.study.history import CONTROL, History
+from hyperzero_torch.study.journal import Entry, Planned
+from hyperzero_torch.study.plan import Plan
 
 from .contender import Contender
 

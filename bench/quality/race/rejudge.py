@@ -30,8 +30,8 @@ def rejudge(path: Path, hours: frozenset[int] | None = None) -> dict[str, Any]:
     import torch
 
     import hyperzero_torch as hz
-    from hyperzero_torch.journal import MemoryJournal, Planned
-    from hyperzero_torch.journal.state import unpack
+    from hyperzero_torch.study.journal import MemoryJournal, Planned
+    from hyperzero_torch.study.journal.state import unpack
 
     from .judge import Judge
     from .worlds import WORLDS

@@ -1,0 +1,44 @@
+"""``hyperzero transfer refresh``: other domains' newest evidence, without waiting for its turn."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from ...errors import ConfigError
+from ...study.config import StudyConfig
+from ...transfer.journaled import entries
+from ...transfer.refresh import read
+from ..study import Config, DryRun, open_study
+
+notes = Console(stderr=True, soft_wrap=True)
+_UNREAD = 3  # the exit code of every error
+
+
+def refresh(config: Config, dry_run: DryRun = False) -> None:
+    """Read the sources that the study file names anew, due or not.
+
+    After a change of a source's map, scope or key in the study file, or when a domain is known to
+    have learnt something. What cannot be read stays as it was, and the exit code is 3.
+
+    Example:
+
+      hyperzero transfer refresh -c south.yaml --dry-run
+    """
+    study = StudyConfig.from_file(config)
+    if not study.sources:
+        raise ConfigError(f"{config} names no sources; list them under 'sources'")
+    tuner = open_study(config)
+    named = read(study.sources, config.resolve().parent, tuner.problem, tuner.history, every=True)
+    news = entries(tuner.problem, tuner.history, named.sources)
+    if not dry_run:
+        tuner.learn_from(named.sources)
+    for entry in news:
+        notes.print(Text(f"{'dry run: ' if dry_run else ''}{entry.reason}"))
+    if not news and not named.remarks:
+        notes.print(Text("all sources are as they were read"))
+    for remark in named.remarks:
+        notes.print(Text(remark, style="yellow"))
+    if named.remarks:
+        raise typer.Exit(_UNREAD)

@@ -1,0 +1,5 @@
+"""A searcher for Ray Tune."""
+
+from .searcher import HyperZeroSearch
+
+__all__ = ["HyperZeroSearch"]

@@ -1,0 +1,158 @@
+"""What a searcher for Ray Tune has learnt, as JSON: checked whole before any of it is used."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    Strict,
+    ValidationError,
+    model_validator,
+)
+
+from ...errors import ConfigError
+from ...runtime.files import write_atomically
+
+VERSION = 1
+_WORDS = ("nan", "inf", "-inf")  # JSON has no numbers for these
+_MOST_TOLD = 3  # of all that is wrong with a damaged state
+
+
+def _number(value: Any) -> Any:
+    return float(value) if isinstance(value, str) and value in _WORDS else value
+
+
+def _variance(value: float) -> float:
+    if value < 0 or value == math.inf:
+        raise ValueError("a variance is >= 0, or unknown (nan)")
+    return value
+
+
+_Number = Annotated[float, Strict(), BeforeValidator(_number)]
+_Count = Annotated[int, Strict(), Field(ge=0)]
+_Finite = Annotated[FiniteFloat, Strict()]
+_Theta = list[_Finite]
+_Bound = tuple[str, _Finite, _Finite]
+_Finished = tuple[_Theta, list[_Number], list[Annotated[_Number, AfterValidator(_variance)]]]
+
+
+class State(BaseModel):
+    """A searcher's memory.
+
+    Args:
+        version: of this schema.
+        space: a line for each parameter, or None before there is a space.
+        metric: what is optimised, likewise.
+        mode: ``"min"`` or ``"max"``, likewise.
+        bounds: name of a metric, the sign of its slack, and the bound.
+        seed: of all randomness.
+        suggested: how many suggestions have been made.
+        live: parameters of trials that have not finished, by trial.
+        finished: parameters of trials that have; their value and slacks; the variances of these.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Annotated[int, Strict(), Field(ge=VERSION, le=VERSION)]
+    space: list[str] | None
+    metric: str | None
+    mode: Annotated[str, Field(pattern=r"\A(min|max)\z")] | None
+    bounds: list[_Bound]
+    seed: _Count
+    suggested: _Count
+    live: dict[str, _Theta]
+    finished: list[_Finished]
+
+    @model_validator(mode="after")
+    def _widths(self) -> State:
+        width, columns = len(self.space or ()), 1 + len(self.bounds)
+        thetas = self.thetas()
+        if any(len(theta) != width for theta in thetas) or (thetas and self.space is None):
+            raise ValueError(f"every trial must have {width} parameters, as the space has")
+        for _, values, variances in self.finished:
+            if len(values) != columns or len(variances) != columns or math.isnan(values[0]):
+                raise ValueError(f"every finished trial must have {columns} values and variances")
+        return self
+
+    def thetas(self) -> list[list[float]]:
+        """Parameters of every trial."""
+        return [*self.live.values(), *(theta for theta, _, _ in self.finished)]
+
+    def plain(self) -> dict[str, Any]:
+        """What JSON can hold."""
+        rows = [[theta, _plain(values), _plain(var)] for theta, values, var in self.finished]
+        bounds = [list(bound) for bound in self.bounds]
+        return self.model_dump() | {"bounds": bounds, "finished": rows}
+
+
+def checked(state: Any) -> State:
+    """A state from what ``State.plain`` gave.
+
+    Raises:
+        ConfigError: anything else; says where it is wrong.
+    """
+    if not isinstance(state, dict) or state.get("version") != VERSION:
+        raise ConfigError(
+            "this is no state of HyperZeroSearch that this version reads; pass what save() wrote "
+            f"(version {VERSION})"
+        )
+    try:
+        return State.model_validate(state)
+    except ValidationError as error:
+        wrong = [
+            f"{'.'.join(map(str, e['loc'])) or 'all'}: {e['msg']}"
+            for e in error.errors(include_url=False, include_input=False)
+        ]
+        more = f"; and {len(wrong) - _MOST_TOLD} more" if len(wrong) > _MOST_TOLD else ""
+        raise ConfigError(
+            f"the state of HyperZeroSearch is damaged ({'; '.join(wrong[:_MOST_TOLD])}{more}); "
+            "pass what save() wrote, as it wrote it"
+        ) from None
+
+
+def write(path: Any, state: dict[str, Any]) -> None:
+    """Write a state, whole or not at all.
+
+    Raises:
+        ConfigError: not the name of a file that can be written.
+    """
+    write_atomically(checked_path(path), json.dumps(state, allow_nan=False))
+
+
+def read(path: Any) -> Any:
+    """What a file holds, not checked yet.
+
+    Raises:
+        ConfigError: no file, or not JSON.
+    """
+    try:
+        return json.loads(checked_path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            f"{str(path)!r} cannot be read ({error}); name a file that save() wrote"
+        ) from None
+
+
+def checked_path(path: Any) -> Path:
+    """Raise ``ConfigError`` for what can name no file."""
+    if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path):
+        raise ConfigError(f"expected the name of a file, got {path!r}")
+    return Path(path)
+
+
+def _plain(values: Iterable[float]) -> list[float | str]:
+    """JSON has neither NaN nor infinity."""
+    return [value if math.isfinite(value) else str(value) for value in values]

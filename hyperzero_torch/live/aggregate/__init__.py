@@ -1,0 +1,1 @@
+"""Events and exposures -> readings per arm, round and metric."""

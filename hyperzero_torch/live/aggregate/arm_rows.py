@@ -1,0 +1,227 @@
+"""The one expression that the user's own engine runs: from rows per event to rows per arm.
+
+    exposures, events -> sums per user -> (clip) -> deviations from the arm's mean -> sums per arm
+
+It runs unchanged on pandas, Polars, DuckDB and PySpark; only sums per arm and round reach Python.
+
+Whatever order an engine adds in, the sums are the same to the last bit, so that the same data give
+the identical message: every addend is split into two whole numbers of a common unit, the upper 26
+bits and the next 27, whose sums double precision holds exactly up to 2^26 addends. Variances are
+sums of squared deviations from the arm's own mean, taken in a second pass.
+Source: Demmel and Nguyen (2013), reproducible summation by pre-rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import narwhals as nw
+
+from .frames import Tables, check_rows, collect, offered
+from .metrics import (
+    KEYS,
+    LOWER,
+    Metric,
+    halves,
+    joined_halves,
+    sum_products,
+    sums_by_metric,
+    with_means,
+)
+
+UNEXPOSED, TWO_ARMS, BOT = -3, -2, -1  # in place of an arm, where a user is not counted
+NO_ARM = 2**62
+
+
+class ArmRows:
+    """The expression for some metrics.
+
+    Args:
+        metrics: what is summed.
+        max_events: more events of the metrics by one user in one round are a bot's; None: no limit.
+    """
+
+    def __init__(self, metrics: Sequence[Metric], max_events: int | None) -> None:
+        self.metrics = metrics
+        self.max_events = max_events
+        self.sources = tuple(dict.fromkeys(s for m in metrics for s in m.sources))
+
+    def of(self, tables: Tables, window: list[int], as_of: int) -> list[dict[str, Any]]:
+        """One row of sums per round and arm, in the metrics' units.
+
+        Args:
+            tables: exposures, events and covariates.
+            window: the rounds asked for, ascending.
+            as_of: events that arrived in this round or later are not seen yet.
+        """
+        exposures = tables.exposures.filter(offered(window))
+        asked = nw.col("metric").is_in(self.sources) | nw.col("metric").is_null()
+        events = tables.events.filter(offered(window) & asked)
+        if "arrived" in tables.events.collect_schema().names():
+            events = events.filter((nw.col("arrived") < as_of) | nw.col("arrived").is_null())
+        check_rows("exposures", exposures, ("user", "round", "candidate"))
+        units = check_rows("events", events, tables.event_columns, self.sources)
+        users = self._users(exposures, events, units)
+        if tables.covariates is not None:
+            users = self._join_covariates(users, tables.covariates)
+        users = self._clip(users)
+        rows = collect(self._arms(users), "the sums per arm")
+        for row in rows:
+            for k, metric in enumerate(self.metrics):
+                if f"mean{k}" not in row:
+                    continue
+                top = units[self.sources.index(metric.sources[0])]
+                unit = (
+                    top / units[self.sources.index(metric.sources[1])] if metric.numerator else top
+                )
+                row[f"unit{k}"] = unit
+        return rows
+
+    def _users(
+        self, exposures: nw.LazyFrame[Any], events: nw.LazyFrame[Any], units: list[float]
+    ) -> nw.LazyFrame[Any]:
+        """``user, round, arm, s0, s1, ...``: per-user sums of each source, in its unit."""
+        nothing = (
+            nw.lit("", dtype=nw.String).alias("metric"),
+            nw.lit(0.0, dtype=nw.Float64).alias("value"),
+        )
+        no_arm = nw.lit(-1, dtype=nw.Int64).alias("candidate")
+        rows: nw.LazyFrame[Any] = nw.concat(
+            [
+                exposures.select("user", "round", "candidate", *nothing),
+                events.select("user", "round", no_arm, "metric", "value"),
+            ]
+        )
+        exposed = nw.col("candidate") >= 0
+        rows, sums = sums_by_metric(rows, self.sources, units)
+        rows = rows.with_columns(
+            nw.when(exposed).then(nw.col("candidate")).otherwise(NO_ARM).alias("lowest"),
+            nw.when(exposed).then(0).otherwise(1).alias("events"),
+        )
+        users = rows.group_by("user", "round").agg(
+            nw.col("lowest").min(), nw.col("candidate").max(), nw.col("events").sum(), *sums
+        )
+        arm = nw.col("candidate")
+        if self.max_events is not None:
+            arm = nw.when(nw.col("events") > self.max_events).then(BOT).otherwise(arm)
+        arm = nw.when(nw.col("lowest") < nw.col("candidate")).then(TWO_ARMS).otherwise(arm)
+        arm = nw.when(nw.col("candidate") < 0).then(UNEXPOSED).otherwise(arm)
+        whole = [joined_halves(f"s{i}") for i in range(len(self.sources))]
+        return users.select("user", "round", arm.cast(nw.Int64).alias("arm"), *whole)
+
+    def _join_covariates(
+        self, users: nw.LazyFrame[Any], covariates: nw.LazyFrame[Any]
+    ) -> nw.LazyFrame[Any]:
+        """Adds ``c{k}`` and ``known{k}`` for every metric with a covariate."""
+        wanted = [(k, m) for k, m in enumerate(self.metrics) if m.covariate]
+        names = tuple(dict.fromkeys(s for _, m in wanted for s in m.sources))
+        covariates = covariates.filter(nw.col("metric").is_in(names) | nw.col("metric").is_null())
+        units = check_rows("covariates", covariates, ("user", "metric", "value"), names)
+        rows, sums = sums_by_metric(covariates, names, units)
+        present = [
+            nw.when(nw.col("metric") == name).then(1.0).otherwise(0.0).alias(f"n{i}")
+            for i, name in enumerate(names)
+        ]
+        known = [nw.col(f"n{i}").max() for i in range(len(names))]
+        table = rows.with_columns(*present).group_by("user").agg(*sums, *known)
+        whole = [joined_halves(f"s{i}") for i in range(len(names))]
+        table = table.select("user", *whole, *(f"n{i}" for i in range(len(names))))
+        ratios = _ratios(table, names, units, [m for _, m in wanted if m.numerator])
+        columns = []
+        for k, metric in wanted:
+            at = [names.index(s) for s in metric.sources]
+            value, has = nw.col(f"s{at[0]}"), nw.col(f"n{at[0]}")
+            if metric.numerator:
+                # Linearised about one ratio for all arms, so that the arms' adjustments differ
+                # only by chance; which ratio it is does not matter for that.
+                slope = ratios[metric.name] * (units[at[1]] / units[at[0]])
+                value = value - slope * nw.col(f"s{at[1]}")
+                value = value * (1.0 / (1.0 + abs(slope)))
+                has = nw.when(nw.col(f"n{at[1]}") > 0).then(1.0).otherwise(has)
+            columns += [value.alias(f"c{k}"), has.alias(f"known{k}")]
+        table = table.select(nw.col("user").alias("covered"), *columns)
+        joined = users.join(table, how="left", left_on="user", right_on="covered")
+        filled = [nw.col(f"c{k}", f"known{k}").fill_null(0.0) for k, _ in wanted]
+        return joined.with_columns(*filled)
+
+    def _clip(self, users: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+        """``s{i}`` into ``y{k}`` (and ``x{k}`` for ratios), clipped where a metric asks for it."""
+        clipped: dict[tuple[int, float], str] = {
+            (self.sources.index(s), m.winsorise): f"cap{j}_{s_}"
+            for j, m in enumerate(self.metrics)
+            if m.winsorise is not None and m.winsorise < 1
+            for s_, s in enumerate(m.sources)
+        }
+        caps: dict[int, dict[str, Any]] = {}
+        if clipped:
+            quantiles = [
+                nw.col(f"s{i}").quantile(q, interpolation="linear").alias(name)
+                for (i, q), name in clipped.items()
+                if q is not None
+            ]
+            counted = users.filter(nw.col("arm") >= 0).select(
+                "round", *{f"s{i}" for i, _ in clipped}
+            )
+            table = counted.group_by("round").agg(*quantiles)
+            caps = {int(row["round"]): row for row in collect(table, "the quantiles")}
+        columns = []
+        for k, metric in enumerate(self.metrics):
+            for letter, source in zip("yx", metric.sources):
+                i = self.sources.index(source)
+                value: nw.Expr = nw.col(f"s{i}")
+                name = clipped.get((i, metric.winsorise or 1.0))
+                for round_, row in caps.items():
+                    if name is not None:
+                        cap = float(row[name])
+                        over = (nw.col("round") == round_) & (nw.col(f"s{i}") > cap)
+                        value = nw.when(over).then(cap).otherwise(value)
+                columns.append(value.alias(f"{letter}{k}"))
+        keep = [n for k in self._covered() for n in (f"c{k}", f"known{k}")]
+        return users.select(*KEYS, *columns, *keep)
+
+    def _covered(self) -> list[int]:
+        return [k for k, m in enumerate(self.metrics) if m.covariate]
+
+    def _arms(self, users: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+        """Sums per round and arm: the second pass, about each arm's own means."""
+        values = [f"{z}{k}" for k, m in enumerate(self.metrics) for z in "yx"[: len(m.sources)]]
+        covered = self._covered()
+        users = with_means(users, [*values, *(f"c{k}" for k in covered)], covered)
+        deviations = []
+        for k, metric in enumerate(self.metrics):
+            mean, d = nw.col(f"mean_y{k}"), nw.col(f"y{k}") - nw.col(f"mean_y{k}")
+            if metric.numerator:
+                below = nw.col(f"mean_x{k}")
+                safe = nw.when(below == 0).then(1.0).otherwise(below)
+                ratio = mean / safe
+                d = (d - ratio * (nw.col(f"x{k}") - below)) / safe
+                deviations.append(nw.when(below == 0).then(0.0).otherwise(below).alias(f"below{k}"))
+                mean = ratio
+            deviations += [mean.alias(f"mean{k}"), d.alias(f"d{k}")]
+            if metric.covariate:
+                e = nw.col(f"c{k}") - nw.col(f"mean_c{k}")
+                e = nw.when(nw.col(f"known{k}") > 0).then(e).otherwise(0.0)
+                deviations += [e.alias(f"e{k}"), nw.col(f"mean_c{k}")]
+        keep = [f"known{k}" for k in covered]
+        users = users.select(*KEYS, *keep, *deviations)
+        return sum_products(users, self.metrics)
+
+
+def _ratios(
+    table: nw.LazyFrame[Any], names: Sequence[str], units: Sequence[float], metrics: list[Metric]
+) -> dict[str, float]:
+    """Each ratio over the whole table of covariates, the same for every arm and round."""
+    if not metrics:
+        return {}
+    parts = table.select(*(h for i in range(len(names)) for h in halves(nw.col(f"s{i}"), f"s{i}")))
+    row = collect(parts.select(nw.all().sum()), "the covariates' sums")[0]
+    total = {
+        n: (float(row[f"s{i}_upper"] or 0.0) + float(row[f"s{i}_lower"] or 0.0) / LOWER) * units[i]
+        for i, n in enumerate(names)
+    }
+    ratios = {}
+    for metric in metrics:
+        above, below = (total[s] for s in metric.sources)
+        ratios[metric.name] = above / below if below else 0.0
+    return ratios

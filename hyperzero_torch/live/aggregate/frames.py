@@ -1,0 +1,207 @@
+"""The frames that an aggregation reads: of one engine, with the columns it needs, and sound."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+
+from ...errors import HyperZeroError, MissingExtraError, ReadingsError
+from .metrics import UPPER
+
+ENGINES = ("pandas", "polars", "duckdb", "pyspark", "pyspark_connect")
+COLUMNS = {
+    "exposures": ("user", "round", "candidate"),
+    "events": ("user", "round", "metric", "value"),
+    "covariates": ("user", "metric", "value"),
+}
+
+
+class Tables:
+    """The frames, of one engine, with the columns that are needed in common types."""
+
+    def __init__(self, exposures: Any, events: Any, covariates: Any) -> None:
+        given = {"exposures": exposures, "events": events, "covariates": covariates}
+        given = {name: frame for name, frame in given.items() if frame is not None}
+        self._connection: Any = None
+        try:
+            frames = self._frames(given)
+        except BaseException:
+            self.close()
+            raise
+        self.exposures, self.events = frames["exposures"], frames["events"]
+        self.covariates = frames.get("covariates")
+        self.event_columns = tuple(self.events.collect_schema().names())
+
+    def _frames(self, given: Mapping[str, Any]) -> dict[str, nw.LazyFrame[Any]]:
+        opened = {name: self._open(name, frame) for name, frame in given.items()}
+        kinds = {
+            name: "Parquet paths"
+            if _paths(frame) is not None
+            else opened[name].implementation.value
+            for name, frame in given.items()
+        }
+        if len(set(kinds.values())) > 1:
+            raise ReadingsError(f"the frames must come from one engine, got {kinds}")
+        typed = {name: _typed(name, frame) for name, frame in opened.items()}
+        users = {name: kind for name, (_, kind) in typed.items()}
+        if len({kind == "text" for kind in users.values()}) > 1:
+            raise ReadingsError(f"the frames must name users in one type, got {users}")
+        if len(set(users.values())) == 1:
+            return {name: frame for name, (frame, _) in typed.items()}
+        return {n: f.with_columns(nw.col("user").cast(nw.String)) for n, (f, _) in typed.items()}
+
+    def _open(self, name: str, frame: Any) -> nw.LazyFrame[Any]:
+        files = _paths(frame)
+        if files is not None:
+            frame = self._read_parquet(name, files)
+        try:
+            table = nw.from_native(frame)
+        except TypeError:
+            table = None
+        except Exception as error:
+            raise ReadingsError(f"{name} cannot be read: {error}") from error
+        engine = getattr(getattr(table, "implementation", None), "value", None)
+        if table is None or engine not in ENGINES:
+            raise ReadingsError(
+                f"{name} must be a frame of pandas, Polars, DuckDB or PySpark, or paths of Parquet "
+                f"files, got {type(frame).__name__}"
+            )
+        lazy: nw.LazyFrame[Any] = table.lazy()
+        return lazy
+
+    def _read_parquet(self, name: str, files: list[str]) -> Any:
+        try:
+            import duckdb
+            import pyarrow  # noqa: F401  (DuckDB hands its results over in Arrow's format)
+        except ImportError as error:
+            missing = error.name or "duckdb"
+            raise MissingExtraError("aggregating Parquet files", missing, "duckdb") from None
+        if not files:
+            raise ReadingsError(f"{name}: the list of Parquet files is empty")
+        if self._connection is None:
+            self._connection = duckdb.connect()
+        try:
+            return self._connection.read_parquet(files)
+        except duckdb.Error as error:
+            raise ReadingsError(f"{name}: {files} cannot be read as Parquet: {error}") from error
+
+    def close(self) -> None:
+        """Close the connection that read Parquet files; others are their owners'."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _paths(frame: Any) -> list[str] | None:
+    if isinstance(frame, str | Path):
+        return [str(frame)]
+    if isinstance(frame, list | tuple) and all(isinstance(f, str | Path) for f in frame):
+        return [str(f) for f in frame]
+    return None
+
+
+def _typed(name: str, frame: nw.LazyFrame[Any]) -> tuple[nw.LazyFrame[Any], str]:
+    """The columns needed, in Int64, Float64 and String, and what users are: a type's name."""
+    try:
+        schema = frame.collect_schema()
+    except Exception as error:
+        raise ReadingsError(f"{name} cannot be read: {error}") from error
+    missing = [c for c in COLUMNS[name] if c not in schema]
+    if missing:
+        raise ReadingsError(
+            f"{name} need the columns {list(COLUMNS[name])}: missing {missing}, got {list(schema)}"
+        )
+    columns, faults, kind = [], [], ""
+    wanted = [*COLUMNS[name], *(("arrived",) if name == "events" and "arrived" in schema else ())]
+    for column in wanted:
+        dtype = schema[column]
+        text = isinstance(dtype, nw.String | nw.Categorical | nw.Enum)
+        to: Any = nw.String if text else nw.Int64
+        if column == "user":
+            if not text and dtype in (nw.UInt64, nw.Int128, nw.UInt128):
+                to = nw.String  # Int64 could not hold them all
+            kind = "text" if text else f"integer ({'wide' if to == nw.String else 'Int64'})"
+            good, expected = text or dtype.is_integer(), "integers or text"
+        elif column == "metric":
+            good, expected = text, "text"
+        elif column == "value":
+            good, expected, to = dtype.is_numeric(), "numbers", nw.Float64
+        else:
+            good, expected = dtype.is_integer(), "integers without missing values"
+        if not good:
+            faults.append(f"column {column!r} must hold {expected}, got {dtype}")
+        columns.append(nw.col(column).cast(to))
+    if faults:
+        raise ReadingsError(f"{name} are refused, nothing was aggregated:", faults)
+    return frame.select(*columns), kind
+
+
+def offered(window: list[int]) -> nw.Expr:
+    """Rows of the rounds asked for, and rows whose round is none, to be refused."""
+    at = nw.col("round")
+    inside = (at >= window[0]) & (at <= window[-1])
+    if len(window) < window[-1] - window[0] + 1:
+        inside = at.is_in(window)
+    return inside | (at < 0) | at.is_null()
+
+
+def check_rows(
+    name: str, frame: nw.LazyFrame[Any], columns: Sequence[str], sources: Sequence[str] = ()
+) -> list[float]:
+    """Refuse what cannot be counted; the unit of each source, a power of 2.
+
+    The unit of the largest value seen is its upper bound over 2^26.
+    """
+
+    def count(condition: nw.Expr, label: str) -> nw.Expr:
+        return nw.when(condition).then(1).otherwise(0).sum().alias(label)
+
+    asked = []
+    for column in columns:
+        bad = nw.col(column).is_null()
+        if column == "value":
+            bad = bad | ~nw.col(column).is_finite()
+        asked.append(count(bad, f"bad_{column}"))
+        if column in ("round", "candidate"):
+            asked.append(count(nw.col(column) < 0, f"negative_{column}"))
+    for i, source in enumerate(sources):
+        size = nw.when(nw.col("metric") == source).then(nw.col("value").abs()).otherwise(0.0)
+        asked.append(size.max().alias(f"largest{i}"))
+    found = collect(frame.select(*asked), name)[0]
+    what = {"bad_value": "a value that is missing or not finite"}
+    faults = [
+        f"{int(found[key]):,} rows with "
+        + what.get(key, key.replace("bad_", "no ").replace("_", " "))
+        for key in found
+        if not key.startswith("largest") and found[key]
+    ]
+    if faults:
+        raise ReadingsError(f"{name} are refused, nothing was aggregated:", faults)
+    largest = [float(found[f"largest{i}"] or 0.0) for i in range(len(sources))]
+    return [math.ldexp(1.0, max(math.frexp(top)[1], -900)) / UPPER for top in largest]
+
+
+def collect(frame: nw.LazyFrame[Any], what: str) -> list[dict[str, Any]]:
+    """The rows of a small aggregate.
+
+    Raises:
+        ReadingsError: the engine fails; ``what`` says at what.
+    """
+    with engine_errors(what):
+        return frame.collect().rows(named=True)
+
+
+@contextmanager
+def engine_errors(what: str) -> Iterator[None]:
+    """An engine's own error as a `ReadingsError`; the engines have no common tree of errors."""
+    try:
+        yield
+    except (HyperZeroError, MemoryError):
+        raise
+    except Exception as error:
+        raise ReadingsError(f"the engine failed at {what}: {error}") from error

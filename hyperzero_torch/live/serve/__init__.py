@@ -1,0 +1,1 @@
+"""A plan -> what the platform serves: flag definitions and JSON tables."""

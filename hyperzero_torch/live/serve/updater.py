@@ -1,0 +1,272 @@
+"""Experiment updaters: a plan becomes what a platform serves.
+
+    plan -> FlagdUpdater -> flag definition -> flagd or its provider -> ThetaClient -> the app
+    plan -> TableUpdater -> plain JSON table -> bucket(user, round, salt) -> a platform of your own
+
+Both write one file, whole or not at all, and what users name stands in it as data only.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from hashlib import blake2b
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from ...errors import ConfigError, InputError
+from ...problem.parameters import Value
+from ...runtime.files import locked
+from ...study.history import CONTROL
+from ...study.plan import Plan
+from .files import checked_path, read_object, replace_file, to_json
+
+#: What ``Assignment.reason`` says of a user who is part of the round.
+PLANNED = "planned"
+
+_KIND = "hyperzero-torch assignment table"
+_VERSION = 1
+# Shares come from float sums; what is farther from 1 was not meant as shares.
+_SUM_TOLERANCE = 1e-9
+
+
+@runtime_checkable
+class Updater(Protocol):
+    """Where plans are served; the laws are in ``UpdaterContract``.
+
+    A platform of your own needs these two methods. Whatever they raise, what was served before
+    goes on being served.
+    """
+
+    def apply(self, plan: Plan) -> None:
+        """Serve this plan from now on; the same plan again changes nothing.
+
+        Raises:
+            HyperZeroError: the plan cannot be served; the one before it still is.
+        """
+        ...
+
+    def withdraw(self) -> None:
+        """Serve the control alone, outside any round, until the next ``apply``.
+
+        Nothing happens where no plan was applied yet, or where it was withdrawn before.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What one user is served.
+
+    Args:
+        candidate: whose parameters these are; 0 is the control.
+        round: the round that the exposure counts in; None where the user takes no part in it and
+            gets the control as a fallback: log no exposure, it would bias the control.
+        parameters: name to value; a copy, to change at will.
+        reason: ``"planned"``, or why the user takes no part.
+    """
+
+    candidate: int
+    round: int | None
+    parameters: dict[str, Value]
+    reason: str
+
+
+class TableUpdater:
+    """Writes a plain JSON table, for platforms that assign users themselves.
+
+    ``{"kind": "hyperzero-torch assignment table", "version": 1, "round": 17, "salt": "...",
+    "arms": [{"candidate": 0, "share": 0.3, "from": 0.0, "to": 0.3, "parameters": {...}}, ...]}``
+
+    A user belongs to the arm with ``from <= bucket(user, round, salt) < to``. The control comes
+    first; the boundaries go from 0.0 to 1.0 without a gap, and an arm's width differs from its
+    share by less than 1e-15, apart from what the shares' own sum lacks to 1. A round of null means
+    that the control alone is served and that nothing counts as an exposure.
+
+    Args:
+        path: the table, in a folder that exists; its permissions are kept.
+        salt: tells experiments apart, so that they assign users independently of each other; any
+            text without a NUL.
+    Raises:
+        ConfigError: the path or the salt cannot be used.
+    """
+
+    def __init__(self, path: str | Path, *, salt: str = "value-model") -> None:
+        self.path = checked_path(path)
+        if not isinstance(salt, str) or not salt or "\0" in salt:
+            raise ConfigError(f"a salt is a text without NUL, not {salt!r}; name the experiment")
+        self.salt = salt
+
+    def apply(self, plan: Plan) -> None:
+        """Serve this plan from now on; the same plan again does not touch the file.
+
+        Raises:
+            InputError: the plan cannot be served.
+            ConfigError: the file cannot be read or written, or is no such table; it is unchanged.
+        """
+        check_plan(plan)
+        ends = _ends(plan.shares)
+        arms = [
+            {"candidate": c, "share": share, "from": start, "to": end, "parameters": parameters}
+            for c, share, start, end, parameters in zip(
+                plan.candidate_ids, plan.shares, (0.0, *ends), ends, plan.parameters
+            )
+        ]
+        text = to_json(self._table(plan.round, arms))
+        with locked(self.path):
+            if self.path.exists():
+                read_table(self.path)  # a file that is something else is not ours to replace
+            replace_file(self.path, text)
+
+    def withdraw(self) -> None:
+        """Serve the control alone, outside any round; nothing where no table was written yet.
+
+        Raises:
+            ConfigError: the file cannot be read or written, or is no such table; it is unchanged.
+        """
+        with locked(self.path):
+            if not self.path.exists():
+                return
+            control = read_table(self.path)["arms"][0]
+            arms = [{**control, "share": 1.0, "from": 0.0, "to": 1.0}]
+            replace_file(self.path, to_json(self._table(None, arms)))
+
+    def _table(self, number: int | None, arms: list[dict[str, Any]]) -> dict[str, Any]:
+        head = {"kind": _KIND, "version": _VERSION, "round": number, "salt": self.salt}
+        return {**head, "arms": arms}
+
+
+def bucket(user: str, round: int, salt: str) -> float:
+    """Where a user stands in ``[0, 1)`` in this round: the same everywhere, anew each round.
+
+    The first 53 bits of BLAKE2b-512 over ``salt NUL round NUL user`` (UTF-8, the round in
+    decimal), as a fraction. For ``salt = "value-model"``, round 17, user "u1" the digest is that of
+    ``printf 'value-model\\00017\\000u1' | b2sum``.
+
+    Source: RFC 7693 (BLAKE2).
+    """
+    message = f"{salt}\0{round}\0{user}".encode("utf-8", "surrogatepass")
+    first = int.from_bytes(blake2b(message).digest()[:8], "big")
+    return (first >> 11) / 2.0**53
+
+
+def assign(table: Mapping[str, Any], user: str) -> Assignment:
+    """Whom a table, as ``read_table`` gives it, assigns a user to.
+
+    A user without a name gets the control and takes no part.
+    """
+    arms, number = table["arms"], table["round"]
+    arm, reason = arms[0], PLANNED
+    if number is None or not user:
+        number, reason = None, "withdrawn" if user else "no user"
+    else:
+        place = bucket(user, number, table["salt"])
+        # Arms without width share their start with the next one, which is the one found.
+        arm = arms[bisect_right(arms, place, key=lambda one: one["from"]) - 1]
+    return Assignment(arm["candidate"], number, dict(arm["parameters"]), reason)
+
+
+def read_table(path: str | Path) -> dict[str, Any]:
+    """A table written by ``TableUpdater``.
+
+    Raises:
+        ConfigError: the file cannot be read or is no such table.
+    """
+    path = checked_path(path)
+    table = read_object(path)
+    try:
+        numbers = [arm["from"] for arm in table["arms"]] + [table["arms"][-1]["to"]]
+        fits = (
+            (table["kind"], table["version"]) == (_KIND, _VERSION)
+            and isinstance(table["salt"], str)
+            and (table["round"] is None or isinstance(table["round"], int))
+            and (numbers[0], numbers[-1]) == (0.0, 1.0)
+            and all(a <= b for a, b in pairwise(numbers))
+            and all(isinstance(arm["parameters"], dict) for arm in table["arms"])
+            and table["arms"][0]["candidate"] == CONTROL
+            and all(isinstance(arm["candidate"], int) for arm in table["arms"])
+        )
+    except (KeyError, TypeError, IndexError):
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"{str(path)!r} is no assignment table of version {_VERSION}; it is left as it is: "
+            "name another file, or move this one away"
+        )
+    return table
+
+
+def check_plan(plan: Plan) -> None:
+    """Refuse a plan that no platform could serve as it stands.
+
+    Raises:
+        InputError: rounds, candidates, shares or parameters that cannot be; says which.
+    """
+    ids, shares = plan.candidate_ids, plan.shares
+    if not all(_is_count(number) for number in (plan.round, *ids)):
+        raise InputError(
+            f"rounds and candidates are whole numbers from 0, not {plan.round!r} and {ids!r}"
+        )
+    if not len(ids) == len(shares) == len(plan.parameters):
+        raise InputError(
+            f"a plan has one share and one set of parameters per arm, not {len(shares)} and "
+            f"{len(plan.parameters)} for {len(ids)} arms"
+        )
+    if ids[:1] != (CONTROL,) or len(set(ids)) != len(ids):
+        raise InputError(
+            f"a plan's candidates are the control, {CONTROL}, first and then each arm once, "
+            f"not {_brief(ids)}"
+        )
+    _check_shares(shares)
+    for candidate, parameters in zip(ids, plan.parameters):
+        _check_parameters(candidate, parameters, plan.parameters[0])
+
+
+def _check_shares(shares: tuple[float, ...]) -> None:
+    if not all(
+        isinstance(s, int | float) and math.isfinite(s) and 0.0 <= s <= 1.0 + _SUM_TOLERANCE
+        for s in shares
+    ):
+        raise InputError(f"shares are fractions from 0 to 1, not {_brief(shares)}")
+    total = math.fsum(shares)
+    if abs(total - 1.0) > _SUM_TOLERANCE:
+        raise InputError(f"a plan's shares sum to 1, not to {total!r}; scale them")
+
+
+def _check_parameters(
+    candidate: int, parameters: Mapping[str, Value], control: Mapping[str, Value]
+) -> None:
+    if parameters.keys() != control.keys():
+        odd = sorted(map(str, parameters.keys() ^ control.keys()))
+        raise InputError(
+            f"every arm sets the parameters that the control sets; candidate {candidate} differs "
+            f"in {_brief(odd)}"
+        )
+    for name, value in parameters.items():
+        if not isinstance(name, str):
+            raise InputError(f"a parameter's name is a text, not {name!r}")
+        finite = not isinstance(value, float) or math.isfinite(value)
+        if not isinstance(value, bool | int | float | str) or not finite:
+            raise InputError(
+                f"candidate {candidate}: parameter {_brief(name)} is {_brief(value)}; JSON holds "
+                "finite numbers, texts, true and false"
+            )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _ends(shares: tuple[float, ...]) -> tuple[float, ...]:
+    """Upper boundaries, exact sums rounded once; the last one is 1.0."""
+    sums = list(accumulate(map(Fraction, shares)))
+    return tuple(float(s / sums[-1]) for s in sums)

@@ -1,0 +1,294 @@
+"""What is tuned: objective and constraints over metric deltas and levels.
+
+Objectives are maximised; slack >= 0 is feasible; everything is a fraction, never a percentage.
+
+    delta[m]   relative change of metric m against the control of the same round
+    level[m]   base_levels[m] * (1 + delta[m]), in the metric's own unit
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import ProblemError
+from .expressions import parse_constraint, parse_objective
+from .space import Choice, Float, Int, SearchSpace
+from .terms import Constraint, Objective, Source, Term
+
+__all__ = ["Constraint", "Objective", "Outcome", "Problem"]
+
+
+class Outcome(NamedTuple):
+    """What deltas are worth: ``utility (...)``, and ``slack (..., constraints)``, >= 0 feasible."""
+
+    utility: Tensor
+    slack: Tensor
+
+    @property
+    def feasible(self) -> Tensor:
+        """Where every constraint holds, ``(...)``; a NaN slack does not hold."""
+        # Column by column: several times faster than a reduction over a handful of constraints.
+        holds = self.utility.new_ones(self.utility.shape, dtype=torch.bool)
+        for slack in self.slack.unbind(-1):
+            holds = holds & (slack >= 0)
+        return holds
+
+
+class Problem:
+    """A search space, a base, metrics, an objective, and constraints.
+
+    Args:
+        space: where theta lives.
+        base: the control's theta, a mapping over every parameter.
+        metrics: names of the metrics, in the order of every ``metrics`` axis.
+        objective: a string, a callable / ``nn.Module``, or an ``Objective``; maximised.
+        constraints: strings or ``Constraint``s.
+        base_levels: the control's level of each metric (a mapping, or in the order of
+            ``metrics``), where it is known; else the tuner takes it from the control's readings.
+    Raises:
+        SpaceError: a base outside its space.
+        ProblemError: unknown or repeated metrics, a term that is not
+            understood or returns a wrong shape, a constraint that no base can satisfy.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        base: Mapping[str, Any],
+        metrics: Sequence[str],
+        objective: Source | Objective,
+        constraints: Sequence[str | Constraint] = (),
+        base_levels: Mapping[str, float] | Sequence[float] | Tensor | None = None,
+    ) -> None:
+        if not isinstance(space, SearchSpace):
+            raise ProblemError(
+                f"space must be a SearchSpace, got {type(space).__name__}; "
+                "write SearchSpace([Float(...), ...])"
+            )
+        self.space = space
+        self.base_theta = space.theta(base, "base")
+        self.base = space.to_parameters(self.base_theta.unsqueeze(0))[0]
+        self.metrics = _check_metrics(metrics)
+        self.num_metrics = len(self.metrics)
+        self.device = torch.device("cpu")
+        self.base_levels = self._read_levels(base_levels)
+
+        wrapped = objective if isinstance(objective, Objective) else Objective(objective)
+        text = wrapped.function if isinstance(wrapped.function, str) else None
+        self._objective = Term(
+            wrapped, None if text is None else parse_objective(text, self.metrics)
+        )
+        if isinstance(constraints, str | Constraint):
+            constraints = [constraints]
+        if not isinstance(constraints, Iterable):
+            raise ProblemError(
+                f"constraints must be a list, got {type(constraints).__name__}; "
+                'write constraints=["watch_time >= -0.1%"], or [] for none'
+            )
+        constraints = list(constraints)  # read twice below
+        self._constraints = tuple(self._constraint(c) for c in constraints)
+        self.num_constraints = len(self._constraints)
+        with torch.random.fork_rng(devices=[]):  # what a term draws must not shift the user's
+            self._probe(constraints)
+
+    def _constraint(self, constraint: str | Constraint) -> Term:
+        if not isinstance(constraint, str | Constraint):
+            raise ProblemError(
+                f"a constraint is a string or hz.Constraint, got {type(constraint).__name__}; "
+                "wrap a callable: hz.Constraint(function, at_least=0.0)"
+            )
+        if isinstance(constraint, str):
+            # Through the parser first: its message shows the place, Constraint's own does not.
+            parse_constraint(constraint, self.metrics)
+            constraint = Constraint(constraint)
+        expression = None
+        if isinstance(constraint.function, str):
+            bounded = constraint.at_least is not None or constraint.at_most is not None
+            parse = parse_objective if bounded else parse_constraint
+            expression = parse(constraint.function, self.metrics)
+        return Term(constraint, expression)
+
+    def __repr__(self) -> str:
+        return (
+            f"Problem({self.space!r}, base={self.base}, metrics={list(self.metrics)}, "
+            f"objective={self.objective_name!r}, constraints={list(self.constraint_names)})"
+        )
+
+    @property
+    def objective_name(self) -> str:
+        """The objective as it was written."""
+        return self._objective.name
+
+    @property
+    def constraint_names(self) -> tuple[str, ...]:
+        """The constraints as they were written."""
+        return tuple(c.name for c in self._constraints)
+
+    @property
+    def sees_levels(self) -> bool:
+        """Whether the objective or a constraint needs ``base_levels``."""
+        return any(term.sees_levels for term in (self._objective, *self._constraints))
+
+    def with_base_levels(self, levels: Tensor) -> Problem:
+        """The same problem with these base levels, ``(metrics,)``; this one is unchanged."""
+        other = copy.copy(self)
+        other.base_levels = levels.to(self.device, torch.float64)
+        return other
+
+    def without_base_levels(self) -> Problem:
+        """The same problem for someone who does not know the base levels."""
+        other = copy.copy(self)
+        other.base_levels = None
+        return other
+
+    def to(self, device: torch.device | str) -> Problem:
+        """The same problem on a device; modules are copied where they have to move."""
+        other = copy.copy(self)
+        other.device = torch.device(device)
+        other._objective = self._objective.to(other.device)
+        other._constraints = tuple(c.to(other.device) for c in self._constraints)
+        if self.base_levels is not None:
+            other.base_levels = self.base_levels.to(other.device)
+        return other
+
+    def evaluate(self, delta: Tensor) -> Outcome:
+        """Utility and slack of deltas; differentiable in ``delta``.
+
+        Args:
+            delta: ``(..., metrics)``, fractions.
+        Returns:
+            Outcome with utility ``(...)`` and slack ``(..., constraints)``.
+        Raises:
+            ProblemError: a term sees levels and the base levels are not known.
+        """
+        level = self._levels(delta)
+        utility = self._objective(delta, level)
+        if not self._constraints:
+            return Outcome(utility, delta.new_empty(*delta.shape[:-1], 0))
+        return Outcome(utility, torch.stack([c(delta, level) for c in self._constraints], dim=-1))
+
+    def _levels(self, delta: Tensor) -> Tensor:
+        if self.base_levels is None:
+            if self.sees_levels:
+                raise ProblemError(
+                    "the objective or a constraint sees levels, and the base levels are not "
+                    "known; pass base_levels={metric: level} to Problem, or tell the tuner the "
+                    "control's readings first"
+                )
+            return delta  # never read
+        return self.base_levels.to(delta.dtype) * (1.0 + delta)
+
+    def _probe(self, constraints: Sequence[str | Constraint]) -> None:
+        """Call every term once, so that what is wrong with it is said now and not at night."""
+        shape = (3, 5)
+        delta = torch.zeros(*shape, self.num_metrics, dtype=torch.float64)
+        level = torch.ones_like(delta) if self.base_levels is None else self._levels(delta)
+        for term in (self._objective, *self._constraints):
+            what = "objective" if term is self._objective else "constraint"
+            try:
+                with torch.no_grad():
+                    value = term(delta, level)
+            except Exception as error:
+                raise ProblemError(
+                    f"{what} {term.name!r} fails on deltas of shape (3, 5, {self.num_metrics}): "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+            if tuple(value.shape) != shape:
+                raise ProblemError(
+                    f"{what} {term.name!r} must map (..., metrics) to (...): "
+                    f"expected {shape} from {tuple(delta.shape)}, got {tuple(value.shape)}"
+                )
+            self._refuse_randomness(what, term, level)
+        for given, term in zip(constraints, self._constraints):
+            slack = float(term(delta, level)[0, 0].detach())
+            allowed = isinstance(given, Constraint) and given.may_exclude_base
+            if not term.sees_levels and not allowed and not slack >= 0:  # NaN does not hold
+                raise ProblemError(
+                    f"no base can satisfy the constraint {term.name!r}: the base's own deltas are "
+                    f"0, where its slack is {slack:g}. Check its sign (a guardrail on a loss of "
+                    "0.1 % reads '>= -0.1%'), or, to demand an improvement, pass "
+                    "hz.Constraint(..., may_exclude_base=True)"
+                )
+
+    def _refuse_randomness(self, what: str, term: Term, level: Tensor) -> None:
+        """A plan is a function of the journal; a term that draws numbers of its own breaks that."""
+        some = torch.linspace(-0.01, 0.01, level.numel(), dtype=level.dtype).reshape(level.shape)
+        with torch.no_grad():
+            once, again = term(some, level), term(some, level)
+        if not torch.equal(once.nan_to_num(), again.nan_to_num()):
+            raise ProblemError(
+                f"{what} {term.name!r} gives two values for the same deltas; a module with "
+                "dropout or the like needs .eval() before it becomes part of a problem"
+            )
+
+    def _read_levels(
+        self, levels: Mapping[str, float] | Sequence[float] | Tensor | None
+    ) -> Tensor | None:
+        if levels is None:
+            return None
+        if isinstance(levels, Mapping):
+            if set(levels) != set(self.metrics):
+                raise ProblemError(
+                    f"base_levels must name exactly the metrics {list(self.metrics)}, "
+                    f"got {list(levels)}"
+                )
+            levels = [levels[name] for name in self.metrics]
+        try:
+            # A copy: what the caller does to its tensor later changes nothing here.
+            tensor = torch.as_tensor(levels, dtype=torch.float64).detach().cpu().clone()
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise ProblemError(
+                f"base_levels must be {self.num_metrics} finite numbers, got {levels!r}"
+            ) from None
+        if tuple(tensor.shape) != (self.num_metrics,) or not bool(tensor.isfinite().all()):
+            raise ProblemError(
+                f"base_levels must be {self.num_metrics} finite numbers, got {tensor.tolist()}"
+            )
+        if bool((tensor == 0).any()):
+            raise ProblemError(
+                f"a base level of 0 has no relative change, got {tensor.tolist()}; "
+                "use a metric whose base level is not 0"
+            )
+        return tensor
+
+    def spec(self) -> dict[str, Any]:
+        """What identifies the problem in a journal: plain JSON values, callables by name."""
+        spec = {
+            "parameters": [_plain(p) for p in self.space.parameters],
+            "base": dict(self.base),
+            "metrics": list(self.metrics),
+            "objective": self.objective_name,
+            "constraints": list(self.constraint_names),
+            "terms": [term.identity() for term in (self._objective, *self._constraints)],
+            "base_levels": None if self.base_levels is None else self.base_levels.tolist(),
+        }
+        # Only where there are any: studies from before there were constraints on theta still open.
+        if self.space.constraints:
+            spec["theta_constraints"] = list(self.space.constraints)
+        return spec
+
+
+def _plain(parameter: Float | Int | Choice) -> dict[str, Any]:
+    """A parameter as JSON gives it back."""
+    values = asdict(parameter)
+    return values | {"options": list(values["options"])} if "options" in values else values
+
+
+def _check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(metrics, str):
+        raise ProblemError(f"metrics must be a list of names, got the string {metrics!r}")
+    if not isinstance(metrics, Iterable):
+        raise ProblemError(f"metrics must be a list of names, got {type(metrics).__name__}")
+    names = tuple(metrics)
+    if not names or not all(isinstance(n, str) and n.strip() and "`" not in n for n in names):
+        raise ProblemError(f"metrics must be names, at least one, got {list(names)}")
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise ProblemError(f"metric names must differ, these come twice: {twice}")
+    return names

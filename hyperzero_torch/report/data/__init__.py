@@ -1,0 +1,1 @@
+"""Rows and numbers that the report shows, from the study's history."""

@@ -1,0 +1,219 @@
+"""Sections to one HTML file that needs nothing else: no network, no second file.
+
+Whatever a user named passes ``escape``, or sits in JSON whose ``<``, ``>`` and ``&`` are written as
+``\\u003c`` and so on, which no ``</script>`` can leave. Beyond that a content policy lets only our
+own scripts run, known by their hashes, and nothing load.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError, MissingExtraError
+from ..data.tables import Table, show
+from ..figures.canvas import Key
+from ..sections.blocks import Block, Plot, Section, Sheet, Tile
+from .script import PAUSE, SCRIPT, THEME
+from .style import CSS
+
+# How a page of ours begins, and what its title ends with.
+_DOCTYPE, _MARK, _HEAD_BYTES = b"<!doctype html", " · HyperZero</title>".encode(), 2**16
+
+
+def check_place(path: Path, what: str) -> None:
+    """A place where a page may be written: in a folder, over nothing but a page of ours.
+
+    Raises:
+        ConfigError: it is none; a journal or a study's file that a slip of the hand named is not
+            lost.
+    """
+    if not path.parent.is_dir():
+        raise ConfigError(
+            f"the {what} cannot be written to {str(path)!r}: there is no folder "
+            f"{str(path.parent)!r}; make it first, or choose another path"
+        )
+    if path.is_dir():
+        raise ConfigError(f"the {what} cannot be written to {str(path)!r}: it is a folder")
+    if path.exists() and not path.is_file():  # to open a pipe would wait, a device would be gone
+        raise ConfigError(f"the {what} would replace {str(path)!r}, which is no regular file")
+    try:
+        with path.open("rb") as file:
+            start = file.read(_HEAD_BYTES)
+    except OSError:  # nothing there; what cannot be written is said when it is written
+        return
+    if start and not (start.startswith(_DOCTYPE) and _MARK in start):
+        raise ConfigError(
+            f"the {what} would replace {str(path)!r}, which is no HTML page of ours; give another "
+            "name, or move that file away first"
+        )
+
+
+def load_plotly() -> str:
+    """The source of plotly.js.
+
+    Raises:
+        MissingExtraError: plotly is not installed.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        raise MissingExtraError("the HTML report", "plotly", "report") from None
+    source: str = get_plotlyjs()
+    return source
+
+
+def render(
+    study: str,
+    subtitle: str,
+    sections: list[Section],
+    plotly: str,
+    reload_every: float | None = None,
+) -> str:
+    """The whole file; where it is given, the page loads itself anew after so many seconds."""
+    figures: list[dict[str, Any]] = []
+    body = "\n".join(_section(section, figures) for section in sections)
+    links = "".join(f'<a href="#{s.key}">{escape(s.title)}</a>' for s in sections)
+    # A page of a later plotly may hold any text; a script ends at the first of these.
+    plotly = plotly.replace("</script", "<\\/script")
+    script = SCRIPT.replace("__RELOAD__", _json(reload_every))
+    script = script.replace("__FIGURES__", _json(figures))  # last: it holds what users wrote
+    hashes = " ".join(f"'sha256-{_sha256(source)}'" for source in (THEME, plotly, script))
+    policy = (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+    title = escape(study)
+    pause = "" if reload_every is None else PAUSE
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title} · HyperZero</title>
+<style>{CSS}</style>
+<script>{THEME}</script>
+</head>
+<body>
+<a class="skip" href="#main">Skip to the report</a>
+<header><div class="top"><p class="eyebrow">HyperZero report</p><div class="tools">{pause}<button
+type="button" id="theme">Theme: automatic</button></div></div>
+<h1>{title}</h1><p>{escape(subtitle)}</p>
+<nav aria-label="Sections">{links}</nav></header>
+<noscript><p class="note">The plots need JavaScript; the tables hold their numbers.</p></noscript>
+<main id="main">
+{body}
+</main>
+<script>{plotly}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def _section(section: Section, figures: list[dict[str, Any]]) -> str:
+    parts = [_block(block, figures) for block in section.blocks]
+    head = f'<section id="{section.key}"><h2>{escape(section.title)}</h2>'
+    return head + '<div class="blocks">' + "\n".join(parts) + "</div></section>"
+
+
+def _block(block: Block, figures: list[dict[str, Any]]) -> str:
+    if isinstance(block, str):
+        return f'<p class="wide">{escape(block)}</p>'
+    if isinstance(block, list):
+        return '<dl class="tiles wide">' + "".join(map(_tile, block)) + "</dl>"
+    if isinstance(block, Sheet):
+        table = _table(block.table, block.title)
+        kind = "sheet wide" if block.is_wide else "sheet"
+        return f'<div class="{kind}"><h3>{escape(block.title)}</h3>{table}</div>'
+    return _plot(block, figures)
+
+
+def _tile(tile: Tile) -> str:
+    note = f'<dd class="hint">{escape(tile.note)}</dd>' if tile.note else ""
+    return f"<div><dt>{escape(tile.label)}</dt><dd>{escape(tile.value)}</dd>{note}</div>"
+
+
+def _plot(plot: Plot, figures: list[dict[str, Any]]) -> str:
+    number = len(figures)
+    figures.append(plot.figure)
+    height = plot.figure["layout"]["height"]
+    style = f"height:{height}px" + (f";min-width:{plot.min_width}px" if plot.min_width else "")
+    title = escape(plot.title)
+    # Scrolled by keys too, where it is wider than its frame.
+    frame = ' tabindex="0"' if plot.min_width else ""
+    return (
+        f'<figure class="{"wide" if plot.is_wide else "half"}"><figcaption><h3>{title}</h3>'
+        f"</figcaption>{_legend(plot.keys)}"
+        f'<div class="pan"{frame}><div class="plot" id="plot-{number}" role="img" '
+        f'aria-label="{title}; the numbers follow in a table" style="{style}"></div></div>'
+        f"<details><summary>Numbers</summary>{_table(plot.table, plot.title)}</details></figure>"
+    )
+
+
+def _legend(keys: tuple[Key, ...]) -> str:
+    entries = [
+        f'<li><i class="{key.shape}" style="--c:{_css(key.color)}"></i>{escape(key.label)}</li>'
+        for key in keys
+    ]
+    return f'<ul class="legend">{"".join(entries)}</ul>' if entries else ""
+
+
+def _css(color: str) -> str:
+    """A colour of ours; "@ink" is the CSS variable of that name."""
+    return f"var(--{color[1:]})" if color.startswith("@") else color
+
+
+def _table(table: Table, caption: str) -> str:
+    """A table whose first column names its rows."""
+    numeric = [column.kind != "text" for column in table.columns]
+
+    def row(cells: list[str], head: bool) -> str:
+        drawn = []
+        for i, (is_number, cell) in enumerate(zip(numeric, cells)):
+            tag = "th" if head or i == 0 else "td"
+            scope = ' scope="col"' if head else ' scope="row"' if i == 0 else ""
+            look = " class=n" if is_number else ""
+            drawn.append(f"<{tag}{scope}{look}>{escape(cell)}</{tag}>")
+        return f"<tr>{''.join(drawn)}</tr>"
+
+    head = row([column.label for column in table.columns], True)
+    rows = [
+        row([show(cell, column.kind) for cell, column in zip(cells, table.columns)], False)
+        for cells in table.rows
+    ]
+    title = escape(caption)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{title}: numbers"><table>'
+        f"<caption>{title}</caption><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+        "</div>"
+    )
+
+
+def _json(value: Any) -> str:
+    """JSON that can stand inside a script; NaN, which JSON does not know, becomes null."""
+    text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
+    for raw in "<>&":
+        text = text.replace(raw, f"\\u{ord(raw):04x}")
+    return text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _sha256(source: str) -> str:
+    return base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()

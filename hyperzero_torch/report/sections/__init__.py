@@ -1,0 +1,1 @@
+"""Sections of the report: text, tables and figures in their order."""

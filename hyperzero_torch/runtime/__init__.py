@@ -1,0 +1,1 @@
+"""Memory limits, files, random generators and compiled kernels."""

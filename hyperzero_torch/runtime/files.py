@@ -1,0 +1,87 @@
+"""Files: one writer at a time, and each file written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import ConfigError
+
+_LOCK_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One writer of a file at a time, so that none undoes what another adds to it.
+
+    An advisory lock on the folder, which leaves no file behind and ends with the process. Systems
+    without such locks go on without: replacing stays atomic, but of two changes one may be lost.
+
+    Raises:
+        ConfigError: no such folder, or somebody else has held the lock for ten seconds.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        yield
+        return
+    try:
+        folder = os.open(path.parent, os.O_RDONLY)
+    except OSError as error:
+        raise ConfigError(
+            f"{str(path)!r} cannot be written ({error.strerror}); name a file in a folder that "
+            "exists and can be written to"
+        ) from None
+    try:
+        give_up = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    raise ConfigError(
+                        f"{str(path.parent)!r} has been locked by another process for "
+                        f"{_LOCK_SECONDS:.0f} s; try again when it is done"
+                    ) from None
+                time.sleep(0.005)
+            except OSError:  # a file system without locks
+                break
+            else:
+                break
+        yield
+    finally:
+        os.close(folder)
+
+
+def write_atomically(path: str | Path, text: str) -> None:
+    """Write a text file beside its place and move it there in one step.
+
+    A file that is there already keeps its permissions; a new one gets the process's usual ones.
+
+    Raises:
+        ConfigError: the folder does not exist or cannot be written to; nothing is left behind.
+    """
+    path = Path(path)
+    beside = path.parent / f".{path.name}.{secrets.token_hex(8)}"
+    try:
+        try:
+            descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                with contextlib.suppress(FileNotFoundError):
+                    os.fchmod(file.fileno(), path.stat().st_mode & 0o7777)
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:  # whatever ends the process half-way
+            beside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"{str(path)!r} cannot be written ({error.strerror}); name a file in a folder that "
+            "exists and can be written to"
+        ) from None

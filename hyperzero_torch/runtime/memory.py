@@ -1,0 +1,118 @@
+"""Sizes that cannot fit are refused before any work; tiles that turn out too large shrink once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from ..errors import DeviceMemoryError, SizeError
+
+_Result = TypeVar("_Result")
+# What is smaller is not worth a look at how much is free.
+_SMALL = 2**28
+_SHRINK = 8
+# A container's limit, usage and statistics, in which what only caches files has this name.
+_CGROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    (
+        "/sys/fs/cgroup/memory",
+        *("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ),
+)
+
+
+def require(num_bytes: int, device: torch.device, what: str, instead: str) -> None:
+    """Refuse what cannot fit.
+
+    Args:
+        num_bytes: an estimate of what is needed beside what there is already.
+        device: where.
+        what: the work, e.g. ``"a fit of 4 metrics to 50000 candidates"``.
+        instead: what to do, a clause.
+    Raises:
+        SizeError: more than is free.
+    """
+    if num_bytes < _SMALL:
+        return
+    free = free_bytes(device)
+    if free is not None and num_bytes > free:
+        raise SizeError(
+            f"{what} needs about {_human(num_bytes)}, and {_human(free)} are free on {device}; "
+            f"{instead}"
+        )
+
+
+def in_tiles(work: Callable[[int], _Result], tile: int, device: torch.device) -> _Result:
+    """``work(tile)``; where the device runs out of memory, once more with an eighth of it.
+
+    ``work`` starts anew each time, so it must not have used up a generator.
+
+    Raises:
+        DeviceMemoryError: the smaller tile does not fit either.
+    """
+    try:
+        return work(tile)
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        tile = max(1, tile // _SHRINK)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    try:
+        return work(tile)
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        free = free_bytes(device)
+        left = "" if free is None else f", {_human(free)} are free"
+        raise DeviceMemoryError(
+            f"{device} ran out of memory in a tile of {tile}{left}; free some, or work on fewer "
+            "candidates, draws or samples at once"
+        ) from error
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """The CPU's allocator has no class of errors of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """What can still be had on a device; None where nobody tells."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + idle)
+    if device.type != "cpu":
+        return None
+    told = [_available(), *(_left(*files) for files in _CGROUPS)]
+    return min((number for number in told if number is not None), default=None)
+
+
+def _available() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return None
+
+
+def _left(folder: str, limit: str, usage: str, cached: str) -> int | None:
+    """What a container may still take; caches of files make room."""
+    try:
+        most, used = (int((Path(folder) / name).read_text()) for name in (limit, usage))
+        stat = (Path(folder) / "memory.stat").read_text()
+    except (OSError, ValueError):  # no such container, or no limit ("max")
+        return None
+    numbers = dict(line.split() for line in stat.splitlines())
+    return max(0, most - used + int(numbers.get(cached, 0)))
+
+
+def _human(num_bytes: int) -> str:
+    power = min(4, max(0, num_bytes.bit_length() - 1) // 10)
+    return f"{num_bytes / 1024**power:.3g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"

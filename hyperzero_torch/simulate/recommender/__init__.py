@@ -1,0 +1,1 @@
+"""A simulated recommender: users, a feed, sessions, and an event log."""

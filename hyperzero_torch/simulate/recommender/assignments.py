@@ -1,0 +1,81 @@
+"""What an application serves: a candidate and its parameters for every user who comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from ...problem.space import SearchSpace, Value
+
+
+class Assignment(NamedTuple):
+    """What a user is served: the candidate, and its parameters by name."""
+
+    candidate: int
+    parameters: Mapping[str, Value]
+
+
+#: From the ids of the users who come in a round to what each is served, in the same order.
+Assign = Callable[[Sequence[str]], Sequence[Assignment]]
+
+
+def one_by_one(assign: Callable[[str], Assignment]) -> Assign:
+    """An application that asks for one user at a time, e.g. a feature-flag client."""
+    return lambda users: [assign(user) for user in users]
+
+
+def read_assignments(
+    space: SearchSpace, num_users: int, assigned: Sequence[Assignment]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Each user's arm ``(users,)``; the arms' candidates ``(arms,)``, theta ``(arms, params)``."""
+    if isinstance(assigned, str | Mapping) or not isinstance(assigned, Sequence):
+        raise InputError(
+            f"assign must return a list with one Assignment for each of the {num_users} users, "
+            f"got {type(assigned).__name__}"
+        )
+    if len(assigned) != num_users:
+        raise InputError(
+            f"assign must return one Assignment for each of the {num_users} users, in their "
+            f"order, got {len(assigned)}"
+        )
+    places: dict[int, int] = {}
+    served: list[Mapping[str, Value]] = []
+    arms, rows = [], []
+    for given in assigned:
+        candidate, parameters = _pair(given)
+        arm = places.get(candidate)
+        if arm is None:
+            rows.append(space.theta(parameters, f"candidate {candidate}"))
+            arm = places[candidate] = len(served)
+            served.append(parameters)
+        elif parameters is not served[arm] and parameters != served[arm]:
+            raise InputError(
+                f"candidate {candidate} has two thetas in one round, {dict(served[arm])} and "
+                f"{parameters!r}; a changed theta is another candidate"
+            )
+        arms.append(arm)
+    theta = torch.stack(rows) if rows else torch.empty(0, space.num_params, dtype=torch.float64)
+    return (
+        torch.tensor(arms, dtype=torch.int64),
+        torch.tensor(list(places), dtype=torch.int64),
+        theta,
+    )
+
+
+def _pair(given: Any) -> tuple[int, Mapping[str, Value]]:
+    try:
+        candidate, parameters = given
+    except (TypeError, ValueError):
+        candidate = parameters = None
+    whole = isinstance(candidate, int | np.integer) and not isinstance(candidate, bool)
+    if not whole or not 0 <= candidate < 2**63 or not isinstance(parameters, Mapping):
+        raise InputError(
+            "assign must return Assignments, a candidate's number (0 is the control) and its "
+            f"parameters by name, got {given!r}"
+        )
+    return int(candidate), parameters

@@ -1,0 +1,145 @@
+"""What is expected under any theta: a panel of requests, and the best theta on it."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor
+
+from ...problem.problem import Problem
+from ...runtime.randomness import random
+from ...study.plan import Plan
+from ..environment import Delivery, Environment, Oracle
+from .audience import CLICK, FOLLOW, HIDE, SHARE, WATCH, Audience, Requests
+from .feed import examination, top
+
+_OUTCOMES = [WATCH, CLICK, SHARE, FOLLOW, HIDE]  # the outcome that each metric sums
+_CHUNK = 4096  # requests at a time
+_MOST_CACHED = 200_000  # thetas whose expectation is kept
+_COARSE, _MOST_SAMPLES = 4096, 500  # requests and Sobol points of the oracle's search
+_CLOSE, _NUM_CLOSE = (0.02, 0.005), 50  # and the clouds in which the whole panel decides
+_CPU = torch.device("cpu")
+
+
+class Panel:
+    """A fixed sample of requests, and what is expected of them under any theta.
+
+    Users, slates and rankers' noise are the same for every theta and in every round; users are
+    drawn systematically in proportion to their expected requests. Takes about 1.8 KB a request
+    with slates of 50.
+
+    Args:
+        audience: the users and items.
+        round: whose tastes are used.
+        num_requests: size of the sample.
+        shown: items shown of a slate.
+    """
+
+    def __init__(self, audience: Audience, round: int, num_requests: int, shown: int) -> None:
+        generator = random(audience.seed, 0, "panel", _CPU)
+        edges = audience.demand.double().cumsum(0)
+        offset = torch.rand(1, dtype=torch.float64, generator=generator)
+        ticks = (torch.arange(num_requests, dtype=torch.float64) + offset) / num_requests
+        user = torch.searchsorted(edges, ticks * edges[-1]).clamp_max(audience.num_users - 1)
+        requests, taste = audience.retrieve(user, generator), audience.tastes(round)
+        parts = []
+        for first in range(0, num_requests, _CHUNK):
+            some = Requests(*(field[first : first + _CHUNK] for field in requests))
+            slate = audience.items(some)
+            predicted, affinity = audience.rank(taste, some.user, slate, generator)
+            expected = audience.respond(some.user, slate, affinity)
+            expected[[SHARE, FOLLOW, WATCH]] *= expected[CLICK]
+            parts.append((predicted, expected[_OUTCOMES]))
+        self._predicted, self._expected = (torch.cat(both, dim=1) for both in zip(*parts))
+        self._looks = examination(shown)
+
+    def by_request(self, theta: Tensor) -> Tensor:
+        """Expected metrics of each request under ``theta (params,)``, ``(requests, metrics)``."""
+        places = top(self._predicted, theta.unsqueeze(0), len(self._looks))
+        shown = self._expected.gather(2, places.expand(len(self._expected), -1, -1))
+        return (shown @ self._looks).T.double()
+
+    def part(self, num_requests: int) -> Panel:
+        """Evenly spread requests of it, about ``num_requests``."""
+        other = copy.copy(self)
+        step = max(1, self._predicted.shape[1] // num_requests)
+        other._predicted = self._predicted[:, ::step].contiguous()
+        other._expected = self._expected[:, ::step].contiguous()
+        return other
+
+    def total(self, theta: Tensor) -> Tensor:
+        """Expected metrics of the average request under ``theta (params,)``, ``(metrics,)``."""
+        return self.by_request(theta).mean(0)
+
+    def lift_error(self, theta: Tensor, base: Tensor) -> Tensor:
+        """Standard error of ``total(theta) / total(base) - 1``, ``(metrics,)``.
+
+        The delta method for a ratio of two means over the same requests.
+        """
+        mine, control = self.by_request(theta), self.by_request(base)
+        ratio = mine.mean(0) / control.mean(0)
+        spread = (mine - ratio * control).std(0)
+        return spread / control.mean(0) / math.sqrt(len(mine))
+
+
+class PanelTruth(Environment):
+    """The lifts of one panel, as a world that serves nothing; each theta is computed once.
+
+    Args:
+        problem: whose base and terms are used.
+        panel: over which to average.
+    """
+
+    name = "panel"
+
+    def __init__(self, problem: Problem, panel: Panel) -> None:
+        super().__init__(problem)
+        self.panel = panel
+        self._totals: dict[tuple[float, ...], Tensor] = {}
+
+    def serve(self, plan: Plan) -> list[Delivery]:
+        """Nothing."""
+        return []
+
+    def true_delta(self, theta: Tensor, round: int | None = None) -> Tensor:
+        """``(n, params)`` to ``(n, metrics)``; the panel has its own round."""
+        base = self._total(self.problem.base_theta)
+        rows = [self._total(row) for row in theta.to(torch.float64)]
+        return torch.stack(rows) / base - 1 if rows else base.new_empty(0, len(base))
+
+    def error(self, theta: Tensor) -> Tensor:
+        """Standard error of ``true_delta``, ``(n, params)`` to ``(n, metrics)``."""
+        base = self.problem.base_theta
+        rows = [self.panel.lift_error(row, base) for row in theta.to(torch.float64)]
+        return torch.stack(rows) if rows else base.new_empty(0, self.problem.num_metrics)
+
+    def oracle(self, num_samples: int = _MOST_SAMPLES, round: int | None = None) -> Oracle:
+        """The best feasible theta: searched on a part of the panel, decided on all of it.
+
+        To rank a panel takes milliseconds a theta, where other worlds have a formula: so there are
+        at most 500 samples to begin with.
+        """
+        part = PanelTruth(self.problem, self.panel.part(_COARSE))
+        found = Environment.oracle(part, min(num_samples, _MOST_SAMPLES))
+        space, generator = self.problem.space, torch.Generator().manual_seed(0)
+        # The base is feasible, so something always is.
+        theta = torch.stack([self.problem.base_theta, found.theta])
+        centre = found.theta
+        for width in _CLOSE:
+            noise = torch.randn(_NUM_CLOSE, space.num_dims, dtype=theta.dtype, generator=generator)
+            near = (space.to_unit(centre) + width * noise).clamp(0, 1)
+            theta = torch.cat([theta, space.from_unit(space.snap(near))])
+            truth = self.truth(theta)
+            gain = torch.where(truth.violation <= 0, truth.gain, -torch.inf)
+            centre = theta[gain.argmax()]
+        return Oracle(centre, float(gain.max()))
+
+    def _total(self, theta: Tensor) -> Tensor:
+        key = tuple(theta.tolist())
+        if key not in self._totals:
+            if len(self._totals) >= _MOST_CACHED:
+                self._totals.clear()
+            self._totals[key] = self.panel.total(theta)
+        return self._totals[key]

@@ -1,0 +1,1 @@
+"""One study: its configuration, readings, journal, history, evidence and decisions."""

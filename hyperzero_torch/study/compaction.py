@@ -1,0 +1,84 @@
+"""Readings that nothing needs any more, compacted into the evidence that they were pooled to.
+
+A settled block is pooled from its own rounds alone, so its readings can go without changing any
+estimate by a single bit. What is lost is the way to take them apart: rounds of a compacted block
+cannot be set aside or corrected any more, nor can the study be rolled back to before its end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError
+from .evidence.blocks import settle, settled, to_compacted
+from .evidence.pooling import Pooling
+from .history import History
+from .journal import Compacted
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What was, or would be, compacted.
+
+    Args:
+        rounds: whose readings go, ascending.
+        rows: how many readings.
+        messages: how many messages brought them.
+        kept_from: the first round that keeps its readings; None where no round does.
+        why_not: why nothing can be compacted; None where something can.
+    """
+
+    rounds: tuple[int, ...]
+    rows: int
+    messages: int
+    kept_from: int | None
+    why_not: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dict(vars(self))
+
+
+def compact(history: History, pooling: Pooling, keep: int) -> tuple[list[Compacted], Compaction]:
+    """Entries that compact every settled block older than the latest ``keep`` rounds.
+
+    Raises:
+        ConfigError: a number of rounds that cannot be kept.
+    """
+    if isinstance(keep, bool) or not isinstance(keep, int) or keep < 0:
+        raise ConfigError(f"keep is a number of rounds, 0 or more, got {keep!r}")
+    older = sorted(history.plans)[: max(0, len(history.plans) - keep)]
+    before = older[-1] if older else -1
+    blocks = [rounds for rounds in settled(history, pooling).values() if rounds[-1] <= before]
+    entries = []
+    for rounds in blocks:
+        tables = [history.tables[r] for r in rounds]
+        entries.append(
+            Compacted(
+                rounds=tuple(rounds),
+                messages=tuple(sorted({m for t in tables for m in t.messages})),
+                rows=sum(int((t.revision >= 0).sum()) for t in tables),
+                evidence=to_compacted(settle(history, pooling, rounds)),
+            )
+        )
+    gone = tuple(r for rounds in blocks for r in rounds)
+    left_out = frozenset(gone)
+    why_not = None if gone else _why_not(history, pooling, keep)
+    told = Compaction(
+        rounds=gone,
+        rows=sum(e.rows for e in entries),
+        messages=len({m for e in entries for m in e.messages}),
+        kept_from=next((r for r in history.tables if r not in left_out), None),
+        why_not=why_not,
+    )
+    return entries, told
+
+
+def _why_not(history: History, pooling: Pooling, keep: int) -> str:
+    if pooling.block_rounds is None:
+        return "block_rounds is None, so rounds are never settled; set it, e.g. to 168"
+    return (
+        f"no block of {pooling.block_rounds} rounds is settled and older than the latest {keep} "
+        f"of {len(history.plans)} rounds; a block settles one block after it is full"
+    )

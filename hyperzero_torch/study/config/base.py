@@ -1,0 +1,65 @@
+"""What all configurations have in common: made by hand or read from a file, checked as a whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ...errors import ConfigError, HyperZeroError
+
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^\s]*@")
+
+
+class Config(BaseModel):
+    """Frozen, nothing unknown, no infinities; what is wrong is one ``ConfigError``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_reasons(type(self).__name__, error)) from None
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Read a ``.json``, ``.yaml`` or ``.yml`` file.
+
+        Raises:
+            ConfigError: no such file, not of its format, or values that cannot be.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        except OSError as error:
+            raise ConfigError(f"the configuration {path.name!r} cannot be read: {error}") from None
+        except (ValueError, yaml.YAMLError, RecursionError) as error:
+            raise ConfigError(f"{path.name} is not valid {path.suffix}: {error}") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path.name} must hold a mapping, got {type(values).__name__}")
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(_reasons(path.name, error)) from None
+
+
+def masked(text: str) -> str:
+    """A text without the passwords of the URLs in it."""
+    return _PASSWORD.sub(r"\1:***@", text)
+
+
+def _reasons(what: str, error: ValidationError) -> str:
+    lines = []
+    for e in error.errors():
+        place = ".".join(str(part) for part in e["loc"])
+        cause = e.get("ctx", {}).get("error")
+        message = str(cause) if isinstance(cause, HyperZeroError) else e["msg"]
+        got = "" if e["type"] in ("missing",) else f", got {masked(repr(e['input'])):.80}"
+        lines.append(f"  - {place}: {message}{got}" if place else f"  - {message}")
+    return f"{what} cannot be used:\n" + "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Readings -> deltas -> evidence of every candidate."""

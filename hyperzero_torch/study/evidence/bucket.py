@@ -1,0 +1,158 @@
+"""What is known: evidence of every candidate from all rounds, and the base levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...stats import dispersion, evidence
+from ...stats.evidence import EvidenceState, Exposure
+from ..history import History
+from .blocks import Memo, blocks
+from .pooling import ArmDeltas, Block, Levels, Pooling, pool
+
+
+class Bucket(NamedTuple):
+    """All candidates and what is known of them; row 0 is the control and knows nothing.
+
+    ``mean``, ``var``, ``weight`` are ``(candidates, metrics)``, NaN and 0 where nothing is known;
+    ``num_rounds (candidates,)`` counts rounds with evidence; ``base_levels (metrics,)`` is None
+    until the control has reported every metric, and rests on ``level_hours`` hours of the day.
+    ``exposed`` is how far control errors move sums of evidence, a block of rounds each, the latest
+    rounds last. ``dispersion (metrics,)`` is the factor by which variances of the latest rounds
+    exceed the formula's. ``power (metrics,)`` is the precision of a relative mean over a whole
+    round's traffic, by the formula, of a usual round; 0 before the first. ``deltas`` are those of
+    the latest rounds, which are not pooled for good.
+    """
+
+    theta: Tensor
+    mean: Tensor
+    var: Tensor
+    weight: Tensor
+    num_rounds: Tensor
+    base_levels: Tensor | None
+    level_hours: int
+    exposed: tuple[Exposure, ...]
+    dispersion: Tensor
+    power: Tensor
+    deltas: ArmDeltas
+
+    @property
+    def tested(self) -> Tensor:
+        """Candidates with evidence on every metric, ``(candidates,)``."""
+        return (self.weight > 0).all(-1)
+
+    def shared(self, rows: Tensor) -> Tensor:
+        """Covariance of the errors of these candidates' means, ``(metrics, n, n)``.
+
+        All arms of a round were compared with one control, and share its error; the diagonal is
+        the control's part of ``var``.
+        """
+        *old, latest = self.exposed
+        loading = evidence.loadings(latest, self.weight, rows).permute(2, 0, 1)
+        shared = loading @ loading.transpose(-1, -2)
+        place = torch.full((len(self.theta),), -1, dtype=torch.long)
+        place[rows] = torch.arange(len(rows))
+        for exposed in old:  # most candidates were not served in most blocks
+            served = torch.zeros(len(rows) + 1, dtype=torch.bool)
+            served[place[exposed.candidate]] = True  # the last is for those not asked for
+            at = served[:-1].nonzero().flatten()
+            loading = evidence.loadings(exposed, self.weight, rows[at]).permute(2, 0, 1)
+            shared[:, at.unsqueeze(-1), at] += loading @ loading.transpose(-1, -2)
+        return shared
+
+
+def gather(history: History, pooling: Pooling, memo: Memo | None = None) -> Bucket:
+    """What the history says of every candidate.
+
+    Args:
+        history: the study's facts.
+        pooling: how deltas are pooled.
+        memo: of earlier calls for the same study, which makes a long one quick.
+    """
+    old, rounds = blocks(history, pooling, {} if memo is None else memo)
+    standing, num, width = history.standing, history.num_candidates, len(history.metrics)
+    tables = [(r, history.tables[r]) for r in rounds if r not in standing.aside]
+    latest, deltas = pool(tables, pooling, width, standing.discounts)
+    parts = [*old, latest]
+    state, num_rounds = evidence.init(num, width), torch.zeros(num, dtype=torch.long)
+    for block in parts:
+        state = _merge(state, block)
+        num_rounds[block.candidates] += block.num_rounds
+    power = sum((block.power for block in parts), torch.zeros(width, dtype=torch.float64))
+    power_rounds = sum(block.power_rounds for block in parts)
+    known, excess = state.weight > 0, torch.ones(width, dtype=torch.float64)
+    if pooling.calibrate:
+        excess = _excess(parts, state)
+    # Levels drift: those of the latest rounds, where these know as much of the day as all do.
+    levels, hours = _base_levels([block.levels for block in parts])
+    if old and _base_levels([latest.levels])[1] == hours:
+        levels, _ = _base_levels([latest.levels])
+    return Bucket(
+        theta=history.theta,
+        mean=torch.where(known, state.mean, torch.nan),
+        var=torch.where(known, excess * state.spread / state.weight.square(), torch.nan),
+        weight=state.weight,
+        num_rounds=num_rounds,
+        base_levels=levels,
+        level_hours=hours,
+        exposed=tuple(
+            e._replace(candidate=b.candidates[e.candidate]) for b in parts for e in (b.exposed,)
+        ),
+        dispersion=latest.dispersion * excess,
+        power=power / torch.as_tensor(power_rounds).clamp_min(1),
+        deltas=deltas,
+    )
+
+
+def _merge(state: EvidenceState, block: Block) -> EvidenceState:
+    """A block's evidence pooled into that of all candidates, in place."""
+    rows = block.candidates
+    merged = evidence.merge(EvidenceState(*(field[rows] for field in state)), block.state)
+    for field, new in zip(state, merged):
+        field[rows] = new
+    return state
+
+
+def _excess(parts: Sequence[Block], state: EvidenceState) -> Tensor:
+    """How much more candidates differ from block to block than their variances say, at least 1.
+
+    Scatter within a block is in its own variances; weeks that differ show here only. Cochran's Q,
+    the sum of squared standardised residuals of blocks about their pooled mean, over its degrees of
+    freedom, with a prior that counts for so many residuals as it holds where nothing is known.
+
+    Returns:
+        ``(metrics,)``.
+    Source: Cochran (1954); Birge (1932) for the ratio as a factor of all variances.
+    """
+    total = torch.full(state.mean.shape[1:], dispersion.PRIOR, dtype=state.mean.dtype)
+    freedom, num_blocks = total.clone(), torch.zeros_like(state.mean)
+    for block in parts:
+        weight, mean, spread = block.state
+        known = (weight > 0) & (spread > 0)
+        residual = (mean - state.mean[block.candidates]).square() * weight.square() / spread
+        total = total + torch.where(known, residual, 0.0).sum(0)
+        num_blocks[block.candidates] += known.to(total.dtype)
+    # Who is in a single block has a residual of 0, and no degree of freedom.
+    freedom = freedom + (num_blocks - 1).clamp_min(0).sum(0)
+    return (total / freedom).clamp_min(1.0)
+
+
+def _base_levels(parts: Sequence[Levels]) -> tuple[Tensor | None, int]:
+    """The control's mean over a day, ``(metrics,)``: hours of the day first, then their average.
+
+    With it, the hours of the day in which every metric was reported.
+
+    Twenty-seven hours hold three hours twice; averaging each hour of the day first keeps them from
+    counting double. Hours weigh by their average number of users.
+    """
+    users, hours, total = (torch.stack(field).sum(0) for field in zip(*parts))
+    level = total / users.clamp_min(1e-300)
+    weight = users / hours.clamp_min(1)
+    if not bool((weight.sum(0) > 0).all()):
+        return None, 0
+    seen = int((users > 0).sum(0).min())
+    return (level * weight).sum(0) / weight.sum(0), seen

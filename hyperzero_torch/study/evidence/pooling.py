@@ -1,0 +1,246 @@
+"""From what has arrived of some rounds to what it says of each candidate served in them.
+
+A treatment whose control has not arrived yet has no delta and waits; so does a metric of it.
+Rows are always taken in the order of rounds and plans, so the evidence does not depend on the
+order in which readings arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...stats import delta, dispersion, evidence, moments
+from ...stats.delta import Delta
+from ...stats.evidence import EvidenceState, Exposure
+from ..decisions import Discount
+from ..history import CONTROL
+from ..round_table import RoundTable
+
+Weights: TypeAlias = Literal["users", "precision"]
+
+
+class Pooling(NamedTuple):
+    """How deltas are pooled.
+
+    ``weights`` of a candidate's rounds: ``"users"`` (Eq. 3.2) or ``"precision"``, inverse variances
+    from the all-arm level of the round, which no single arm's luck can bias. ``rounds_per_day`` is
+    the period of the daily cycle, for the base levels. ``calibrate``: scale variances and weights
+    by the dispersion and the tails that the deltas show, and moderate the sample variances of arms
+    with few users. ``block_rounds``: the length of a block; None pools all rounds at once.
+    """
+
+    weights: Weights
+    rounds_per_day: int
+    calibrate: bool = False
+    block_rounds: int | None = None
+
+
+class ArmDeltas(NamedTuple):
+    """One row per arm and round with a control: ``round``, ``candidate``, ``delta``, ``weight``.
+
+    The first two are ``(rows,)``, the others ``(rows, metrics)``; NaN where a metric is missing.
+    ``loading`` is how far one standard deviation of the control's error moves the delta.
+    """
+
+    round: Tensor
+    candidate: Tensor
+    delta: Delta
+    weight: Tensor
+    loading: Tensor
+
+
+class Levels(NamedTuple):
+    """The control's users, hours with any, and sum of values; ``(hours of the day, metrics)``."""
+
+    users: Tensor
+    hours: Tensor
+    total: Tensor
+
+
+class Block(NamedTuple):
+    """What a stretch of rounds says of the candidates served in it.
+
+    ``candidates (c,)`` ascending; ``state`` and ``num_rounds`` have a row for each. ``exposed``
+    names candidates by their rows here. ``levels`` are the control's; ``dispersion (metrics,)`` is
+    the factor by which variances exceed the formula's. ``power`` and ``power_rounds (metrics,)``:
+    the precision of a relative mean over a whole round's traffic, by the formula, summed over
+    rounds, and their number.
+    """
+
+    candidates: Tensor
+    state: EvidenceState
+    num_rounds: Tensor
+    exposed: Exposure
+    levels: Levels
+    dispersion: Tensor
+    power: Tensor
+    power_rounds: Tensor
+
+    def discounted(self, kept: Tensor) -> Block:
+        """The same with ``kept (metrics,)`` of its precision."""
+        weight, mean, spread = self.state
+        part = self.exposed.part.to(kept) * kept
+        return self._replace(
+            state=EvidenceState(weight * kept, mean, spread * kept),
+            exposed=self.exposed._replace(part=part),
+        )
+
+
+def pool(
+    tables: Sequence[tuple[int, RoundTable]],
+    pooling: Pooling,
+    num_metrics: int,
+    discounts: Sequence[Discount] = (),
+) -> tuple[Block, ArmDeltas]:
+    """Pool the deltas of some rounds.
+
+    Args:
+        tables: rounds in the order of time, with what has arrived of them.
+        pooling: how.
+        num_metrics: columns.
+        discounts: what was found to drift.
+    """
+    arms = _stack(tables, num_metrics)
+    if pooling.calibrate:
+        moderated = moments.moderate(arms.moments, arms.slot, arms.num_rounds)
+        arms = arms._replace(moments=moderated)
+    control = moments.Moments(*(field[arms.control] for field in arms.moments))
+    lift = delta.ratio(arms.moments, control)
+    is_treatment = (arms.candidate != CONTROL).unsqueeze(-1)
+    lift = Delta(*(torch.where(is_treatment, field, torch.nan) for field in lift))
+    weight = arms.moments.count.nan_to_num(0.0)
+    users, worth = _rounds(arms)
+    if pooling.weights == "precision":
+        weight = _precision(arms, worth)
+    ids, rows = torch.unique(arms.candidate, return_inverse=True)
+    common = torch.ones(num_metrics, dtype=torch.float64)
+    loading = delta.control_loading(arms.moments, control)
+    if pooling.calibrate:
+        found = dispersion.fit(rows, arms.slot, lift, weight, len(ids))
+        lift = Delta(lift.mean, found.factor * lift.var)
+        loading = loading * found.factor.sqrt()
+        weight, common = found.weight, found.common
+    kept_share = kept(discounts, arms.round, num_metrics)
+    lift, weight = Delta(lift.mean, lift.var / kept_share), weight * kept_share
+    seen = lift.mean.isfinite().any(-1).double()
+    num_rounds = torch.zeros(len(ids), dtype=torch.float64).index_add(0, rows, seen)
+    block = Block(
+        candidates=ids,
+        state=evidence.summarise(rows, lift, weight, len(ids)),
+        num_rounds=num_rounds.long(),
+        exposed=evidence.exposure(rows, arms.slot, loading, lift, weight),
+        levels=_levels(arms, pooling.rounds_per_day),
+        dispersion=common,
+        power=(users * worth).sum(0),
+        power_rounds=(users > 0).sum(0),
+    )
+    told = (arms.candidate != CONTROL) & (seen > 0)
+    deltas = ArmDeltas(
+        arms.round[told],
+        arms.candidate[told],
+        Delta(lift.mean[told], lift.var[told]),
+        weight[told],
+        loading[told],
+    )
+    return block, deltas
+
+
+def kept(discounts: Sequence[Discount], rounds: Tensor, num_metrics: int) -> Tensor:
+    """How much of its precision a delta of each round keeps after what was found to drift.
+
+    Args:
+        discounts: what was found.
+        rounds: ``(rows,)``.
+        num_metrics: columns.
+    Returns:
+        ``(rows, metrics)``, in (0, 1].
+    """
+    share = torch.ones(len(rounds), num_metrics, dtype=torch.float64)
+    for discount in discounts:
+        share[rounds < discount.before, discount.metric] *= discount.factor
+    return share
+
+
+class _Arms(NamedTuple):
+    """Every arm of every round with a control: moments ``(rows, metrics)``, the rest ``(rows,)``.
+
+    ``control`` is the row of the same round's control, ``slot`` numbers rounds 0, 1, 2, ...
+    """
+
+    round: Tensor
+    slot: Tensor
+    candidate: Tensor
+    control: Tensor
+    moments: moments.Moments
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds with a control."""
+        return int(self.slot[-1]) + 1 if len(self.slot) else 0
+
+
+def _stack(tables: Sequence[tuple[int, RoundTable]], num_metrics: int) -> _Arms:
+    tables = [(r, t) for r, t in tables if t.has_control]
+    sizes = np.array([len(t.candidates) for _, t in tables], dtype=np.int64)
+    starts = np.cumsum(sizes) - sizes
+
+    def stack(name: str) -> Tensor:
+        parts = [getattr(t, name) for _, t in tables]
+        return torch.from_numpy(np.concatenate(parts) if parts else np.empty((0, num_metrics)))
+
+    candidates = [t.candidates for _, t in tables]
+    rounds = np.array([r for r, _ in tables], dtype=np.int64)
+    return _Arms(
+        round=torch.from_numpy(np.repeat(rounds, sizes)),
+        slot=torch.from_numpy(np.repeat(np.arange(len(tables)), sizes)),
+        candidate=torch.from_numpy(
+            np.concatenate(candidates) if candidates else np.empty(0, dtype=np.int64)
+        ),
+        control=torch.from_numpy(np.repeat(starts, sizes)),  # the control is a plan's first arm
+        moments=moments.from_sample(stack("count"), stack("mean"), stack("var")),
+    )
+
+
+def _rounds(arms: _Arms) -> tuple[Tensor, Tensor]:
+    """Users of each round, and what one of them is worth: level^2 / variance; ``(rounds, m)``.
+
+    From the round's all-arm moments: an arm's own mean must not enter its weight, or arms that
+    were lucky would weigh more.
+    """
+    count, mean, m2 = (field.nan_to_num(0.0) for field in arms.moments)
+    zero = torch.zeros(arms.num_rounds, count.shape[1], dtype=count.dtype)
+    users = zero.index_add(0, arms.slot, count)
+    level = zero.index_add(0, arms.slot, count * mean) / users
+    freedom = zero.index_add(0, arms.slot, (count - 1).clamp_min(0))
+    spread = zero.index_add(0, arms.slot, m2) / freedom
+    worth = level.square() / spread
+    worth = torch.where(worth.isfinite() & (worth > 0), worth, torch.nan)
+    if len(worth):  # a round without any spread predicts nothing; it is taken for a usual one
+        usual = worth.nanmedian(dim=0).values.nan_to_num(1.0)
+        worth = torch.where(worth.isnan(), usual, worth)
+    return users, worth
+
+
+def _precision(arms: _Arms, worth: Tensor) -> Tensor:
+    """Inverse variance of each delta as its round's users predict it, ``(rows, metrics)``."""
+    count = arms.moments.count.nan_to_num(0.0)
+    users_both = count * count[arms.control] / (count + count[arms.control])
+    return (users_both * worth[arms.slot]).nan_to_num(0.0)
+
+
+def _levels(arms: _Arms, rounds_per_day: int) -> Levels:
+    is_control = arms.candidate == CONTROL
+    phase = arms.round[is_control] % rounds_per_day
+    count = arms.moments.count[is_control].nan_to_num(0.0)
+    total = (arms.moments.mean[is_control] * count).nan_to_num(0.0)
+    zero = torch.zeros(rounds_per_day, count.shape[1], dtype=count.dtype)
+    return Levels(
+        users=zero.index_add(0, phase, count),
+        hours=zero.index_add(0, phase, (count > 0).to(count.dtype)),
+        total=zero.index_add(0, phase, total),
+    )

@@ -1,0 +1,63 @@
+"""The append-only log of a study: the one truth, from which everything else is a fold."""
+
+from __future__ import annotations
+
+from ...errors import JournalError
+from .arrays import pack_array, unpack_array
+from .base import (
+    Born,
+    Compacted,
+    Configured,
+    Decided,
+    Entry,
+    Journal,
+    Planned,
+    Received,
+    StudyHeader,
+)
+from .compacted import EVIDENCE
+from .memory import MemoryJournal
+
+__all__ = [
+    "EVIDENCE",
+    "Born",
+    "Compacted",
+    "Configured",
+    "Decided",
+    "Entry",
+    "Journal",
+    "MemoryJournal",
+    "Planned",
+    "Received",
+    "StudyHeader",
+    "open_journal",
+    "pack_array",
+    "unpack_array",
+]
+
+
+def open_journal(journal: Journal | str | None, create: bool = True) -> Journal:
+    """A journal from its URL, from itself, or from None (in memory).
+
+    URLs are ``sqlite:///study.db`` and ``postgresql://user:password@host/database``. A journal of
+    an earlier format is migrated. With ``create=False`` a SQLite file, or tables, that are not
+    there are not made.
+
+    Raises:
+        StudyNotFoundError: there is no file or no table, and none was to be made.
+        MissingExtraError: PostgreSQL without psycopg.
+        JournalError: the URL is not understood, what it names is no journal of ours, or neither
+            a URL nor a journal was given.
+    """
+    if journal is None:
+        return MemoryJournal()
+    if isinstance(journal, str):
+        from .sql import SqlJournal  # SQLAlchemy only where it is used
+
+        return SqlJournal(journal, create)
+    if not isinstance(journal, Journal):
+        raise JournalError(
+            f"expected a journal, its URL such as 'sqlite:///study.db', or None, got "
+            f"{type(journal).__name__}"
+        )
+    return journal

@@ -1,0 +1,116 @@
+"""Where a SQL journal lives: a URL is checked, and what is secret in it never shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError
+
+from ...errors import JournalError
+
+_DRIVERS = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+_SECRET = re.compile("password|secret|passphrase", re.IGNORECASE)
+_EXPECTED = (
+    "expected a URL such as sqlite:///study.db or postgresql+psycopg://user:password@host/database"
+)
+
+
+@dataclass(frozen=True, repr=False)
+class Address:
+    """A database that a journal can live in.
+
+    Args:
+        url: for SQLAlchemy; its password is masked wherever it is shown.
+        arguments: for the driver: secrets that a URL would show.
+    """
+
+    url: sa.URL
+    arguments: Mapping[str, str]
+
+    @classmethod
+    def of(cls, url: str | sa.URL) -> Address:
+        """The address that a URL names.
+
+        Raises:
+            JournalError: it is not understood, or names a database other than SQLite and
+                PostgreSQL. The message repeats nothing of the URL that could be a secret.
+        """
+        shown = _harmless(url)
+        try:
+            parsed = sa.engine.make_url(url)
+        except (ArgumentError, ValueError):  # their messages repeat parts of the URL
+            raise JournalError(f"the journal {shown!r} is not understood; {_EXPECTED}") from None
+        driver = _DRIVERS.get(parsed.drivername)
+        if driver is None:
+            raise JournalError(
+                f"the journal {shown!r} is not understood: {parsed.drivername!r} is none of "
+                f"{', '.join(_DRIVERS)}; {_EXPECTED}"
+            )
+        if driver != "sqlite" and str(url).count("@") > 1:
+            raise JournalError(
+                f"the journal {shown!r} is not understood: its URL holds more than one '@'; write "
+                "the special characters of a password as urllib.parse.quote(password, safe='') does"
+            )
+        hidden = {key: value for key, value in parsed.query.items() if _SECRET.search(key)}
+        arguments = {
+            key: value if isinstance(value, str) else value[-1] for key, value in hidden.items()
+        }
+        password = arguments.pop("password", None)
+        parsed = parsed.set(drivername=driver).difference_update_query(list(hidden))
+        if password is not None:
+            parsed = parsed.set(password=password)
+        return cls(parsed, arguments)
+
+    def __repr__(self) -> str:
+        return f"Address({str(self)!r})"
+
+    def __str__(self) -> str:
+        return self.url.render_as_string(hide_password=True)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a SQLite file or memory; else it is PostgreSQL."""
+        return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def file(self) -> str | None:
+        """The SQLite file; None for memory and for PostgreSQL."""
+        database = self.url.database
+        return database if self.is_sqlite and database not in (None, "", ":memory:") else None
+
+    def options(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """The driver's arguments; what the URL's query says itself has precedence."""
+        return {k: v for k, v in defaults.items() if k not in self.url.query} | {**self.arguments}
+
+    def hide(self, text: str) -> str:
+        """A message of the database on one line, with any secret in it masked."""
+        secrets = {str(self.url.password or ""), *self.arguments.values()} - {""}
+        for secret in sorted(secrets, key=len, reverse=True):
+            for written in _spellings(secret):
+                text = text.replace(written, "***")
+        return " ".join(text.split())
+
+
+def _spellings(secret: str) -> tuple[str, ...]:
+    """As it is, and as URLs write it: fully quoted, as a form, and as SQLAlchemy does."""
+    return secret, quote(secret, safe=""), quote_plus(secret), quote(secret, safe=" +")
+
+
+def _harmless(url: Any) -> str:
+    """A URL that may not be understood, with nothing that could be a password."""
+    text = str(url)  # an sa.URL masks its own
+    head, found, rest = text.partition("://")
+    if head.startswith("sqlite") or not (found or "@" in text):
+        return text
+    return f"{head}://..." if found and re.fullmatch(r"[\w+.-]*", head) and rest else "..."

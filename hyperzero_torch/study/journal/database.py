@@ -1,0 +1,190 @@
+"""Connections and transactions for a SQL journal; what goes wrong in them becomes our errors.
+
+What lets several processes write to one study, on either database:
+
+- SQLite: a transaction that writes begins with BEGIN IMMEDIATE, so there is one writer at a time.
+- PostgreSQL: a transaction that writes locks the study's row before it looks for the last entry,
+  so writers of one study queue up and those of others do not wait. It runs at READ COMMITTED: a
+  writer that had to wait sees what the one before it committed (at REPEATABLE READ it would look
+  at a snapshot from before its wait, and fail on the primary key at best).
+- On both, the primary key of ``entries`` gives each number to one writer only.
+
+Reads run in one transaction too, at REPEATABLE READ on PostgreSQL: an entry and its rows in
+several tables are seen at one moment.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
+
+from ...errors import (
+    ForeignJournalError,
+    HyperZeroError,
+    JournalCorruptError,
+    JournalError,
+    MissingExtraError,
+    StudyNotFoundError,
+)
+from .address import Address
+from .base import ConflictError
+
+_BUSY_SECONDS = 30
+_CONNECT_SECONDS = 10
+_IDLE_SECONDS = 600  # firewalls forget a connection that idles between two rounds
+_SILENT_MILLISECONDS = 30_000
+# What Python raises for values that no database, or none of its columns, takes or gives.
+_PYTHON = (TypeError, ValueError, OverflowError, RecursionError)
+_UNSTORABLE = ("22", "54")  # SQLSTATE classes: data exceptions, limits of the program
+
+
+class Database:
+    """What a journal's URL names.
+
+    Args:
+        url: see ``Address.of``.
+        create: make the SQLite file where there is none.
+    Raises:
+        StudyNotFoundError: there is no file, and none was to be made.
+        MissingExtraError: PostgreSQL without psycopg.
+        JournalError: the URL is not understood, or the file's folder does not exist.
+    """
+
+    def __init__(self, url: str | sa.URL, create: bool) -> None:
+        self.address = Address.of(url)
+        self.is_sqlite = self.address.is_sqlite
+        if self.address.file is not None:
+            _check_file(Path(self.address.file), str(self), create)
+        self._engine = _engine(self.address)
+        if self.is_sqlite:
+            self._reader = self._writer = self._engine
+        else:
+            self._reader = self._engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+            self._writer = self._engine.execution_options(isolation_level="READ COMMITTED")
+        self._process = os.getpid()
+        # A journal that is dropped without close() leaves no connection behind.
+        weakref.finalize(self, _dispose, self._engine, self._process)
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def transaction(
+        self, write: bool = False, conflict: str | None = None
+    ) -> Iterator[sa.Connection]:
+        """One transaction: committed as a whole or rolled back; database errors become ours.
+
+        Args:
+            write: whether it may write; it then waits for other writers, for a while.
+            conflict: what a key that exists already means to the caller.
+        """
+        if self._process != os.getpid():  # a fork must not speak on its parent's connections
+            self._engine.dispose(close=False)
+            self._process = os.getpid()
+        try:
+            with (self._writer if write else self._reader).begin() as connection:
+                if self.is_sqlite:
+                    # Python's driver begins one only before INSERT: tables would be made one by
+                    # one, and a read of several tables would see them at several times.
+                    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+                elif write:
+                    limit = f"{1000 * _BUSY_SECONDS:.0f}"
+                    connection.execute(sa.select(sa.func.set_config("lock_timeout", limit, True)))
+                yield connection
+        except HyperZeroError:
+            raise
+        except IntegrityError as error:
+            reason = conflict or "the journal refuses the entries"
+            raise ConflictError(f"{reason}; nothing was written ({self._why(error)})") from None
+        except DBAPIError as error:
+            raise self._unusable(error, write) from None
+        except (StatementError, *_PYTHON) as error:
+            if write:
+                raise self._unstorable(error) from None
+            raise JournalCorruptError(
+                f"the journal {self} holds a value that cannot be read: {self._why(error)}; "
+                "restore it from a backup"
+            ) from None
+
+    def _unusable(self, error: DBAPIError, write: bool) -> JournalError:
+        why = self._why(error)
+        if error.connection_invalidated:
+            advice = "; call again: it connects anew"
+            if write:
+                advice += ", and what was being written is there as a whole or not at all"
+            return JournalError(f"the journal {self} has lost its connection: {why}{advice}")
+        state = str(getattr(error.orig, "sqlstate", None) or "")
+        if write and (isinstance(error, DataError) or state[:2] in _UNSTORABLE):
+            return self._unstorable(error)
+        if self.is_sqlite and ("not a database" in why or "malformed" in why):
+            return ForeignJournalError(
+                f"the journal {self} cannot be used: {why}; it is damaged or no journal of "
+                "hyperzero"
+            )
+        return JournalError(f"the journal {self} cannot be used: {why}")
+
+    def _unstorable(self, error: Exception) -> JournalError:
+        return JournalError(
+            f"the journal {self} cannot store an entry: {self._why(error)}; nothing was written"
+        )
+
+    def _why(self, error: Exception) -> str:
+        """The database's own words, without the statement and its values."""
+        orig = error.orig if isinstance(error, StatementError) else None
+        return self.address.hide(str(error if orig is None else orig))
+
+
+def _dispose(engine: sa.Engine, process: int) -> None:
+    engine.dispose(close=os.getpid() == process)
+
+
+def _check_file(path: Path, where: str, create: bool) -> None:
+    if not create and not path.exists():
+        raise StudyNotFoundError(
+            f"there is no journal {where}; check the path, or start a study in it "
+            "with hz.Tuner(problem, journal=..., study=...)"
+        )
+    if not path.parent.is_dir():
+        raise JournalError(
+            f"the journal {where} lies in the folder {str(path.parent)!r}, which does not exist; "
+            "create it first"
+        )
+
+
+def _engine(address: Address) -> sa.Engine:
+    if address.is_sqlite:
+        return sa.create_engine(
+            address.url, connect_args=address.options({"timeout": _BUSY_SECONDS})
+        )
+    options = address.options(
+        {
+            "application_name": "hyperzero",
+            "connect_timeout": _CONNECT_SECONDS,
+            "tcp_user_timeout": _SILENT_MILLISECONDS,
+        }
+    )
+    try:
+        return sa.create_engine(
+            address.url, connect_args=options, pool_pre_ping=True, pool_recycle=_IDLE_SECONDS
+        )
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg":
+            raise
+        raise MissingExtraError("a journal on PostgreSQL", "psycopg", "postgres") from None
+    except ImportError as error:  # psycopg is there, the C library that it needs is not
+        raise JournalError(
+            f"psycopg cannot be loaded ({' '.join(str(error).split())}); install it with: "
+            "pip install 'hyperzero-torch[postgres]'"
+        ) from None

@@ -1,0 +1,145 @@
+"""A journal in plain SQL tables that an analyst can query, through SQLAlchemy Core.
+
+    entries      one row per entry: study, entry (1, 2, 3, ...), kind, round, at, details, digest
+    candidates   one row per candidate      plans      one row per arm and round
+    readings     one row per reading        decisions  one row per decision
+
+Every append is one transaction. ``database.py`` says why several processes may write at once,
+``rows.py`` how entries are stored, ``migrate.py`` how older journals are opened, and README.md
+beside this file what an analyst finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from ...errors import JournalCorruptError, JournalError
+from . import rows
+from .base import ConflictError, Entry, StudyHeader
+from .database import Database
+from .memory import not_found
+from .migrate import check_unchanged, metric_rows, prepare
+from .schema import entries, metrics, studies
+
+
+class SqlJournal:
+    """A journal on SQLite, the embedded default, or on PostgreSQL.
+
+    A call that fails because the database cannot be reached, or was restarted, has written nothing
+    or (where the answer to its commit was lost) all; the next call connects anew.
+
+    Args:
+        url: e.g. ``"sqlite:///study.db"`` or ``"postgresql://user:password@host/database"``.
+        create: make the SQLite file, and the tables, where there are none.
+    Raises:
+        StudyNotFoundError: there is no file or no table, and none was to be made.
+        ForeignJournalError: the file or database is not ours, or of a later format.
+        MissingExtraError: PostgreSQL without psycopg.
+        JournalError: the URL is not understood, or the database cannot be reached.
+    """
+
+    def __init__(self, url: str | sa.URL, create: bool = True) -> None:
+        self._database = Database(url, create)
+        try:
+            prepare(self._database, create)
+        except BaseException:
+            self._database.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"SqlJournal({str(self._database)!r})"
+
+    @property
+    def url(self) -> sa.URL:
+        """Where the journal is; what is shown of it has the password masked."""
+        return self._database.address.url
+
+    def studies(self) -> list[str]:
+        """Names of all studies, sorted."""
+        with self._database.transaction() as connection:
+            return _names(connection)
+
+    def create(self, header: StudyHeader, entries: Sequence[Entry]) -> None:
+        """Start a study with its first entries."""
+        reason = self._impossible(header.study)
+        if reason is not None:
+            raise JournalError(
+                f"a study named {header.study!r:.200} cannot be stored in {self._database}: "
+                f"{reason}; nothing was written"
+            )
+        row = {"study": header.study, "seed": header.seed, "problem": dict(header.problem)}
+        conflict = f"study {header.study!r} exists already"
+        with self._database.transaction(write=True, conflict=conflict) as connection:
+            check_unchanged(connection, str(self._database))
+            connection.execute(studies.insert(), [row])
+            names = metric_rows(header.study, row["problem"])
+            if names:
+                connection.execute(metrics.insert(), names)
+            rows.write(connection, header, entries, after=0)
+
+    def header(self, study: str) -> StudyHeader:
+        """The study's header."""
+        self._check_name(study)
+        with self._database.transaction() as connection:
+            return self._header(connection, study)
+
+    def append(self, study: str, new: Sequence[Entry], after: int) -> int:
+        """Append entries, all or none, and return the number of the last."""
+        self._check_name(study)
+        conflict = f"study {study!r} has moved on since entry {after}"
+        with self._database.transaction(write=True, conflict=conflict) as connection:
+            header = self._header(connection, study, lock=True)
+            check_unchanged(connection, str(self._database))
+            last = connection.scalar(
+                sa.select(sa.func.max(entries.c.entry)).where(entries.c.study == study)
+            )
+            if (last or 0) != after:
+                raise ConflictError(f"{conflict}; nothing was written")
+            rows.write(connection, header, new, after)
+        return after + len(new)
+
+    def read(self, study: str, after: int = 0) -> list[Entry]:
+        """All entries numbered above ``after``, in order."""
+        self._check_name(study)
+        with self._database.transaction() as connection:
+            header = self._header(connection, study)
+            return rows.read(connection, header, after, str(self._database))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._database.close()
+
+    def _header(self, connection: sa.Connection, study: str, lock: bool = False) -> StudyHeader:
+        query = sa.select(studies).where(studies.c.study == study)
+        row = connection.execute(query.with_for_update() if lock else query).first()
+        if row is None:
+            raise not_found(study, _names(connection))
+        if not isinstance(row.seed, int) or not isinstance(row.problem, dict):
+            raise JournalCorruptError(
+                f"the header of study {study!r} in {self._database} is damaged; restore the "
+                "journal from a backup"
+            )
+        return StudyHeader(row.study, row.seed, row.problem)
+
+    def _check_name(self, study: str) -> None:
+        """A study whose name cannot be stored is not there."""
+        if self._impossible(study) is not None:
+            raise not_found(study, self.studies())
+
+    def _impossible(self, study: str) -> str | None:
+        """Why no study can have this name."""
+        if not isinstance(study, str):
+            return "a name is text"
+        if "\0" in study and not self._database.is_sqlite:
+            return "PostgreSQL keeps no NUL character in a text"
+        try:
+            study.encode()
+        except UnicodeEncodeError:
+            return "half of a surrogate pair is no character"
+        return None
+
+
+def _names(connection: sa.Connection) -> list[str]:
+    return sorted(connection.scalars(sa.select(studies.c.study)))

@@ -1,0 +1,93 @@
+"""A study as plain tensors, numbers and strings, for ``torch.save`` and ``weights_only=True``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ...errors import ConfigError
+from .base import (
+    Born,
+    Compacted,
+    Configured,
+    Decided,
+    Entry,
+    Planned,
+    Received,
+    StudyHeader,
+    flaw,
+)
+
+_FORMAT = 1
+_KINDS: dict[str, type[Entry]] = {
+    kind.__name__.lower(): kind
+    for kind in (Configured, Born, Planned, Received, Decided, Compacted)
+}
+_FLOATS = {"theta", "shares", "count", "mean", "var"}
+_JSON = {"config", "details", "evidence", "parameters"}
+
+
+def pack(header: StudyHeader, entries: Sequence[Entry]) -> dict[str, Any]:
+    """The study as nested dicts and lists of tensors, numbers and strings."""
+    return {
+        "format": _FORMAT,
+        "study": header.study,
+        "seed": header.seed,
+        "problem": json.dumps(dict(header.problem)),
+        "entries": [
+            {"entry": type(entry).__name__.lower()}
+            | {name: _pack(name, value) for name, value in vars(entry).items()}
+            for entry in entries
+        ],
+    }
+
+
+def unpack(state: Mapping[str, Any]) -> tuple[StudyHeader, list[Entry]]:
+    """The study that ``pack`` packed.
+
+    Raises:
+        ConfigError: not a packed study, or of another format.
+    """
+    if not isinstance(state, Mapping) or state.get("format") != _FORMAT:
+        raise ConfigError(
+            f"expected what tuner.state_dict() returned (format {_FORMAT}), got "
+            f"{type(state).__name__} with {list(state)[:6] if isinstance(state, Mapping) else ''}"
+        )
+    try:
+        header = StudyHeader(state["study"], int(state["seed"]), json.loads(state["problem"]))
+        entries: list[Entry] = []
+        for packed in state["entries"]:
+            values = {name: _unpack(name, v) for name, v in packed.items() if name != "entry"}
+            # Earlier states named it "kind", which decisions have of their own.
+            named = "decided" if "reason" in packed else packed.get("kind")
+            kind = _KINDS[packed.get("entry", named)]
+            if "entry" not in packed and kind is not Decided:
+                del values["kind"]
+            entries.append(kind(**values))
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(
+            f"the state is incomplete or damaged: {type(error).__name__}: {error}"
+        ) from None
+    flaws = [reason for reason in map(flaw, entries) if reason is not None]
+    if not isinstance(header.problem, dict) or not entries:
+        flaws.append("it has no entries, or no problem")
+    if flaws:
+        raise ConfigError(f"the state is incomplete or damaged: {flaws[0]}")
+    return header, entries
+
+
+def _pack(name: str, value: Any) -> Any:
+    if name in _JSON:
+        return json.dumps(dict(value))
+    if isinstance(value, tuple):
+        return torch.tensor(value, dtype=torch.float64 if name in _FLOATS else torch.int64)
+    return value
+
+
+def _unpack(name: str, value: Any) -> Any:
+    if name in _JSON:
+        return json.loads(value)
+    return tuple(value.tolist()) if isinstance(value, torch.Tensor) else value

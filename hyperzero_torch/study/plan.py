@@ -1,0 +1,71 @@
+"""What a platform is asked to serve in one round."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..problem.space import Value
+from ..runtime.files import write_atomically
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Arms and their shares of the traffic; all fields are in the order of ``candidate_ids``.
+
+    Args:
+        round: the round (hour) to serve it in.
+        candidate_ids: the control (0) first, then the arms, ascending.
+        parameters: what to serve, one mapping from parameter name to value per arm.
+        theta: ``(arms, params)``, the same in numbers, float64, on the CPU.
+        slots: traffic slots per arm: how many draws it won, and at least
+            ``TunerConfig.newcomer_slots`` where it has never been served; 0 for the control,
+            whose share is set by the configuration.
+        shares: fraction of the traffic per arm, the control's included; sums to 1.
+    """
+
+    round: int
+    candidate_ids: tuple[int, ...]
+    parameters: tuple[dict[str, Value], ...]
+    theta: Tensor
+    slots: tuple[int, ...]
+    shares: tuple[float, ...]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Plan):
+            return NotImplemented
+        return self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __len__(self) -> int:
+        return len(self.candidate_ids)
+
+    @property
+    def control_share(self) -> float:
+        """The control's fraction of the traffic."""
+        return self.shares[0]
+
+    def write(self, path: str | Path) -> None:
+        """Write the plan as JSON, whole or not at all; its readers never see half of it.
+
+        Raises:
+            ConfigError: the folder does not exist or cannot be written to.
+        """
+        write_atomically(path, json.dumps(self.to_dict(), indent=2) + "\n")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: ``{"round": ..., "arms": [{"candidate": ..., "share": ...}]}``."""
+        return {
+            "round": self.round,
+            "arms": [
+                {"candidate": c, "share": share, "slots": slots, "parameters": dict(parameters)}
+                for c, share, slots, parameters in zip(
+                    self.candidate_ids, self.shares, self.slots, self.parameters
+                )
+            ],
+        }

@@ -1,0 +1,120 @@
+"""Checks that name all offending rows, and conversions that raise nothing but ours."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...errors import ReadingsError
+
+MAX_ROWS_NAMED = 10
+_MAX_ID = 2**53
+
+
+class Faults:
+    """Collects offending rows by vectorised checks; only rows that are named cost anything."""
+
+    def __init__(self, where: Callable[[int], str], num_rows: int) -> None:
+        self.where = where
+        self.bad = np.zeros(num_rows, dtype=bool)
+        self.said: dict[int, str] = {}
+
+    def add(self, mask: NDArray[np.bool_], say: Callable[[int], str]) -> None:
+        """Note the rows of ``mask``, with what ``say`` says of each."""
+        mask = mask & ~self.bad  # one reason a row is enough
+        for i in np.flatnonzero(mask)[:MAX_ROWS_NAMED].tolist():
+            self.said[i] = f"{self.where(i)}: {say(i)}"
+        self.bad |= mask
+
+    def throw(self, summary: str) -> None:
+        """Raise ``ReadingsError`` where any row offends."""
+        if self.bad.any():
+            rows = [self.said[i] for i in sorted(self.said)[:MAX_ROWS_NAMED]]
+            raise ReadingsError(summary, rows, int(self.bad.sum()))
+
+    def number(
+        self, name: str, raw: NDArray[Any], empty: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
+        """Finite numbers; notes the rows that hold none, and reads 0 where ``empty``."""
+        values = to_floats(raw)
+        finite = np.isfinite(values)
+        if empty is not None:
+            values, finite = np.where(empty, 0.0, values), finite | empty
+        self.add(~finite, lambda i: f"{name} is {raw[i]!r}, expected a finite number")
+        return values
+
+    def whole(self, name: str, raw: NDArray[Any]) -> NDArray[np.int64]:
+        """Whole numbers >= 0; notes the rows that hold none."""
+        values = to_floats(raw)
+        with np.errstate(invalid="ignore"):
+            good = np.isfinite(values) & (values == np.floor(values))
+            good &= (values >= 0) & (values < _MAX_ID)
+        self.add(~good, lambda i: f"{name} is {raw[i]!r}, expected a whole number >= 0")
+        return np.where(good, values, 0.0).astype(np.int64)
+
+
+def to_floats(raw: NDArray[Any]) -> NDArray[np.float64]:
+    """Numbers, NaN for all that is none; arrays that are numeric already cost no loop."""
+    if raw.dtype.kind in "fiu":
+        return raw.astype(np.float64)
+    return np.array([to_float(v) for v in raw], dtype=np.float64)
+
+
+def to_float(value: Any) -> float:
+    """A number, or NaN for all that is none: text such as '1_000' and True included."""
+    if isinstance(value, torch.Tensor | np.ndarray) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, str | numbers.Real | Decimal):
+        return float("nan")
+    if isinstance(value, str) and "_" in value:
+        return float("nan")
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
+
+
+def as_array(values: Any, name: str) -> NDArray[Any]:
+    """A tensor, an array or nested lists, as an array; ``ReadingsError`` for all else."""
+    try:
+        if isinstance(values, torch.Tensor):
+            values = values.detach().cpu().resolve_conj().resolve_neg()
+            # NumPy has no bfloat16; every float of torch is a double as well.
+            values = values.double() if values.is_floating_point() else values
+            return np.asarray(values.numpy())
+        return np.asarray(values)
+    except ValueError:
+        raise ReadingsError(f"{name} is ragged; expected one value per arm and metric") from None
+    except (TypeError, RuntimeError) as error:  # on the meta device, sparse, requires grad, ...
+        raise ReadingsError(f"{name} holds no plain numbers: {error}") from None
+
+
+def as_scalar(value: Any, name: str) -> Any:
+    """One value, not several."""
+    array = as_array(value, name)
+    if array.ndim != 0:
+        raise ReadingsError(f"{name} must be one whole number, got {value!r}")
+    return array.item()
+
+
+def as_objects(values: Sequence[Any]) -> NDArray[Any]:
+    """One object per row, whatever it is; ``np.array`` would unpack lists into axes."""
+    return np.fromiter(values, dtype=object, count=len(values))
+
+
+def as_column(name: str, values: Any) -> list[Any]:
+    """The values of one column of a mapping, as plain Python values where it can tell them."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise ReadingsError(
+            f"column {name!r} must be a list of values, one per row, got {values!r}"
+        )
+    try:
+        return list(values.tolist() if isinstance(values, torch.Tensor | np.ndarray) else values)
+    except (TypeError, RuntimeError) as error:
+        raise ReadingsError(f"column {name!r} cannot be read: {error}") from None

@@ -1,0 +1,1 @@
+"""The hierarchical model of the sources' and the target's evidence."""

@@ -1,0 +1,154 @@
+"""The sources that a study file names: when each is read, and in whose terms it comes.
+
+A source is read when a study begins, and again when it is due (``SourceConfig.refresh``) or an
+alarm of drift says that what was believed holds no longer. A study does not wait for other people's
+files: what cannot be read again stays as it was, and a remark says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import ConfigError, HyperZeroError
+from ..problem.problem import Problem
+from ..study.config import SourceConfig
+from ..study.decisions import DRIFT, SOURCE
+from ..study.history import History
+from .alignment import Rescaled, align, translate
+from .journaled import recorded
+from .own import check_apart, own_evidence
+from .sharing import package
+from .source import Source, from_journal
+
+
+class Named(NamedTuple):
+    """``sources`` to learn from now, in the target's terms; ``remarks`` on those left as were."""
+
+    sources: tuple[Source, ...]
+    remarks: tuple[str, ...]
+
+
+def read(
+    configs: Sequence[SourceConfig],
+    folder: Path,
+    problem: Problem,
+    history: History,
+    every: bool = False,
+) -> Named:
+    """Those of the named sources that are new or due.
+
+    Args:
+        configs: as in the study file.
+        folder: of that file, which relative paths start from.
+        problem: the target.
+        history: of the target's study.
+        every: whether those that are not due are read, too.
+    Raises:
+        ConfigError: a source that was never read and does not fit, or two of one name.
+        PackageError: a package that was never read and may not be used.
+        JournalError: a journal that was never read and cannot be.
+    """
+    names = [_name(config) for config in configs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(
+            f"sources: {twice} name more than one; tell them apart by 'name' in the study file"
+        )
+    known = {source.name: source for source in recorded(history)}
+    read_at = _read_at(history)
+    sources: list[Source] = []
+    remarks: list[str] = []
+    for name, config in zip(names, configs):
+        if name in known and not every and not _due(config, read_at[name], history):
+            continue
+        try:
+            found = opened(config, folder, problem)
+            align(found, problem)
+            others = {**known, **{source.name: source for source in sources}}
+            # A new source is compared with the study itself when it is taken up, and stops it
+            # there; one that is known must not.
+            own = own_evidence(problem, history) if name in known else None
+            check_apart([*{**others, name: found}.values()], own)
+        except HyperZeroError as error:
+            if name not in known:
+                raise
+            remarks.append(f"source {name!r} stays as it was read: {error}")
+            continue
+        sources.append(found)
+    return Named(tuple(sources), tuple(remarks))
+
+
+def opened(config: SourceConfig, folder: Path, problem: Problem) -> Source:
+    """One named source, in the target's terms.
+
+    Raises:
+        ConfigError: it does not fit.
+        PackageError: a package that may not be used.
+        JournalError: a journal that cannot be read.
+    """
+    return in_terms_of(problem, replace(_opened(config, folder), name=_name(config)), config)
+
+
+def in_terms_of(problem: Problem, source: Source, config: SourceConfig) -> Source:
+    """A source under the target's names and in its units, as its entry says.
+
+    Raises:
+        ConfigError: a mapping that cannot be.
+    """
+    mapping = {
+        ours: theirs if isinstance(theirs, str) else Rescaled(theirs.name, theirs.factor)
+        for ours, theirs in config.map.items()
+    }
+    return translate(source, problem, mapping, config.ignore)
+
+
+def _opened(config: SourceConfig, folder: Path) -> Source:
+    if config.is_journal:
+        return from_journal(absolute(folder, config.source))
+    key = None
+    if config.key_env is not None:
+        if not os.environ.get(config.key_env):
+            raise ConfigError(
+                f"source {_name(config)!r}: the environment variable {config.key_env!r} that "
+                "should hold its key is not set"
+            )
+        key = os.environ[config.key_env].encode()
+    assert config.scope is not None  # checked by the configuration
+    return package.load(absolute(folder, config.source), config.scope, key=key).source
+
+
+def absolute(folder: Path, source: str) -> str:
+    """A package's path, or a journal's address, with relative ones taken from ``folder``."""
+    if "#" not in source or ":" not in source:
+        return str((folder / source).resolve())
+    path, _, study = source.rpartition("#")
+    file = path.removeprefix("sqlite:///")
+    return source if file == path else f"sqlite:///{(folder / file).resolve()}#{study}"
+
+
+def _name(config: SourceConfig) -> str:
+    """What the journal calls it."""
+    if config.name is not None:
+        return config.name
+    return config.source.rpartition("#")[2] if config.is_journal else Path(config.source).stem
+
+
+def _read_at(history: History) -> dict[str, int]:
+    """Rounds after which sources were read last, by name."""
+    found = {}
+    for entry in history.decisions:
+        if entry.kind == SOURCE:
+            found[str(entry.details["source"]["name"])] = entry.round
+    return found
+
+
+def _due(config: SourceConfig, before: int, history: History) -> bool:
+    """Once in so many rounds, and once after an alarm, whatever came of it."""
+    last = history.last_round
+    if config.refresh is None or last is None or last <= before:
+        return False
+    alarmed = any(d.kind == DRIFT and d.round == last for d in history.decisions)
+    return alarmed or (last - before) % config.refresh == 0

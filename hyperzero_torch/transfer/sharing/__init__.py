@@ -1,0 +1,1 @@
+"""Packages that domains exchange: contents, privacy, secure sums."""

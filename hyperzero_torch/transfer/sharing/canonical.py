@@ -1,0 +1,164 @@
+"""Files of which there is exactly one text for one content, with a checksum over all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError, PackageError
+
+MOST_BYTES = 2**28
+
+
+def text(document: Mapping[str, Any]) -> str:
+    """The one text of a document: ASCII, keys sorted, and nothing but finite numbers.
+
+    Raises:
+        ConfigError: values that JSON does not have.
+    """
+    try:
+        return json.dumps(document, sort_keys=True, indent=0, allow_nan=False) + "\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"this cannot be written as JSON: {error}") from None
+
+
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with the SHA-256 of its text, under ``"sha256"``."""
+    return {**document, "sha256": hashlib.sha256(text(document).encode()).hexdigest()}
+
+
+def signature(document: Mapping[str, Any], key: bytes) -> str:
+    """HMAC-SHA-256 of a document's text."""
+    return hmac.new(key, text(document).encode(), hashlib.sha256).hexdigest()
+
+
+def same(a: Any, b: str) -> bool:
+    """Whether two digests are equal, in a time that does not tell how much of them is."""
+    # A digest is ASCII; what is not may not even have an encoding.
+    return isinstance(a, str) and hmac.compare_digest(a.encode(errors="replace"), b.encode())
+
+
+def refused(what: str, why: str) -> PackageError:
+    """The error for a file that is not used."""
+    return PackageError(f"{what} is refused: {why}")
+
+
+def as_path(path: Any, what: str) -> Path:
+    """The path of a file.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    named = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(named, str) or not named.strip() or "\0" in named:
+        raise ConfigError(f"{what} is the path of a file, got {path!r:.60}")
+    return Path(named)
+
+
+def check_free(path: Any, what: str, schema: str) -> Path:
+    """A place where a file of this kind may be written: nothing else is lost by it.
+
+    Args:
+        path: of the file.
+        what: will be written, for messages.
+        schema: of the file; one of the same family that is there may be replaced.
+    Raises:
+        ConfigError: no path, no folder, or one that cannot be written to, or a file that holds
+            something else.
+    """
+    place = as_path(path, what)
+    try:
+        folder = place.resolve().parent
+        if place.is_dir():
+            raise ConfigError(f"{what} cannot be written to {str(place)!r}: it is a folder")
+        if place.exists() and not place.is_file():  # a device, a pipe: it would be gone
+            raise ConfigError(f"{what} cannot be written to {str(place)!r}: it is no regular file")
+        if not folder.is_dir():
+            raise ConfigError(f"{what}: there is no folder {str(folder)!r}; make it first")
+        if not os.access(folder, os.W_OK):
+            raise ConfigError(f"{what} cannot be written: {str(folder)!r} may not be written to")
+        if place.exists() and not _is_of(place, schema.partition("/")[0]):
+            raise ConfigError(
+                f"{what} would replace {str(place)!r}, which holds something else; give another "
+                "name, or move that file away first"
+            )
+    except (OSError, RuntimeError) as error:  # no access, or links that go in a circle
+        raise ConfigError(f"{what} cannot be written to {str(place)!r:.80} ({error})") from None
+    return place
+
+
+def _is_of(place: Path, family: str) -> bool:
+    """Whether a file is of this family of schemas, or empty."""
+    size = place.stat().st_size
+    if size == 0 or size > MOST_BYTES:
+        return size == 0
+    try:
+        document = json.loads(place.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and str(document.get("schema")).partition("/")[0] == family
+
+
+def read(
+    path: Path, what: str, schema: str, fields: set[str], again: str = "fetch it again"
+) -> dict[str, Any]:
+    """The document in a file, if it is of this schema and as it was written.
+
+    Args:
+        path: of the file.
+        what: it is, for messages.
+        schema: that is read.
+        fields: that it has, ``"schema"`` and ``"sha256"`` among them.
+        again: how a whole one is come by, where this one is damaged.
+    Raises:
+        PackageError: no such file, not canonical, another schema, other fields, or a checksum
+            that does not fit.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise refused(what, f"it is larger than {MOST_BYTES >> 20} MiB, none of ours is")
+        raw = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise refused(what, f"it cannot be read ({error})") from None
+    try:
+        document = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise refused(what, f"it is no JSON of ours ({error}); {again}") from None
+    if not isinstance(document, dict) or "schema" not in document:
+        raise refused(what, f"it is some other JSON; a file of ours has the schema {schema!r}")
+    if document["schema"] != schema:
+        raise refused(
+            what,
+            f"its schema is {document['schema']!r:.60}, this version reads {schema!r}; have it "
+            "written anew",
+        )
+    try:  # what was parsed must be all that was there
+        whole = text(document).encode() == raw
+    except ConfigError as error:
+        raise refused(what, f"it is no JSON of ours ({error}); {again}") from None
+    if not whole:
+        raise refused(what, f"it is not as it was written, a byte was changed; {again}")
+    if set(document) != fields:
+        raise refused(what, f"its fields are {sorted(document)}, expected {sorted(fields)}")
+    rest = {name: value for name, value in document.items() if name != "sha256"}
+    if not same(document["sha256"], str(sealed(rest)["sha256"])):
+        raise refused(what, f"its checksum does not fit its content; {again}")
+    return dict(document)
+
+
+def time(written: str) -> datetime:
+    """A time with its zone, as ``isoformat`` wrote it; raises ``ValueError``."""
+    found = datetime.fromisoformat(written)
+    if found.utcoffset() is None:
+        raise ValueError(f"a time without a zone, {written!r}")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")

@@ -1,0 +1,75 @@
+"""Until when and for what a package may be used: as it says, and as a journal keeps it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from .. import checks
+from . import canonical
+
+_SHORTEST_KEY = 16
+_ORIGIN = "package "
+
+
+class Terms(NamedTuple):
+    """What a package said of itself, as its source's ``origin`` keeps it in every journal."""
+
+    sha256: str
+    scopes: tuple[str, ...]
+    created: datetime
+    expires: datetime
+    privacy: Mapping[str, Any] | None
+
+
+def terms_of(origin: str) -> Terms | None:
+    """The terms of the package that a source came from; None where it came from none."""
+    if not origin.startswith(_ORIGIN):
+        return None
+    try:
+        plain = json.loads(origin.removeprefix(_ORIGIN))
+        return Terms(
+            str(plain["sha256"]),
+            tuple(map(str, plain["scopes"])),
+            canonical.time(plain["created"]),
+            canonical.time(plain["expires"]),
+            None if plain["privacy"] is None else dict(plain["privacy"]),
+        )
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
+        return None  # somebody's own words that begin alike
+
+
+def origin_of(terms: Terms) -> str:
+    """Terms as a source's origin."""
+    times = {"created": terms.created.isoformat(), "expires": terms.expires.isoformat()}
+    return _ORIGIN + json.dumps(terms._asdict() | times)
+
+
+def utc(flaws: checks.Flaws, what: str, time: Any) -> datetime:
+    """A time with its zone, in UTC; a flaw, and the last of all times, where it is none."""
+    try:
+        if isinstance(time, datetime) and time.utcoffset() is not None:
+            return time.astimezone(UTC)
+        flaws.add(f"{what} must be a datetime with its zone, e.g. datetime.now(UTC), got {time!r}")
+    except OverflowError:
+        flaws.add(f"{what}: {time} is beyond what a date can be in UTC")
+    return datetime.max.replace(tzinfo=UTC)
+
+
+def end_of(flaws: checks.Flaws, created: datetime, expires: Any) -> datetime:
+    """When a package expires: a time with its zone, or a span from when it was made."""
+    if not isinstance(expires, timedelta):
+        return utc(flaws, "expires", expires)
+    try:
+        return created + expires
+    except OverflowError:
+        flaws.add(f"expires: {expires} from now is beyond what a date can be")
+        return datetime.max.replace(tzinfo=UTC)
+
+
+def check_key(flaws: checks.Flaws, key: Any) -> None:
+    """A key that is long enough, or none."""
+    if key is not None and (not isinstance(key, bytes) or len(key) < _SHORTEST_KEY):
+        flaws.add(f"a key is at least {_SHORTEST_KEY} bytes, e.g. secrets.token_bytes(32)")

@@ -1,0 +1,277 @@
+"""A more compact space, proposed from what sources agree on, and never taken without being asked.
+
+    fixed      a parameter whose total Sobol index is small in every source, surely
+    narrowed   bounds around where every source's best settings surely lie, and the base
+
+Both rest on joint draws of each source's posterior, so a source that knows little rules out
+little. The posterior's hyperparameters are its best fit; how sure that fit is does not enter.
+A space that was narrowed wrongly cannot be seen to be from inside it: keep some traffic on the
+wide one where that matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import ProblemError
+from ..problem import linear
+from ..problem.parameters import Choice, Float, Int, Value
+from ..problem.problem import Problem
+from ..problem.space import SearchSpace
+from . import checks
+from .model.source_posterior import Alone
+
+_NUM_POINTS = 256
+_NUM_DRAWS = 64
+_FEWEST_SOURCES = 2
+# Narrower than this share of the old bounds is worth proposing, this much is left on either side.
+_WORTH = 0.7
+_MARGIN = 0.1
+
+
+class Sensitivity(NamedTuple):
+    """How much of a metric's variance over the space hangs on a parameter, in one source.
+
+    The total Sobol index, in [0, 1] but for Monte Carlo error: its posterior ``mean`` and the
+    central interval ``low`` to ``high``.
+    """
+
+    source: str
+    parameter: str
+    metric: str
+    mean: float
+    low: float
+    high: float
+
+
+class Reason(NamedTuple):
+    """What is proposed for a parameter (``"fix"``, ``"narrow"`` or ``"keep"``), and why."""
+
+    parameter: str
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A smaller space, for a person to take or leave.
+
+    ``space`` and ``base`` are without the ``fixed`` parameters; ``narrowed`` are new bounds.
+    Everything that stands behind it is in ``reasons`` (one for each parameter) and
+    ``sensitivities``.
+    """
+
+    space: SearchSpace
+    base: Mapping[str, Value]
+    fixed: Mapping[str, Value]
+    narrowed: Mapping[str, tuple[float, float]]
+    reasons: tuple[Reason, ...]
+    sensitivities: tuple[Sensitivity, ...]
+
+    def complete(self, parameters: Mapping[str, Value]) -> dict[str, Value]:
+        """A setting of the smaller space with the fixed parameters, ready to serve."""
+        return {**self.fixed, **parameters}
+
+    def table(self) -> list[dict[str, Any]]:
+        """The reasons and sensitivities as rows."""
+        why = {r.parameter: r for r in self.reasons}
+        return [s._asdict() | {"what": why[s.parameter].what} for s in self.sensitivities]
+
+
+def sensitivities(
+    name: str,
+    learned: Alone,
+    space: SearchSpace,
+    generator: torch.Generator,
+    confidence: float = 0.95,
+) -> list[Sensitivity]:
+    """Total Sobol indices of every parameter and metric in one source's posterior.
+
+    Args:
+        name: of the source.
+        learned: its posterior over the target's unit cube.
+        space: the target's; its constraints are not applied, indices are over the whole box.
+        generator: of points and draws.
+        confidence: of the interval.
+    Source: Jansen (1999), the estimator; Saltelli et al. (2010); per posterior draw as in Oakley
+        and O'Hagan (2004).
+    """
+    box = SearchSpace(space.parameters)
+    a, b = box.uniform(2 * _NUM_POINTS, generator).chunk(2)
+    changed = [a, b]
+    start = 0
+    for width in box.widths:  # a Choice's coordinates go together
+        mixed = a.clone()
+        mixed[:, start : start + width] = b[:, start : start + width]
+        changed.append(mixed)
+        start += width
+    paths = learned.posterior.paths(_NUM_DRAWS, generator=generator)
+    values = paths(torch.cat(changed).to(learned.posterior.device)).cpu()
+    parts = values.reshape(len(values), len(changed), _NUM_POINTS, -1)  # draws, sets, N, metrics
+    variance = parts[:, :2].flatten(1, 2).var(1)
+    index = (parts[:, :1] - parts[:, 2:]).square().mean(2) / 2 / variance.unsqueeze(1)
+    tail = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=index.dtype)
+    low, high = torch.quantile(index, tail, dim=0)
+    mean = index.mean(0)
+    return [
+        Sensitivity(name, p, m, float(mean[i, j]), float(low[i, j]), float(high[i, j]))
+        for i, p in enumerate(space.names)
+        for j, m in enumerate(learned.metrics)
+    ]
+
+
+def propose(
+    problem: Problem,
+    sources: Mapping[str, Alone],
+    generator: torch.Generator,
+    negligible: float = 0.05,
+    confidence: float = 0.95,
+) -> Proposal:
+    """What could be left out of the space, by the agreement of at least two sources.
+
+    A parameter is fixed, at the base's value, where in every source and for every metric the upper
+    end of its total Sobol index is below ``negligible``, unless a constraint on theta names it;
+    the most influential one always stays. A Float or Int is narrowed to where the best feasible
+    settings of the draws of every source that knows all metrics lie, with a margin, where that
+    leaves less than seven tenths of its bounds; the base stays inside.
+
+    Args:
+        problem: the target.
+        sources: what each has learned; see ``alone.learn_alone``.
+        generator: of points and draws.
+        negligible: share of a metric's variance.
+        confidence: of the intervals.
+    Raises:
+        ConfigError: fewer than two sources, or numbers outside (0, 1).
+    """
+    flaws = checks.Flaws("this proposal")
+    if len(sources) < _FEWEST_SOURCES:
+        flaws.add(f"agreement takes at least {_FEWEST_SOURCES} sources, got {len(sources)}")
+    if not 0 < negligible < 1 or not 0 < confidence < 1:
+        flaws.add(f"negligible and confidence lie in (0, 1), got {negligible} and {confidence}")
+    flaws.throw()
+    space = problem.space
+    found = [
+        s
+        for name, learned in sources.items()
+        for s in sensitivities(name, learned, space, generator, confidence)
+    ]
+    intervals, why_not = _best_places(problem, sources, generator, confidence)
+    largest = {p: max((s for s in found if s.parameter == p), key=_high) for p in space.names}
+    stays = max(space.names, key=lambda p: largest[p].high)
+    fixed: dict[str, Value] = {}
+    narrowed: dict[str, tuple[float, float]] = {}
+    reasons: list[Reason] = []
+    for i, parameter in enumerate(space.parameters):
+        name, worst = parameter.name, largest[parameter.name]
+        most = (
+            f"its total index is at most {worst.high:.3g} ({worst.metric} in {worst.source}) in "
+            f"{len(sources)} sources"
+        )
+        named = _naming(space, i)
+        if worst.high < negligible and name != stays and not named:
+            fixed[name] = problem.base[name]
+            why = f"{most}, below {negligible:g}; fixed at the base's {problem.base[name]!r}"
+            reasons.append(Reason(name, "fix", why))
+            continue
+        bounds = None if intervals is None else _narrower(problem, i, intervals)
+        if bounds is not None:
+            narrowed[name] = bounds
+            why = f"the best settings of all sources lie in [{bounds[0]:.6g}, {bounds[1]:.6g}]"
+            reasons.append(Reason(name, "narrow", f"{why}; {most}"))
+            continue
+        held = (
+            f"; the constraint {named[0]!r} names it" if worst.high < negligible and named else ""
+        )
+        unsure = f"; not narrowed: {why_not or 'the best settings are spread over its bounds'}"
+        reasons.append(Reason(name, "keep", most + held + unsure))
+    kept = [_bounded(p, narrowed) for p in space.parameters if p.name not in fixed]
+    return Proposal(
+        space=SearchSpace(kept, space.constraints),
+        base={n: v for n, v in problem.base.items() if n not in fixed},
+        fixed=fixed,
+        narrowed=narrowed,
+        reasons=tuple(reasons),
+        sensitivities=tuple(found),
+    )
+
+
+def _naming(space: SearchSpace, i: int) -> list[str]:
+    """Constraints on theta in which a parameter has a part."""
+    rows = [linear.parse_linear(source, space.parameters) for source in space.constraints]
+    return [row.source for row in rows if row.coefficients[i]]
+
+
+def _high(sensitivity: Sensitivity) -> float:
+    return sensitivity.high
+
+
+def _best_places(
+    problem: Problem, sources: Mapping[str, Alone], generator: torch.Generator, confidence: float
+) -> tuple[Tensor | None, str]:
+    """Where the best feasible settings lie, ``(params, 2)`` in [0, 1]; or why that is not known.
+
+    The union over sources of the central interval of the place of a draw's best point.
+    """
+    tail = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
+    ends = []
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    x = problem.space.sobol(4 * _NUM_POINTS, seed)
+    place = _places(problem.space, x)
+    for name, (posterior, metrics) in sources.items():
+        if metrics != problem.metrics:
+            return None, f"{name!r} does not know every metric"
+        paths = posterior.paths(4 * _NUM_DRAWS, generator=generator)
+        try:
+            with torch.no_grad():
+                outcome = problem.evaluate(paths(x.to(posterior.device)).cpu())
+        except ProblemError:
+            return None, "the problem sees levels, and they are not known yet"
+        utility = torch.where(outcome.feasible, outcome.utility, -torch.inf)
+        some = outcome.feasible.any(-1)
+        if int(some.sum()) < _NUM_DRAWS:
+            return None, f"most draws of {name!r} have no feasible setting"
+        best = place[utility[some].argmax(-1)]  # (draws, params)
+        ends.append(torch.quantile(best, tail, dim=0))
+    low, high = torch.stack(ends).unbind(1)
+    return torch.stack([low.amin(0), high.amax(0)], -1), ""
+
+
+def _places(space: SearchSpace, x: Tensor) -> Tensor:
+    """One number in [0, 1] for each parameter, ``(N, params)``; 0 for a Choice."""
+    columns = []
+    for parameter, part in zip(space.parameters, torch.split(x, list(space.widths), dim=-1)):
+        columns.append(
+            torch.zeros(len(x)).double() if isinstance(parameter, Choice) else part[:, 0]
+        )
+    return torch.stack(columns, -1)
+
+
+def _narrower(problem: Problem, i: int, intervals: Tensor) -> tuple[float, float] | None:
+    parameter = problem.space.parameters[i]
+    if isinstance(parameter, Choice):
+        return None
+    base = float(parameter.to_unit(problem.base_theta[i])[0])
+    low = max(0.0, min(float(intervals[i, 0]) - _MARGIN, base))
+    high = min(1.0, max(float(intervals[i, 1]) + _MARGIN, base))
+    if high - low > _WORTH:
+        return None
+    ends = parameter.from_unit(torch.tensor([[low], [high]], dtype=torch.float64)).tolist()
+    ends = [min(ends[0], float(problem.base_theta[i])), max(ends[1], float(problem.base_theta[i]))]
+    return (ends[0], ends[1]) if ends[0] < ends[1] else None
+
+
+def _bounded(
+    parameter: Float | Int | Choice, narrowed: Mapping[str, tuple[float, float]]
+) -> Float | Int | Choice:
+    if parameter.name not in narrowed or isinstance(parameter, Choice):
+        return parameter
+    low, high = narrowed[parameter.name]
+    if isinstance(parameter, Int):
+        return Int(parameter.name, round(low), round(high))
+    return Float(parameter.name, low, high, parameter.log)

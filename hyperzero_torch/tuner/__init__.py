@@ -1,0 +1,1 @@
+"""ask / tell / recommend: one round of Algorithm 2 and what it needs."""

@@ -1,0 +1,146 @@
+"""Who is served next round, and with which share of the traffic: slots become a plan's arms."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..study.config import TunerConfig
+from ..study.history import CONTROL
+
+# The control's limit in the first rounds.
+_EXPLORING_CONTROL = 0.3
+
+
+def round_robin(
+    times_served: Sequence[int],
+    config: TunerConfig,
+    stopped: Collection[int] = (),
+    screened: Collection[int] = (),
+) -> Tensor:
+    """Slots for those served least so far, equal ones: what is done while nothing is known.
+
+    Those ``screened`` get a newcomer's at most, which is enough to be known at all.
+    """
+    num = len(times_served)
+    able = [c for c in range(1, num) if c not in stopped]
+    order = sorted(able, key=lambda c: (times_served[c], c))
+    served = order[: config.max_arms]
+    slots = torch.zeros(num, dtype=torch.long)
+    total = max(config.num_draws, len(served))
+    few = min(config.newcomer_slots, total // max(1, len(served)))
+    thin = [c for c in served if c in screened]
+    others = [c for c in served if c not in screened] or thin
+    if others is not thin:
+        slots[thin] = few
+        total -= few * len(thin)
+    each, rest = divmod(total, max(1, len(others)))
+    slots[others] = each
+    slots[others[:rest]] += 1
+    return slots
+
+
+def verification_slots(config: TunerConfig, age: int) -> int:
+    """Slots for the candidates most worth verifying; none at first, then more by the hour."""
+    return int(config.num_draws * config.verification_share * _grown(config, age))
+
+
+def most_control(config: TunerConfig, age: int) -> float:
+    """Limit of the control's share: low while arms are compared with each other, then higher.
+
+    To find the way among arms takes no control, to prove one of them against the base takes half.
+    """
+    first = min(_EXPLORING_CONTROL, config.max_control_share)
+    return first + (config.max_control_share - first) * _grown(config, age)
+
+
+def _grown(config: TunerConfig, age: int) -> float:
+    """How far a study of this age, in rounds, has come from exploring, 0, to verifying, 1."""
+    return min(1.0, (age + 1) / config.rounds_per_day)
+
+
+def places_for_newcomers(config: TunerConfig) -> int:
+    """Half of the arms at most: who has been promising must go on being served."""
+    return max(1, config.max_arms // 2)
+
+
+def choose_arms(
+    times_served: Sequence[int],
+    slots: Tensor,
+    config: TunerConfig,
+    stopped: Collection[int] = (),
+) -> tuple[Tensor, Tensor]:
+    """Who is served, ascending, and their slots: newcomers first, then the most voted."""
+    newcomer = torch.tensor([served == 0 for served in times_served])
+    newcomer[[CONTROL, *stopped]] = False
+    slots = torch.where(newcomer, slots.clamp_min(config.newcomer_slots), slots)
+    # By votes; ids break ties, so the order is total. Newcomers take up to half the places first.
+    rank = sorted(
+        (c for c in range(1, len(slots)) if slots[c] > 0), key=lambda c: (-int(slots[c]), c)
+    )
+    fresh = [c for c in rank if newcomer[c]][: places_for_newcomers(config)]
+    others = [c for c in rank if not newcomer[c]]
+    rank = [*fresh, *others, *(c for c in rank if newcomer[c] and c not in fresh)]
+    arms = torch.tensor(sorted(rank[: config.max_arms]), dtype=torch.long)
+    return arms, slots[arms]
+
+
+def shares(
+    arms: Tensor,
+    slots: Tensor,
+    last: Mapping[int, float],
+    config: TunerConfig,
+    similarity: Tensor | None = None,
+    most: float | None = None,
+) -> tuple[float, ...]:
+    """Traffic per arm, the control's first; they sum to 1.
+
+    "auto" is the square-root rule: against k equal arms the summed variance of their deltas is
+    least with control : arm = sqrt(k) : 1. For unequal arms k is their effective number, and
+    where neighbours pool their evidence, that of the regions they lie in: a hundred arms side by
+    side are measured as one, and their control has to be known nearly as well as they are. No arm
+    gets more than ``max_share``, nor ``max_share_rise`` more than in the ``last`` plan; what that
+    leaves goes to the other arms as far as they may take it, and then to the control.
+
+    Args:
+        arms: ``(A,)`` candidate ids.
+        slots: ``(A,)``, positive.
+        last: share by candidate id in the last plan; empty before the first.
+        config: the control's share and its limit, the candidates' limits.
+        similarity: ``(A, A)`` prior correlation of the arms' deltas where evidence is pooled; None
+            where every arm stands for itself.
+        most: limit of the control's share under "auto"; None takes ``max_control_share``.
+    """
+    if len(arms) == 0:  # a space with a single point: the control takes all
+        return (1.0,)
+    part = slots.double() / slots.sum()
+    control = config.control_share
+    if control == "auto":
+        pooled = part if similarity is None else similarity @ part
+        effective = 1.0 / float(part @ pooled)
+        control = 1.0 / (1.0 + effective**0.5)
+        control = min(config.max_control_share if most is None else most, control)
+    wanted = part * (1.0 - float(control))
+    before = torch.tensor([last.get(c, 0.0) for c in arms.tolist()], dtype=torch.float64)
+    limit = (before + config.max_share_rise).clamp_max(config.max_share)
+    served = _within(wanted, limit)
+    if bool((served < wanted).any()):
+        control = 1.0 - float(served.sum())
+    return (float(control), *served.tolist())
+
+
+def _within(wanted: Tensor, limit: Tensor) -> Tensor:
+    """Shares under their limits; the excess goes to arms with room, in proportion to their own."""
+    total, free = float(wanted.sum()), torch.ones_like(wanted, dtype=torch.bool)
+    served = wanted
+    for _ in range(len(wanted)):
+        over = free & (served > limit)
+        if not bool(over.any()):
+            break
+        free &= ~over
+        left = max(0.0, total - float(limit[~free].sum()))
+        grown = wanted * (left / float(wanted[free].sum())) if bool(free.any()) else wanted
+        served = torch.where(free, grown, limit)
+    return served

@@ -1,0 +1,78 @@
+"""The benchmarks of speed run, at small sizes, and their table is drawn from the JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.speed.growth import SERIES, exponent, one
+from bench.speed.table import FILES, table
+
+ROOT = Path(__file__).parents[2]
+# Peers that are not among the test extras are skipped; inductor takes a minute.
+FAST = "not compile and not pandas and not float32"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    for name in ("moments", "selection"):
+        command = [
+            *(sys.executable, "-m", "pytest", f"bench/speed/bench_{name}.py", "-q"),
+            *("--scale", "0.002", "-k", FAST, f"--benchmark-json={folder / f'speed_{name}.json'}"),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stdout[-2000:]
+    return folder
+
+
+def test_each_question_has_its_benchmark():
+    found = {path.stem.removeprefix("bench_") for path in (ROOT / "bench/speed").glob("bench_*.py")}
+    assert found == set(FILES)
+
+
+def test_the_table_has_every_contender_against_limit_and_peer(results):
+    rows = [line.split(" | ") for line in table(results).splitlines()[2:]]
+    by_name = {row[1].strip(): row for row in rows}
+    assert {"copy", "**C kernel**", "polars", "drawing the normals"} <= set(by_name)
+    ours = by_name["**C kernel**"]
+    assert ours[4].endswith("x its time")
+    assert "x as fast" in ours[5]
+    assert "x" not in by_name["copy"][4]
+
+
+def test_the_table_is_drawn_from_what_was_measured(tmp_path):
+    runs = [("limit", 100, 2.0), ("ours", 100, 1.0), ("peer", 10, 4.0)]
+    told = [
+        {
+            "group": "question",
+            "extra_info": {"who": role, "role": role, "work": work, "median": median},
+            "stats": {},
+        }
+        for role, work, median in runs
+    ]
+    (tmp_path / "speed_paths.json").write_text(json.dumps({"benchmarks": told}))
+    limit, ours, peer, cuda = table(tmp_path).splitlines()[2:]
+    assert cuda == "| the same on CUDA (`python -m bench.cuda`) | not measured |  |  |  |  |"
+    (tmp_path / "speed_cuda_paths.json").write_text(json.dumps({"benchmarks": told}))
+    assert "not measured" not in table(tmp_path)
+    assert limit == "| question | limit | 2 s | 50 |  |  |"
+    assert ours == "|  | **ours** | 1 s | 100 | 0.50 x its time | 40.0 x as fast |"
+    assert peer == "|  | peer | 4 s | 2 | 20.00 x its time |  |"
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_growth_measures_a_point(name):
+    point = one(name, min(SERIES[name].sizes))
+    assert point["seconds"] > 0
+    assert point["mib"] >= 0
+
+
+def test_the_exponent_is_that_of_the_upper_half():
+    points = [{"size": s, "seconds": 5 + s**2.0} for s in (1, 2, 1e3, 1e4, 1e5)]
+    assert exponent(points, "seconds") == pytest.approx(2.0, abs=1e-3)
+    assert exponent([{"size": 1, "mib": 0.0}], "mib") is None

@@ -1,0 +1,319 @@
+"""Journals of earlier formats open, keep every entry, and lead to the plan that they led to."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+import hyperzero_torch as hz
+from hyperzero_torch.errors import ForeignJournalError, JournalError
+from hyperzero_torch.simulate.paper import PaperWorld
+from hyperzero_torch.study.journal import Configured, StudyHeader, migrate, schema
+from hyperzero_torch.study.journal.sql import SqlJournal
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+FORMATS = [1]  # one file of each earlier format, written by the code of its time
+
+
+@pytest.fixture(params=FORMATS)
+def old(request, tmp_path):
+    """A copy of an old journal, and what its own code said about it."""
+    path = tmp_path / "old.db"
+    shutil.copy(FIXTURES / f"journal_format_{request.param}.db", path)
+    said = json.loads((FIXTURES / f"journal_format_{request.param}.json").read_text())
+    return path, said
+
+
+def url(path):
+    return f"sqlite:///{path}"
+
+
+def execute(path, *statements):
+    with sqlite3.connect(path) as connection:
+        results = [connection.execute(statement).fetchall() for statement in statements]
+    connection.close()
+    return results[-1]
+
+
+def dump(path):
+    """All of a SQLite file as text."""
+    connection = sqlite3.connect(path)
+    try:
+        return list(connection.iterdump())
+    finally:
+        connection.close()
+
+
+def shape(where):
+    """Tables, columns, keys and indexes, as the database describes them."""
+    engine = sa.create_engine(where)
+    try:
+        inspector = sa.inspect(engine)
+        return {
+            table: (
+                [
+                    (c["name"], str(c["type"]), c["nullable"], c["default"])
+                    for c in inspector.get_columns(table)
+                ],
+                inspector.get_pk_constraint(table)["constrained_columns"],
+                sorted((i["name"], tuple(i["column_names"])) for i in inspector.get_indexes(table)),
+            )
+            for table in sorted(inspector.get_table_names())
+        }
+    finally:
+        engine.dispose()
+
+
+def test_there_is_a_journal_of_every_earlier_format():
+    assert list(range(1, schema.FORMAT_VERSION)) == FORMATS
+    assert len(migrate._STEPS) == schema.FORMAT_VERSION - 1
+
+
+def test_the_fixture_is_of_its_format(old):
+    path, said = old
+    assert execute(path, "SELECT version FROM hyperzero_journal") == [(1,)]
+    assert said["kinds"].keys() == {"Configured", "Born", "Planned", "Received", "Decided"}
+    assert min(said["kinds"].values()) >= 1, "a kind of entry is missing"
+    assert execute(path, "SELECT max(revision) FROM readings") == [(1,)]
+
+
+def test_an_old_journal_keeps_every_entry(old):
+    path, said = old
+    rows = {name: execute(path, f"SELECT * FROM {name}") for name in ("entries", "readings")}
+    journal = SqlJournal(url(path))
+    entries = journal.read("feed")
+    text = json.dumps([[type(e).__name__, vars(e)] for e in entries], sort_keys=True)
+    assert len(entries) == said["entries"]
+    assert sha256(text.encode()).hexdigest() == said["entries_sha256"]
+    assert journal.header("feed").seed == said["seed"]
+    journal.close()
+    for name, before in rows.items():
+        assert execute(path, f"SELECT * FROM {name}") == before
+
+
+def test_an_old_journal_leads_to_the_same_plan(old):
+    """The plan was made by the code that wrote the file.
+
+    Parameters may differ in the last digits: a proposal is climbed to, on whatever machine.
+    """
+    path, said = old
+    world = PaperWorld(**said["world"])
+    tuner = hz.Tuner.resume(url(path), "feed", problem=world.problem)
+    plan, expected = tuner.ask(), said["plan"]
+    assert plan.round == expected["round"]
+    assert list(plan.candidate_ids) == expected["candidate_ids"]
+    assert list(plan.slots) == expected["slots"]
+    assert list(plan.shares) == pytest.approx(expected["shares"], rel=1e-12)
+    for got, want in zip(plan.parameters, expected["parameters"], strict=True):
+        assert dict(got) == pytest.approx(want, abs=1e-6)
+    # And it goes on from there.
+    tuner.tell(next(iter(world.serve(plan))).readings)
+    assert tuner.ask().round == plan.round + 1
+    tuner.journal.close()
+
+
+def test_a_migrated_journal_is_as_a_new_one(old, tmp_path):
+    path, _ = old
+    SqlJournal(url(path)).close()
+    SqlJournal(url(tmp_path / "new.db")).close()
+    assert shape(url(path)) == shape(url(tmp_path / "new.db"))
+    assert execute(path, "SELECT metric, name FROM metrics WHERE study = 'feed'") == [
+        (0, "x1"), (1, "x2")
+    ]  # fmt: skip
+    ((version, package, at),) = execute(path, "SELECT version, package, at FROM hyperzero_journal")
+    assert (version, package) == (schema.FORMAT_VERSION, hz.__version__)
+    assert at.endswith("+00:00")
+    before = path.read_bytes()
+    SqlJournal(url(path)).close()
+    assert path.read_bytes() == before, "migrated twice"
+
+
+def test_what_is_new_in_a_study_is_found_by_an_index(old):
+    """Or else each round would take as long as all before it together."""
+    path, _ = old
+    journal = SqlJournal(url(path))
+    seen = []
+    engine = journal._database._engine
+    sa.event.listen(engine, "before_cursor_execute", lambda *call: seen.append(call[2:4]))
+    journal.read("feed", after=20)
+    journal.close()
+    by_table = {"candidates": 0, "plans": 0, "readings": 0, "entries": 0, "decisions": 0}
+    connection = sqlite3.connect(path)
+    for statement, values in seen:
+        if statement.startswith("SELECT") and "entry >" in statement:
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
+            for table in by_table:
+                by_table[table] += any(
+                    f"SEARCH {table} USING INDEX" in row[3] and "entry>?" in row[3] for row in plan
+                )
+    connection.close()
+    assert by_table == dict.fromkeys(by_table, 1)
+
+
+def test_a_study_whose_problem_is_damaged_does_not_keep_the_others_from_being_read(old):
+    path, _ = old
+    for name, problem in [("a", "{"), ("b", "[" * 5000), ("c", "3"), ("d", '{"metrics": [1]}')]:
+        execute(path, f"INSERT INTO studies VALUES ('{name}', 0, '{problem}')")
+    journal = SqlJournal(url(path))
+    assert len(journal.read("feed")) > 10
+    for name in "abc":
+        with pytest.raises(JournalError):
+            journal.header(name)
+    journal.close()
+    assert execute(path, "SELECT DISTINCT study FROM metrics") == [("feed",)]
+
+
+def test_names_of_metrics_are_there_for_queries(tmp_path):
+    journal = SqlJournal(url(tmp_path / "a.db"))
+    first = [Configured({})]
+    problems = {"a": {"metrics": ["views", "O'Brien; --"]}, "b": {}, "c": {"metrics": "views"}}
+    for name, problem in problems.items():
+        journal.create(StudyHeader(name, 0, problem), first)
+    journal.close()
+    assert execute(tmp_path / "a.db", "SELECT * FROM metrics ORDER BY metric") == [
+        ("a", 0, "views"), ("a", 1, "O'Brien; --")
+    ]  # fmt: skip
+
+
+# --- later formats ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("package", "advice"),
+    [
+        ("'7.1.0'", r"format 99.*use hyperzero-torch 7\.1\.0 or newer: pip install"),
+        ("NULL", r"format 99.*use the version of hyperzero-torch that wrote it"),
+    ],
+)
+def test_a_later_format_is_refused_and_says_which_package_reads_it(tmp_path, package, advice):
+    path = tmp_path / "later.db"
+    SqlJournal(url(path)).close()
+    execute(path, f"UPDATE hyperzero_journal SET version = 99, package = {package}")
+    before = path.read_bytes()
+    with pytest.raises(ForeignJournalError, match=advice):
+        SqlJournal(url(path))
+    assert path.read_bytes() == before
+
+
+def test_a_later_format_without_a_package_is_refused_too(old):
+    path, _ = old
+    execute(path, "UPDATE hyperzero_journal SET version = 99")
+    with pytest.raises(ForeignJournalError, match="that wrote it"):
+        SqlJournal(url(path))
+
+
+def test_a_journal_that_is_migrated_while_it_is_open_is_not_written_to(tmp_path):
+    """An older process that still runs must not write rows that the new format would not have."""
+    path = tmp_path / "a.db"
+    journal = SqlJournal(url(path))
+    journal.create(StudyHeader("feed", 0, {}), [Configured({})])
+    execute(path, "UPDATE hyperzero_journal SET version = 3, package = '9.9'")
+    for write in (
+        lambda: journal.append("feed", [Configured({})], after=1),
+        lambda: journal.create(StudyHeader("other", 0, {}), [Configured({})]),
+    ):
+        with pytest.raises(JournalError, match=r"format 3 while it was open.*nothing was written"):
+            write()
+    assert journal.studies() == ["feed"]
+    assert len(journal.read("feed")) == 1
+    journal.close()
+
+
+# --- all or nothing ---------------------------------------------------------------------------
+
+
+def test_a_migration_that_fails_changes_nothing(old, monkeypatch):
+    path, _ = old
+    before = dump(path)
+
+    def fails(connection):
+        connection.execute(sa.text("DELETE FROM readings"))
+        raise RuntimeError("a step with a mistake")
+
+    monkeypatch.setattr(migrate, "_STEPS", (*migrate._STEPS, fails))
+    monkeypatch.setattr(migrate, "FORMAT_VERSION", 3)
+    with pytest.raises(RuntimeError, match="a mistake"):
+        SqlJournal(url(path))
+    assert dump(path) == before
+
+
+#: Kills itself before the first, second, ... statement or commit of an opening, until one succeeds.
+KILLER = """
+import os, signal, sys, warnings
+import sqlalchemy as sa
+from hyperzero_torch.study.journal.sql import SqlJournal
+sys.path.insert(0, sys.argv[2])
+from test_migrations import fingerprint
+warnings.simplefilter("ignore")
+url = sys.argv[1]
+before, states = fingerprint(url), []
+
+def open_and_die(at):
+    seen = 0
+    def count(*_):
+        nonlocal seen
+        seen += 1
+        if seen == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sa.event.listen(sa.Engine, "before_cursor_execute", count)
+    sa.event.listen(sa.Engine, "commit", count)
+    SqlJournal(url).close()
+    os._exit(0)
+
+for at in range(1, 200):
+    child = os.fork()
+    if child == 0:
+        try:
+            open_and_die(at)
+        finally:
+            os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    if not os.WIFSIGNALED(status):
+        assert os.waitstatus_to_exitcode(status) == 0
+        break
+    states.append(fingerprint(url))
+whole = fingerprint(url)
+assert whole != before
+print(*("old" if s == before else "new" if s == whole else "torn" for s in states))
+"""
+
+
+def fingerprint(where):
+    """Tables, format and all rows, read without our code."""
+    engine = sa.create_engine(where)
+    try:
+        with engine.connect() as connection:
+            tables = sorted(sa.inspect(connection).get_table_names())
+            return shape(where), {
+                table: sorted(map(repr, connection.exec_driver_sql(f"SELECT * FROM {table}")))
+                for table in tables
+                if table != "hyperzero_journal"
+            }
+    finally:
+        engine.dispose()
+
+
+def killed_openings(where):
+    """What a journal was after each kill: "old", "new" or "torn"; at last it is opened."""
+    command = [sys.executable, "-c", KILLER, where, str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_a_migration_that_is_killed_anywhere_is_done_whole_or_not_at_all(old):
+    path, said = old
+    states = killed_openings(url(path))
+    olds, news = states.count("old"), states.count("new")
+    assert olds > 12
+    assert states == ["old"] * olds + ["new"] * news
+    journal = SqlJournal(url(path))
+    assert len(journal.read("feed")) == said["entries"]
+    journal.close()
+    assert not Path(f"{path}-journal").exists()
