@@ -264,7 +264,8 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def main() -> None:
-    pages = {path: path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))}
+    paths = (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))
+    pages = {path: path.read_text() for path in paths}
     redrawn = dict(pages)
     for name, draw in TABLES.items():
         pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
