@@ -105,7 +105,7 @@ def facts(folder: Path, world: GuardrailWorld) -> dict[str, Any]:
     """A study's plans and readings, for comparison."""
     tuner = hz.Tuner.resume(f"sqlite:///{folder / 'study.db'}", "feed", problem=world.problem)
     entries = tuner.journal.read("feed")
-    received = [e for e in entries if type(e).__name__ == "Received"]
+    received = [e for e in entries if type(e).__name__ == "ReadingsReceived"]
     keys = [
         key
         for e in received
@@ -113,7 +113,7 @@ def facts(folder: Path, world: GuardrailWorld) -> dict[str, Any]:
     ]
     flags = json.loads((folder / "flags.json").read_text())
     plans = {r: (p.candidates, p.slots, p.shares) for r, p in tuner.history.plans.items()}
-    births = [(b.theta, b.origin) for b in tuner.history.births]
+    births = [(b.theta, b.origin) for b in tuner.history.candidates]
     return {"plans": plans, "births": births, "readings": Counter(keys), "flags": flags}
 
 

@@ -30,7 +30,7 @@ import hyperzero_torch as hz
 from hyperzero_torch.simulate.guardrail import GuardrailWorld
 from hyperzero_torch.study.evidence.active_set import competing
 from hyperzero_torch.study.history import History
-from hyperzero_torch.study.journal import Born, Decided, Entry, Planned
+from hyperzero_torch.study.journal import CandidateAdded, Decision, Entry, Planned
 
 RESULTS = Path(__file__).parents[1] / "results" / "year.json"
 WEEK = 168
@@ -82,7 +82,7 @@ def fill(tuner: hz.Tuner, round_: int) -> hz.Plan:
         theta = space.from_unit(space.sobol(BIRTHS, seed=round_))
         named = zip(theta.tolist(), space.to_parameters(theta))
         births = [
-            Born(first + i, round_, "proposal", tuple(row), values)
+            CandidateAdded(first + i, round_, "proposal", tuple(row), values)
             for i, (row, values) in enumerate(named)
             if history.find(row) is None
         ]
@@ -99,7 +99,7 @@ def fill(tuner: hz.Tuner, round_: int) -> hz.Plan:
             {"crowded_out": [], "hyperparameters": fitted},
         )
         gone = [c for c in competing(history, tuner.config) if c < arms.start]
-        retired = [Decided(round_, "retired", "served for long", {"candidates": gone})]
+        retired = [Decision(round_, "retired", "served for long", {"candidates": gone})]
         return [*births, plan, *(retired if gone else [])], None
 
     tuner._study.append(think)

@@ -27,7 +27,7 @@ from hyperzero_torch.simulate import GuardrailWorld
 from hyperzero_torch.study.evidence.bucket import gather
 from hyperzero_torch.study.evidence.pooling import Pooling
 from hyperzero_torch.study.history import History
-from hyperzero_torch.study.journal import Born, Configured, Planned
+from hyperzero_torch.study.journal import CandidateAdded, Configured, Planned
 from hyperzero_torch.study.plan import Plan
 from hyperzero_torch.transfer import align, from_bucket
 from hyperzero_torch.transfer.model.source_posterior import learn_alone
@@ -50,7 +50,7 @@ def study(world: GuardrailWorld, arms: int) -> History:
     history = History(space.num_params, problem.metrics)
     history.extend([Configured({})])
     for c, (row, setting) in enumerate(zip(theta.tolist(), settings)):
-        history.extend([Born(c, 0, "design", tuple(row), setting)])
+        history.extend([CandidateAdded(c, 0, "design", tuple(row), setting)])
     shares = (CONTROL_SHARE, *((1 - CONTROL_SHARE) / arms,) * arms)
     ids, slots = tuple(range(arms + 1)), (1,) * (arms + 1)
     for t in range(HOURS):

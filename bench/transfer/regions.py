@@ -46,7 +46,7 @@ from hyperzero_torch.simulate.synthetic import DAY, deliver
 from hyperzero_torch.study.evidence.bucket import gather
 from hyperzero_torch.study.evidence.pooling import Pooling
 from hyperzero_torch.study.history import History
-from hyperzero_torch.study.journal import Born, Configured, Planned
+from hyperzero_torch.study.journal import CandidateAdded, Configured, Planned
 from hyperzero_torch.study.plan import Plan
 from hyperzero_torch.transfer import Source, features, from_bucket
 
@@ -275,7 +275,7 @@ def study(region: Region) -> History:
     history = History(space.num_params, problem.metrics)
     history.extend([Configured({})])
     for c, (row, setting) in enumerate(zip(theta.tolist(), settings)):
-        history.extend([Born(c, 0, "design", tuple(row), setting)])
+        history.extend([CandidateAdded(c, 0, "design", tuple(row), setting)])
     parts = (range(1, _DESIGN + 1), range(_DESIGN + 1, len(theta)))
     for t in range(_DESIGN_HOURS + _CLOUD_HOURS):
         late = int(t >= _DESIGN_HOURS)

@@ -139,9 +139,9 @@ def status(config: Config, as_json: AsJson = False) -> None:
         "last_round": history.last_round,
         "candidates": max(0, history.num_candidates - 1),
         "in_flight": history.num_in_flight,
-        "stopped": sorted(history.standing.stopped),
+        "stopped": sorted(history.status.stopped),
         "compacted": sum(len(one.rounds) for one in history.compacted),
-        "set_aside": {str(r): why for r, why in sorted(history.standing.aside.items())},
+        "set_aside": {str(r): why for r, why in sorted(history.status.excluded_rounds.items())},
     }
     if as_json:
         typer.echo(json.dumps(facts | {"rounds": rounds}, indent=2))

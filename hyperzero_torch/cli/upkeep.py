@@ -32,7 +32,7 @@ def rollback(
     if to_round not in tuner.history.plans:
         raise RoundError(f"round {to_round} was never planned; last: {tuner.history.last_round}")
     later = [r for r in tuner.history.plans if r >= to_round]
-    born = sum(b.round > to_round for b in tuner.history.births)
+    born = sum(b.round > to_round for b in tuner.history.candidates)
     said = f"{len(later)} rounds set aside, {born} candidates withdrawn"
     if dry_run:
         notes.print(Text(f"dry run: {said}; nothing was written"))
@@ -58,7 +58,7 @@ def set_aside(
         tuner.reinstate(round, reason)
     else:
         tuner.set_aside(round, reason)
-    aside = sorted(tuner.history.standing.aside)
+    aside = sorted(tuner.history.status.excluded_rounds)
     notes.print(Text(f"rounds set aside now: {aside or 'none'}"))
 
 

@@ -27,7 +27,7 @@ from ..errors import (
 )
 from ..study.decisions import REINSTATED
 from ..study.history import History
-from ..study.journal import Decided
+from ..study.journal import Decision
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..transfer.refresh import Named
@@ -255,7 +255,7 @@ class Loop:
     def _judged(self, round: int) -> bool:
         """Whether a round is set aside, or somebody has decided that it counts after all."""
         history = self.tuner.history
-        return round in history.standing.aside or any(
+        return round in history.status.excluded_rounds or any(
             d.kind == REINSTATED and round in d.details["rounds"] for d in history.decisions
         )
 
@@ -289,7 +289,7 @@ class Loop:
 
     def _apply(self, plan: Plan) -> bool:
         # A plan of before a restart may name candidates that have been stopped since.
-        stopped = self.tuner.history.standing.stopped & set(plan.candidate_ids)
+        stopped = self.tuner.history.status.stopped & set(plan.candidate_ids)
         serve = self.updater.withdraw if stopped else partial(self.updater.apply, plan)
         if stopped:
             reason = f"round {plan.round} names stopped candidates; control only"
@@ -346,7 +346,7 @@ class Loop:
         self.tuner.note(_ANCHOR, f"round {next_round} begins at {begun:.0f} s", details)
         return origin
 
-    def _known_origin(self, note: Decided) -> float:
+    def _known_origin(self, note: Decision) -> float:
         if note.details.get("round_seconds") != self.round_seconds:
             raise ConfigError(
                 f"the study's rounds last {note.details.get('round_seconds')} s, got "

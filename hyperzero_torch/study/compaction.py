@@ -18,7 +18,7 @@ from .journal import Compacted
 
 
 @dataclass(frozen=True)
-class Compaction:
+class CompactionSummary:
     """What was, or would be, compacted.
 
     Args:
@@ -40,7 +40,9 @@ class Compaction:
         return dict(vars(self))
 
 
-def compact(history: History, pooling: Pooling, keep: int) -> tuple[list[Compacted], Compaction]:
+def compact(
+    history: History, pooling: Pooling, keep: int
+) -> tuple[list[Compacted], CompactionSummary]:
     """Entries that compact every settled block older than the latest ``keep`` rounds.
 
     Raises:
@@ -65,7 +67,7 @@ def compact(history: History, pooling: Pooling, keep: int) -> tuple[list[Compact
     gone = tuple(r for rounds in blocks for r in rounds)
     left_out = frozenset(gone)
     why_not = None if gone else _why_not(history, pooling, keep)
-    told = Compaction(
+    told = CompactionSummary(
         rounds=gone,
         rows=sum(e.rows for e in entries),
         messages=len({m for e in entries for m in e.messages}),

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .journal import Decided
+from .journal import Decision
 
-#: Kinds of ``Decided`` that change what a study goes by; all others are remarks.
+#: Kinds of ``Decision`` that change what a study goes by; all others are remarks.
 RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
     "retired",
     "stopped",
@@ -40,27 +40,31 @@ class Discount:
 
 
 @dataclass
-class Standing:
+class StudyStatus:
     """The fold over decisions.
 
     ``retired`` candidates compete no longer until they are served again; ``stopped`` ones never
-    will. ``aside`` maps rounds whose readings do not count to the reason. ``version`` counts the
-    decisions that changed what evidence there is.
+    will. ``excluded_rounds`` maps rounds whose readings do not count to the reason. ``version``
+    counts the decisions that changed what evidence there is.
     """
 
     retired: set[int] = field(default_factory=set)
     stopped: set[int] = field(default_factory=set)
-    aside: dict[int, str] = field(default_factory=dict)
+    excluded_rounds: dict[int, str] = field(default_factory=dict)
     discounts: tuple[Discount, ...] = ()
     version: int = 0
 
-    def copy(self) -> Standing:
+    def copy(self) -> StudyStatus:
         """One that can be changed without changing this."""
-        return Standing(
-            set(self.retired), set(self.stopped), dict(self.aside), self.discounts, self.version
+        return StudyStatus(
+            set(self.retired),
+            set(self.stopped),
+            dict(self.excluded_rounds),
+            self.discounts,
+            self.version,
         )
 
-    def fold(self, entry: Decided, born: int, planned: Callable[[int], bool]) -> None:
+    def fold(self, entry: Decision, born: int, planned: Callable[[int], bool]) -> None:
         """Take a decision over.
 
         Args:
@@ -78,9 +82,9 @@ class Standing:
             rounds = _ids(details.get("rounds", ()), "rounds", planned)
             if entry.kind == REINSTATED:
                 for round_ in rounds:
-                    self.aside.pop(round_, None)
+                    self.excluded_rounds.pop(round_, None)
             else:
-                self.aside.update(dict.fromkeys(rounds, entry.reason))
+                self.excluded_rounds.update(dict.fromkeys(rounds, entry.reason))
         if entry.kind == ROLLED_BACK:
             self.retired.clear()
             to = details.get("to_round")
@@ -97,7 +101,7 @@ def _ids(listed: Any, name: str, known: Callable[[int], bool]) -> Sequence[int]:
     return list(listed)
 
 
-def _discounts(entry: Decided) -> tuple[Discount, ...]:
+def _discounts(entry: Decision) -> tuple[Discount, ...]:
     details = entry.details
     metrics, before, factor = (details.get(name) for name in ("metrics", "before", "factor"))
     columns = _ids(metrics, "metrics", lambda m: True)

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import JournalCorruptError, ReadingsError
-from .decisions import ROLLED_BACK, Standing
+from .decisions import ROLLED_BACK, StudyStatus
 from .journal import (
-    Born,
+    CandidateAdded,
     Compacted,
     Configured,
-    Decided,
+    Decision,
     Entry,
     Planned,
-    Received,
+    ReadingsReceived,
     unpack_array,
 )
 from .readings import MAX_ROWS_NAMED, Readings
@@ -53,15 +53,15 @@ class History:
         self.metrics = tuple(metrics)
         self.num_entries = 0
         self.config: Mapping[str, Any] = {}
-        self.births: list[Born] = []
+        self.candidates: list[CandidateAdded] = []
         self.plans: dict[int, Planned] = {}
         self.tables: dict[int, RoundTable] = {}
         self.compacted: list[Compacted] = []
         self.triggers: dict[str, int] = {}
-        self.decisions: list[Decided] = []
+        self.decisions: list[Decision] = []
         self.times_served: list[int] = []
         self.idle: list[int] = []
-        self.standing = Standing()
+        self.status = StudyStatus()
         self.num_messages = 0
         self.has_news = False
         self.warm_start: Mapping[str, Any] | None = None
@@ -73,12 +73,12 @@ class History:
     @property
     def num_candidates(self) -> int:
         """Candidates ever born, the control included."""
-        return len(self.births)
+        return len(self.candidates)
 
     @property
     def theta(self) -> Tensor:
         """``(candidates, params)``, float64; row 0 is the base."""
-        new = [tuple(birth.theta) for birth in self.births[len(self._theta) :]]
+        new = [tuple(birth.theta) for birth in self.candidates[len(self._theta) :]]
         if new:
             self._theta = torch.cat([self._theta, torch.tensor(new, dtype=torch.float64)])
         return self._theta.clone()
@@ -106,10 +106,10 @@ class History:
     def branch(self) -> History:
         """A copy on which births can be thought ahead; this one stays as it is."""
         other = copy.copy(self)
-        for name in ("births", "compacted", "decisions", "times_served", "idle"):
+        for name in ("candidates", "compacted", "decisions", "times_served", "idle"):
             setattr(other, name, list(getattr(self, name)))
         other._ids = dict(self._ids)
-        other.standing = self.standing.copy()
+        other.status = self.status.copy()
         return other
 
     def extend(self, entries: Iterable[Entry]) -> None:
@@ -126,28 +126,28 @@ class History:
         match entry:
             case Configured():
                 self.config = entry.config
-            case Born():
-                if entry.candidate != len(self.births) or len(entry.theta) != self.num_params:
+            case CandidateAdded():
+                if entry.candidate != len(self.candidates) or len(entry.theta) != self.num_params:
                     raise self._corrupt(
                         f"candidate {entry.candidate} with {len(entry.theta)} parameters is born "
-                        f"where candidate {len(self.births)} with {self.num_params} is next"
+                        f"where candidate {len(self.candidates)} with {self.num_params} is next"
                     )
-                self.births.append(entry)
+                self.candidates.append(entry)
                 self.times_served.append(0)
                 self.idle.append(0)
                 self._ids.setdefault(tuple(entry.theta), entry.candidate)
             case Planned():
                 self._fold_plan(entry)
-            case Received():
+            case ReadingsReceived():
                 self._fold_readings(entry)
-            case Decided():
+            case Decision():
                 self._fold_decision(entry)
             case Compacted():
                 self._fold_compacted(entry)
 
-    def _fold_decision(self, entry: Decided) -> None:
+    def _fold_decision(self, entry: Decision) -> None:
         try:
-            self.standing.fold(entry, len(self.births), self.plans.__contains__)
+            self.status.fold(entry, len(self.candidates), self.plans.__contains__)
         except ValueError as error:
             raise self._corrupt(f"decision {entry.kind!r}: {error}") from None
         self.decisions.append(entry)
@@ -159,7 +159,7 @@ class History:
         # What has no table is not planned, or was compacted before.
         strange = [r for r in entry.rounds if r not in self.tables]
         ids = unpack_array(entry.evidence["candidate"])
-        known = bool((ids < len(self.births)).all())
+        known = bool((ids < len(self.candidates)).all())
         known &= entry.evidence["mean"]["shape"][1] == len(self.metrics)
         if strange or not entry.rounds or not known:
             raise self._corrupt(
@@ -172,14 +172,14 @@ class History:
 
     def _born(self, candidates: Any) -> Sequence[int]:
         """Ids that an entry's details name, which must be those of candidates."""
-        known = range(len(self.births))
+        known = range(len(self.candidates))
         listed = isinstance(candidates, list | tuple)
         if not listed or any(not isinstance(c, int) or c not in known for c in candidates):
             raise self._corrupt(f"details name candidates that were never born: {candidates!r:.60}")
         return list(candidates)
 
     def _fold_plan(self, plan: Planned) -> None:
-        unknown = [c for c in plan.candidates if not 0 <= c < len(self.births)]
+        unknown = [c for c in plan.candidates if not 0 <= c < len(self.candidates)]
         if plan.round in self.plans or unknown or plan.candidates[:1] != (CONTROL,):
             raise self._corrupt(
                 f"a plan for round {plan.round} of candidates {plan.candidates[:8]} cannot follow "
@@ -199,9 +199,9 @@ class History:
             self.times_served[candidate] += 1
         for candidate in (*plan.candidates, *self._born(crowded_out or ())):
             self.idle[candidate] = 0
-            self.standing.retired.discard(candidate)
+            self.status.retired.discard(candidate)
 
-    def _fold_readings(self, entry: Received) -> None:
+    def _fold_readings(self, entry: ReadingsReceived) -> None:
         # What a fit starts from changes only when there is something new to fit, so that a fit is
         # a function of the messages before it and not of who asked how often.
         self.num_messages += 1
@@ -222,7 +222,7 @@ class History:
                 raise self._corrupt(f"readings of round {round_} are of arms that it never had")
             table.take(self.num_entries + 1, metric, {name: v[rows] for name, v in columns.items()})
 
-    def new_rows(self, readings: Readings) -> Received | None:
+    def new_rows(self, readings: Readings) -> ReadingsReceived | None:
         """What of a message is news; None where all of it is known already.
 
         A row with a higher revision replaces; the same row again, or an older revision, changes
@@ -254,14 +254,14 @@ class History:
         news = readings.revision > held["revision"]
         if not news.any():
             return None
-        # The order of ``Received``: of several revisions of one row the highest comes last.
+        # The order of ``ReadingsReceived``: of several revisions of one row the highest comes last.
         keys = (readings.revision, metric, readings.candidate, readings.round)
         order = np.array([i for i in np.lexsort(keys) if news[i]])
 
         def column(values: NDArray[Any]) -> tuple[Any, ...]:
             return tuple(values[order].tolist())
 
-        return Received(
+        return ReadingsReceived(
             round=column(readings.round),
             candidate=column(readings.candidate),
             metric=column(metric),

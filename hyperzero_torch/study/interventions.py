@@ -9,30 +9,30 @@ from typing import Any
 from ..errors import ConfigError, RoundError
 from .decisions import ASIDE, CHANGES, REINSTATED, ROLLED_BACK
 from .history import History
-from .journal import Decided
+from .journal import Decision
 
 
-def set_aside(history: History, rounds: Sequence[int], reason: str) -> list[Decided]:
+def set_aside(history: History, rounds: Sequence[int], reason: str) -> list[Decision]:
     """Keep rounds out of the evidence, whatever has arrived or will arrive of them.
 
     Raises:
         RoundError: a round was never planned, or no reason is given.
     """
-    news = sorted(set(_known(history, rounds, reason)) - history.standing.aside.keys())
+    news = sorted(set(_known(history, rounds, reason)) - history.status.excluded_rounds.keys())
     return [_said(history, ASIDE, reason, rounds=news)] if news else []
 
 
-def reinstate(history: History, rounds: Sequence[int], reason: str) -> list[Decided]:
+def reinstate(history: History, rounds: Sequence[int], reason: str) -> list[Decision]:
     """Let rounds that were set aside count again.
 
     Raises:
         RoundError: a round was never planned, or no reason is given.
     """
-    news = sorted(set(_known(history, rounds, reason)) & history.standing.aside.keys())
+    news = sorted(set(_known(history, rounds, reason)) & history.status.excluded_rounds.keys())
     return [_said(history, REINSTATED, reason, rounds=news)] if news else []
 
 
-def roll_back(history: History, to_round: int, reason: str) -> list[Decided]:
+def roll_back(history: History, to_round: int, reason: str) -> list[Decision]:
     """Go on as the study was when it planned ``to_round``: nothing is deleted, later facts are set
     aside.
 
@@ -46,7 +46,7 @@ def roll_back(history: History, to_round: int, reason: str) -> list[Decided]:
     (to_round,) = _known(history, [to_round], reason)
     _check_lifted(history, to_round)
     rounds = sorted(r for r in history.plans if r >= to_round)
-    born = [b.candidate for b in history.births if b.candidate and b.round > to_round]
+    born = [b.candidate for b in history.candidates if b.candidate and b.round > to_round]
     fits = (p.details.get("hyperparameters") for r, p in history.plans.items() if r <= to_round)
     *_, fitted = (None, *(fit for fit in fits if fit is not None))
     return [
@@ -55,8 +55,8 @@ def roll_back(history: History, to_round: int, reason: str) -> list[Decided]:
             ROLLED_BACK,
             reason,
             to_round=to_round,
-            rounds=[r for r in rounds if r not in history.standing.aside],
-            candidates=[c for c in born if c not in history.standing.stopped],
+            rounds=[r for r in rounds if r not in history.status.excluded_rounds],
+            candidates=[c for c in born if c not in history.status.stopped],
             hyperparameters=fitted,
         )
     ]
@@ -64,7 +64,7 @@ def roll_back(history: History, to_round: int, reason: str) -> list[Decided]:
 
 def remark(
     history: History, kind: str, reason: str, details: Mapping[str, Any] | None = None
-) -> Decided:
+) -> Decision:
     """A note that changes nothing.
 
     Raises:
@@ -72,12 +72,12 @@ def remark(
     """
     if kind in CHANGES or not kind.strip():
         raise ConfigError(f"a remark's kind is none of {sorted(CHANGES)} nor empty, got {kind!r}")
-    return Decided(history.last_round or 0, kind, reason, dict(details or {}))
+    return Decision(history.last_round or 0, kind, reason, dict(details or {}))
 
 
 def _check_lifted(history: History, to_round: int) -> None:
     """Refuse where a discount would be lifted that a compacted block was pooled with."""
-    for discount in history.standing.discounts:
+    for discount in history.status.discounts:
         split = [c for c in history.compacted if c.rounds[0] < discount.before <= c.rounds[-1]]
         if split and discount.noticed > to_round:
             raise RoundError(
@@ -87,9 +87,9 @@ def _check_lifted(history: History, to_round: int) -> None:
             )
 
 
-def _said(history: History, kind: str, reason: str, **details: object) -> Decided:
+def _said(history: History, kind: str, reason: str, **details: object) -> Decision:
     assert history.last_round is not None  # a planned round was named
-    return Decided(history.last_round, kind, reason, details)
+    return Decision(history.last_round, kind, reason, details)
 
 
 def _known(history: History, rounds: Sequence[int], reason: str) -> list[int]:

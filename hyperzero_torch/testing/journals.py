@@ -16,14 +16,14 @@ import numpy as np
 from ..errors import HyperZeroError, StudyNotFoundError
 from ..study.journal import (
     EVIDENCE,
-    Born,
+    CandidateAdded,
     Compacted,
     Configured,
-    Decided,
+    Decision,
     Entry,
     Journal,
     Planned,
-    Received,
+    ReadingsReceived,
     StudyHeader,
 )
 from ..study.journal.arrays import pack_array
@@ -100,10 +100,12 @@ class JournalContract:
         details = {"floats": list(HARD_FLOATS), "nested": {"deep": [[-0.0], [0.1 + 0.2]]}}
         entries: list[Entry] = [
             Configured(details),
-            Born(0, 0, "base", HARD_FLOATS, {f"p{i}": v for i, v in enumerate(HARD_FLOATS)}),
+            CandidateAdded(
+                0, 0, "base", HARD_FLOATS, {f"p{i}": v for i, v in enumerate(HARD_FLOATS)}
+            ),
             Planned(0, tuple(range(num)), tuple(range(num)), HARD_FLOATS, None, details),
             _received(range(num), mean=HARD_FLOATS),
-            Decided(0, "kind", "reason", details),
+            Decision(0, "kind", "reason", details),
         ]
         journal.create(_header(), entries)
         _assert_same(journal.read("study"), entries)
@@ -112,9 +114,9 @@ class JournalContract:
         """Rounds, revisions and slots may be Unix times in microseconds."""
         journal = self._open(tmp_path)
         large = 2**53 - 1
-        received = Received((large,), (0,), (0,), (large,), (1.0,), (1.0,), (1.0,))
+        received = ReadingsReceived((large,), (0,), (0,), (large,), (1.0,), (1.0,), (1.0,))
         planned = Planned(large, (0, 1), (0, large), (0.5, 0.5))
-        entries: list[Entry] = [_FIRST, planned, received, Decided(large, "a", "b")]
+        entries: list[Entry] = [_FIRST, planned, received, Decision(large, "a", "b")]
         journal.create(_header(), entries)
         _assert_same(journal.read("study"), entries)
 
@@ -124,9 +126,9 @@ class JournalContract:
         for i, name in enumerate(HARD_NAMES):
             entries: list[Entry] = [
                 Configured({name: name}),
-                Born(0, 0, name, (0.5,), {name: name}),
+                CandidateAdded(0, 0, name, (0.5,), {name: name}),
                 Planned(i, (0,), (0,), (1.0,), name, {name: [name]}),
-                Decided(i, name, name, {name: None}),
+                Decision(i, name, name, {name: None}),
             ]
             journal.create(StudyHeader(name, i, {name: name}), entries)
         assert journal.studies() == sorted(HARD_NAMES)
@@ -134,19 +136,19 @@ class JournalContract:
             assert journal.header(name) == StudyHeader(name, i, {name: name})
             first, born, planned, decided = journal.read(name)
             assert first == Configured({name: name})
-            assert born == Born(0, 0, name, (0.5,), {name: name})
+            assert born == CandidateAdded(0, 0, name, (0.5,), {name: name})
             assert planned == Planned(i, (0,), (0,), (1.0,), name, {name: [name]})
-            assert decided == Decided(i, name, name, {name: None})
+            assert decided == Decision(i, name, name, {name: None})
 
     def test_nothing_and_none_are_told_apart(self, tmp_path: Path) -> None:
         """Empty mappings, empty texts, empty tuples and None come back as what they were."""
         journal = self._open(tmp_path)
         entries: list[Entry] = [
             Configured({}),
-            Born(0, 0, "", (), {}),
+            CandidateAdded(0, 0, "", (), {}),
             Planned(0, (0,), (0,), (1.0,), None, {}),
             Planned(1, (0,), (0,), (1.0,), "", {"none": None, "empty": [], "false": False}),
-            Decided(0, "", "", {}),
+            Decision(0, "", "", {}),
         ]
         journal.create(_header(), entries)
         _assert_same(journal.read("study"), entries)
@@ -160,7 +162,7 @@ class JournalContract:
             Configured({"long": list(values)}),
             Planned(0, tuple(range(num)), (1,) * num, values, None, {"long": list(range(num))}),
             _received(range(num), mean=values),
-            Born(0, 0, "base", values, {}),
+            CandidateAdded(0, 0, "base", values, {}),
         ]
         journal.create(_header(), entries)
         _assert_same(journal.read("study"), entries)
@@ -215,16 +217,16 @@ class JournalContract:
         """
         entries = example_entries()
         born = entries[1]
-        assert isinstance(born, Born)
+        assert isinstance(born, CandidateAdded)
         bad: list[Entry] = [
             born,  # the same candidate again
-            Decided(0, "kind", "reason", {"not JSON": object()}),
-            Decided(2**70, "kind", "reason"),
+            Decision(0, "kind", "reason", {"not JSON": object()}),
+            Decision(2**70, "kind", "reason"),
         ]
         for i, entry in enumerate(bad):
             journal = self._open(tmp_path / str(i))
             journal.create(_header(), entries)
-            new = [Decided(1, "before", ""), entry, Decided(1, "after", "")]
+            new = [Decision(1, "before", ""), entry, Decision(1, "after", "")]
             try:
                 journal.append("study", new, after=len(entries))
             except HyperZeroError:
@@ -315,7 +317,7 @@ class JournalContract:
         journal = self._open(tmp_path)
         journal.create(_header(), [_FIRST])
         second = self._reopen(journal)
-        mine, theirs = Decided(0, "mine", ""), Decided(0, "theirs", "")
+        mine, theirs = Decision(0, "mine", ""), Decision(0, "theirs", "")
         second.append("study", [theirs], after=1)
         _assert_raises(ConflictError, lambda: journal.append("study", [mine], after=1))
         _assert_raises(ConflictError, lambda: second.create(_header(), [_FIRST]))
@@ -326,13 +328,13 @@ class JournalContract:
     def test_readings_of_compacted_rounds_may_go_and_nothing_else(self, tmp_path: Path) -> None:
         """All or none of them, whichever message brought them; numbers and order stay."""
         journal = self._open(tmp_path)
-        two = Received((0, 7), (1, 0), (1, 1), (2, 0), (0.1, 12.5), (0.0, -1.0), (0.0, 2.0))
+        two = ReadingsReceived((0, 7), (1, 0), (1, 1), (2, 0), (0.1, 12.5), (0.0, -1.0), (0.0, 2.0))
         before: list[Entry] = [_FIRST, _received((0, 1), mean=(0.1, 0.3)), two, _FIRST]
         journal.create(_header(), before)
         journal.create(StudyHeader("other", 1, _SPEC), before)
         compacted = Compacted((0,), (2, 3), 3, _evidence(0.1))
         assert journal.append("study", [compacted], after=4) == 5
-        left = [without(e, {0}) if isinstance(e, Received) else e for e in before]
+        left = [without(e, {0}) if isinstance(e, ReadingsReceived) else e for e in before]
         got = journal.read("study")
         if got[1] == before[1]:
             left = before  # a journal that forgets nothing
@@ -341,7 +343,7 @@ class JournalContract:
         _assert_same(journal.read("other"), before)
         again = Compacted((7,), (3,), 1, compacted.evidence)
         assert journal.append("study", [again, _FIRST], after=5) == 7
-        left = [without(e, {7}) if isinstance(e, Received) else e for e in left]
+        left = [without(e, {7}) if isinstance(e, ReadingsReceived) else e for e in left]
         got = journal.read("study")
         _assert_same(got, [*(left if got[2] == left[2] else before), compacted, again, _FIRST])
         second = self.reopen(journal)
@@ -359,22 +361,29 @@ class JournalContract:
         return second
 
 
-_KINDS: tuple[type, ...] = (Configured, Born, Planned, Received, Decided, Compacted)
+_KINDS: tuple[type, ...] = (
+    Configured,
+    CandidateAdded,
+    Planned,
+    ReadingsReceived,
+    Decision,
+    Compacted,
+)
 
 
 def example_entries() -> list[Entry]:
     """A small study in which every kind of entry occurs."""
     return [
         Configured({"num_draws": 10, "control_share": "auto", "anchor": True, "x": 0.1 + 0.2}),
-        Born(0, 0, "base", (0.25, 3.0), {"w": 0.25, "depth": 3, "mode": "a"}),
-        Born(1, 0, "initial", (1 / 3, 1.0), {"w": 1 / 3, "depth": 1, "mode": "b"}),
+        CandidateAdded(0, 0, "base", (0.25, 3.0), {"w": 0.25, "depth": 3, "mode": "a"}),
+        CandidateAdded(1, 0, "initial", (1 / 3, 1.0), {"w": 1 / 3, "depth": 1, "mode": "b"}),
         Planned(0, (0, 1), (0, 10), (0.5, 0.5), "hour 0", {"why": None, "proposed": []}),
         _received((0, 1), mean=(0.1, 0.3)),
         Compacted((8, 9), (12, 13), 40, _evidence(0.1, -0.0)),
         Planned(7, (0, 1), (0, 20), (0.1 + 0.2, 1 - (0.1 + 0.2)), None, {"fit": {"a": [[1e-9]]}}),
         _received((0, 1), mean=(0.2, 0.4), revision=1),
-        Received((0, 7), (1, 0), (1, 1), (2, 0), (0.0, 12.5), (0.0, -1.0), (0.0, 2.0)),
-        Decided(7, "fallback", "the fit failed", {"tries": 3, "where": "surrogate"}),
+        ReadingsReceived((0, 7), (1, 0), (1, 1), (2, 0), (0.0, 12.5), (0.0, -1.0), (0.0, 2.0)),
+        Decision(7, "fallback", "the fit failed", {"tries": 3, "where": "surrogate"}),
     ]
 
 
@@ -399,17 +408,17 @@ def random_entries(generator: random.Random, num: int) -> list[Entry]:
         kind = generator.choice(_KINDS)
         if kind is Configured:
             entries.append(Configured(details()))
-        elif kind is Born:
-            entries.append(Born(i, i // 2, "proposal", several(size), details()))
+        elif kind is CandidateAdded:
+            entries.append(CandidateAdded(i, i // 2, "proposal", several(size), details()))
         elif kind is Planned:
             entries.append(Planned(i, arms, tuple(range(size)), several(size), None, details()))
-        elif kind is Received:
+        elif kind is ReadingsReceived:
             rows = ((i,) * size, arms, (i % 3,) * size, (i % 2,) * size)
-            entries.append(Received(*rows, several(size), several(size), several(size)))
+            entries.append(ReadingsReceived(*rows, several(size), several(size), several(size)))
         elif kind is Compacted:  # of rounds that have no readings
             entries.append(Compacted((num + i,), arms, size, _evidence(*several(size))))
         else:
-            entries.append(Decided(i, "kind", generator.choice(HARD_NAMES), details()))
+            entries.append(Decision(i, "kind", generator.choice(HARD_NAMES), details()))
     return entries
 
 
@@ -429,9 +438,11 @@ def _header() -> StudyHeader:
     return StudyHeader("study", 5, _SPEC)
 
 
-def _received(candidates: Sequence[int], mean: Sequence[float], revision: int = 0) -> Received:
+def _received(
+    candidates: Sequence[int], mean: Sequence[float], revision: int = 0
+) -> ReadingsReceived:
     num = len(candidates)
-    return Received(
+    return ReadingsReceived(
         round=(0,) * num,
         candidate=tuple(candidates),
         metric=(0,) * num,

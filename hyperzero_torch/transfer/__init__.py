@@ -3,13 +3,13 @@
 from . import features, similarity, space_reduction
 from .alignment import Aligned, Rescaled, align, translate
 from .duplicates import check_distinct
-from .overrides import Overrule
+from .overrides import ExpertOverride
 from .sharing import budget, noise, package, secure_sum
 from .source import Source, from_bucket, from_journal
 
 __all__ = [
     "Aligned",
-    "Overrule",
+    "ExpertOverride",
     "Rescaled",
     "Source",
     "align",

@@ -201,7 +201,7 @@ def daily_slope(
 
 def _rows(history: History, rounds: Collection[int] | None) -> _Rows:
     some = history.tables if rounds is None else rounds
-    kept = [(r, history.tables[r]) for r in sorted(some) if r not in history.standing.aside]
+    kept = [(r, history.tables[r]) for r in sorted(some) if r not in history.status.excluded_rounds]
     width = len(history.metrics)
 
     def stack(name: str) -> NDArray[np.float64]:

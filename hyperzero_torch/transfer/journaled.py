@@ -1,9 +1,9 @@
 """Sources in the journal: what a study may learn from others is a decision like any other.
 
-Each source is one ``Decided`` entry that holds its evidence, so the journal alone gives the same
+Each source is one ``Decision`` entry that holds its evidence, so the journal alone gives the same
 plan: a study goes on without its sources being named again, and what a plan rests on can be read
 years later. A source given again under its name replaces the earlier one from there on, where its
-evidence differs; an expert's word (``Overrule``) is an entry too.
+evidence differs; an expert's word (``ExpertOverride``) is an entry too.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ..errors import ConfigError, JournalCorruptError
 from ..problem.problem import Problem
 from ..study.decisions import OVERRULED, SOURCE
 from ..study.history import History
-from ..study.journal import Decided
+from ..study.journal import Decision
 from .alignment import Aligned, align
 from .duplicates import check_distinct
-from .overrides import Overrule, Whom
+from .overrides import ExpertOverride, Whom
 from .own import check_apart, own_evidence
 from .sharing.package import Package
 from .source import PACKAGE_HINT, Source, from_journal
@@ -61,7 +61,7 @@ def _is_package(given: object) -> bool:
 
 def entries(
     problem: Problem, history: History, sources: Sequence[Source], own: str = ""
-) -> list[Decided]:
+) -> list[Decision]:
     """What has to be written for a study to learn from these; nothing of what it knows already.
 
     Args:
@@ -93,7 +93,7 @@ def _place(address: str) -> str:
     return f"{Path(file).resolve()}#{study}" if mark and file != path else address
 
 
-def _entry(aligned: Aligned, source: Source, history: History, again: bool) -> Decided:
+def _entry(aligned: Aligned, source: Source, history: History, again: bool) -> Decision:
     rows = f"{len(aligned.rows)} settings"
     if aligned.num_outside:
         rows += f" ({aligned.num_outside} outside the target's space are left out)"
@@ -103,7 +103,7 @@ def _entry(aligned: Aligned, source: Source, history: History, again: bool) -> D
     if again:
         reason += "; this replaces its earlier evidence"
     details = {"source": _plain(source), "fingerprint": source.fingerprint()}
-    return Decided(history.last_round or 0, SOURCE, reason, details)
+    return Decision(history.last_round or 0, SOURCE, reason, details)
 
 
 def recorded(history: History) -> tuple[Source, ...]:
@@ -112,7 +112,7 @@ def recorded(history: History) -> tuple[Source, ...]:
     Raises:
         JournalCorruptError: an entry holds no source, or another than its fingerprint says.
     """
-    latest: dict[Any, Decided] = {}
+    latest: dict[Any, Decision] = {}
     for entry in history.decisions:
         if entry.kind == SOURCE:
             told = entry.details.get("source")
@@ -135,14 +135,14 @@ def recorded(history: History) -> tuple[Source, ...]:
 
 
 def overruling(
-    history: History, overrule: Overrule, names: Sequence[str], parameters: Sequence[str]
-) -> Decided:
+    history: History, overrule: ExpertOverride, names: Sequence[str], parameters: Sequence[str]
+) -> Decision:
     """An expert's word, as an entry; the latest holds.
 
     Raises:
         ConfigError: it speaks of a source or a parameter that is not there.
     """
-    if not isinstance(overrule, Overrule):
+    if not isinstance(overrule, ExpertOverride):
         raise ConfigError(
             f"sources are overruled by a hz.transfer.Overrule, got {type(overrule).__name__}"
         )
@@ -165,16 +165,16 @@ def overruling(
     reason = f"sources are overruled: {overrule.words or 'nothing'}"
     if overrule.reason:
         reason += f" ({overrule.reason})"
-    return Decided(history.last_round or 0, OVERRULED, reason, said)
+    return Decision(history.last_round or 0, OVERRULED, reason, said)
 
 
-def overruled(history: History) -> Overrule:
+def overruled(history: History) -> ExpertOverride:
     """The expert's word that holds."""
     said = [entry for entry in history.decisions if entry.kind == OVERRULED]
-    return word_of(said[-1]) if said else Overrule()
+    return word_of(said[-1]) if said else ExpertOverride()
 
 
-def word_of(entry: Decided) -> Overrule:
+def word_of(entry: Decision) -> ExpertOverride:
     """What an expert said, by its entry.
 
     Raises:
@@ -183,7 +183,7 @@ def word_of(entry: Decided) -> Overrule:
     try:
         forbid, discount = entry.details["forbid"], entry.details["discount"]
         pairs = discount.items() if isinstance(discount, dict) else discount
-        return Overrule(
+        return ExpertOverride(
             pin=entry.details["pin"],
             forbid=[_whom(plain) for plain in forbid],
             discount={_whom(plain): left for plain, left in pairs},

@@ -35,7 +35,7 @@ class Ruled(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Overrule:
+class ExpertOverride:
     """What an expert says of sources, over what was computed.
 
     Args:

@@ -30,10 +30,10 @@ from .model import (
     seeds,
     target,
 )
-from .model.family import Family, Said, gather_family, own_posterior
+from .model.family import Family, SourceBeliefs, gather_family, own_posterior
 from .model.inducing import Spectrum
 from .model.target import Learned
-from .overrides import Overrule, Whom
+from .overrides import ExpertOverride, Whom
 from .source import Source
 
 Method: TypeAlias = Literal["shared", "ensemble"]
@@ -77,12 +77,12 @@ class Prior:
         self,
         problem: Problem,
         sources: Sequence[Source],
-        overrule: Overrule | None = None,
+        overrule: ExpertOverride | None = None,
         method: Method = "shared",
     ) -> None:
         check_distinct(sources)
         self.problem = problem
-        self.overrule, self.method = overrule or Overrule(), method
+        self.overrule, self.method = overrule or ExpertOverride(), method
         self.sources = tuple(sources)
         self.aligned: tuple[Aligned, ...] = tuple(align(source, problem) for source in sources)
         #: Those of which anything is believed.
@@ -235,7 +235,7 @@ def _unheard(cold: Posterior, why: str, silent: Mapping[str, Any] | None = None)
     return Judgement(cold, cold, False, facts)
 
 
-def _said(problem: Problem, overrule: Overrule) -> Said:
+def _said(problem: Problem, overrule: ExpertOverride) -> SourceBeliefs:
     """An expert's words in the terms of the space."""
     columns = _columns(problem)
     left: dict[Whom, float] = {**overrule.discount, **dict.fromkeys(overrule.forbid, 0.0)}
@@ -249,7 +249,7 @@ def _said(problem: Problem, overrule: Overrule) -> Said:
             apart.setdefault(source, []).append((columns[parameter], part))
     pin = {str(whom): value for whom, value in overrule.pin.items()}
     base = problem.space.to_unit(problem.base_theta.unsqueeze(0))[0]
-    return Said(base, belief, apart, pin)
+    return SourceBeliefs(base, belief, apart, pin)
 
 
 def _columns(problem: Problem) -> dict[str, slice]:

@@ -3,7 +3,7 @@
     by features   exp(-d),  d^2 = mean over common features of ((a - b) / scale)^2
     by evidence   correlation over the space of the two domains' true functions, as far as known
 
-Both can be looked at (``table``, ``plot``) and overruled (``overrule.Overrule``).
+Both can be looked at (``table``, ``plot``) and overruled (``overrule.ExpertOverride``).
 """
 
 from __future__ import annotations

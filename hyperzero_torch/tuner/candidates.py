@@ -9,13 +9,13 @@ from ..problem.problem import Problem
 from ..runtime.randomness import random
 from ..study.config import TunerConfig
 from ..study.history import History
-from ..study.journal import Born
+from ..study.journal import CandidateAdded
 from ..thompson.propose import Proposals
 
 
 def newborn(
     problem: Problem, history: History, proposals: Proposals | None, round: int
-) -> list[Born]:
+) -> list[CandidateAdded]:
     """Proposals that are not in the bucket yet; the same point twice is one candidate."""
     if proposals is None:
         return []
@@ -24,7 +24,7 @@ def newborn(
     return born(problem, torch.tensor(unique, dtype=torch.float64), history, round, "proposal")
 
 
-def first_bucket(problem: Problem, config: TunerConfig, seed: int) -> list[Born]:
+def first_bucket(problem: Problem, config: TunerConfig, seed: int) -> list[CandidateAdded]:
     """The control, then the initial candidates by Sobol or grid."""
     space = problem.space
     if config.initial_design == "grid":
@@ -46,11 +46,11 @@ def first_bucket(problem: Problem, config: TunerConfig, seed: int) -> list[Born]
 
 def born(
     problem: Problem, theta: Tensor, history: History, round: int, origin: str, after: int = 0
-) -> list[Born]:
+) -> list[CandidateAdded]:
     """New candidates, numbered on from the history's and ``after`` more."""
     first = history.num_candidates + after
     return [
-        Born(first + i, round, origin, tuple(row), parameters)
+        CandidateAdded(first + i, round, origin, tuple(row), parameters)
         for i, (row, parameters) in enumerate(
             zip(theta.tolist(), problem.space.to_parameters(theta))
         )

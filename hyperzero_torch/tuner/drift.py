@@ -22,9 +22,9 @@ from ..study.decisions import DRIFT, ROLLED_BACK
 from ..study.evidence.bucket import gather
 from ..study.evidence.pooling import ArmDeltas
 from ..study.history import History
-from ..study.journal import Decided
+from ..study.journal import Decision
 from ..surrogate import Hyperparameters, Posterior, Surrogate
-from .model import Known, pooling, to_fit
+from .model import ModelState, pooling, to_fit
 
 # A round is compared when every arm has reported, or so many rounds later with those that have.
 _LATE = 6
@@ -40,19 +40,19 @@ _TOLERANCE = 1.3
 _KEPT = 0.25
 
 
-class Watched(NamedTuple):
+class DriftUpdate(NamedTuple):
     """What to write beside a plan, None for nothing, and alarms."""
 
     details: dict[str, Any] | None
-    alarms: list[Decided]
+    alarms: list[Decision]
 
 
-def watch(known: Known, config: TunerConfig, history: History, round: int) -> Watched:
+def watch(known: ModelState, config: TunerConfig, history: History, round: int) -> DriftUpdate:
     """Compare the rounds that have reported since the last plan with what was believed before."""
     if config.drift_alpha is None or known.posterior is None:
-        return Watched(None, [])
+        return DriftUpdate(None, [])
     state, next_ = _read(_last_told(history), len(history.metrics), history.num_candidates)
-    alarms: list[Decided] = []
+    alarms: list[Decision] = []
     first = set(sorted(history.plans)[:_FIRST])
     for _ in range(_MOST):
         at = _next(history, next_, round)
@@ -73,7 +73,7 @@ def watch(known: Known, config: TunerConfig, history: History, round: int) -> Wa
             alarms.append(_alarm(history, at, drifting.nonzero().flatten().tolist(), round))
             state = drift.restart(state, drifting)
             break  # further rounds are compared with the discounted evidence, after the next plan
-    return Watched(_written(state, next_), alarms)
+    return DriftUpdate(_written(state, next_), alarms)
 
 
 def _last_told(history: History) -> Mapping[str, Any] | None:
@@ -97,7 +97,7 @@ def _reported(history: History, at: int, now: int) -> bool:
     return history.tables[at].num_waiting == 0 or at <= now - _LATE
 
 
-def _residuals(known: Known, config: TunerConfig, history: History, at: int) -> Tensor | None:
+def _residuals(known: ModelState, config: TunerConfig, history: History, at: int) -> Tensor | None:
     """Whitened residuals of one round, ``(candidates, metrics)``; NaN for who was not served."""
     deltas = known.bucket.deltas
     rows = (deltas.round == at).nonzero().flatten()
@@ -123,7 +123,7 @@ def _loading(deltas: ArmDeltas, rows: Tensor) -> Tensor:
 
 
 def _believed_before(
-    known: Known, config: TunerConfig, history: History, at: int
+    known: ModelState, config: TunerConfig, history: History, at: int
 ) -> Posterior | None:
     """The posterior of the rounds before, under today's hyperparameters; on the CPU."""
     before = history.branch()
@@ -141,13 +141,13 @@ def _believed_before(
         return None
 
 
-def _alarm(history: History, at: int, metrics: list[int], now: int) -> Decided:
+def _alarm(history: History, at: int, metrics: list[int], now: int) -> Decision:
     names = [history.metrics[m] for m in metrics]
     reason = (
         f"deltas of {names} in round {at} and before it do not fit what was believed: the world "
         f"has moved; evidence from before round {at} counts {_KEPT:g} of its precision from now on"
     )
-    return Decided(now, DRIFT, reason, {"metrics": metrics, "before": at, "factor": _KEPT})
+    return Decision(now, DRIFT, reason, {"metrics": metrics, "before": at, "factor": _KEPT})
 
 
 def _read(

@@ -28,10 +28,10 @@ from ..study.decisions import (
     TRANSFER,
 )
 from ..study.history import CONTROL, History
-from ..study.journal import Compacted, Decided, Entry, Planned
+from ..study.journal import Compacted, Decision, Entry, Planned
 from ..thompson import select_paths
 from ..transfer import decision
-from .model import Known, Learnt, learn
+from .model import FitCache, ModelState, learn
 from .recommend import Belief, believe, no_belief
 from .transfer_candidates import TRANSFERRED
 
@@ -128,7 +128,7 @@ def explain(
     history.extend(entries[:at])
     history.extend(_known_then(entries, at, TunerConfig(**history.config), history))
     config = TunerConfig(**history.config)
-    known = learn(problem, config, history, device, Learnt.nothing())
+    known = learn(problem, config, history, device, FitCache.nothing())
     plan = entries[at]
     assert isinstance(plan, Planned)  # found above
     belief = no_belief(known.problem, known.bucket)
@@ -140,7 +140,7 @@ def explain(
             known.problem.to(device), config, known.bucket, known.posterior, generator, view
         )
         best = _prob_best(known, plan, config, generator)
-    before = [e for e in entries[:at] if isinstance(e, Decided)]
+    before = [e for e in entries[:at] if isinstance(e, Decision)]
     said = [e for e in before if e.kind == STOPPED and e.round == round]
     said += _remarks_after(entries, at)
     arms = tuple(
@@ -192,22 +192,22 @@ def _decided_since(entries: Sequence[Entry], compacted: Compacted) -> bool:
             and not set(compacted.rounds).isdisjoint(d.details["rounds"])
         )
         for d in entries
-        if isinstance(d, Decided)
+        if isinstance(d, Decision)
     )
 
 
-def _remarks_after(entries: Sequence[Entry], at: int) -> list[Decided]:
+def _remarks_after(entries: Sequence[Entry], at: int) -> list[Decision]:
     """Decisions that were written together with the plan."""
-    found: list[Decided] = []
+    found: list[Decision] = []
     for entry in entries[at + 1 :]:
-        if not isinstance(entry, Decided) or entry.kind not in _WITH_A_PLAN:
+        if not isinstance(entry, Decision) or entry.kind not in _WITH_A_PLAN:
             break
         found.append(entry)
     return found
 
 
 def _prob_best(
-    known: Known, plan: Planned, config: TunerConfig, generator: torch.Generator
+    known: ModelState, plan: Planned, config: TunerConfig, generator: torch.Generator
 ) -> dict[int, float]:
     """Share of joint draws in which each arm, the control included, is the best feasible one."""
     posterior = known.posterior
@@ -220,7 +220,7 @@ def _prob_best(
 
 
 def _arm(
-    known: Known,
+    known: ModelState,
     history: History,
     plan: Planned,
     belief: Belief,
@@ -228,7 +228,7 @@ def _arm(
     row: int,
     candidate: int,
 ) -> ArmReason:
-    born = history.births[candidate]
+    born = history.candidates[candidate]
     spread = belief.delta_var[candidate].sqrt().tolist()
     delta = zip(belief.delta_mean[candidate].tolist(), spread)
     return ArmReason(
@@ -255,7 +255,7 @@ def _why(history: History, plan: Planned, candidate: int) -> list[str]:
     if candidate == CONTROL:
         return ["the control: every delta is measured against it"]
     reasons = []
-    born = history.births[candidate]
+    born = history.candidates[candidate]
     if born.origin == TRANSFERRED:
         reasons.append(_SUGGESTED)
     if born.round == plan.round and (risk := decision.risk(details, candidate)) is not None:
@@ -282,6 +282,6 @@ def _readings(history: History, candidate: int) -> list[ReadingsBehind]:
         if row is None or not (table.revision[row] >= 0).any():
             continue
         users = float(table.count[row][table.revision[row] >= 0].max())
-        counts = round_ not in history.standing.aside
+        counts = round_ not in history.status.excluded_rounds
         found.append(ReadingsBehind(round_, users, int(table.revision[row].max()), counts))
     return found

@@ -18,8 +18,8 @@ from ..study.config import TunerConfig
 from ..study.decisions import STOPPED
 from ..study.evidence.bucket import Bucket
 from ..study.history import CONTROL, History
-from ..study.journal import Decided
-from .model import Known
+from ..study.journal import Decision
+from .model import ModelState
 
 # The sequence is tightest for an arm that has had, on the whole, so much of one round's traffic,
 # its control the same: what a promising arm has after some hours.
@@ -53,7 +53,7 @@ def slacks(problem: Problem, bucket: Bucket, alpha: float) -> Slacks:
     slack, spread = slack.to(bucket.mean), spread.to(bucket.mean)
     tight = torch.full_like(spread, torch.nan)
     rows = bucket.tested.nonzero().flatten()
-    usual = 2 * bucket.dispersion / (_TIGHTEST_AT * bucket.power)
+    usual = 2 * bucket.dispersion / (_TIGHTEST_AT * bucket.round_precision)
     if len(rows) and shape[1] and bool(usual.isfinite().all()):
         problem = problem.to("cpu")
         at = bucket.mean[rows].clone().requires_grad_()
@@ -71,7 +71,7 @@ def slacks(problem: Problem, bucket: Bucket, alpha: float) -> Slacks:
     )
 
 
-def proven(known: Known, config: TunerConfig) -> Tensor | None:
+def proven(known: ModelState, config: TunerConfig) -> Tensor | None:
     """Whose own evidence shows that every guardrail holds, bool ``(candidates,)``.
 
     At every look together, with probability 1 - ``harm_alpha``; None where nobody asks for it. The
@@ -88,7 +88,7 @@ def proven(known: Known, config: TunerConfig) -> Tensor | None:
     return shown
 
 
-def stops(known: Known, config: TunerConfig, history: History, round: int) -> list[Decided]:
+def stops(known: ModelState, config: TunerConfig, history: History, round: int) -> list[Decision]:
     """Decisions to stop candidates, one for each, with the guardrail and the numbers behind it.
 
     Nobody is stopped while base levels are estimated from part of a day: what sees levels may be
@@ -103,7 +103,7 @@ def stops(known: Known, config: TunerConfig, history: History, round: int) -> li
     upper = slacks(problem, bucket, config.harm_alpha / problem.num_constraints).upper
     found = []
     for candidate in (upper < 0).any(-1).nonzero().flatten().tolist():
-        if candidate == CONTROL or candidate in history.standing.stopped:
+        if candidate == CONTROL or candidate in history.status.stopped:
             continue
         worst = int(upper[candidate].nan_to_num(torch.inf).argmin())
         name, bound = problem.constraint_names[worst], float(upper[candidate, worst])
@@ -118,7 +118,7 @@ def stops(known: Known, config: TunerConfig, history: History, round: int) -> li
             "alpha": config.harm_alpha,
             "num_rounds": int(bucket.num_rounds[candidate]),
         }
-        found.append(Decided(round, STOPPED, reason, details))
+        found.append(Decision(round, STOPPED, reason, details))
     return found
 
 

@@ -21,7 +21,7 @@ from ..transfer.journaled import overruled, recorded
 from ..transfer.prior import Judgement, Prior
 
 
-class Known(NamedTuple):
+class ModelState(NamedTuple):
     """What a round decides on: the bucket, the problem with its levels, and a fitted posterior.
 
     ``view (n,)`` are the candidates to look at, ``memo`` holds the settled blocks behind it.
@@ -55,7 +55,7 @@ class Fit(NamedTuple):
     judgement: Judgement | None = None
 
 
-class Learnt(NamedTuple):
+class FitCache(NamedTuple):
     """What need not be thought of twice: a study's settled blocks, its last fit, its sources.
 
     ``fit`` holds it under the numbers of messages and of decisions about them, the configuration,
@@ -68,7 +68,7 @@ class Learnt(NamedTuple):
     prior: dict[tuple[int, str], Prior | None]
 
     @classmethod
-    def nothing(cls) -> Learnt:
+    def nothing(cls) -> FitCache:
         """To begin with."""
         return cls({}, {}, {})
 
@@ -85,8 +85,8 @@ def pooling(config: TunerConfig) -> Pooling:
 
 
 def learn(
-    problem: Problem, config: TunerConfig, history: History, device: torch.device, learnt: Learnt
-) -> Known:
+    problem: Problem, config: TunerConfig, history: History, device: torch.device, learnt: FitCache
+) -> ModelState:
     """Fold the readings into evidence; fit where readings came since the last fit."""
     prior = prior_of(problem, config, history, learnt)
     bucket = gather(history, pooling(config), learnt.memo)
@@ -96,30 +96,30 @@ def learn(
         problem = problem.with_base_levels(bucket.base_levels)
     if problem.sees_levels and problem.base_levels is None:
         why = "the control has not reported every metric yet"
-        return Known(bucket, problem, view, None, why, prior=prior)
+        return ModelState(bucket, problem, view, None, why, prior=prior)
     if not bool(bucket.tested.any()):
         silent = [m for m, w in zip(problem.metrics, bucket.weight.sum(0).tolist()) if w == 0]
         which = f"; of {silent} no arm and control have reported together" if silent else ""
         why = f"no candidate has evidence on every metric yet{which}"
-        return Known(bucket, problem, view, None, why, prior=prior)
+        return ModelState(bucket, problem, view, None, why, prior=prior)
     rows = view[bucket.tested[view]]
     # A plan may settle a block, which moves evidence without any message.
-    facts = (history.num_messages, history.standing.version, len(bucket.exposed))
+    facts = (history.num_messages, history.status.version, len(bucket.control_loadings))
     key = (*facts, config, tuple(rows.tolist()))
     if key not in learnt.fit:
         learnt.fit.clear()
         learnt.fit[key] = _fit(problem, config, bucket, rows, history, device, prior, learnt.memo)
     fit = learnt.fit[key]
-    return Known(
+    return ModelState(
         bucket, problem, view, fit.posterior, fit.why_not, hours, learnt.memo, prior, fit.judgement
     )
 
 
 def prior_of(
-    problem: Problem, config: TunerConfig, history: History, learnt: Learnt
+    problem: Problem, config: TunerConfig, history: History, learnt: FitCache
 ) -> Prior | None:
     """What other domains tell of this one; None where the journal names no source."""
-    key = (history.standing.version, config.transfer)
+    key = (history.status.version, config.transfer)
     if key not in learnt.prior:
         learnt.prior.clear()
         sources, said = recorded(history), overruled(history)

@@ -24,7 +24,7 @@ def noise_per_round(bucket: Bucket, arm_share: float, control_share: float) -> T
 
     Infinite as long as no round has reported.
     """
-    precision = bucket.power / (1.0 / arm_share + 1.0 / control_share)
+    precision = bucket.round_precision / (1.0 / arm_share + 1.0 / control_share)
     return torch.where(precision > 0, bucket.dispersion / precision, torch.inf)
 
 

@@ -17,7 +17,7 @@ from ..study.evidence.bucket import Bucket
 from ..study.history import CONTROL
 from ..surrogate import Posterior
 from .guardrails import proven
-from .model import Known
+from .model import ModelState
 from .outlook import noise_per_round, rounds_to_decide
 
 Criterion: TypeAlias = Literal["mean", "lcb", "ucb"]
@@ -154,7 +154,7 @@ def _spread(values: Tensor, rows: Tensor, num: int) -> Tensor:
 
 
 def recommend(
-    known: Known,
+    known: ModelState,
     config: TunerConfig,
     belief: Belief,
     criterion: Criterion,

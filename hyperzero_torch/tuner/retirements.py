@@ -6,7 +6,7 @@ from ..study.config import TunerConfig
 from ..study.decisions import RETIRED
 from ..study.evidence.active_set import competing, most_competing
 from ..study.history import History
-from ..study.journal import Decided, Entry, Planned
+from ..study.journal import Decision, Entry, Planned
 from ..thompson.propose import Proposals
 
 
@@ -17,7 +17,7 @@ def retirements(history: History, plan: Planned, config: TunerConfig) -> list[En
     if last is None or crowded_out is None:
         return []
     winners = {*plan.candidates, *crowded_out}
-    retired = history.standing.retired
+    retired = history.status.retired
     able = [
         c
         for c in range(1, history.num_candidates)
@@ -30,7 +30,7 @@ def retirements(history: History, plan: Planned, config: TunerConfig) -> list[En
             f"no draw won in {last} rounds: they compete no longer, unless they are served again; "
             "their evidence stays in the fit"
         )
-        found.append(Decided(plan.round, RETIRED, reason, {"candidates": gone}))
+        found.append(Decision(plan.round, RETIRED, reason, {"candidates": gone}))
     most = most_competing(config)
     left = [c for c in competing(history, config) if c not in gone]
     if most is not None and len(left) > most:
@@ -43,13 +43,13 @@ def retirements(history: History, plan: Planned, config: TunerConfig) -> list[En
                 f"{len(left)} candidates compete, more than {most}: those that won a draw longest "
                 "ago compete no longer, unless they are served again"
             )
-            found.append(Decided(plan.round, RETIRED, reason, {"candidates": crowd}))
+            found.append(Decision(plan.round, RETIRED, reason, {"candidates": crowd}))
     return found
 
 
 def revived(history: History, proposals: Proposals | None) -> list[int]:
     """Retired candidates that a draw proposes anew: they are served, and compete again."""
-    able = history.standing.retired - history.standing.stopped
+    able = history.status.retired - history.status.stopped
     if proposals is None or not able:
         return []
     found = {history.find(row) for row in proposals.theta.tolist()}

@@ -15,14 +15,14 @@ from ..runtime.randomness import random
 from ..study.config import TunerConfig
 from ..study.evidence.active_set import competing
 from ..study.history import CONTROL, History
-from ..study.journal import Born, Decided, Entry, Planned
+from ..study.journal import CandidateAdded, Decision, Entry, Planned
 from ..surrogate import similarity
 from ..thompson import propose, select, select_paths
 from ..thompson.propose import Proposals
 from .candidates import born, first_bucket, newborn
 from .drift import watch
 from .guardrails import stops
-from .model import Known
+from .model import ModelState
 from .outlook import noise_per_round
 from .retirements import retirements, revived
 from .traffic import (
@@ -59,7 +59,7 @@ class Votes(NamedTuple):
 
 
 def decide(
-    known: Known,
+    known: ModelState,
     config: TunerConfig,
     history: History,
     round: int,
@@ -81,11 +81,11 @@ def decide(
         births += seeds
     age = round - min(history.plans, default=round)
     if known.posterior is None:
-        advised = [b.candidate for b in history.births if b.origin == TRANSFERRED]
-        slots = round_robin(history.times_served, config, history.standing.stopped, advised)
+        advised = [b.candidate for b in history.candidates if b.origin == TRANSFERRED]
+        slots = round_robin(history.times_served, config, history.status.stopped, advised)
         details["why"] = known.why_not
         if known.why_not is not None and details["num_tested"]:  # evidence that was not used
-            notes.append(Decided(round, "fallback", f"{known.why_not}; arms are served in turn"))
+            notes.append(Decision(round, "fallback", f"{known.why_not}; arms are served in turn"))
     else:
         watched = watch(known, config, history, round)
         notes += watched.alarms
@@ -127,7 +127,7 @@ def decide(
         if watched.details is not None:
             details["drift"] = watched.details
     won = slots.nonzero().flatten().tolist()
-    arms, slots = choose_arms(history.times_served, slots, config, history.standing.stopped)
+    arms, slots = choose_arms(history.times_served, slots, config, history.status.stopped)
     if known.posterior is not None:
         details["crowded_out"] = sorted(set(won) - set(arms.tolist()))
     alike = None
@@ -145,20 +145,20 @@ def decide(
     return [*stopped, *births, plan, *notes, *retirements(history, plan, config)]
 
 
-def _start(known: Known) -> dict[str, Tensor]:
+def _start(known: ModelState) -> dict[str, Tensor]:
     """Where the next fit starts from: with or without sources, from the study's own evidence."""
     assert known.cold is not None  # the caller's branch
     found: dict[str, Tensor] = known.cold.hyperparameters._asdict()
     return found
 
 
-def _remarks(known: Known, votes: Votes, num_draws: int, round: int) -> list[Entry]:
+def _remarks(known: ModelState, votes: Votes, num_draws: int, round: int) -> list[Entry]:
     """What was done instead of the usual, for the journal."""
     notes: list[Entry] = []
     assert known.posterior is not None  # the caller's branch
     if not known.posterior.fit_succeeded:
         notes.append(
-            Decided(
+            Decision(
                 round,
                 "fit",
                 "the fit of the kernel failed, or predicted left-out candidates much worse than "
@@ -167,7 +167,7 @@ def _remarks(known: Known, votes: Votes, num_draws: int, round: int) -> list[Ent
         )
     if votes.num_infeasible == num_draws:
         notes.append(
-            Decided(
+            Decision(
                 round,
                 "infeasible",
                 f"in none of {num_draws} draws did any candidate hold all constraints "
@@ -176,7 +176,7 @@ def _remarks(known: Known, votes: Votes, num_draws: int, round: int) -> list[Ent
         )
     if votes.num_undefined:
         notes.append(
-            Decided(
+            Decision(
                 round,
                 "undefined",
                 f"the objective {known.problem.objective_name!r} was NaN for some candidate in "
@@ -185,7 +185,7 @@ def _remarks(known: Known, votes: Votes, num_draws: int, round: int) -> list[Ent
         )
     if votes.num_tied == num_draws:
         notes.append(
-            Decided(
+            Decision(
                 round,
                 "tied",
                 f"the objective {known.problem.objective_name!r} was the same for all feasible "
@@ -196,8 +196,8 @@ def _remarks(known: Known, votes: Votes, num_draws: int, round: int) -> list[Ent
 
 
 def _lead(
-    known: Known, history: History, config: TunerConfig, round: int, seed: int
-) -> tuple[list[int], list[Born]]:
+    known: ModelState, history: History, config: TunerConfig, round: int, seed: int
+) -> tuple[list[int], list[CandidateAdded]]:
     """Candidates to verify, and those of them that have to be born for it.
 
     A leader that all but lies on a candidate is that candidate: it has evidence already.
@@ -212,7 +212,7 @@ def _lead(
     found = leaders(posterior, problem, x, config.min_prob_feasible, noise, generator)
     lengthscale = posterior.hyperparameters.lengthscale.amin(0)
     leading: list[int] = []
-    births: list[Born] = []
+    births: list[CandidateAdded] = []
     for row in found:
         distance = ((x - row) / lengthscale).square().sum(-1).sqrt()
         at = int(distance.argmin())
@@ -226,14 +226,14 @@ def _lead(
         if not near:
             ids.append(nearest)
             x = torch.cat([x, row.unsqueeze(0)])
-        barred = {CONTROL, *history.standing.stopped, *leading}
+        barred = {CONTROL, *history.status.stopped, *leading}
         if nearest not in barred:
             leading.append(nearest)
     return leading, births
 
 
 def _vote(
-    known: Known, history: History, config: TunerConfig, round: int, seed: int, num_draws: int
+    known: ModelState, history: History, config: TunerConfig, round: int, seed: int, num_draws: int
 ) -> Votes:
     """Algorithm 1 over the bucket, newcomers included where the posterior speaks for them."""
     posterior = known.posterior
@@ -241,7 +241,7 @@ def _vote(
     problem, bucket = known.problem.to(posterior.device), known.bucket
     generator = random(seed, round, "select", posterior.device)
     slots = torch.zeros(history.num_candidates, dtype=torch.long)
-    rows, stopped = torch.tensor(competing(history, config)).long(), history.standing.stopped
+    rows, stopped = torch.tensor(competing(history, config)).long(), history.status.stopped
     if config.evidence == "own":
         tested = torch.zeros_like(slots, dtype=torch.bool)
         tested[: len(bucket.tested)] = bucket.tested
@@ -267,7 +267,7 @@ def _vote(
 
 
 def _proposals(
-    known: Known, config: TunerConfig, round: int, seed: int, free: int
+    known: ModelState, config: TunerConfig, round: int, seed: int, free: int
 ) -> Proposals | None:
     """Algorithm 3, with probability p; no more than there are ``free`` places for."""
     posterior = known.posterior

@@ -13,15 +13,15 @@ from ..runtime.randomness import random
 from ..study.config import TunerConfig
 from ..study.decisions import RETIRED, TRANSFER
 from ..study.history import History
-from ..study.journal import Born, Decided
+from ..study.journal import CandidateAdded, Decision
 from ..thompson.propose import Proposals
 from ..transfer import decision
-from ..transfer.model.gates import Judged, worth_serving
+from ..transfer.model.gates import RiskScore, worth_serving
 from ..transfer.model.seeds import REACH, choose, distance
 from ..transfer.model.suited import suited
 from ..transfer.prior import Prior
 from .candidates import born
-from .model import Known
+from .model import ModelState
 
 #: Origin of a candidate that other domains suggested.
 TRANSFERRED = "transferred"
@@ -33,7 +33,7 @@ _SAME = 0.1
 
 def seeded(
     prior: Prior, problem: Problem, config: TunerConfig, seed: int, history: History
-) -> tuple[list[Born], dict[str, Any]]:
+) -> tuple[list[CandidateAdded], dict[str, Any]]:
     """Candidates that other domains suggest, beside the first design; and facts about them."""
     if not config.num_seeds or not config.seed_first:
         return [], {"used": False, "seeds": 0, "reason": "the sources have to be admitted first"}
@@ -55,7 +55,7 @@ class Screening(NamedTuple):
     refused: int
 
     @classmethod
-    def of(cls, theta: Tensor, found: Judged) -> Screening:
+    def of(cls, theta: Tensor, found: RiskScore) -> Screening:
         """Of points ``theta (n, params)``."""
         pairs = zip(found.prob.tolist(), found.needed.tolist())
         rows = map(tuple, theta.tolist())
@@ -65,7 +65,7 @@ class Screening(NamedTuple):
 _NOTHING = Screening({}, 0)
 
 
-def screened(found: Sequence[Screening], births: Sequence[Born]) -> dict[str, Any]:
+def screened(found: Sequence[Screening], births: Sequence[CandidateAdded]) -> dict[str, Any]:
     """For the journal: what new candidates risk, and how many others were refused."""
     judged = {theta: pair for one in found for theta, pair in one.judged.items()}
     served = {
@@ -79,15 +79,15 @@ def screened(found: Sequence[Screening], births: Sequence[Born]) -> dict[str, An
 
 
 def suggested(
-    known: Known, config: TunerConfig, history: History, round: int, seed: int
-) -> tuple[list[Born], Screening]:
+    known: ModelState, config: TunerConfig, history: History, round: int, seed: int
+) -> tuple[list[CandidateAdded], Screening]:
     """Where other domains count: their seeds at first, then what would be promoted if tested."""
     posterior, prior, cold = known.posterior, known.prior, known.cold
     if not _counts(known) or posterior is None or prior is None or cold is None:
         return [], _NOTHING
     problem = known.problem.to(posterior.device)
     generator = random(seed, round, "suited", posterior.device)
-    first = all(one.origin != TRANSFERRED for one in history.births)
+    first = all(one.origin != TRANSFERRED for one in history.candidates)
     if first and config.num_seeds:
         family = prior.family.to(posterior.device)
         seeds = choose(posterior, problem, family, config.num_seeds, generator)
@@ -104,7 +104,7 @@ def suggested(
     taken = problem.space.to_unit(history.theta).to(posterior.x)
     tested = torch.cat([*(source.x.to(posterior.x) for source in prior.allowed), cold.x])
     lengthscale = posterior.hyperparameters.lengthscale.amin(0)
-    found: list[Born] = []
+    found: list[CandidateAdded] = []
     for i in judged.accepted.nonzero().flatten().tolist():
         row = x[i]
         far = distance(row, tested, lengthscale) > REACH
@@ -115,7 +115,9 @@ def suggested(
     return found, Screening.of(theta, judged)
 
 
-def accepted(known: Known, found: Proposals, round: int, seed: int) -> tuple[Proposals, Screening]:
+def accepted(
+    known: ModelState, found: Proposals, round: int, seed: int
+) -> tuple[Proposals, Screening]:
     """Of new proposals those that deserve their traffic; all where no source counts."""
     posterior = known.posterior
     if not _counts(known) or posterior is None or not len(found.x):
@@ -126,18 +128,18 @@ def accepted(known: Known, found: Proposals, round: int, seed: int) -> tuple[Pro
     return kept, Screening.of(found.theta, judged)
 
 
-def _counts(known: Known) -> bool:
+def _counts(known: ModelState) -> bool:
     return known.judgement is not None and known.judgement.used
 
 
 def transferred(
-    known: Known, config: TunerConfig, history: History, round: int, seed: int
-) -> list[Decided]:
+    known: ModelState, config: TunerConfig, history: History, round: int, seed: int
+) -> list[Decision]:
     """Decisions about transfer that a round has to tell: changes of mind, and hopeless seeds."""
     return [*_change(known, history, round), *_given_up(known, config, history, round, seed)]
 
 
-def _change(known: Known, history: History, round: int) -> list[Decided]:
+def _change(known: ModelState, history: History, round: int) -> list[Decision]:
     """A remark where the sources count from now on, or no longer, in other metrics than before."""
     assert known.judgement is not None  # the caller's branch
     past = [
@@ -157,19 +159,19 @@ def _change(known: Known, history: History, round: int) -> list[Decided]:
         reason = f"other domains count for {has} ({now['reason']}); weights: {used}"
         if gone := sorted(set(had) - set(has)):
             reason += f"; no longer for {gone}, where the cold model predicts better"
-    return [Decided(round, TRANSFER, reason, now)]
+    return [Decision(round, TRANSFER, reason, now)]
 
 
 def _given_up(
-    known: Known, config: TunerConfig, history: History, round: int, seed: int
-) -> list[Decided]:
+    known: ModelState, config: TunerConfig, history: History, round: int, seed: int
+) -> list[Decision]:
     """Suggested candidates that were tried and have next to no chance left: retired early."""
     posterior = known.posterior
     assert posterior is not None  # the caller's branch
-    standing, tested = history.standing, known.bucket.tested
+    standing, tested = history.status, known.bucket.tested
     tried = [
         one.candidate
-        for one in history.births
+        for one in history.candidates
         if one.origin == TRANSFERRED
         and one.candidate not in standing.retired | standing.stopped
         and one.candidate < len(tested)
@@ -188,4 +190,4 @@ def _given_up(
         f"suggested by other domains, tried, and P(gain > 0 and feasible) is below {_HOPELESS:g}: "
         "they compete no longer, unless they are served again; their evidence stays in the fit"
     )
-    return [Decided(round, RETIRED, reason, {"candidates": gone})]
+    return [Decision(round, RETIRED, reason, {"candidates": gone})]

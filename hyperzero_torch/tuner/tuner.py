@@ -27,7 +27,7 @@ from ..errors import (
 )
 from ..problem.problem import Problem
 from ..runtime.randomness import random
-from ..study.compaction import Compaction, compact
+from ..study.compaction import CompactionSummary, compact
 from ..study.config import TunerConfig
 from ..study.decisions import RETIRED, STOPPED, TRANSFER
 from ..study.evidence.bucket import Bucket
@@ -40,10 +40,10 @@ from ..study.study import Study
 from ..surrogate import Posterior
 from ..transfer import journaled
 from ..transfer.alignment import align
-from ..transfer.overrides import Overrule
+from ..transfer.overrides import ExpertOverride
 from ..transfer.source import Source
 from .explain import Explanation, explain
-from .model import Known, Learnt, learn, pooling
+from .model import FitCache, ModelState, learn, pooling
 from .recommend import (
     Belief,
     Criterion,
@@ -95,7 +95,7 @@ class Tuner:
         found = journaled.opened(sources)
         for source in found:  # before a study is begun that could not be gone on with
             align(source, problem)
-        self._learnt = Learnt.nothing()
+        self._learnt = FitCache.nothing()
         self._study = Study(
             open_journal(journal), study, problem, config or TunerConfig(), int(seed or 0)
         )
@@ -267,7 +267,7 @@ class Tuner:
         """
         self._study.append(lambda history: ([*roll_back(history, to_round, reason)], None))
 
-    def compact(self, keep: int, dry_run: bool = False) -> Compaction:
+    def compact(self, keep: int, dry_run: bool = False) -> CompactionSummary:
         """Let go of readings older than the latest ``keep`` rounds; estimates stay as they are.
 
         Evidence of rounds that are older than one to two blocks (``TunerConfig.block_rounds``) is
@@ -284,7 +284,7 @@ class Tuner:
             ConfigError: ``keep`` is no number of rounds.
         """
 
-        def think(history: History) -> tuple[list[Entry], Compaction]:
+        def think(history: History) -> tuple[list[Entry], CompactionSummary]:
             entries, told = compact(history, pooling(self.config), keep)
             return [] if dry_run else [*entries], told
 
@@ -320,7 +320,7 @@ class Tuner:
                 lambda history: ([*journaled.entries(self.problem, history, found, own)], None)
             )
 
-    def overrule(self, overrule: Overrule) -> None:
+    def overrule(self, overrule: ExpertOverride) -> None:
         """An expert's word on the sources, journaled; it holds until the next.
 
         Raises:
@@ -347,7 +347,7 @@ class Tuner:
         """
         known, belief = self.belief()
         plan = self._last_plan()
-        stopped = self.history.standing.stopped
+        stopped = self.history.status.stopped
         return recommend(known, self.config, belief, criterion, plan.shares, stopped, only_proven)
 
     def explain(self, round: int | None = None) -> Explanation:
@@ -363,7 +363,7 @@ class Tuner:
         entries = self.journal.read(self.study)
         return explain(self.problem, entries, wanted, self.seed, self.device)
 
-    def belief(self) -> tuple[Known, Belief]:
+    def belief(self) -> tuple[ModelState, Belief]:
         """What is known, and what follows for every candidate; what reports are made of."""
         self._study.sync()
         self._last_plan()
@@ -444,7 +444,7 @@ class Tuner:
             raise RoundError("no round was planned yet; call ask() first")
         return plan
 
-    def _learn(self) -> Known:
+    def _learn(self) -> ModelState:
         return learn(self.problem, self.config, self.history, self.device, self._learnt)
 
     def _plan(self, round: int) -> Plan:

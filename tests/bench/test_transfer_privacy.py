@@ -36,7 +36,7 @@ def test_every_budget_is_spent_and_none_exceeded(results):
 def test_the_design_does_not_depend_on_what_users_did(results):
     world = privacy.GuardrailWorld(0, 2)
     history = privacy.study(world, 4)
-    assert [b.origin for b in history.births] == ["design"] * 5
+    assert [b.origin for b in history.candidates] == ["design"] * 5
     assert len({p.candidates for p in history.plans.values()}) == 1
     assert len(history.tables) == privacy.HOURS
 

@@ -185,7 +185,7 @@ def test_a_suspect_round_is_set_aside_with_its_reason():
 
     platform.collect = collect
     list(loop_of(tuner, platform).run(4))
-    assert tuner.history.standing.aside == {1: "p = 1e-9: candidate 2 has too many users"}
+    assert tuner.history.status.excluded_rounds == {1: "p = 1e-9: candidate 2 has too many users"}
     assert [d.kind for d in tuner.history.decisions].count("set aside") == 1
 
 
@@ -351,10 +351,10 @@ def test_a_person_who_reinstates_a_suspect_round_is_believed():
     steps = loop_of(tuner, platform).run(5)
     for _ in range(3):
         next(steps)
-    assert 1 in tuner.history.standing.aside
+    assert 1 in tuner.history.status.excluded_rounds
     tuner.reinstate([1], "the split was right, the log was not")
     list(steps)
-    assert not tuner.history.standing.aside
+    assert not tuner.history.status.excluded_rounds
 
 
 def test_rounds_of_which_nothing_came_are_asked_for_however_old():
@@ -387,7 +387,7 @@ def test_a_known_plan_that_names_stopped_candidates_is_not_served_again():
     clock = SimulatedClock(10_000.0)
     list(loop_of(tuner, platform, clock).run(3))
     tuner.roll_back(0, "why")
-    born = tuner.history.standing.stopped
+    born = tuner.history.status.stopped
     assert born & set(tuner.history.plans[2].candidates)
     platform.applied.clear()
     (again,) = loop_of(tuner, platform, clock).run(1)

@@ -23,7 +23,7 @@ import hyperzero_torch as hz
 from hyperzero_torch.cli.live import _drive
 from hyperzero_torch.live import Collected, FlagdUpdater, TableUpdater
 from hyperzero_torch.live.retry import Part, Patience, SimulatedClock
-from hyperzero_torch.study.journal import Planned, Received
+from hyperzero_torch.study.journal import Planned, ReadingsReceived
 
 
 class Served(Platform):
@@ -328,7 +328,7 @@ def in_time(tuner):
     known = {key[0] for key in stored(tuner)}
     entries = tuner.journal.read(tuner.study)
     for entry in entries[1:]:
-        if not isinstance(entry, Received):
+        if not isinstance(entry, ReadingsReceived):
             journal.append(tuner.study, [entry], after=len(journal.read(tuner.study)))
         if isinstance(entry, Planned) and entry.round in known:
             twin.sync()

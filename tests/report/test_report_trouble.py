@@ -33,12 +33,12 @@ from hyperzero_torch.report.sections.blocks import Plot, Section, Sheet, Tile
 from hyperzero_torch.report.sections.page_order import sections
 from hyperzero_torch.study.decisions import STOPPED
 from hyperzero_torch.study.journal import (
-    Born,
+    CandidateAdded,
     Configured,
-    Decided,
+    Decision,
     MemoryJournal,
     Planned,
-    Received,
+    ReadingsReceived,
     StudyHeader,
 )
 
@@ -104,7 +104,9 @@ def test_a_moment_is_the_posterior_of_the_readings_before_it():
     tuner = calm()
     entries = tuner.journal.read(tuner.study)
     journal = MemoryJournal()
-    kept = [e for e in entries if not (isinstance(e, Received) and min(e.round) >= moment.round)]
+    kept = [
+        e for e in entries if not (isinstance(e, ReadingsReceived) and min(e.round) >= moment.round)
+    ]
     journal.create(tuner.journal.header(tuner.study), kept)
     other = hz.Tuner.resume(journal, tuner.study, problem=tuner.problem)
     known, _ = other.belief()
@@ -135,7 +137,7 @@ def test_moments_are_few_and_evenly_spread():
     facts, past = seen()
     assert past.num_rounds > len(past.moments) - 2
     assert len(past.moments) <= MOST_MOMENTS + 1
-    assert not facts.history.standing.aside.keys() & {m.round for m in past.moments[:-1]}
+    assert not facts.history.status.excluded_rounds.keys() & {m.round for m in past.moments[:-1]}
 
 
 # Calibration
@@ -231,12 +233,12 @@ def test_a_metric_of_another_unit_changes_no_share_and_no_residual():
     plans = calm().journal.read(calm().study)
 
     def scaled(entry):
-        if not isinstance(entry, Received):
+        if not isinstance(entry, ReadingsReceived):
             return entry
         unit = [1e6 if m == 1 else 1.0 for m in entry.metric]
         mean = tuple(x * u for x, u in zip(entry.mean, unit))
         var = tuple(v * u * u for v, u in zip(entry.var, unit))
-        return Received(*entry.__dict__.values()).__class__(
+        return ReadingsReceived(*entry.__dict__.values()).__class__(
             entry.round, entry.candidate, entry.metric, entry.revision, entry.count, mean, var
         )
 
@@ -276,7 +278,7 @@ def test_lines_stand_where_the_parameters_are():
 
 def test_who_was_stopped_withdrawn_or_retired_and_why():
     facts, _ = seen()
-    standing = facts.history.standing
+    standing = facts.history.status
     rows = decisions.ended(facts)
     what = {int(str(name)[1:]): w for name, w in zip(rows.column("candidate"), rows.column("what"))}
     assert {c for c, w in what.items() if w in ("stopped", "withdrawn")} == standing.stopped
@@ -316,7 +318,7 @@ def test_suspect_rounds_with_their_reasons_and_what_became_of_them():
 def test_how_late_readings_came_is_read_from_the_order_of_the_journal():
     def message(round_, revision=0, num=2):
         whole = [(round_,) * num, (0,) * num, tuple(range(num)), (revision,) * num]
-        return Received(*whole, *[(1.0,) * num] * 3)
+        return ReadingsReceived(*whole, *[(1.0,) * num] * 3)
 
     def plan(round_):
         return Planned(round_, (0,), (0,), (1.0,))
@@ -418,7 +420,9 @@ def long_study(rounds, arms=5):
         for c in range(born, 2 * r + 2):
             (parameters,) = space.to_parameters(theta[c : c + 1])
             entries.append(
-                Born(c, r, "base" if not c else "draw", tuple(theta[c].tolist()), parameters)
+                CandidateAdded(
+                    c, r, "base" if not c else "draw", tuple(theta[c].tolist()), parameters
+                )
             )
         born = 2 * r + 2
         drawn = torch.randint(1, born, (arms,), generator=generator).tolist()
@@ -433,10 +437,10 @@ def long_study(rounds, arms=5):
             (r, c, m, 0, float(count[i]), float(mean[i, m]), 4.0)
             for i, c in enumerate(served) for m in range(3)
         ]  # fmt: skip
-        entries.append(Received(*map(tuple, zip(*rows))))
+        entries.append(ReadingsReceived(*map(tuple, zip(*rows))))
         if r % 20 == 19:
             gone = {"candidates": list(range(max(1, born - 60), born - 20))}
-            entries.append(Decided(r, "retired", "no draw won", gone))
+            entries.append(Decision(r, "retired", "no draw won", gone))
     journal.append("long", entries, after=1)
     return hz.Tuner.resume(journal, "long", problem=problem)
 
@@ -506,8 +510,8 @@ def test_where_all_were_stopped_the_report_says_so(tmp_path):
     tuner = make(config=CONFIG.model_copy(update={"proposal_probability": 0.0}))
     play(tuner, 3)
     everyone = list(range(1, tuner.history.num_candidates))
-    already = set(tuner.history.standing.stopped)
-    entry = Decided(2, STOPPED, "harm <to> all", {"candidates": everyone})
+    already = set(tuner.history.status.stopped)
+    entry = Decision(2, STOPPED, "harm <to> all", {"candidates": everyone})
     tuner._study.append(lambda history: ([entry], None))
     shown, shell = page_of(tuner, tmp_path)
     facts = facts_of(tuner)

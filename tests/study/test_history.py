@@ -13,7 +13,13 @@ from hyperzero_torch.errors import HyperZeroError, JournalCorruptError, Readings
 from hyperzero_torch.study.evidence.bucket import gather
 from hyperzero_torch.study.evidence.pooling import Pooling
 from hyperzero_torch.study.history import History
-from hyperzero_torch.study.journal import Born, Configured, Decided, Planned, Received
+from hyperzero_torch.study.journal import (
+    CandidateAdded,
+    Configured,
+    Decision,
+    Planned,
+    ReadingsReceived,
+)
 from hyperzero_torch.study.readings import Readings
 
 law = settings(deadline=None, max_examples=60, derandomize=True)
@@ -26,7 +32,7 @@ ROWS = [(*cell, revision) for cell in CELLS for revision in range(3)]
 
 def skeleton():
     entries = [Configured({"num_draws": 5})]
-    entries += [Born(c, 0, "initial", (c / 8, 1.0 - c), {"a": c / 8}) for c in range(6)]
+    entries += [CandidateAdded(c, 0, "initial", (c / 8, 1.0 - c), {"a": c / 8}) for c in range(6)]
     for round_, arms in ARMS.items():
         shares = (1 / len(arms),) * len(arms)
         entries.append(Planned(round_, arms, (1,) * len(arms), shares, f"hour {round_}"))
@@ -241,7 +247,7 @@ def test_the_facts_of_an_empty_and_of_a_small_study():
     assert (empty.num_candidates, empty.last_round, empty.num_in_flight) == (0, None, 0)
     assert empty.theta.shape == (0, 2)
     assert empty.find((0.0, 1.0)) is None
-    folded = history(Decided(4, "fallback", "why"), Configured({"num_draws": 6}))
+    folded = history(Decision(4, "fallback", "why"), Configured({"num_draws": 6}))
     assert folded.num_candidates == 6
     assert folded.num_entries == 12
     assert folded.last_round == 4
@@ -252,7 +258,7 @@ def test_the_facts_of_an_empty_and_of_a_small_study():
     assert folded.times_served == [3, 2, 2, 2, 1, 0]
     assert folded.num_in_flight == 10
     assert folded.config == {"num_draws": 6}
-    assert folded.decisions == [Decided(4, "fallback", "why")]
+    assert folded.decisions == [Decision(4, "fallback", "why")]
     tell(folded, [(0, 1, 1, 0), (0, 0, 0, 0)])
     assert folded.num_in_flight == 8
 
@@ -271,7 +277,7 @@ def test_a_fit_starts_from_the_plan_before_the_last_message():
         return Planned(round_, (0, 1), (0, 1), (0.5, 0.5), None, details)
 
     def received(round_):
-        return Received((round_,), (0,), (0,), (0,), (10.0,), (1.0,), (1.0,))
+        return ReadingsReceived((round_,), (0,), (0,), (0,), (10.0,), (1.0,), (1.0,))
 
     folded = history(planned(10, 0.1))
     assert folded.warm_start is None
@@ -288,19 +294,19 @@ def test_a_branch_shares_no_memory_of_births():
     folded = history()
     before = folded.theta.clone(), list(folded.times_served), folded.num_candidates
     branch = folded.branch()
-    branch.extend([Born(6, 5, "proposal", (0.9, 0.9), {})])
+    branch.extend([CandidateAdded(6, 5, "proposal", (0.9, 0.9), {})])
     branch.times_served[0] += 100
     assert (branch.num_candidates, folded.num_candidates) == (7, 6)
     assert torch.equal(folded.theta, before[0])
     assert folded.times_served == before[1]
     assert folded.find((0.9, 0.9)) is None
     assert branch.find((0.9, 0.9)) == 6
-    folded.extend([Born(6, 5, "proposal", (0.7, 0.7), {})])
+    folded.extend([CandidateAdded(6, 5, "proposal", (0.7, 0.7), {})])
     assert branch.find((0.7, 0.7)) is None
     assert folded.num_entries == branch.num_entries
 
 
-GOOD = Received((0, 0), (0, 1), (0, 0), (0, 0), (10.0, 10.0), (1.0, 2.0), (1.0, 1.0))
+GOOD = ReadingsReceived((0, 0), (0, 1), (0, 0), (0, 0), (10.0, 10.0), (1.0, 2.0), (1.0, 1.0))
 
 
 def but(entry, **changes):
@@ -310,10 +316,10 @@ def but(entry, **changes):
 @pytest.mark.parametrize(
     "entry",
     [
-        Born(5, 0, "initial", (0.1, 0.1), {}),  # born already
-        Born(7, 0, "initial", (0.1, 0.1), {}),  # before candidate 6
-        Born(6, 0, "initial", (0.1,), {}),
-        Born(6, 0, "initial", (0.1, 0.1, 0.1), {}),
+        CandidateAdded(5, 0, "initial", (0.1, 0.1), {}),  # born already
+        CandidateAdded(7, 0, "initial", (0.1, 0.1), {}),  # before candidate 6
+        CandidateAdded(6, 0, "initial", (0.1,), {}),
+        CandidateAdded(6, 0, "initial", (0.1, 0.1, 0.1), {}),
         Planned(4, (0, 1), (0, 1), (0.5, 0.5)),  # planned already
         Planned(5, (0, 6), (0, 1), (0.5, 0.5)),  # not born
         Planned(5, (0, -1), (0, 1), (0.5, 0.5)),
@@ -347,10 +353,12 @@ def test_entries_that_contradict_are_corrupt(entry):
 def test_details_that_name_nobody_are_corrupt(named):
     def history():
         fresh = History(1, ["m"])
-        fresh.extend([Born(0, 0, "base", (0.0,), {}), Born(1, 0, "initial", (1.0,), {})])
+        fresh.extend(
+            [CandidateAdded(0, 0, "base", (0.0,), {}), CandidateAdded(1, 0, "initial", (1.0,), {})]
+        )
         return fresh
 
     with pytest.raises(JournalCorruptError, match="never born"):
         history().extend([Planned(0, (0, 1), (0, 1), (0.5, 0.5), None, {"crowded_out": named})])
     with pytest.raises(JournalCorruptError, match="not there"):
-        history().extend([Decided(0, "retired", "why", {"candidates": named})])
+        history().extend([Decision(0, "retired", "why", {"candidates": named})])

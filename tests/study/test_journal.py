@@ -21,13 +21,13 @@ from hyperzero_torch.errors import (
     StudyNotFoundError,
 )
 from hyperzero_torch.study.journal import (
-    Born,
+    CandidateAdded,
     Configured,
-    Decided,
+    Decision,
     Journal,
     MemoryJournal,
     Planned,
-    Received,
+    ReadingsReceived,
     StudyHeader,
     database,
     open_journal,
@@ -76,10 +76,10 @@ class _Overtaking(MemoryJournal):
 class _Rounding(MemoryJournal):
     def read(self, study, after=0):
         def through_float32(entry):
-            if not isinstance(entry, Received):
+            if not isinstance(entry, ReadingsReceived):
                 return entry
             mean = tuple(struct.unpack("f", struct.pack("f", m))[0] for m in entry.mean)
-            return Received(**(vars(entry) | {"mean": mean}))
+            return ReadingsReceived(**(vars(entry) | {"mean": mean}))
 
         return [through_float32(entry) for entry in super().read(study, after)]
 
@@ -87,8 +87,8 @@ class _Rounding(MemoryJournal):
 class _Unsigned(MemoryJournal):
     def read(self, study, after=0):
         return [
-            Born(**(vars(e) | {"theta": tuple(v + 0.0 for v in e.theta)}))
-            if isinstance(e, Born)
+            CandidateAdded(**(vars(e) | {"theta": tuple(v + 0.0 for v in e.theta)}))
+            if isinstance(e, CandidateAdded)
             else e
             for e in super().read(study, after)
         ]
@@ -103,7 +103,7 @@ class _Leaking(MemoryJournal):
 class _Halves(MemoryJournal):
     def append(self, study, entries, after):
         for i, entry in enumerate(entries):
-            if isinstance(entry, Born) and entry in self.read(study):
+            if isinstance(entry, CandidateAdded) and entry in self.read(study):
                 raise JournalError("twice")
             super().append(study, [entry], after + i)
         return after + len(entries)
@@ -494,7 +494,7 @@ def test_of_threads_that_append_at_once_exactly_one_wins(path):
             known = len(journal.read("study"))
             assert known == 1 + 2 * i
             barrier.wait()
-            mine = [Decided(i, str(me), "first"), Decided(i, str(me), "second")]
+            mine = [Decision(i, str(me), "first"), Decision(i, str(me), "second")]
             try:
                 assert journal.append("study", mine, after=known) == known + 2
                 won.append(i)
@@ -519,7 +519,7 @@ def test_of_threads_that_append_at_once_exactly_one_wins(path):
 WRITER = """
 import sys, time
 from pathlib import Path
-from hyperzero_torch.study.journal import Configured, Decided, StudyHeader
+from hyperzero_torch.study.journal import Configured, Decision, StudyHeader
 from hyperzero_torch.study.journal.base import ConflictError
 from hyperzero_torch.study.journal.sql import SqlJournal
 folder, me, num = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -535,7 +535,7 @@ done = lost = 0
 while done < num:
     known = len(journal.read("study"))
     try:
-        journal.append("study", [Decided(done, me, ""), Decided(done, me, "b")], after=known)
+        journal.append("study", [Decision(done, me, ""), Decision(done, me, "b")], after=known)
         done += 1
     except ConflictError:
         lost += 1
@@ -563,7 +563,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path):
 
 def test_a_reader_sees_nothing_of_an_unfinished_append(path):
     written(path)
-    digest = rows.digest(HEADER, 11, Decided(0, "a", "b"))
+    digest = rows.digest(HEADER, 11, Decision(0, "a", "b"))
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     writer.execute("INSERT INTO decisions VALUES ('study', 11, 0, 'a', 'b', '{}')")
@@ -573,7 +573,7 @@ def test_a_reader_sees_nothing_of_an_unfinished_append(path):
     assert opened(path) == {"study": (HEADER, example_entries())}
     writer.execute("COMMIT")
     writer.close()
-    assert opened(path) == {"study": (HEADER, [*example_entries(), Decided(0, "a", "b")])}
+    assert opened(path) == {"study": (HEADER, [*example_entries(), Decision(0, "a", "b")])}
 
 
 def test_a_writer_that_cannot_get_in_says_so_and_writes_nothing(path, monkeypatch):
@@ -615,15 +615,15 @@ def test_an_append_of_many_tables_is_one_transaction(path):
     before = path.read_bytes()
     known = example_entries()
     new = [
-        Born(2, 8, "proposal", (0.5, 2.0), {}),
+        CandidateAdded(2, 8, "proposal", (0.5, 2.0), {}),
         Planned(8, (0, 2), (0, 1), (0.5, 0.5)),
         known[4],  # readings that are stored already: the key refuses them
-        Decided(8, "after", ""),
+        Decision(8, "after", ""),
     ]
     with pytest.raises(JournalError, match="nothing was written"):
         journal.append("study", new, after=len(known))
     assert path.read_bytes() == before
-    for bad in (Decided(8, "a", "b", {"x": {1, 2}}), Decided(2**63, "a", "b")):
+    for bad in (Decision(8, "a", "b", {"x": {1, 2}}), Decision(2**63, "a", "b")):
         with pytest.raises(JournalError, match="cannot store"):
             journal.append("study", [*new[:2], bad], after=len(known))
         assert path.read_bytes() == before
@@ -634,22 +634,22 @@ def test_an_append_of_many_tables_is_one_transaction(path):
     ("entry", "reason"),
     [
         (Configured([1]), "config is .* expected a mapping"),
-        (Born("a", 0, "base", (), {}), "candidate holds 'a'"),
-        (Born(True, 0, "base", (), {}), "candidate holds True"),
-        (Born(0, 1.0, "base", (), {}), "round holds 1.0"),
-        (Born(0, 0, None, (), {}), "origin is None"),
-        (Born(0, 0, "base", [0.5], {}), "theta is .* expected several"),
-        (Born(0, 0, "base", (float("nan"),), {}), "theta holds nan"),
-        (Born(0, 0, "base", (0.5,), None), "parameters is None"),
+        (CandidateAdded("a", 0, "base", (), {}), "candidate holds 'a'"),
+        (CandidateAdded(True, 0, "base", (), {}), "candidate holds True"),
+        (CandidateAdded(0, 1.0, "base", (), {}), "round holds 1.0"),
+        (CandidateAdded(0, 0, None, (), {}), "origin is None"),
+        (CandidateAdded(0, 0, "base", [0.5], {}), "theta is .* expected several"),
+        (CandidateAdded(0, 0, "base", (float("nan"),), {}), "theta holds nan"),
+        (CandidateAdded(0, 0, "base", (0.5,), None), "parameters is None"),
         (Planned(0, (0, 1), (0,), (1.0,)), "differ in length"),
         (Planned(0, (0,), (0.5,), (1.0,)), "slots holds 0.5"),
         (Planned(0, (0,), (0,), (float("inf"),)), "shares holds inf"),
         (Planned(0, (0,), (0,), (1.0,), 5), "trigger is 5"),
         (Planned(0, 0, (0,), (1.0,)), "candidates is 0"),
-        (Received((0,), (0,), (0,), (0,), (1,), (1.0,), ()), "differ in length"),
-        (Received((0,), (0,), (0,), (0,), ("1",), (1.0,), (1.0,)), "count holds '1'"),
-        (Decided(0, "kind", 3, {}), "reason is 3"),
-        (Decided(0, "kind", "reason", "{}"), "details is '{}'"),
+        (ReadingsReceived((0,), (0,), (0,), (0,), (1,), (1.0,), ()), "differ in length"),
+        (ReadingsReceived((0,), (0,), (0,), (0,), ("1",), (1.0,), (1.0,)), "count holds '1'"),
+        (Decision(0, "kind", 3, {}), "reason is 3"),
+        (Decision(0, "kind", "reason", "{}"), "details is '{}'"),
     ],
 )
 def test_flaw_names_what_is_no_entry(entry, reason):

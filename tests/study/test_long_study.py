@@ -16,7 +16,7 @@ from hyperzero_torch.study.evidence.blocks import settled
 from hyperzero_torch.study.evidence.bucket import gather
 from hyperzero_torch.study.evidence.pooling import Pooling
 from hyperzero_torch.study.history import History
-from hyperzero_torch.study.journal import Compacted, Received
+from hyperzero_torch.study.journal import Compacted, ReadingsReceived
 from hyperzero_torch.study.journal.arrays import array_flaw, pack_array, unpack_array
 
 BLOCK = 24
@@ -56,7 +56,11 @@ def tuner(request, world, told, tmp_path):
 def bits(bucket):
     """All that is known, as bytes."""
     fields = [bucket.mean, bucket.var, bucket.weight, bucket.num_rounds, bucket.base_levels]
-    fields += [bucket.power, bucket.dispersion, bucket.shared(torch.arange(len(bucket.mean)))]
+    fields += [
+        bucket.round_precision,
+        bucket.dispersion,
+        bucket.shared(torch.arange(len(bucket.mean))),
+    ]
     return [f.nan_to_num(-7.0).numpy().tobytes() for f in fields]
 
 
@@ -156,14 +160,16 @@ def test_the_lineage_of_a_compacted_block_are_its_messages(tuner):
     entries = tuner.journal.read("default")
     brought = {
         i for i, e in enumerate(entries, 1)
-        if isinstance(e, Received) and set(e.round) & set(range(BLOCK))
+        if isinstance(e, ReadingsReceived) and set(e.round) & set(range(BLOCK))
     }  # fmt: skip
     tuner.compact(keep=3 * BLOCK)
     (entry,) = (e for e in tuner.journal.read("default") if isinstance(e, Compacted))
     assert set(entry.messages) == brought
     assert entry.rounds == tuple(range(BLOCK))
     left = [tuner.journal.read("default")[i - 1] for i in brought]
-    assert all(isinstance(e, Received) and not set(e.round) & set(range(BLOCK)) for e in left)
+    assert all(
+        isinstance(e, ReadingsReceived) and not set(e.round) & set(range(BLOCK)) for e in left
+    )
 
 
 def test_compacting_twice_goes_on_where_it_was(tuner):
@@ -209,12 +215,12 @@ def test_explanations_go_on_where_they_can(tuner):
 
 
 def test_a_drift_found_later_discounts_settled_and_compacted_blocks_alike(tuner, world, told):
-    from hyperzero_torch.study.journal import Decided
+    from hyperzero_torch.study.journal import Decision
 
-    entry = Decided(
+    entry = Decision(
         ROUNDS - 1, "drift", "moved", {"metrics": [0], "before": 3 * BLOCK + 5, "factor": 0.25}
     )
-    split = Decided(
+    split = Decision(
         ROUNDS - 2, "drift", "moved", {"metrics": [1], "before": BLOCK + 5, "factor": 0.5}
     )
     tuner._study.append(lambda h: ([split], None))
@@ -297,7 +303,7 @@ def test_candidates_in_view_are_bounded_and_hold_all_that_compete(tuner):
     assert {0, *competing(history, chosen), *history.last_plan.candidates} <= set(view)
     # Of the others those with the most evidence.
     others = set(view) - {0, *competing(history, chosen), *history.last_plan.candidates}
-    others -= history.standing.stopped
+    others -= history.status.stopped
     for plan in history.plans.values():
         others -= set(plan.details.get("leaders", ()))
     left = set(bucket.tested.nonzero().flatten().tolist()) - set(view)
@@ -355,24 +361,28 @@ def test_who_was_stopped_is_not_born_again():
         mean = mean + noise / count.sqrt()
         tuner.tell(hz.Readings(plan.round, plan.candidate_ids, count, mean, torch.ones_like(mean)))
     history = tuner.history
-    assert len(history.standing.stopped) > 3
-    theta = [tuple(b.theta) for b in history.births]
+    assert len(history.status.stopped) > 3
+    theta = [tuple(b.theta) for b in history.candidates]
     assert len(set(theta)) == len(theta)
     served_later = set(history.last_plan.candidates)
-    assert served_later.isdisjoint(history.standing.stopped)
+    assert served_later.isdisjoint(history.status.stopped)
 
 
 def test_base_levels_rest_on_all_rounds_where_the_latest_know_less_of_the_day():
     history = History(1, ["m"])
-    from hyperzero_torch.study.journal import Born, Planned
+    from hyperzero_torch.study.journal import CandidateAdded, Planned
 
-    history.extend([Born(i, 0, "x", (float(i),), {}) for i in range(2)])
+    history.extend([CandidateAdded(i, 0, "x", (float(i),), {}) for i in range(2)])
     period, num = 96, 264
     for r in range(num):
         level = 10 + 5 * np.sin(2 * np.pi * r / period)
         history.extend([Planned(r, (0, 1), (0, 1), (0.5, 0.5))])
         history.extend(
-            [Received((r, r), (0, 1), (0, 0), (0, 0), (100.0,) * 2, (level,) * 2, (1.0,) * 2)]
+            [
+                ReadingsReceived(
+                    (r, r), (0, 1), (0, 0), (0, 0), (100.0,) * 2, (level,) * 2, (1.0,) * 2
+                )
+            ]
         )
     bucket = gather(history, Pooling("users", period, False, 24))
     assert bucket.level_hours == period
@@ -424,5 +434,5 @@ def test_lineage_holds_where_a_state_was_loaded_into_a_database(tuner, world, tm
     other.load_state_dict(tuner.state_dict())
     entries = other.journal.read("default")
     (one, *_) = (e for e in entries if isinstance(e, Compacted))
-    assert all(isinstance(entries[n - 1], Received) for n in one.messages)
+    assert all(isinstance(entries[n - 1], ReadingsReceived) for n in one.messages)
     assert bits(other.bucket()) == bits(tuner.bucket())

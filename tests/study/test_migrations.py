@@ -15,6 +15,7 @@ import hyperzero_torch as hz
 from hyperzero_torch.errors import ForeignJournalError, JournalError
 from hyperzero_torch.simulate.paper import PaperWorld
 from hyperzero_torch.study.journal import Configured, StudyHeader, migrate, schema
+from hyperzero_torch.study.journal.base import kind_of
 from hyperzero_torch.study.journal.sql import SqlJournal
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -88,7 +89,7 @@ def test_an_old_journal_keeps_every_entry(old):
     rows = {name: execute(path, f"SELECT * FROM {name}") for name in ("entries", "readings")}
     journal = SqlJournal(url(path))
     entries = journal.read("feed")
-    text = json.dumps([[type(e).__name__, vars(e)] for e in entries], sort_keys=True)
+    text = json.dumps([[kind_of(e).capitalize(), vars(e)] for e in entries], sort_keys=True)
     assert len(entries) == said["entries"]
     assert sha256(text.encode()).hexdigest() == said["entries_sha256"]
     assert journal.header("feed").seed == said["seed"]

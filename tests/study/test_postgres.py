@@ -36,11 +36,11 @@ from hyperzero_torch.errors import (
 from hyperzero_torch.simulate.paper import PaperWorld
 from hyperzero_torch.simulate.run import run
 from hyperzero_torch.study.journal import (
-    Born,
+    CandidateAdded,
     Configured,
-    Decided,
+    Decision,
     Planned,
-    Received,
+    ReadingsReceived,
     StudyHeader,
     address,
     database,
@@ -130,7 +130,7 @@ def test_a_study_is_the_same_bit_for_bit_on_every_journal(url, world, tmp_path):
     assert memory[0] == lite[0] == postgres[0]
     assert memory[1] == lite[1] == postgres[1]
     assert len({plan.shares for plan in memory[0]}) > 3
-    assert sum(isinstance(entry, Received) for entry in memory[1]) >= 3
+    assert sum(isinstance(entry, ReadingsReceived) for entry in memory[1]) >= 3
     for state in (lite[2], postgres[2]):
         assert json.dumps(state, default=lambda t: t.tolist()) == json.dumps(
             memory[2], default=lambda t: t.tolist()
@@ -202,7 +202,7 @@ def test_of_writers_that_append_at_once_exactly_one_wins(url):
             known = len(journal.read("study"))
             assert known == 1 + 2 * i
             barrier.wait(60)
-            mine = [Decided(i, str(me), "first"), Decided(i, str(me), "second")]
+            mine = [Decision(i, str(me), "first"), Decision(i, str(me), "second")]
             try:
                 assert journal.append("study", mine, after=known) == known + 2
                 won.append(i)
@@ -243,11 +243,11 @@ def test_a_writer_that_waited_sees_what_was_written_meanwhile(journal, url):
         journal._header(connection, "study", lock=True)
         thread.start()
         time.sleep(0.5)
-        rows.write(connection, HEADER, [Decided(9, "a", "b")], after=10)
+        rows.write(connection, HEADER, [Decision(9, "a", "b")], after=10)
     thread.join()
     assert waited[0] > 0.4
     assert not any("INSERT" in statement for statement in seen)
-    assert second.read("study", after=10) == [Decided(9, "a", "b")]
+    assert second.read("study", after=10) == [Decision(9, "a", "b")]
     second.close()
 
 
@@ -282,8 +282,8 @@ def test_a_reader_sees_one_moment(journal, url):
 
     def meanwhile(connection, cursor, statement, *_):
         if "FROM plans" in statement and not told:
-            received = Received((9,), (0,), (0,), (0,), (1.0,), (2.0,), (3.0,))
-            told.append(journal.append("study", [received, Decided(9, "a", "b")], after=10))
+            received = ReadingsReceived((9,), (0,), (0,), (0,), (1.0,), (2.0,), (3.0,))
+            told.append(journal.append("study", [received, Decision(9, "a", "b")], after=10))
 
     sa.event.listen(reader._database._engine, "before_cursor_execute", meanwhile)
     assert reader.read("study") == example_entries()
@@ -344,12 +344,13 @@ def test_two_loops_at_once_make_one_plan_a_round_and_record_every_reading_once(
     assert [e.round for e in entries if isinstance(e, Planned)] == list(range(LOOP_ROUNDS))
     assert Counter(type(e) for e in entries)[Configured] == 1
     assert (
-        len({e.candidate for e in entries if isinstance(e, Born)}) == tuner.history.num_candidates
+        len({e.candidate for e in entries if isinstance(e, CandidateAdded)})
+        == tuner.history.num_candidates
     )
     recorded = Counter(
         key
         for e in entries
-        if isinstance(e, Received)
+        if isinstance(e, ReadingsReceived)
         for key in zip(e.round, e.candidate, e.metric, e.revision)
     )
     expected = Counter(
@@ -421,7 +422,7 @@ def test_a_restart_within_an_append_leaves_nothing_half_written(server, journal,
             server.restart(mode)
 
     sa.event.listen(journal._database._engine, "before_cursor_execute", restart)
-    new = [Born(2, 8, "proposal", (0.5, 2.0), {}), Planned(8, (0, 2), (0, 1), (0.5, 0.5))]
+    new = [CandidateAdded(2, 8, "proposal", (0.5, 2.0), {}), Planned(8, (0, 2), (0, 1), (0.5, 0.5))]
     with pytest.raises(JournalError, match=r"lost its connection.*call again") as caught:
         journal.append("study", new, after=10)
     assert not isinstance(caught.value, ConflictError)
@@ -515,15 +516,15 @@ def test_a_lost_table_is_noticed(server, journal, url):
 @pytest.mark.parametrize(
     "bad",
     [
-        Decided(8, "a", "b", {"x": {1, 2}}),
-        Decided(8, "a", "b", {"x": float("nan")}),
-        Decided(2**63, "a", "b"),
-        Decided(8, "a", "b\0c"),
-        Decided(8, "a", "\ud800"),
+        Decision(8, "a", "b", {"x": {1, 2}}),
+        Decision(8, "a", "b", {"x": float("nan")}),
+        Decision(2**63, "a", "b"),
+        Decision(8, "a", "b\0c"),
+        Decision(8, "a", "\ud800"),
     ],
 )
 def test_what_cannot_be_stored_is_refused_whole(journal, bad):
-    new = [Planned(8, (0, 1), (0, 1), (0.5, 0.5)), bad, Decided(8, "after", "")]
+    new = [Planned(8, (0, 1), (0, 1), (0.5, 0.5)), bad, Decision(8, "after", "")]
     with pytest.raises(JournalError, match=r"cannot store an entry.*nothing was written"):
         journal.append("study", new, after=10)
     assert journal.read("study") == example_entries()
@@ -532,7 +533,7 @@ def test_what_cannot_be_stored_is_refused_whole(journal, bad):
 def test_whole_numbers_among_readings_are_stored_as_floats(both, tmp_path):
     """SQLite would keep them as they are, and an analyst's quotient would lose its fraction."""
     journal = SqlJournal(both)
-    received = Received((0,), (0,), (0,), (0,), (3,), (1,), (2,))
+    received = ReadingsReceived((0,), (0,), (0,), (0,), (3,), (1,), (2,))
     journal.create(HEADER, [FIRST, received])
     assert journal.read("study")[1] == received
     with journal._database.transaction() as connection:
@@ -563,7 +564,7 @@ def stored_or_refused(journal, name):
     """Whether a study of this name was stored; where not, nothing has changed."""
     before = journal.studies()
     header = StudyHeader(name, 1, {"metrics": [name[:100]]})
-    entries = [FIRST, Decided(0, "kind", "reason", {"name": 1})]
+    entries = [FIRST, Decision(0, "kind", "reason", {"name": 1})]
     try:
         journal.create(header, entries)
     except ConflictError:
@@ -627,7 +628,7 @@ def test_any_name_is_stored_or_refused_cleanly(opened, name):
 def test_any_text_within_entries_is_stored_or_refused_cleanly(opened, where, text):
     name = str(len(opened.studies()))
     values = {"kind": "a", "reason": "b", "details": {}} | {where: text}
-    entry = Decided(0, values["kind"], values["reason"], {"x": text})
+    entry = Decision(0, values["kind"], values["reason"], {"x": text})
     if where == "trigger":
         entry = Planned(0, (0,), (0,), (1.0,), text, {text: text})
     try:
@@ -653,13 +654,13 @@ def test_no_statement_holds_a_value(both):
     header = StudyHeader(mark, 1, {"metrics": [mark]})
     entries = [
         Configured({mark: mark}),
-        Born(0, 0, mark, (0.123456,), {mark: mark}),
+        CandidateAdded(0, 0, mark, (0.123456,), {mark: mark}),
         Planned(0, (0,), (0,), (0.123456,), mark, {mark: mark}),
-        Received((0,), (0,), (0,), (0,), (1.0,), (0.123456,), (1.0,)),
-        Decided(0, mark, mark, {mark: mark}),
+        ReadingsReceived((0,), (0,), (0,), (0,), (1.0,), (0.123456,), (1.0,)),
+        Decision(0, mark, mark, {mark: mark}),
     ]
     journal.create(header, entries)
-    journal.append(mark, [Decided(0, mark, mark)], after=5)
+    journal.append(mark, [Decision(0, mark, mark)], after=5)
     assert journal.header(mark) == header
     assert journal.read(mark)[:5] == entries
     journal.close()
@@ -908,20 +909,22 @@ def test_the_readme_queries_answer_what_they_say(both):
     other = StudyHeader("other", 0, {"metrics": ["views", "likes"]})
     entries = [
         FIRST,
-        Born(0, 0, "base", (0.5,), {"w": 0.5}),
-        Born(1, 0, "initial", (0.25,), {"w": 0.25}),
+        CandidateAdded(0, 0, "base", (0.5,), {"w": 0.5}),
+        CandidateAdded(1, 0, "initial", (0.25,), {"w": 0.25}),
         Planned(0, (0, 1), (0, 10), (0.4, 0.6)),
         # Rounds 0 and 1; candidate 1 of round 0 is revised, likes of the control never arrive.
-        Received((0, 0, 0), (0, 1, 1), (0, 0, 1), (0, 0, 0), (9, 8, 8), (2.0, 9.0, 1.0), (1, 1, 1)),
-        Born(2, 1, "proposal", (0.75,), {"w": 0.75}),
+        ReadingsReceived(
+            (0, 0, 0), (0, 1, 1), (0, 0, 1), (0, 0, 0), (9, 8, 8), (2.0, 9.0, 1.0), (1, 1, 1)
+        ),
+        CandidateAdded(2, 1, "proposal", (0.75,), {"w": 0.75}),
         Planned(1, (0, 2), (0, 3), (0.5, 0.5)),
-        Received((0,), (1,), (0,), (2,), (7.0,), (3.0,), (1.0,)),
-        Received((1, 1), (0, 2), (0, 0), (0, 0), (5.0, 5.0), (4.0, 3.0), (1.0, 1.0)),
-        Received((1,), (2,), (1,), (0,), (0.0,), (0.0,), (0.0,)),
-        Decided(1, "retired", "candidate 1 won nothing"),
+        ReadingsReceived((0,), (1,), (0,), (2,), (7.0,), (3.0,), (1.0,)),
+        ReadingsReceived((1, 1), (0, 2), (0, 0), (0, 0), (5.0, 5.0), (4.0, 3.0), (1.0, 1.0)),
+        ReadingsReceived((1,), (2,), (1,), (0,), (0.0,), (0.0,), (0.0,)),
+        Decision(1, "retired", "candidate 1 won nothing"),
     ]
     journal.create(header, entries)
-    journal.create(other, [*entries[:-1], Decided(1, "retired", "not this one")])
+    journal.create(other, [*entries[:-1], Decision(1, "retired", "not this one")])
     with journal._database.transaction() as connection:
         traffic, deltas, decisions = (
             [tuple(row) for row in connection.exec_driver_sql(query)] for query in example_queries()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.postgres import Server, why_not
 
-RUN = "from fixtures.postgres import Server; s = Server(); print(s.folder, s.port, flush=True); "
+RUN = "from support.postgres import Server; s = Server(); print(s.folder, s.port, flush=True); "
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 
@@ -30,7 +30,7 @@ def gone(folder, port):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_server_does_not_outlive_the_run_that_started_it(how):
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[1])
     process = subprocess.Popen(
         [sys.executable, "-c", RUN + "import time; time.sleep(600)"],
         stdout=subprocess.PIPE,

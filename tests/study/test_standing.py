@@ -6,9 +6,9 @@ import torch
 from support.small_study import CONFIG, make, play, reply
 
 import hyperzero_torch as hz
-from hyperzero_torch.study.decisions import DRIFT, ROLLED_BACK, STOPPED, Discount, Standing
+from hyperzero_torch.study.decisions import DRIFT, ROLLED_BACK, STOPPED, Discount, StudyStatus
 from hyperzero_torch.study.history import History
-from hyperzero_torch.study.journal import Born, Decided, Planned
+from hyperzero_torch.study.journal import CandidateAdded, Decision, Planned
 
 
 def evidence(tuner):
@@ -31,7 +31,7 @@ def test_a_round_set_aside_counts_for_nothing_and_can_come_back():
     wide = len(before[0])
     assert not same([f[:wide] for f in spoiled], before)
     assert same([f[:wide] for f in after], before)
-    assert tuner.history.standing.aside == {3: "the split was broken"}
+    assert tuner.history.status.excluded_rounds == {3: "the split was broken"}
     tuner.reinstate([3], "it was not")
     assert same(evidence(tuner), spoiled)
     kinds = [d.kind for d in tuner.history.decisions]
@@ -75,12 +75,12 @@ def test_roll_back_returns_to_an_earlier_state_by_a_new_entry():
     entries = tuner.history.num_entries
     tuner.tell(reply(plan, twist=40.0))
     play(tuner, 3, twist=40.0)
-    born = {b.candidate for b in tuner.history.births if b.round > plan.round}
+    born = {b.candidate for b in tuner.history.candidates if b.round > plan.round}
     assert born
     tuner.roll_back(plan.round, "the ranker was replaced by mistake")
     assert tuner.history.num_entries > entries  # nothing was deleted
     assert same([f[: len(then[0])] for f in evidence(tuner)], then)
-    assert tuner.history.standing.stopped == born
+    assert tuner.history.status.stopped == born
     after = tuner.ask()
     assert not born & set(after.candidate_ids)
     assert tuner.recommend().candidate_id not in born
@@ -110,7 +110,9 @@ def test_a_stopped_candidate_is_never_served_again_nor_recommended():
     play(tuner, 4)
     best = tuner.recommend().candidate_id
     stop = [best or 1, 2, 3]
-    tuner._study.append(lambda history: ([Decided(4, STOPPED, "harm", {"candidates": stop})], None))
+    tuner._study.append(
+        lambda history: ([Decision(4, STOPPED, "harm", {"candidates": stop})], None)
+    )
     for _ in range(4):
         plan = tuner.ask()
         assert not set(stop) & set(plan.candidate_ids)
@@ -128,7 +130,7 @@ def test_where_everyone_was_stopped_the_control_is_served(evidence):
     tuner = make(config=config)
     play(tuner, 2)
     everyone = list(range(1, tuner.history.num_candidates))
-    entry = Decided(1, STOPPED, "harm", {"candidates": everyone})
+    entry = Decision(1, STOPPED, "harm", {"candidates": everyone})
     tuner._study.append(lambda history: ([entry], None))
     plan = tuner.ask()
     assert plan.candidate_ids == (0,)
@@ -140,22 +142,22 @@ def test_a_discount_widens_old_evidence_of_one_metric():
     play(tuner, 4)
     mean, var, weight = evidence(tuner)
     details = {"metrics": [1], "before": 4, "factor": 0.25}
-    entry = Decided(4, DRIFT, "the guard drifts", details)
+    entry = Decision(4, DRIFT, "the guard drifts", details)
     tuner._study.append(lambda history: ([entry], None))
     new_mean, new_var, new_weight = evidence(tuner)
     torch.testing.assert_close(new_mean, mean, equal_nan=True)
     torch.testing.assert_close(new_var[:, 0], var[:, 0], equal_nan=True)
     torch.testing.assert_close(new_var[1:, 1], 4 * var[1:, 1], equal_nan=True)
     torch.testing.assert_close(new_weight[:, 1], weight[:, 1] / 4)
-    assert tuner.history.standing.discounts == (Discount(4, 4, 1, 0.25),)
+    assert tuner.history.status.discounts == (Discount(4, 4, 1, 0.25),)
 
 
 def test_a_roll_back_lifts_later_discounts():
-    standing = Standing()
+    standing = StudyStatus()
     for noticed in (3, 8):
         details = {"metrics": [0], "before": noticed, "factor": 0.5}
-        standing.fold(Decided(noticed, DRIFT, "why", details), 2, lambda r: True)
-    back = Decided(9, ROLLED_BACK, "why", {"to_round": 5, "rounds": [], "candidates": []})
+        standing.fold(Decision(noticed, DRIFT, "why", details), 2, lambda r: True)
+    back = Decision(9, ROLLED_BACK, "why", {"to_round": 5, "rounds": [], "candidates": []})
     standing.fold(back, 2, lambda r: True)
     assert [d.noticed for d in standing.discounts] == [3]
     assert standing.version == 3
@@ -174,26 +176,26 @@ def test_a_roll_back_lifts_later_discounts():
 )
 def test_a_discount_that_makes_no_sense_is_corrupt(details):
     history = History(1, ["m"])
-    history.extend([Born(0, 0, "base", (0.0,), {}), Planned(0, (0,), (0,), (1.0,))])
+    history.extend([CandidateAdded(0, 0, "base", (0.0,), {}), Planned(0, (0,), (0,), (1.0,))])
     with pytest.raises(hz.JournalCorruptError, match="drift"):
-        history.extend([Decided(0, DRIFT, "why", details)])
+        history.extend([Decision(0, DRIFT, "why", details)])
 
 
 @pytest.mark.parametrize("named", [[7], [-1], "x", [None], [1.0], 3])
 def test_rounds_that_were_never_planned_are_corrupt(named):
     history = History(1, ["m"])
-    history.extend([Born(0, 0, "base", (0.0,), {}), Planned(0, (0,), (0,), (1.0,))])
+    history.extend([CandidateAdded(0, 0, "base", (0.0,), {}), Planned(0, (0,), (0,), (1.0,))])
     with pytest.raises(hz.JournalCorruptError, match="not there"):
-        history.extend([Decided(0, "set aside", "why", {"rounds": named})])
+        history.extend([Decision(0, "set aside", "why", {"rounds": named})])
 
 
 def test_thinking_ahead_writes_nothing_into_the_history():
     tuner = make()
     play(tuner, 1)
     branch = tuner.history.branch()
-    branch.extend([Decided(0, STOPPED, "harm", {"candidates": [1]})])
-    assert branch.standing.stopped == {1}
-    assert not tuner.history.standing.stopped
+    branch.extend([Decision(0, STOPPED, "harm", {"candidates": [1]})])
+    assert branch.status.stopped == {1}
+    assert not tuner.history.status.stopped
     assert not tuner.history.decisions
 
 
@@ -215,13 +217,13 @@ def test_rounds_of_numpy_are_taken(tmp_path):
     tuner.set_aside(np.array([1]), "an incident")
     tuner.roll_back(np.int64(1), "why")
     resumed = hz.Tuner.resume(f"sqlite:///{tmp_path / 'study.db'}", problem=tuner.problem)
-    assert resumed.history.standing.aside.keys() == {1}
+    assert resumed.history.status.excluded_rounds.keys() == {1}
 
 
 def test_who_retired_in_what_was_rolled_back_competes_again():
     tuner = make(config=CONFIG.model_copy(update={"retire_after": 2}))
     play(tuner, 7)
-    assert tuner.history.standing.retired
+    assert tuner.history.status.retired
     tuner.roll_back(1, "broken readings")
-    assert not tuner.history.standing.retired
+    assert not tuner.history.status.retired
     assert set(tuner.history.idle) == {0}

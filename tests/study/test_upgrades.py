@@ -61,12 +61,12 @@ def tuner(request, tmp_path):
 
 
 def test_every_fact_is_as_it_was(tuner):
-    history, standing = tuner.history, tuner.history.standing
+    history, standing = tuner.history, tuner.history.status
     assert history.num_candidates == RECORDED["candidates"]
     assert [[d.round, d.kind] for d in history.decisions] == RECORDED["decisions"]
     assert sorted(standing.retired) == RECORDED["retired"]
     assert sorted(standing.stopped) == RECORDED["stopped"]
-    assert sorted(standing.aside) == RECORDED["aside"]
+    assert sorted(standing.excluded_rounds) == RECORDED["aside"]
     assert [list(vars(d).values()) for d in standing.discounts] == RECORDED["discounts"]
     assert [list(c.rounds) for c in history.compacted] == RECORDED["compacted"]
     assert digest(tuner.ask(history.last_round)) == RECORDED["last_plan"]

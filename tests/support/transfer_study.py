@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import torch
 
 import hyperzero_torch as hz
-from hyperzero_torch.transfer import Overrule, Source
+from hyperzero_torch.transfer import ExpertOverride, Source
 from hyperzero_torch.transfer.sharing import package as packages
 
 CONFIG = hz.TunerConfig(
@@ -87,8 +87,8 @@ def told(folder, journal=None):
     """Nine rounds, overruled twice, the last one without readings."""
     tuner = make(folder, journal)
     play(tuner, 5)
-    tuner.overrule(Overrule(discount={"north": 0.5}, reason="an older app"))
+    tuner.overrule(ExpertOverride(discount={"north": 0.5}, reason="an older app"))
     play(tuner, 3)
-    tuner.overrule(Overrule(forbid=["reversed"], reason="the <i>ranker</i> there is another"))
+    tuner.overrule(ExpertOverride(forbid=["reversed"], reason="the <i>ranker</i> there is another"))
     tuner.ask()
     return tuner

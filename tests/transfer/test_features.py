@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 import hyperzero_torch as hz
 from hyperzero_torch.study.decisions import ASIDE
 from hyperzero_torch.study.history import History
-from hyperzero_torch.study.journal import Born, Decided, Planned, Received
+from hyperzero_torch.study.journal import CandidateAdded, Decision, Planned, ReadingsReceived
 from hyperzero_torch.transfer import features
 
 
 def domain(count, level, var, metrics=("gain",), arms=3):
     """A history whose rounds have ``count (rounds,)`` users per arm, level and var per metric."""
     history = History(1, metrics)
-    history.extend(Born(c, 0, "initial", (0.1 * c,), {"a": 0.1 * c}) for c in range(arms))
+    history.extend(CandidateAdded(c, 0, "initial", (0.1 * c,), {"a": 0.1 * c}) for c in range(arms))
     ids = tuple(range(arms))
     for t in range(len(count)):
         history.extend([Planned(t, ids, (1,) * arms, (1 / arms,) * arms)])
         keys = [(t, c, m, 0) for c in ids for m in range(len(metrics))]
         values = [(count[t], level[t][m], var[t][m]) for c in ids for m in range(len(metrics))]
-        history.extend([Received(*zip(*keys), *zip(*values))])
+        history.extend([ReadingsReceived(*zip(*keys), *zip(*values))])
     return history
 
 
@@ -65,7 +65,7 @@ def test_what_cannot_be_told_is_left_out():
 def test_rounds_set_aside_do_not_count():
     history = steady(49, rate=0.05)
     level = features.of(history, 24)
-    history.extend([Decided(48, ASIDE, "a bad hour", {"rounds": [48], "candidates": []})])
+    history.extend([Decision(48, ASIDE, "a bad hour", {"rounds": [48], "candidates": []})])
     assert features.of(history, 24) == pytest.approx(features.of(steady(48, rate=0.05), 24))
     assert level != features.of(history, 24)
 

@@ -14,7 +14,7 @@ import hyperzero_torch as hz
 from hyperzero_torch.live import Collected, Loop, SimulatedClock
 from hyperzero_torch.study.config import SourceConfig
 from hyperzero_torch.study.decisions import SOURCE
-from hyperzero_torch.study.journal import Decided
+from hyperzero_torch.study.journal import Decision
 from hyperzero_torch.transfer import from_journal, refresh
 from hyperzero_torch.transfer.journaled import recorded
 
@@ -112,7 +112,7 @@ def test_a_source_is_read_anew_when_it_is_due_and_after_an_alarm(folder, capsys)
     tuner.learn_from(due())
     entries = [d for d in tuner.history.decisions if d.kind == SOURCE]
     assert len(entries) == 1  # the same evidence is written once
-    alarm = Decided(3, "drift", "an alarm", {"metrics": [0], "before": 2, "factor": 0.5})
+    alarm = Decision(3, "drift", "an alarm", {"metrics": [0], "before": 2, "factor": 0.5})
     history = tuner.history.branch()
     history.extend([alarm])
     assert len(refresh.read([config.model_copy(update={"refresh": 100})], folder, problem, history)

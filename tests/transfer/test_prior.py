@@ -11,7 +11,7 @@ import hyperzero_torch as hz
 from hyperzero_torch.simulate import GuardrailWorld
 from hyperzero_torch.study.decisions import SOURCE, TRANSFER
 from hyperzero_torch.study.interventions import remark
-from hyperzero_torch.transfer import Overrule, Source
+from hyperzero_torch.transfer import ExpertOverride, Source
 from hyperzero_torch.transfer.journaled import overruled
 from hyperzero_torch.transfer.model.gates import worth_serving
 from hyperzero_torch.tuner import transfer_candidates
@@ -76,9 +76,9 @@ def test_related_sources_are_admitted_seed_the_bucket_and_are_journaled():
     rounds(tuner, place, 0, 7)
     history = tuner.history
     assert [d.kind for d in history.decisions].count(SOURCE) == 2
-    seeds = [b for b in history.births if b.origin == TRANSFERRED and b.round == 0]
+    seeds = [b for b in history.candidates if b.origin == TRANSFERRED and b.round == 0]
     assert 1 <= len(seeds) <= QUICK.num_seeds
-    assert history.births[1].origin == "initial"
+    assert history.candidates[1].origin == "initial"
     told = history.plans[6].details["transfer"]
     assert told["used"]
     assert set(told["metrics"]) == {"gain", "guard"}
@@ -110,13 +110,13 @@ def test_where_sources_count_nothing_new_is_served_that_is_not_worth_it(monkeypa
     monkeypatch.setattr(transfer_candidates, "worth_serving", nothing_is)
     rounds(tuner, place, 6, 9, mail)
     assert sum(judged) > 0
-    kinds = {b.origin for b in tuner.history.births if b.round >= 6}
+    kinds = {b.origin for b in tuner.history.candidates if b.round >= 6}
     assert kinds <= {"leader"}
     cold = hz.Tuner(place.problem, QUICK, seed=3)
     judged.clear()
     rounds(cold, place, 0, 9)
     assert not judged
-    assert any(b.origin == "proposal" and b.round >= 6 for b in cold.history.births)
+    assert any(b.origin == "proposal" and b.round >= 6 for b in cold.history.candidates)
 
 
 def test_reversed_sources_change_no_plan_at_all():
@@ -136,7 +136,7 @@ def test_seeds_come_when_the_sources_are_admitted():
     place = world()
     tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place))
     rounds(tuner, place, 0, 6)
-    seeds = [b.round for b in tuner.history.births if b.origin == TRANSFERRED]
+    seeds = [b.round for b in tuner.history.candidates if b.origin == TRANSFERRED]
     used = [r for r, p in tuner.history.plans.items() if p.details.get("transfer", {}).get("used")]
     assert min(seeds) == min(used) > 0
     assert 2 <= seeds.count(min(seeds)) <= QUICK.num_seeds
@@ -187,19 +187,19 @@ def test_a_study_is_a_source_by_its_address(tmp_path):
 def test_an_expert_overrules():
     place = world()
     tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place))
-    tuner.overrule(Overrule(forbid=["domain_0"], reason="another audience"))
+    tuner.overrule(ExpertOverride(forbid=["domain_0"], reason="another audience"))
     mail = rounds(tuner, place, 0, 6)
     told = tuner.history.plans[5].details["transfer"]["sources"]
     assert "domain_0" not in told
     assert max(told["domain_1"]["weight"]) == pytest.approx(1.0)
-    tuner.overrule(Overrule(forbid=["domain_0", "domain_1"], reason="both moved"))
+    tuner.overrule(ExpertOverride(forbid=["domain_0", "domain_1"], reason="both moved"))
     rounds(tuner, place, 6, 7, mail)
     told = tuner.history.plans[6].details["transfer"]
     assert not told["used"]
     fell = [d for d in tuner.history.decisions if d.kind == TRANSFER][-1]
     assert "no longer" in fell.reason
     with pytest.raises(hz.ConfigError, match="no source 'south'"):
-        tuner.overrule(Overrule(forbid=["south"], reason="gone"))
+        tuner.overrule(ExpertOverride(forbid=["south"], reason="gone"))
 
 
 def test_a_single_parameter_of_a_source_is_overruled_and_journaled(tmp_path):
@@ -207,7 +207,7 @@ def test_a_single_parameter_of_a_source_is_overruled_and_journaled(tmp_path):
     first = place.problem.space.names[0]
     url = f"sqlite:///{tmp_path / 'study.db'}"
     tuner = hz.Tuner(place.problem, QUICK, url, seed=3, sources=related(place))
-    word = Overrule(
+    word = ExpertOverride(
         forbid=[("domain_0", first)],
         discount={("domain_1", first): 0.5, "domain_1": 0.9},
         reason="counted otherwise there",
@@ -225,9 +225,9 @@ def test_a_single_parameter_of_a_source_is_overruled_and_journaled(tmp_path):
     )
     assert sum(told) < sum(plain)
     with pytest.raises(hz.ConfigError, match="not pinned"):
-        tuner.overrule(Overrule(pin={("domain_0", first): 0.5}, reason="so"))
+        tuner.overrule(ExpertOverride(pin={("domain_0", first): 0.5}, reason="so"))
     with pytest.raises(hz.ConfigError, match="no parameter 'w_99'"):
-        tuner.overrule(Overrule(discount={("domain_0", "w_99"): 0.5}, reason="so"))
+        tuner.overrule(ExpertOverride(discount={("domain_0", "w_99"): 0.5}, reason="so"))
 
 
 def test_meta_features_inform_the_bets_and_are_told():
@@ -284,7 +284,7 @@ def test_words_that_an_ensemble_does_not_know_are_refused_and_the_others_count()
     for left in (None, 0.001):
         tuner = hz.Tuner(place.problem, config, seed=3, sources=related(place))
         if left is not None:
-            tuner.overrule(Overrule(discount={"domain_0": left}, reason="an older ranker"))
+            tuner.overrule(ExpertOverride(discount={"domain_0": left}, reason="an older ranker"))
         rounds(tuner, place, 0, 6)
         sources = tuner.history.plans[5].details["transfer"]["sources"]
         told[left] = sum(sources["domain_0"]["weight"])
@@ -292,7 +292,7 @@ def test_words_that_an_ensemble_does_not_know_are_refused_and_the_others_count()
     first = place.problem.space.names[0]
     for word in ({"pin": {"domain_0": 0.5}}, {"forbid": [("domain_0", first)]}):
         with pytest.raises(hz.ConfigError, match="ensemble"):
-            tuner.overrule(Overrule(**word, reason="so"))
+            tuner.overrule(ExpertOverride(**word, reason="so"))
 
 
 @pytest.mark.parametrize("word", [None, {"forbid": ["north"]}, "north"])

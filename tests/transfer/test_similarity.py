@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import hyperzero_torch as hz
 from hyperzero_torch.transfer.model.source_posterior import Alone
-from hyperzero_torch.transfer.overrides import Overrule
+from hyperzero_torch.transfer.overrides import ExpertOverride
 from hyperzero_torch.transfer.similarity import by_evidence, by_features, heat_map, plot, table
 
 numbers = st.floats(-100, 100)
@@ -211,7 +211,7 @@ def test_it_can_be_looked_at():
 
 def test_an_expert_has_the_last_word():
     computed = {"north": 0.8, "south": 0.5, "east": math.nan, "west": 0.4}
-    said = Overrule(
+    said = ExpertOverride(
         pin={"east": 0.3},
         forbid=["north", ("west", "a")],
         discount={"south": 0.5, ("south", "b"): np.float32(0.5)},
@@ -228,7 +228,7 @@ def test_an_expert_has_the_last_word():
     assert {r.whom for r in ruled.rulings} == {
         "east", "north", "south", ("south", "b"), ("west", "a")
     }  # fmt: skip
-    untouched = Overrule().rule(computed, ["a"])
+    untouched = ExpertOverride().rule(computed, ["a"])
     assert untouched.rulings == ()
 
 
@@ -251,23 +251,23 @@ def test_an_expert_has_the_last_word():
 )
 def test_an_overrule_that_makes_no_sense_is_refused(said):
     with pytest.raises(hz.ConfigError):
-        Overrule(**said)
+        ExpertOverride(**said)
 
 
 @pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.float16(0.5), 0.5])
 def test_real_numbers_of_every_make_are_one(number):
-    for said in (Overrule(discount={"n": number}), Overrule(pin={"n": number})):
+    for said in (ExpertOverride(discount={"n": number}), ExpertOverride(pin={"n": number})):
         assert [*said.discount.values(), *said.pin.values()] == [0.5]
         json.dumps([said.discount, said.pin])
-    assert Overrule(discount={"n": np.int64(1)}).discount == {"n": 1.0}
+    assert ExpertOverride(discount={"n": np.int64(1)}).discount == {"n": 1.0}
 
 
 def test_a_pin_is_of_a_whole_source():
     with pytest.raises(hz.ConfigError, match="correlation of a whole source"):
-        Overrule(pin={("north", "a"): 0.5})
+        ExpertOverride(pin={("north", "a"): 0.5})
 
 
 def test_an_overrule_of_nobody_is_refused():
-    for said in (Overrule(forbid=["nord"]), Overrule(discount={("north", "c"): 0.5})):
+    for said in (ExpertOverride(forbid=["nord"]), ExpertOverride(discount={("north", "c"): 0.5})):
         with pytest.raises(hz.ConfigError, match="there is no"):
             said.rule({"north": 1.0}, ["a"])

@@ -17,10 +17,10 @@ from hyperzero_torch.study.evidence.bucket import gather
 from hyperzero_torch.study.evidence.pooling import Pooling
 from hyperzero_torch.study.history import History
 from hyperzero_torch.study.journal import (
-    Born,
+    CandidateAdded,
     Configured,
     Planned,
-    Received,
+    ReadingsReceived,
     StudyHeader,
     open_journal,
 )
@@ -438,11 +438,16 @@ def test_a_long_study_is_read_after_its_readings_were_compacted(tmp_path):
     rng, ids, rounds = np.random.default_rng(0), tuple(range(6)), range(100)
     theta = [(0.4, 0.6), *((float(a), float(b)) for a, b in rng.uniform(0, 1, (5, 2)))]
     entries = [Configured(config.model_dump(mode="json"))]
-    entries += [Born(c, 0, "initial", t, {"a": t[0], "b": t[1]}) for c, t in enumerate(theta)]
+    entries += [
+        CandidateAdded(c, 0, "initial", t, {"a": t[0], "b": t[1]}) for c, t in enumerate(theta)
+    ]
     for t in rounds:
         keys = [(t, c, m, 0) for c in ids for m in range(2)]
         values = [(90.0 + t, 10 + float(rng.normal(0, 0.1)), 1.0) for _ in keys]
-        entries += [Planned(t, ids, (1,) * 6, (1 / 6,) * 6), Received(*zip(*keys), *zip(*values))]
+        entries += [
+            Planned(t, ids, (1,) * 6, (1 / 6,) * 6),
+            ReadingsReceived(*zip(*keys), *zip(*values)),
+        ]
     journal = open_journal(url)
     journal.create(StudyHeader("long", 0, target.spec()), entries)
     before = from_journal(f"{url}#long")

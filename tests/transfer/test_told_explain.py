@@ -63,7 +63,7 @@ def test_suggested_candidates_say_so(tmp_path):
     play(tuner, 5)
     plan = tuner.ask()
     found = tuner.explain()
-    born = {b.candidate: b.origin for b in tuner.history.births}
+    born = {b.candidate: b.origin for b in tuner.history.candidates}
     suggested = [arm for arm in found.arms if born[arm.candidate] == "transferred"]
     for arm in found.arms:
         assert ("suggested by other domains" in arm.why) == (arm in suggested)
@@ -77,7 +77,7 @@ def test_what_a_new_candidate_risks_is_told_in_the_round_of_its_birth(tmp_path):
     asked = 0
     for plan in tuner.history.plans.values():
         told = plan.details.get("transfer", {})
-        new = {c for c in plan.candidates if tuner.history.births[c].round == plan.round}
+        new = {c for c in plan.candidates if tuner.history.candidates[c].round == plan.round}
         if not told.get("used") or not new:
             continue
         for arm in tuner.explain(plan.round).arms:
@@ -89,7 +89,7 @@ def test_what_a_new_candidate_risks_is_told_in_the_round_of_its_birth(tmp_path):
                 assert one["prob"] >= one["needed"] >= 0.25
                 assert f"{one['prob']:.2f} when it was new" in risk[0]
                 asked += 1
-        suggested = {c for c in new if tuner.history.births[c].origin != "leader"}
+        suggested = {c for c in new if tuner.history.candidates[c].origin != "leader"}
         assert {str(c) for c in suggested} <= set(told["screened"])
     assert asked
 

@@ -92,7 +92,7 @@ def test_a_study_goes_out_and_comes_back(studies, written, capsys):
     assert found.metrics == METRICS
     study = hz.StudyConfig.from_file(studies / "north.yaml")
     tuner = hz.Tuner.resume(study.journal_url(studies), "north", problem=study.problem())
-    assert len(found) == told["num_settings"] <= len(tuner.history.births)
+    assert len(found) == told["num_settings"] <= len(tuner.history.candidates)
     assert told["num_rounds"] <= 5
     assert "sqlite" not in written.read_text()
     code, out, _ = run(capsys, "inspect", written, "--scope", "feed/eu")

@@ -10,9 +10,9 @@ from support.family_of_surfaces import aligned, cold, family, filling
 
 import hyperzero_torch as hz
 from hyperzero_torch.surrogate import Hyperparameters
-from hyperzero_torch.transfer import Overrule, Source
+from hyperzero_torch.transfer import ExpertOverride, Source
 from hyperzero_torch.transfer.model import betting, coregionalization, gates, target
-from hyperzero_torch.transfer.model.family import Said, gather_family
+from hyperzero_torch.transfer.model.family import SourceBeliefs, gather_family
 from hyperzero_torch.transfer.model.inducing import reduce, spectrum
 from hyperzero_torch.transfer.prior import Prior, source_weights
 
@@ -143,11 +143,13 @@ def test_pinned_and_forbidden_sources():
     sources, x, mean, var, _ = family(0.95, seed=6)
     own = cold(x, mean, var)
     base = torch.full((2,), 0.5, dtype=torch.float64)
-    plain = gather_family(sources, filling(), Said(base, {"source_0": 0.0}, {}, {"source_1": 0.25}))
+    plain = gather_family(
+        sources, filling(), SourceBeliefs(base, {"source_0": 0.0}, {}, {"source_1": 0.25})
+    )
     got = target.learn(plain, own)
     assert float(got.share[0, 0]) == 0.0
     assert float(got.share[0, 1] * got.share[0, -1]) == pytest.approx(0.25, rel=1e-6)
-    half = gather_family(sources, filling(), Said(base, {"source_0": 0.5}, {}, {}))
+    half = gather_family(sources, filling(), SourceBeliefs(base, {"source_0": 0.5}, {}, {}))
     whole = gather_family(sources, filling())
     assert float(half.spectrum.precision[0, 0].sum()) < float(whole.spectrum.precision[0, 0].sum())
 
@@ -204,7 +206,7 @@ def test_what_a_source_says_of_a_forbidden_parameter_has_no_part_in_anything():
     for part in (0.0, 0.5, 1.0):
         for sign in (-1.0, 1.0):
             source = aligned("north", x, wave + sign * tilt + noise, 0.0005**2)
-            words = Said(base, {}, {"north": [(slice(1, 2), part)]}, {})
+            words = SourceBeliefs(base, {}, {"north": [(slice(1, 2), part)]}, {})
             found = gather_family([source], points, words)
             # Believed all but fully, so that what the source says is what is compared.
             share = torch.full((1, 2), 0.995, dtype=torch.float64)
@@ -235,7 +237,7 @@ def test_how_strong_a_forbidden_parameter_is_hardly_matters():
     for part in (0.0, 1.0):
         for size in (0.0, 0.02, 0.2):
             mean = 0.02 * (4 * x[:, :1]).sin() + size * (x[:, 1:] - 0.5) + noise
-            words = Said(base, {}, {"north": [(slice(1, 2), part)]}, {})
+            words = SourceBeliefs(base, {}, {"north": [(slice(1, 2), part)]}, {})
             found = gather_family([aligned("north", x, mean, 0.0005**2)], points, words)
             share = torch.full((1, 2), 0.995, dtype=torch.float64)
             got = target.learn(found, own)._replace(share=share)
@@ -266,13 +268,13 @@ def test_a_forbidden_source_is_no_part_of_the_family():
         for i, s in enumerate(sources)
     ]
     own = cold(x, mean, var)
-    for word in (Overrule(forbid=["source_0"]), Overrule(discount={"source_0": 0.0})):
+    for word in (ExpertOverride(forbid=["source_0"]), ExpertOverride(discount={"source_0": 0.0})):
         with_it = Prior(problem, given, word).judge(own, {"users": 3.0})
         without_it = Prior(problem, given[1:]).judge(own, {"users": 3.0})
         assert with_it.facts == without_it.facts
         believed = [one.posterior.marginal(filling())[0] for one in (with_it, without_it)]
         assert torch.equal(*believed)
-    nobody = Prior(problem, given, Overrule(forbid=[s.name for s in given]))
+    nobody = Prior(problem, given, ExpertOverride(forbid=[s.name for s in given]))
     assert not nobody.judge(own).used
     assert "every source is forbidden" in nobody.judge(own).facts["reason"]
     assert len(nobody.seeds(problem, 3, torch.Generator()).theta) == 0

@@ -61,7 +61,7 @@ def test_slots_are_the_draws_plus_newcomers(world):
     chosen = config(newcomer_slots=2)
     tuner, made = plans(world, chosen, 8)
     for plan in made[3:]:
-        born = {b.candidate for b in tuner.history.births if b.round == plan.round}
+        born = {b.candidate for b in tuner.history.candidates if b.round == plan.round}
         won = sum(s for c, s in zip(plan.candidate_ids, plan.slots) if c not in born)
         assert won <= chosen.num_draws
         assert born <= set(plan.candidate_ids)
@@ -217,7 +217,7 @@ def test_candidates_that_win_nothing_for_long_retire_and_their_evidence_stays(wo
     assert gone
     still = set(competing(history, chosen))
     assert gone.isdisjoint(still)
-    assert gone == history.standing.retired
+    assert gone == history.status.retired
     assert set(history.plans[13].candidates[1:]) <= still
     assert bool(tuner.bucket().tested[sorted(gone)].all())
     for decision in retired(history):  # nobody who retired is served again
@@ -261,7 +261,7 @@ def test_retirement_is_noted_once_also_when_it_is_switched_on_later(world):
     list(run(other, world, 16))
     noted = [c for d in retired(other.history) for c in d.details["candidates"]]
     assert noted
-    assert set(noted) >= other.history.standing.retired
+    assert set(noted) >= other.history.status.retired
 
 
 def test_a_retired_candidate_that_is_proposed_anew_competes_again():
@@ -284,4 +284,4 @@ def test_a_retired_candidate_that_is_proposed_anew_competes_again():
             hz.Readings(plan.round, plan.candidate_ids, count, mean, 50 * torch.ones(len(plan)))
         )
     assert revived
-    assert not revived & tuner.history.standing.retired or retired(tuner.history)
+    assert not revived & tuner.history.status.retired or retired(tuner.history)

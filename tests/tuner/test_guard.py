@@ -11,9 +11,9 @@ from hyperzero_torch.stats.delta import Delta
 from hyperzero_torch.study.evidence.bucket import Bucket
 from hyperzero_torch.study.evidence.pooling import ArmDeltas
 from hyperzero_torch.study.history import History
-from hyperzero_torch.study.journal import Born
+from hyperzero_torch.study.journal import CandidateAdded
 from hyperzero_torch.tuner.guardrails import slacks, stops
-from hyperzero_torch.tuner.model import Known
+from hyperzero_torch.tuner.model import ModelState
 
 F64 = torch.float64
 SPACE = hz.SearchSpace([hz.Float("a", 0.0, 1.0), hz.Float("b", 0.0, 1.0)])
@@ -83,12 +83,14 @@ def test_levels_and_modules_can_be_guardrails():
 
 def known(asked, b, level_hours=None):
     view = torch.arange(len(b.mean))
-    return Known(b, asked, view, None, None, level_hours)
+    return ModelState(b, asked, view, None, None, level_hours)
 
 
 def history(num):
     h = History(2, ["gain", "guard"])
-    h.extend(Born(i, 0, "initial" if i else "base", (0.0, 0.1 * i), {}) for i in range(num))
+    h.extend(
+        CandidateAdded(i, 0, "initial" if i else "base", (0.0, 0.1 * i), {}) for i in range(num)
+    )
     return h
 
 
@@ -103,7 +105,7 @@ def test_only_who_surely_harms_is_stopped_and_only_once():
     assert [d.details["candidates"] for d in found] == [[1]]
     assert "candidate 1 surely breaks 'guard >= -1%'" in found[0].reason
     h.extend(found)
-    assert h.standing.stopped == {1}
+    assert h.status.stopped == {1}
     assert not stops(known(asked, b), config, h, 8)
     assert not stops(known(asked, b), hz.TunerConfig(harm_alpha=None), history(5), 7)
     assert not stops(known(problem(), b), config, history(5), 7)
@@ -141,9 +143,9 @@ def test_a_tuner_stops_harm_within_the_hour_and_says_so():
     serve(tuner, harm=0.5)
     plan = tuner.ask()
     assert "surely breaks 'guard >= -1%'" in tuner.history.decisions[0].reason
-    bad = {b.candidate for b in tuner.history.births if b.candidate and b.theta[1] > 0.5}
+    bad = {b.candidate for b in tuner.history.candidates if b.candidate and b.theta[1] > 0.5}
     bad &= set(tuner.history.plans[0].candidates)
-    assert tuner.history.standing.stopped == bad
+    assert tuner.history.status.stopped == bad
     assert not bad & set(plan.candidate_ids)
     noted = [c for d in tuner.history.decisions for c in d.details["candidates"]]
     assert sorted(noted) == sorted(bad)  # each once
@@ -156,7 +158,7 @@ def test_where_nobody_harms_nobody_is_stopped():
         warnings.simplefilter("error")
         for _ in range(8):
             serve(tuner, 0.0, users=2000.0)
-    assert not tuner.history.standing.stopped
+    assert not tuner.history.status.stopped
 
 
 def test_a_promotion_needs_the_sequence():

@@ -30,12 +30,12 @@ from hyperzero_torch.study.evidence.bucket import gather
 from hyperzero_torch.study.evidence.pooling import Pooling
 from hyperzero_torch.study.history import History
 from hyperzero_torch.study.journal import (
-    Born,
+    CandidateAdded,
     Configured,
-    Decided,
+    Decision,
     MemoryJournal,
     Planned,
-    Received,
+    ReadingsReceived,
 )
 from hyperzero_torch.study.journal.base import ConflictError
 from hyperzero_torch.study.journal.sql import SqlJournal
@@ -133,7 +133,7 @@ def test_the_study_is_worth_resuming(study):
     """Or else all that follows would compare empty things."""
     kinds = [type(entry) for entry in study.entries]
     assert kinds.count(Planned) == ROUNDS
-    assert kinds.count(Received) >= 3
+    assert kinds.count(ReadingsReceived) >= 3
     planned = [e for e in study.entries if isinstance(e, Planned)]
     assert sum("hyperparameters" in plan.details for plan in planned) >= 3
     assert len({p.candidate_ids for p in study.plans}) > 3
@@ -341,7 +341,7 @@ def test_a_study_that_is_killed_again_and_again(world, tmp_path, server):
         [
             row
             for e in tuner.journal.read("default")
-            if isinstance(e, Received)
+            if isinstance(e, ReadingsReceived)
             for row in zip(*vars(e).values())
         ]
         for tuner in (killed, whole)
@@ -577,8 +577,8 @@ def test_threads_that_ask_at_once_get_one_plan(study, world, tmp_path):
     tuner = hz.Tuner.resume(url(path), problem=world.problem)
     planned = [e.round for e in tuner.journal.read("default") if isinstance(e, Planned)]
     assert planned == [0, 1]
-    births = [e for e in study.entries if isinstance(e, Born) and e.round == 0]
-    assert tuner.history.births == births
+    births = [e for e in study.entries if isinstance(e, CandidateAdded) and e.round == 0]
+    assert tuner.history.candidates == births
     tuner.journal.close()
 
 
@@ -621,7 +621,7 @@ def test_whoever_loses_the_race_thinks_again(world):
 def test_a_race_that_never_ends_is_an_error(world):
     class Busy(MemoryJournal):
         def append(self, study, entries, after):
-            super().append(study, [Decided(0, "other", "always faster")], after)
+            super().append(study, [Decision(0, "other", "always faster")], after)
             return super().append(study, entries, after)
 
     tuner = hz.Tuner(world.problem, CONFIGS["default"], Busy())
@@ -824,7 +824,7 @@ def test_a_plan_is_a_function_of_the_journal(study, world):
             i for i, e in enumerate(study.entries) if isinstance(e, Planned) and e.round == round_
         )
         first = at
-        while first and type(study.entries[first - 1]).__name__ == "Born":
+        while first and type(study.entries[first - 1]).__name__ == "CandidateAdded":
             first -= 1
         journal = MemoryJournal()
         state = copy.deepcopy(study.state)

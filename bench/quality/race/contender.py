@@ -20,7 +20,7 @@ import hyperzero_torch as hz
 from hyperzero_torch.simulate import Environment
 from hyperzero_torch.study.evidence.bucket import Bucket
 from hyperzero_torch.study.history import CONTROL, History
-from hyperzero_torch.study.journal import Born, Entry, Planned
+from hyperzero_torch.study.journal import CandidateAdded, Entry, Planned
 from hyperzero_torch.study.plan import Plan
 
 # Readings that have not come after so many rounds are taken for lost; delays are 3 to 6.
@@ -168,7 +168,7 @@ class Peer(Contender):
             if theta not in known:
                 known[theta] = len(known)
                 parameters = space.to_parameters(torch.tensor([theta], dtype=torch.float64))[0]
-                births.append(Born(known[theta], round, origin, theta, parameters))
+                births.append(CandidateAdded(known[theta], round, origin, theta, parameters))
             return known[theta]
 
         candidate(tuple(problem.base_theta.tolist()), "base")

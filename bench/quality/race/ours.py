@@ -72,7 +72,7 @@ class HyperZeroPaper(HyperZeroPaperOwn):
         theirs = self.planner.history
 
         def copy(mine: History) -> tuple[list[Entry], None]:
-            return [*theirs.births[mine.num_candidates :], theirs.plans[round]], None
+            return [*theirs.candidates[mine.num_candidates :], theirs.plans[round]], None
 
         self.tuner._study.append(copy)
         return plan

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ...errors import ConfigError
 from ...transfer.journaled import overruled, overruling, recorded
-from ...transfer.overrides import Overrule, Whom, called
+from ...transfer.overrides import ExpertOverride, Whom, called
 from ..study import Config, DryRun, open_study
 
 notes = Console(stderr=True, soft_wrap=True)
@@ -47,7 +47,7 @@ def overrule(
     tuner = open_study(config)
     names = [source.name for source in recorded(tuner.history)]
     parameters = tuner.problem.space.names
-    word = Overrule(
+    word = ExpertOverride(
         pin=_numbers("--pin", pin or [], names),
         forbid=[_whom(one, names) for one in forbid or ()],
         discount=_numbers("--discount", discount or [], names),

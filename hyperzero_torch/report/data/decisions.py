@@ -12,7 +12,7 @@ from ...study.decisions import (
     STOPPED,
 )
 from ...study.history import CONTROL
-from ...study.journal import Decided
+from ...study.journal import Decision
 from .facts import Facts
 from .tables import Table, name_of, table
 
@@ -22,9 +22,9 @@ _NAMED = 8  # candidates or rounds that are listed one by one
 
 def ended(facts: Facts) -> Table:
     """Candidates that compete no longer: stopped and withdrawn ones first, then the latest."""
-    standing, belief = facts.history.standing, facts.belief
-    last: dict[int, Decided] = {}
-    stopped_by: dict[int, Decided] = {}
+    standing, belief = facts.history.status, facts.belief
+    last: dict[int, Decision] = {}
+    stopped_by: dict[int, Decision] = {}
     for decision in facts.history.decisions:
         if decision.kind in (STOPPED, ROLLED_BACK, RETIRED):
             for candidate in decision.details.get("candidates", ()):
@@ -67,7 +67,7 @@ def suspects(facts: Facts) -> Table:
     for decision in facts.history.decisions:
         if decision.kind in (ASIDE, REINSTATED, ROLLED_BACK):
             rounds = list(decision.details.get("rounds", ()))
-            still = [r for r in rounds if r in facts.history.standing.aside]
+            still = [r for r in rounds if r in facts.history.status.excluded_rounds]
             rows.append(
                 (
                     ", ".join(_ranges(rounds)) or "none",

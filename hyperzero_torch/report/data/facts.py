@@ -14,7 +14,7 @@ from ...study.config import TunerConfig
 from ...study.evidence.bucket import Bucket
 from ...study.history import CONTROL, History
 from ...surrogate import Posterior
-from ...tuner.model import Known
+from ...tuner.model import ModelState
 from ...tuner.recommend import Belief, Criterion, Recommendation, recommend
 from .lateness import Lateness, lateness
 
@@ -45,7 +45,7 @@ class Facts:
     study: str
     history: History
     config: TunerConfig
-    known: Known
+    known: ModelState
     belief: Belief
     best: Recommendation
     records: tuple[RoundRecord, ...]
@@ -122,7 +122,7 @@ def look(
     known, belief = tuner.belief()
     plan = tuner.history.last_plan
     assert plan is not None  # belief() has refused a study without a plan
-    stopped = tuner.history.standing.stopped
+    stopped = tuner.history.status.stopped
     best = recommend(known, tuner.config, belief, criterion, plan.shares, stopped)
     return Facts(
         study=tuner.study,

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...study.journal import Entry, Planned, Received
+from ...study.journal import Entry, Planned, ReadingsReceived
 
 if TYPE_CHECKING:
     from ...tuner.tuner import Tuner
@@ -39,7 +39,7 @@ def count(entries: Sequence[Entry]) -> Lateness:
     for entry in entries:
         if isinstance(entry, Planned):
             now = entry.round if now is None else max(now, entry.round)
-        elif isinstance(entry, Received) and now is not None:
+        elif isinstance(entry, ReadingsReceived) and now is not None:
             for round_, revision in zip(entry.round, entry.revision):
                 (found.revised if revision > 0 else found.first)[now - round_] += 1
     return found

@@ -78,7 +78,7 @@ def look_back(facts: Facts) -> Past:
             continue
         z = None if round_ in first else _residuals(facts, raw, posterior, round_)
         found.append(_moment(facts, round_, bucket, posterior, _barred(facts, round_), z))
-    stopped = facts.history.standing.stopped
+    stopped = facts.history.status.stopped
     now = _moment(facts, facts.last_round + 1, facts.bucket, facts.posterior, stopped, None)
     return Past((*found, now), len(reported))
 
@@ -103,8 +103,8 @@ def _as_of(history: History, round: int | None) -> History:
     then = history.branch()
     if round is not None:
         then.tables = {r: t for r, t in history.tables.items() if r < round}
-    known = () if round is None else tuple(d for d in then.standing.discounts if d.noticed < round)
-    then.standing.discounts = known
+    known = () if round is None else tuple(d for d in then.status.discounts if d.noticed < round)
+    then.status.discounts = known
     return then
 
 

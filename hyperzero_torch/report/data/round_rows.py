@@ -166,7 +166,7 @@ def funnel(facts: Facts, candidate: int, metric: int) -> Table:
 def late(facts: Facts) -> Table:
     """Per round, the arms that were planned, those that are silent, those that were revised."""
     tables = facts.history.tables
-    aside = facts.history.standing.aside
+    aside = facts.history.status.excluded_rounds
     rows = []
     for block in blocks(sorted(tables)):
         of = [tables[r] for r in block]

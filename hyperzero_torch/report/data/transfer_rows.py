@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ...study.decisions import DRIFT, OVERRULED, RETIRED, SOURCE
-from ...study.journal import Decided
+from ...study.journal import Decision
 from ...transfer import features, similarity
 from ...transfer.decision import choice, weight
 from ...transfer.journaled import word_of
@@ -193,18 +193,18 @@ def decisions(facts: Facts) -> Table:
     )
 
 
-def _suggested(facts: Facts, decision: Decided) -> list[int]:
-    births = facts.history.births
+def _suggested(facts: Facts, decision: Decision) -> list[int]:
+    births = facts.history.candidates
     listed = decision.details.get("candidates", ())
     return [c for c in listed if births[c].origin == TRANSFERRED]
 
 
 def suggestions(facts: Facts) -> Table:
     """Candidates that other domains suggested, and what became of them."""
-    standing, belief = facts.history.standing, facts.belief
+    standing, belief = facts.history.status, facts.belief
     gain = facts.gain(belief.mean)
     rows = []
-    for one in facts.history.births:
+    for one in facts.history.candidates:
         c = one.candidate
         if one.origin != TRANSFERRED or c >= len(belief.mean):
             continue

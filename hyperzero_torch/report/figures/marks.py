@@ -49,7 +49,7 @@ def _rounds(facts: Facts) -> tuple[list[int], list[int], list[int]]:
     decisions = facts.history.decisions
     drift = [d.round for d in decisions if d.kind == DRIFT]
     back = [d.details["to_round"] for d in decisions if d.kind == ROLLED_BACK]
-    return drift[-_MOST:], back[-_MOST:], sorted(facts.history.standing.aside)
+    return drift[-_MOST:], back[-_MOST:], sorted(facts.history.status.excluded_rounds)
 
 
 def _within(rounds: list[int], low: float, high: float) -> list[int]:

@@ -28,7 +28,7 @@ def late(facts: Facts) -> Section:
             f"{MOST_ENTRIES} entries of the journal: rounds planned since they were served."
         )
         blocks.append(Plot("Readings by rounds late", drawn, came, keys))
-    aside = facts.history.standing.aside
+    aside = facts.history.status.excluded_rounds
     suspects = decisions.suspects(facts)
     if suspects.rows:
         blocks.append(f"{len(aside)} rounds do not count today.{cut(suspects)}")
@@ -41,7 +41,7 @@ def late(facts: Facts) -> Section:
 def ended(facts: Facts) -> Section:
     """Who competes no longer, and why."""
     rows = decisions.ended(facts)
-    standing = facts.history.standing
+    standing = facts.history.status
     if not rows.rows:
         return Section("ended", "Retired and stopped", ["All candidates compete."])
     retired = len(standing.retired - standing.stopped)

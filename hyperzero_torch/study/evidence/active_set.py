@@ -19,7 +19,7 @@ _STOPPED = 4
 
 def competing(history: History, config: TunerConfig) -> list[int]:
     """Candidates that draws may choose, ascending: new ones, and those that won not long ago."""
-    last, standing = config.retire_after, history.standing
+    last, standing = config.retire_after, history.status
     barred = standing.stopped | (standing.retired if last is not None else set())
     return [
         c
@@ -68,5 +68,5 @@ def _verified(history: History, config: TunerConfig) -> set[int]:
 
 def _stopped(history: History, bucket: Bucket, most: int) -> set[int]:
     """The youngest of those that were stopped and have evidence, so many at most."""
-    stopped = torch.tensor(sorted(history.standing.stopped), dtype=torch.long)
+    stopped = torch.tensor(sorted(history.status.stopped), dtype=torch.long)
     return set(stopped[bucket.tested[stopped]][-most:].tolist())

@@ -39,11 +39,13 @@ def settled(history: History, pooling: Pooling) -> dict[int, list[int]]:
 
 def settle(history: History, pooling: Pooling, rounds: Sequence[int]) -> Block:
     """Pool a settled block as it is kept: with the discounts that split it, others come later."""
-    tables = [(r, history.tables[r]) for r in rounds if r not in history.standing.aside]
-    split = [d for d in history.standing.discounts if rounds[0] < d.before <= rounds[-1]]
+    tables = [(r, history.tables[r]) for r in rounds if r not in history.status.excluded_rounds]
+    split = [d for d in history.status.discounts if rounds[0] < d.before <= rounds[-1]]
     block, _ = pool(tables, pooling, len(history.metrics), split)
     # Of a correction of second order seven digits are plenty: half the size in a journal.
-    return block._replace(exposed=block.exposed._replace(part=block.exposed.part.float()))
+    return block._replace(
+        control_loadings=block.control_loadings._replace(part=block.control_loadings.part.float())
+    )
 
 
 def blocks(history: History, pooling: Pooling, memo: Memo) -> tuple[list[Block], list[int]]:
@@ -54,7 +56,7 @@ def blocks(history: History, pooling: Pooling, memo: Memo) -> tuple[list[Block],
         pooling: how.
         memo: blocks that were pooled before; those that changed, or are new, are added.
     """
-    standing = history.standing
+    standing = history.status
     found = [
         block.discounted(_kept_whole(standing.discounts, rounds[-1], len(history.metrics)))
         for rounds, block in _compacted(history, memo)
@@ -65,7 +67,7 @@ def blocks(history: History, pooling: Pooling, memo: Memo) -> tuple[list[Block],
             pooling,
             sum(len(history.tables[r].messages) for r in rounds),
             len(rounds),
-            tuple(r for r in rounds if r in standing.aside),
+            tuple(r for r in rounds if r in standing.excluded_rounds),
             tuple(d for d in standing.discounts if rounds[0] < d.before <= rounds[-1]),
         )
         if number not in memo or memo[number][0] != stamp:
@@ -78,7 +80,7 @@ def blocks(history: History, pooling: Pooling, memo: Memo) -> tuple[list[Block],
 
 def to_compacted(block: Block) -> dict[str, Any]:
     """A block as plain JSON values, for ``Compacted.evidence``."""
-    state, exposed, levels = block.state, block.exposed, block.levels
+    state, exposed, levels = block.state, block.control_loadings, block.levels
     arrays = [block.candidates, *state, block.num_rounds, *exposed, *levels, *block[5:]]
     return {name: pack_array(array.numpy()) for name, array in zip(EVIDENCE, arrays)}
 

@@ -21,11 +21,11 @@ class Bucket(NamedTuple):
     ``mean``, ``var``, ``weight`` are ``(candidates, metrics)``, NaN and 0 where nothing is known;
     ``num_rounds (candidates,)`` counts rounds with evidence; ``base_levels (metrics,)`` is None
     until the control has reported every metric, and rests on ``level_hours`` hours of the day.
-    ``exposed`` is how far control errors move sums of evidence, a block of rounds each, the latest
-    rounds last. ``dispersion (metrics,)`` is the factor by which variances of the latest rounds
-    exceed the formula's. ``power (metrics,)`` is the precision of a relative mean over a whole
-    round's traffic, by the formula, of a usual round; 0 before the first. ``deltas`` are those of
-    the latest rounds, which are not pooled for good.
+    ``control_loadings`` is how far control errors move sums of evidence, a block of rounds each,
+    the latest rounds last. ``dispersion (metrics,)`` is the factor by which variances of the latest
+    rounds exceed the formula's. ``round_precision (metrics,)`` is the precision of a relative mean
+    over a whole round's traffic, by the formula, of a usual round; 0 before the first. ``deltas``
+    are those of the latest rounds, which are not pooled for good.
     """
 
     theta: Tensor
@@ -35,9 +35,9 @@ class Bucket(NamedTuple):
     num_rounds: Tensor
     base_levels: Tensor | None
     level_hours: int
-    exposed: tuple[Exposure, ...]
+    control_loadings: tuple[Exposure, ...]
     dispersion: Tensor
-    power: Tensor
+    round_precision: Tensor
     deltas: ArmDeltas
 
     @property
@@ -51,7 +51,7 @@ class Bucket(NamedTuple):
         All arms of a round were compared with one control, and share its error; the diagonal is
         the control's part of ``var``.
         """
-        *old, latest = self.exposed
+        *old, latest = self.control_loadings
         loading = evidence.loadings(latest, self.weight, rows).permute(2, 0, 1)
         shared = loading @ loading.transpose(-1, -2)
         place = torch.full((len(self.theta),), -1, dtype=torch.long)
@@ -74,16 +74,16 @@ def gather(history: History, pooling: Pooling, memo: Memo | None = None) -> Buck
         memo: of earlier calls for the same study, which makes a long one quick.
     """
     old, rounds = blocks(history, pooling, {} if memo is None else memo)
-    standing, num, width = history.standing, history.num_candidates, len(history.metrics)
-    tables = [(r, history.tables[r]) for r in rounds if r not in standing.aside]
+    standing, num, width = history.status, history.num_candidates, len(history.metrics)
+    tables = [(r, history.tables[r]) for r in rounds if r not in standing.excluded_rounds]
     latest, deltas = pool(tables, pooling, width, standing.discounts)
     parts = [*old, latest]
     state, num_rounds = evidence.init(num, width), torch.zeros(num, dtype=torch.long)
     for block in parts:
         state = _merge(state, block)
         num_rounds[block.candidates] += block.num_rounds
-    power = sum((block.power for block in parts), torch.zeros(width, dtype=torch.float64))
-    power_rounds = sum(block.power_rounds for block in parts)
+    power = sum((block.round_precision for block in parts), torch.zeros(width, dtype=torch.float64))
+    power_rounds = sum(block.num_precision_rounds for block in parts)
     known, excess = state.weight > 0, torch.ones(width, dtype=torch.float64)
     if pooling.calibrate:
         excess = _excess(parts, state)
@@ -99,11 +99,13 @@ def gather(history: History, pooling: Pooling, memo: Memo | None = None) -> Buck
         num_rounds=num_rounds,
         base_levels=levels,
         level_hours=hours,
-        exposed=tuple(
-            e._replace(candidate=b.candidates[e.candidate]) for b in parts for e in (b.exposed,)
+        control_loadings=tuple(
+            e._replace(candidate=b.candidates[e.candidate])
+            for b in parts
+            for e in (b.control_loadings,)
         ),
         dispersion=latest.dispersion * excess,
-        power=power / torch.as_tensor(power_rounds).clamp_min(1),
+        round_precision=power / torch.as_tensor(power_rounds).clamp_min(1),
         deltas=deltas,
     )
 

@@ -65,29 +65,30 @@ class Levels(NamedTuple):
 class Block(NamedTuple):
     """What a stretch of rounds says of the candidates served in it.
 
-    ``candidates (c,)`` ascending; ``state`` and ``num_rounds`` have a row for each. ``exposed``
-    names candidates by their rows here. ``levels`` are the control's; ``dispersion (metrics,)`` is
-    the factor by which variances exceed the formula's. ``power`` and ``power_rounds (metrics,)``:
-    the precision of a relative mean over a whole round's traffic, by the formula, summed over
-    rounds, and their number.
+    ``candidates (c,)`` ascending; ``state`` and ``num_rounds`` have a row for each.
+    ``control_loadings`` names candidates by their rows here. ``levels`` are the control's;
+    ``dispersion (metrics,)`` is the factor by which variances exceed the formula's.
+    ``round_precision`` and ``num_precision_rounds (metrics,)``: the precision of a
+    relative mean over a whole round's traffic, by the formula, summed over rounds, and their
+    number.
     """
 
     candidates: Tensor
     state: EvidenceState
     num_rounds: Tensor
-    exposed: Exposure
+    control_loadings: Exposure
     levels: Levels
     dispersion: Tensor
-    power: Tensor
-    power_rounds: Tensor
+    round_precision: Tensor
+    num_precision_rounds: Tensor
 
     def discounted(self, kept: Tensor) -> Block:
         """The same with ``kept (metrics,)`` of its precision."""
         weight, mean, spread = self.state
-        part = self.exposed.part.to(kept) * kept
+        part = self.control_loadings.part.to(kept) * kept
         return self._replace(
             state=EvidenceState(weight * kept, mean, spread * kept),
-            exposed=self.exposed._replace(part=part),
+            control_loadings=self.control_loadings._replace(part=part),
         )
 
 
@@ -133,11 +134,11 @@ def pool(
         candidates=ids,
         state=evidence.summarise(rows, lift, weight, len(ids)),
         num_rounds=num_rounds.long(),
-        exposed=evidence.exposure(rows, arms.slot, loading, lift, weight),
+        control_loadings=evidence.exposure(rows, arms.slot, loading, lift, weight),
         levels=_levels(arms, pooling.rounds_per_day),
         dispersion=common,
-        power=(users * worth).sum(0),
-        power_rounds=(users > 0).sum(0),
+        round_precision=(users * worth).sum(0),
+        num_precision_rounds=(users > 0).sum(0),
     )
     told = (arms.candidate != CONTROL) & (seen > 0)
     deltas = ArmDeltas(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from ...errors import JournalError
 from .arrays import pack_array, unpack_array
 from .base import (
-    Born,
+    CandidateAdded,
     Compacted,
     Configured,
-    Decided,
+    Decision,
     Entry,
     Journal,
     Planned,
-    Received,
+    ReadingsReceived,
     StudyHeader,
 )
 from .compacted import EVIDENCE
@@ -20,15 +20,15 @@ from .memory import MemoryJournal
 
 __all__ = [
     "EVIDENCE",
-    "Born",
+    "CandidateAdded",
     "Compacted",
     "Configured",
-    "Decided",
+    "Decision",
     "Entry",
     "Journal",
     "MemoryJournal",
     "Planned",
-    "Received",
+    "ReadingsReceived",
     "StudyHeader",
     "open_journal",
     "pack_array",

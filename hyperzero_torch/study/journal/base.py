@@ -38,7 +38,7 @@ class Configured:
 
 
 @dataclass(frozen=True)
-class Born:
+class CandidateAdded:
     """A candidate enters the bucket, in ``round``, from ``origin`` ("base", "initial", ...)."""
 
     candidate: int
@@ -64,7 +64,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Received:
+class ReadingsReceived:
     """Readings that arrived together: parallel tuples over rows; ``metric`` is an index.
 
     Rows ascend by (round, candidate, metric, revision), and no such key stands twice.
@@ -80,7 +80,7 @@ class Received:
 
 
 @dataclass(frozen=True)
-class Decided:
+class Decision:
     """A decision that is not a plan, for the audit trail: what, why, and the facts behind it."""
 
     round: int
@@ -104,13 +104,31 @@ class Compacted:
     evidence: Mapping[str, Any]
 
 
-Entry: TypeAlias = Configured | Born | Planned | Received | Decided | Compacted
+Entry: TypeAlias = Configured | CandidateAdded | Planned | ReadingsReceived | Decision | Compacted
+
+#: Entries under the names that journals and states store. These names never change.
+ENTRY_KINDS: Mapping[str, type[Entry]] = {
+    "configured": Configured,
+    "born": CandidateAdded,
+    "planned": Planned,
+    "received": ReadingsReceived,
+    "decided": Decision,
+    "compacted": Compacted,
+}
+_STORED_NAMES = {kind: name for name, kind in ENTRY_KINDS.items()}
 
 
-def without(received: Received, rounds: Collection[int]) -> Received:
+def kind_of(entry: Entry) -> str:
+    """The name under which journals and states store this type of entry."""
+    return _STORED_NAMES[type(entry)]
+
+
+def without(received: ReadingsReceived, rounds: Collection[int]) -> ReadingsReceived:
     """A message without its rows of these rounds."""
     left = [i for i, round_ in enumerate(received.round) if round_ not in rounds]
-    return Received(**{name: tuple(v[i] for i in left) for name, v in vars(received).items()})
+    return ReadingsReceived(
+        **{name: tuple(v[i] for i in left) for name, v in vars(received).items()}
+    )
 
 
 def flaw(entry: Entry) -> str | None:
@@ -122,7 +140,7 @@ def flaw(entry: Entry) -> str | None:
     match entry:
         case Configured():
             return _first_flaw(entry, mappings=("config",))
-        case Born():
+        case CandidateAdded():
             names = ("candidate", "round")
             return _first_flaw(
                 entry, names, floats=("theta",), texts=("origin",), mappings=("parameters",)
@@ -134,10 +152,10 @@ def flaw(entry: Entry) -> str | None:
             return _first_flaw(
                 entry, ("round", *parallel[:2]), parallel[2:], (), ("details",), parallel
             )
-        case Received():
+        case ReadingsReceived():
             whole, real = ("round", "candidate", "metric", "revision"), ("count", "mean", "var")
             return _first_flaw(entry, whole, real, parallel=whole + real)
-        case Decided():
+        case Decision():
             return _first_flaw(entry, ("round",), texts=("kind", "reason"), mappings=("details",))
         case Compacted():
             if not isinstance(entry.rounds, tuple) or not isinstance(entry.messages, tuple):

@@ -9,7 +9,7 @@ from .base import (
     Compacted,
     ConflictError,
     Entry,
-    Received,
+    ReadingsReceived,
     StudyHeader,
     without,
 )
@@ -54,7 +54,7 @@ class MemoryJournal:
         log.extend(entries)
         gone = {r for e in entries if isinstance(e, Compacted) for r in e.rounds}
         if gone:
-            log[:] = [without(e, gone) if isinstance(e, Received) else e for e in log]
+            log[:] = [without(e, gone) if isinstance(e, ReadingsReceived) else e for e in log]
         return len(log)
 
     def read(self, study: str, after: int = 0) -> list[Entry]:

@@ -17,15 +17,16 @@ import sqlalchemy as sa
 
 from ...errors import JournalCorruptError
 from .base import (
-    Born,
+    CandidateAdded,
     Compacted,
     Configured,
-    Decided,
+    Decision,
     Entry,
     Planned,
-    Received,
+    ReadingsReceived,
     StudyHeader,
     flaw,
+    kind_of,
 )
 from .schema import candidates, decisions, entries, plans, readings
 
@@ -43,7 +44,7 @@ def digest(header: StudyHeader, number: int, entry: Entry) -> str:
     }
     values |= {name: dict(value) for name, value in values.items() if isinstance(value, Mapping)}
     study = [header.study, header.seed, dict(header.problem)]
-    text = json.dumps([study, number, type(entry).__name__, values], sort_keys=True)
+    text = json.dumps([study, number, kind_of(entry).capitalize(), values], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -56,7 +57,7 @@ def write(connection: sa.Connection, header: StudyHeader, new: Sequence[Entry], 
         round_, details = _split(entry, key, rows)
         rows[entries].append(
             key
-            | {"kind": type(entry).__name__.lower(), "round": round_, "at": now}
+            | {"kind": kind_of(entry), "round": round_, "at": now}
             | {"details": details, "digest": digest(header, number, entry)}
         )
     for table, values in rows.items():
@@ -125,7 +126,7 @@ def _split(
     match entry:
         case Configured():
             return None, dict(entry.config)
-        case Born():
+        case CandidateAdded():
             born = {"theta": list(map(float, entry.theta)), "parameters": dict(entry.parameters)}
             rows[candidates].append({**key, **vars(entry), **born})
             return entry.round, {}
@@ -137,7 +138,7 @@ def _split(
                 for c, k, s in zip(entry.candidates, entry.slots, entry.shares)
             )
             return entry.round, {"trigger": entry.trigger, "details": dict(entry.details)}
-        case Received():
+        case ReadingsReceived():
             columns = {
                 name: map(float, value) if name in _NUMBERS else value
                 for name, value in vars(entry).items()
@@ -146,7 +147,7 @@ def _split(
                 {**key, **dict(zip(columns, values))} for values in zip(*columns.values())
             )
             return None, {"rows": len(entry.round)}
-        case Decided():
+        case Decision():
             rows[decisions].append({**key, **vars(entry), "details": dict(entry.details)})
             return entry.round, {}
 
@@ -175,7 +176,7 @@ def _assemble(row: Any, number: int, found: _Found, name: str) -> Entry:
             return Configured(row.details)
         case "born":
             c = found[candidates][number][0]
-            return Born(c.candidate, c.round, c.origin, tuple(c.theta), c.parameters)
+            return CandidateAdded(c.candidate, c.round, c.origin, tuple(c.theta), c.parameters)
         case "planned":
             arms = found[plans][number]
             return Planned(
@@ -196,7 +197,7 @@ def _assemble(row: Any, number: int, found: _Found, name: str) -> Entry:
             return _received(rows)
         case "decided":
             d = found[decisions][number][0]
-            return Decided(d.round, d.kind, d.reason, d.details)
+            return Decision(d.round, d.kind, d.reason, d.details)
         case "compacted":
             told = row.details
             rounds, messages = tuple(told["rounds"]), tuple(told["messages"])
@@ -206,6 +207,6 @@ def _assemble(row: Any, number: int, found: _Found, name: str) -> Entry:
     )
 
 
-def _received(rows: Sequence[Any]) -> Received:
+def _received(rows: Sequence[Any]) -> ReadingsReceived:
     fields = ("round", "candidate", "metric", "revision", "count", "mean", "var")
-    return Received(**{f: tuple(getattr(r, f) for r in rows) for f in fields})
+    return ReadingsReceived(**{f: tuple(getattr(r, f) for r in rows) for f in fields})

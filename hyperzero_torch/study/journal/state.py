@@ -10,22 +10,15 @@ import torch
 
 from ...errors import ConfigError
 from .base import (
-    Born,
-    Compacted,
-    Configured,
-    Decided,
+    ENTRY_KINDS,
+    Decision,
     Entry,
-    Planned,
-    Received,
     StudyHeader,
     flaw,
+    kind_of,
 )
 
 _FORMAT = 1
-_KINDS: dict[str, type[Entry]] = {
-    kind.__name__.lower(): kind
-    for kind in (Configured, Born, Planned, Received, Decided, Compacted)
-}
 _FLOATS = {"theta", "shares", "count", "mean", "var"}
 _JSON = {"config", "details", "evidence", "parameters"}
 
@@ -38,7 +31,7 @@ def pack(header: StudyHeader, entries: Sequence[Entry]) -> dict[str, Any]:
         "seed": header.seed,
         "problem": json.dumps(dict(header.problem)),
         "entries": [
-            {"entry": type(entry).__name__.lower()}
+            {"entry": kind_of(entry)}
             | {name: _pack(name, value) for name, value in vars(entry).items()}
             for entry in entries
         ],
@@ -63,8 +56,8 @@ def unpack(state: Mapping[str, Any]) -> tuple[StudyHeader, list[Entry]]:
             values = {name: _unpack(name, v) for name, v in packed.items() if name != "entry"}
             # Earlier states named it "kind", which decisions have of their own.
             named = "decided" if "reason" in packed else packed.get("kind")
-            kind = _KINDS[packed.get("entry", named)]
-            if "entry" not in packed and kind is not Decided:
+            kind = ENTRY_KINDS[packed.get("entry", named)]
+            if "entry" not in packed and kind is not Decision:
                 del values["kind"]
             entries.append(kind(**values))
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:

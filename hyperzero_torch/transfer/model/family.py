@@ -86,7 +86,7 @@ class Family(NamedTuple):
         )
 
 
-class Said(NamedTuple):
+class SourceBeliefs(NamedTuple):
     """An expert's words, by source; what is not named is believed as it is.
 
     ``belief``: what is left of its precision, in [0, 1]. ``apart``: of what it says about single
@@ -111,7 +111,9 @@ class _Own(NamedTuple):
     skill: float
 
 
-def gather_family(sources: Sequence[Aligned], filling: Tensor, said: Said | None = None) -> Family:
+def gather_family(
+    sources: Sequence[Aligned], filling: Tensor, said: SourceBeliefs | None = None
+) -> Family:
     """Fit, reduce and compare the sources.
 
     Args:
@@ -120,7 +122,7 @@ def gather_family(sources: Sequence[Aligned], filling: Tensor, said: Said | None
             beside the sources' own.
         said: by an expert, over what the evidence says.
     """
-    said = said or Said(filling.mean(0), {}, {}, {})
+    said = said or SourceBeliefs(filling.mean(0), {}, {}, {})
     metrics = sources[0].mean.shape[1]
     owns = [[_own(source, m) for source in sources] for m in range(metrics)]
     heard = [_heard(source.name, said) for source in sources]
@@ -228,7 +230,7 @@ def _predicted_by_constant(y: Tensor, noise: Tensor) -> float:
     return float(density.sum(-1).max())
 
 
-def _heard(name: str, said: Said) -> float:
+def _heard(name: str, said: SourceBeliefs) -> float:
     """How much a source has to say about what functions are like: their size and lengthscales.
 
     Its own fit does not tell what comes from a parameter that is not believed.

@@ -38,7 +38,7 @@ class Verdict(NamedTuple):
     reason: str
 
 
-class Held(NamedTuple):
+class HeldOut(NamedTuple):
     """Held-out log densities of the target's evidence, ``(metrics,)``: ``warm`` and ``cold``."""
 
     warm: Tensor
@@ -81,12 +81,12 @@ def admit(found: Learned, alpha: float = ALPHA) -> Verdict:
     return Verdict(True, needed, reason)
 
 
-def compare(warm: Posterior, cold: Posterior) -> Held:
+def compare(warm: Posterior, cold: Posterior) -> HeldOut:
     """The second gate: who predicts the target's evidence better, each row from all others?"""
-    return Held(left_out(warm, len(cold.x)), left_out(cold, len(cold.x)))
+    return HeldOut(left_out(warm, len(cold.x)), left_out(cold, len(cold.x)))
 
 
-class Judged(NamedTuple):
+class RiskScore(NamedTuple):
     """Of points ``(n,)``: P(gain > 0 and feasible), what is needed of it, promise, acceptance."""
 
     prob: Tensor
@@ -97,7 +97,7 @@ class Judged(NamedTuple):
 
 def worth_serving(
     posterior: Posterior, problem: Problem, x: Tensor, generator: torch.Generator
-) -> Judged:
+) -> RiskScore:
     """Does a transferred candidate deserve traffic under what is believed now?
 
     A success gains G on average, a failure loses L: the gain it lacks, and the guardrail it
@@ -132,4 +132,4 @@ def worth_serving(
     each_won = won / prob.clamp_min(1e-9)
     each_lost = harm / (1 - prob).clamp_min(1e-9)
     needed = (each_lost / (each_won + each_lost).clamp_min(1e-300)).clamp_min(LEAST_PROB)
-    return Judged(prob, needed, won - harm, prob >= needed)
+    return RiskScore(prob, needed, won - harm, prob >= needed)

@@ -50,7 +50,7 @@ class Chosen(NamedTuple):
     """Suggested candidates ``theta (n, params)``, how each was ``judged``, how many ``refused``."""
 
     theta: Tensor
-    judged: gates.Judged
+    judged: gates.RiskScore
     refused: int
 
 
@@ -144,7 +144,7 @@ def choose(
         kept.append(row)
     return Chosen(
         problem.space.from_unit(x[kept].cpu()),
-        gates.Judged(*(field[kept] for field in judged)),
+        gates.RiskScore(*(field[kept] for field in judged)),
         int((~judged.accepted).sum()),
     )
 

@@ -40,7 +40,7 @@ from torch import Tensor
 from ...errors import InputError, MissingExtraError
 from ...stats import moments
 from ...study.history import History
-from ...study.journal import Configured, Received
+from ...study.journal import Configured, ReadingsReceived
 from ...study.round_table import RoundTable
 from .. import checks
 from .budget import Budget
@@ -197,7 +197,7 @@ def private_history(
     sums = _sums(history, clips, name)
     budget.charge_all([_release(name, r) for r in sums], noise_multiplier)
     private = History(history.num_params, history.metrics)
-    private.extend([Configured(history.config), *history.births])
+    private.extend([Configured(history.config), *history.candidates])
     for r, whole in sums.items():
         told = _drawn(whole, noise_multiplier, noise)
         # Why a plan was made holds what the unnoised readings said.
@@ -246,7 +246,7 @@ def _sums(history: History, clips: Mapping[str, Clip], name: str) -> dict[int, S
     if unknown := [m for m in clips if m not in history.metrics]:
         raise InputError(f"clips bound {unknown}, the metrics are {list(history.metrics)}")
     bounds = [clips[m] for m in history.metrics]
-    aside = history.standing.aside
+    aside = history.status.excluded_rounds
     tables = [(r, t) for r, t in sorted(history.tables.items()) if r not in aside]
     if not tables:
         raise InputError(f"study {name!r} has no rounds to tell of")
@@ -259,10 +259,10 @@ def _moments_of(table: RoundTable) -> moments.Moments:
     return moments.from_sample(*(torch.from_numpy(np.where(known, c, 0.0)) for c in columns))
 
 
-def _received(round_: int, table: RoundTable, told: Noised) -> Received:
+def _received(round_: int, table: RoundTable, told: Noised) -> ReadingsReceived:
     arms, metrics = told.mean.shape
     num = arms * metrics
-    return Received(
+    return ReadingsReceived(
         round=(round_,) * num,
         candidate=tuple(np.repeat(table.candidates, metrics).tolist()),
         metric=tuple(range(metrics)) * arms,
