@@ -131,11 +131,11 @@ def calibration() -> str:
         "formula's errors | of ours |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, found in metrics.items():
+    for name, row in metrics.items():
         lines.append(
-            f"| {name} | {found['predictions']} | {100 * found['covered_formula']:.1f} % "
-            f"| {100 * found['covered']:.1f} % | {found['robust_std_formula']:.2f} "
-            f"| {found['robust_std']:.2f} |"
+            f"| {name} | {row['predictions']} | {100 * row['covered_formula']:.1f} % "
+            f"| {100 * row['covered']:.1f} % | {row['robust_std_formula']:.2f} "
+            f"| {row['robust_std']:.2f} |"
         )
     return "\n".join(lines)
 
@@ -147,14 +147,14 @@ def race() -> str:
 
     limits = load_limits(RESULTS)
     parts = []
-    for stem, one in load(RESULTS).items():
+    for stem, race in load(RESULTS).items():
         if stem.startswith("race_guardrail"):
-            parts += [f"{one.title}:", "", table(one, limits.get(one.title)), ""]
+            parts += [f"{race.title}:", "", table(race, limits.get(race.title)), ""]
     return "\n".join(parts[:-1])
 
 
 def ablation() -> str:
-    """Ours with one lever off at a time."""
+    """The default with one feature off at a time."""
     from bench.quality.race.records import load
     from bench.quality.race.table import ablation
 
@@ -162,7 +162,7 @@ def ablation() -> str:
 
 
 def speed() -> str:
-    """How fast: every question of bench/speed."""
+    """Speed: every question of bench/speed."""
     from bench.speed.table import machine, table
 
     return f"{table(RESULTS)}\n\n{machine(RESULTS)}"
@@ -186,7 +186,7 @@ def transfer() -> str:
 
 
 def worlds() -> str:
-    """Where it is hard in other ways: the same table, other worlds, hour 30."""
+    """Other difficulties: the same table, other worlds, hour 30."""
     from bench.quality.race.records import load
 
     lines = [
@@ -194,17 +194,16 @@ def worlds() -> str:
         "|" + " --- |" * 7,
     ]
     races = load(RESULTS)
-    for world, says in WORLDS.items():
-        one = races.get(f"race_{world}_d2_x1")
-        for name in one.contenders() if one is not None else []:
-            score = 100 * one.column(name, "score").mean(0)
+    for world, description in WORLDS.items():
+        race = races.get(f"race_{world}_d2_x1")
+        for number, name in enumerate(race.contenders() if race is not None else []):
+            score = 100 * race.column(name, "score").mean(0)
             lines.append(
-                f"| {says} | {name} | {len(one.runs[name])} "
+                f"| {'' if number else description} | {name} | {len(race.runs[name])} "
                 f"| {score[20]:.1f} % | {score[30]:.1f} % "
-                f"| {100 * one.violating(name, 30):.0f} % "
-                f"| {100 * one.column(name, 'exposed_violation').mean():.3f} % |"
+                f"| {100 * race.violating(name, 30):.0f} % "
+                f"| {100 * race.column(name, 'exposed_violation').mean():.3f} % |"
             )
-            says = ""
     return "\n".join(lines)
 
 
@@ -212,8 +211,8 @@ def reliability() -> str:
     """Coverage of true deltas all over the space, and P(feasible) against the truth."""
     records = json.loads((RESULTS / "reliability.json").read_text())
     lines = [
-        "| world | hour | 95 % intervals of gain cover | of guard | P(feasible) above 0.9: said | "
-        "truly feasible |",
+        "| world | hour | 95 % intervals of gain cover | of guard | mean P(feasible) where above "
+        "0.9 | of these truly feasible |",
         "|" + " --- |" * 6,
     ]
     kinds = sorted({(r["dims"], -r["traffic"], r["hour"]) for r in records})
@@ -224,10 +223,10 @@ def reliability() -> str:
         gain, guard = (
             100 * statistics.mean(r["covered"][name] for r in part) for name in ("gain", "guard")
         )
-        num, said, true = (sum(r[name][-1] for r in part) for name in ("num", "said", "true"))
+        num, predicted, true = (sum(r[name][-1] for r in part) for name in ("num", "said", "true"))
         lines.append(
             f"| d = {dims}, traffic x {-traffic:g}, {len(part)} worlds | {hour} | {gain:.1f} % "
-            f"| {guard:.1f} % | {said / max(1, num):.3f} | {true / max(1, num):.3f} |"
+            f"| {guard:.1f} % | {predicted / max(1, num):.3f} | {true / max(1, num):.3f} |"
         )
     return "\n".join(lines)
 
@@ -237,7 +236,7 @@ WORLDS = {
     "tails": "Pareto tails of index 2.5",
     "neural": "a neural objective over two gains",
     "five": "two gains, three guardrails",
-    "infeasible": "nothing is feasible, the base included (score: stays with it)",
+    "infeasible": "no theta is feasible, not even the base (score: share that keeps the base)",
     "replay": "lifts on real noise",
 }
 
