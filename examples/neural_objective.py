@@ -26,7 +26,7 @@ GUARDRAIL = "guard >= -0.1%"
 
 
 def retention(delta: Tensor) -> Tensor:
-    """The long-term value ``(...)`` of short-term deltas ``(..., 4)``: the truth, unknown to the user.
+    """The long-term value ``(...)`` of deltas ``(..., 4)``: the truth, unknown to the user.
 
     The first metric saturates, and its value decreases as the third falls: clicks that users
     regret.

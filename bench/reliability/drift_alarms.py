@@ -240,8 +240,8 @@ def table(path: Path = BENCH / "results" / "drift_alarms.json") -> str:
     ]
     lines += [
         "",
-        f"| drift, monitored for {ROUNDS} rounds | | detector: rounds to the alarm, median | 90 % by "
-        "| process: median | 90 % by |",
+        f"| drift, monitored for {ROUNDS} rounds | | detector: rounds to the alarm, median "
+        "| 90 % by | process: median | 90 % by |",
         "|" + " --- |" * 6,
     ]
     for r in found["drift"]:
