@@ -22,7 +22,7 @@ from rich.text import Text
 
 from ..errors import ConfigError
 from ..live.build import source_of, updater_of
-from ..live.loop import Loop, Round
+from ..live.loop import SILENT_ROUNDS, Loop, Round
 from ..live.retry import SystemClock
 from ..live.telemetry import JsonFormatter, Telemetry
 from ..study.config import StudyConfig, TunerConfig
@@ -166,7 +166,9 @@ def _drive(
     telemetry = Telemetry(tuner.study) if port is not None or file is not None else None
     if telemetry is not None and port is not None:
         notes.print(Text(f"metrics on http://127.0.0.1:{telemetry.serve(port)}/metrics"))
+    num_rounds, rows, silent = 0, 0, 0
     for done in loop.run(rounds):
+        num_rounds, rows, silent = num_rounds + 1, rows + done.rows, done.silent_rounds
         if telemetry is None:
             continue
         try:
@@ -175,7 +177,10 @@ def _drive(
                 telemetry.write(file)
         except Exception as error:  # what is only told must not end what is served
             log_.warning("metrics: %s: %s", type(error).__name__, error)
-    notes.print(Text("stopped"))
+    notes.print(Text(f"stopped after {num_rounds} rounds; {rows:,} new readings recorded"))
+    if silent >= SILENT_ROUNDS:
+        warning = f"no readings of the last {silent} rounds have arrived; the journal says more"
+        notes.print(Text("warning: ", style="bold yellow") + Text(warning))
 
 
 def _best(tuner: Tuner, done: Round) -> Recommendation | None:

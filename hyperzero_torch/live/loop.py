@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import TypeVar
 
 from ..errors import (
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 _ANCHOR = "clock"  # kind of the decision that says when round 0 was
 # Rounds back to which readings are asked for where none has arrived: a week of hours.
 _CATCH_UP = 168
+# The loop warns where so many rounds in a row have brought no reading.
+SILENT_ROUNDS = 6
 # Tries of planning, or of folding, where it fails by itself and not by the journal: the same again
 # mostly gives the same, but an objective may reach out to something that was busy.
 _FAULT_TRIES = 2
@@ -59,6 +62,7 @@ class Round:
         rows: readings that were news.
         notes: what was not as usual.
         seconds: that it took, by the loop's clock.
+        silent_rounds: the latest earlier rounds, in a row, of which no reading has arrived.
     """
 
     round: int
@@ -67,6 +71,7 @@ class Round:
     rows: int
     notes: tuple[str, ...]
     seconds: float
+    silent_rounds: int = 0
 
 
 class Loop:
@@ -146,7 +151,10 @@ class Loop:
         # Planned already, by another loop or before a restart: it rests on what had arrived then.
         known = history is None or round in history.plans
         rows = 0 if known else self._take_in(round)
+        silent = self._silent_rounds(round)
         if not known:
+            if not rows and len(silent) >= SILENT_ROUNDS:
+                self._warn_of_silence(silent)
             self._learn_from_others()
         plan = self._plan(round)
         applied = plan is not None and self._apply(plan)
@@ -154,7 +162,7 @@ class Loop:
             remarks.settle()  # what could not be written while the journal was away
             self._clear_up()
         took = self.clock.now() - begun
-        done = Round(round, plan, applied, rows, tuple(remarks.said), took)
+        done = Round(round, plan, applied, rows, tuple(remarks.said), took, len(silent))
         arms = 0 if plan is None else len(plan) - 1
         log.info(
             "round %d: %d new rows, %d arms, %s",
@@ -195,6 +203,23 @@ class Loop:
         except GivenUpError as error:
             self._remarks.add("warehouse", str(error))
         return sum(self._record(one) for one in found)
+
+    def _silent_rounds(self, round: int) -> list[int]:
+        """The latest rounds before ``round``, in a row, of which no reading has arrived."""
+        tables = self.tuner.history.tables
+        earlier = sorted((r for r in tables if r < round), reverse=True)
+        return list(
+            takewhile(lambda r: tables[r].num_waiting == len(tables[r].candidates), earlier)
+        )
+
+    def _warn_of_silence(self, silent: list[int]) -> None:
+        """Log it every round; the journal has it once for every such stretch of rounds."""
+        reason = (
+            f"no readings of the last {len(silent)} rounds have arrived (rounds {silent[-1]} to "
+            f"{silent[0]}), so nothing is learned; check that the platform serves the plans and "
+            "logs exposures, and that the source reads where it logs them"
+        )
+        self._remarks.add("readings", reason, once={"since_round": silent[-1]})
 
     def _learn_from_others(self) -> None:
         """Read other domains anew where they are due; what cannot be read stays as it was."""

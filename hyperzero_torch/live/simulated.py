@@ -11,10 +11,11 @@ from ..simulate.recommender.assignments import Assignment, one_by_one
 from ..simulate.recommender.world import ValueModelWorld
 from ..study.config import LiveConfig
 from ..tuner.tuner import Tuner
-from .build import source_of
+from .build import source_of, updater_of
 from .loop import Loop
 from .retry import SimulatedClock
-from .serve.flagd import FlagdUpdater, ThetaClient
+from .serve.files import replace_file, to_json
+from .serve.flagd import ThetaClient
 
 # The app's client looks at its file so often; an hour passes in seconds here.
 _POLL_SECONDS = 0.05
@@ -33,14 +34,16 @@ class LivingRecommender:
         self.world, self.folder = world, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.flags = folder / "flags.json"
+        if not self.flags.exists():  # flagd's provider logs a traceback at every look at no file
+            replace_file(self.flags, to_json({"flags": {}}))
         self.client = ThetaClient.open(self.flags, world.problem.base, poll_seconds=_POLL_SECONDS)
 
     def live(self) -> LiveConfig:
-        """The ``live`` section of a study file that fits."""
+        """The ``live`` section of a study file that stands in the app's folder."""
         return LiveConfig(
-            exposures=str(self.folder / "exposures" / "*.parquet"),
-            events=str(self.folder / "events" / "*.parquet"),
-            flags=str(self.flags),
+            exposures="exposures/*.parquet",
+            events="events/*.parquet",
+            flags=self.flags.name,
             max_events=1000,
         )
 
@@ -105,4 +108,4 @@ def closed_circle(tuner: Tuner, app: LivingRecommender) -> Loop:
 
     live = app.live()
     source = source_of(live, tuner.problem, app.folder)
-    return Loop(tuner, FlagdUpdater(app.flags), source, AppClock(serve))
+    return Loop(tuner, updater_of(live, app.folder), source, AppClock(serve))

@@ -65,6 +65,9 @@ class Telemetry:
         self._round = gauge("round", "The last round.")
         self._arms = gauge("arms", "Candidates served in the last round, beside the control.")
         self._seconds = gauge("round_seconds", "Seconds that the last round took.")
+        self._silent = gauge(
+            "rounds_without_readings", "Latest rounds in a row of which no reading has arrived."
+        )
         self._control = gauge("control_share", "The control's share of the traffic.")
         self._candidate = gauge("recommended_candidate", "Who would be promoted; 0 is the base.")
         self._feasible = gauge("recommended_prob_feasible", "P(feasible) of the recommendation.")
@@ -78,6 +81,7 @@ class Telemetry:
         self._remarks.inc(len(done.notes))
         self._round.set(done.round)
         self._seconds.set(done.seconds)
+        self._silent.set(done.silent_rounds)
         if done.plan is not None:
             self._arms.set(len(done.plan) - 1)
             self._control.set(done.plan.control_share)

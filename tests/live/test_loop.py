@@ -433,3 +433,29 @@ def test_readings_older_than_they_have_to_be_kept_are_compacted():
     assert [d.kind for d in history.decisions].count("refused") == 1
     assert "round 1 was compacted" in history.decisions[-1].reason
     assert tuner.bucket().num_rounds[history.plans[3].candidates[1]] > 0
+
+
+def test_rounds_without_readings_are_warned_of(caplog):
+    """Each hour in the log and in the round's notes, once in the journal, until readings come."""
+    platform, tuner = Platform(late=100), make()
+    loop = loop_of(tuner, platform)
+    with caplog.at_level(logging.WARNING, "hyperzero_torch"):
+        quiet = list(loop.run(9))
+    assert [d.silent_rounds for d in quiet] == list(range(9))
+    assert [len(d.notes) for d in quiet] == [0] * 6 + [1] * 3
+    assert "no readings of the last 6 rounds have arrived (rounds 0 to 5)" in quiet[6].notes[0]
+    assert sum("no readings of the last" in r.getMessage() for r in caplog.records) == 3
+    noted = [d.reason for d in tuner.history.decisions if d.kind == "readings"]
+    assert noted == list(quiet[6].notes)
+
+    platform.late = 1
+    *_, after = list(loop.run(2))
+    assert after.rows
+    assert after.silent_rounds == 0
+    assert not after.notes
+
+
+def test_readings_that_are_always_late_are_no_silence():
+    done = list(loop_of(make(), Platform(late=8)).run(12))
+    assert [bool(d.notes) for d in done] == [False] * 6 + [True] * 2 + [False] * 4
+    assert done[-1].silent_rounds == 7
