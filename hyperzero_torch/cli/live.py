@@ -98,7 +98,7 @@ def run(
         opened = nullcontext(_loop_of(config, stop, dry_run))
     with opened as (tuner, loop):
         if dry_run:
-            note(f"dry run: study {tuner.study!r} can be run; nothing was written")
+            note(f"dry run: study {tuner.study.name!r} can be run; nothing was written")
             return
         with _logging(log), signals_to(lambda *_: stop.set()):
             _drive(tuner, loop, rounds, metrics_port, metrics_file)
@@ -164,7 +164,7 @@ def _loop_of(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner,
 def _drive(
     tuner: Tuner, loop: Loop, rounds: int | None, port: int | None, file: Path | None
 ) -> None:
-    telemetry = Telemetry(tuner.study) if port is not None or file is not None else None
+    telemetry = Telemetry(tuner.study.name) if port is not None or file is not None else None
     if telemetry is not None and port is not None:
         note(f"metrics on http://127.0.0.1:{telemetry.serve(port)}/metrics")
     num_rounds, rows, without_readings = 0, 0, 0

@@ -67,7 +67,7 @@ def _watch(tuner: Tuner, out: Path, criterion: Ranking, every: float) -> None:
     while True:
         problem = ""
         try:
-            tuner.sync()
+            tuner.study.sync()
             if tuner.history.last_round is None:
                 problem = "waiting for the first round"
             elif tuner.history.num_entries != num_shown:

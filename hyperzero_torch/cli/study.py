@@ -76,13 +76,13 @@ def step(
     message = Readings.concat(messages) if messages else None
     # Checked on a tuner that writes nothing, so that refused readings do not start a study.
     reader = open_study(config, create=True, dry_run=True, with_sources=dry_run)
-    num_new = 0 if message is None else reader.check(message)
+    num_new = 0 if message is None else reader.study.count_new(message)
     if dry_run:
         note(f"dry run: {num_new} new rows would be recorded, nothing was written")
         return
     tuner = open_study(config, create=True)
     next_plan = tuner.ask(round) if message is None else _record(tuner, message, num_new, round)
-    why = tuner.history.plans[next_plan.round].details.get("why")
+    why = tuner.history.plans[next_plan.round].trace.why_not
     if why is not None:
         note(f"traffic is split evenly: {why}")
     last = tuner.history.last_round
@@ -101,7 +101,7 @@ def step(
 def _record(tuner: Tuner, message: Readings, num_new: int, round_: int | None) -> Plan:
     """Record a message and plan; the same message again gets the plan that it got before."""
     trigger = _digest(message, round_)
-    earlier = tuner.planned_for(trigger)
+    earlier = tuner.study.planned_for(trigger)
     if earlier is not None:
         note(f"these readings were recorded before; the plan of round {earlier.round} stays")
         return earlier
@@ -131,7 +131,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
         for number, planned in sorted(history.plans.items())
     ]
     facts: dict[str, Any] = {
-        "study": tuner.study,
+        "study": tuner.study.name,
         "last_round": history.last_round,
         "candidates": max(0, history.num_candidates - 1),
         "in_flight": history.num_in_flight,
@@ -143,9 +143,10 @@ def status(config: Config, as_json: AsJson = False) -> None:
         show_json(facts | {"rounds": rounds})
         return
     last = history.last_round
+    progress = "no round planned yet" if last is None else f"last round {last}"
     show(
-        f"study {tuner.study}: {'no round planned yet' if last is None else f'last round {last}'}, "
-        f"{facts['candidates']} candidates, {facts['in_flight']} arms in flight, control included"
+        f"study {tuner.study.name}: {progress}, {facts['candidates']} candidates, "
+        f"{facts['in_flight']} arms in flight, control included"
     )
     if facts["stopped"]:
         show(f"stopped candidates, which are not served again: {facts['stopped']}")
@@ -153,7 +154,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
         show(f"rounds whose readings were compacted: {facts['compacted']}")
     for number, why in facts["set_aside"].items():
         show(f"round {number} is excluded: {why}", "yellow")
-    why = None if last is None else history.plans[last].details.get("why")
+    why = None if last is None else history.plans[last].trace.why_not
     if why is not None:
         show(f"traffic is split evenly: {why}", "yellow")
     if rounds:

@@ -37,7 +37,7 @@ def rollback(
     if dry_run:
         note(f"dry run: {effect}; nothing was written")
         return
-    tuner.roll_back(to_round, reason)
+    tuner.study.roll_back(to_round, reason)
     note(
         f"restored to round {to_round}: {effect}; the platform serves its last plan until the next "
         "one, or until hyperzero run is started again"
@@ -60,9 +60,9 @@ def set_aside(
     """
     tuner = open_study(config)
     if undo:
-        tuner.reinstate(round, reason)
+        tuner.study.reinstate(round, reason)
     else:
-        tuner.set_aside(round, reason)
+        tuner.study.set_aside(round, reason)
     note(f"excluded rounds: {sorted(tuner.history.status.excluded_rounds) or 'none'}")
 
 
@@ -84,7 +84,7 @@ def compact(
 
       hyperzero compact -c tuning.yaml --keep 2016 --yes
     """
-    summary = open_study(config).compact(keep, dry_run=not yes)
+    summary = open_study(config).study.compact(keep, dry_run=not yes)
     if as_json:
         show_json(summary.to_dict() | {"done": yes and bool(summary.rounds)})
         return

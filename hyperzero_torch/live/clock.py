@@ -7,6 +7,7 @@ import time
 from typing import Protocol
 
 from ..errors import ConfigError
+from ..study.journal.trace import Remark
 from ..tuner.tuner import Tuner
 
 #: Kind of the decision that records when round 0 began, and of remarks on the clock.
@@ -92,21 +93,22 @@ class Schedule:
         """
         history = self.tuner.history
         for entry in history.decisions:
-            if entry.kind == CLOCK and "origin" in entry.details:
-                length = entry.details.get("round_seconds")
+            facts = entry.trace.facts if isinstance(entry.trace, Remark) else {}
+            if entry.kind == CLOCK and "origin" in facts:
+                length = facts.get("round_seconds")
                 if length != self.round_seconds:
                     raise ConfigError(
                         f"the study's rounds last {length} s, got round_seconds="
                         f"{self.round_seconds}; keep the length, or start another study"
                     )
-                self._origin = float(entry.details["origin"])
+                self._origin = float(facts["origin"])
                 return
         now = self.clock.now()
         begin = now - now % self.round_seconds
         next_round = 0 if history.last_round is None else history.last_round + 1
         self._origin = begin - next_round * self.round_seconds
-        details = {"origin": self._origin, "round_seconds": self.round_seconds}
-        self.tuner.note(CLOCK, f"round {next_round} begins at {begin:.0f} s", details)
+        facts = {"origin": self._origin, "round_seconds": self.round_seconds}
+        self.tuner.study.note(CLOCK, f"round {next_round} begins at {begin:.0f} s", facts)
 
     def current_round(self) -> int:
         """The round that the present time belongs to."""

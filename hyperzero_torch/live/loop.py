@@ -17,8 +17,8 @@ from functools import partial
 from itertools import takewhile
 
 from ..errors import ConfigError, HyperZeroError, ReadingsError, RoundError
-from ..study.decisions import REINSTATED
 from ..study.history import History
+from ..study.journal.trace import RoundsReinstated
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..transfer.refresh import Named
@@ -71,7 +71,7 @@ class Loop:
         round_seconds: length of a round.
         retry: of calls to platform, warehouse and journal; all of them have to fit into a round.
             By default four attempts of at most two minutes, or of an eighth of a round.
-        keep: rounds whose readings stay in the journal, see ``Tuner.compact``; None for all.
+        keep: rounds whose readings stay in the journal, see ``Study.compact``; None for all.
         domains: reads the other domains that are due (``transfer.refresh.read``), before each
             plan; None where there are none.
     Raises:
@@ -124,7 +124,7 @@ class Loop:
         """Run one round: collect, tell, ask, apply. Failures of components become remarks."""
         begin, remarks = self.clock.now(), self._calls.remarks
         remarks.begin(round)
-        history = self._calls.journal("reading the journal", self.tuner.sync)
+        history = self._calls.journal("reading the journal", self.tuner.study.sync)
         # A round that is planned, by another loop or before a restart, keeps its plan, which rests
         # on the readings that had arrived then.
         is_new = history is not None and round not in history.plans
@@ -191,7 +191,7 @@ class Loop:
                 log.info("round %d: users not counted: %s", round_, dict(users), extra=facts)
         for round_, reason in sorted(collected.excluded_rounds.items()):
             if round_ in self.tuner.history.plans and not self._was_reviewed(round_):
-                exclude = partial(self.tuner.set_aside, [round_], reason)
+                exclude = partial(self.tuner.study.set_aside, [round_], reason)
                 self._calls.journal(f"excluding round {round_}", exclude)
                 log.warning("round %d is excluded: %s", round_, reason, extra={"round": round_})
         return 0 if collected.readings is None else self._tell(collected.readings)
@@ -200,7 +200,8 @@ class Loop:
         """Whether a round is excluded already, or somebody decided that it counts."""
         history = self.tuner.history
         return round in history.status.excluded_rounds or any(
-            d.kind == REINSTATED and round in d.details["rounds"] for d in history.decisions
+            isinstance(d.trace, RoundsReinstated) and round in d.trace.rounds
+            for d in history.decisions
         )
 
     def _tell(self, readings: Readings) -> int:
@@ -260,7 +261,7 @@ class Loop:
         """Compact readings that no longer have to be kept."""
         if self.keep is None:
             return
-        compact = partial(self.tuner.compact, self.keep)
+        compact = partial(self.tuner.study.compact, self.keep)
         summary = self._calls.journal("compacting readings", compact)
         if summary is not None and summary.rounds:
             first, last, rows = summary.rounds[0], summary.rounds[-1], summary.rows

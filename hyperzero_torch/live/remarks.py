@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ..errors import GivenUpError, HyperZeroError, JournalError
+from ..study.journal.trace import Remark
 from ..tuner.tuner import Tuner
 from .clock import Clock
 from .retry import Component, RetryPolicy
@@ -63,7 +64,7 @@ class Remarks:
         self.reasons.append(reason)
         log.warning("%s: %s", kind, reason, extra={"part": kind}, exc_info=error)
         recent = self.tuner.history.decisions[-_RECENT:]
-        if once and any((d.kind, d.details) == (kind, once) for d in recent):
+        if once and any(d.kind == kind and d.trace == Remark(facts=once) for d in recent):
             return
         # File names can hold characters that databases refuse in text.
         plain = reason.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
@@ -75,7 +76,7 @@ class Remarks:
         """Write the remarks that wait for the journal, the oldest first, until it fails."""
         while self._waiting:
             try:
-                self.tuner.note(*self._waiting[0])
+                self.tuner.study.note(*self._waiting[0])
             except JournalError as error:
                 log.warning("the journal cannot be written to: %s", error, extra={"part": JOURNAL})
                 return
