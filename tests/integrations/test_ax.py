@@ -12,44 +12,44 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.ax_studies import (
+    AX_CONFIG,
+    BASE,
+    QUIET,
+    UNIT,
+    Arm,
+    ChoiceParameter,
+    ChoiceParameterConfig,
+    Data,
+    DerivedParameter,
+    Experiment,
+    FixedParameter,
+    GenerationStrategy,
+    HyperZeroNode,
+    Metric,
+    Objective,
+    ParameterConstraint,
+    ParameterType,
+    RangeParameter,
+    SearchSpace,
+    axes_of,
+    client_with,
+    fold,
+    optimization_config,
+    relativize_dataframe,
+    space_of,
+    truth,
+)
 
 import hyperzero_torch as hz
 
-with warnings.catch_warnings():  # whatever Ax's own imports say
-    warnings.simplefilter("ignore")
-    pytest.importorskip("ax", reason="needs Ax: pip install 'hyperzero-torch[ax]'")
-
-    from ax.api.client import Client
-    from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
-    from ax.core.arm import Arm
-    from ax.core.data import Data, relativize_dataframe
-    from ax.core.experiment import Experiment
-    from ax.core.metric import Metric
-    from ax.core.objective import Objective
-    from ax.core.optimization_config import OptimizationConfig
-    from ax.core.outcome_constraint import OutcomeConstraint
-    from ax.core.parameter import (
-        ChoiceParameter,
-        DerivedParameter,
-        FixedParameter,
-        ParameterType,
-        RangeParameter,
-    )
-    from ax.core.parameter_constraint import ParameterConstraint
-    from ax.core.search_space import SearchSpace
-    from ax.generation_strategy.generation_strategy import GenerationStrategy
-
-    from hyperzero_torch.integrations.ax import AX_CONFIG, HyperZeroNode, fold
-    from hyperzero_torch.integrations.ax.problem import axes_of, space_of
-
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    *QUIET,
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 
-NAMES = {"views": "views", "unfollows": "unfollows", "opens": "opens"}
-BASE = {"a": 0.3, "b": 0.3, "mode": "x"}
+NAMES = ("views", "unfollows", "opens")
+STATUS_QUO = BASE | {"mode": "x"}
 
 
 def parameters():
@@ -60,30 +60,15 @@ def parameters():
     ]
 
 
-def config(objective="views", constraints=("unfollows <= 1.02 * baseline",)):
-    return OptimizationConfig(
-        objective=Objective(expression=objective, metric_name_to_signature=NAMES),
-        outcome_constraints=[
-            OutcomeConstraint(expression=c, metric_name_to_signature=NAMES) for c in constraints
-        ],
-    )
-
-
-def an_experiment(space=None, wanted=None, status_quo=BASE, constraints=None):
+def an_experiment(space=None, wanted=None, status_quo=STATUS_QUO, constraints=None):
     space = space or SearchSpace(parameters(), constraints or [])
     return Experiment(
         search_space=space,
         name="feed",
-        optimization_config=wanted or config(),
+        optimization_config=wanted or optimization_config(NAMES),
         tracking_metrics=[Metric(name) for name in NAMES],
         status_quo=None if status_quo is None else Arm(status_quo, name="status_quo"),
     )
-
-
-def truth(p):
-    """Views are best at (0.7, 0.5), by 20 %; unfollows rise with a: 2 % more at a = 0.7."""
-    views = 10 * (1 + 0.2 - 0.8 * ((p["a"] - 0.7) ** 2 + (p["b"] - 0.5) ** 2))
-    return {"views": views, "unfollows": 1 + 0.05 * (p["a"] - 0.3)}
 
 
 def observe(trial, seed=0, users=200_000, with_users=True):
@@ -299,21 +284,11 @@ def test_arms_that_others_made_count_as_well():
 # --- one arm at a time: Ax's Client ------------------------------------------------------------
 
 
-def a_client(node, objective="views", constraints=("unfollows <= 1.02 * baseline",)):
-    client = Client(random_seed=0)
-    client.configure_experiment(
-        name="client",
-        parameters=[
-            RangeParameterConfig(name="a", parameter_type="float", bounds=(0.0, 1.0)),
-            RangeParameterConfig(name="b", parameter_type="float", bounds=(0.0, 1.0)),
-            ChoiceParameterConfig(
-                name="mode", parameter_type="str", values=["x", "y"], is_ordered=False
-            ),
-        ],
+def a_client(node):
+    mode = ChoiceParameterConfig(
+        name="mode", parameter_type="str", values=["x", "y"], is_ordered=False
     )
-    client.configure_optimization(objective=objective, outcome_constraints=list(constraints))
-    client.set_generation_strategy(GenerationStrategy(nodes=[node]))
-    return client
+    return client_with(node, [*UNIT, mode], random_seed=0)
 
 
 def measured(p, number, sem=0.004):
@@ -444,7 +419,9 @@ def test_minimising_and_weighted_sums_mean_what_ax_means():
         ("-unfollows", -true["unfollows"]),
         ("2*views - 3*unfollows", 2 * true["views"] - 3 * true["unfollows"]),
     ):
-        experiment = an_experiment(wanted=config(objective, ["opens >= 4.5", "opens <= 4.9"]))
+        experiment = an_experiment(
+            wanted=optimization_config(NAMES, objective, ["opens >= 4.5", "opens <= 4.9"])
+        )
         study = fold(experiment, experiment.lookup_data(), AX_CONFIG)
         problem = study.tuner.problem
         levels = torch.tensor([base[m] for m in problem.metrics], dtype=torch.float64)
@@ -477,7 +454,9 @@ def multi_objective():
     from ax.core.optimization_config import MultiObjectiveOptimizationConfig
 
     wanted = MultiObjectiveOptimizationConfig(
-        objective=Objective(expression="views, -unfollows", metric_name_to_signature=NAMES)
+        objective=Objective(
+            expression="views, -unfollows", metric_name_to_signature={n: n for n in NAMES}
+        )
     )
     return with_status_quo_only(wanted=wanted)
 
@@ -485,7 +464,7 @@ def multi_objective():
 def odd_space(*more):
     space = SearchSpace([*parameters(), *more])
     names = {p.name: p for p in more}
-    quo = dict(BASE) | {n: (p.values[0] if hasattr(p, "values") else 0.3) for n, p in names.items()}
+    quo = STATUS_QUO | {n: (p.values[0] if hasattr(p, "values") else 0.3) for n, p in names.items()}
     return an_experiment(space=space, status_quo=quo)
 
 
@@ -510,7 +489,7 @@ REFUSED = {
         hz.ProblemError,
         "on several metrics",
         lambda: with_status_quo_only(
-            wanted=config(constraints=["opens + unfollows >= 0.9 * baseline"])
+            wanted=optimization_config(NAMES, constraints=["opens + unfollows >= 0.9 * baseline"])
         ),
     ),
     "a task": (

@@ -288,8 +288,12 @@ def test_small_deltas_need_a_unit_and_the_message_names_one_that_does():
         (hz.InputError, "unit cube, got values", lambda m, x: m.posterior(torch.nan * x)),
         (hz.ShapeError, "got list", lambda m, x: m.posterior([[0.1, 0.2]])),
         (hz.ShapeError, "got NoneType", lambda m, x: m.posterior(None)),
-        (hz.InputError, "fantasize, and with it", lambda m, x: m.fantasize(x, None)),
-        (hz.InputError, "fantasize, and with it", lambda m, x: qKnowledgeGradient(first(m), 2)(x)),
+        (hz.InputError, "acquisitions that need it", lambda m, x: m.fantasize(x, None)),
+        (
+            hz.InputError,
+            "acquisitions that need it",
+            lambda m, x: qKnowledgeGradient(first(m), 2)(x),
+        ),
         (hz.InputError, "traffic", lambda m, x: qMaxValueEntropy(first(m), x)(x[:, None])),
     ],
 )
@@ -707,7 +711,7 @@ def test_models_that_cannot_be_carried_are_refused(kind):
 @pytest.mark.parametrize(
     ("transforms", "match"),
     [
-        ({"input_transform": InputPerturbation(0.1 * rand(2, 2))}, "several points of one"),
+        ({"input_transform": InputPerturbation(0.1 * rand(2, 2))}, "maps one point to several"),
         ({"outcome_transform": Bilog()}, "Bilog, is not linear"),
         (
             {"outcome_transform": ChainedOutcomeTransform(a=Standardize(1), b=Bilog())},

@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 
 from hyperzero_torch.integrations.axes import number, number_axis
 from hyperzero_torch.integrations.optuna import HyperZeroSampler
-from hyperzero_torch.integrations.search import Search, Tried
+from hyperzero_torch.integrations.search import Search, Trials
 
 UNIT = FloatDistribution(0.0, 1.0)
 
@@ -427,7 +427,7 @@ def test_an_infinite_slack_is_as_large_as_any_on_its_own_side_of_zero(slacks, se
         rows = [[float(i % 3), s] for i, s in enumerate(column)]
         value = torch.tensor(rows, dtype=torch.float64)
         theta = torch.linspace(0, 1, n).double().unsqueeze(1)
-        tried = Tried(theta, value, torch.full_like(value, 0.01))
+        tried = Trials(theta, value, torch.full_like(value, 0.01))
         return Search([axis], 0, 8, 0).next(tried, seed, n)
 
     assert found(slacks) == found(finite)
@@ -437,7 +437,7 @@ def test_a_search_with_nothing_but_infinite_slacks_goes_on():
     axis = number_axis("x", 0.0, 1.0)
     value = torch.tensor([[1.0, -math.inf], [2.0, math.inf], [3.0, -math.inf]]).double()
     theta = torch.tensor([[0.1], [0.5], [0.9]]).double()
-    tried = Tried(theta, value, torch.full_like(value, math.nan))
+    tried = Trials(theta, value, torch.full_like(value, math.nan))
     assert 0 <= Search([axis], 0, 8, 0).next(tried, 0, 3)["x"] <= 1
 
 
