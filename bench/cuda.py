@@ -84,8 +84,8 @@ def measure(jobs: Mapping[str, Sequence[str]], folder: Path, seconds: float) -> 
             done = subprocess.run(
                 [sys.executable, *job], cwd=ROOT, capture_output=True, text=True, timeout=left
             )
-            said = (done.stdout + done.stderr).strip().splitlines() or [""]
-            state = said[-1] if done.returncode == 0 else "\n    ".join(["FAILED", *said[-15:]])
+            lines = (done.stdout + done.stderr).strip().splitlines() or [""]
+            state = lines[-1] if done.returncode == 0 else "\n    ".join(["FAILED", *lines[-15:]])
         except subprocess.TimeoutExpired:
             state = "stopped: the time was up"
         print(f"{name}: {time.monotonic() - begun:.0f} s, {state}", flush=True)
@@ -101,8 +101,8 @@ def medians(path: Path) -> Iterator[str]:
     if not path.stat().st_size:
         path.unlink()
         return
-    for one in json.loads(path.read_text())["benchmarks"]:
-        yield f"    {one['extra_info']['median']:.4g} s  {one['group']}: {one['name']}\n"
+    for result in json.loads(path.read_text())["benchmarks"]:
+        yield f"    {result['extra_info']['median']:.4g} s  {result['group']}: {result['name']}\n"
 
 
 def _changed(path: Path) -> int | None:

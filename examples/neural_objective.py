@@ -131,17 +131,17 @@ def main(num_past: int = 400, rounds: int = 8, seed: int = 4) -> dict[str, float
     objective.eval().requires_grad_(False)
 
     world = GuardrailWorld(seed=seed, num_gains=3, delay=1)
-    found = {"r_squared": r_squared}
+    results = {"r_squared": r_squared}
     for name, wanted in (("neural", objective), ("first metric", "gain_1")):
         best, truly, violation = tune(world, wanted, rounds)
         print(f"\nmaximising the {name} objective: {best}")
         print(f"true retention {truly:+.2%}, guardrail violated by {violation:.2%}")
-        found |= {name: truly, f"{name} violation": violation}
+        results |= {name: truly, f"{name} violation": violation}
     space = world.problem.space
     delta = world.true_delta(space.from_unit(space.sobol(4096, seed=0)))
     possible = torch.where(delta[:, 3] >= -0.001, retention(delta), -torch.inf).max()
     print(f"\nthe best that any feasible theta has: {float(possible):+.2%}")
-    return found | {"possible": float(possible)}
+    return results | {"possible": float(possible)}
 
 
 if __name__ == "__main__":

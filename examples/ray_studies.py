@@ -112,10 +112,11 @@ def main() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
-        for found in side_by_side(Path(folder), list(range(options.studies)), options.rounds):
+        for result in side_by_side(Path(folder), list(range(options.studies)), options.rounds):
             print(
                 ", ".join(
-                    f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items()
+                    f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
+                    for k, v in result.items()
                 )
             )
         if options.tune:

@@ -123,31 +123,31 @@ def predict(table: Table) -> list[Predicted]:
         ours[rows] = error[rows] / (tails.scale * ahead.var[rows]).sqrt()
         freedom[rows] = tails.freedom.expand_as(error[rows])
         who, here = table.stream[rows], Delta(*(field[rows] for field in table.delta))
-        known = state.weight[who] > 0
-        spread = here.var + torch.where(known, 1 / state.weight[who], torch.nan)
+        observed = state.weight[who] > 0
+        spread = here.var + torch.where(observed, 1 / state.weight[who], torch.nan)
         plain[rows] = (here.mean - state.mean[who]) / spread.sqrt()
         state = evidence.merge(state, evidence.summarise(who, here, 1 / here.var, size))
-    found = []
+    predictions = []
     for m in range(len(table.metrics)):
-        told = ours[:, m].isfinite()
-        columns = (table.stream[told], plain[told, m], ours[told, m], freedom[told, m])
-        found.append(Predicted(*(column.numpy() for column in columns)))
-    return found
+        rows = ours[:, m].isfinite()
+        columns = (table.stream[rows], plain[rows, m], ours[rows, m], freedom[rows, m])
+        predictions.append(Predicted(*(column.numpy() for column in columns)))
+    return predictions
 
 
-def judge(found: Predicted) -> dict:
+def judge(predicted: Predicted) -> dict:
     """The line of the table for one metric."""
-    if not len(found.ours):
+    if not len(predicted.ours):
         return {"predictions": 0}
-    quantile, quartile = (student.ppf(level, found.freedom) for level in (0.975, 0.75))
-    robust = found.ours / (asos.MAD_TO_STD * quartile)
+    quantile, quartile = (student.ppf(level, predicted.freedom) for level in (0.975, 0.75))
+    robust = predicted.ours / (asos.MAD_TO_STD * quartile)
     return {
-        "predictions": len(found.ours),
-        "covered_formula": float(np.mean(np.abs(found.formula) < 1.959964)),
-        "covered": float(np.mean(np.abs(found.ours) < quantile)),
-        "robust_std_formula": asos.robust_std(found.formula),
+        "predictions": len(predicted.ours),
+        "covered_formula": float(np.mean(np.abs(predicted.formula) < 1.959964)),
+        "covered": float(np.mean(np.abs(predicted.ours) < quantile)),
+        "robust_std_formula": asos.robust_std(predicted.formula),
         "robust_std": asos.robust_std(robust),
-        "over_scale": asos.robust_std(found.ours),
+        "over_scale": asos.robust_std(predicted.ours),
     }
 
 
@@ -176,11 +176,11 @@ def compare(table: Table, first: Tensor) -> list[dict]:
     return lines
 
 
-def by_stream(table: Table, metric: int, found: Predicted) -> list[dict]:
+def by_stream(table: Table, metric: int, predicted: Predicted) -> list[dict]:
     """Raw numbers: one record per stream."""
     records = []
-    for stream in np.unique(found.stream):
-        part = Predicted(*(column[found.stream == stream] for column in found))
+    for stream in np.unique(predicted.stream):
+        part = Predicted(*(column[predicted.stream == stream] for column in predicted))
         experiment, variant = table.streams[stream]
         record = {"experiment": experiment, "variant": variant, "metric": table.metrics[metric]}
         records.append(record | {k: round(v, 4) for k, v in judge(part).items()})
@@ -196,8 +196,8 @@ def split(table: Table, folds: int) -> list[Predicted]:
         rows = torch.tensor([table.streams[s][0] in chosen for s in table.stream.tolist()])
         lift = Delta(*(field[rows] for field in table.delta))
         part = table._replace(stream=table.stream[rows], round=table.round[rows], delta=lift)
-        for kept, found in zip(together, predict(part)):
-            kept.append(found)
+        for kept, predicted in zip(together, predict(part)):
+            kept.append(predicted)
     return [Predicted(*map(np.concatenate, zip(*parts))) for parts in together]
 
 
@@ -236,8 +236,8 @@ def main(arguments: list[str] | None = None) -> None:
         table = read(options.data)
     except HyperZeroError as error:
         sys.exit(f"calibration: {error}")
-    found = predict(table)
-    lines = [judge(one) for one in found]
+    predicted = predict(table)
+    lines = [judge(metric) for metric in predicted]
     experiments = len({e for e, _ in table.streams})
     show(f"next delta, {experiments} experiments (* outside the aim)", table.metrics, lines)
     result = {"next_delta": dict(zip(table.metrics, lines))}
@@ -253,10 +253,10 @@ def main(arguments: list[str] | None = None) -> None:
         show(f"pooled deltas, {name}", table.metrics, compared)
         result[f"pooled, {name}"] = dict(zip(table.metrics, compared))
     if options.folds > 1:
-        apart = [judge(one) for one in split(table, options.folds)]
+        apart = [judge(metric) for metric in split(table, options.folds)]
         show(f"next delta, {options.folds} groups of experiments alone", table.metrics, apart)
         result[f"{options.folds} groups alone"] = dict(zip(table.metrics, apart))
-    raw = [r for m, one in enumerate(found) for r in by_stream(table, m, one)]
+    raw = [r for m, metric in enumerate(predicted) for r in by_stream(table, m, metric)]
     machine = {"python": platform.python_version(), "torch": version("torch")}
     data = Path(options.data).name if options.data else "bundled"
     constants = {n: getattr(dispersion, n) for n in ("PRIOR", "DECAY", "ROBUST", "FREEDOMS")}

@@ -46,17 +46,17 @@ COLOURS = {"raw": "#b2580c", "delta": "#1f5fa8"}
 
 def autocorrelation(time: np.ndarray, value: np.ndarray, lags: range) -> list[float | None]:
     """By lag, in whole steps of ``time``; None where fewer than ``MIN_PAIRS`` pairs are known."""
-    known = np.isfinite(value)
+    finite = np.isfinite(value)
     grid = np.full(int(time.max()) + 1 + lags.stop, np.nan)
-    grid[time[known]] = value[known] - value[known].mean()
+    grid[time[finite]] = value[finite] - value[finite].mean()
     variance = np.nanmean(np.square(grid))
-    found: list[float | None] = []
+    values: list[float | None] = []
     for lag in lags:
         products = grid[: -lag or None] * grid[lag:]
         pairs = int(np.isfinite(products).sum())
         enough = pairs >= MIN_PAIRS and variance > 0
-        found.append(round(float(np.nanmean(products) / variance), 4) if enough else None)
-    return found
+        values.append(round(float(np.nanmean(products) / variance), 4) if enough else None)
+    return values
 
 
 def asos_streams(path: str | None) -> list[dict]:
@@ -123,13 +123,13 @@ def obd(path: str) -> dict:
         ) from None
     if not series:
         raise InputError(f"{path} has no rows")
-    found = {}
+    campaigns = {}
     for campaign, values in series.items():
         (shown0, clicks0), (shown, clicks) = values.transpose(0, 2, 1)
         time, lags = np.arange(len(shown)), range(1, HOURS + 1)
         difference = np.divide(shown, shown0, out=np.full_like(shown, np.nan), where=shown0 > 0)
         without = (clicks0 == 0) | (clicks == 0)
-        found[campaign] = {
+        campaigns[campaign] = {
             "hours": len(shown),
             "clicks": {"random": int(clicks0.sum()), "bts": int(clicks.sum())},
             "hours_without_a_click_in_the_control": float(np.mean(clicks0 == 0)),
@@ -137,7 +137,7 @@ def obd(path: str) -> dict:
             "raw": autocorrelation(time, shown, lags),
             "delta": autocorrelation(time, difference - 1, lags),
         }
-    return found
+    return campaigns
 
 
 def draw(groups: list[dict], thin: dict, path: Path) -> None:
@@ -168,10 +168,10 @@ def draw(groups: list[dict], thin: dict, path: Path) -> None:
             axis.plot(x, median, color=colour, marker=".", label=name)
         title = f"{group['metric'].replace('_', ' ')}, {group['step_hours']} h intervals"
         axis.set_title(f"ASOS {title}\n{group['streams']} streams", fontsize=9)
-    for axis, (campaign, found) in zip(axes[-1], thin.items()):
+    for axis, (campaign, series) in zip(axes[-1], thin.items()):
         axis.set_visible(True)
         for name, colour in COLOURS.items():
-            points = [(h + 1, a) for h, a in enumerate(found[name]) if a is not None]
+            points = [(h + 1, a) for h, a in enumerate(series[name]) if a is not None]
             axis.plot(*zip(*points), color=colour, label=name)
         axis.set_title(f"OBD impressions, campaign {campaign}\n1 h intervals", fontsize=9)
     for row, line in enumerate(axes):
@@ -215,11 +215,11 @@ def main(arguments: list[str] | None = None) -> None:
             f"ASOS {group['metric']}, {group['step_hours']:2} h, {group['streams']:2} streams, "
             f"lag {group['raw'][day]['hours']} h: raw {raw:5.2f}, delta {lift:5.2f}"
         )
-    for campaign, found in thin.items():
+    for campaign, series in thin.items():
         print(
-            f"OBD {campaign}, impressions, lag 24 h: raw {found['raw'][23]:.2f}, delta "
-            f"{found['delta'][23]:.2f}; no click in at least one policy in "
-            f"{found['hours_without_a_click_in_a_policy']:.0%} of {found['hours']} hours: no "
+            f"OBD {campaign}, impressions, lag 24 h: raw {series['raw'][23]:.2f}, delta "
+            f"{series['delta'][23]:.2f}; no click in at least one policy in "
+            f"{series['hours_without_a_click_in_a_policy']:.0%} of {series['hours']} hours: no "
             "hourly click rate has a delta"
         )
     record = {"asos": groups, "obd": thin, "streams": streams}

@@ -57,8 +57,8 @@ def ours(n: int, treatment: Sample, n0: int, control: Sample) -> Sample:
         moments.from_sample(torch.tensor(users), *(torch.from_numpy(t)[:, None] for t in sample))
         for users, sample in ((n, treatment), (n0, control))
     )
-    found = delta.ratio(*sides)
-    return found.mean.flatten().numpy(), found.var.flatten().numpy()
+    estimate = delta.ratio(*sides)
+    return estimate.mean.flatten().numpy(), estimate.var.flatten().numpy()
 
 
 def formula(*slips: str) -> Formula:
@@ -109,11 +109,11 @@ def table(path: Path = RESULTS) -> str:
         "over the true one | 95 % intervals that cover |",
         "|" + " --- |" * 5,
     ]
-    said = ""
+    previous = ""
     for name in FORMULAS:
         for r in (r for r in records if r["formula"] == name):
-            label = "" if name == said else (f"**{name}**" if name == "ours" else name)
-            said = name
+            label = "" if name == previous else (f"**{name}**" if name == "ours" else name)
+            previous = name
             total = r["users"] + r["control_users"]
             lines.append(
                 f"| {label} | {total:,}, {r['control_users']:,} "
@@ -128,12 +128,12 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10**6)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found = {
+    results = {
         "variation": VARIATION,
         "lift": LIFT,
         "records": measure(options.draws),
     }
-    options.results.write_text(json.dumps(found, indent=1) + "\n")
+    options.results.write_text(json.dumps(results, indent=1) + "\n")
     print(table(options.results))
 
 

@@ -109,16 +109,16 @@ DRAWINGS: dict[str, tuple[Callable[[dict[str, Race], Any], None], tuple[float, f
 
 def _share(race: Race, contender: str) -> NDArray[np.float64]:
     """True gain over the oracle's, ``(runs, rounds)``."""
-    found: NDArray[np.float64] = race.column(contender, "gain")
-    return found / race.column(contender, "oracle_gain")
+    gain: NDArray[np.float64] = race.column(contender, "gain")
+    return gain / race.column(contender, "oracle_gain")
 
 
 def _line(panel: Any, values: NDArray[np.float64], colour: str, label: str) -> None:
     bounds = np.array([interval(column) for column in values.T])
     mean, half = bounds[:, 0], np.nan_to_num(bounds[:, 1])
     hours = np.arange(len(mean))
-    found = "  ".join(f"hour {h}: {mean[h]:7.4f} ± {half[h]:.4f}" for h in (10, 20, 30))
-    print(f"  {label:16} {len(values):3d} seeds  {found}")
+    cells = "  ".join(f"hour {h}: {mean[h]:7.4f} ± {half[h]:.4f}" for h in (10, 20, 30))
+    print(f"  {label:16} {len(values):3d} seeds  {cells}")
     panel.plot(hours, mean, color=colour, label=f"{label} ({len(values)} seeds)")
     panel.fill_between(hours, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
     panel.grid(alpha=0.2)

@@ -24,7 +24,7 @@ HOURS = (10, 20, 30)
 NUM_BINS = 10
 
 
-def one(job: tuple[int, float, int]) -> list[dict[str, Any]]:
+def run_study(job: tuple[int, float, int]) -> list[dict[str, Any]]:
     """One study: per hour, covered points by metric and feasible points by bin of P(feasible)."""
     import torch
 
@@ -80,13 +80,17 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
             part = [
                 r for r in records if (r["hour"], r["dims"], r["traffic"]) == (hour, dims, traffic)
             ]
-            num, said, true = (
+            num, predicted, true = (
                 np.array([r[k] for r in part]).sum(0) for k in ("num", "said", "true")
             )
-            seen = num >= 30
+            enough = num >= 30
             label = f"d = {dims}, traffic x {traffic:g}"
             panel.plot(
-                said[seen] / num[seen], true[seen] / num[seen], ".-", color=colour, label=label
+                predicted[enough] / num[enough],
+                true[enough] / num[enough],
+                ".-",
+                color=colour,
+                label=label,
             )
         panel.set(title=f"hour {hour}", xlabel="P(feasible)")
         panel.grid(alpha=0.2)
@@ -106,9 +110,9 @@ def main() -> None:
     records: list[dict[str, Any]] = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, context) as pool:
-        for num, found in enumerate(pool.map(one, jobs), 1):
-            records += found
-            covered = found[-1]["covered"]
+        for num, study in enumerate(pool.map(run_study, jobs), 1):
+            records += study
+            covered = study[-1]["covered"]
             print(f"{num:3d}/{len(jobs)} {jobs[num - 1]} hour 30 covered {covered}", flush=True)
     path = BENCH / "results" / "reliability.json"
     path.write_text(json.dumps(records) + "\n")

@@ -41,8 +41,8 @@ def noise(traffic: float) -> tuple[Tensor, Tensor]:
     control = 1 / (1 + math.sqrt(ARMS))
     own = RELATIVE_VAR / (USERS * traffic * (1 - control) / ARMS)
     shared = RELATIVE_VAR / (USERS * traffic * control)
-    one = torch.ones(ARMS, dtype=torch.float64)
-    return (own + shared) * one, math.sqrt(shared) * one
+    ones = torch.ones(ARMS, dtype=torch.float64)
+    return (own + shared) * ones, math.sqrt(shared) * ones
 
 
 def residuals(
@@ -95,8 +95,8 @@ def first_alarms(stream: Iterator[Tensor], rounds: int, tolerance: float = 1.0) 
         state = drift.update(state, z, tolerance=tolerance)
         hits = {"detector": drift.alarm(state, ALPHA), "process": drift.drifted(state, ALPHA_EVER)}
         for name, hit in hits.items():
-            known = first.setdefault(name, torch.full((len(z),), rounds))
-            first[name] = torch.where(hit[:, 0] & (known == rounds), round_, known)
+            earliest = first.setdefault(name, torch.full((len(z),), rounds))
+            first[name] = torch.where(hit[:, 0] & (earliest == rounds), round_, earliest)
     return first
 
 
@@ -126,12 +126,12 @@ def moving(studies: int, start: int, jump: int | None) -> Truth:
     which = torch.arange(studies) % len(worlds)
 
     def at(turned: int) -> Tensor:
-        found = []
+        lifts = []
         for seed, world in enumerate(worlds):
             space = world.problem.space
             theta = space.from_unit(space.sobol(ARMS, seed=seed))
-            found.append(world.true_delta(theta, turned)[:, 0])
-        return torch.stack(found)[which]
+            lifts.append(world.true_delta(theta, turned)[:, 0])
+        return torch.stack(lifts)[which]
 
     # Two ends of an arc give every point of it: cos a now + sin a later.
     now, quarter = at(0), at(round(math.pi / 2 / TURN))
@@ -156,8 +156,8 @@ def false_alarms(studies: int, rounds: int, seed: int, **how: Any) -> dict[str, 
         "rounds": rounds,
         **how,
         "tolerance": tolerance,
-        **{name: float((one < rounds).double().mean()) for name, one in first.items()},
-        **{f"{name}_median": float(one.double().median()) for name, one in first.items()},
+        **{name: float((alarms < rounds).double().mean()) for name, alarms in first.items()},
+        **{f"{name}_median": float(alarms.double().median()) for name, alarms in first.items()},
     }
 
 
@@ -169,16 +169,16 @@ def delays(
     tolerance = how.pop("tolerance", 1.0)
     stream = residuals(moving(studies, start, jump), studies, rounds, generator, **how)
     first = first_alarms(stream, rounds, tolerance)
-    found: dict[str, Any] = {"start": start, "jump": jump, **how, "tolerance": tolerance}
-    for name, one in first.items():
-        after = one[one >= start].double()  # the others were false
-        found[name] = {
+    record: dict[str, Any] = {"start": start, "jump": jump, **how, "tolerance": tolerance}
+    for name, alarms in first.items():
+        after = alarms[alarms >= start].double()  # the others were false
+        record[name] = {
             "studies": len(after),
             "found": float((after < start + ROUNDS).double().mean()),
             "median": float(after.median()) - start + 1,
             "late": float(after.quantile(0.9)) - start + 1,
         }
-    return found
+    return record
 
 
 def measure(studies: int) -> dict[str, Any]:
@@ -218,16 +218,16 @@ def measure(studies: int) -> dict[str, Any]:
 
 def table(path: Path = BENCH / "results" / "drift_alarms.json") -> str:
     """False alarms, run lengths and delays."""
-    found = json.loads(path.read_text())
-    alpha, ever = found["alpha"], found["alpha_ever"]
+    results = json.loads(path.read_text())
+    alpha, ever = results["alpha"], results["alpha_ever"]
     lines = [
         f"| no drift, {ROUNDS} rounds | studies | detector at {alpha:g} (bound "
         f"{100 * alpha * ROUNDS:.0f} %) | process at {ever:g} (bound {100 * ever:.0f} %) |",
         "|" + " --- |" * 4,
     ]
     lines += [
-        f"| {_says(r)} | {r['studies']} | {_rate(r, 'detector')} | {_rate(r, 'process')} |"
-        for r in found["still"]
+        f"| {_label(r)} | {r['studies']} | {_rate(r, 'detector')} | {_rate(r, 'process')} |"
+        for r in results["still"]
     ]
     lines += [
         "",
@@ -236,7 +236,7 @@ def table(path: Path = BENCH / "results" / "drift_alarms.json") -> str:
     ]
     lines += [
         f"| {r['alpha']:g} | {r['rounds']} | {r['length']:.0f} | {1 / r['alpha']:.0f} |"
-        for r in found["length"]
+        for r in results["length"]
     ]
     lines += [
         "",
@@ -244,15 +244,15 @@ def table(path: Path = BENCH / "results" / "drift_alarms.json") -> str:
         "| process: median | 90 % by |",
         "|" + " --- |" * 6,
     ]
-    for r in found["drift"]:
+    for r in results["drift"]:
         turn = f"turns by {TURN:g} rad an hour"
         turn = turn if r["jump"] is None else f"jumps by {r['jump'] * TURN:g} rad"
         cells = []
         for name in ("detector", "process"):
-            one = r[name]
+            delay = r[name]
             for key, share in (("median", 0.5), ("late", 0.9)):
-                cells.append(f"{one[key]:.0f}" if one["found"] > share else "later")
-        lines.append(f"| {turn}, from round {r['start']} | {_says(r)} | {' | '.join(cells)} |")
+                cells.append(f"{delay[key]:.0f}" if delay["found"] > share else "later")
+        lines.append(f"| {turn}, from round {r['start']} | {_label(r)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -261,15 +261,15 @@ def _rate(r: dict[str, Any], name: str) -> str:
     return f"{100 * r[name]:.1f} %{median}"
 
 
-def _says(r: dict[str, Any]) -> str:
-    says = [
+def _label(r: dict[str, Any]) -> str:
+    parts = [
         "a tenth of the traffic" if r.get("traffic", 1) < 1 else "",
         "half of the candidates in a round" if r.get("served", 1) < 1 else "",
         f"noise variance x {r['dispersion']:g}" if r.get("dispersion", 1) > 1 else "",
         "not whitened" if not r.get("whitened", True) else "",
         f"tolerance {r['tolerance']:g}" if r["tolerance"] > 1 else "",
     ]
-    return ", ".join(s for s in says if s) or "as believed"
+    return ", ".join(s for s in parts if s) or "as believed"
 
 
 def main() -> None:

@@ -110,20 +110,20 @@ class Targets:
         before = len(self.tuner.journal.read("default"))
         path = self._file("readings.csv", mutate(self.csv, dice))
         try:
-            found = hz.Readings.from_file(path)
-            self.tuner.check(found)
+            readings = hz.Readings.from_file(path)
+            self.tuner.check(readings)
         finally:
             assert len(self.tuner.journal.read("default")) == before, "a change after a refusal"
-        assert min(found.count.min(), found.var.min()) >= 0, "impossible readings taken"
-        assert set(found.metric) <= set(self.metrics), "an unknown metric taken"
-        assert set(found.candidate.tolist()) <= set(self.plan.candidate_ids), "a stranger taken"
+        assert min(readings.count.min(), readings.var.min()) >= 0, "impossible readings taken"
+        assert set(readings.metric) <= set(self.metrics), "an unknown metric taken"
+        assert set(readings.candidate.tolist()) <= set(self.plan.candidate_ids), "a stranger taken"
 
     def study_file(self, dice: random.Random) -> None:
         text = mutate(self.yaml, dice)
         study = hz.StudyConfig.from_file(self._file("study.yaml", text))
         study.problem()
-        said = yaml.safe_load(text)
-        assert study.objective == said["objective"], "another objective than the file's"
+        loaded = yaml.safe_load(text)
+        assert study.objective == loaded["objective"], "another objective than the file's"
 
     def journal_file(self, dice: random.Random) -> None:
         path = self.folder / "journal.db"
@@ -148,7 +148,7 @@ class Targets:
 
 def run(inputs: int, seed: int, progress: Callable[[str], None] = print) -> dict[str, Counter[str]]:
     """Outcomes by kind of input."""
-    found: dict[str, Counter[str]] = {kind: Counter() for kind in SHARES}
+    outcomes: dict[str, Counter[str]] = {kind: Counter() for kind in SHARES}
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         targets = Targets(Path(scratch))
@@ -164,20 +164,20 @@ def run(inputs: int, seed: int, progress: Callable[[str], None] = print) -> dict
                 try:
                     calls[kind](dice)
                 except hz.HyperZeroError:
-                    found[kind]["refused"] += 1
+                    outcomes[kind]["refused"] += 1
                 except sqlite3.DatabaseError:  # the fuzzer's own statement was impossible
-                    found[kind]["not tried"] += 1
+                    outcomes[kind]["not tried"] += 1
                 except AssertionError as error:
-                    found[kind]["WRONG"] += 1
+                    outcomes[kind]["WRONG"] += 1
                     progress(f"{kind}: {error}")
                 except Exception:
-                    found[kind]["CRASHED"] += 1
+                    outcomes[kind]["CRASHED"] += 1
                     progress(f"{kind}: {traceback.format_exc()[-800:]}")
                 else:
-                    found[kind]["taken"] += 1
-            progress(f"{kind}: {dict(found[kind])}")
+                    outcomes[kind]["taken"] += 1
+            progress(f"{kind}: {dict(outcomes[kind])}")
         assert not (Path.cwd() / "hacked").exists(), "an input reached the shell"
-    return found
+    return outcomes
 
 
 def main() -> None:
@@ -186,8 +186,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found = run(options.inputs, options.seed)
-    options.results.write_text(json.dumps(found, indent=1) + "\n")
+    outcomes = run(options.inputs, options.seed)
+    options.results.write_text(json.dumps(outcomes, indent=1) + "\n")
 
 
 def table(results: Path = RESULTS) -> str:
@@ -196,8 +196,8 @@ def table(results: Path = RESULTS) -> str:
         "| input | taken, holds what it says | refused by our errors | taken wrongly | crashed |",
         "|" + " --- |" * 5,
     ]
-    for kind, found in json.loads(results.read_text()).items():
-        cells = (found.get(name, 0) for name in ("taken", "refused", "WRONG", "CRASHED"))
+    for kind, outcomes in json.loads(results.read_text()).items():
+        cells = (outcomes.get(name, 0) for name in ("taken", "refused", "WRONG", "CRASHED"))
         lines.append(f"| {kind} | {' | '.join(f'{c:,}' for c in cells)} |")
     return "\n".join(lines)
 

@@ -139,16 +139,18 @@ def main() -> None:
                 os._exit(0)
             os.waitpid(child, 0)
             total += killed_runs(killed, options.rounds, world, seed, dice)
-            found, wanted = facts(killed, world), facts(whole, world)
+            actual, expected = facts(killed, world), facts(whole, world)
         studies += 1
-        readings += sum(wanted["readings"].values())
-        lost += sum((wanted["readings"] - found["readings"]).values())
-        doubled += sum((found["readings"] - wanted["readings"]).values())
-        other_plans += sum(found["plans"].get(r) != p for r, p in wanted["plans"].items())
-        other_plans += found["births"] != wanted["births"] or found["flags"] != wanted["flags"]
+        readings += sum(expected["readings"].values())
+        lost += sum((expected["readings"] - actual["readings"]).values())
+        doubled += sum((actual["readings"] - expected["readings"]).values())
+        other_plans += sum(actual["plans"].get(r) != p for r, p in expected["plans"].items())
+        other_plans += (
+            actual["births"] != expected["births"] or actual["flags"] != expected["flags"]
+        )
         print(f"{total} kills, {studies} studies: {lost} lost, {doubled} doubled, "
               f"{other_plans} other plans", flush=True)  # fmt: skip
-    told = {
+    results = {
         "kills": total,
         "studies": studies,
         "rounds": studies * options.rounds,
@@ -157,19 +159,19 @@ def main() -> None:
         "doubled": doubled,
         "other_plans": other_plans,
     }
-    options.results.write_text(json.dumps(told, indent=1) + "\n")
+    options.results.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def table(results: Path = RESULTS) -> str:
     """One line: what was killed, and what came of it."""
-    told = json.loads(results.read_text())
+    record = json.loads(results.read_text())
     return "\n".join(
         [
             "| `kill -9` | rounds | readings | lost | doubled | plans that differ |",
             "|" + " --- |" * 6,
-            f"| {told['kills']} in {told['studies']} studies | {told['rounds']} "
-            f"| {told['readings']:,} | {told['lost']} | {told['doubled']} "
-            f"| {told['other_plans']} |",
+            f"| {record['kills']} in {record['studies']} studies | {record['rounds']} "
+            f"| {record['readings']:,} | {record['lost']} | {record['doubled']} "
+            f"| {record['other_plans']} |",
         ]
     )
 

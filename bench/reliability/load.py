@@ -63,9 +63,9 @@ def measure(users: int, arms: int, metrics: int, rounds: int) -> dict[str, Any]:
         for round_ in range(rounds):
             laps = [time.perf_counter()]
             planned = {r: dict(zip(p.candidates, p.shares)) for r, p in tuner.history.plans.items()}
-            found = source.collect(round_, planned)
+            collected = source.collect(round_, planned)
             laps.append(time.perf_counter())
-            rows = 0 if found.readings is None else tuner.tell(found.readings)
+            rows = 0 if collected.readings is None else tuner.tell(collected.readings)
             laps.append(time.perf_counter())
             plan = tuner.ask(round_)
             laps.append(time.perf_counter())
@@ -90,22 +90,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if min(options.users, options.arms, options.rounds, options.metrics - 1) < 1:
         parser.error("--users, --arms and --rounds must be at least 1, --metrics at least 2")
-    told = measure(options.users, options.arms, options.metrics, options.rounds)
-    options.results.write_text(json.dumps(told, indent=1) + "\n")
+    results = measure(options.users, options.arms, options.metrics, options.rounds)
+    options.results.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def table(results: Path = RESULTS) -> str:
     """One line a round."""
-    told = json.loads(results.read_text())
+    record = json.loads(results.read_text())
     lines = [
-        f"| {told['users']:,} users, {told['metrics']} metrics; round | arms | readings "
+        f"| {record['users']:,} users, {record['metrics']} metrics; round | arms | readings "
         "| aggregate | record | plan | most memory so far |",
         "|" + " --- |" * 7,
     ]
     lines += [
         f"| {r['round']} | {r['arms']:,} | {r['rows']:,} | {r['aggregate']:.1f} s "
         f"| {r['tell']:.1f} s | {r['ask']:.1f} s | {r['gib']:.1f} GiB |"
-        for r in told["rounds"]
+        for r in record["rounds"]
     ]
     return "\n".join(lines)
 

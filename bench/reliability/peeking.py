@@ -59,10 +59,10 @@ def user_streams(
     for start in range(0, streams, chunk):
         num = min(chunk, streams - start)
         sides = [_hourly(num, count, generator) for _ in range(2)]
-        found = delta.ratio(*sides)
+        lift = delta.ratio(*sides)
         weight = count.cumsum(0)
-        mean = (count * found.mean).cumsum(1) / weight
-        var = (count.square() * found.var).cumsum(1) / weight.square()
+        mean = (count * lift.mean).cumsum(1) / weight
+        var = (count.square() * lift.var).cumsum(1) / weight.square()
         parts.append((mean, var))
     return torch.cat([m for m, _ in parts]), torch.cat([v for _, v in parts])
 
@@ -110,8 +110,8 @@ def width(sides: int, planned: int, looks: tuple[int, ...]) -> list[dict[str, An
     at = torch.tensor(looks, dtype=torch.float64)
     ratio = sequential.critical_value(at / planned, ALPHA, sides) / Z[sides]
     return [
-        {"sides": sides, "planned": planned, "look": look, "ratio": one}
-        for look, one in zip(looks, ratio.tolist())
+        {"sides": sides, "planned": planned, "look": look, "ratio": value}
+        for look, value in zip(looks, ratio.tolist())
     ]
 
 
@@ -139,24 +139,24 @@ def detection(
 def measure(streams: int, user_streams_: int, seed: int = 0) -> dict[str, Any]:
     """All of it."""
     generator = torch.Generator().manual_seed(seed)
-    found: dict[str, Any] = {"looks": LOOKS, "alpha": ALPHA, "type_one": [], "detection": []}
+    results: dict[str, Any] = {"looks": LOOKS, "alpha": ALPHA, "type_one": [], "detection": []}
     for kind in ("equal", "rhythm", "users"):
         if kind == "users":
             mean, var = user_streams(user_streams_, generator)
         else:
             mean, var = normal_streams(kind, streams, generator)
-        found["type_one"] += [type_one(kind, mean, var, sides) for sides in (2, 1)]
-        found["detection"] += [
+        results["type_one"] += [type_one(kind, mean, var, sides) for sides in (2, 1)]
+        results["detection"] += [
             detection(kind, mean, var, harm, planned) for harm in HARMS for planned in PLANNED
         ]
-        print(found["type_one"][-2:], flush=True)
-    found["width"] = [
-        one for sides in (2, 1) for one in width(sides, 500, (24, 50, 125, 250, 500, 1000))
+        print(results["type_one"][-2:], flush=True)
+    results["width"] = [
+        row for sides in (2, 1) for row in width(sides, 500, (24, 50, 125, 250, 500, 1000))
     ]
-    return found
+    return results
 
 
-SAYS = {
+LABELS = {
     "equal": "normal deltas, even traffic",
     "rhythm": "normal deltas, traffic 8 : 1 over the day",
     "users": "deltas of skewed users, traffic 8 : 1",
@@ -165,17 +165,18 @@ SAYS = {
 
 def table(path: Path = BENCH / "results" / "peeking.json") -> str:
     """Type-I error, then the time to be sure of a harm, then the price in width."""
-    found = json.loads(path.read_text())
-    level, looks = f"{100 * found['alpha']:g} %", found["looks"]
+    results = json.loads(path.read_text())
+    kinds = list(LABELS)
+    level, looks = f"{100 * results['alpha']:g} %", results["looks"]
     lines = [
         f"| a true null, {looks} looks, alpha {level} | sides | streams | fixed-horizon test, "
         "last look | fixed-horizon test, every look | confidence sequence, every look |",
         "|" + " --- |" * 6,
     ]
     lines += [
-        f"| {SAYS[r['kind']]} | {r['sides']} | {r['streams']} | {100 * r['fixed_last']:.1f} % "
+        f"| {LABELS[r['kind']]} | {r['sides']} | {r['streams']} | {100 * r['fixed_last']:.1f} % "
         f"| {100 * r['fixed']:.1f} % | {100 * r['sequence']:.1f} % |"
-        for r in found["type_one"]
+        for r in results["type_one"]
     ]
     lines += [
         "",
@@ -184,19 +185,19 @@ def table(path: Path = BENCH / "results" / "peeking.json") -> str:
         "|" + " --- |" * 7,
     ]
     lines += [
-        f"| {r['harm']:g} | {SAYS[r['kind']]} | {r['planned']} | {_look(r['median'], looks)} "
+        f"| {r['harm']:g} | {LABELS[r['kind']]} | {r['planned']} | {_look(r['median'], looks)} "
         f"| {_look(r['late'], looks)} | {100 * r['found']:.0f} % | {100 * r['fixed_last']:.0f} % |"
-        for r in sorted(found["detection"], key=lambda r: (list(SAYS).index(r["kind"]), r["harm"]))
+        for r in sorted(results["detection"], key=lambda r: (kinds.index(r["kind"]), r["harm"]))
         if r["kind"] != "equal"
     ]
-    shown = [r["look"] for r in found["width"] if r["sides"] == 2]
+    shown = [r["look"] for r in results["width"] if r["sides"] == 2]
     lines += [
         "",
         f"| width over the ordinary interval's, at look | {' | '.join(map(str, shown))} |",
         "|" + " --- |" * (1 + len(shown)),
     ]
     for sides in (2, 1):
-        ratios = [f"{r['ratio']:.2f}" for r in found["width"] if r["sides"] == sides]
+        ratios = [f"{r['ratio']:.2f}" for r in results["width"] if r["sides"] == sides]
         name = "two-sided" if sides == 2 else "one-sided"
         lines.append(f"| {name}, tightest at look {looks} | {' | '.join(ratios)} |")
     return "\n".join(lines)

@@ -192,15 +192,15 @@ STUDIES: dict[str, tuple[Callable[[int], Iterator[hz.Tuner]], int]] = {
 def sources() -> list[Source]:
     """Three domains: two whose lifts are much like ours, and one in which they are reversed."""
     generator = torch.Generator().manual_seed(11)
-    found = []
+    domains = []
     for name, sign, tilt in (("north", 1.0, 0.0), ("east", 1.0, 0.1), ("reversed", -1.0, 0.0)):
         theta = torch.rand(40, 2, dtype=torch.float64, generator=generator)
         noise = torch.randn(40, 2, dtype=torch.float64, generator=generator)
         mean = sign * _lift(theta, 2) * (1 + tilt * theta[:, :1]) + 0.002 * noise
         rows = [{"a": float(a), "b": float(b)} for a, b in theta]
         var = torch.full_like(mean, 4e-6)
-        found.append(Source(name, rows, ("gain", "guard"), mean, var, num_rounds=48))
-    return found
+        domains.append(Source(name, rows, ("gain", "guard"), mean, var, num_rounds=48))
+    return domains
 
 
 def _problem() -> hz.Problem:
@@ -290,24 +290,24 @@ def replay(name: str, rounds: int | None = None) -> dict[str, Any]:
     try:
         *_, tuner = study(wanted)
         plans = [digest(tuner.ask(r)) for r in sorted(tuner.history.plans)]
-        found: dict[str, Any] = {"plans": plans}
+        record: dict[str, Any] = {"plans": plans}
         if wanted == usual:
-            found["outcome"] = outcome(tuner)
+            record["outcome"] = outcome(tuner)
     finally:
         torch.set_num_threads(threads)
-    return found
+    return record
 
 
-def difference(name: str, found: dict[str, Any], recorded: dict[str, Any]) -> str | None:
+def difference(name: str, study: dict[str, Any], recorded: dict[str, Any]) -> str | None:
     """What differs first; None where nothing does that has to be alike on this machine."""
     then = recorded["studies"][name]
     here = machine() == recorded["machine"]
-    pairs = list(zip(found["plans"], then["plans"]))[: None if here else 1]
+    pairs = list(zip(study["plans"], then["plans"]))[: None if here else 1]
     first = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
     if first is not None:
         return f"{name}: the plan at position {first} of {len(pairs)} differs"
-    if here and "outcome" in found and found["outcome"] != then["outcome"]:
-        return f"{name}: same plans, but {found['outcome']} is not {then['outcome']}"
+    if here and "outcome" in study and study["outcome"] != then["outcome"]:
+        return f"{name}: same plans, but {study['outcome']} is not {then['outcome']}"
     return None
 
 
@@ -320,9 +320,9 @@ def main() -> None:
     args = parser.parse_args()
     names = args.only.split(",")
     if args.record:
-        found = {"machine": machine(), "studies": {n: replay(n) for n in names}}
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-        for name, study in found["studies"].items():
+        record = {"machine": machine(), "studies": {n: replay(n) for n in names}}
+        RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+        for name, study in record["studies"].items():
             print(name, len(study["plans"]), study["outcome"]["decisions"])
         return
     recorded = json.loads(RESULTS.read_text())

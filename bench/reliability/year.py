@@ -64,14 +64,14 @@ def measure(
         if (round_ + 1) % WEEK == 0:
             tuner.compact(keep)
         if round_ + 1 == round(week * WEEK):
-            weeks.append(_told(tuner, folder, seconds[-PLANNED + WARM_UP :]) | {"round": round_})
+            weeks.append(_week(tuner, folder, seconds[-PLANNED + WARM_UP :]) | {"round": round_})
             print({k: round(v, 3) for k, v in weeks[-1].items()}, flush=True)
     start = time.process_time()
     again = hz.Tuner.resume(url, problem=world.problem)
     same = again.recommend() == tuner.recommend()
     opened = time.process_time() - start
-    told = {"keep": keep, "every_round": every, "config": changes}
-    return told | {"weeks": weeks, "open": opened, "same": same}
+    record = {"keep": keep, "every_round": every, "config": changes}
+    return record | {"weeks": weeks, "open": opened, "same": same}
 
 
 def fill(tuner: hz.Tuner, round_: int) -> hz.Plan:
@@ -106,7 +106,7 @@ def fill(tuner: hz.Tuner, round_: int) -> hz.Plan:
     return tuner.ask(round_)
 
 
-def _told(tuner: hz.Tuner, folder: Path, seconds: list[float]) -> dict[str, float]:
+def _week(tuner: hz.Tuner, folder: Path, seconds: list[float]) -> dict[str, float]:
     plan = tuner.history.last_plan
     assert plan is not None
     return {
@@ -132,16 +132,16 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", hz.TunerWarning)
     with tempfile.TemporaryDirectory() as scratch:
-        told = measure(
+        results = measure(
             options.rounds, options.keep, Path(scratch), options.changes, options.every_round
         )
-    options.results.write_text(json.dumps(told, indent=1) + "\n")
+    options.results.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def table(results: Path = RESULTS) -> str:
     """The year week by week, and what became of the journal."""
-    told = json.loads(results.read_text())
-    weeks = told["weeks"]
+    record = json.loads(results.read_text())
+    weeks = record["weeks"]
     lines = [
         "| by round | median round | slowest | arms | candidates born | competing | fitted "
         "| journal | memory |",
@@ -156,9 +156,9 @@ def table(results: Path = RESULTS) -> str:
     growth = weeks[-1]["median"] / weeks[0]["median"]
     lines.append(
         f"\nThe last round of the year takes {growth:.2f} times one of the first weeks. Readings "
-        f"of the latest {told['keep']:,} rounds are kept, older ones compacted. Opening the study "
-        f"anew, with the whole journal, takes {told['open']:.0f} s and recommends "
-        f"{'the same' if told['same'] else 'something else'}."
+        f"of the latest {record['keep']:,} rounds are kept, older ones compacted. Opening the "
+        f"study anew, with the whole journal, takes {record['open']:.0f} s and recommends "
+        f"{'the same' if record['same'] else 'something else'}."
     )
     return "\n".join(lines)
 

@@ -39,8 +39,8 @@ def bench_marginals(timed: Timed, who):
             def theirs() -> None:
                 for part in few.split(size):
                     with gpytorch.settings.fast_pred_var(size < 1000):
-                        found = model.posterior(part)
-                        _ = found.mean, found.variance
+                        posterior = model.posterior(part)
+                        _ = posterior.mean, posterior.variance
 
             timed(question, who, "peer", len(few), theirs, 3)
             return

@@ -90,13 +90,13 @@ def timed(benchmark: Any, request: pytest.FixtureRequest) -> Timed:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: Any) -> None:
-    found = {}
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:  # a peer that is not timed here
             continue
-    machine_info["packages"] = found
+    machine_info["packages"] = versions
     machine_info["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     if config.getoption("--device") != "cpu":
         machine_info["device"] = torch.cuda.get_device_name(config.getoption("--device"))

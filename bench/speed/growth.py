@@ -31,7 +31,7 @@ class Series(NamedTuple):
     ``more``: sizes that only a large device takes.
     """
 
-    says: str
+    label: str
     sizes: tuple[int, ...]
     prepare: Callable[[int, str], Callable[[], Any]]
     more: tuple[int, ...] = ()
@@ -53,8 +53,8 @@ def exact_posterior(bucket: int, device: str) -> Callable[[], Any]:
     from . import given
 
     seen = given.evidence(bucket, device)
-    one = given.Evidence(seen.x, seen.mean[:, :1], seen.var[:, :1])
-    return lambda: given.ours(one)
+    first_metric = given.Evidence(seen.x, seen.mean[:, :1], seen.var[:, :1])
+    return lambda: given.ours(first_metric)
 
 
 def fit(bucket: int, device: str) -> Callable[[], Any]:
@@ -135,7 +135,7 @@ SERIES = {
 }  # fmt: skip
 
 
-def one(name: str, size: int, device: str = "cpu") -> dict[str, float]:
+def measure_point(name: str, size: int, device: str = "cpu") -> dict[str, float]:
     """Seconds and MiB of one point, in this process; the libraries are warm, the work is not."""
     import torch
 
@@ -187,7 +187,7 @@ def exponent(points: list[dict[str, float]], field: str) -> float | None:
     return sum((a - mx) * (b - my) for a, b in zip(x, y)) / sum((a - mx) ** 2 for a in x)
 
 
-def draw(found: dict[str, list[dict[str, float]]], figure: Path) -> None:
+def draw(series: dict[str, list[dict[str, float]]], figure: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -196,11 +196,11 @@ def draw(found: dict[str, list[dict[str, float]]], figure: Path) -> None:
 
     picture, panels = plt.subplots(1, 2, figsize=(11, 6.2), layout="constrained")
     colours = ("black", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
-    for (name, points), colour, mark in zip(found.items(), colours, "os^vDPX"):
+    for (name, points), colour, mark in zip(series.items(), colours, "os^vDPX"):
         for panel, field in zip(panels, ("seconds", "mib")):
             shown = [p for p in points if p[field] > 0]
             slope = exponent(points, field)
-            label = f"{SERIES[name].says}" + ("" if slope is None else f": {slope:.2f}")
+            label = f"{SERIES[name].label}" + ("" if slope is None else f": {slope:.2f}")
             panel.loglog(
                 [p["size"] for p in shown], [p[field] for p in shown], color=colour, marker=mark,
                 markersize=4, label=label,
@@ -223,9 +223,9 @@ def main() -> None:
     parser.add_argument("--point", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.point:
-        print(json.dumps(one(options.point[0], int(options.point[1]), options.device)))
+        print(json.dumps(measure_point(options.point[0], int(options.point[1]), options.device)))
         return
-    found: dict[str, list[dict[str, float]]] = {}
+    results: dict[str, list[dict[str, float]]] = {}
     if options.redraw:
         draw(json.loads(options.results.read_text()), options.figure)
         return
@@ -233,7 +233,7 @@ def main() -> None:
         sizes = series.sizes if options.device == "cpu" else series.sizes + series.more
         if options.quick:
             sizes = sizes[: (len(sizes) + 1) // 2]
-        found[name] = []
+        results[name] = []
         for size in sizes:
             command = [sys.executable, "-m", "bench.speed.growth", "--point", name, str(size)]
             command += ["--device", options.device]
@@ -242,17 +242,17 @@ def main() -> None:
                 print(f"  {name} {size:,}: {done.stderr.strip().splitlines()[-1]}", flush=True)
                 continue
             point = json.loads(done.stdout)
-            found[name].append(point)
+            results[name].append(point)
             print(
                 f"  {name:10} {size:12,}  {point['seconds']:.3g} s  {point['mib']:.0f} MiB",
                 flush=True,
             )
-        slopes = {field: exponent(found[name], field) for field in ("seconds", "mib")}
-        said = {field: None if s is None else round(s, 2) for field, s in slopes.items()}
-        print(f"{series.says}: exponents {said}", flush=True)
-    options.results.write_text(json.dumps(found, indent=1) + "\n")
+        slopes = {field: exponent(results[name], field) for field in ("seconds", "mib")}
+        rounded = {field: None if s is None else round(s, 2) for field, s in slopes.items()}
+        print(f"{series.label}: exponents {rounded}", flush=True)
+    options.results.write_text(json.dumps(results, indent=1) + "\n")
     try:
-        draw(found, options.figure)
+        draw(results, options.figure)
     except ModuleNotFoundError as error:
         parser.exit(0, f"no figure: {error.name} is missing; pip install -e .[peers]\n")
 

@@ -52,22 +52,22 @@ def measure(repeats: int) -> dict[str, list[list[Step]]]:
     """Each process's steps by what was imported, the kinds in turn, so that all are hit alike."""
     for steps in ORDERS:
         seconds(steps)
-    found: dict[str, list[list[Step]]] = {"; ".join(steps): [] for steps in ORDERS}
+    runs: dict[str, list[list[Step]]] = {"; ".join(steps): [] for steps in ORDERS}
     for _ in range(repeats):
         for steps in ORDERS:
-            found["; ".join(steps)].append(seconds(steps))
-    return found
+            runs["; ".join(steps)].append(seconds(steps))
+    return runs
 
 
 def table(path: Path = RESULTS) -> str:
     """Of each step the median and the least by the clock, and the median of CPU."""
-    found = json.loads(path.read_text())["seconds"]
+    results = json.loads(path.read_text())["seconds"]
     lines = [
         "| import | processes | median by the clock | least by the clock | median of CPU |",
         "|" + " --- |" * 5,
     ]
     for steps in ORDERS:
-        runs = found["; ".join(steps)]
+        runs = results["; ".join(steps)]
         for number, modules in enumerate(steps):
             wall, cpu = ([run[number][clock] for run in runs] for clock in ("wall", "cpu"))
             name = f"then `{modules}`" if number else f"`{modules}`"
@@ -82,8 +82,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found = {"seconds": measure(options.repeats)}
-    options.results.write_text(json.dumps(found, indent=1) + "\n")
+    results = {"seconds": measure(options.repeats)}
+    options.results.write_text(json.dumps(results, indent=1) + "\n")
     print(table(options.results))
 
 

@@ -31,11 +31,11 @@ def test_the_judge_knows_the_truth():
     world = GuardrailWorld(1, delay=0)
     tuner = hz.Tuner(world.problem, hz.TunerConfig(**SMALL))
     plan = tuner.ask()
-    found = Judge(world)(tuner, plan)
-    assert found["score"] == found["gain"] == found["violation"] == 0.0  # the base, for now
+    judged = Judge(world)(tuner, plan)
+    assert judged["score"] == judged["gain"] == judged["violation"] == 0.0  # the base, for now
     shares = torch.tensor(plan.shares, dtype=torch.float64)
     served = (-world.true_delta(plan.theta)[:, 1] - 0.001).clamp_min(0)
-    assert found["exposed_violation"] == pytest.approx(float(shares @ served), rel=1e-5)
+    assert judged["exposed_violation"] == pytest.approx(float(shares @ served), rel=1e-5)
 
 
 def test_the_synchronous_variant_serves_a_batch_until_it_has_reported():

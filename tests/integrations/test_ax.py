@@ -83,8 +83,8 @@ def observe(trial, seed=0, users=200_000, with_users=True):
             noise = torch.randn((), generator=generator, dtype=torch.float64).item()
             row = {"trial_index": trial.index, "arm_name": arm.name, "metric_name": metric}
             # As many digits as the node looks at.
-            told = {"mean": round(mean * hour + sem * noise, 9), "sem": round(sem, 9)}
-            row |= {"metric_signature": metric} | told
+            reported = {"mean": round(mean * hour + sem * noise, 9), "sem": round(sem, 9)}
+            row |= {"metric_signature": metric} | reported
             rows.append(row | ({"n": n} if with_users else {}))
     return Data(df=pd.DataFrame(rows))
 
@@ -154,7 +154,7 @@ def test_the_recommendation_is_good_and_keeps_the_guardrail(tuned):
 def test_deltas_are_those_of_axs_own_relativization(tuned):
     """Ax's ``relativize`` with bias correction is the oracle, trial by trial."""
     experiment, node = tuned
-    found = relativize_dataframe(
+    relative = relativize_dataframe(
         experiment.lookup_data().df,
         status_quo_name="status_quo",
         as_percent=False,
@@ -180,10 +180,10 @@ def test_deltas_are_those_of_axs_own_relativization(tuned):
         parameters = study.parameters(theta)
         name = next(n for n, arm in by_name.items() if arm.parameters == parameters)
         for column, metric in enumerate(study.tuner.problem.metrics):
-            here = found[
-                (found["trial_index"] == trial)
-                & (found["arm_name"] == name)
-                & (found["metric_name"] == metric)
+            here = relative[
+                (relative["trial_index"] == trial)
+                & (relative["arm_name"] == name)
+                & (relative["metric_name"] == metric)
             ]
             assert float(deltas.delta.mean[row, column]) == pytest.approx(
                 float(here["mean"].iloc[0]), abs=1e-12
@@ -294,11 +294,11 @@ def a_client(node):
 def measured(p, number, sem=0.004):
     generator = torch.Generator().manual_seed(number)
     penalty = 0.0 if p.get("mode", "x") == "x" else 0.1
-    found = {}
+    data = {}
     for metric, mean in truth(p).items():
         noise = torch.randn((), generator=generator, dtype=torch.float64).item()
-        found[metric] = ((mean - penalty) * (1 + sem * noise), mean * sem)
-    return found
+        data[metric] = ((mean - penalty) * (1 + sem * noise), mean * sem)
+    return data
 
 
 def test_axs_client_tunes_with_us():

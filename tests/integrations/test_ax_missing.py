@@ -59,14 +59,14 @@ def an_experiment(late=Metric):
 def rows(trial, level=1.0, sem=0.01, seed=0):
     """What a trial would report in full: relative errors of ``sem``, and a level of its own."""
     generator = np.random.default_rng([seed, trial.index])
-    found = []
+    records = []
     for arm in trial.arms:
         for metric, mean in truth(arm.parameters).items():
             value = mean * level * (1 + sem * generator.normal())
             row = {"trial_index": trial.index, "arm_name": arm.name, "metric_name": metric}
             row |= {"metric_signature": metric, "mean": value, "sem": mean * level * sem}
-            found.append(row)
-    return pd.DataFrame(found)
+            records.append(row)
+    return pd.DataFrame(records)
 
 
 def a_batch(experiment, points=((0.5, 0.5), (0.7, 0.4), (0.2, 0.8)), status_quo=True):

@@ -42,9 +42,7 @@ class AxThompson(Peer):
         rows = seen.rows[seen.rows > 0].tolist()
         if not rows or seen.pending:
             return equal
-        found = seen.outcomes()
-        known = found.utility[1:], found.utility_var[1:], found.slack[1:], found.slack_var[1:]
-        utility, utility_var, slack, slack_var = known
+        utility, utility_var, slack, slack_var = (column[1:] for column in seen.outcomes())
         num = slack.shape[1]
         points = [[row] for row in rows]  # arms by their id: the sampler only tells them apart
         sampler = self.sampler(min_weight=_MIN_WEIGHT)

@@ -109,15 +109,18 @@ class AxDefault(Peer):
         self._trials[key(seen.x[0])] = self.client.attach_baseline(base)
 
     def _tell(self, seen: Seen) -> None:
-        found = _relative(seen.outcomes())
+        outcomes = _relative(seen.outcomes())
         for i, row in enumerate(seen.rows.tolist()):
             trial = self._trials[key(seen.x[row])]
             rounds = int(seen.num_rounds[row])
             if self._told.get(trial) == rounds:
                 continue
-            data = {_METRIC: (float(found.utility[i]), float(found.utility_var[i]) ** 0.5)}
-            for k in range(found.slack.shape[1]):
-                data[f"slack_{k}"] = (float(found.slack[i, k]), float(found.slack_var[i, k]) ** 0.5)
+            data = {_METRIC: (float(outcomes.utility[i]), float(outcomes.utility_var[i]) ** 0.5)}
+            for k in range(outcomes.slack.shape[1]):
+                data[f"slack_{k}"] = (
+                    float(outcomes.slack[i, k]),
+                    float(outcomes.slack_var[i, k]) ** 0.5,
+                )
             if trial in self._told:
                 self.client.attach_data(trial, data)
             else:
@@ -145,13 +148,13 @@ class AxDefault(Peer):
         return [seen.x[seen.rows[best]].tolist()] if best else []
 
 
-def _relative(found: Outcomes) -> Outcomes:
+def _relative(outcomes: Outcomes) -> Outcomes:
     """Everything over the base's, which stands in row 0 and becomes 1."""
-    base = float(found.utility[0])
+    base = float(outcomes.utility[0])
     unit = abs(base) if abs(base) > 1e-9 else 1.0
     return Outcomes(
-        1 + (found.utility - base) / unit,
-        found.utility_var / unit**2,
-        1 + found.slack - found.slack[0],
-        found.slack_var,
+        1 + (outcomes.utility - base) / unit,
+        outcomes.utility_var / unit**2,
+        1 + outcomes.slack - outcomes.slack[0],
+        outcomes.slack_var,
     )

@@ -162,14 +162,14 @@ class Peer(Contender):
     def _entries(self, history: History, round: int, traffic: Traffic) -> list[Entry]:
         problem, space = self.tuner.problem, self.tuner.problem.space
         births: list[Entry] = []
-        known = {theta: i for i, theta in enumerate(map(tuple, history.theta.tolist()))}
+        candidates = {theta: i for i, theta in enumerate(map(tuple, history.theta.tolist()))}
 
         def candidate(theta: tuple[float, ...], origin: str) -> int:
-            if theta not in known:
-                known[theta] = len(known)
+            if theta not in candidates:
+                candidates[theta] = len(candidates)
                 parameters = space.to_parameters(torch.tensor([theta], dtype=torch.float64))[0]
-                births.append(CandidateAdded(known[theta], round, origin, theta, parameters))
-            return known[theta]
+                births.append(CandidateAdded(candidates[theta], round, origin, theta, parameters))
+            return candidates[theta]
 
         candidate(tuple(problem.base_theta.tolist()), "base")
         weights: dict[int, float] = {}

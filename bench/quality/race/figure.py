@@ -45,10 +45,10 @@ def draw(races: list[Race], path: Path) -> None:
     for panel in panels[len(races) :]:
         panel.remove()
     panels[0].set_ylabel("share of the oracle's gain")
-    found: dict[str, Line2D] = {}
+    handles: dict[str, Line2D] = {}
     for panel in panels[: len(races)]:
-        found |= {str(line.get_label()): line for line in panel.get_lines()}
-    order = sorted(found, key=lambda name: (name != OURS, name))
-    figure.legend([found[n] for n in order], order, loc="outside lower center", ncols=5)
+        handles |= {str(line.get_label()): line for line in panel.get_lines()}
+    order = sorted(handles, key=lambda name: (name != OURS, name))
+    figure.legend([handles[n] for n in order], order, loc="outside lower center", ncols=5)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="svg", metadata={"Date": None})

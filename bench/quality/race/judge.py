@@ -48,8 +48,8 @@ class Judge:
             "control_share": plan.control_share,
         }
         for criterion, suffix in CRITERIA.items():
-            found = self._recommendation(tuner, criterion, plan.round)
-            columns |= {f"{name}{suffix}": value for name, value in found.items()}
+            recommended = self._recommendation(tuner, criterion, plan.round)
+            columns |= {f"{name}{suffix}": value for name, value in recommended.items()}
         return {name: short(value) for name, value in columns.items()}
 
     def _recommendation(

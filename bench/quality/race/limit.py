@@ -51,17 +51,17 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=30)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found = {}
+    scores = {}
     for dims, traffic in KINDS:
         worlds = [GuardrailWorld(s, dims, traffic=traffic) for s in range(options.worlds)]
         title = f"guardrail, d = {dims}, traffic x {traffic:g}"
-        found[title] = {
+        scores[title] = {
             f"{hour}{suffix}": sum(score(w, hour, c) for w in worlds) / len(worlds)
             for c, suffix in CRITERIA.items()
             for hour in HOURS
         }
-        print(title, {key: round(value, 3) for key, value in found[title].items()}, flush=True)
-    (options.results / "limit.json").write_text(json.dumps(found, indent=1) + "\n")
+        print(title, {key: round(value, 3) for key, value in scores[title].items()}, flush=True)
+    (options.results / "limit.json").write_text(json.dumps(scores, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -58,12 +58,12 @@ class _Optuna(Peer):
         return torch.tensor(rows, dtype=torch.float64)
 
     def _tell(self, seen: Seen) -> None:
-        found = seen.outcomes()
+        outcomes = seen.outcomes()
         for i, row in enumerate(seen.rows.tolist()):
             for trial in self._running.pop(key(seen.x[row]), []):
-                for k, slack in enumerate(found.slack[i].tolist()):
+                for k, slack in enumerate(outcomes.slack[i].tolist()):
                     trial.set_constraint(f"constraint {k}", -slack)
-                self.study.tell(trial, float(found.utility[i]))
+                self.study.tell(trial, float(outcomes.utility[i]))
         for row in seen.lost:
             for trial in self._running.pop(key(seen.x[row]), []):
                 self.study.tell(trial, state=optuna.trial.TrialState.FAIL)

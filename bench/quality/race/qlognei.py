@@ -49,19 +49,19 @@ class QLogNEI(Peer):
         torch.manual_seed(seed)
         x, mean, var = seen.x[seen.rows], seen.mean[seen.rows], seen.var[seen.rows]
         model = fit(x, mean, var)
-        found = seen.outcomes()
-        return best_batch(model, seen, found, self.arms, seed, prune=True)
+        outcomes = seen.outcomes()
+        return best_batch(model, seen, outcomes, self.arms, seed, prune=True)
 
 
 def best_batch(
-    model: Model, seen: Seen, found: Outcome, arms: int, seed: int, prune: bool
+    model: Model, seen: Seen, outcomes: Outcome, arms: int, seed: int, prune: bool
 ) -> Tensor:
     """The ``(arms, dims)`` that promise most by qLogNEI under a model of the metrics.
 
     ``found`` scales utility and slacks: outcomes of points that are typical.
     """
     x, evaluate = seen.x[seen.rows], seen.problem.evaluate
-    shift, scale = found.utility.mean(), _spread(found.utility)
+    shift, scale = outcomes.utility.mean(), _spread(outcomes.utility)
 
     def utility(samples: Tensor, X: Tensor | None = None) -> Tensor:  # noqa: N803
         return (evaluate(samples).utility - shift) / scale
@@ -71,7 +71,7 @@ def best_batch(
 
     constraints: list[Callable[[Tensor], Tensor]] = [
         partial(excess, column=k, scale=_spread(slack))
-        for k, slack in enumerate(found.slack.unbind(-1))
+        for k, slack in enumerate(outcomes.slack.unbind(-1))
     ]
     acquisition = qLogNoisyExpectedImprovement(
         model,

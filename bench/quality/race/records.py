@@ -98,5 +98,5 @@ def load(results: Path = RESULTS) -> dict[str, Race]:
 def load_limits(results: Path = RESULTS) -> dict[str, dict[str, float]]:
     """What ``race.limit`` has written: from a race's title to its scores."""
     path = results / "limit.json"
-    found: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    limits: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
+    return limits

@@ -45,7 +45,7 @@ def path_of(world: str, dims: int, traffic: float, results: Path = RESULTS) -> P
     return results / f"race_{world}_d{dims}_x{traffic:g}.jsonl"
 
 
-def one(job: Job) -> dict[str, Any]:
+def run_job(job: Job) -> dict[str, Any]:
     """One run, as its record."""
     import logging
     import warnings
@@ -110,7 +110,7 @@ def main() -> None:
     pool = ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"))
     failed = 0
     with pool:
-        running = {pool.submit(one, job): job for job in jobs}
+        running = {pool.submit(run_job, job): job for job in jobs}
         for num, finished in enumerate(as_completed(running), 1):
             job = running[finished]
             head = f"{num:3d}/{len(jobs)} {job.contender:20} seed {job.seed:3d}  "
@@ -130,9 +130,9 @@ def main() -> None:
 def _summary(record: dict[str, Any]) -> str:
     score, seconds = record["score"], record["seconds"]
     hours = [h for h in _HOURS if h < len(score)] or [len(score) - 1]
-    found = "  ".join(f"hour {h}: {score[h]:6.1%}" for h in hours)
+    scores = "  ".join(f"hour {h}: {score[h]:6.1%}" for h in hours)
     return (
-        f"{found}  violation {record['violation'][-1]:.4f}  "
+        f"{scores}  violation {record['violation'][-1]:.4f}  "
         f"{sum(seconds) / len(seconds):.2f} s a round, {record['seconds_in_all']:.0f} s"
     )
 
@@ -145,13 +145,13 @@ def _done(path: Path, rounds: int) -> set[tuple[str, int]]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:  # a peer that does not race here
             continue
-    return found
+    return versions
 
 
 if __name__ == "__main__":

@@ -80,10 +80,11 @@ class SCBO(Peer):
         if len(seen.rows) <= _NUM_SOBOL:
             self._judged = seen.rows.tolist()
             return self.sobol.draw(self.arms, dtype=torch.float64)
-        x, found = seen.x[seen.rows], seen.outcomes()
-        models = [_fit(x, found.utility, found.utility_var)]
+        x, outcomes = seen.x[seen.rows], seen.outcomes()
+        models = [_fit(x, outcomes.utility, outcomes.utility_var)]
         models += [
-            _fit(x, -found.slack[:, k], found.slack_var[:, k]) for k in range(found.slack.shape[1])
+            _fit(x, -outcomes.slack[:, k], outcomes.slack_var[:, k])
+            for k in range(outcomes.slack.shape[1])
         ]
         with torch.no_grad(), gpytorch.settings.max_cholesky_size(10**6):
             means = [model.posterior(x).mean.squeeze(-1) for model in models]

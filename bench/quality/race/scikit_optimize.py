@@ -62,8 +62,8 @@ class Penalised(Peer):
         return super().settings() | {"penalty": self.penalty}
 
     def propose(self, seen: Seen) -> Tensor:
-        found = seen.outcomes()
-        value = self.penalty * found.slack.clamp_max(0).sum(-1) + found.utility
+        outcomes = seen.outcomes()
+        value = self.penalty * outcomes.slack.clamp_max(0).sum(-1) + outcomes.utility
         news = [
             (seen.x[row].tolist(), -float(v))
             for row, v in zip(seen.rows.tolist(), value)
@@ -72,15 +72,17 @@ class Penalised(Peer):
         if news:
             self.optimizer.tell([x for x, _ in news], [y for _, y in news])
             self._told.update(seen.rows.tolist())
-        asked = self.optimizer
+        optimizer = self.optimizer
         if len(self._told) < _NUM_RANDOM:
             # One by one: asked for several, it repeats itself until it is told something.
-            return torch.tensor([asked.ask() for _ in range(self.arms)], dtype=torch.float64)
+            return torch.tensor([optimizer.ask() for _ in range(self.arms)], dtype=torch.float64)
         if self.lies and seen.pending:
-            asked = asked.copy(random_state=np.random.RandomState(self._number(seen)))
-            lie = min(asked.yi)
-            asked.tell([seen.x[c].tolist() for c in seen.pending], [lie] * len(seen.pending))
-        return torch.tensor(asked.ask(n_points=self.arms, strategy="cl_min"), dtype=torch.float64)
+            optimizer = optimizer.copy(random_state=np.random.RandomState(self._number(seen)))
+            lie = min(optimizer.yi)
+            optimizer.tell([seen.x[c].tolist() for c in seen.pending], [lie] * len(seen.pending))
+        return torch.tensor(
+            optimizer.ask(n_points=self.arms, strategy="cl_min"), dtype=torch.float64
+        )
 
     def _number(self, seen: Seen) -> int:
         return int(torch.randint(2**31, (), generator=self.generator(seen.round)))

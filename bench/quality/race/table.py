@@ -47,9 +47,9 @@ def table(race: Race, limit: dict[str, float] | None = None) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     if limit is not None:
-        found = [f"{100 * limit[str(hour)]:.1f} %" for hour in hours]
+        scores = [f"{100 * limit[str(hour)]:.1f} %" for hour in hours]
         by_mean = f"{100 * limit[f'{last}_mean']:.1f} %"
-        lines.append(f"| *knows the answer* | | {' | '.join(found)} | {by_mean} | | | |")
+        lines.append(f"| *knows the answer* | | {' | '.join(scores)} | {by_mean} | | | |")
     return "\n".join(lines)
 
 
