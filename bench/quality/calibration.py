@@ -3,28 +3,28 @@
     python bench/quality/calibration.py [--data FILE] [--folds 5] [--out FILE]
     python -m bench.quality.calibration ...
 
-What is predicted: the delta of each interval of each stream (experiment, variant, metric) from
-the intervals before it. An interval is what happened between two records of the file (cumulative
-moments, subtracted); it needs 50 new users or more in both groups, a stream 8 such intervals.
-All experiments are followed side by side, as if they ran in one study: the prediction of interval
-t knows the intervals before t, of all streams, and nothing is fitted beforehand.
+Predicted is the delta of each interval of each stream (experiment, variant, metric), from the
+intervals before it. An interval lies between two records of the file (cumulative moments,
+subtracted); it needs at least 50 new users in both groups, a stream at least 8 such intervals.
+All experiments are processed in parallel, as if they ran in one study: the prediction of interval t
+uses the intervals before t of all streams, and nothing is fitted beforehand.
 
   formula   mean: the past deltas pooled by inverse variances; variance: theirs and the interval's
             own, by the delta method; interval: Gaussian
   ours      hyperzero_torch.stats.dispersion: dispersion of the stream shrunk towards its metric's,
-            followed through time by errors of earlier predictions; interval: Student t
+            updated over time by errors of earlier predictions; interval: Student t
 
 The columns: `covered` is the share of deltas inside their 95 % interval (aim: 93 to 97 %);
-`robust std` is 1.4826 x the median absolute deviation of (delta - prediction) / (robust standard
-deviation that was predicted), and `over scale` the same over the Student t's scale, which for
-heavy tails is a little narrower (aim: 0.9 to 1.1; for the formula both are one).
+`robust std` is 1.4826 x the median absolute deviation of (delta - prediction) / (predicted robust
+standard deviation), and `over scale` the same over the Student t's scale, which is slightly
+narrower for heavy tails (aim: 0.9 to 1.1; for the formula both are the same).
 
-The second table judges what a tuner pools: each stream is cut in two, each part is pooled on its
-own with the weights and factors of dispersion.fit, and the two means are compared; once the
-intervals in turn, once the first half against the second, which also sees effects drift.
+The second table evaluates what a tuner pools: each stream is split in two, each part is pooled on
+its own with the weights and factors of dispersion.fit, and the two means are compared; once with
+alternating intervals, once the first half against the second, which also contains drift.
 
---folds N deals the experiments out into N groups and runs each on its own, knowing nothing of the
-others: how it does on few, other experiments.
+--folds N splits the experiments into N groups and runs each on its own, to measure the calibration
+with fewer experiments.
 
 The file: CSV, gzipped or not, with the columns experiment_id, variant_id, metric_id,
 time_since_start, count_c, mean_c, variance_c, count_t, mean_t, variance_t; the moments
@@ -110,7 +110,7 @@ def read(path: str | None) -> Table:
 
 
 def predict(table: Table) -> list[Predicted]:
-    """Every delta that has a past in its stream, predicted; one entry per metric."""
+    """Predictions of every delta with earlier deltas in its stream; one entry per metric."""
     size = len(table.streams)
     ahead = dispersion.follow(table.stream, table.round, table.delta, size)
     error = table.delta.mean - ahead.mean
@@ -136,7 +136,7 @@ def predict(table: Table) -> list[Predicted]:
 
 
 def judge(predicted: Predicted) -> dict:
-    """The line of the table for one metric."""
+    """The row of the table for one metric."""
     if not len(predicted.ours):
         return {"predictions": 0}
     quantile, quartile = (student.ppf(level, predicted.freedom) for level in (0.975, 0.75))
@@ -152,7 +152,7 @@ def judge(predicted: Predicted) -> dict:
 
 
 def compare(table: Table, first: Tensor) -> list[dict]:
-    """Pool the two parts of each stream; how far apart are they, in what they claim?"""
+    """Pool both parts of each stream; their difference over its claimed standard deviation."""
     sides = []
     size = len(table.streams)
     for part in (first, ~first):
@@ -188,7 +188,7 @@ def by_stream(table: Table, metric: int, predicted: Predicted) -> list[dict]:
 
 
 def split(table: Table, folds: int) -> list[Predicted]:
-    """Each group of experiments predicted on its own; the errors of all groups together."""
+    """Predict each group of experiments on its own; the errors of all groups together."""
     names = sorted({experiment for experiment, _ in table.streams})
     together: list[list[Predicted]] = [[] for _ in table.metrics]
     for fold in range(folds):
@@ -226,7 +226,9 @@ def main(arguments: list[str] | None = None) -> None:
         description=title, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", help="file of cumulative A/B tests (default: the bundled half)")
-    parser.add_argument("--folds", type=int, default=0, help="also run groups of experiments alone")
+    parser.add_argument(
+        "--folds", type=int, default=0, help="also run this number of groups of experiments alone"
+    )
     parser.add_argument(
         "--out", type=Path, default=RESULTS / "calibration.json", help="raw numbers"
     )

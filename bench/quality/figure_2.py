@@ -1,22 +1,22 @@
-"""Do deltas to the control of the same hour forget the time of day? The paper's Figure 2.
+"""Do deltas to the control of the same hour remove the daily rhythm? The paper's Figure 2.
 
     python bench/quality/figure_2.py [--asos FILE] --obd FILE
 
 Autocorrelation by lag in hours of a raw metric, and of its relative difference to the control of
-the same interval. Raw numbers go to bench/results/figure_2.json, the figure (matplotlib is
-needed) to bench/figures/figure_2.svg.
+the same interval. Raw numbers are written to bench/results/figure_2.json, the figure (with
+matplotlib) to bench/figures/figure_2.svg.
 
 ASOS (by default the half that comes with the package): every stream (experiment, variant, metric)
 with 20 usable intervals of its experiment's usual length (12 h or a day), each with 50 new users
 or more in both groups; the treatment's mean per new user against its delta. A lag's
-autocorrelation is the mean product of the pairs of intervals that are so far apart, over the
-variance; per metric, the median over streams and the middle half of them. Streams of 12 h show
-the day; those of a day cannot.
+autocorrelation is the mean product of all pairs of intervals at that lag, over the variance; per
+metric, the median and the quartiles over streams. Streams with intervals of 12 h can show a daily
+rhythm; those with intervals of a day cannot.
 
 OBD (hourly impressions and clicks of a campaign under two policies): the policy `random` is the
-control of `bts`. What the file holds is too thin for the paper's claim about rates: most hours
-have no click in at least one policy, so no hourly click rate has a delta. Impressions have one
-(a difference of volumes, with no variance to go with it), and show the rhythm of the day.
+control of `bts`. The data are too sparse for the paper's claim about rates: most hours have no
+click in at least one policy, so no hourly click rate has a delta. Impressions have one (a
+difference of volumes, without a variance), and show the daily rhythm.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ BENCH = Path(__file__).parent.parent
 MIN_USERS, MIN_INTERVALS, MIN_PAIRS = 50, 20, 10
 LAGS = 14  # steps: a week of 12 h
 HOURS = 72
-# Deltas and raw series, in a pair that colour-blind readers can tell apart.
+# A pair of colours that colour-blind readers can distinguish.
 COLOURS = {"raw": "#b2580c", "delta": "#1f5fa8"}
 
 
 def autocorrelation(time: np.ndarray, value: np.ndarray, lags: range) -> list[float | None]:
-    """By lag, in whole steps of ``time``; None where fewer than ``MIN_PAIRS`` pairs are known."""
+    """By lag, in whole steps of ``time``; None if there are fewer than ``MIN_PAIRS`` pairs."""
     finite = np.isfinite(value)
     grid = np.full(int(time.max()) + 1 + lags.stop, np.nan)
     grid[time[finite]] = value[finite] - value[finite].mean()
@@ -60,7 +60,7 @@ def autocorrelation(time: np.ndarray, value: np.ndarray, lags: range) -> list[fl
 
 
 def asos_streams(path: str | None) -> list[dict]:
-    """One record per stream of enough intervals: its step in hours, raw and delta by lag."""
+    """One record per stream with enough intervals: its step in hours, raw and delta by lag."""
     records = []
     for experiment in asos.experiments(path):
         streams = asos.load(experiment.id, path)
@@ -103,7 +103,7 @@ def bands(records: list[dict], name: str) -> list[dict]:
 
 
 def obd(path: str) -> dict:
-    """Per campaign: autocorrelation of impressions, and what hourly clicks do not give."""
+    """Per campaign: autocorrelation of impressions, and shares of hours without clicks."""
     counts: dict[str, dict[str, list[tuple[str, int, int]]]] = defaultdict(dict)
     try:
         with Path(path).open(newline="") as file:
@@ -195,7 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
         description=title, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--asos", help="file of cumulative A/B tests (default: the bundled half)")
-    parser.add_argument("--obd", help="file of hourly counts; left out of the figure if not given")
+    parser.add_argument("--obd", help="file of hourly counts; by default not in the figure")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:

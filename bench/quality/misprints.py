@@ -1,13 +1,13 @@
-"""What do the slips in Eq. 3.2 of the paper cost, each alone and all together?
+"""The effect of the misprints in Eq. 3.2 of the paper, each alone and all together.
 
     python -m bench.quality.misprints [--draws 1000000]
 
-A treatment and a control whose users' coefficient of variation is 0.9, the paper's, and a true lift
-of 1 %; the control has four times the arm's users, as the square-root rule gives it among sixteen
+A treatment and a control whose users' coefficient of variation is 0.9, as in the paper, and a true
+lift of 1 %; the control has four times the arm's users, as under the square-root rule with sixteen
 arms. In each of a million experiments the sample means are drawn from their normal distribution,
-the sample variances from their scaled chi-square one, and every formula says what it would. Of
-each: the mean error of the delta in points, with its standard error; the variance that it claims
-over the true variance of its mean; how many of its 95 % intervals cover the truth.
+the sample variances from their scaled chi-square distribution, and every formula is evaluated.
+Reported are the mean error of the delta in points, with its standard error; the claimed variance
+over the true variance of the mean; and the coverage of the 95 % intervals.
 
 Writes bench/results/misprints.json.
 """
@@ -52,7 +52,7 @@ def draw(rng: np.random.Generator, users: int, mean: float, draws: int) -> Sampl
 
 
 def ours(n: int, treatment: Sample, n0: int, control: Sample) -> Sample:
-    """What the package computes."""
+    """The package's estimate."""
     sides = (
         moments.from_sample(torch.tensor(users), *(torch.from_numpy(t)[:, None] for t in sample))
         for users, sample in ((n, treatment), (n0, control))
@@ -62,7 +62,7 @@ def ours(n: int, treatment: Sample, n0: int, control: Sample) -> Sample:
 
 
 def formula(*slips: str) -> Formula:
-    """Eq. 3.2 with these slips, and right where none is named."""
+    """Eq. 3.2 with these misprints, and otherwise correct."""
 
     def estimate(n: int, treatment: Sample, n0: int, control: Sample) -> Sample:
         (x, vx), (y, vy) = treatment, control
@@ -76,7 +76,7 @@ def formula(*slips: str) -> Formula:
 
 
 def measure(draws: int, seed: int = 0) -> list[dict[str, Any]]:
-    """One record for every formula and pair of sizes."""
+    """One record per formula and pair of sizes."""
     records = []
     for n, n0 in SIZES:
         rng = np.random.default_rng([seed, n])

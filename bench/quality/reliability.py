@@ -1,10 +1,10 @@
-"""Do the posterior's intervals cover, and does P(feasible) mean what it says?
+"""Do the posterior's intervals cover the truth, and is P(feasible) calibrated?
 
     python -m bench.quality.reliability [--worlds 12]
 
-Runs the default tuner in guardrail worlds. When hours 10, 20 and 30 begin, the posterior is asked
-for the deltas of 512 thetas all over the space, and for the probability that each is feasible; the
-world knows the truth. Writes bench/results/reliability.json and, with matplotlib,
+Runs the default tuner in guardrail worlds. At the start of hours 10, 20 and 30 the posterior
+predicts the deltas of 512 thetas spread over the space, and the probability that each is feasible;
+both are compared with the truth. Writes bench/results/reliability.json and, with matplotlib,
 bench/figures/reliability.svg.
 """
 
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from bench.processes import single_threaded_pool
 
 BENCH = Path(__file__).parents[1]
 KINDS = ((2, 1.0), (2, 0.1), (4, 1.0))
@@ -25,7 +25,7 @@ NUM_BINS = 10
 
 
 def run_study(job: tuple[int, float, int]) -> list[dict[str, Any]]:
-    """One study: per hour, covered points by metric and feasible points by bin of P(feasible)."""
+    """Per hour: coverage by metric, and feasible points by bin of P(feasible)."""
     import torch
 
     import hyperzero_torch as hz
@@ -66,7 +66,7 @@ def run_study(job: tuple[int, float, int]) -> list[dict[str, Any]]:
 
 
 def draw(records: list[dict[str, Any]], path: Path) -> None:
-    """Share of thetas that are feasible against P(feasible), a line per kind of world."""
+    """Share of feasible thetas against P(feasible), one line per kind of world."""
     import matplotlib as mpl
     import numpy as np
     from matplotlib.figure import Figure
@@ -105,11 +105,9 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=12)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
     jobs = [(dims, traffic, seed) for dims, traffic in KINDS for seed in range(options.worlds)]
     records: list[dict[str, Any]] = []
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, context) as pool:
+    with single_threaded_pool(options.workers) as pool:
         for num, study in enumerate(pool.map(run_study, jobs), 1):
             records += study
             covered = study[-1]["covered"]

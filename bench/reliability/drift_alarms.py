@@ -1,11 +1,12 @@
-"""How often does the drift alarm cry wolf, and how soon does it hear one?
+"""The drift detector: its rate of false alarms and its delay.
 
     python -m bench.reliability.drift_alarms [--studies 1000]
 
-Twenty candidates and a control served every hour, a belief that learns from every delta (exact
-Gaussian updates, the shared control included), and the alarm on its residuals. Without drift:
-false alarms within 500 rounds, rounds from one to the next. With drift: rounds from its beginning
-to the alarm, for lifts of the guardrail world that turn by 0.02 radians an hour or jump once.
+Twenty candidates and a control are served every hour, a posterior is updated with every delta
+(exact Gaussian updates, the shared control included), and the detector runs on its residuals.
+Without drift: false alarms within 500 rounds, rounds from one to the next. With drift: rounds from
+its start to the alarm, for lifts of the guardrail world that rotate by 0.02 radians an hour or jump
+once.
 Writes bench/results/drift_alarms.json.
 """
 
@@ -28,7 +29,7 @@ BENCH = Path(__file__).parents[1]
 ARMS, ROUNDS = 20, 500
 USERS = 50_000  # an hour, at traffic 1
 RELATIVE_VAR = (0.6 / 0.67) ** 2  # of one user's value, as in the worlds
-PRIOR_STD = 0.02  # of the lifts, as the belief has it
+PRIOR_STD = 0.02  # of the lifts
 ALPHA, ALPHA_EVER = 1e-3, 0.05
 TURN, START = 0.02, 48
 WORLDS = 30
@@ -60,9 +61,9 @@ def residuals(
 
     Args:
         truth: round to the true lifts, ``(studies, arms)``.
-        dispersion: the deltas' variance over what the belief takes it for.
-        whitened: False divides each residual by its own predictive spread alone.
-        served: share of the candidates that are in a round.
+        dispersion: the deltas' true variance over the assumed one.
+        whitened: False divides each residual by its own predictive standard deviation alone.
+        served: share of the candidates that are served in a round.
     """
     var, loading = noise(traffic)
     spread = dispersion * ((var - loading.square()).diag() + torch.outer(loading, loading))
@@ -87,7 +88,7 @@ def residuals(
 
 
 def first_alarms(stream: Iterator[Tensor], rounds: int, tolerance: float = 1.0) -> dict[str, Any]:
-    """Round of each study's first alarm, by the detector and by the process; ``rounds`` if none."""
+    """Round of each study's first alarm, by detector and by e-process; ``rounds`` if none."""
     first: dict[str, Tensor] = {}
     state = None
     for round_, z in enumerate(stream):
@@ -101,7 +102,7 @@ def first_alarms(stream: Iterator[Tensor], rounds: int, tolerance: float = 1.0) 
 
 
 def run_length(stream: Iterator[Tensor], alpha: float) -> float:
-    """Rounds for each alarm of the detector, restarted after it."""
+    """Mean number of rounds between alarms of the detector, which restarts after each."""
     state, alarms, rounds = None, 0.0, 0
     for z in stream:
         state = drift.init(*z.shape) if state is None else state
@@ -114,13 +115,13 @@ def run_length(stream: Iterator[Tensor], alpha: float) -> float:
 
 
 def still(studies: int, generator: torch.Generator) -> Truth:
-    """Lifts that stay, from the belief's own prior."""
+    """Constant lifts, drawn from the prior."""
     lifts = PRIOR_STD * torch.randn(studies, ARMS, dtype=torch.float64, generator=generator)
     return lambda round_: lifts
 
 
 def moving(studies: int, start: int, jump: int | None) -> Truth:
-    """Lifts of guardrail worlds that turn from ``start`` on, or jump by so many rounds' turn."""
+    """Lifts of guardrail worlds that rotate from ``start`` on, or jump by ``jump`` rounds' turn."""
     after = [0] if jump is None else [0, jump]
     worlds = [GuardrailWorld(seed, 2, drift=TURN) for seed in range(min(studies, WORLDS))]
     which = torch.arange(studies) % len(worlds)
@@ -133,7 +134,7 @@ def moving(studies: int, start: int, jump: int | None) -> Truth:
             lifts.append(world.true_delta(theta, turned)[:, 0])
         return torch.stack(lifts)[which]
 
-    # Two ends of an arc give every point of it: cos a now + sin a later.
+    # Every point of the rotation is cos(angle) * now + sin(angle) * later.
     now, quarter = at(0), at(round(math.pi / 2 / TURN))
     rest = math.cos(TURN * round(math.pi / 2 / TURN))
     later = (quarter - rest * now) / math.sqrt(1 - rest**2)
@@ -164,14 +165,14 @@ def false_alarms(studies: int, rounds: int, seed: int, **how: Any) -> dict[str, 
 def delays(
     studies: int, rounds: int, seed: int, start: int, jump: int | None, **how: Any
 ) -> dict[str, Any]:
-    """With drift: rounds from its beginning to the first alarm after it."""
+    """With drift: rounds from its start to the first alarm after it."""
     generator = torch.Generator().manual_seed(seed)
     tolerance = how.pop("tolerance", 1.0)
     stream = residuals(moving(studies, start, jump), studies, rounds, generator, **how)
     first = first_alarms(stream, rounds, tolerance)
     record: dict[str, Any] = {"start": start, "jump": jump, **how, "tolerance": tolerance}
     for name, alarms in first.items():
-        after = alarms[alarms >= start].double()  # the others were false
+        after = alarms[alarms >= start].double()  # earlier alarms were false
         record[name] = {
             "studies": len(after),
             "found": float((after < start + ROUNDS).double().mean()),
@@ -182,7 +183,7 @@ def delays(
 
 
 def measure(studies: int) -> dict[str, Any]:
-    """All of it."""
+    """All measurements."""
     kinds: list[dict[str, Any]] = [
         {},
         {"served": 0.5},

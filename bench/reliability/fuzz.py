@@ -1,10 +1,10 @@
-"""Hostile input, a hundred thousand times: does anything crash, slip through, or change a study?
+"""Fuzzing with a hundred thousand inputs: does anything crash, get accepted, or change a study?
 
     python -m bench.reliability.fuzz [--inputs 100000]
 
-Readings files, study files, objective strings and journals are made from good ones by cutting,
-doubling, swapping and replacing parts. Each must either be taken, and then hold what it says, or
-be refused by one of our errors, and then nothing may have changed. Writes bench/results/fuzz.json.
+Readings files, study files, objective strings and journals are made from valid ones by cutting,
+repeating, swapping and replacing parts. Each must either be accepted, with the values that it
+states, or be refused by one of our errors without any change. Writes bench/results/fuzz.json.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SHARES = {"objective": 0.5, "readings": 0.3, "study file": 0.15, "journal": 0.05
 
 
 def mutate(text: str, dice: random.Random) -> str:
-    """One to four cuts, doublings, swaps or foreign pieces."""
+    """Cut, repeat, replace or insert one to four pieces."""
     for _ in range(dice.randint(1, 4)):
         a, b = sorted(dice.randrange(len(text) + 1) for _ in range(2))
         match dice.randrange(5):
@@ -61,7 +61,7 @@ def mutate(text: str, dice: random.Random) -> str:
 
 
 class Targets:
-    """Each method takes one mutated input; it returns "taken" or raises what came."""
+    """Each method tries one mutated input; it returns if it is accepted, or else raises."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -114,9 +114,11 @@ class Targets:
             self.tuner.check(readings)
         finally:
             assert len(self.tuner.journal.read("default")) == before, "a change after a refusal"
-        assert min(readings.count.min(), readings.var.min()) >= 0, "impossible readings taken"
-        assert set(readings.metric) <= set(self.metrics), "an unknown metric taken"
-        assert set(readings.candidate.tolist()) <= set(self.plan.candidate_ids), "a stranger taken"
+        assert min(readings.count.min(), readings.var.min()) >= 0, "impossible readings accepted"
+        assert set(readings.metric) <= set(self.metrics), "an unknown metric accepted"
+        assert set(readings.candidate.tolist()) <= set(self.plan.candidate_ids), (
+            "an unknown candidate"
+        )
 
     def study_file(self, dice: random.Random) -> None:
         text = mutate(self.yaml, dice)

@@ -3,9 +3,9 @@
     python -m bench.reliability.kills [--kills 200]
 
 A study runs hourly rounds on SQLite and a flagd file, with late and revised readings. A child
-process is killed at a random instant of its work and another goes on, until the study is done;
-then the next study begins. Each finished study is compared with one that nobody killed: the same
-plans bit for bit, every reading once. Writes bench/results/kills.json.
+process is killed at a random instant and another one continues, until the study is finished; then
+the next study begins. Each finished study is compared with one that was never killed: the plans
+must be the same bit for bit, and every reading must be there once. Writes bench/results/kills.json.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MOST_SECONDS = 1.2  # until a child is killed, at most
 
 
 class Warehouse:
-    """Readings of the world, as they fall due; a function of the journal, like the world's."""
+    """Readings of the world when they are due; a function of the journal."""
 
     def __init__(self, tuner: hz.Tuner, world: GuardrailWorld) -> None:
         self.tuner, self.world = tuner, world
@@ -59,7 +59,7 @@ class Warehouse:
 
 
 def work(folder: Path, rounds: int, world: GuardrailWorld, seed: int) -> None:
-    """Go on with the study until it has so many rounds."""
+    """Continue the study until it has this number of rounds."""
     warnings.simplefilter("ignore")
     journal = f"sqlite:///{folder / 'study.db'}"
     tuner = hz.Tuner(world.problem, CONFIG, journal, "feed", seed)
@@ -74,9 +74,9 @@ def work(folder: Path, rounds: int, world: GuardrailWorld, seed: int) -> None:
 def killed_runs(
     folder: Path, rounds: int, world: GuardrailWorld, seed: int, dice: random.Random
 ) -> int:
-    """Children until the study is done; how many were killed.
+    """Start children until the study is finished; return how many were killed.
 
-    They live longer where none of the last ones got further, so that a slow machine gets there.
+    A child lives longer if the last one made no progress, so that slow machines finish too.
     """
     killed, patience, written = 0, MOST_SECONDS, -1
     while True:
@@ -93,7 +93,7 @@ def killed_runs(
         _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status):
             if os.WEXITSTATUS(status):
-                raise SystemExit("a child failed by itself")
+                raise SystemExit("a child failed before it was killed")
             return killed
         killed += 1
         size = sum(p.stat().st_size for p in folder.glob("study.db*"))
@@ -163,7 +163,7 @@ def main() -> None:
 
 
 def table(results: Path = RESULTS) -> str:
-    """One line: what was killed, and what came of it."""
+    """The table's one row."""
     record = json.loads(results.read_text())
     return "\n".join(
         [

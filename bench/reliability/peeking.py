@@ -1,10 +1,10 @@
-"""What does looking every hour cost, with and without a confidence sequence?
+"""The cost of looking at the results every hour, with and without a confidence sequence.
 
     python -m bench.reliability.peeking [--streams 20000] [--user-streams 2000]
 
-Streams of 500 looks whose truth is known. Type-I error: how often a true null is ever left out of
-the interval, for 1.96 standard errors at every look and for the confidence sequence. Price: its
-width over that of the ordinary interval. Speed: looks until a harm is sure. Writes
+Streams of 500 looks with a known truth. Type-I error: how often the interval excludes a true null
+at any look, for 1.96 standard errors and for the confidence sequence. Width: that of the sequence
+over that of the ordinary interval. Detection: looks until a harm is proven. Writes
 bench/results/peeking.json.
 """
 
@@ -29,7 +29,7 @@ RHYTHM = 8.0  # traffic at the peak over that at night
 SPREAD = 1.0  # of the logarithm of a user's value: skewness 6, coefficient of variation 1.3
 USERS = 300  # an arm and hour, on average over the day
 HARMS = (2.5, 4.0, 8.0)  # in standard errors at the last look; 2.5: power of 80 % there
-PLANNED = (24, 500)  # look at which the sequence is tightest
+PLANNED = (24, 500)  # look at which the sequence is narrowest
 
 
 def traffic(kind: str, looks: int = LOOKS) -> Tensor:
@@ -79,7 +79,7 @@ def _hourly(num: int, count: Tensor, generator: torch.Generator) -> moments.Mome
 
 
 def planned_var(kind: str, look: int, looks: int = LOOKS) -> float:
-    """The variance expected at a look: what a planner knows before the first."""
+    """The variance expected at a look, as known before the first one."""
     share = float(traffic(kind, looks)[:look].sum())
     if kind != "users":
         return 1 / share
@@ -89,7 +89,7 @@ def planned_var(kind: str, look: int, looks: int = LOOKS) -> float:
 def type_one(
     kind: str, mean: Tensor, var: Tensor, sides: int, looks: int = LOOKS
 ) -> dict[str, Any]:
-    """How often the true null, 0, is ever left out."""
+    """How often the true null, 0, is excluded at any look."""
     standard = mean / var.sqrt()
     off = standard.abs() if sides == 2 else -standard
     planned = planned_var(kind, looks, looks)
@@ -137,7 +137,7 @@ def detection(
 
 
 def measure(streams: int, user_streams_: int, seed: int = 0) -> dict[str, Any]:
-    """All of it."""
+    """All measurements."""
     generator = torch.Generator().manual_seed(seed)
     results: dict[str, Any] = {"looks": LOOKS, "alpha": ALPHA, "type_one": [], "detection": []}
     for kind in ("equal", "rhythm", "users"):
@@ -164,7 +164,7 @@ LABELS = {
 
 
 def table(path: Path = BENCH / "results" / "peeking.json") -> str:
-    """Type-I error, then the time to be sure of a harm, then the price in width."""
+    """Tables of type-I error, time to detection, and width."""
     results = json.loads(path.read_text())
     kinds = list(LABELS)
     level, looks = f"{100 * results['alpha']:g} %", results["looks"]

@@ -1,14 +1,14 @@
-"""A year of hourly rounds on one study: does a round take longer, and how large is the journal?
+"""A year of hourly rounds in one study: how do round time and journal size grow?
 
     python -m bench.reliability.year [--rounds 8760] [--keep 2016] [--every-round]
 
 The world with a binding guardrail is served hour by hour, readings three hours late, into a SQLite
 journal; every week readings older than ``--keep`` rounds are compacted. At the end of some weeks
 the tuner plans a dozen rounds, in its default configuration, and their processor time (tell and
-ask; the world is not counted) is taken, on one thread. Rounds between are planned without thought,
-so that the year takes minutes: as many arms and births as the tuner's own had, everyone served for
-two days, then retired. ``--every-round`` has the tuner plan all (a night). At the end the study is
-opened anew, which folds the whole journal. Writes bench/results/year.json.
+ask, without the world) is measured on one thread. The rounds between are filled without the tuner,
+so that the year takes minutes: as many arms and new candidates as the tuner would plan, each served
+for two days, then retired. With ``--every-round`` the tuner plans all rounds (a night). At the end
+the study is resumed, which reads the whole journal. Writes bench/results/year.json.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from hyperzero_torch.study.journal import CandidateAdded, Decision, Entry, Plann
 RESULTS = Path(__file__).parents[1] / "results" / "year.json"
 WEEK = 168
 PLANNED = 12  # rounds that the tuner plans at the end of a week that is measured
-WARM_UP = 4  # of these, the first pool blocks anew and are not counted
+WARM_UP = 4  # the first of these recompute blocks and are not counted
 SHOWN = (2, 3, 4, 8, 13, 26, 39, 52)
-BIRTHS, SERVED_FOR = 4, 45  # a round's newcomers, and rounds that each is served: 180 arms
+BIRTHS, SERVED_FOR = 4, 45  # new candidates a round, and rounds for which each is served: 180 arms
 
 
 def measure(
@@ -75,7 +75,7 @@ def measure(
 
 
 def fill(tuner: hz.Tuner, round_: int) -> hz.Plan:
-    """A round planned without thought: newcomers, and everyone born lately."""
+    """Plan a round without the tuner: new candidates, and all recent ones."""
 
     def think(history: History) -> tuple[list[Entry], None]:
         space, first = tuner.problem.space, history.num_candidates

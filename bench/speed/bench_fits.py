@@ -1,7 +1,7 @@
-"""Fitting four metrics with known noise, from cold and from last hour's fit, against BoTorch.
+"""Fitting four metrics with known noise, from scratch and from the last fit, against BoTorch.
 
-BoTorch has the same kernel (Matern 5/2 with one lengthscale a dimension, scaled) and no priors, so
-it maximises the very likelihood by which both are compared; ours maximises it times its priors.
+BoTorch has the same kernel (Matern 5/2 with one lengthscale per dimension, scaled) and no priors,
+so it maximises the likelihood by which both are compared; ours maximises it times its priors.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def bench_fits(timed: Timed, who, n):
 
 
 def _likelihood(seen, lengthscale, outputscale, constant) -> float:
-    """Of the data in their own unit, a metric's average over observations."""
+    """Of the data in their own unit, per observation, averaged over metrics."""
     with torch.no_grad():
         k = outputscale[:, None, None] * matern52(seen.x, seen.x, lengthscale)
         factor = torch.linalg.cholesky(k + torch.diag_embed(seen.var.T))

@@ -1,4 +1,4 @@
-"""Where the time of a whole round goes, as a plot: python -m bench.speed.breakdown
+"""A plot of the time of a round by part: python -m bench.speed.breakdown
 
 From bench/results/speed_round.json to bench/figures/round.svg (with matplotlib).
 """

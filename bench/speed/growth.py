@@ -1,10 +1,10 @@
-"""How cost and memory grow: with the bucket, the samples, the metrics and the draws.
+"""Growth of time and memory with the bucket, the samples, the metrics and the draws.
 
     python -m bench.speed.growth [--quick] [--device cuda]
 
-Each point runs in a process of its own, which tells the seconds of its work and by how much it
-raised the peak of its memory. The exponent is that of the upper half of a series, where constant
-costs no longer count. Raw numbers go to bench/results/growth.json, the plot to
+Each point runs in its own process, which reports the seconds of its work and the increase of its
+peak memory. The exponent is fitted to the upper half of a series, where constant costs are
+negligible. Raw numbers are written to bench/results/growth.json, the plot to
 bench/figures/growth.svg (with matplotlib).
 """
 
@@ -26,9 +26,9 @@ RESULTS, FIGURE = ROOT / "bench/results/growth.json", ROOT / "bench/figures/grow
 
 
 class Series(NamedTuple):
-    """One line of the plot: what grows, its sizes, and what is prepared and then timed.
+    """One line of the plot: its label, its sizes, and a function that prepares the timed call.
 
-    ``more``: sizes that only a large device takes.
+    ``more``: sizes for large devices only.
     """
 
     label: str
@@ -136,7 +136,7 @@ SERIES = {
 
 
 def measure_point(name: str, size: int, device: str = "cpu") -> dict[str, float]:
-    """Seconds and MiB of one point, in this process; the libraries are warm, the work is not."""
+    """Seconds and MiB of one point, in this process; libraries are warm, the data are new."""
     import torch
 
     prepared = SERIES[name].prepare
@@ -155,7 +155,7 @@ def measure_point(name: str, size: int, device: str = "cpu") -> dict[str, float]
     seconds = time.perf_counter() - start
     after = _peak(device)
     del result
-    if seconds < 1:  # once more, warm; the memory is that of the first time
+    if seconds < 1:  # again, warm; the memory is that of the first run
         times = []
         for _ in range(5):
             start = time.perf_counter()
@@ -168,7 +168,7 @@ def measure_point(name: str, size: int, device: str = "cpu") -> dict[str, float]
 
 
 def _peak(device: str) -> int:
-    """Bytes that were in use at most so far."""
+    """Peak memory so far, in bytes."""
     if device == "cpu":
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     import torch
@@ -177,7 +177,7 @@ def _peak(device: str) -> int:
 
 
 def exponent(points: list[dict[str, float]], field: str) -> float | None:
-    """Slope of the upper half in the log-log plot; None where there is nothing to see."""
+    """Slope of the upper half in the log-log plot; None if there are too few points."""
     upper = [p for p in points if p[field] > 0][len(points) // 2 :]
     if len(upper) < 2:
         return None
@@ -205,7 +205,7 @@ def draw(series: dict[str, list[dict[str, float]]], figure: Path) -> None:
                 [p["size"] for p in shown], [p[field] for p in shown], color=colour, marker=mark,
                 markersize=4, label=label,
             )  # fmt: skip
-    for panel, title in zip(panels, ("seconds", "MiB above what was there")):
+    for panel, title in zip(panels, ("seconds", "MiB of additional memory")):
         panel.set(xlabel="size", title=f"{title}, and the exponent")
         panel.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13))
         panel.grid(alpha=0.2)

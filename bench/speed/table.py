@@ -49,7 +49,7 @@ def table(results: Path) -> str:
 
 
 def machine(results: Path) -> str:
-    """On what it was measured, and how far mixed mode was off."""
+    """The machine and the packages, and the error of mixed mode."""
     report = json.loads((results / f"speed_{FILES[0]}.json").read_text())
     info, threads = report["machine_info"], report["benchmarks"][0]["extra_info"]["threads"]
     packages = ", ".join(f"{name} {number}" for name, number in info["packages"].items())

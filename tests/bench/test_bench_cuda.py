@@ -30,7 +30,7 @@ def test_every_question_is_asked_on_the_device(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "message"),
     [
         (["--minutes", "0"], "must be above 0"),
         (["--scale", "nan"], "must be above 0"),

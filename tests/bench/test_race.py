@@ -12,7 +12,7 @@ from bench.quality.race.ours import Raw, Synchronous
 from bench.quality.race.records import interval
 from bench.quality.race.registry import check, make
 from bench.quality.race.rejudge import rejudge
-from bench.quality.race.run import Job, one
+from bench.quality.race.run import Job, run_job
 from hyperzero_torch.simulate import GuardrailWorld, PaperWorld
 
 SMALL = {"num_draws": 60, "num_samples": 64, "initial_candidates": 12}
@@ -20,7 +20,7 @@ SMALL = {"num_draws": 60, "num_samples": 64, "initial_candidates": 12}
 
 @pytest.mark.parametrize("contender", ["random", "hyperzero@num_draws=60@initial_candidates=12"])
 def test_a_kept_race_is_judged_again_to_the_same_verdict(contender, tmp_path):
-    record = one(Job("guardrail", 2, 1.0, 7, contender, 1, tmp_path))
+    record = run_job(Job("guardrail", 2, 1.0, 7, contender, 1, tmp_path))
     (path,) = tmp_path.glob("*.pt")
     assert rejudge(path) == record
     json.dumps(record)

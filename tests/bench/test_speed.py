@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.speed.growth import SERIES, exponent, one
+from bench.speed.growth import SERIES, exponent, measure_point
 from bench.speed.table import FILES, table
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ def test_the_table_is_drawn_from_what_was_measured(tmp_path):
 
 @pytest.mark.parametrize("name", SERIES)
 def test_growth_measures_a_point(name):
-    point = one(name, min(SERIES[name].sizes))
+    point = measure_point(name, min(SERIES[name].sizes))
     assert point["seconds"] > 0
     assert point["mib"] >= 0
 

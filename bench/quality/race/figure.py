@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from .records import OURS, Race, interval
 
 _COLUMNS = 3
-# Okabe and Ito's colours, told apart by the colour-blind; ours is black and thick.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; ours is black and thick.
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#999999")
 _DASHES = ("-", "--", ":")
 
