@@ -235,9 +235,9 @@ def test_a_stored_experiment_goes_on_with_the_next_plan(tmp_path):
     save_experiment(experiment, str(tmp_path / "experiment.json"))
     loaded = load_experiment(str(tmp_path / "experiment.json"))
     plans = []
-    for one in (experiment, loaded):
-        (found,) = GenerationStrategy(nodes=[HyperZeroNode()]).gen(one, n=5)
-        plans.append([(a.parameters, w) for a, w in zip(found[0].arms, found[0].weights)])
+    for stage in (experiment, loaded):
+        (runs,) = GenerationStrategy(nodes=[HyperZeroNode()]).gen(stage, n=5)
+        plans.append([(a.parameters, w) for a, w in zip(runs[0].arms, runs[0].weights)])
     assert plans[0] == plans[1]
 
 
@@ -354,11 +354,11 @@ def test_every_kind_of_parameter_comes_back_as_ax_would_have_it():
     ours = space_of(space, axes)
     assert constants == {"k": 7}
     for theta in ours.from_unit(ours.sobol(64, seed=0)).tolist():
-        found = {axis.name: axis.value(t) for axis, t in zip(axes, theta)} | constants
-        assert space.check_membership(found, raise_error=True)
-        assert space.check_types(found, raise_error=True)
-        again = [axis.theta(found[axis.name]) for axis in axes]
-        assert [a.value(t) for a, t in zip(axes, again)] == [found[a.name] for a in axes]
+        values = {axis.name: axis.value(t) for axis, t in zip(axes, theta)} | constants
+        assert space.check_membership(values, raise_error=True)
+        assert space.check_types(values, raise_error=True)
+        again = [axis.theta(values[axis.name]) for axis in axes]
+        assert [a.value(t) for a, t in zip(axes, again)] == [values[a.name] for a in axes]
 
 
 def test_linear_constraints_hold_for_what_is_proposed():
@@ -376,9 +376,9 @@ def test_linear_constraints_hold_for_what_is_proposed():
     ours = space_of(space, axes)
     seen = []
     for theta in ours.from_unit(ours.uniform(200, torch.Generator().manual_seed(0))).tolist():
-        found = {axis.name: axis.value(t) for axis, t in zip(axes, theta)}
-        assert space.check_membership(found, raise_error=True)
-        seen.append(found["i"])
+        values = {axis.name: axis.value(t) for axis, t in zip(axes, theta)}
+        assert space.check_membership(values, raise_error=True)
+        seen.append(values["i"])
     assert set(seen) == {-2, -1, 0}  # whatever a >= 0.4 leaves
 
 

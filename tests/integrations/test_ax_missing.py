@@ -151,8 +151,8 @@ def test_once_it_has_arrived_it_is_as_if_it_had_never_been_late():
     _, trial = batches(late, [whole, no_unfollows])
 
     def plan(experiment):
-        (found,) = GenerationStrategy(nodes=[HyperZeroNode(config=SMALL)]).gen(experiment, n=4)
-        return [(arm.parameters, w) for arm, w in zip(found[0].arms, found[0].weights)]
+        (runs,) = GenerationStrategy(nodes=[HyperZeroNode(config=SMALL)]).gen(experiment, n=4)
+        return [(arm.parameters, w) for arm, w in zip(runs[0].arms, runs[0].weights)]
 
     assert len(plan(late)) == 5  # nobody has to wait for it
     close(late)
@@ -170,9 +170,9 @@ def test_one_arm_without_a_metric_is_unknown_as_to_that_metric_only():
     frame.loc[(frame["arm_name"] == name) & (frame["metric_name"] == "unfollows"), "mean"] = np.nan
     experiment.attach_data(Data(df=frame))
     trial.mark_completed()
-    found = bucket(experiment)
-    assert int(found.tested.sum()) == 2
-    assert int((found.weight[:, 0] > 0).sum()) == 3
+    pooled = bucket(experiment)
+    assert int(pooled.tested.sum()) == 2
+    assert int((pooled.weight[:, 0] > 0).sum()) == 3
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -185,8 +185,8 @@ def test_a_metric_nobody_has_is_waited_for_as_long_as_it_may_come(running, late)
         close(experiment)
     strategy = GenerationStrategy(nodes=[HyperZeroNode(config=SMALL)])
     if running or late is LateMetric:
-        (found,) = strategy.gen(experiment, n=3)
-        assert len(found[0].arms) == 4
+        (runs,) = strategy.gen(experiment, n=3)
+        assert len(runs[0].arms) == 4
         if late is Metric:  # while the next is running the first can no longer be waited for
             a_batch(experiment)
             experiment.trials[0].mark_completed()
@@ -213,8 +213,8 @@ def test_a_batch_without_the_status_quos_data_is_left_out_aloud_and_only_where_i
     column = slice(0, 2) if keep is no_control else slice(1, 2)
     for field in ("mean", "var", "weight"):
         assert torch.equal(getattr(waiting, field).nan_to_num(), getattr(over, field).nan_to_num())
-        told = getattr(over, field)[over.tested][:, column]
-        assert torch.equal(told, getattr(bucket(short), field)[over.tested][:, column])
+        values = getattr(over, field)[over.tested][:, column]
+        assert torch.equal(values, getattr(bucket(short), field)[over.tested][:, column])
     if keep is no_control_unfollows:
         assert bool((over.num_rounds[over.tested] == 2).all())
 
@@ -260,18 +260,18 @@ def test_any_pattern_of_missing_data_is_what_it_says_or_one_error(there, over):
     both = there[:, :1] & there[:, 1:]  # rounds, arms, metrics: what a delta needs
     started = ~there[:, 1:].any((0, 1)) & there[:, 0].any(0)  # so far the status quo alone
     hopeless = there.any() and all(over) and not (both.any((0, 1)) | started).all()
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", hz.TunerWarning)
         if hopeless:
             with pytest.raises(hz.ReadingsError):
                 bucket(experiment)
             return
-        found = bucket(experiment)
-    arms = len(found.weight) - 2  # those of trials come after the initial candidates
-    np.testing.assert_array_equal((found.weight > 0).numpy()[arms:], both.any(0))
-    assert not bool((found.weight[:arms] > 0).any())
+        pooled = bucket(experiment)
+    arms = len(pooled.weight) - 2  # those of trials come after the initial candidates
+    np.testing.assert_array_equal((pooled.weight > 0).numpy()[arms:], both.any(0))
+    assert not bool((pooled.weight[:arms] > 0).any())
     left_out = any(over[r] and there[r].any() and not there[r, 0].all() for r in range(2))
-    assert any(issubclass(one.category, hz.TunerWarning) for one in said) == left_out
+    assert any(issubclass(warning.category, hz.TunerWarning) for warning in caught) == left_out
 
 
 # --- trials of a single arm ----------------------------------------------------------------------
@@ -363,8 +363,8 @@ def singles(levels, seed=0, sem=0.01):
 
 
 def deltas(experiment):
-    found = bucket(experiment, calibrate=False)
-    return found.mean[found.tested], found.var[found.tested]
+    pooled = bucket(experiment, calibrate=False)
+    return pooled.mean[pooled.tested], pooled.var[pooled.tested]
 
 
 def lifts(points):
@@ -405,11 +405,15 @@ def test_several_trials_of_the_baseline_are_pooled_by_their_precision():
     trial.mark_running(no_runner_required=True)
     experiment.attach_data(Data(df=rows(trial, sem=0.005)))
     trial.mark_completed()
-    told = experiment.lookup_data().df.query("arm_name == 'status_quo' and metric_name == 'views'")
-    weight = 1 / told["sem"] ** 2
+    data = experiment.lookup_data().df.query(
+        "arm_name == 'status_quo' and metric_name == 'views'"
+    )
+    weight = 1 / data["sem"] ** 2
     study = fold(experiment, experiment.lookup_data(), SMALL)
     table = study.tuner.history.tables[0]
-    assert table.mean[0, 0] == pytest.approx((told["mean"] * weight).sum() / weight.sum(), rel=1e-6)
+    assert table.mean[0, 0] == pytest.approx(
+        (data["mean"] * weight).sum() / weight.sum(), rel=1e-6
+    )
     assert table.var[0, 0] / table.count[0, 0] == pytest.approx(1 / weight.sum(), rel=1e-4)
 
 
@@ -440,14 +444,14 @@ def test_numbers_that_cannot_be_are_refused_by_trial_and_metric(change, match):
 def test_of_a_progression_only_the_latest_step_counts():
     """Steps of one trial hold the same users again and again."""
     client, other = a_client(), a_client()
-    for one, steps in ((client, (0, 1, 2)), (other, (2,))):
+    for each, steps in ((client, (0, 1, 2)), (other, (2,))):
         for index, p in ((0, BASE), (1, {"a": 0.5, "b": 0.5})):
             if index:
-                one.attach_trial(p)
+                each.attach_trial(p)
             for step in steps:
                 data = {m: (mean + step, sem) for m, (mean, sem) in measured(p).items()}
-                one.attach_data(index, data, progression=step)
-            one.complete_trial(index)
-    a, b = (bucket(one._experiment) for one in (client, other))
+                each.attach_data(index, data, progression=step)
+            each.complete_trial(index)
+    a, b = (bucket(each._experiment) for each in (client, other))
     assert torch.equal(a.mean.nan_to_num(), b.mean.nan_to_num())
     assert torch.equal(a.var.nan_to_num(), b.var.nan_to_num())

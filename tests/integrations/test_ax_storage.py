@@ -131,7 +131,7 @@ def test_axs_database_store_and_registry_bundles_take_the_node(tmp_path, monkeyp
     go_on(client, 6)
     loaded = Client.load_from_database("feed", storage_config=StorageConfig(url=url))
     assert loaded._generation_strategy._nodes[0].config == SMALL
-    there, here = (one.get_next_trials(max_trials=1) for one in (loaded, client))
+    there, here = (each.get_next_trials(max_trials=1) for each in (loaded, client))
     assert there == here
     get_engine().dispose()
 
@@ -160,7 +160,7 @@ def test_what_a_file_brings_back_reads_as_what_was_stored(values):
     data = Data(data_rows=rows)
     loaded = object_from_json(json.loads(json.dumps(object_to_json(data))))
     arms = {str(arm): arm for arm in range(len(values))}
-    here, there = (readings_of(1, [0], one, ["m"], arms) for one in (data, loaded))
+    here, there = (readings_of(1, [0], source, ["m"], arms) for source in (data, loaded))
     for name in ("count", "mean", "var"):
         np.testing.assert_array_equal(getattr(here, name), getattr(there, name))
     given = np.array([mean for mean, _ in values])
