@@ -197,7 +197,7 @@ class _KnowledgeGradient:
         self.floor = torch.cat([floor, torch.where(safe, expected, -torch.inf)]).max()
 
     def best(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """For each horizon the best row of ``x (N, dims)``, and its value: each ``(horizons, 1)``."""
+        """The best row of ``x (N, dims)`` and its value, each ``(horizons, 1)``."""
         mean, var = self.posterior.marginal(x)
         tile = _TILE_ELEMENTS // (_NUM_OUTCOMES * _NUM_DRAWS * mean.shape[1])
         rows, values = [], []
