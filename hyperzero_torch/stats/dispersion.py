@@ -249,8 +249,8 @@ def _variance(freedom: Tensor, rounds: Tensor) -> Tensor:
 
     (nu + 3) / (nu + 1) for many rounds: the inverse Fisher information. The estimate from one round
     or two has the t itself: the Gaussian with its 95 % interval has the variance
-    (nu + 1) / (nu - 1.5), to 5 % from nu = 2.5 on. Between them the excess falls as 1 / (rounds - 1), which
-    simulations confirm to 5 %.
+    (nu + 1) / (nu - 1.5), to 5 % from nu = 2.5 on. Between them the excess falls as
+    1 / (rounds - 1), which simulations confirm to 5 %.
     """
     many = (freedom + 3) / (freedom + 1)
     few = (freedom + 1) / (freedom - 1.5)
