@@ -125,7 +125,7 @@ def test_an_objective_that_is_nan_for_some_draws():
     tuner = make(lambda delta: torch.where(delta[..., 0] > 0.02, torch.nan, delta[..., 0]))
     said = play(tuner)
     assert said
-    assert all("was NaN for some candidate in" in line for line in said)
+    assert all("was NaN for a candidate in" in line for line in said)
     assert {d.kind for d in tuner.history.decisions} == {"undefined"}
 
 
@@ -152,7 +152,7 @@ def test_constraints_that_contradict_each_other():
     tuner = make(constraints=(low, high))
     said = play(tuner)
     assert said
-    assert all("did any candidate hold all constraints" in line for line in said)
+    assert all("did any candidate meet all constraints" in line for line in said)
     best = tuner.recommend()
     assert best.candidate_id == 0
     assert "stay with the base" in best.reason

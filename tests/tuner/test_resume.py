@@ -792,14 +792,14 @@ def test_what_is_no_round_is_refused(fresh, wrong):
 def test_a_trigger_finds_its_plan_again(world, tmp_path):
     journal = url(tmp_path / "a.db")
     tuner = hz.Tuner(world.problem, CONFIGS["default"], journal, seed=11)
-    assert tuner.planned_for("message 1") is None
+    assert tuner.study.planned_for("message 1") is None
     plan = tuner.ask(trigger="message 1")
     tuner.ask(trigger="message 2")
     tuner.journal.close()
     again = hz.Tuner.resume(journal, problem=world.problem)
-    assert again.planned_for("message 1") == plan
-    assert again.planned_for("message 2").round == 1
-    assert again.planned_for("message 3") is None
+    assert again.study.planned_for("message 1") == plan
+    assert again.study.planned_for("message 2").round == 1
+    assert again.study.planned_for("message 3") is None
     with pytest.raises(hz.RoundError, match="a trigger is the text"):
         again.ask(trigger=5)
     again.journal.close()
