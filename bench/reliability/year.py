@@ -62,7 +62,7 @@ def measure(
         for delivery in world.serve(plan):
             mail[max(delivery.due, round_ + 1)].append(delivery.readings)
         if (round_ + 1) % WEEK == 0:
-            tuner.compact(keep)
+            tuner.study.compact(keep)
         if round_ + 1 == round(week * WEEK):
             weeks.append(_told(tuner, folder, seconds[-PLANNED + WARM_UP :]) | {"round": round_})
             print({k: round(v, 3) for k, v in weeks[-1].items()}, flush=True)
@@ -102,7 +102,7 @@ def fill(tuner: hz.Tuner, round_: int) -> hz.Plan:
         retired = [Decision(round_, "retired", "served for long", {"candidates": gone})]
         return [*births, plan, *(retired if gone else [])], None
 
-    tuner._study.append(think)
+    tuner.study.append(think)
     return tuner.ask(round_)
 
 

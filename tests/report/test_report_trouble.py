@@ -42,14 +42,14 @@ from hyperzero_torch.study.journal import (
     ReadingsReceived,
     StudyHeader,
 )
-from hyperzero_torch.tuner.model import to_fit
+from hyperzero_torch.tuner.model import conditioned
 
 f64 = torch.float64
 
 
 @cache
 def troubled():
-    with pytest.warns(hz.TunerWarning, match="the world has moved"):
+    with pytest.warns(hz.TunerWarning, match="Drift: deltas of"):
         return trouble(make())
 
 
@@ -103,17 +103,21 @@ def test_a_moment_is_the_posterior_of_the_readings_before_it():
     facts, past = seen(calm)
     moment = past.moments[6]
     tuner = calm()
-    entries = tuner.journal.read(tuner.study)
+    entries = tuner.journal.read(tuner.study.name)
     journal = MemoryJournal()
     kept = [
         e for e in entries if not (isinstance(e, ReadingsReceived) and min(e.round) >= moment.round)
     ]
-    journal.create(tuner.journal.header(tuner.study), kept)
-    other = hz.Tuner.resume(journal, tuner.study, problem=tuner.problem)
-    known, _ = other.belief()
-    rows = known.view[known.bucket.tested[known.view]]
-    given = to_fit(known.problem, tuner.config, known.bucket, rows, torch.device("cpu"))
-    posterior = hz.Surrogate(facts.posterior.hyperparameters).condition(*given)
+    journal.create(tuner.journal.header(tuner.study.name), kept)
+    other = hz.Tuner.resume(journal, tuner.study.name, problem=tuner.problem)
+    model, _ = other.belief()
+    posterior = conditioned(
+        model.problem,
+        tuner.config,
+        model.bucket,
+        model.fit_set,
+        facts.posterior.hyperparameters,
+    )
     x = tuner.problem.space.to_unit(facts.bucket.theta[facts.tracked]).unsqueeze(0)
     mean, _ = posterior.marginal(x)
     expected = float(mean[0, 0] + 0.2 * mean[0, 1])  # the objective is linear
@@ -292,11 +296,11 @@ def test_who_was_stopped_withdrawn_or_retired_and_why():
     for candidate, kind in what.items():
         if kind == "stopped":
             assert modes[candidate] == 2  # who breaks "reports"
-            assert "surely breaks 'reports <= 3%'" in reasons[candidate]
+            assert f"Stopped: candidate {candidate} breaks 'reports <= 3%'" in reasons[candidate]
         elif kind == "withdrawn":
             assert reasons[candidate] == "a wrong release went out at 19"
         else:
-            assert "no draw won in 4 rounds" in reasons[candidate]
+            assert "Retired: not selected in 4 rounds" in reasons[candidate]
     section = section_of(facts, "ended")
     assert f"{len(standing.stopped)} candidates are stopped or withdrawn" in words_of(section)
 
@@ -514,13 +518,11 @@ def test_where_all_were_stopped_the_report_says_so(tmp_path):
     everyone = list(range(1, tuner.history.num_candidates))
     already = set(tuner.history.status.stopped)
     entry = Decision(2, STOPPED, "harm <to> all", {"candidates": everyone})
-    tuner._study.append(lambda history: ([entry], None))
+    tuner.study.append(lambda history: ([entry], None))
     shown, shell = page_of(tuner, tmp_path)
     facts = facts_of(tuner)
     assert facts.best.candidate_id == 0
-    assert (
-        "no candidate with evidence is left that was not stopped: stay with the base" in shown.said
-    )
+    assert "All candidates with evidence are stopped; stay with the base" in shown.said
     assert len(decisions.retired_and_stopped(facts).rows) == len(everyone)
     assert decisions.retired_and_stopped(facts).column("reason").count("harm <to> all") == len(
         everyone
@@ -555,7 +557,7 @@ def test_an_objective_that_is_nan_has_a_report_without_numbers(tmp_path):
 def test_a_study_whose_rounds_are_all_set_aside_has_a_report(tmp_path):
     tuner = make()
     play(tuner, 2)
-    tuner.set_aside([0, 1], "the log was <lost>")
+    tuner.study.set_aside([0, 1], "the log was <lost>")
     shown, shell = page_of(tuner, tmp_path)
     assert "<lost>" not in shell
     assert "the log was <lost>" in shown.said

@@ -14,8 +14,9 @@ from ...study.config import TunerConfig
 from ...study.evidence.bucket import Bucket
 from ...study.history import CONTROL, History
 from ...surrogate import Posterior
+from ...tuner.beliefs import Belief
 from ...tuner.model import ModelState
-from ...tuner.recommend import Belief, Criterion, Recommendation, recommend
+from ...tuner.recommend import Criterion, Recommendation, recommend
 from .late_readings import Delays, delays_of
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def collect(
     history = tuner.history
     shares = history.plans[max(history.plans)].shares
     return Facts(
-        study=tuner.study,
+        study=tuner.study.name,
         history=history,
         config=tuner.config,
         model=model,

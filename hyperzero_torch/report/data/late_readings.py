@@ -32,7 +32,7 @@ class Delays(NamedTuple):
 def delays_of(tuner: Tuner) -> Delays:
     """Delays over the latest entries of a study that has been read."""
     num = tuner.history.num_entries
-    return count(tuner.journal.read(tuner.study, after=max(0, num - MOST_ENTRIES)))
+    return count(tuner.journal.read(tuner.study.name, after=max(0, num - MOST_ENTRIES)))
 
 
 def count(entries: Sequence[Entry]) -> Delays:

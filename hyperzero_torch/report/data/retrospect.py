@@ -13,14 +13,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...errors import FitError
-from ...stats import drift
-from ...study.evidence.blocks import Memo
+from ...study.evidence.blocks import BlockCache
 from ...study.evidence.bucket import Bucket, gather
+from ...study.evidence.pooling import Pooling
 from ...study.history import CONTROL, History
 from ...study.journal.trace import RolledBack, Stopped
-from ...surrogate import Hyperparameters, Posterior, Surrogate
-from ...tuner.model import pooling, to_fit
+from ...surrogate import Posterior
+from ...tuner.drift import before, residuals
+from ...tuner.model import conditioned
 from .facts import Facts
 from .surfaces import Estimates, from_deltas
 
@@ -67,15 +67,17 @@ def look_back(facts: Facts) -> Retrospect | None:
     candidate, posterior = facts.tracked, facts.posterior
     if posterior is None or candidate is None:
         return None
-    memo = dict(facts.model.memo or {})
+    cache = dict(facts.model.cache)
     # Without the discounts of drift, which was found after these deltas.
-    raw = _evidence(facts, _before(facts.history, None), memo)
+    raw = _evidence(facts, facts.history, None, cache)
     reported = sorted(set(raw.deltas.round.tolist()))
     first = set(islice(facts.history.plans, FIRST))
     moments = []
     for round_ in _spread(reported, _most(facts)):
-        bucket = _evidence(facts, _before(facts.history, round_), memo)
-        then = _condition(facts, posterior, bucket)
+        bucket = _evidence(facts, before(facts.history, round_), round_, cache)
+        then = conditioned(
+            facts.problem, facts.config, bucket, facts.model.fit_set, posterior.hyperparameters
+        )
         if then is not None:
             z = None if round_ in first else _residuals(facts, raw, then, round_)
             stopped = _stopped_before(facts, round_)
@@ -101,53 +103,28 @@ def _spread(rounds: list[int], most: int) -> list[int]:
     return [rounds[i] for i in at]
 
 
-def _before(history: History, round: int | None) -> History:
-    """The rounds before one, with the drift noticed by then; None: all rounds, without drift."""
+def _evidence(facts: Facts, history: History, round: int | None, cache: BlockCache) -> Bucket:
+    """The evidence of a history, with the drift noticed before a round; None: without drift."""
     then = history.branch()
-    if round is not None:
-        then.tables = {r: t for r, t in history.tables.items() if r < round}
     then.status.discounts = tuple(
         d for d in then.status.discounts if round is not None and d.noticed < round
     )
-    return then
-
-
-def _evidence(facts: Facts, history: History, memo: Memo) -> Bucket:
-    return gather(history, pooling(facts.config), memo)
+    return gather(then, Pooling.of(facts.config), cache)
 
 
 def _tested(facts: Facts, bucket: Bucket) -> Tensor:
     """Ids of the candidates in today's fit that had evidence by then."""
-    view = facts.model.view
-    return view[bucket.tested[view]]
-
-
-def _condition(facts: Facts, posterior: Posterior, bucket: Bucket) -> Posterior | None:
-    """Today's hyperparameters given a bucket's evidence, on the CPU; None where there is none."""
-    rows = _tested(facts, bucket)
-    if not len(rows):
-        return None
-    today = Hyperparameters(*(field.cpu() for field in posterior.hyperparameters))
-    try:
-        data = to_fit(facts.problem, facts.config, bucket, rows, torch.device("cpu"))
-        return Surrogate(today).condition(*data)
-    except FitError:
-        return None
+    fit_set = facts.model.fit_set
+    return fit_set[bucket.tested[fit_set]]
 
 
 def _residuals(facts: Facts, raw: Bucket, posterior: Posterior, round: int) -> Tensor | None:
     """New deltas of a round minus their predictions, whitened across arms."""
-    deltas = raw.deltas
-    rows = (deltas.round == round).nonzero().flatten()
+    rows = (raw.deltas.round == round).nonzero().flatten()
     if not len(rows):
         return None
-    x = facts.problem.space.to_unit(facts.bucket.theta[deltas.candidate[rows]]).to(posterior.x)
-    mean, _ = posterior.marginal(x)
-    var = deltas.delta.var[rows]
-    # The error that all arms share through the control; never more than all, after rounding.
-    loading = deltas.loading[rows].minimum(var.sqrt())
-    covariance = drift.predictive_covariance(posterior.covariance(x), var, loading)
-    return drift.whiten(deltas.delta.mean[rows] - mean, covariance)
+    x = facts.problem.space.to_unit(facts.bucket.theta[raw.deltas.candidate[rows]])
+    return residuals(raw, posterior, x, rows)
 
 
 def _moment(
