@@ -1,12 +1,12 @@
-"""A neural objective, learned from past experiments and used in a study.
+"""A neural objective, learnt from past experiments and plugged in.
 
     python examples/neural_objective.py
 
-What matters in the long run, such as retention, often shows only weeks later. Hourly feedback shows
-clicks, watch time and similar metrics. Past experiments have both. Here a small network learns the
-long-term value of short-term deltas from 400 experiments. It becomes the objective of a study that
-tunes a simulated recommender for eight hours under a guardrail. A second study maximises the first
-metric. After half a minute the program prints both recommendations and their true values.
+What you care about often shows only weeks later, e.g. retention, while hourly feedback shows
+clicks, watch time and the like. Past experiments know both. Here a small network learns from 400 of
+them what short-term deltas were worth in the end; it becomes the objective of a study, which tunes
+a simulated recommender for eight hours under a guardrail; another study maximises the first metric.
+In half a minute you see what each recommends, and what that is truly worth.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ GUARDRAIL = "guard >= -0.1%"
 
 
 def retention(delta: Tensor) -> Tensor:
-    """The long-term value ``(...)`` of deltas ``(..., 4)``: the truth, unknown to the user.
+    """What short-term deltas ``(..., 4)`` are worth in the end, ``(...)``; nobody knows this.
 
-    The first metric saturates, and its value decreases as the third falls: clicks that users
-    regret.
+    The first metric saturates, and is worth less the more the third falls: clicks that were
+    regretted.
     """
     first, second, third, _ = (100 * delta).unbind(-1)
     saturating = torch.tanh(first / 2) + 0.5 * torch.tanh(second / 3)
@@ -78,7 +78,7 @@ class Value(nn.Module):
 
 
 def train(past: PastExperiments, steps: int = 600) -> tuple[Value, float]:
-    """Fit to four fifths of the experiments; R squared on the rest, whose values are noisy."""
+    """Fit to four fifths of the experiments; R squared on the rest, whose noise it cannot know."""
     torch.manual_seed(0)
     net = Value(past.delta.shape[1])
     cut = len(past.delta) * 4 // 5
@@ -100,7 +100,7 @@ def train(past: PastExperiments, steps: int = 600) -> tuple[Value, float]:
 def tune(
     world: GuardrailWorld, objective: nn.Module | str, rounds: int
 ) -> tuple[hz.Recommendation, float, float]:
-    """Tune the world for some hours: the recommendation, its true retention and violation."""
+    """Tune the world for some hours: what is recommended, its true retention and violation."""
     problem = hz.Problem(
         space=world.problem.space,
         base=world.problem.base,
@@ -117,7 +117,7 @@ def tune(
 
 
 def main(num_past: int = 400, rounds: int = 8, seed: int = 4) -> dict[str, float]:
-    """Run everything; return what is printed as numbers."""
+    """The whole story; what is printed, as numbers."""
     net, r_squared = train(past_experiments(num_past, seed=0))
     print(
         f"trained on {num_past * 4 // 5} experiments; R^2 on {num_past // 5} others {r_squared:.2f}"

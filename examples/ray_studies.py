@@ -1,8 +1,8 @@
-"""Several studies at once on a Ray cluster of one machine, then Ray Tune with our searcher.
+"""Several studies side by side on a Ray cluster of one machine, then Ray Tune with our searcher.
 
     pip install 'hyperzero-torch[ray]'
     python examples/ray_studies.py            # four studies at once
-    python examples/ray_studies.py --tune     # and: which caution works best with this traffic?
+    python examples/ray_studies.py --tune     # and: which caution suits this traffic best?
 
 Each study is a task of the cluster with a journal of its own, so what a lost worker had done is not
 lost: started again, its task goes on where the journal ends. On a real cluster name a database that
@@ -29,8 +29,8 @@ MOST_VIOLATION = 0.002  # of the guardrail, by the traffic that was exposed to i
 
 
 def study(name: str, seed: int, journal: str, rounds: int) -> dict[str, Any]:
-    """Tune one recommender; a task returns plain values."""
-    torch.set_num_threads(1)  # the cluster assigns the cores
+    """Tune one recommender; what a task returns are plain values."""
+    torch.set_num_threads(1)  # the cluster shares out the cores
     world = GuardrailWorld(seed=seed)
     tuner = hz.Tuner(world.problem, journal=journal, study=name, seed=seed)
     for hour in run(tuner, world, rounds):
@@ -46,7 +46,7 @@ def study(name: str, seed: int, journal: str, rounds: int) -> dict[str, Any]:
 
 
 def side_by_side(folder: Path, seeds: list[int], rounds: int) -> list[dict[str, Any]]:
-    """Every study is a task; Ray runs as many at once as there are cores."""
+    """Every study a task; Ray runs as many at once as there are cores."""
     task = ray.remote(num_cpus=1, max_retries=3)(study)
     waiting = []
     for seed in seeds:
@@ -56,7 +56,7 @@ def side_by_side(folder: Path, seeds: list[int], rounds: int) -> list[dict[str, 
 
 
 def trial(config: dict[str, Any]) -> dict[str, float]:
-    """The score of a caution: the mean over two worlds, with the variance of that mean."""
+    """How well a caution does: the mean over two worlds, with the variance of that mean."""
     torch.set_num_threads(1)
     scores, violations = [], []
     for seed in (11, 12):
@@ -124,7 +124,7 @@ def main() -> None:
 
 
 def show(results: tune.ResultGrid) -> None:
-    """Print every trial, and the best of those within the bound."""
+    """Every trial, and the best of those that keep the bound."""
     kept = []
     for result in results:
         config = f"caution {result.config['caution']:.3g}, {result.config['num_draws']} draws"

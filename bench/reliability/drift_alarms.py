@@ -231,7 +231,7 @@ def table(path: Path = BENCH / "results" / "drift_alarms.json") -> str:
     ]
     lines += [
         "",
-        "| detector at | rounds monitored | rounds per false alarm | bound |",
+        "| detector at | rounds watched | rounds for each false alarm | bound |",
         "|" + " --- |" * 4,
     ]
     lines += [
@@ -240,8 +240,8 @@ def table(path: Path = BENCH / "results" / "drift_alarms.json") -> str:
     ]
     lines += [
         "",
-        f"| drift, monitored for {ROUNDS} rounds | | detector: rounds to the alarm, median "
-        "| 90 % by | process: median | 90 % by |",
+        f"| drift, watched for {ROUNDS} rounds | | detector: rounds to the alarm, median | 90 % by "
+        "| process: median | 90 % by |",
         "|" + " --- |" * 6,
     ]
     for r in found["drift"]:
@@ -269,7 +269,7 @@ def _says(r: dict[str, Any]) -> str:
         "not whitened" if not r.get("whitened", True) else "",
         f"tolerance {r['tolerance']:g}" if r["tolerance"] > 1 else "",
     ]
-    return ", ".join(s for s in says if s) or "as modelled"
+    return ", ".join(s for s in says if s) or "as believed"
 
 
 def main() -> None:

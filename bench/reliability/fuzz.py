@@ -193,7 +193,7 @@ def main() -> None:
 def table(results: Path = RESULTS) -> str:
     """One line per kind of input."""
     lines = [
-        "| input | accepted, correct | refused by our errors | accepted, wrong | crashed |",
+        "| input | taken, holds what it says | refused by our errors | taken wrongly | crashed |",
         "|" + " --- |" * 5,
     ]
     for kind, found in json.loads(results.read_text()).items():

@@ -99,7 +99,7 @@ def table(results: Path = RESULTS) -> str:
     told = json.loads(results.read_text())
     lines = [
         f"| {told['users']:,} users, {told['metrics']} metrics; round | arms | readings "
-        "| aggregate | record | plan | peak memory so far |",
+        "| aggregate | record | plan | most memory so far |",
         "|" + " --- |" * 7,
     ]
     lines += [

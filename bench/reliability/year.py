@@ -143,7 +143,7 @@ def table(results: Path = RESULTS) -> str:
     told = json.loads(results.read_text())
     weeks = told["weeks"]
     lines = [
-        "| by round | median round | slowest | arms | candidates added | active | fitted "
+        "| by round | median round | slowest | arms | candidates born | competing | fitted "
         "| journal | memory |",
         "|" + " --- |" * 9,
     ]
