@@ -247,13 +247,13 @@ def test_rollback_and_set_aside_by_command(tmp_path, capsys):
     for _ in range(3):
         main_(["step", "-c", str(path), "--plan", str(tmp_path / "plan.json")])
     main_(["rollback", "-c", str(path), "--to-round", "1", "--reason", "why", "--dry-run"])
-    assert "2 rounds set aside" in capsys.readouterr().err
+    assert "2 rounds excluded" in capsys.readouterr().err
     main_(["set-aside", "-c", str(path), "--round", "0", "--reason", "an incident"])
-    assert "rounds set aside now: [0]" in capsys.readouterr().err
+    assert "excluded rounds: [0]" in capsys.readouterr().err
     main_(["status", "-c", str(path)])
-    assert "round 0 does not count: an incident" in capsys.readouterr().out
+    assert "round 0 is excluded: an incident" in capsys.readouterr().out
     main_(["set-aside", "-c", str(path), "--round", "0", "--reason", "it was none", "--undo"])
-    assert "now: none" in capsys.readouterr().err
+    assert "excluded rounds: none" in capsys.readouterr().err
     main_(["rollback", "-c", str(path), "--to-round", "1", "--reason", "a wrong ranker"])
     with sqlite3.connect(tmp_path / "study.db") as db:
         kinds = [row[0] for row in db.execute("select kind from decisions order by rowid")]
@@ -350,7 +350,7 @@ def test_telemetry_counts_rounds(tmp_path):
     pytest.importorskip("prometheus_client")
     telemetry = Telemetry("a study")
     telemetry.observe(Round(0, None, False, 0, ("x", "y"), 0.5), None)
-    telemetry.observe(Round(1, None, True, 12, (), 0.25, silent_rounds=3), None)
+    telemetry.observe(Round(1, None, True, 12, (), 0.25, rounds_without_readings=3), None)
     telemetry.write(tmp_path / "m.prom")
     text = (tmp_path / "m.prom").read_text()
     for says in (("rounds_total", "2.0"), ("rounds_not_applied_total", "1.0"),
@@ -362,7 +362,7 @@ def test_telemetry_counts_rounds(tmp_path):
 
 
 def test_an_app_that_does_not_see_the_plan_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("hyperzero_torch.live.simulated._MOST_POLLS", 2)
+    monkeypatch.setattr("hyperzero_torch.live.simulated._MAX_POLLS", 2)
     app = LivingRecommender(ValueModelWorld(0, num_users=100, panel=200), tmp_path)
     try:
         with pytest.raises(hz.HyperZeroError, match="does not serve round 0"):
