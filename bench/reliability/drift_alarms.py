@@ -232,7 +232,7 @@ def table(path: Path = BENCH / "results" / "drift_alarms.json") -> str:
     ]
     lines += [
         "",
-        "| detector at | rounds watched | rounds for each false alarm | bound |",
+        "| detector at | rounds monitored | rounds per false alarm | bound |",
         "|" + " --- |" * 4,
     ]
     lines += [
@@ -241,8 +241,8 @@ def table(path: Path = BENCH / "results" / "drift_alarms.json") -> str:
     ]
     lines += [
         "",
-        f"| drift, watched for {ROUNDS} rounds | | detector: rounds to the alarm, median | 90 % by "
-        "| process: median | 90 % by |",
+        f"| drift, monitored for {ROUNDS} rounds | | detector: rounds to the alarm, median "
+        "| 90 % by | process: median | 90 % by |",
         "|" + " --- |" * 6,
     ]
     for r in results["drift"]:
@@ -270,7 +270,7 @@ def _label(r: dict[str, Any]) -> str:
         "not whitened" if not r.get("whitened", True) else "",
         f"tolerance {r['tolerance']:g}" if r["tolerance"] > 1 else "",
     ]
-    return ", ".join(s for s in parts if s) or "as believed"
+    return ", ".join(s for s in parts if s) or "as modelled"
 
 
 def main() -> None:

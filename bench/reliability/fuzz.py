@@ -195,7 +195,7 @@ def main() -> None:
 def table(results: Path = RESULTS) -> str:
     """One line per kind of input."""
     lines = [
-        "| input | taken, holds what it says | refused by our errors | taken wrongly | crashed |",
+        "| input | accepted, correct | refused by our errors | accepted, wrong | crashed |",
         "|" + " --- |" * 5,
     ]
     for kind, outcomes in json.loads(results.read_text()).items():

@@ -27,8 +27,8 @@ import torch
 
 import hyperzero_torch as hz
 from hyperzero_torch.live import FlagdUpdater
+from hyperzero_torch.live.clock import SimulatedClock
 from hyperzero_torch.live.loop import Collected, Loop
-from hyperzero_torch.live.retry import SimulatedClock
 from hyperzero_torch.simulate import GuardrailWorld
 
 RESULTS = Path(__file__).parents[1] / "results" / "kills.json"

@@ -99,7 +99,7 @@ def table(results: Path = RESULTS) -> str:
     record = json.loads(results.read_text())
     lines = [
         f"| {record['users']:,} users, {record['metrics']} metrics; round | arms | readings "
-        "| aggregate | record | plan | most memory so far |",
+        "| aggregate | record | plan | peak memory so far |",
         "|" + " --- |" * 7,
     ]
     lines += [

@@ -180,8 +180,8 @@ def table(path: Path = BENCH / "results" / "peeking.json") -> str:
     ]
     lines += [
         "",
-        f"| a harm, in standard errors at look {looks} | deltas | tightest at look | sure at look "
-        "(median) | 90 % by | found in all | one fixed-horizon test at the last look |",
+        f"| a harm, in standard errors at look {looks} | deltas | tightest at look | proven at "
+        "look (median) | 90 % by | found in all | one fixed-horizon test at the last look |",
         "|" + " --- |" * 7,
     ]
     lines += [

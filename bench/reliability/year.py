@@ -143,7 +143,7 @@ def table(results: Path = RESULTS) -> str:
     record = json.loads(results.read_text())
     weeks = record["weeks"]
     lines = [
-        "| by round | median round | slowest | arms | candidates born | competing | fitted "
+        "| by round | median round | slowest | arms | candidates added | active | fitted "
         "| journal | memory |",
         "|" + " --- |" * 9,
     ]

@@ -47,7 +47,7 @@ def bench_marginals(timed: Timed, who):
         posterior = given.ours(seen)
         if who.startswith("solve"):
             dtype = getattr(torch, who.split()[1])
-            factor = posterior.at(dtype).cholesky
+            factor = posterior.evaluation(dtype).cholesky
             k = torch.rand(given.METRICS, CHUNK, BUCKET, dtype=dtype, device=timed.device).mT
             times = max(1, points // CHUNK)
 

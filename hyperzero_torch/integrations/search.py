@@ -166,7 +166,7 @@ def with_noise(x: Tensor, value: Tensor, var: Tensor) -> Tensor:
         for share in _NOISE_SHARES:
             level = share * spread
             posterior = surrogate.condition(x, value, torch.where(given.isnan(), level, given))
-            density = posterior.left_out() - observed.sum(0) * posterior.scale.log()
+            density = posterior.leave_one_out() - observed.sum(0) * posterior.scale.log()
             noise = torch.where(density > best, level, noise)
             best = torch.maximum(best, density)
     return torch.where(unknown, noise, var)

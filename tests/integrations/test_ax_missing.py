@@ -405,15 +405,11 @@ def test_several_trials_of_the_baseline_are_pooled_by_their_precision():
     trial.mark_running(no_runner_required=True)
     experiment.attach_data(Data(df=rows(trial, sem=0.005)))
     trial.mark_completed()
-    data = experiment.lookup_data().df.query(
-        "arm_name == 'status_quo' and metric_name == 'views'"
-    )
+    data = experiment.lookup_data().df.query("arm_name == 'status_quo' and metric_name == 'views'")
     weight = 1 / data["sem"] ** 2
     study = fold(experiment, experiment.lookup_data(), SMALL)
     table = study.tuner.history.tables[0]
-    assert table.mean[0, 0] == pytest.approx(
-        (data["mean"] * weight).sum() / weight.sum(), rel=1e-6
-    )
+    assert table.mean[0, 0] == pytest.approx((data["mean"] * weight).sum() / weight.sum(), rel=1e-6)
     assert table.var[0, 0] / table.count[0, 0] == pytest.approx(1 / weight.sum(), rel=1e-4)
 
 

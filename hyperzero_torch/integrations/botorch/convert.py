@@ -15,9 +15,8 @@ from gpytorch.settings import min_variance
 from torch import Tensor, nn
 
 from ...errors import InputError, ShapeError
-from ...surrogate import Hyperparameters, Paths, Posterior, Surrogate
+from ...surrogate import Hyperparameters, Paths, Posterior, Standardiser, Surrogate
 from ...surrogate.kernels import matern52
-from ...surrogate.posterior import Standardiser
 from ...transfer.model.rgpe import Ensemble, EnsemblePaths
 from .checks import check_in_cube, check_points, checked_outputs, checked_unit, shape_or_type
 from .posterior import BoTorchPaths, BoTorchPosterior
@@ -211,12 +210,12 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
         scale = belief.scale / self.unit
         y = (Y.to(scale) - belief.shift / self.unit) / scale
         variances = torch.cat([belief.noise.T, noise.to(scale) / scale.square()])
-        shared = belief._shared
+        shared = belief.shared_noise
         if shared is not None:
             shared = nn.functional.pad(shared, (0, len(X), 0, len(X)))
         more = Posterior(
             torch.cat([belief.x, X.to(belief.x)]),
-            torch.cat([belief._y.T, y]),
+            torch.cat([belief.outputs.T, y]),
             variances,
             Hyperparameters(*belief.hyperparameters),
             Standardiser(*belief.standardiser),
