@@ -1,4 +1,4 @@
-"""The layout: packages in order, no circles, files of a readable size, public names, a lean import."""
+"""The layout: packages in order, no circles, readable files, public names, a lean import."""
 
 import ast
 import subprocess
