@@ -432,7 +432,7 @@ def test_a_platform_that_never_answers_keeps_what_it_serves(hours, tmp_path):
 
 def test_a_call_that_exits_is_a_failure_like_others():
     component = Component(RetryPolicy(1, 0.0, 5.0), SimulatedClock())
-    with pytest.raises(hz.GivenUpError, match="asking failed once; last error: .*SystemExit"):
+    with pytest.raises(hz.GivenUpError, match=r"asking failed once; last error: .*SystemExit"):
         component.call("asking", sys.exit)
 
 
