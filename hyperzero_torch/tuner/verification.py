@@ -22,6 +22,7 @@ from ..study.evidence.bucket import Bucket
 from ..study.history import CONTROL
 from ..study.journal import CandidateAdded
 from ..surrogate import Posterior
+from ..thompson.local_search import WIDTHS, local_search
 from .candidates import add_candidates
 from .context import RoundContext
 from .model import Fitted
@@ -36,7 +37,6 @@ _NUM_OUTCOMES = 32  # of the verification
 # Draws of the posterior after each outcome: P(feasible) to 1/32, so 0.97 and 1 are the same.
 _NUM_DRAWS = 32
 _NUM_SAMPLES = 1024
-_CLOUDS = (0.1, 0.03, 0.01)
 # Elements of one tile, (draws, outcomes, points, metrics): 32 MiB in float64.
 _TILE_ELEMENTS = 2**22
 _MAX_ROUNDS = 1000
@@ -110,16 +110,9 @@ def knowledge_gradient(
     space = problem.space
     gradient = _KnowledgeGradient(posterior, problem, bucket_x, min_prob_feasible, noise, generator)
     x = torch.cat([bucket_x, space.uniform(_NUM_SAMPLES, generator).to(bucket_x)])
-    per_horizon = _NUM_SAMPLES // (len(_CLOUDS) * len(HORIZONS))
-    best, value = gradient.best(x)
-    for width in _CLOUDS:
-        centre = x[best]
-        shape = (len(HORIZONS), per_horizon, x.shape[1])
-        step = torch.randn(*shape, dtype=x.dtype, device=x.device, generator=generator)
-        cloud = space.snap((centre.unsqueeze(1) + width * step).clamp(0, 1))
-        x = torch.cat([centre, cloud.reshape(-1, x.shape[1])])
-        best, value = gradient.best(x)
-    return x[best][value > 0]
+    per_horizon = _NUM_SAMPLES // (len(WIDTHS) * len(HORIZONS))
+    points, values = local_search(space, x, gradient.best, per_horizon, generator)
+    return points[:, 0][values[:, 0] > 0]
 
 
 def noise_per_round(bucket: Bucket, arm_share: float, control_share: float) -> Tensor:
@@ -204,7 +197,7 @@ class _KnowledgeGradient:
         self.floor = torch.cat([floor, torch.where(safe, expected, -torch.inf)]).max()
 
     def best(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """For each horizon the row of ``x (N, dims)`` with the greatest value, and that value."""
+        """The best row of ``x (N, dims)`` and its value, each ``(horizons, 1)``."""
         mean, var = self.posterior.marginal(x)
         tile = _TILE_ELEMENTS // (_NUM_OUTCOMES * _NUM_DRAWS * mean.shape[1])
         rows, values = [], []
@@ -215,7 +208,7 @@ class _KnowledgeGradient:
             value = torch.cat([self._value(*part) for part in zip(*fields)])
             rows.append(value.argmax())
             values.append(value[rows[-1]])
-        return torch.stack(rows), torch.stack(values)
+        return torch.stack(rows).unsqueeze(1), torch.stack(values).unsqueeze(1)
 
     def _value(self, mean: Tensor, movement: Tensor, std_after: Tensor) -> Tensor:
         with torch.no_grad():

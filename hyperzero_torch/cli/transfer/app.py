@@ -121,7 +121,7 @@ def compare(
     target = target_of(config)
     problem = target.problem
     if html is not None:  # before the work, not after it
-        from ...report.html.page import check_place
+        from ...report import check_place
 
         check_place(html, "page")
         if target.study.journal_url(target.folder) == f"sqlite:///{html.resolve()}":
@@ -143,7 +143,7 @@ def compare(
     )
     rows = correlation.table(by_features, by_evidence)
     if html is not None:
-        from ...report.domains import write_comparison
+        from ...report import write_comparison
 
         write_comparison(html, by_features, by_evidence)
     if as_json:

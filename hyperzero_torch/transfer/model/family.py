@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...surrogate.hyperparameters import default_hyperparameters
+from ...surrogate import default_hyperparameters
 from ...surrogate.kernels import matern52
 from ..alignment import Aligned
 from . import coregionalization

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...surrogate import Posterior
+from ...surrogate import Posterior, leave_one_out_log_density
 from .target import TargetFit
 
 #: Probability that uninformative sources are ever admitted.
@@ -78,13 +78,11 @@ def admit(fit: TargetFit, alpha: float = ALPHA) -> Admission:
 
 def compare(warm: Posterior, cold: Posterior) -> HeldOut:
     """The second gate: leave-one-out densities of the target's rows under both models."""
-    return HeldOut(
-        leave_one_out_log_density(warm, len(cold.x)), leave_one_out_log_density(cold, len(cold.x))
-    )
+    num = len(cold.x)
+    return HeldOut(held_out_log_density(warm, num), held_out_log_density(cold, num))
 
 
-def leave_one_out_log_density(posterior: Posterior, last: int) -> Tensor:
+def held_out_log_density(posterior: Posterior, last: int) -> Tensor:
     """Log density of the last rows of each metric, each given all other rows, ``(metrics,)``."""
-    precision = torch.cholesky_inverse(posterior.cholesky).diagonal(dim1=-2, dim2=-1)[:, -last:]
-    density = precision.log() - posterior.weights[:, -last:].square() / precision
-    return 0.5 * (density * posterior._observed[:, -last:]).sum(-1)
+    fields = posterior.cholesky, posterior.weights, posterior.observed
+    return leave_one_out_log_density(*fields)[:, -last:].sum(-1)

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from ...problem.problem import Problem
 from ...stats.normals import antithetic_normals
-from ...surrogate import Hyperparameters, Posterior
-from ...surrogate.posterior import Standardiser
+from ...surrogate import Hyperparameters, Posterior, Standardiser
 from ...thompson import propose
 from ...thompson.local_search import local_search
 from . import coregionalization

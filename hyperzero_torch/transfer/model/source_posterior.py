@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ...problem.problem import Problem
-from ...surrogate import Posterior, Surrogate
-from ...surrogate.hyperparameters import default_hyperparameters
+from ...surrogate import Posterior, Surrogate, default_hyperparameters
 from ..alignment import Aligned
 from .inducing import most_informative
 
@@ -89,7 +88,7 @@ def fit_metric(source: Aligned, metric: int) -> MetricFit | None:
     shift, scale = (float(value) for value in posterior.standardiser)
     y, noise = (mean - shift) / scale, (var / scale**2).clamp_min(_NOISE_FLOOR)
     constant = _constant_log_density(y[few], noise[few])
-    skill = max(0.0, (float(posterior.left_out()) - constant) / len(y[few]))
+    skill = max(0.0, (float(posterior.leave_one_out()) - constant) / len(y[few]))
     return MetricFit(x, y, noise, scale, posterior.hyperparameters.lengthscale[0], skill)
 
 

@@ -106,8 +106,8 @@ def posterior(family: Family, cold: Posterior, fit: TargetFit) -> Posterior:
     uses = fit.loading[:, -1] > 0
     shared = covariance.new_zeros(len(value), m + n, m + n)
     shared[:, :m, :m] = (covariance - torch.diag_embed(noise)) * uses[:, None, None]
-    if cold._shared is not None:
-        shared[:, m:, m:] = cold._shared
+    if cold.shared_noise is not None:
+        shared[:, m:, m:] = cold.shared_noise
     lengthscale, outputscale, _ = cold.hyperparameters
     hyperparameters = Hyperparameters(
         torch.where(uses.unsqueeze(1), family.inducing.lengthscale, lengthscale),
@@ -146,7 +146,7 @@ def pseudo_rows(family: Family, loading: Tensor, variance: Tensor) -> tuple[Tens
 def _reduced(family: Family, cold: Posterior, variance: Tensor) -> Reduced:
     """The target's evidence in units of every ``variance (steps, metrics)``."""
     projected = family.inducing.project(cold.x)
-    y, noise, shared = _observed(cold), cold.noise, cold._shared
+    y, noise, shared = _observed(cold), cold.noise, cold.shared_noise
     by_step = [
         reduce(
             projected,
@@ -213,4 +213,4 @@ def _picked(spectra: Spectrum, best: Tensor) -> Spectrum:
 
 def _observed(cold: Posterior) -> Tensor:
     """The target's standardised evidence, ``(metrics, n)``."""
-    return cold._residual + cold.hyperparameters.constant.unsqueeze(-1)
+    return cold.outputs
