@@ -12,7 +12,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from ...surrogate import Posterior, leave_one_out_log_density
