@@ -236,7 +236,7 @@ def test_sensitivity_finds_what_the_world_was_made_of():
 
 
 def test_a_metric_of_another_unit_changes_no_share_and_no_residual():
-    plans = calm().journal.read(calm().study)
+    plans = calm().journal.read(calm().study.name)
 
     def scaled(entry):
         if not isinstance(entry, ReadingsReceived):
@@ -249,8 +249,8 @@ def test_a_metric_of_another_unit_changes_no_share_and_no_residual():
         )
 
     journal = MemoryJournal()
-    journal.create(calm().journal.header(calm().study), [scaled(e) for e in plans])
-    other = facts_of(hz.Tuner.resume(journal, calm().study, problem=calm().problem))
+    journal.create(calm().journal.header(calm().study.name), [scaled(e) for e in plans])
+    other = facts_of(hz.Tuner.resume(journal, calm().study.name, problem=calm().problem))
     facts, past = seen(calm)
     shares_of = [sensitivity.sensitivity(f, f.posterior).share for f in (facts, other)]
     torch.testing.assert_close(*shares_of, rtol=1e-4, atol=1e-5, equal_nan=True)
