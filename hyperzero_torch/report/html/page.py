@@ -1,8 +1,8 @@
 """Sections to one HTML file that loads nothing else: no network, no second file.
 
 Every name that a user chose passes ``escape``, or stands in JSON whose ``<``, ``>`` and ``&`` are
-written as ``\\u003c`` and so on, so that no ``</script>`` can end the script. In addition, a content
-policy allows only this package's scripts, by their hashes, and no loading.
+written as ``\\u003c`` and so on, so that no ``</script>`` can end the script. A content policy also
+allows only this package's scripts, by their hashes, and no loading.
 """
 
 from __future__ import annotations
