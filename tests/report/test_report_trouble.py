@@ -26,7 +26,7 @@ from hyperzero_torch.report.data import (
     tables,
 )
 from hyperzero_torch.report.data.facts import collect
-from hyperzero_torch.report.data.retrospect import FIRST, MOST_MOMENTS, look_back
+from hyperzero_torch.report.data.retrospect import MOST_MOMENTS, look_back
 from hyperzero_torch.report.figures import canvas, parallel
 from hyperzero_torch.report.html import page
 from hyperzero_torch.report.html.style import CSS
@@ -42,6 +42,7 @@ from hyperzero_torch.study.journal import (
     ReadingsReceived,
     StudyHeader,
 )
+from hyperzero_torch.tuner.drift import NUM_WARM_UP
 from hyperzero_torch.tuner.model import conditioned
 
 f64 = torch.float64
@@ -155,7 +156,7 @@ def test_honest_uncertainty_covers_what_it_claims_and_drift_shows():
     for m in range(3):
         rounds, z = calibration.residuals(past, m)
         assert len(z) == rows.column("num")[m] == len(rounds)
-        assert min(rounds) >= FIRST
+        assert min(rounds) >= NUM_WARM_UP
         # Five standard deviations of a share and of a spread, if all is as claimed; noise is
         # estimated, so a fifth more on either side.
         edge = 5 * math.sqrt(0.8 * 0.2 / len(z))

@@ -13,13 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...study.evidence.blocks import BlockCache
 from ...study.evidence.bucket import Bucket, gather
 from ...study.evidence.pooling import Pooling
 from ...study.history import CONTROL, History
 from ...study.journal.trace import RolledBack, Stopped
 from ...surrogate import Posterior
-from ...tuner.drift import before, residuals
+from ...tuner.drift import NUM_WARM_UP, before, residuals
 from ...tuner.model import conditioned
 from .facts import Facts
 from .surfaces import Estimates, from_deltas
@@ -31,8 +30,6 @@ _LEAST_MOMENTS = 6
 # many as that takes the time of): some seconds.
 _WORK = 8e9
 _WORK_OF_A_DELTA = 1e5
-#: Rounds that are not compared: the noise is not known well enough yet to judge residuals.
-FIRST = 6
 
 
 class Moment(NamedTuple):
@@ -67,14 +64,14 @@ def look_back(facts: Facts) -> Retrospect | None:
     candidate, posterior = facts.tracked, facts.posterior
     if posterior is None or candidate is None:
         return None
-    cache = dict(facts.model.cache)
+    cache, pooling = dict(facts.model.cache), Pooling.of(facts.config)
     # Without the discounts of drift, which was found after these deltas.
-    raw = _evidence(facts, facts.history, None, cache)
+    raw = gather(_before(facts.history, None), pooling, cache)
     reported = sorted(set(raw.deltas.round.tolist()))
-    first = set(islice(facts.history.plans, FIRST))
+    first = set(islice(facts.history.plans, NUM_WARM_UP))
     moments = []
     for round_ in _spread(reported, _most(facts)):
-        bucket = _evidence(facts, before(facts.history, round_), round_, cache)
+        bucket = gather(_before(facts.history, round_), pooling, cache)
         then = conditioned(
             facts.problem, facts.config, bucket, facts.model.fit_set, posterior.hyperparameters
         )
@@ -103,19 +100,19 @@ def _spread(rounds: list[int], most: int) -> list[int]:
     return [rounds[i] for i in at]
 
 
-def _evidence(facts: Facts, history: History, round: int | None, cache: BlockCache) -> Bucket:
-    """The evidence of a history, with the drift noticed before a round; None: without drift."""
-    then = history.branch()
+def _before(history: History, round: int | None) -> History:
+    """The rounds before one, with the drift noticed by then; None: all rounds, without drift."""
+    then = history.branch() if round is None else before(history, round)
     then.status.discounts = tuple(
         d for d in then.status.discounts if round is not None and d.noticed < round
     )
-    return gather(then, Pooling.of(facts.config), cache)
+    return then
 
 
 def _tested(facts: Facts, bucket: Bucket) -> Tensor:
     """Ids of the candidates in today's fit that had evidence by then."""
-    fit_set = facts.model.fit_set
-    return fit_set[bucket.tested[fit_set]]
+    candidates = facts.model.fit_set
+    return candidates[bucket.tested[candidates]]
 
 
 def _residuals(facts: Facts, raw: Bucket, posterior: Posterior, round: int) -> Tensor | None:
@@ -123,8 +120,8 @@ def _residuals(facts: Facts, raw: Bucket, posterior: Posterior, round: int) -> T
     rows = (raw.deltas.round == round).nonzero().flatten()
     if not len(rows):
         return None
-    x = facts.problem.space.to_unit(facts.bucket.theta[raw.deltas.candidate[rows]])
-    return residuals(raw, posterior, x, rows)
+    theta = facts.bucket.theta[raw.deltas.candidate[rows]]
+    return residuals(raw, posterior, facts.problem.space.to_unit(theta), rows)
 
 
 def _moment(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...problem.space import Choice, Float, Int
-from ...stats.normals import normals
+from ...stats.normals import sobol_normals
 from ...surrogate import Posterior
 from .facts import Facts
 
@@ -50,7 +50,7 @@ def from_deltas(facts: Facts, mean: Tensor, var: Tensor) -> Estimates:
     """Gain and slack of normal deltas, mean and variance ``(n, metrics)`` each; on the CPU."""
     problem = facts.problem.to(mean.device)
     # Quasi-random: a few hundred give probabilities as thousands of independent draws would.
-    normal = normals(2 * _NUM_DRAWS, mean.shape[1], seed=0).to(mean).unsqueeze(1)
+    normal = sobol_normals(2 * _NUM_DRAWS, mean.shape[1], seed=0).to(mean).unsqueeze(1)
     tail = (1 - facts.config.confidence) / 2
     quantiles = torch.tensor([tail, 1 - tail], dtype=mean.dtype, device=mean.device)
     parts: list[Estimates] = []

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ...tuner.drift import NUM_WARM_UP
 from ..data import calibration as residual_rows
 from ..data import round_rows
 from ..data.candidate_rows import slack_kind
 from ..data.facts import Facts
-from ..data.retrospect import FIRST, Retrospect
+from ..data.retrospect import Retrospect
 from ..data.tables import SIGMAS, in_words, name_of
 from ..figures import candidate_plots, round_plots
 from ..figures.canvas import BLUE, GREEN, METRIC_LOOKS, MUTED, SHAPES, SPOTS, VERMILLION, Key
@@ -78,8 +79,11 @@ def calibration(facts: Facts, past: Retrospect | None) -> Section:
     coverage = None if past is None else residual_rows.coverage(facts, past)
     counts = [] if coverage is None else [int(n or 0) for n in coverage.column("num")]
     if past is None or coverage is None or not max(counts):
-        first = f"There are no residuals yet: the first {FIRST} rounds are left out, because their "
-        return Section("calibration", "Calibration", [f"{first}noise is not known well enough."])
+        first = (
+            f"There are no residuals yet: the first {NUM_WARM_UP} rounds are left out, because "
+            "their noise is not known well enough."
+        )
+        return Section("calibration", "Calibration", [first])
     most = max(counts)
     compared = sum(moment.z is not None for moment in past.moments)
     metrics = facts.problem.metrics
@@ -89,8 +93,8 @@ def calibration(facts: Facts, past: Retrospect | None) -> Section:
         f"New deltas of {compared} rounds against their predictions from the rounds before. "
         "Residuals are standardised by the predicted standard deviation, with the error taken out "
         "that arms share through the control. If the model is right they have mean 0 and standard "
-        f"deviation 1, and 95 % lie within ±1.96. The model is the current one; the first {FIRST} "
-        "rounds are left out, because their noise is not known well enough."
+        f"deviation 1, and 95 % lie within ±1.96. The model is the current one; the first "
+        f"{NUM_WARM_UP} rounds are left out, because their noise is not known well enough."
     )
     lead += limited(len(looks), len(metrics), "metrics")
     if stride > 1:
