@@ -317,7 +317,7 @@ def test_suspect_rounds_with_their_reasons_and_what_became_of_them():
     ]
     assert rows.column("still") == ["19 to 20", "none", "6", "5"]
     assert "12,001 users" in rows.column("reason")[-1]
-    late = late_readings.arms(facts)
+    late = late_readings.arms(facts.history)
     of = {row[0]: dict(zip([c.key for c in late.columns], row)) for row in late.rows}
     assert [r for r, row in of.items() if row["excluded"]] == [5, 6, 19, 20]
     assert {r: row["revised"] for r, row in of.items() if row["revised"]} == {18: of[18]["arms"]}
