@@ -26,7 +26,7 @@ from hyperzero_torch.report.data import (
     tables,
 )
 from hyperzero_torch.report.data.facts import collect
-from hyperzero_torch.report.data.retrospect import FIRST, MOST_MOMENTS, look_back
+from hyperzero_torch.report.data.retrospect import MOST_MOMENTS, look_back
 from hyperzero_torch.report.figures import canvas, parallel
 from hyperzero_torch.report.html import page
 from hyperzero_torch.report.html.style import CSS
@@ -42,6 +42,7 @@ from hyperzero_torch.study.journal import (
     ReadingsReceived,
     StudyHeader,
 )
+from hyperzero_torch.tuner.drift import NUM_WARM_UP
 from hyperzero_torch.tuner.model import conditioned
 
 f64 = torch.float64
@@ -155,7 +156,7 @@ def test_honest_uncertainty_covers_what_it_claims_and_drift_shows():
     for m in range(3):
         rounds, z = calibration.residuals(past, m)
         assert len(z) == rows.column("num")[m] == len(rounds)
-        assert min(rounds) >= FIRST
+        assert min(rounds) >= NUM_WARM_UP
         # Five standard deviations of a share and of a spread, if all is as claimed; noise is
         # estimated, so a fifth more on either side.
         edge = 5 * math.sqrt(0.8 * 0.2 / len(z))
@@ -236,7 +237,7 @@ def test_sensitivity_finds_what_the_world_was_made_of():
 
 
 def test_a_metric_of_another_unit_changes_no_share_and_no_residual():
-    plans = calm().journal.read(calm().study)
+    plans = calm().journal.read(calm().study.name)
 
     def scaled(entry):
         if not isinstance(entry, ReadingsReceived):
@@ -249,8 +250,8 @@ def test_a_metric_of_another_unit_changes_no_share_and_no_residual():
         )
 
     journal = MemoryJournal()
-    journal.create(calm().journal.header(calm().study), [scaled(e) for e in plans])
-    other = facts_of(hz.Tuner.resume(journal, calm().study, problem=calm().problem))
+    journal.create(calm().journal.header(calm().study.name), [scaled(e) for e in plans])
+    other = facts_of(hz.Tuner.resume(journal, calm().study.name, problem=calm().problem))
     facts, past = seen(calm)
     shares_of = [sensitivity.sensitivity(f, f.posterior).share for f in (facts, other)]
     torch.testing.assert_close(*shares_of, rtol=1e-4, atol=1e-5, equal_nan=True)

@@ -305,7 +305,7 @@ def test_a_page_replaces_no_page_of_others_and_no_pipe(tmp_path):
     page, pipe = tmp_path / "index.html", tmp_path / "pipe"
     page.write_text("<!doctype html>\n<title>My own</title>")
     os.mkfifo(pipe)
-    for place, said in ((page, "page of ours"), (pipe, "no regular file")):
+    for place, said in ((page, "page of this package"), (pipe, "not a regular file")):
         with pytest.raises(hz.ConfigError, match=said):
             check_place(place, "page")
     page.write_text("<!doctype html>\n<title>north · HyperZero</title>")

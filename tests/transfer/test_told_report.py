@@ -16,9 +16,9 @@ from hyperzero_torch.report.data.tables import Table
 from hyperzero_torch.report.figures import transfer_plots
 from hyperzero_torch.report.sections.all import sections
 from hyperzero_torch.report.sections.transfer import transfer
-from hyperzero_torch.study.decisions import DRIFT
 from hyperzero_torch.study.history import History
 from hyperzero_torch.study.journal import Decision
+from hyperzero_torch.study.journal.trace import DriftFound
 from hyperzero_torch.transfer import correlation, similarity
 from hyperzero_torch.transfer.model.source_posterior import fit_source
 
@@ -157,7 +157,10 @@ def test_criteria_of_refreshing_are_looked_at(facts):
     assert later.column("met")[0] == f"yes: north, {EVIL}"
     drifted = History(2, facts.history.metrics)
     drifted.__dict__.update(facts.history.__dict__)
-    drifted.decisions = [*facts.history.decisions, Decision(6, DRIFT, "it turned", {})]
+    drifted.decisions = [
+        *facts.history.decisions,
+        Decision.of(6, "it turned", DriftFound(metrics=(0,), before=6, factor=0.25)),
+    ]
     rows = transfer_rows.criteria(replace(facts, history=drifted))
     assert rows.column("met")[1] == f"yes: north, {EVIL}, reversed"
 
