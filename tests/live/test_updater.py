@@ -466,7 +466,7 @@ def test_folders_that_cannot_be_written_to(tmp_path, make):
     folder.chmod(0o555)
     denied = PermissionError(errno.EACCES, "Permission denied")
     # Root may write anywhere, so it is told otherwise.
-    told = patch("hyperzero_torch.study.plan.os.open", side_effect=denied)
+    told = patch("hyperzero_torch.runtime.files.os.open", side_effect=denied)
     try:
         with (
             told if os.geteuid() == 0 else nullcontext(),
