@@ -57,8 +57,8 @@ def locked(path: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def write_atomically(path: str | Path, text: str) -> None:
-    """Write a text file to a temporary one beside it, then move that into place in one step.
+def write_atomically(path: str | Path, content: str | bytes) -> None:
+    """Write a file to a temporary one beside it, then move that into place; text in UTF-8.
 
     An existing file keeps its permissions; a new one gets the process's default ones.
 
@@ -66,14 +66,15 @@ def write_atomically(path: str | Path, text: str) -> None:
         ConfigError: the folder does not exist or cannot be written to; nothing is left behind.
     """
     path = Path(path)
+    raw = content.encode() if isinstance(content, str) else content
     beside = path.parent / f".{path.name}.{secrets.token_hex(8)}"
     try:
         try:
             descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            with os.fdopen(descriptor, "wb") as file:
                 with contextlib.suppress(FileNotFoundError):
                     os.fchmod(file.fileno(), path.stat().st_mode & 0o7777)
-                file.write(text)
+                file.write(raw)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(beside, path)
