@@ -199,7 +199,7 @@ class Choice:
                 f"parameter {self.name!r} needs at least two options, got {list(self.options)}"
             )
         if len(set(self.options)) != len(self.options):
-            raise SpaceError(f"parameter {self.name!r} has a repeated option: {list(self.options)}")
+            raise SpaceError(f"parameter {self.name!r} names an option twice: {list(self.options)}")
 
     @property
     def width(self) -> int:

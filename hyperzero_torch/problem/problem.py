@@ -290,5 +290,5 @@ def _check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
         raise ProblemError(f"metrics must be names, at least one, got {list(names)}")
     repeated = sorted({n for n in names if names.count(n) > 1})
     if repeated:
-        raise ProblemError(f"metric names must differ, these are repeated: {repeated}")
+        raise ProblemError(f"metric names must differ, these come twice: {repeated}")
     return names

@@ -61,7 +61,7 @@ class SearchSpace:
         self.names = tuple(p.name for p in self.parameters)
         repeated = sorted(name for name, times in Counter(self.names).items() if times > 1)
         if repeated:
-            raise SpaceError(f"parameter names must differ, these are repeated: {repeated}")
+            raise SpaceError(f"parameter names must differ, these come twice: {repeated}")
         self.num_params = len(self.parameters)
         self.widths = tuple(p.width for p in self.parameters)
         self.num_dims = sum(self.widths)
