@@ -15,9 +15,9 @@ from typing import Any
 
 from ..errors import ConfigError, JournalCorruptError
 from ..problem.problem import Problem
-from ..study.decisions import OVERRULED, SOURCE
 from ..study.history import History
 from ..study.journal import Decision
+from ..study.journal.trace import SourceAdded, SourcesOverridden
 from .alignment import Aligned, align
 from .duplicates import check_apart, check_distinct, own_evidence
 from .overrides import ExpertOverride, Subject
@@ -100,8 +100,8 @@ def _entry(aligned: Aligned, source: Source, history: History, again: bool) -> D
         reason += f"; it has no evidence on {list(aligned.missing)}"
     if again:
         reason += "; this replaces its earlier evidence"
-    details = {"source": _plain(source), "fingerprint": source.fingerprint()}
-    return Decision(history.last_round or 0, SOURCE, reason, details)
+    trace = SourceAdded(source=_plain(source), fingerprint=source.fingerprint())
+    return Decision.of(history.last_round or 0, reason, trace)
 
 
 def recorded(history: History) -> tuple[Source, ...]:
@@ -110,20 +110,17 @@ def recorded(history: History) -> tuple[Source, ...]:
     Raises:
         JournalCorruptError: an entry holds no source, or another than its fingerprint says.
     """
-    latest: dict[Any, Decision] = {}
-    for entry in history.decisions:
-        if entry.kind == SOURCE:
-            stored = entry.details.get("source")
-            latest[stored.get("name") if isinstance(stored, dict) else None] = entry
+    traces = [d.trace for d in history.decisions if isinstance(d.trace, SourceAdded)]
+    latest = {trace.source.get("name"): trace for trace in traces}
     sources = []
-    for entry in latest.values():
+    for trace in latest.values():
         try:
-            source = Source.from_plain(entry.details["source"])
+            source = Source.from_plain(dict(trace.source))
         except (KeyError, TypeError, ConfigError) as error:
             raise JournalCorruptError(
                 f"a source in the journal cannot be read ({error}); restore it from a backup"
             ) from None
-        if source.fingerprint() != entry.details.get("fingerprint"):
+        if source.fingerprint() != trace.fingerprint:
             raise JournalCorruptError(
                 f"the evidence of source {source.name!r} in the journal is not what was recorded; "
                 "restore the journal from a backup"
@@ -147,36 +144,36 @@ def override_entry(
     if not override.reason.strip():
         raise ConfigError("an override needs a reason, for whoever reads the journal later")
     override.check(names, parameters)
-    details: dict[str, Any] = {
-        "pin": dict(override.pin),
-        "forbid": [_to_plain(subject) for subject in override.forbid],
-        "discount": [[_to_plain(subject), part] for subject, part in override.discount.items()],
-        "why": override.reason,
-    }
+    trace = SourcesOverridden(
+        pin=dict(override.pin),
+        forbid=tuple(_to_plain(subject) for subject in override.forbid),
+        discount=[[_to_plain(subject), part] for subject, part in override.discount.items()],
+        reason=override.reason,
+    )
     reason = f"sources are overridden: {override.summary or 'nothing'} ({override.reason})"
-    return Decision(history.last_round or 0, OVERRULED, reason, details)
+    return Decision.of(history.last_round or 0, reason, trace)
 
 
 def current_override(history: History) -> ExpertOverride:
     """The expert's override that holds; an empty one where there is none."""
-    entries = [entry for entry in history.decisions if entry.kind == OVERRULED]
-    return override_from(entries[-1]) if entries else ExpertOverride()
+    traces = [d.trace for d in history.decisions if isinstance(d.trace, SourcesOverridden)]
+    return override_from(traces[-1]) if traces else ExpertOverride()
 
 
-def override_from(entry: Decision) -> ExpertOverride:
-    """An expert's override, from its entry.
+def override_from(trace: SourcesOverridden) -> ExpertOverride:
+    """An expert's override, as the journal has it.
 
     Raises:
-        JournalCorruptError: the entry holds none.
+        JournalCorruptError: it cannot be one.
     """
     try:
-        forbid, discount = entry.details["forbid"], entry.details["discount"]
+        discount = trace.discount
         pairs = discount.items() if isinstance(discount, dict) else discount
         return ExpertOverride(
-            pin=entry.details["pin"],
-            forbid=[_from_plain(plain) for plain in forbid],
+            pin=dict(trace.pin),
+            forbid=[_from_plain(plain) for plain in trace.forbid],
             discount={_from_plain(plain): part for plain, part in pairs},
-            reason=entry.details.get("why", ""),
+            reason=trace.reason,
         )
     except (KeyError, IndexError, TypeError, ValueError, ConfigError) as error:
         raise JournalCorruptError(

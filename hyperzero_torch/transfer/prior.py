@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, FitError
 from ..problem.problem import Problem
+from ..study.journal.trace import SourceWeighed, TransferTrace
 from ..surrogate import Posterior
 from .alignment import Aligned, align
 from .duplicates import check_distinct
@@ -34,7 +35,7 @@ _UNFIT = (FitError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 
 
 class Judgement(NamedTuple):
-    """The ``posterior`` that a round uses, the ``cold`` one, and ``facts`` for the journal.
+    """The ``posterior`` that a round uses, the ``cold`` one, and the ``trace`` for the journal.
 
     ``used`` says whether the sources have any part in ``posterior``.
     """
@@ -42,7 +43,7 @@ class Judgement(NamedTuple):
     posterior: Posterior
     cold: Posterior
     used: bool
-    facts: dict[str, Any]
+    trace: TransferTrace
 
 
 class Prior:
@@ -123,44 +124,61 @@ class Prior:
         stakes = by_name | {name: v for name, v in initial.items() if name in by_name}
         fit = target.fit_target(family, cold, similarity, similarity.new_tensor([*stakes.values()]))
         admission = gates.admit(fit)
-        facts = _facts(family, fit, admission) | silent
+        sources = _weighed(family, fit)
         if self.has_features and meta:
-            for name, weighed in facts["sources"].items():
-                weighed |= {"likeness": by_name[name], "staked": stakes[name]}
+            sources = {
+                name: source.model_copy(
+                    update={"likeness": by_name[name], "initial_similarity": stakes[name]}
+                )
+                for name, source in sources.items()
+            }
+        trace = TransferTrace(
+            used=admission.admitted,
+            metrics=(),
+            reason=admission.reason,
+            log_e_value=round(fit.scores.log_e_value, 4),
+            needed=round(admission.needed, 4),
+            together=_rounded(fit.scores.together),
+            target_share=_rounded(fit.loading[:, -1]),
+            sources=sources,
+            silent=silent,
+        )
         if not admission.admitted:
-            return Judgement(cold, cold, False, facts)
+            return Judgement(cold, cold, False, trace)
         warm = target.posterior(family, cold, fit)
         held_out = gates.compare(warm, cold)
-        facts["held_out"] = held_out.facts(self.problem.metrics)
+        changes: dict[str, Any] = {"held_out": held_out.trace(self.problem.metrics)}
         if not bool(held_out.better.all()):
             fit = fit._replace(loading=torch.where(held_out.better.unsqueeze(1), fit.loading, 0.0))
             warm = target.posterior(family, cold, fit)
-            for name, weight in zip(family.names, source_weights(family, fit.loading).T):
-                facts["sources"][name]["weight"] = _rounded(weight)
+            weights = dict(zip(family.names, source_weights(family, fit.loading).T))
+            changes["sources"] = {
+                name: source.model_copy(update={"weight": _rounded(weights[name])})
+                for name, source in sources.items()
+            }
         own = fit.loading[:, -1].tolist()
-        facts["metrics"] = [name for name, r in zip(self.problem.metrics, own) if r > 0]
-        facts["used"] = bool(facts["metrics"])
-        if not facts["used"]:
-            facts["reason"] = held_out.reason
-            return Judgement(cold, cold, False, facts)
+        metrics = tuple(name for name, r in zip(self.problem.metrics, own) if r > 0)
+        changes |= {"metrics": metrics, "used": bool(metrics)}
+        if not metrics:
+            changes["reason"] = held_out.reason
+            return Judgement(cold, cold, False, trace.model_copy(update=changes))
         reduced = {
             name: Spectrum(*(field.to(cold.device) for field in spectrum))
             for name, spectrum in self._without_each_parameter.items()
         }
         nats = ablation.contributions(family, fit.target, fit.loading, reduced)
-        facts["parameters"] = {name: _rounded(values) for name, values in nats.items()}
-        return Judgement(warm, cold, True, facts)
+        changes["parameters"] = {name: _rounded(values) for name, values in nats.items()}
+        return Judgement(warm, cold, True, trace.model_copy(update=changes))
 
-    def _silent(self) -> dict[str, Any]:
-        """Metrics on which a source has no usable evidence, for the journal; empty if none."""
+    def _silent(self) -> dict[str, tuple[str, ...]]:
+        """Metrics on which a source has no usable evidence, by source; empty if none."""
         metrics = self.problem.metrics
         by_source = zip(self.family.names, self.family.has_evidence.T.tolist())
-        silent = {
-            name: [m for m, has_evidence in zip(metrics, row) if not has_evidence]
+        return {
+            name: tuple(m for m, has_evidence in zip(metrics, row) if not has_evidence)
             for name, row in by_source
             if not all(row)
         }
-        return {"silent": silent} if silent else {}
 
     @cached_property
     def _without_each_parameter(self) -> dict[str, Spectrum]:
@@ -178,7 +196,8 @@ class Prior:
             except _UNFIT as error:
                 why = f"the sources could not be fitted ({error})"
         theta = torch.empty(0, problem.space.num_params, dtype=torch.float64)
-        return seeds.Seeds(theta, {"seeds": 0, "reason": f"{why}: the usual first design is used"})
+        reason = f"{why}: the usual first design is used"
+        return seeds.Seeds(theta, TransferTrace(used=False, seeds=0, reason=reason))
 
     def _beliefs(self) -> SourceBeliefs:
         """The expert's override in coordinates of the unit cube."""
@@ -204,33 +223,26 @@ class Prior:
         return {name: slice(*pair) for name, pair in zip(space.names, pairwise(ends))}
 
 
-def _cold_start(cold: Posterior, reason: str, silent: Mapping[str, Any] | None = None) -> Judgement:
+def _cold_start(
+    cold: Posterior, reason: str, silent: Mapping[str, tuple[str, ...]] | None = None
+) -> Judgement:
     """The cold posterior, because the sources cannot be weighed."""
-    facts = {"used": False, "metrics": [], "reason": reason, **(silent or {})}
-    return Judgement(cold, cold, False, facts)
+    trace = TransferTrace(used=False, metrics=(), reason=reason, silent=silent or {})
+    return Judgement(cold, cold, False, trace)
 
 
-def _facts(family: Family, fit: TargetFit, admission: gates.Admission) -> dict[str, Any]:
-    """Plain values under the journal's names."""
+def _weighed(family: Family, fit: TargetFit) -> dict[str, SourceWeighed]:
+    """What a fit made of each source."""
     scores, loading = fit.scores, fit.loading
     weight = source_weights(family, loading)
     return {
-        "used": admission.admitted,
-        "metrics": [],
-        "reason": admission.reason,
-        "wealth": round(scores.log_e_value, 4),
-        "needed": round(admission.needed, 4),
-        "together": _rounded(scores.together),
-        "target_share": _rounded(loading[:, -1]),
-        "sources": {
-            name: {
-                "nats": _rounded(scores.each[:, i]),
-                "similarity": _rounded(loading[:, i] * loading[:, -1]),
-                "weight": _rounded(weight[:, i]),
-                "agreement": _rounded(family.loading[:, i]),
-            }
-            for i, name in enumerate(family.names)
-        },
+        name: SourceWeighed(
+            log_bayes_factor=_rounded(scores.each[:, i]),
+            similarity=_rounded(loading[:, i] * loading[:, -1]),
+            weight=_rounded(weight[:, i]),
+            agreement=_rounded(family.loading[:, i]),
+        )
+        for i, name in enumerate(family.names)
     }
 
 
@@ -249,5 +261,5 @@ def source_weights(family: Family, loading: Tensor) -> Tensor:
     return gained / gained.sum(1, keepdim=True).clamp_min(1e-300)
 
 
-def _rounded(values: Tensor) -> list[float]:
-    return [round(value, 4) for value in values.tolist()]
+def _rounded(values: Tensor) -> tuple[float, ...]:
+    return tuple(round(value, 4) for value in values.tolist())

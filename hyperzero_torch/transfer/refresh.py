@@ -16,8 +16,8 @@ from typing import NamedTuple
 from ..errors import ConfigError, HyperZeroError
 from ..problem.problem import Problem
 from ..study.config import SourceConfig
-from ..study.decisions import DRIFT, SOURCE
 from ..study.history import History
+from ..study.journal.trace import DRIFT, SourceAdded
 from .alignment import Rescaled, align, translate
 from .duplicates import check_apart, own_evidence
 from .journaled import recorded
@@ -116,8 +116,8 @@ def _opened(config: SourceConfig, folder: Path) -> Source:
                 "should hold its key is not set"
             )
         key = os.environ[config.key_env].encode()
-    assert config.scope is not None  # checked by the configuration
-    return package.load(absolute(folder, config.source), config.scope, key=key).source
+    # The configuration refuses a package without a scope.
+    return package.load(absolute(folder, config.source), config.scope or "", key=key).source
 
 
 def absolute(folder: Path, source: str) -> str:
@@ -139,9 +139,9 @@ def _name(config: SourceConfig) -> str:
 def _read_at(history: History) -> dict[str, int]:
     """The round of each source's last entry, by name."""
     return {
-        str(entry.details["source"]["name"]): entry.round
+        str(entry.trace.source["name"]): entry.round
         for entry in history.decisions
-        if entry.kind == SOURCE
+        if isinstance(entry.trace, SourceAdded)
     }
 
 

@@ -63,10 +63,10 @@ def seed_candidates(
         return [], TransferTrace(used=False, seeds=0, reason=reason)
     # Like the initial design, they are the same whichever round is the first.
     generator = random(context.seed, 0, "seeds", torch.device("cpu"))
-    theta, facts = prior.seeds(state.problem, config.num_seeds, generator)
+    theta, trace = prior.seeds(state.problem, config.num_seeds, generator)
     added = add_new(state.problem, theta, context.history, 0, TRANSFERRED)
     ids = tuple(candidate.candidate for candidate in added)
-    return added, TransferTrace.read(facts | {"used": bool(added), "candidates": ids})
+    return added, trace.model_copy(update={"used": bool(added), "candidates": ids})
 
 
 def transfer_proposals(
@@ -125,22 +125,21 @@ def transfer_trace(
     """What the round made of other domains, with the risks of its new candidates."""
     if state.judgement is None:
         return None
-    trace: TransferTrace = TransferTrace.read(state.judgement.facts)
     risks = {theta: risk for screening in screenings for theta, risk in screening.risks.items()}
     screened = {c.candidate: risks[c.theta] for c in added if c.theta in risks}
     refused = sum(screening.refused for screening in screenings)
     changes = {"screened": screened, "refused": refused}
-    return trace.model_copy(update={key: value for key, value in changes.items() if value})
+    return state.judgement.trace.model_copy(update=changes)
 
 
 def transfer_decisions(
     state: Fitted, context: RoundContext, trace: TransferTrace
 ) -> list[Decision]:
     """Decisions about other domains: changes in their use, and suggestions given up."""
-    return [*_change(state, context, trace), *_given_up(state, context)]
+    return [*_change(context, trace), *_given_up(state, context)]
 
 
-def _change(state: Fitted, context: RoundContext, trace: TransferTrace) -> list[Decision]:
+def _change(context: RoundContext, trace: TransferTrace) -> list[Decision]:
     """A remark where sources count in other metrics than in the last plan that weighed them."""
     past = [plan.trace.transfer for plan in context.history.plans.values()]
     weighed = [t for t in past if t is not None and t.metrics is not None]
@@ -151,14 +150,13 @@ def _change(state: Fitted, context: RoundContext, trace: TransferTrace) -> list[
     if not now:
         reason = f"Other domains no longer count: {trace.reason}; plans are those of a cold start"
     else:
-        facts = {} if state.judgement is None else state.judgement.facts
-        weights = {name: decision.weight(facts, name) for name in trace.sources}
+        weights = {name: decision.weight(trace, name) for name in trace.sources}
         used = ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items() if weight > 0)
         reason = f"Other domains count for {list(now)} ({trace.reason}); weights: {used}"
         if lost := sorted(before - set(now)):
             reason += f"; no longer for {lost}, where the cold model predicts better"
-    facts = {} if state.judgement is None else state.judgement.facts
-    return [Decision.of(context.round, reason, TransferChanged.read(facts))]
+    changed = trace.model_copy(update={"screened": {}, "refused": 0})
+    return [Decision.of(context.round, reason, TransferChanged.read(changed.stored()))]
 
 
 def _given_up(state: Fitted, context: RoundContext) -> list[Decision]:

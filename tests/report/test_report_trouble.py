@@ -32,7 +32,6 @@ from hyperzero_torch.report.html import page
 from hyperzero_torch.report.html.style import CSS
 from hyperzero_torch.report.sections.all import sections
 from hyperzero_torch.report.sections.blocks import Plot, Section, Sheet, Tile
-from hyperzero_torch.study.decisions import STOPPED
 from hyperzero_torch.study.journal import (
     CandidateAdded,
     Configured,
@@ -42,6 +41,7 @@ from hyperzero_torch.study.journal import (
     ReadingsReceived,
     StudyHeader,
 )
+from hyperzero_torch.study.journal.trace import STOPPED
 from hyperzero_torch.tuner.drift import NUM_WARM_UP
 from hyperzero_torch.tuner.model import conditioned
 

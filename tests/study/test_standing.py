@@ -6,9 +6,10 @@ import torch
 from support.small_study import CONFIG, make, play, reply
 
 import hyperzero_torch as hz
-from hyperzero_torch.study.decisions import DRIFT, ROLLED_BACK, STOPPED, Discount, StudyStatus
+from hyperzero_torch.study.decisions import Discount, StudyStatus
 from hyperzero_torch.study.history import History
 from hyperzero_torch.study.journal import CandidateAdded, Decision, Planned
+from hyperzero_torch.study.journal.trace import DRIFT, ROLLED_BACK, STOPPED
 
 
 def evidence(tuner):

@@ -13,8 +13,8 @@ from transfer.test_transfer_cli import begin, run
 import hyperzero_torch as hz
 from hyperzero_torch.live import Collected, Loop, SimulatedClock
 from hyperzero_torch.study.config import SourceConfig
-from hyperzero_torch.study.decisions import SOURCE
 from hyperzero_torch.study.journal import Decision
+from hyperzero_torch.study.journal.trace import SOURCE
 from hyperzero_torch.transfer import from_journal, refresh
 from hyperzero_torch.transfer.journaled import recorded
 

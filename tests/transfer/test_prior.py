@@ -9,9 +9,9 @@ import torch
 
 import hyperzero_torch as hz
 from hyperzero_torch.simulate import GuardrailWorld
-from hyperzero_torch.study.decisions import SOURCE, TRANSFER
 from hyperzero_torch.study.interventions import remark
 from hyperzero_torch.study.journal import Configured, StudyHeader
+from hyperzero_torch.study.journal.trace import SOURCE, TRANSFER
 from hyperzero_torch.transfer import ExpertOverride, Source
 from hyperzero_torch.transfer.journaled import current_override
 from hyperzero_torch.transfer.model.acceptance import risk_screen

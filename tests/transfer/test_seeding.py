@@ -22,7 +22,7 @@ def test_seeds_are_good_apart_and_within_reach(prior):
     place, found = prior
     seeds = found.seeds(place.problem, 6, generator())
     assert 3 <= len(seeds.theta) <= 6
-    assert seeds.facts["seeds"] == len(seeds.theta)
+    assert seeds.trace.seeds == len(seeds.theta)
     truth = place.truth(seeds.theta)
     best = place.oracle(num_samples=4000).gain
     assert float(truth.gain[truth.violation <= 0].max()) > 0.8 * best
@@ -45,7 +45,7 @@ def test_a_single_source_and_sources_that_disagree_seed_nothing():
     place = world()
     alone = Prior(place.problem, related(place, num=1)).seeds(place.problem, 4, generator())
     assert len(alone.theta) == 0
-    assert "shows no agreement" in alone.facts["reason"]
+    assert "shows no agreement" in alone.trace.reason
     mixed = [source("a", place), source("b", place, seed=1)]
     order = torch.randperm(len(mixed[0]), generator=generator(5))
     shuffled = [

@@ -280,12 +280,12 @@ def test_a_forbidden_source_is_no_part_of_the_family():
     for word in (ExpertOverride(forbid=["source_0"]), ExpertOverride(discount={"source_0": 0.0})):
         with_it = Prior(problem, given, word).judge(own, {"users": 3.0})
         without_it = Prior(problem, given[1:]).judge(own, {"users": 3.0})
-        assert with_it.facts == without_it.facts
+        assert with_it.trace == without_it.trace
         believed = [one.posterior.marginal(filling())[0] for one in (with_it, without_it)]
         assert torch.equal(*believed)
     nobody = Prior(problem, given, ExpertOverride(forbid=[s.name for s in given]))
     assert not nobody.judge(own).used
-    assert "every source is forbidden" in nobody.judge(own).facts["reason"]
+    assert "every source is forbidden" in nobody.judge(own).trace.reason
     assert len(nobody.seeds(problem, 3, torch.Generator()).theta) == 0
 
 

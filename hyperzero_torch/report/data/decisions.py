@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...study.decisions import CHANGES
 from ...study.history import CONTROL
 from ...study.journal import Decision
 from ...study.journal.trace import (
+    CHANGES,
     DriftFound,
     Retired,
     RolledBack,

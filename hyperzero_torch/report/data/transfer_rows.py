@@ -6,9 +6,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ...study.decisions import DRIFT, OVERRULED
 from ...study.journal import Decision
-from ...study.journal.trace import Retired, SourceAdded, SourceWeighed, TransferTrace
+from ...study.journal.trace import (
+    DRIFT,
+    Retired,
+    SourceAdded,
+    SourcesOverridden,
+    SourceWeighed,
+    TransferTrace,
+)
 from ...transfer import features, similarity
 from ...transfer.decision import choice, weight
 from ...transfer.journaled import override_from
@@ -44,11 +50,6 @@ def weighed_rounds(facts: Facts) -> list[tuple[int, TransferTrace]]:
     """Rounds in which sources were weighed against the study's own evidence."""
     traces = ((r, plan.trace.transfer) for r, plan in sorted(facts.history.plans.items()))
     return [(r, t) for r, t in traces if t is not None and t.metrics is not None]
-
-
-def weight_of(trace: TransferTrace, source: str) -> float:
-    """A source's weight in a round, on average over the metrics in which sources counted."""
-    return weight(trace.stored(), source)
 
 
 def sources(facts: Facts) -> Table:
@@ -162,7 +163,7 @@ def by_round(facts: Facts) -> Table:
         gained = [None if h is None else h.transferred - h.cold for h in held]
         columns.append((f"held:{metric}", f"{metric}: held-out gain (nats)", "number", gained))
     for name in (used.source.name for used in used_sources(facts)):
-        weights = [weight_of(t, name) for t in traces]
+        weights = [weight(t, name) for t in traces]
         columns.append((f"weight:{name}", f"weight of {name}", "prob", weights))
     return table(*columns)
 
@@ -176,7 +177,7 @@ def decisions(facts: Facts) -> Table:
         if trace is not None:
             state = (trace.used, "seeds" if trace.seeds is not None else trace.metrics)
             if state != before:
-                rows.append((round_, *choice(trace.stored())))
+                rows.append((round_, *choice(trace)))
             before = state
     for d in facts.history.decisions:
         ids = _proposed(facts, d)
@@ -239,10 +240,15 @@ def proposals(facts: Facts) -> Table:
 
 def overrides(facts: Facts) -> Table:
     """Experts' overrides, the latest first; only the latest is in force."""
-    entries = [d for d in reversed(facts.history.decisions) if d.kind == OVERRULED]
+    overridden = [
+        (d, d.trace)
+        for d in reversed(facts.history.decisions)
+        if isinstance(d.trace, SourcesOverridden)
+    ]
+    entries = [d for d, _ in overridden]
     return table(
         ("round", "in round", "whole", [d.round for d in entries]),
-        ("words", "override", "text", [override_from(d).summary or "none" for d in entries]),
+        ("words", "override", "text", [override_from(t).summary or "none" for _, t in overridden]),
         (
             "holds",
             "in force",
@@ -263,7 +269,7 @@ def criteria(facts: Facts, now: datetime | None = None) -> Table:
     traces = [trace for _, trace in weighed_rounds(facts)]
     counted = {m for trace in traces for m in trace.metrics or ()}
     lost = sorted(counted.difference(traces[-1].metrics or () if traces else ()))
-    idle = [u.source.name for u in used if traces and not weight_of(traces[-1], u.source.name)]
+    idle = [u.source.name for u in used if traces and not weight(traces[-1], u.source.name)]
     rows = [
         ("its package has expired", _yes(expired),
          "ask its owner for a new package, or forbid the source"),

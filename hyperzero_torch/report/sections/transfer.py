@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...transfer.decision import weight
 from ..data import transfer_rows
 from ..data.decisions import omitted
 from ..data.facts import Facts
@@ -68,7 +69,7 @@ def _tiles(facts: Facts, rows: Table) -> list[Tile]:
     metrics = ", ".join(latest.metrics or ())
     tiles.append(Tile("In use for", metrics if latest.used else "no metric", latest.reason))
     if latest.used:
-        weights = {u.source.name: transfer_rows.weight_of(latest, u.source.name) for u in used}
+        weights = {u.source.name: weight(latest, u.source.name) for u in used}
         first = max(weights, key=lambda name: weights[name])
         tiles.append(Tile("Largest weight", first, f"weight {show(weights[first], 'prob')}"))
     held = [(h.transferred - h.cold, name) for name, h in latest.held_out.items()]

@@ -65,7 +65,7 @@ class Record(BaseModel):
 
     def stored(self) -> dict[str, Any]:
         """Plain JSON values under the stored names; what is unknown is left out."""
-        values = self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+        values = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         return values | {_VERSION_KEY: VERSION}
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
+from ...study.journal.trace import HeldOutTrace
 from ...surrogate import Posterior, leave_one_out_log_density
 from .target import TargetFit
 
@@ -52,10 +53,13 @@ class HeldOut(NamedTuple):
             "used"
         )
 
-    def facts(self, metrics: Sequence[str]) -> dict[str, Any]:
-        """Plain values by metric, for the journal."""
-        pairs = zip(metrics, self.warm.tolist(), self.cold.tolist())
-        return {name: {"transferred": round(w, 4), "cold": round(c, 4)} for name, w, c in pairs}
+    def trace(self, metrics: Sequence[str]) -> dict[str, HeldOutTrace]:
+        """The densities by metric, for the journal."""
+        rows = zip(metrics, self.warm.tolist(), self.cold.tolist())
+        return {
+            name: HeldOutTrace(transferred=round(warm, 4), cold=round(cold, 4))
+            for name, warm, cold in rows
+        }
 
 
 def admit(fit: TargetFit, alpha: float = ALPHA) -> Admission:

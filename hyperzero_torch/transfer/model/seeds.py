@@ -16,13 +16,15 @@ each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...problem.problem import Problem
 from ...stats.normals import antithetic_normals
+from ...study.journal.trace import TransferTrace
 from ...surrogate import Hyperparameters, Posterior, Standardiser
 from ...thompson import propose
 from ...thompson.local_search import local_search
@@ -44,10 +46,10 @@ _NUM_DRAWS, _NUM_CLOUD = 128, 128
 
 
 class Seeds(NamedTuple):
-    """Suggested candidates ``theta (n, params)``, best first, and ``facts`` for the journal."""
+    """Suggested candidates ``theta (n, params)``, best first, and the ``trace`` for the journal."""
 
     theta: Tensor
-    facts: dict[str, Any]
+    trace: TransferTrace
 
 
 class Chosen(NamedTuple):
@@ -98,21 +100,23 @@ def seeds(problem: Problem, family: Family, num: int, generator: torch.Generator
         generator: on the CPU.
     """
     agreed = agreement(family)
-    facts: dict[str, Any] = {"agreement": round(agreed, 4), "needed": LEAST_AGREEMENT}
+    trace = partial(TransferTrace, used=False, agreement=round(agreed, 4), needed=LEAST_AGREEMENT)
     if (why := _why_not(problem, family, agreed)) is not None:
         nothing = torch.empty(0, problem.space.num_params, dtype=torch.float64)
         reason = f"{why}: the usual first design is used"
-        return Seeds(nothing, facts | {"seeds": 0, "reason": reason})
+        return Seeds(nothing, trace(seeds=0, reason=reason))
     chosen = choose(prior_posterior(problem, family), problem, family, num, generator)
-    facts |= {
-        "seeds": len(chosen.theta),
-        "refused": chosen.refused,
-        "prob_success": [round(p, 4) for p in chosen.risk.prob.tolist()],
-        "needed_prob": [round(p, 4) for p in chosen.risk.needed.tolist()],
-        "reason": "the sources agree with each other; their suggestions are added to the usual "
-        "first design",
-    }
-    return Seeds(chosen.theta, facts)
+    return Seeds(
+        chosen.theta,
+        trace(
+            seeds=len(chosen.theta),
+            refused=chosen.refused,
+            prob_success=tuple(round(p, 4) for p in chosen.risk.prob.tolist()),
+            needed_prob=tuple(round(p, 4) for p in chosen.risk.needed.tolist()),
+            reason="the sources agree with each other; their suggestions are added to the usual "
+            "first design",
+        ),
+    )
 
 
 def choose(
