@@ -17,7 +17,7 @@ def study(tmp_path_factory):
 
 def test_facts_reasons_and_the_alternative_of_a_round_are_told(study):
     found = study.explain(8)
-    facts = study.history.plans[8].details["transfer"]
+    facts = study.history.plans[8].trace.transfer.stored()
     assert found.transfer == facts
     assert facts["used"]
     said = "\n".join(found.remarks)
@@ -28,13 +28,13 @@ def test_facts_reasons_and_the_alternative_of_a_round_are_told(study):
     for name, one in facts["sources"].items():
         line = next(r for r in found.remarks if r.startswith(f"source {name}: "))
         assert all(f"{w:.2f} " in line for w in one["weight"])
-    assert found.remarks[-1].startswith("sources are overruled: forbid reversed")
+    assert found.remarks[-1].startswith("sources are overridden: forbid reversed")
     json.dumps(found.to_dict())
 
 
 def test_the_latest_overrule_before_the_round_is_the_one_told(study):
     assert "discount north = 0.5" in study.explain(6).remarks[-1]
-    assert not any("overruled" in r for r in study.explain(3).remarks)
+    assert not any("overridden" in r for r in study.explain(3).remarks)
 
 
 def test_the_first_round_tells_of_its_design(study):
