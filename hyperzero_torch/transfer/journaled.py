@@ -170,7 +170,7 @@ def override_from(trace: SourcesOverridden) -> ExpertOverride:
         discount = trace.discount
         pairs = discount.items() if isinstance(discount, dict) else discount
         return ExpertOverride(
-            pin=dict(trace.pin),
+            pin={_from_plain(name): value for name, value in trace.pin.items()},
             forbid=[_from_plain(plain) for plain in trace.forbid],
             discount={_from_plain(plain): part for plain, part in pairs},
             reason=trace.reason,
