@@ -21,7 +21,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from study.test_migrations import FIXTURES, killed_openings, shape
+from support.journal_files import FIXTURES, killed_openings, shape
 from support.postgres import PASSWORD, shared_server, why_not
 
 import hyperzero_torch as hz
