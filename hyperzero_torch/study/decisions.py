@@ -1,29 +1,35 @@
-"""What decisions have changed of a study: who may compete, and which evidence counts how much.
+"""The state that decisions have put a study in: candidates out of use, and evidence discounted.
 
 Nothing is ever deleted. A decision is one more entry of the journal, which names the rounds and
-candidates that it concerns, so that folding it needs no thought and another decision can lift it.
+candidates that it concerns; another decision can lift it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 
 from .journal import Decision
-
-#: Kinds of ``Decision`` that change what a study goes by; all others are remarks.
-RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
-    "retired",
-    "stopped",
-    "set aside",
-    "reinstated",
-    "drift",
-    "rolled back",
+from .journal.trace import ASIDE as ASIDE
+from .journal.trace import CHANGES as CHANGES
+from .journal.trace import DRIFT as DRIFT
+from .journal.trace import OVERRULED as OVERRULED
+from .journal.trace import REINSTATED as REINSTATED
+from .journal.trace import RETIRED as RETIRED
+from .journal.trace import ROLLED_BACK as ROLLED_BACK
+from .journal.trace import SOURCE as SOURCE
+from .journal.trace import STOPPED as STOPPED
+from .journal.trace import TRANSFER as TRANSFER
+from .journal.trace import (
+    DriftFound,
+    Retired,
+    RolledBack,
+    RoundsExcluded,
+    RoundsReinstated,
+    SourceAdded,
+    SourcesOverridden,
+    Stopped,
 )
-#: On other domains: one more source, an expert's word on them, and (a remark) what became of it.
-SOURCE, OVERRULED, TRANSFER = "source", "overruled", "transfer"
-CHANGES = frozenset({RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED})
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,9 @@ class Discount:
 class StudyStatus:
     """The fold over decisions.
 
-    ``retired`` candidates compete no longer until they are served again; ``stopped`` ones never
-    will. ``excluded_rounds`` maps rounds whose readings do not count to the reason. ``version``
-    counts the decisions that changed what evidence there is.
+    ``retired`` candidates do not compete until they are served again; ``stopped`` ones never will.
+    ``excluded_rounds`` maps rounds whose readings do not count to the reason. ``version`` counts
+    the decisions that changed what evidence there is.
     """
 
     retired: set[int] = field(default_factory=set)
@@ -55,56 +61,63 @@ class StudyStatus:
     version: int = 0
 
     def copy(self) -> StudyStatus:
-        """One that can be changed without changing this."""
-        return StudyStatus(
-            set(self.retired),
-            set(self.stopped),
-            dict(self.excluded_rounds),
-            self.discounts,
-            self.version,
+        """A copy that can change without changing this one."""
+        return replace(
+            self,
+            retired=set(self.retired),
+            stopped=set(self.stopped),
+            excluded_rounds=dict(self.excluded_rounds),
         )
 
-    def fold(self, entry: Decision, born: int, planned: Callable[[int], bool]) -> None:
-        """Take a decision over.
+    def fold(
+        self, entry: Decision, num_candidates: int, is_planned: Callable[[int], bool]
+    ) -> None:
+        """Apply a decision; a remark changes nothing.
 
         Args:
-            entry: the decision; remarks change nothing.
-            born: how many candidates there are.
-            planned: whether a round was planned.
+            entry: the decision.
+            num_candidates: how many candidates there are.
+            is_planned: whether a round was planned.
         Raises:
-            ValueError: it names candidates or rounds that are not there, or makes no sense.
+            ValueError: it names candidates or rounds that are not there, or its facts are damaged.
         """
-        details = entry.details
-        if entry.kind in (RETIRED, STOPPED, ROLLED_BACK):
-            candidates = _ids(details.get("candidates", ()), "candidates", lambda c: c < born)
-            (self.retired if entry.kind == RETIRED else self.stopped).update(candidates)
-        if entry.kind in (ASIDE, REINSTATED, ROLLED_BACK):
-            rounds = _ids(details.get("rounds", ()), "rounds", planned)
-            if entry.kind == REINSTATED:
+
+        def check(candidates: Collection[int] = (), rounds: Collection[int] = ()) -> None:
+            _check_all(candidates, "candidates", lambda c: 0 <= c < num_candidates)
+            _check_all(rounds, "rounds", is_planned)
+
+        match entry.trace:
+            case Retired(candidates=candidates):
+                check(candidates)
+                self.retired.update(candidates)
+                return  # a retired candidate's evidence still counts
+            case Stopped(candidates=candidates):
+                check(candidates)
+                self.stopped.update(candidates)
+                return
+            case RoundsExcluded(rounds=rounds):
+                check(rounds=rounds)
+                self.excluded_rounds.update(dict.fromkeys(rounds, entry.reason))
+            case RoundsReinstated(rounds=rounds):
+                check(rounds=rounds)
                 for round_ in rounds:
                     self.excluded_rounds.pop(round_, None)
-            else:
+            case RolledBack(candidates=candidates, rounds=rounds, to_round=to):
+                check(candidates, rounds)
+                self.stopped.update(candidates)
                 self.excluded_rounds.update(dict.fromkeys(rounds, entry.reason))
-        if entry.kind == ROLLED_BACK:
-            self.retired.clear()
-            to = details.get("to_round")
-            self.discounts = tuple(d for d in self.discounts if to is None or d.noticed <= to)
-        if entry.kind == DRIFT:
-            self.discounts += _discounts(entry)
-        self.version += entry.kind in (ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED)
+                self.retired.clear()
+                self.discounts = tuple(d for d in self.discounts if to is None or d.noticed <= to)
+            case DriftFound(metrics=metrics, before=before, factor=factor):
+                _check_all(metrics, "metrics", lambda m: m >= 0)
+                self.discounts += tuple(Discount(entry.round, before, m, factor) for m in metrics)
+            case SourceAdded() | SourcesOverridden():
+                pass  # what sources say is part of the evidence
+            case _:
+                return
+        self.version += 1
 
 
-def _ids(listed: Any, name: str, known: Callable[[int], bool]) -> Sequence[int]:
-    whole = isinstance(listed, list | tuple) and all(type(c) is int and c >= 0 for c in listed)
-    if not whole or not all(known(c) for c in listed):
-        raise ValueError(f"details name {name} that are not there: {listed!r:.60}")
-    return list(listed)
-
-
-def _discounts(entry: Decision) -> tuple[Discount, ...]:
-    details = entry.details
-    metrics, before, factor = (details.get(name) for name in ("metrics", "before", "factor"))
-    columns = _ids(metrics, "metrics", lambda m: True)
-    if type(before) is not int or not isinstance(factor, float) or not 0 < factor <= 1:
-        raise ValueError(f"a discount of {factor!r:.20} before round {before!r:.20} is none")
-    return tuple(Discount(entry.round, before, metric, factor) for metric in columns)
+def _check_all(listed: Collection[int], name: str, exists: Callable[[int], bool]) -> None:
+    if not all(map(exists, listed)):
+        raise ValueError(f"its facts name {name} that do not exist: {list(listed)!r:.60}")

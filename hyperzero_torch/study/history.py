@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import JournalCorruptError, ReadingsError
-from .decisions import ROLLED_BACK, StudyStatus
+from ..errors import JournalCorruptError, JournalError, ReadingsError
+from .decisions import StudyStatus
 from .journal import (
     CandidateAdded,
     Compacted,
@@ -27,6 +27,8 @@ from .journal import (
     ReadingsReceived,
     unpack_array,
 )
+from .journal.base import kind_of, values_of
+from .journal.trace import NewerTraceError, RolledBack, TraceError
 from .readings import MAX_ROWS_NAMED, Readings
 from .round_table import RoundTable
 
@@ -119,7 +121,10 @@ class History:
             JournalCorruptError: an entry contradicts those before it.
         """
         for entry in entries:
-            self._fold(entry)
+            try:
+                self._fold(entry)
+            except TraceError as error:
+                raise self._unreadable(entry, error) from None
             self.num_entries += 1
 
     def _fold(self, entry: Entry) -> None:
@@ -148,12 +153,14 @@ class History:
     def _fold_decision(self, entry: Decision) -> None:
         try:
             self.status.fold(entry, len(self.candidates), self.plans.__contains__)
+        except TraceError:
+            raise
         except ValueError as error:
             raise self._corrupt(f"decision {entry.kind!r}: {error}") from None
         self.decisions.append(entry)
-        if entry.kind == ROLLED_BACK:  # fits start from where they were, and all compete again
+        if isinstance(entry.trace, RolledBack):  # fits start as they did then, and all compete again
             self.idle = [0] * len(self.idle)
-            self.warm_start = self._last_fit = entry.details.get("hyperparameters")
+            self.warm_start = self._last_fit = entry.trace.hyperparameters
 
     def _fold_compacted(self, entry: Compacted) -> None:
         # What has no table is not planned, or was compacted before.
@@ -170,14 +177,6 @@ class History:
         for round_ in entry.rounds:
             del self.tables[round_]
 
-    def _born(self, candidates: Any) -> Sequence[int]:
-        """Ids that an entry's details name, which must be those of candidates."""
-        known = range(len(self.candidates))
-        listed = isinstance(candidates, list | tuple)
-        if not listed or any(not isinstance(c, int) or c not in known for c in candidates):
-            raise self._corrupt(f"details name candidates that were never born: {candidates!r:.60}")
-        return list(candidates)
-
     def _fold_plan(self, plan: Planned) -> None:
         unknown = [c for c in plan.candidates if not 0 <= c < len(self.candidates)]
         if plan.round in self.plans or unknown or plan.candidates[:1] != (CONTROL,):
@@ -185,19 +184,24 @@ class History:
                 f"a plan for round {plan.round} of candidates {plan.candidates[:8]} cannot follow "
                 f"({'planned already' if plan.round in self.plans else f'unknown: {unknown}'})"
             )
+        trace = plan.trace
+        crowded_out = trace.crowded_out
+        strangers = [c for c in crowded_out or () if not 0 <= c < len(self.candidates)]
+        if strangers:
+            raise self._corrupt(f"its trace names candidates that do not exist: {strangers[:8]}")
         self.plans[plan.round] = plan
         self._last_round = max(plan.round, self._last_round or 0)
         self.tables[plan.round] = RoundTable(plan.candidates, len(self.metrics))
         self.has_news = False
-        self._last_fit = plan.details.get("hyperparameters", self._last_fit)
+        if trace.hyperparameters is not None:
+            self._last_fit = trace.hyperparameters
         if plan.trigger is not None:
             self.triggers[plan.trigger] = plan.round
-        crowded_out = plan.details.get("crowded_out")  # written where there was a vote
-        if crowded_out is not None:
+        if crowded_out is not None:  # written where there was a vote
             self.idle = [votes + 1 for votes in self.idle]
         for candidate in plan.candidates:
             self.times_served[candidate] += 1
-        for candidate in (*plan.candidates, *self._born(crowded_out or ())):
+        for candidate in (*plan.candidates, *(crowded_out or ())):
             self.idle[candidate] = 0
             self.status.retired.discard(candidate)
 
@@ -207,7 +211,7 @@ class History:
         self.num_messages += 1
         self.has_news = True
         self.warm_start = self._last_fit
-        columns = {name: np.array(values) for name, values in vars(entry).items()}
+        columns = {name: np.array(values) for name, values in values_of(entry).items()}
         numbers = np.stack([columns[name] for name in ("count", "mean", "var")])
         if not np.isfinite(numbers).all() or (numbers[[0, 2]] < 0).any():
             raise self._corrupt("readings have a count, mean or var that was never accepted")
@@ -305,6 +309,14 @@ class History:
         arms = list(self.plans[round_].candidates)
         shown = f"{arms[:12]}{' ...' if len(arms) > 12 else ''}"
         return f"candidate {candidate} was not an arm of round {round_}; its arms were {shown}"
+
+    def _unreadable(self, entry: Entry, error: TraceError) -> JournalError:
+        name = f"entry {self.num_entries + 1} of the journal, a {kind_of(entry)!r} entry,"
+        if isinstance(error, NewerTraceError):
+            return JournalError(f"{name} cannot be read: {error}")
+        return JournalCorruptError(
+            f"{name} has a damaged trace ({error}); restore the journal from a backup"
+        )
 
     def _corrupt(self, what: str) -> JournalCorruptError:
         return JournalCorruptError(

@@ -9,12 +9,14 @@ tries again.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from math import isfinite
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from ...errors import JournalError
 from .compacted import evidence_flaw
+from .trace import DecisionTrace, PlanTrace, Record, TransferChanged, decision_trace
 
 
 class ConflictError(JournalError):
@@ -50,9 +52,10 @@ class CandidateAdded:
 
 @dataclass(frozen=True)
 class Planned:
-    """A round's plan: parallel tuples over arms, ascending, the control first; ``details`` say why.
+    """A round's plan: parallel tuples over arms, ascending, the control first.
 
     ``trigger`` identifies the message that asked for it, so that asking again can be recognised.
+    ``details`` is the stored form of ``trace``, which says why the plan is what it is.
     """
 
     round: int
@@ -61,6 +64,12 @@ class Planned:
     shares: tuple[float, ...]
     trigger: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def trace(self) -> PlanTrace:
+        """Why the plan is what it is; a ``TraceError`` where ``details`` cannot be read."""
+        trace: PlanTrace = PlanTrace.read(self.details)
+        return trace
 
 
 @dataclass(frozen=True)
@@ -81,12 +90,25 @@ class ReadingsReceived:
 
 @dataclass(frozen=True)
 class Decision:
-    """A decision that is not a plan, for the audit trail: what, why, and the facts behind it."""
+    """A decision that is not a plan, for the audit trail: what, why, and the facts behind it.
+
+    ``details`` is the stored form of ``trace``, the facts.
+    """
 
     round: int
     kind: str
     reason: str
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, round: int, reason: str, trace: DecisionTrace | TransferChanged) -> Decision:
+        """A decision from its facts, which name its kind."""
+        return cls(round, trace.kind, reason, trace.stored())
+
+    @cached_property
+    def trace(self) -> Record:
+        """The facts, by kind; a ``TraceError`` where ``details`` cannot be read."""
+        return decision_trace(self.kind, self.details)
 
 
 @dataclass(frozen=True)
@@ -118,16 +140,21 @@ ENTRY_KINDS: Mapping[str, type[Entry]] = {
 _STORED_NAMES = {kind: name for name, kind in ENTRY_KINDS.items()}
 
 
+def values_of(entry: Entry) -> dict[str, Any]:
+    """What an entry consists of, by the names of its fields."""
+    return {field.name: getattr(entry, field.name) for field in fields(entry)}
+
+
 def kind_of(entry: Entry) -> str:
     """The name under which journals and states store this type of entry."""
     return _STORED_NAMES[type(entry)]
 
 
 def without(received: ReadingsReceived, rounds: Collection[int]) -> ReadingsReceived:
-    """A message without its rows of these rounds."""
+    """A message without its readings of these rounds."""
     left = [i for i, round_ in enumerate(received.round) if round_ not in rounds]
     return ReadingsReceived(
-        **{name: tuple(v[i] for i in left) for name, v in vars(received).items()}
+        **{name: tuple(v[i] for i in left) for name, v in values_of(received).items()}
     )
 
 
@@ -172,7 +199,7 @@ def _first_flaw(
     mappings: Sequence[str] = (),
     parallel: Sequence[str] = (),
 ) -> str | None:
-    values = vars(entry)
+    values = values_of(entry)
     for name in (*parallel, *(n for n in floats if n not in parallel)):
         if not isinstance(values[name], tuple):
             return f"{name} is {values[name]!r:.40}, expected several values"

@@ -27,6 +27,7 @@ from .base import (
     StudyHeader,
     flaw,
     kind_of,
+    values_of,
 )
 from .schema import candidates, decisions, entries, plans, readings
 
@@ -40,7 +41,7 @@ def digest(header: StudyHeader, number: int, entry: Entry) -> str:
     """A checksum of an entry, its number and its study: databases keep none of their own."""
     values = {
         name: list(map(float, value)) if name in _NUMBERS else value
-        for name, value in vars(entry).items()
+        for name, value in values_of(entry).items()
     }
     values |= {name: dict(value) for name, value in values.items() if isinstance(value, Mapping)}
     study = [header.study, header.seed, dict(header.problem)]
@@ -128,10 +129,10 @@ def _split(
             return None, dict(entry.config)
         case CandidateAdded():
             born = {"theta": list(map(float, entry.theta)), "parameters": dict(entry.parameters)}
-            rows[candidates].append({**key, **vars(entry), **born})
+            rows[candidates].append({**key, **values_of(entry), **born})
             return entry.round, {}
         case Compacted():
-            return None, {**vars(entry), "evidence": dict(entry.evidence)}
+            return None, {**values_of(entry), "evidence": dict(entry.evidence)}
         case Planned():
             rows[plans].extend(
                 {**key, "round": entry.round, "candidate": c, "slots": k, "share": float(s)}
@@ -141,14 +142,14 @@ def _split(
         case ReadingsReceived():
             columns = {
                 name: map(float, value) if name in _NUMBERS else value
-                for name, value in vars(entry).items()
+                for name, value in values_of(entry).items()
             }
             rows[readings].extend(
                 {**key, **dict(zip(columns, values))} for values in zip(*columns.values())
             )
             return None, {"rows": len(entry.round)}
         case Decision():
-            rows[decisions].append({**key, **vars(entry), "details": dict(entry.details)})
+            rows[decisions].append({**key, **values_of(entry), "details": dict(entry.details)})
             return entry.round, {}
 
 

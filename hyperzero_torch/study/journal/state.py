@@ -16,6 +16,7 @@ from .base import (
     StudyHeader,
     flaw,
     kind_of,
+    values_of,
 )
 
 _FORMAT = 1
@@ -32,7 +33,7 @@ def pack(header: StudyHeader, entries: Sequence[Entry]) -> dict[str, Any]:
         "problem": json.dumps(dict(header.problem)),
         "entries": [
             {"entry": kind_of(entry)}
-            | {name: _pack(name, value) for name, value in vars(entry).items()}
+            | {name: _pack(name, value) for name, value in values_of(entry).items()}
             for entry in entries
         ],
     }
