@@ -23,7 +23,7 @@ def load(name):
 
 
 def test_a_neural_objective_learnt_from_past_experiments_finds_what_the_first_metric_misses():
-    found = load("neural_objective").main()
+    found = load("neural_objective").main(rounds=6)
     assert found["r_squared"] > 0.8
     assert found["neural"] > 0.5 * found["possible"]
     assert found["neural"] > found["first metric"] + 0.01
