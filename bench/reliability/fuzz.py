@@ -111,7 +111,7 @@ class Targets:
         path = self._file("readings.csv", mutate(self.csv, dice))
         try:
             found = hz.Readings.from_file(path)
-            self.tuner.check(found)
+            self.tuner.study.count_new(found)
         finally:
             assert len(self.tuner.journal.read("default")) == before, "a change after a refusal"
         assert min(found.count.min(), found.var.min()) >= 0, "impossible readings taken"

@@ -163,10 +163,10 @@ def long_study(rounds: int) -> Iterator[hz.Tuner]:
     )  # fmt: skip
     tuner = hz.Tuner(world.problem, config, seed=10)
     happens: dict[int, Callable[[], Any]] = {
-        30: lambda: tuner.set_aside([26, 27], "the pipeline was down"),
-        34: lambda: tuner.reinstate([27], "only one of them was wrong"),
-        62: lambda: tuner.roll_back(58, "a release went wrong"),
-        78: lambda: tuner.compact(40),
+        30: lambda: tuner.study.set_aside([26, 27], "the pipeline was down"),
+        34: lambda: tuner.study.reinstate([27], "only one of them was wrong"),
+        62: lambda: tuner.study.roll_back(58, "a release went wrong"),
+        78: lambda: tuner.study.compact(40),
     }
     for record in run(tuner, world, rounds):
         yield tuner

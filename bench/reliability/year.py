@@ -62,7 +62,7 @@ def measure(
         for delivery in world.serve(plan):
             mail[max(delivery.due, round_ + 1)].append(delivery.readings)
         if (round_ + 1) % WEEK == 0:
-            tuner.compact(keep)
+            tuner.study.compact(keep)
         if round_ + 1 == round(week * WEEK):
             weeks.append(_told(tuner, folder, seconds[-PLANNED + WARM_UP :]) | {"round": round_})
             print({k: round(v, 3) for k, v in weeks[-1].items()}, flush=True)

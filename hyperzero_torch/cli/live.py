@@ -99,7 +99,9 @@ def run(
     if config is not None:
         tuner, loop = _live(config, stop, dry_run)
         if dry_run:
-            notes.print(Text(f"dry run: study {tuner.study!r} can be run; nothing was written"))
+            notes.print(
+                Text(f"dry run: study {tuner.study.name!r} can be run; nothing was written")
+            )
             return
         with _logging(log), _until_signalled(stop):
             _drive(tuner, loop, rounds, metrics_port, metrics_file)
@@ -163,7 +165,7 @@ def _live(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner, Lo
 def _drive(
     tuner: Tuner, loop: Loop, rounds: int | None, port: int | None, file: Path | None
 ) -> None:
-    telemetry = Telemetry(tuner.study) if port is not None or file is not None else None
+    telemetry = Telemetry(tuner.study.name) if port is not None or file is not None else None
     if telemetry is not None and port is not None:
         notes.print(Text(f"metrics on http://127.0.0.1:{telemetry.serve(port)}/metrics"))
     for done in loop.run(rounds):

@@ -72,7 +72,7 @@ def _watch(tuner: Tuner, out: Path, criterion: Ranking, every: float) -> None:
     said = ""
     while True:
         try:
-            tuner.sync()
+            tuner.study.sync()
             if tuner.history.last_round is None:
                 trouble = "waiting for the first round"
             else:

@@ -95,13 +95,13 @@ def step(
     news = Readings.concat(messages) if messages else None
     # First on a tuner that writes nothing: refused readings must not even start a study.
     reader = open_study(config, create=True, dry_run=True, with_sources=dry_run)
-    rows = 0 if news is None else reader.check(news)
+    rows = 0 if news is None else reader.study.count_new(news)
     if dry_run:
         notes.print(Text(f"dry run: {rows} new rows would be recorded, nothing was written"))
         return
     tuner = open_study(config, create=True)
     trigger = None if news is None else _digest(news, round)
-    known = None if trigger is None else tuner.planned_for(trigger)
+    known = None if trigger is None else tuner.study.planned_for(trigger)
     if known is not None:
         notes.print(Text(f"these readings were taken before: round {known.round} stays planned"))
     elif news is not None:
@@ -135,7 +135,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
         for number, planned in sorted(history.plans.items())
     ]
     facts: dict[str, Any] = {
-        "study": tuner.study,
+        "study": tuner.study.name,
         "last_round": history.last_round,
         "candidates": max(0, history.num_candidates - 1),
         "in_flight": history.num_in_flight,
@@ -149,7 +149,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
     last = "none planned yet" if history.last_round is None else f"last round {history.last_round}"
     console.print(
         Text(
-            f"study {tuner.study}: {last}, {facts['candidates']} candidates, "
+            f"study {tuner.study.name}: {last}, {facts['candidates']} candidates, "
             f"{facts['in_flight']} arms in flight (the control counted)"
         )
     )

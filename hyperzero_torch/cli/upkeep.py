@@ -37,7 +37,7 @@ def rollback(
     if dry_run:
         notes.print(Text(f"dry run: {said}; nothing was written"))
         return
-    tuner.roll_back(to_round, reason)
+    tuner.study.roll_back(to_round, reason)
     notes.print(
         Text(
             f"rolled back to round {to_round}: {said}; the platform serves its last plan "
@@ -55,9 +55,9 @@ def set_aside(
     """Keep rounds out of the evidence, e.g. hours of an incident; or let them count again."""
     tuner = open_study(config)
     if undo:
-        tuner.reinstate(round, reason)
+        tuner.study.reinstate(round, reason)
     else:
-        tuner.set_aside(round, reason)
+        tuner.study.set_aside(round, reason)
     aside = sorted(tuner.history.status.excluded_rounds)
     notes.print(Text(f"rounds set aside now: {aside or 'none'}"))
 
@@ -78,7 +78,7 @@ def compact(
     that says which messages it came from. Rounds of such a block cannot be corrected, set aside or
     rolled back to any more, so without --yes nothing is deleted.
     """
-    told = open_study(config).compact(keep, dry_run=not yes)
+    told = open_study(config).study.compact(keep, dry_run=not yes)
     if as_json:
         typer.echo(json.dumps(told.to_dict() | {"done": yes and bool(told.rounds)}, indent=2))
         return

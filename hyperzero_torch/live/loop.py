@@ -142,7 +142,7 @@ class Loop:
         """One round: collect, tell, ask, apply. Failures of other parts are noted, not raised."""
         begun, remarks = self.clock.now(), self._remarks
         remarks.begin(round)
-        history = self._journaled("reading the journal", self.tuner.sync)
+        history = self._journaled("reading the journal", self.tuner.study.sync)
         # Planned already, by another loop or before a restart: it rests on what had arrived then.
         known = history is None or round in history.plans
         rows = 0 if known else self._take_in(round)
@@ -222,7 +222,7 @@ class Loop:
                 log.info("round %d: users not counted: %s", left_out, dict(users), extra=facts)
         for suspect, reason in sorted(found.suspect.items()):
             if suspect in self.tuner.history.plans and not self._judged(suspect):
-                put_aside = partial(self.tuner.set_aside, [suspect], reason)
+                put_aside = partial(self.tuner.study.set_aside, [suspect], reason)
                 self._journaled(f"setting round {suspect} aside", put_aside)
                 log.warning("round %d is suspect: %s", suspect, reason, extra={"round": suspect})
         return 0 if found.readings is None else self._tell(found.readings)
@@ -238,7 +238,7 @@ class Loop:
         """Let go of readings that are older than they have to be kept."""
         if self.keep is None:
             return
-        done = self._journaled("compacting readings", partial(self.tuner.compact, self.keep))
+        done = self._journaled("compacting readings", partial(self.tuner.study.compact, self.keep))
         if done is not None and done.rounds:
             ends = (done.rounds[0], done.rounds[-1])
             facts = {"rounds": ends, "rows": done.rows}
@@ -318,7 +318,7 @@ class Loop:
         )
         origin = begun - next_round * self.round_seconds
         details = {"origin": origin, "round_seconds": self.round_seconds}
-        self.tuner.note(_ANCHOR, f"round {next_round} begins at {begun:.0f} s", details)
+        self.tuner.study.note(_ANCHOR, f"round {next_round} begins at {begun:.0f} s", details)
         return origin
 
     def _known_origin(self, note: Decision) -> float:

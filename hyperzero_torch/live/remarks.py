@@ -68,7 +68,7 @@ class Remarks:
         """Write what is owed, the oldest first; what cannot be written stays owed."""
         while self._owed:
             try:
-                self.tuner.note(*self._owed[0])
+                self.tuner.study.note(*self._owed[0])
             except JournalError as error:
                 log.warning("the journal cannot be written to: %s", error, extra={"part": JOURNAL})
                 return

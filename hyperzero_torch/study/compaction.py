@@ -1,8 +1,8 @@
-"""Readings that nothing needs any more, compacted into the evidence that they were pooled to.
+"""Compaction: readings of settled blocks are replaced by the evidence pooled from them.
 
-A settled block is pooled from its own rounds alone, so its readings can go without changing any
-estimate by a single bit. What is lost is the way to take them apart: rounds of a compacted block
-cannot be set aside or corrected any more, nor can the study be rolled back to before its end.
+A settled block is pooled from its own rounds alone, so deleting its readings changes no estimate by
+a single bit. The readings cannot be recovered: rounds of a compacted block can no longer be
+excluded or corrected, and the study cannot be rolled back to before its end.
 """
 
 from __future__ import annotations
@@ -64,17 +64,16 @@ def compact(
                 evidence=to_compacted(settle(history, pooling, rounds)),
             )
         )
-    gone = tuple(r for rounds in blocks for r in rounds)
-    left_out = frozenset(gone)
-    why_not = None if gone else _why_not(history, pooling, keep)
-    told = CompactionSummary(
-        rounds=gone,
+    deleted = tuple(r for rounds in blocks for r in rounds)
+    why_not = None if deleted else _why_not(history, pooling, keep)
+    summary = CompactionSummary(
+        rounds=deleted,
         rows=sum(e.rows for e in entries),
         messages=len({m for e in entries for m in e.messages}),
-        kept_from=next((r for r in history.tables if r not in left_out), None),
+        kept_from=next((r for r in history.tables if r not in set(deleted)), None),
         why_not=why_not,
     )
-    return entries, told
+    return entries, summary
 
 
 def _why_not(history: History, pooling: Pooling, keep: int) -> str:

@@ -69,9 +69,7 @@ class StudyStatus:
             excluded_rounds=dict(self.excluded_rounds),
         )
 
-    def fold(
-        self, entry: Decision, num_candidates: int, is_planned: Callable[[int], bool]
-    ) -> None:
+    def fold(self, entry: Decision, num_candidates: int, is_planned: Callable[[int], bool]) -> None:
         """Apply a decision; a remark changes nothing.
 
         Args:

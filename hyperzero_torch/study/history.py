@@ -158,7 +158,9 @@ class History:
         except ValueError as error:
             raise self._corrupt(f"decision {entry.kind!r}: {error}") from None
         self.decisions.append(entry)
-        if isinstance(entry.trace, RolledBack):  # fits start as they did then, and all compete again
+        if isinstance(
+            entry.trace, RolledBack
+        ):  # fits start as they did then, and all compete again
             self.idle = [0] * len(self.idle)
             self.warm_start = self._last_fit = entry.trace.hyperparameters
 

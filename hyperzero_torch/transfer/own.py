@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..problem.problem import Problem
 from ..study.config import TunerConfig
-from ..study.evidence.active_set import in_view
+from ..study.evidence.active_set import fit_set
 from ..study.evidence.bucket import Bucket, gather
 from ..study.evidence.pooling import Pooling
 from ..study.history import History
@@ -64,7 +64,7 @@ def own_evidence(problem: Problem, history: History) -> Own | None:
     config = TunerConfig(**history.config)
     how = Pooling(config.weights, config.rounds_per_day, config.calibrate, config.block_rounds)
     bucket = gather(history, how)
-    rows = in_view(history, bucket, config)
+    rows = fit_set(history, bucket, config)
     rows = rows[(bucket.weight[rows] > 0).any(-1)]
     if not len(rows):
         return None

@@ -25,7 +25,7 @@ from ..problem.problem import Problem
 from ..problem.space import SearchSpace
 from ..study.config import TunerConfig
 from ..study.config.base import masked
-from ..study.evidence.active_set import in_view
+from ..study.evidence.active_set import fit_set
 from ..study.evidence.bucket import Bucket, gather
 from ..study.evidence.pooling import Pooling
 from ..study.history import History
@@ -148,7 +148,7 @@ def from_bucket(
         meta_features: of the domain, e.g. from ``features.of``.
         origin: where the evidence came from.
         rows: candidates to take, ``(n,)``; by default all. The error they share is a matrix over
-            them: take ``view.in_view`` of a study with thousands.
+            them: take ``view.fit_set`` of a study with thousands.
 
     Raises:
         ConfigError: nothing is known of any candidate, or a meta-feature is not finite.
@@ -197,7 +197,7 @@ def from_journal(
         history,
         Pooling(config.weights, config.rounds_per_day, config.calibrate, config.block_rounds),
     )
-    rows = in_view(history, bucket, config)
+    rows = fit_set(history, bucket, config)
     found = features.of(history, config.rounds_per_day, bucket.dispersion)
     found |= added
     name = study if name is None else name

@@ -1,181 +1,179 @@
-"""Has the world moved? New deltas against what was believed of them before they came.
+"""Drift: new deltas against what the model predicted for them.
 
-Each round, when it has reported, is compared with the posterior of the rounds before it. The
+Each round, once it has reported, is compared with the posterior of the rounds before it. The
 residuals feed a detector per metric, whose false alarms are rarer than one in ``1 / drift_alpha``
-rounds. At an alarm old evidence is discounted, not thrown away, and the detector starts again.
+rounds. After an alarm old evidence is discounted, not dropped, and the detector starts again.
 
-What the detector remembers is kept in the plans' details, so that it goes on after a restart.
+The detector's state is kept in the plans' traces, so that it survives a restart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import FitError
 from ..stats import drift
-from ..study.config import TunerConfig
-from ..study.decisions import DRIFT, ROLLED_BACK
-from ..study.evidence.bucket import gather
-from ..study.evidence.pooling import ArmDeltas
+from ..study.evidence.bucket import Bucket, gather
+from ..study.evidence.pooling import Pooling
 from ..study.history import History
 from ..study.journal import Decision
-from ..surrogate import Hyperparameters, Posterior, Surrogate
-from .model import ModelState, pooling, to_fit
+from ..study.journal.trace import DetectorTrace, DriftFound, RolledBack
+from ..surrogate import Posterior
+from .context import RoundContext
+from .model import Fitted, conditioned
 
 # A round is compared when every arm has reported, or so many rounds later with those that have.
-_LATE = 6
+_MAX_DELAY = 6
 # Rounds compared in one go; more wait for the next plan.
-_MOST = 8
-# Rounds that are not compared: so long the noise is not known well enough to say what is odd.
-_FIRST = 6
-# What one round alone may multiply the detector by: one wild hour is an incident, not drift.
-_ONE_ROUND = 20.0
-# Noise is estimated, and posteriors are plug-in: variance of residuals that is still no drift.
+_MAX_ROUNDS = 8
+#: The first rounds are not compared: the noise is not known well enough yet.
+NUM_WARM_UP = 6
+# Limit of the factor by which one round can multiply the detector: one odd hour is an incident.
+_MAX_FACTOR = 20.0
+# Noise is estimated and posteriors are plug-in: this variance of residuals is still no drift.
 _TOLERANCE = 1.3
-# What is left of the precision of the evidence before an alarm.
-_KEPT = 0.25
+# The fraction of its precision that evidence from before an alarm retains.
+_RETAINED = 0.25
 
 
 class DriftUpdate(NamedTuple):
-    """What to write beside a plan, None for nothing, and alarms."""
+    """The detector's new state, None where it is off or nothing is fitted; and alarms."""
 
-    details: dict[str, Any] | None
+    detector: DetectorTrace | None
     alarms: list[Decision]
 
 
-def watch(known: ModelState, config: TunerConfig, history: History, round: int) -> DriftUpdate:
-    """Compare the rounds that have reported since the last plan with what was believed before."""
-    if config.drift_alpha is None or known.posterior is None:
+def monitor(state: Fitted, context: RoundContext) -> DriftUpdate:
+    """Compare rounds that have reported since the last plan with what was predicted for them."""
+    config, history = context.config, context.history
+    if config.drift_alpha is None:
         return DriftUpdate(None, [])
-    state, next_ = _read(_last_told(history), len(history.metrics), history.num_candidates)
+    detector, next_round = _read(_last_detector_state(history), history)
     alarms: list[Decision] = []
-    first = set(sorted(history.plans)[:_FIRST])
-    for _ in range(_MOST):
-        at = _next(history, next_, round)
-        if at is None or not _reported(history, at, round):
+    warm_up = set(sorted(history.plans)[:NUM_WARM_UP])
+    for _ in range(_MAX_ROUNDS):
+        at = _next_with_readings(history, next_round, context.round)
+        if at is None or not _has_reported(history, at, context.round):
             break
-        next_ = at + 1
-        z = None if at in first else _residuals(known, config, history, at)
+        next_round = at + 1
+        z = None if at in warm_up else _round_residuals(state, context, at)
         if z is None:
             continue
-        state = drift.update(state, z, tolerance=_TOLERANCE, most=_ONE_ROUND)
-        # A candidate that is not served is forgotten; what is remembered of the others is rounded,
-        # since it is written into every plan.
+        detector = drift.update(detector, z, tolerance=_TOLERANCE, most=_MAX_FACTOR)
+        # Sums of candidates that are not served are dropped, and the others are rounded: they are
+        # written into every plan.
         served = z.isfinite().any(-1, keepdim=True)
-        memory = torch.where(served, (1000 * state.memory).round() / 1000, 0.0)
-        state = state._replace(memory=memory)
-        drifting = drift.alarm(state, config.drift_alpha / len(history.metrics))
+        memory = torch.where(served, (1000 * detector.memory).round() / 1000, 0.0)
+        detector = detector._replace(memory=memory)
+        drifting = drift.alarm(detector, config.drift_alpha / len(history.metrics))
         if bool(drifting.any()):
-            alarms.append(_alarm(history, at, drifting.nonzero().flatten().tolist(), round))
-            state = drift.restart(state, drifting)
-            break  # further rounds are compared with the discounted evidence, after the next plan
-    return DriftUpdate(_written(state, next_), alarms)
+            metrics = drifting.nonzero().flatten().tolist()
+            alarms.append(_alarm(history, at, metrics, context.round))
+            detector = drift.restart(detector, drifting)
+            break  # later rounds are compared with the discounted evidence, after the next plan
+    return DriftUpdate(_trace(detector, next_round), alarms)
 
 
-def _last_told(history: History) -> Mapping[str, Any] | None:
-    """What the last plan remembers that was not rolled back."""
-    undone = {
-        r
-        for d in history.decisions
-        if d.kind == ROLLED_BACK
-        for r in range(d.details["to_round"], d.round + 1)
-    }
-    told = (p.details.get("drift") for r, p in reversed(history.plans.items()) if r not in undone)
-    return next((one for one in told if one is not None), None)
+def residuals(bucket: Bucket, posterior: Posterior, x: Tensor, rows: Tensor) -> Tensor:
+    """Whitened residuals of one round's deltas, ``(arms, metrics)``.
+
+    Args:
+        bucket: holds the deltas.
+        posterior: of the rounds before, on the CPU.
+        x: ``(arms, dims)`` where the arms are in the unit cube.
+        rows: ``(arms,)`` of ``bucket.deltas``.
+    """
+    deltas = bucket.deltas
+    mean, _ = posterior.marginal(x)
+    var = deltas.delta.var[rows]
+    # The control's part of the error is never more than all of it, after rounding.
+    loading = deltas.loading[rows].minimum(var.sqrt())
+    covariance = drift.predictive_covariance(posterior.covariance(x), var, loading)
+    return drift.whiten(deltas.delta.mean[rows] - mean, covariance)
 
 
-def _next(history: History, first: int, now: int) -> int | None:
-    """The first round from ``first`` on, and before ``now``, whose readings are still there."""
+def before(history: History, round: int) -> History:
+    """The same study with the readings of earlier rounds only."""
+    earlier = history.branch()
+    earlier.tables = {r: table for r, table in history.tables.items() if r < round}
+    return earlier
+
+
+def _last_detector_state(history: History) -> DetectorTrace | None:
+    """The detector after the last plan that was not rolled back."""
+    undone: set[int] = set()
+    for decision in history.decisions:
+        if isinstance(decision.trace, RolledBack) and decision.trace.to_round is not None:
+            undone.update(range(decision.trace.to_round, decision.round + 1))
+    states = (p.trace.drift for r, p in reversed(history.plans.items()) if r not in undone)
+    return next((state for state in states if state is not None), None)
+
+
+def _next_with_readings(history: History, first: int, now: int) -> int | None:
+    """The first round from ``first`` on, and before ``now``, that keeps its readings."""
     return min((r for r in history.tables if first <= r < now), default=None)
 
 
-def _reported(history: History, at: int, now: int) -> bool:
-    return history.tables[at].num_waiting == 0 or at <= now - _LATE
+def _has_reported(history: History, at: int, now: int) -> bool:
+    return history.tables[at].num_waiting == 0 or at <= now - _MAX_DELAY
 
 
-def _residuals(known: ModelState, config: TunerConfig, history: History, at: int) -> Tensor | None:
-    """Whitened residuals of one round, ``(candidates, metrics)``; NaN for who was not served."""
-    deltas = known.bucket.deltas
+def _round_residuals(state: Fitted, context: RoundContext, at: int) -> Tensor | None:
+    """Residuals of round ``at``, ``(candidates, metrics)``; NaN for those that were not served."""
+    history, deltas = context.history, state.bucket.deltas
     rows = (deltas.round == at).nonzero().flatten()
     if not len(rows):
         return None
-    belief = _believed_before(known, config, history, at)
-    if belief is None:
+    earlier = gather(before(history, at), Pooling.of(context.config), state.cache)
+    posterior = conditioned(
+        state.problem, context.config, earlier, state.fit_set, state.cold.hyperparameters
+    )
+    if posterior is None:
         return None
     candidates = deltas.candidate[rows]
-    x = known.problem.space.to_unit(history.theta[candidates])
-    mean, _ = belief.marginal(x)
-    covariance = drift.predictive_covariance(
-        belief.covariance(x), deltas.delta.var[rows], _loading(deltas, rows)
-    )
-    z = torch.full((history.num_candidates, len(history.metrics)), torch.nan, dtype=mean.dtype)
-    z[candidates] = drift.whiten(deltas.delta.mean[rows] - mean, covariance)
+    x = state.problem.space.to_unit(history.theta[candidates])
+    whitened = residuals(state.bucket, posterior, x, rows)
+    z = whitened.new_full((history.num_candidates, len(history.metrics)), torch.nan)
+    z[candidates] = whitened
     return z
-
-
-def _loading(deltas: ArmDeltas, rows: Tensor) -> Tensor:
-    """The shared part of the errors; never more than all of them, after rounding."""
-    return deltas.loading[rows].minimum(deltas.delta.var[rows].sqrt())
-
-
-def _believed_before(
-    known: ModelState, config: TunerConfig, history: History, at: int
-) -> Posterior | None:
-    """The posterior of the rounds before, under today's hyperparameters; on the CPU."""
-    before = history.branch()
-    before.tables = {r: t for r, t in history.tables.items() if r < at}
-    bucket = gather(before, pooling(config), known.memo)
-    rows = known.view[bucket.tested[known.view]]
-    cold = known.cold
-    if not len(rows) or cold is None:
-        return None
-    hyperparameters = Hyperparameters(*(f.cpu() for f in cold.hyperparameters))
-    given = to_fit(known.problem, config, bucket, rows, torch.device("cpu"))
-    try:
-        return Surrogate(hyperparameters).condition(*given)
-    except FitError:
-        return None
 
 
 def _alarm(history: History, at: int, metrics: list[int], now: int) -> Decision:
     names = [history.metrics[m] for m in metrics]
     reason = (
-        f"deltas of {names} in round {at} and before it do not fit what was believed: the world "
-        f"has moved; evidence from before round {at} counts {_KEPT:g} of its precision from now on"
+        f"Drift: deltas of {names} up to round {at} do not fit the model of the rounds before; "
+        f"evidence from before round {at} keeps {_RETAINED:g} of its precision from now on"
     )
-    return Decision(now, DRIFT, reason, {"metrics": metrics, "before": at, "factor": _KEPT})
+    trace = DriftFound(metrics=tuple(metrics), before=at, factor=_RETAINED)
+    return Decision.of(now, reason, trace)
 
 
-def _read(
-    told: Mapping[str, Any] | None, num_metrics: int, num_candidates: int
-) -> tuple[drift.DriftState, int]:
-    """The detector as a plan's details have it, and the next round to compare."""
-    state = drift.init(num_candidates, num_metrics)
-    if told is None:
+def _read(trace: DetectorTrace | None, history: History) -> tuple[drift.DriftState, int]:
+    """The detector as a plan's trace holds it, and the next round to compare."""
+    state = drift.init(history.num_candidates, len(history.metrics))
+    if trace is None:
         return state, 0
     memory = state.memory
-    for candidate, sums in told["memory"].items():
-        memory[int(candidate)] = torch.tensor(sums, dtype=torch.float64)
+    for candidate, sums in trace.memory.items():
+        memory[candidate] = torch.tensor(sums, dtype=torch.float64)
     detector = torch.tensor(
-        [[-torch.inf if v is None else v for v in row] for row in told["detector"]],
+        [[-torch.inf if v is None else v for v in row] for row in trace.detector],
         dtype=torch.float64,
     )
-    num_rounds = torch.tensor(told["num_rounds"], dtype=torch.float64)
-    return drift.DriftState(detector, state.process, num_rounds, memory), int(told["next"])
+    num_rounds = torch.tensor(trace.num_rounds, dtype=torch.float64)
+    return drift.DriftState(detector, state.process, num_rounds, memory), trace.next_round
 
 
-def _written(state: drift.DriftState, next_: int) -> dict[str, Any]:
-    kept = (state.memory != 0).any(-1).nonzero().flatten().tolist()
-    detector = [
-        [round(v, 6) if v > -torch.inf else None for v in row] for row in state.detector.tolist()
-    ]
-    return {
-        "next": next_,
-        "detector": detector,
-        "num_rounds": state.num_rounds.tolist(),
-        "memory": {str(c): state.memory[c].tolist() for c in kept},
-    }
+def _trace(state: drift.DriftState, next_round: int) -> DetectorTrace:
+    served = (state.memory != 0).any(-1).nonzero().flatten().tolist()
+    return DetectorTrace(
+        next_round=next_round,
+        detector=tuple(
+            tuple(round(v, 6) if v > -torch.inf else None for v in row)
+            for row in state.detector.tolist()
+        ),
+        num_rounds=tuple(state.num_rounds.tolist()),
+        memory={c: tuple(state.memory[c].tolist()) for c in served},
+    )

@@ -1,6 +1,6 @@
-"""Why each arm got its traffic in a round: what was believed when it was planned, and from what.
+"""Why each arm got its traffic in a round: the model when it was planned, and its readings.
 
-Nothing is stored for this. The journal up to the plan is folded again, and says what was known.
+Nothing is stored for this. The journal up to the plan is folded again, as the planner saw it.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from ..problem.problem import Problem
 from ..problem.space import Value
 from ..runtime.randomness import random
 from ..study.config import TunerConfig
-from ..study.decisions import (
-    ASIDE,
-    DRIFT,
-    OVERRULED,
-    REINSTATED,
-    RETIRED,
-    ROLLED_BACK,
-    STOPPED,
-    TRANSFER,
-)
 from ..study.history import CONTROL, History
 from ..study.journal import Compacted, Decision, Entry, Planned
+from ..study.journal.trace import (
+    DRIFT,
+    OVERRULED,
+    RETIRED,
+    STOPPED,
+    TRANSFER,
+    DriftFound,
+    RolledBack,
+    RoundsExcluded,
+    RoundsReinstated,
+)
 from ..thompson import select_paths
 from ..transfer import decision
-from .model import FitCache, ModelState, learn
-from .recommend import Belief, believe, no_belief
+from .beliefs import Belief, believe, no_belief
+from .model import FitCache, Fitted, ModelState, update_model
 from .transfer_candidates import TRANSFERRED
 
 _NUM_DRAWS = 2048
@@ -43,32 +44,31 @@ _WITH_A_PLAN = ("fallback", "fit", "infeasible", "undefined", "tied", DRIFT, RET
 
 @dataclass(frozen=True)
 class ReadingsBehind:
-    """What had arrived of a candidate from one round: users, and the highest revision."""
+    """The readings of a candidate from one round: users, and the highest revision."""
 
     round: int
     users: float
     revision: int
     counts: bool
-    """False where the round was set aside."""
+    """False where the round is excluded."""
 
 
 @dataclass(frozen=True)
 class ArmReason:
-    """One arm of a plan, and what was known of it.
+    """One arm of a plan, and the model of it when it was planned.
 
     Args:
         candidate: its id; 0 is the control.
         share: of the traffic.
-        slots: won or granted.
-        why: sentences.
-        origin: how it was born, and in which round.
+        slots: won in draws or granted.
+        why: the reasons, in sentences.
+        origin: how it entered the bucket, and in which round.
         parameters: its theta.
-        prob_best: probability that it was the best feasible of the plan's arms; None where nothing
-            was fitted.
-        prob_feasible: probability that it held all constraints.
+        prob_best: probability of being the best feasible of the plan's arms; None without a fit.
+        prob_feasible: probability that all constraints hold.
         objective: mean, lower and upper bound.
-        delta: by metric, believed mean and standard deviation.
-        readings: what had arrived of it.
+        delta: by metric, posterior mean and standard deviation.
+        readings: that had arrived.
     """
 
     candidate: int
@@ -88,9 +88,8 @@ class ArmReason:
 class Explanation:
     """A round's plan explained.
 
-    ``remarks`` are the decisions that came with it, and what was made of other domains;
-    ``transfer`` are the facts behind that, as they were recorded: None where there was nothing to
-    decide about.
+    ``remarks`` are the decisions that came with it, and how other domains were used;
+    ``transfer`` are the facts behind that, as they were recorded, None without other domains.
     """
 
     round: int
@@ -106,7 +105,7 @@ class Explanation:
 def explain(
     problem: Problem, entries: Sequence[Entry], round: int, seed: int, device: torch.device
 ) -> Explanation:
-    """Fold the journal up to a plan, and tell what it was made from.
+    """Fold the journal up to a plan, and explain the plan.
 
     Args:
         problem: of the study.
@@ -117,118 +116,117 @@ def explain(
     Raises:
         RoundError: the round was never planned.
     """
-    at = next(
-        (i for i, e in enumerate(entries) if isinstance(e, Planned) and e.round == round), None
-    )
-    if at is None:
-        planned = [e.round for e in entries if isinstance(e, Planned)]
-        known_rounds = f"planned are {planned[0]} to {max(planned)}" if planned else "none was yet"
-        raise RoundError(f"round {round} was never planned; {known_rounds}")
+    position, plan = _find(entries, round)
     history = History(problem.space.num_params, problem.metrics)
-    history.extend(entries[:at])
-    history.extend(_known_then(entries, at, TunerConfig(**history.config), history))
+    history.extend(entries[:position])
+    history.extend(_compacted_since(entries, position, TunerConfig(**history.config), history))
     config = TunerConfig(**history.config)
-    known = learn(problem, config, history, device, FitCache.nothing())
-    plan = entries[at]
-    assert isinstance(plan, Planned)  # found above
-    belief = no_belief(known.problem, known.bucket)
-    best: dict[int, float] = {}
-    if known.posterior is not None:
+    state = update_model(problem, config, history, device, FitCache.empty())
+    belief = no_belief(state.problem, state.bucket)
+    prob_best: dict[int, float] = {}
+    if isinstance(state, Fitted):
         generator = random(seed, round, "explain", device)
-        view = torch.tensor(sorted({*known.view.tolist(), *plan.candidates}))
+        candidates = torch.tensor(sorted({*state.fit_set.tolist(), *plan.candidates}))
         belief = believe(
-            known.problem.to(device), config, known.bucket, known.posterior, generator, view
+            state.problem.to(device), config, state.bucket, state.posterior, generator, candidates
         )
-        best = _prob_best(known, plan, config, generator)
-    before = [e for e in entries[:at] if isinstance(e, Decision)]
-    said = [e for e in before if e.kind == STOPPED and e.round == round]
-    said += _remarks_after(entries, at)
+        prob_best = _prob_best(state, plan, generator)
+    before = [e for e in entries[:position] if isinstance(e, Decision)]
+    decisions = [e for e in before if e.kind == STOPPED and e.round == round]
+    decisions += _written_with(entries, position)
     arms = tuple(
-        _arm(known, history, plan, belief, best, row, candidate)
+        _arm(state, history, plan, belief, prob_best, row, candidate)
         for row, candidate in enumerate(plan.candidates)
     )
-    facts = plan.details.get("transfer")
-    remarks = [e.reason for e in said]
+    remarks = [e.reason for e in decisions]
+    transfer = plan.trace.transfer
+    facts = None if transfer is None else transfer.stored()
     if facts is not None:
         remarks += decision.sentences(facts, problem.metrics)
         remarks += [e.reason for e in before if e.kind == OVERRULED][-1:]  # the latest holds
     return Explanation(round, arms, tuple(remarks), facts)
 
 
-def _known_then(
-    entries: Sequence[Entry], at: int, config: TunerConfig, history: History
+def _find(entries: Sequence[Entry], round: int) -> tuple[int, Planned]:
+    """A round's plan, and its position among the entries."""
+    plans = [(i, e) for i, e in enumerate(entries) if isinstance(e, Planned)]
+    for position, plan in plans:
+        if plan.round == round:
+            return position, plan
+    rounds = [plan.round for _, plan in plans]
+    planned = f"rounds {rounds[0]} to {max(rounds)} were" if rounds else "no round was"
+    raise RoundError(f"round {round} was never planned; {planned}")
+
+
+def _compacted_since(
+    entries: Sequence[Entry], position: int, config: TunerConfig, history: History
 ) -> list[Compacted]:
-    """Blocks that were compacted later, and were settled already when a plan was made.
+    """Blocks that were settled when a plan was made, and compacted later.
 
     Raises:
-        RoundError: a block was not settled yet, so what it said then cannot be told any more.
+        RoundError: a block was not settled yet, so the evidence of that time is lost.
     """
-    found: list[Compacted] = []
+    blocks: list[Compacted] = []
     planned = list(history.plans)
-    for entry in (e for e in entries[at:] if isinstance(e, Compacted)):
+    for entry in (e for e in entries[position:] if isinstance(e, Compacted)):
         if entry.rounds[0] not in history.plans:
             continue  # planned later
-        then_last = planned.index(entry.rounds[-1]) if entry.rounds[-1] in history.plans else None
+        last = planned.index(entry.rounds[-1]) if entry.rounds[-1] in history.plans else None
         size = config.block_rounds or 0
-        early = then_last is None or len(planned) < then_last + 1 + size
-        late = any(message > at for message in entry.messages)
-        if early or late or _decided_since(entries[at : entries.index(entry)], entry):
+        was_live = last is None or len(planned) < last + 1 + size
+        has_later_readings = any(message > position for message in entry.messages)
+        between = entries[position : entries.index(entry)]
+        if was_live or has_later_readings or _decided_since(between, entry):
             raise RoundError(
                 f"readings of rounds {entry.rounds[0]} to {entry.rounds[-1]} were compacted into "
-                "evidence since, which differs from what was known when this round was planned; "
+                "evidence since, which differs from the evidence when this round was planned; "
                 "later rounds can be explained"
             )
-        found.append(entry)
-    return found
+        blocks.append(entry)
+    return blocks
 
 
 def _decided_since(entries: Sequence[Entry], compacted: Compacted) -> bool:
-    """Whether a decision after a plan changed what a block that was compacted later holds."""
+    """Whether one of these decisions changed the evidence of a block that was compacted later."""
     first, last = compacted.rounds[0], compacted.rounds[-1]
-    return any(
-        (d.kind == DRIFT and first < d.details["before"] <= last)
-        or (
-            d.kind in (ASIDE, REINSTATED, ROLLED_BACK)
-            and not set(compacted.rounds).isdisjoint(d.details["rounds"])
-        )
-        for d in entries
-        if isinstance(d, Decision)
-    )
+    for entry in entries:
+        match entry.trace if isinstance(entry, Decision) else None:
+            case DriftFound(before=before) if first < before <= last:
+                return True
+            case RoundsExcluded(rounds=r) | RoundsReinstated(rounds=r) | RolledBack(rounds=r):
+                if not set(compacted.rounds).isdisjoint(r):
+                    return True
+    return False
 
 
-def _remarks_after(entries: Sequence[Entry], at: int) -> list[Decision]:
-    """Decisions that were written together with the plan."""
-    found: list[Decision] = []
-    for entry in entries[at + 1 :]:
+def _written_with(entries: Sequence[Entry], position: int) -> list[Decision]:
+    """Decisions that were written together with a plan."""
+    decisions: list[Decision] = []
+    for entry in entries[position + 1 :]:
         if not isinstance(entry, Decision) or entry.kind not in _WITH_A_PLAN:
             break
-        found.append(entry)
-    return found
+        decisions.append(entry)
+    return decisions
 
 
-def _prob_best(
-    known: ModelState, plan: Planned, config: TunerConfig, generator: torch.Generator
-) -> dict[int, float]:
+def _prob_best(state: Fitted, plan: Planned, generator: torch.Generator) -> dict[int, float]:
     """Share of joint draws in which each arm, the control included, is the best feasible one."""
-    posterior = known.posterior
-    assert posterior is not None  # the caller's branch
-    problem = known.problem.to(posterior.device)
-    x = problem.space.to_unit(known.bucket.theta[list(plan.candidates)]).to(posterior.x)
-    paths = posterior.paths(_NUM_DRAWS, generator)
-    counts: Tensor = select_paths(paths, x, problem, 0.0).counts
+    x = state.to_unit(state.bucket.theta[list(plan.candidates)])
+    paths = state.posterior.paths(_NUM_DRAWS, generator)
+    counts: Tensor = select_paths(paths, x, state.fitted_problem, 0.0).counts
     return dict(zip(plan.candidates, (counts.double() / _NUM_DRAWS).tolist()))
 
 
 def _arm(
-    known: ModelState,
+    state: ModelState,
     history: History,
     plan: Planned,
     belief: Belief,
-    best: Mapping[int, float],
+    prob_best: Mapping[int, float],
     row: int,
     candidate: int,
 ) -> ArmReason:
-    born = history.candidates[candidate]
+    added = history.candidates[candidate]
     spread = belief.delta_var[candidate].sqrt().tolist()
     delta = zip(belief.delta_mean[candidate].tolist(), spread)
     return ArmReason(
@@ -236,38 +234,42 @@ def _arm(
         share=plan.shares[row],
         slots=plan.slots[row],
         why=tuple(_why(history, plan, candidate)),
-        origin=f"{born.origin}, round {born.round}",
-        parameters=dict(born.parameters),
-        prob_best=best.get(candidate),
+        origin=f"{added.origin}, round {added.round}",
+        parameters=dict(added.parameters),
+        prob_best=prob_best.get(candidate),
         prob_feasible=float(belief.prob_feasible[candidate]),
         objective=(
             float(belief.mean[candidate]),
             float(belief.lcb[candidate]),
             float(belief.ucb[candidate]),
         ),
-        delta=dict(zip(known.problem.metrics, delta)),
+        delta=dict(zip(state.problem.metrics, delta)),
         readings=tuple(_readings(history, candidate)),
     )
 
 
 def _why(history: History, plan: Planned, candidate: int) -> list[str]:
-    details = plan.details
+    trace = plan.trace
     if candidate == CONTROL:
         return ["the control: every delta is measured against it"]
     reasons = []
-    born = history.candidates[candidate]
-    if born.origin == TRANSFERRED:
+    added = history.candidates[candidate]
+    if added.origin == TRANSFERRED:
         reasons.append(_SUGGESTED)
-    if born.round == plan.round and (risk := decision.risk(details, candidate)) is not None:
-        reasons.append(risk)
-    if details.get("why"):
-        return [*reasons, f"served in turn: {details['why']}"]
-    if candidate in details.get("leaders", ()):
+    risk = None if trace.transfer is None else trace.transfer.screened.get(candidate)
+    if added.round == plan.round and risk is not None:
+        reasons.append(
+            f"P(gain > 0 and feasible) was {risk.prob:.2f} when it was new; its risk asked for "
+            f"{risk.needed:.2f} at least"
+        )
+    if trace.why_not:
+        return [*reasons, f"traffic is split evenly: {trace.why_not}"]
+    if candidate in trace.leaders:
         reasons.append("among the points most worth verifying, so it got verification slots")
-    if candidate in details.get("proposed", ()):
+    if candidate in trace.proposed:
         reasons.append("the best point of a draw over the whole space, proposed in this round")
-    if candidate in details.get("revived", ()):
-        reasons.append("retired before, and proposed anew by a draw")
+    if candidate in trace.revived:
+        reasons.append("retired before, and proposed again by a draw")
     if not history.times_served[candidate]:
         reasons.append("never served before, so it got at least a newcomer's slots")
     elif set(reasons) <= {_SUGGESTED}:
@@ -276,12 +278,12 @@ def _why(history: History, plan: Planned, candidate: int) -> list[str]:
 
 
 def _readings(history: History, candidate: int) -> list[ReadingsBehind]:
-    found = []
+    readings = []
     for round_, table in sorted(history.tables.items()):
         row = table.row.get(candidate)
         if row is None or not (table.revision[row] >= 0).any():
             continue
         users = float(table.count[row][table.revision[row] >= 0].max())
         counts = round_ not in history.status.excluded_rounds
-        found.append(ReadingsBehind(round_, users, int(table.revision[row].max()), counts))
-    return found
+        readings.append(ReadingsBehind(round_, users, int(table.revision[row].max()), counts))
+    return readings

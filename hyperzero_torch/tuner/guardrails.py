@@ -1,8 +1,8 @@
-"""Nobody harmed: candidates whose own evidence surely breaks a guardrail are stopped at once.
+"""Guardrails: candidates whose own evidence shows that they break one are stopped at once.
 
-The evidence is looked at every hour, so an ordinary test would stop harmless candidates sooner or
-later. A confidence sequence is wrong at any look at all with probability alpha at most, per
-candidate and guardrail. Only a candidate's own deltas count here, not what its neighbours suggest.
+The evidence is checked every hour, so an ordinary test would sooner or later stop a harmless
+candidate. A confidence sequence is wrong at any check at all with probability alpha at most, per
+candidate and guardrail. Only a candidate's own deltas count here, not those of its neighbours.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from torch import Tensor
 from ..problem.problem import Problem
 from ..stats import sequential
 from ..study.config import TunerConfig
-from ..study.decisions import STOPPED
 from ..study.evidence.bucket import Bucket
-from ..study.history import CONTROL, History
+from ..study.history import CONTROL
 from ..study.journal import Decision
+from ..study.journal.trace import Stopped
+from .context import RoundContext
 from .model import ModelState
 
-# The sequence is tightest for an arm that has had, on the whole, so much of one round's traffic,
-# its control the same: what a promising arm has after some hours.
+# The sequence is tightest at this multiple of one round's traffic for the arm, and the same for the
+# control: what a promising arm has after some hours.
 _TIGHTEST_AT = 0.5
 
 
@@ -39,22 +40,22 @@ class Slacks(NamedTuple):
 def slacks(problem: Problem, bucket: Bucket, alpha: float) -> Slacks:
     """Bounds that hold at all looks together, each with probability 1 - alpha.
 
-    A constraint may be any function of the metrics; its slack is taken as linear around the
-    candidate's mean, and the metrics' errors as adding up fully (they may be correlated), which is
-    exact for the usual guardrail on one metric and conservative otherwise.
+    A constraint may be any function of the metrics. Its slack is linearised around the candidate's
+    mean, and the metrics' errors are added as if fully correlated. This is exact for the usual
+    guardrail on one metric and conservative otherwise.
 
     Args:
         problem: with its base levels, where constraints see levels.
         bucket: candidates and their own evidence.
-        alpha: probability of ever being wrong, for each bound.
+        alpha: probability that a bound is ever wrong.
     """
     shape = (len(bucket.mean), problem.num_constraints)
     slack, spread = torch.full(shape, torch.nan), torch.full(shape, torch.nan)
     slack, spread = slack.to(bucket.mean), spread.to(bucket.mean)
     tight = torch.full_like(spread, torch.nan)
     rows = bucket.tested.nonzero().flatten()
-    usual = 2 * bucket.dispersion / (_TIGHTEST_AT * bucket.round_precision)
-    if len(rows) and shape[1] and bool(usual.isfinite().all()):
+    typical_var = 2 * bucket.dispersion / (_TIGHTEST_AT * bucket.round_precision)
+    if len(rows) and shape[1] and bool(typical_var.isfinite().all()):
         problem = problem.to("cpu")
         at = bucket.mean[rows].clone().requires_grad_()
         with torch.enable_grad():
@@ -62,7 +63,7 @@ def slacks(problem: Problem, bucket: Bucket, alpha: float) -> Slacks:
             for c in range(shape[1]):
                 slope = _slope(value[:, c], at).abs()
                 spread[rows, c] = (slope * bucket.var[rows].sqrt()).sum(-1)
-                tight[rows, c] = (slope * usual.sqrt()).sum(-1).square()
+                tight[rows, c] = (slope * typical_var.sqrt()).sum(-1).square()
         slack[rows] = value.detach()
     tight = torch.where(tight > 0, tight, torch.nan)
     return Slacks(
@@ -71,60 +72,61 @@ def slacks(problem: Problem, bucket: Bucket, alpha: float) -> Slacks:
     )
 
 
-def proven(known: ModelState, config: TunerConfig) -> Tensor | None:
-    """Whose own evidence shows that every guardrail holds, bool ``(candidates,)``.
+def certified_safe(state: ModelState, config: TunerConfig) -> Tensor | None:
+    """Candidates whose own evidence shows that every guardrail holds, bool ``(candidates,)``.
 
-    At every look together, with probability 1 - ``harm_alpha``; None where nobody asks for it. The
-    control is what all others are measured against, and needs no proof.
+    At all looks together, with probability 1 - ``harm_alpha``; None where ``harm_alpha`` is None.
+    The control is what all others are measured against, and is safe by definition.
     """
-    problem = known.problem
+    problem = state.problem
     if config.harm_alpha is None:
         return None
-    shown = torch.zeros(len(known.bucket.mean), dtype=torch.bool)
+    safe = torch.zeros(len(state.bucket.mean), dtype=torch.bool)
     if not problem.sees_levels or problem.base_levels is not None:
         alpha = config.harm_alpha / max(1, problem.num_constraints)
-        shown = (slacks(problem, known.bucket, alpha).lower >= 0).all(-1) & known.bucket.tested
-    shown[CONTROL] = True
-    return shown
+        safe = (slacks(problem, state.bucket, alpha).lower >= 0).all(-1) & state.bucket.tested
+    safe[CONTROL] = True
+    return safe
 
 
-def stops(known: ModelState, config: TunerConfig, history: History, round: int) -> list[Decision]:
+def harm_stops(state: ModelState, context: RoundContext) -> list[Decision]:
     """Decisions to stop candidates, one for each, with the guardrail and the numbers behind it.
 
-    Nobody is stopped while base levels are estimated from part of a day: what sees levels may be
-    off by more than the deltas are.
+    None while base levels are estimated from part of a day: a constraint on levels may then be off
+    by more than the deltas are.
     """
-    problem, bucket, hours = known.problem, known.bucket, known.level_hours
+    problem, bucket, config = state.problem, state.bucket, context.config
     if config.harm_alpha is None or not problem.num_constraints:
         return []
-    unknown_levels = problem.sees_levels and problem.base_levels is None
-    if unknown_levels or (hours is not None and hours < config.rounds_per_day):
+    levels_unknown = problem.sees_levels and problem.base_levels is None
+    part_of_a_day = state.level_hours is not None and state.level_hours < config.rounds_per_day
+    if levels_unknown or part_of_a_day:
         return []
     upper = slacks(problem, bucket, config.harm_alpha / problem.num_constraints).upper
-    found = []
+    decisions = []
     for candidate in (upper < 0).any(-1).nonzero().flatten().tolist():
-        if candidate == CONTROL or candidate in history.status.stopped:
+        if candidate == CONTROL or candidate in context.history.status.stopped:
             continue
         worst = int(upper[candidate].nan_to_num(torch.inf).argmin())
         name, bound = problem.constraint_names[worst], float(upper[candidate, worst])
         reason = (
-            f"candidate {candidate} surely breaks {name!r}: its slack lies below {bound:+.3%} with "
-            f"{1 - config.harm_alpha:.3%} at every look so far; it is served no more"
+            f"Stopped: candidate {candidate} breaks {name!r} by at least {-100 * bound:.3f} points "
+            f"({1 - config.harm_alpha:.4g} confidence, valid at every look); it is not served again"
         )
-        details = {
-            "candidates": [candidate],
-            "constraint": name,
-            "slack_upper": bound,
-            "alpha": config.harm_alpha,
-            "num_rounds": int(bucket.num_rounds[candidate]),
-        }
-        found.append(Decision(round, STOPPED, reason, details))
-    return found
+        trace = Stopped(
+            candidates=(candidate,),
+            constraint=name,
+            slack_upper=bound,
+            alpha=config.harm_alpha,
+            num_rounds=int(bucket.num_rounds[candidate]),
+        )
+        decisions.append(Decision.of(context.round, reason, trace))
+    return decisions
 
 
 def _slope(value: Tensor, at: Tensor) -> Tensor:
     """Derivative of each row's value, ``at``'s shape; 0 where there is none."""
     if not value.requires_grad:
         return torch.zeros_like(at)
-    (found,) = torch.autograd.grad(value.sum(), at, retain_graph=True, allow_unused=True)
-    return torch.zeros_like(at) if found is None else found.detach().nan_to_num(0.0, 0.0, 0.0)
+    (gradient,) = torch.autograd.grad(value.sum(), at, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(at) if gradient is None else gradient.detach().nan_to_num(0.0, 0.0, 0.0)

@@ -1,8 +1,9 @@
-"""From the history to what a round decides on: evidence, levels, and a fitted posterior."""
+"""History -> evidence, base levels, and a fitted posterior where there is evidence to fit."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,8 +11,8 @@ from torch import Tensor
 from ..errors import FitError
 from ..problem.problem import Problem
 from ..study.config import TunerConfig
-from ..study.evidence.active_set import in_view
-from ..study.evidence.blocks import Memo, blocks
+from ..study.evidence.active_set import fit_set
+from ..study.evidence.blocks import BlockCache, blocks
 from ..study.evidence.bucket import Bucket, gather
 from ..study.evidence.pooling import Pooling
 from ..study.history import CONTROL, History
@@ -21,30 +22,63 @@ from ..transfer.journaled import overruled, recorded
 from ..transfer.prior import Judgement, Prior
 
 
-class ModelState(NamedTuple):
-    """What a round decides on: the bucket, the problem with its levels, and a fitted posterior.
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """What a study has measured, fitted or not.
 
-    ``view (n,)`` are the candidates to look at, ``memo`` holds the settled blocks behind it.
-    ``posterior`` is None, and ``why_not`` says why, as long as there is nothing to fit.
+    ``problem`` has its base levels where they are known or can be estimated. ``fit_set (n,)`` are
+    the candidates that a fit takes in, ``cache`` holds the settled blocks behind the bucket.
     ``level_hours`` counts the hours of the day that estimated base levels rest on; None where
-    nobody has to estimate them. ``prior`` is what other domains tell, None without sources, and
-    ``judgement`` what a fit made of it: ``posterior`` is the judgement's.
+    nothing sees levels or the platform knows them. ``prior`` is what other domains have measured;
+    None without sources.
     """
 
     bucket: Bucket
     problem: Problem
-    view: Tensor
-    posterior: Posterior | None
-    why_not: str | None
-    level_hours: int | None = None
-    memo: Memo | None = None
-    prior: Prior | None = None
-    judgement: Judgement | None = None
+    fit_set: Tensor
+    cache: BlockCache
+    prior: Prior | None
+    level_hours: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Unfitted(_Evidence):
+    """There is no posterior; ``why_not`` says why."""
+
+    why_not: str
+    posterior: ClassVar[None] = None
+    judgement: ClassVar[None] = None
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted(_Evidence):
+    """A posterior, and what the fit made of other domains: ``judgement``, None without sources."""
+
+    posterior: Posterior
+    judgement: Judgement | None
+    why_not: ClassVar[None] = None
 
     @property
-    def cold(self) -> Posterior | None:
-        """The posterior by the study's own evidence alone."""
+    def cold(self) -> Posterior:
+        """The posterior of the study's own evidence alone."""
         return self.posterior if self.judgement is None else self.judgement.cold
+
+    @property
+    def uses_sources(self) -> bool:
+        """Whether the posterior takes in the evidence of other domains."""
+        return self.judgement is not None and self.judgement.used
+
+    @property
+    def fitted_problem(self) -> Problem:
+        """The problem on the posterior's device."""
+        return self.problem.to(self.posterior.device)
+
+    def to_unit(self, theta: Tensor) -> Tensor:
+        """Points of the unit cube ``(n, dims)``, in the posterior's dtype and on its device."""
+        return self.problem.space.to_unit(theta).to(self.posterior.x)
+
+
+ModelState: TypeAlias = Unfitted | Fitted
 
 
 class Fit(NamedTuple):
@@ -56,122 +90,67 @@ class Fit(NamedTuple):
 
 
 class FitCache(NamedTuple):
-    """What need not be thought of twice: a study's settled blocks, its last fit, its sources.
+    """Results that later rounds use again: settled blocks, the last fit, the sources' prior.
 
-    ``fit`` holds it under the numbers of messages and of decisions about them, the configuration,
-    and the candidates it was fitted to; ``prior`` under the number of decisions and the way of
-    learning.
+    ``fit`` holds the last fit under the numbers of messages and of decisions, the configuration and
+    the candidates that it was made from; ``prior`` is held under the number of decisions.
     """
 
-    memo: Memo
+    blocks: BlockCache
     fit: dict[tuple[Any, ...], Fit]
-    prior: dict[tuple[int, str], Prior | None]
+    prior: dict[int, Prior | None]
 
     @classmethod
-    def nothing(cls) -> FitCache:
-        """To begin with."""
+    def empty(cls) -> FitCache:
+        """A cache without anything in it."""
         return cls({}, {}, {})
 
-    def forget(self) -> None:
-        """Begin anew, for another study."""
-        self.memo.clear()
-        self.fit.clear()
-        self.prior.clear()
+    def clear(self) -> None:
+        """Drop everything, for another study."""
+        for results in self:
+            results.clear()
 
 
-def pooling(config: TunerConfig) -> Pooling:
-    """How a configuration pools deltas."""
-    return Pooling(config.weights, config.rounds_per_day, config.calibrate, config.block_rounds)
-
-
-def learn(
-    problem: Problem, config: TunerConfig, history: History, device: torch.device, learnt: FitCache
+def update_model(
+    problem: Problem, config: TunerConfig, history: History, device: torch.device, cache: FitCache
 ) -> ModelState:
-    """Fold the readings into evidence; fit where readings came since the last fit."""
-    prior = prior_of(problem, config, history, learnt)
-    bucket = gather(history, pooling(config), learnt.memo)
-    view = in_view(history, bucket, config)
+    """Pool the readings into evidence, and fit where readings came since the last fit.
+
+    Args:
+        problem: of the study.
+        config: how it pools and fits.
+        history: the study's facts.
+        device: where to fit.
+        cache: of this study; what is new is added.
+    """
+    bucket = gather(history, Pooling.of(config), cache.blocks)
     hours = bucket.level_hours if problem.sees_levels and problem.base_levels is None else None
     if problem.base_levels is None and bucket.base_levels is not None:
         problem = problem.with_base_levels(bucket.base_levels)
+    candidates = fit_set(history, bucket, config)
+    prior = _prior_of(problem, config, history, cache)
+    evidence = (bucket, problem, candidates, cache.blocks, prior)
     if problem.sees_levels and problem.base_levels is None:
-        why = "the control has not reported every metric yet"
-        return ModelState(bucket, problem, view, None, why, prior=prior)
+        return Unfitted(*evidence, None, "the control has not reported every metric yet")
     if not bool(bucket.tested.any()):
         silent = [m for m, w in zip(problem.metrics, bucket.weight.sum(0).tolist()) if w == 0]
         which = f"; of {silent} no arm and control have reported together" if silent else ""
-        why = f"no candidate has evidence on every metric yet{which}"
-        return ModelState(bucket, problem, view, None, why, prior=prior)
-    rows = view[bucket.tested[view]]
-    # A plan may settle a block, which moves evidence without any message.
+        why_not = f"no candidate has evidence on every metric yet{which}"
+        return Unfitted(*evidence, None, why_not)
+    rows = candidates[bucket.tested[candidates]]
+    # A plan may settle a block, which changes evidence without any message.
     facts = (history.num_messages, history.status.version, len(bucket.control_loadings))
     key = (*facts, config, tuple(rows.tolist()))
-    if key not in learnt.fit:
-        learnt.fit.clear()
-        learnt.fit[key] = _fit(problem, config, bucket, rows, history, device, prior, learnt.memo)
-    fit = learnt.fit[key]
-    return ModelState(
-        bucket, problem, view, fit.posterior, fit.why_not, hours, learnt.memo, prior, fit.judgement
-    )
+    if key not in cache.fit:
+        cache.fit.clear()
+        cache.fit[key] = _fit(problem, config, bucket, rows, history, device, prior, cache.blocks)
+    fit = cache.fit[key]
+    if fit.posterior is None:
+        return Unfitted(*evidence, hours, fit.why_not or "")
+    return Fitted(*evidence, hours, fit.posterior, fit.judgement)
 
 
-def prior_of(
-    problem: Problem, config: TunerConfig, history: History, learnt: FitCache
-) -> Prior | None:
-    """What other domains tell of this one; None where the journal names no source."""
-    key = (history.status.version, config.transfer)
-    if key not in learnt.prior:
-        learnt.prior.clear()
-        sources, said = recorded(history), overruled(history)
-        learnt.prior[key] = Prior(problem, sources, said, config.transfer) if sources else None
-    return learnt.prior[key]
-
-
-def _fit(
-    problem: Problem,
-    config: TunerConfig,
-    bucket: Bucket,
-    rows: Tensor,
-    history: History,
-    device: torch.device,
-    prior: Prior | None,
-    memo: Memo,
-) -> Fit:
-    start = None
-    if history.warm_start is not None:
-        fields = {
-            name: torch.tensor(value, dtype=torch.float64, device=device)
-            for name, value in history.warm_start.items()
-        }
-        start = Hyperparameters(**fields)
-    try:
-        cold = Surrogate(start).fit(*to_fit(problem, config, bucket, rows, device))
-    except FitError as error:
-        return Fit(None, f"the fit failed: {error}")
-    if prior is None:
-        return Fit(cold, None)
-    looks = _looks(config, bucket, history, memo) if prior.looks else None
-    judgement = prior.judge(cold, looks, _staked(history) if prior.looks else None)
-    return Fit(judgement.posterior, None, judgement)
-
-
-def _looks(config: TunerConfig, bucket: Bucket, history: History, memo: Memo) -> dict[str, float]:
-    """What this domain is like, by rounds that are not settled: their readings are always there."""
-    _, live = blocks(history, pooling(config), memo)
-    return features.of(history, config.rounds_per_day, bucket.dispersion, rounds=live)
-
-
-def _staked(history: History) -> dict[str, float]:
-    """How alike each source looked in the first plan that weighed it."""
-    found: dict[str, float] = {}
-    for plan in history.plans.values():
-        for name, one in plan.details.get("transfer", {}).get("sources", {}).items():
-            if "staked" in one:
-                found.setdefault(name, float(one["staked"]))
-    return found
-
-
-def to_fit(
+def training_data(
     problem: Problem, config: TunerConfig, bucket: Bucket, rows: Tensor, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """What a surrogate is fitted to: ``x``, ``mean``, ``var`` and ``shared`` of these candidates.
@@ -185,3 +164,95 @@ def to_fit(
     if config.anchor:
         mean[0], var[0] = 0.0, 0.0
     return x, mean, var, bucket.shared(rows).to(device) if config.shared_control else None
+
+
+def conditioned(
+    problem: Problem,
+    config: TunerConfig,
+    bucket: Bucket,
+    candidates: Tensor,
+    hyperparameters: Hyperparameters,
+) -> Posterior | None:
+    """The posterior of a bucket's evidence under given hyperparameters, on the CPU.
+
+    Args:
+        problem: of the study.
+        config: how it fits.
+        bucket: the evidence.
+        candidates: ``(n,)`` those to take in, as far as they have evidence.
+        hyperparameters: on any device.
+    Returns:
+        None where nobody has evidence, or the evidence cannot be factorised.
+    """
+    rows = candidates[bucket.tested[candidates]]
+    if not len(rows):
+        return None
+    surrogate = Surrogate(Hyperparameters(*(field.cpu() for field in hyperparameters)))
+    try:
+        return surrogate.condition(
+            *training_data(problem, config, bucket, rows, torch.device("cpu"))
+        )
+    except FitError:
+        return None
+
+
+def _prior_of(
+    problem: Problem, config: TunerConfig, history: History, cache: FitCache
+) -> Prior | None:
+    """What other domains have measured; None where the journal names no source."""
+    key = history.status.version
+    if key not in cache.prior:
+        cache.prior.clear()
+        sources, override = recorded(history), overruled(history)
+        cache.prior[key] = Prior(problem, sources, override, config.transfer) if sources else None
+    return cache.prior[key]
+
+
+def _fit(
+    problem: Problem,
+    config: TunerConfig,
+    bucket: Bucket,
+    rows: Tensor,
+    history: History,
+    device: torch.device,
+    prior: Prior | None,
+    cache: BlockCache,
+) -> Fit:
+    start = None
+    if history.warm_start is not None:
+        fields = {
+            name: torch.tensor(value, dtype=torch.float64, device=device)
+            for name, value in history.warm_start.items()
+        }
+        start = Hyperparameters(**fields)
+    try:
+        cold = Surrogate(start).fit(*training_data(problem, config, bucket, rows, device))
+    except FitError as error:
+        return Fit(None, f"the fit failed: {error}")
+    if prior is None:
+        return Fit(cold, None)
+    if not prior.looks:
+        judgement = prior.judge(cold)
+    else:
+        target_features = _target_features(config, bucket, history, cache)
+        judgement = prior.judge(cold, target_features, _initial_similarity(history))
+    return Fit(judgement.posterior, None, judgement)
+
+
+def _target_features(
+    config: TunerConfig, bucket: Bucket, history: History, cache: BlockCache
+) -> dict[str, float]:
+    """Features of this domain, by rounds that are not settled: their readings are always kept."""
+    _, live = blocks(history, Pooling.of(config), cache)
+    return features.of(history, config.rounds_per_day, bucket.dispersion, rounds=live)
+
+
+def _initial_similarity(history: History) -> dict[str, float]:
+    """How similar each source looked in the first plan that weighed it."""
+    similarity: dict[str, float] = {}
+    for plan in history.plans.values():
+        transfer = plan.trace.transfer
+        for name, source in ({} if transfer is None else transfer.sources).items():
+            if source.initial_similarity is not None:
+                similarity.setdefault(name, source.initial_similarity)
+    return similarity

@@ -1,4 +1,4 @@
-"""Who is served next round, and with which share of the traffic: slots become a plan's arms."""
+"""How the traffic of a round is divided: from slots to arms and their shares."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def round_robin(
     stopped: Collection[int] = (),
     screened: Collection[int] = (),
 ) -> Tensor:
-    """Slots for those served least so far, equal ones: what is done while nothing is known.
+    """Equal slots for the candidates served least so far: the plan while there is no model.
 
-    Those ``screened`` get a newcomer's at most, which is enough to be known at all.
+    Those ``screened`` get a newcomer's slots at most, which is enough for a first measurement.
     """
     num = len(times_served)
-    able = [c for c in range(1, num) if c not in stopped]
-    order = sorted(able, key=lambda c: (times_served[c], c))
+    servable = [c for c in range(1, num) if c not in stopped]
+    order = sorted(servable, key=lambda c: (times_served[c], c))
     served = order[: config.max_arms]
     slots = torch.zeros(num, dtype=torch.long)
     total = max(config.num_draws, len(served))
@@ -44,25 +44,25 @@ def round_robin(
 
 def verification_slots(config: TunerConfig, age: int) -> int:
     """Slots for the candidates most worth verifying; none at first, then more by the hour."""
-    return int(config.num_draws * config.verification_share * _grown(config, age))
+    return int(config.num_draws * config.verification_share * _maturity(config, age))
 
 
-def most_control(config: TunerConfig, age: int) -> float:
+def max_control_share(config: TunerConfig, age: int) -> float:
     """Limit of the control's share: low while arms are compared with each other, then higher.
 
-    To find the way among arms takes no control, to prove one of them against the base takes half.
+    Comparing arms with each other needs little control; proving one against the base needs half.
     """
     first = min(_EXPLORING_CONTROL, config.max_control_share)
-    return first + (config.max_control_share - first) * _grown(config, age)
+    return first + (config.max_control_share - first) * _maturity(config, age)
 
 
-def _grown(config: TunerConfig, age: int) -> float:
-    """How far a study of this age, in rounds, has come from exploring, 0, to verifying, 1."""
+def _maturity(config: TunerConfig, age: int) -> float:
+    """From 0, exploring, to 1, verifying, for a study of this age in rounds."""
     return min(1.0, (age + 1) / config.rounds_per_day)
 
 
 def places_for_newcomers(config: TunerConfig) -> int:
-    """Half of the arms at most: who has been promising must go on being served."""
+    """Half of the arms at most: promising candidates must go on being served."""
     return max(1, config.max_arms // 2)
 
 
@@ -72,7 +72,7 @@ def choose_arms(
     config: TunerConfig,
     stopped: Collection[int] = (),
 ) -> tuple[Tensor, Tensor]:
-    """Who is served, ascending, and their slots: newcomers first, then the most voted."""
+    """Candidates to serve, ascending, and their slots: newcomers first, then by votes."""
     newcomer = torch.tensor([served == 0 for served in times_served])
     newcomer[[CONTROL, *stopped]] = False
     slots = torch.where(newcomer, slots.clamp_min(config.newcomer_slots), slots)
@@ -93,16 +93,16 @@ def shares(
     last: Mapping[int, float],
     config: TunerConfig,
     similarity: Tensor | None = None,
-    most: float | None = None,
+    control_limit: float | None = None,
 ) -> tuple[float, ...]:
     """Traffic per arm, the control's first; they sum to 1.
 
     "auto" is the square-root rule: against k equal arms the summed variance of their deltas is
     least with control : arm = sqrt(k) : 1. For unequal arms k is their effective number, and
-    where neighbours pool their evidence, that of the regions they lie in: a hundred arms side by
-    side are measured as one, and their control has to be known nearly as well as they are. No arm
-    gets more than ``max_share``, nor ``max_share_rise`` more than in the ``last`` plan; what that
-    leaves goes to the other arms as far as they may take it, and then to the control.
+    where neighbours pool their evidence, the number of regions they lie in: a hundred arms side by
+    side are measured as one, and the control has to be known nearly as well as they are. No arm
+    gets more than ``max_share``, nor ``max_share_rise`` more than in the ``last`` plan; the
+    remainder goes to the other arms up to their limits, and then to the control.
 
     Args:
         arms: ``(A,)`` candidate ids.
@@ -110,8 +110,8 @@ def shares(
         last: share by candidate id in the last plan; empty before the first.
         config: the control's share and its limit, the candidates' limits.
         similarity: ``(A, A)`` prior correlation of the arms' deltas where evidence is pooled; None
-            where every arm stands for itself.
-        most: limit of the control's share under "auto"; None takes ``max_control_share``.
+            where every arm is measured on its own.
+        control_limit: of the control's share under "auto"; None takes ``max_control_share``.
     """
     if len(arms) == 0:  # a space with a single point: the control takes all
         return (1.0,)
@@ -121,7 +121,8 @@ def shares(
         pooled = part if similarity is None else similarity @ part
         effective = 1.0 / float(part @ pooled)
         control = 1.0 / (1.0 + effective**0.5)
-        control = min(config.max_control_share if most is None else most, control)
+        most = config.max_control_share if control_limit is None else control_limit
+        control = min(most, control)
     wanted = part * (1.0 - float(control))
     before = torch.tensor([last.get(c, 0.0) for c in arms.tolist()], dtype=torch.float64)
     limit = (before + config.max_share_rise).clamp_max(config.max_share)

@@ -1,193 +1,195 @@
-"""What became of other domains' advice this round: admitted, fallen back from, seeds given up."""
+"""Other domains in a round: the candidates they suggest, the screening of risk, changes of use."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..problem.problem import Problem
 from ..runtime.randomness import random
-from ..study.config import TunerConfig
-from ..study.decisions import RETIRED, TRANSFER
 from ..study.history import History
 from ..study.journal import CandidateAdded, Decision
+from ..study.journal.trace import Retired, RiskTrace, TransferChanged, TransferTrace
 from ..thompson.propose import Proposals
 from ..transfer import decision
 from ..transfer.model.gates import RiskScore, worth_serving
 from ..transfer.model.seeds import REACH, choose, distance
 from ..transfer.model.suited import suited
-from ..transfer.prior import Prior
-from .candidates import born
-from .model import ModelState
+from .candidates import add_candidates, add_new
+from .context import RoundContext
+from .model import Fitted, Unfitted
 
 #: Origin of a candidate that other domains suggested.
 TRANSFERRED = "transferred"
-# P(gain > 0 and feasible) below which a suggestion that was tried competes no longer.
+# P(gain > 0 and feasible) below which a suggestion that was tried is given up.
 _HOPELESS = 0.05
-# A suggestion so near to a candidate, in lengthscales, is that candidate.
+# A suggestion within this distance of a candidate, in lengthscales, is that candidate.
 _SAME = 0.1
 
 
-def seeded(
-    prior: Prior, problem: Problem, config: TunerConfig, seed: int, history: History
-) -> tuple[list[CandidateAdded], dict[str, Any]]:
-    """Candidates that other domains suggest, beside the first design; and facts about them."""
-    if not config.num_seeds or not config.seed_first:
-        return [], {"used": False, "seeds": 0, "reason": "the sources have to be admitted first"}
-    generator = random(seed, 0, "seeds", torch.device("cpu"))
-    theta, facts = prior.seeds(problem, config.num_seeds, generator)
-    new = [row for row in theta.tolist() if history.find(row) is None]
-    unique = list(dict.fromkeys(map(tuple, new)))
-    births = born(problem, torch.tensor(unique, dtype=torch.float64), history, 0, TRANSFERRED)
-    return births, facts | {"used": bool(births), "candidates": [b.candidate for b in births]}
-
-
 class Screening(NamedTuple):
-    """What new points risk: P(gain > 0 and feasible) and what is needed of it, by theta.
+    """The risk of new points: P(gain > 0 and feasible) and the least accepted, by theta.
 
-    ``refused`` counts those that were not worth their traffic.
+    ``refused`` counts the points below it.
     """
 
-    judged: Mapping[tuple[float, ...], tuple[float, float]]
+    risks: Mapping[tuple[float, ...], RiskTrace]
     refused: int
 
     @classmethod
-    def of(cls, theta: Tensor, found: RiskScore) -> Screening:
-        """Of points ``theta (n, params)``."""
-        pairs = zip(found.prob.tolist(), found.needed.tolist())
+    def of(cls, theta: Tensor, scores: RiskScore) -> Screening:
+        """The screening of points ``theta (n, params)``."""
+        risks = [
+            RiskTrace(prob=round(prob, 4), needed=round(needed, 4))
+            for prob, needed in zip(scores.prob.tolist(), scores.needed.tolist())
+        ]
         rows = map(tuple, theta.tolist())
-        return cls(dict(zip(rows, pairs)), int((~found.accepted).sum()))
+        return cls(dict(zip(rows, risks)), int((~scores.accepted).sum()))
 
 
-_NOTHING = Screening({}, 0)
+_NOTHING_SCREENED = Screening({}, 0)
 
 
-def screened(found: Sequence[Screening], births: Sequence[CandidateAdded]) -> dict[str, Any]:
-    """For the journal: what new candidates risk, and how many others were refused."""
-    judged = {theta: pair for one in found for theta, pair in one.judged.items()}
-    served = {
-        str(one.candidate): dict(zip(("prob", "needed"), (round(p, 4) for p in judged[one.theta])))
-        for one in births
-        if one.theta in judged
-    }
-    refused = sum(one.refused for one in found)
-    facts = {"screened": served, "refused": refused}
-    return {key: value for key, value in facts.items() if value}
+def seed_candidates(
+    state: Unfitted, context: RoundContext
+) -> tuple[list[CandidateAdded], TransferTrace | None]:
+    """Candidates that other domains suggest for the first design; None without other domains."""
+    prior, config = state.prior, context.config
+    if prior is None:
+        return [], None
+    if not config.num_seeds or not config.seed_first:
+        reason = "the sources have to be admitted first"
+        return [], TransferTrace(used=False, seeds=0, reason=reason)
+    # Like the initial design, they are the same whichever round is the first.
+    generator = random(context.seed, 0, "seeds", torch.device("cpu"))
+    theta, facts = prior.seeds(state.problem, config.num_seeds, generator)
+    added = add_new(state.problem, theta, context.history, 0, TRANSFERRED)
+    ids = tuple(candidate.candidate for candidate in added)
+    return added, TransferTrace.read(facts | {"used": bool(added), "candidates": ids})
 
 
-def suggested(
-    known: ModelState, config: TunerConfig, history: History, round: int, seed: int
+def transfer_proposals(
+    state: Fitted, context: RoundContext
 ) -> tuple[list[CandidateAdded], Screening]:
-    """Where other domains count: their seeds at first, then what would be promoted if tested."""
-    posterior, prior, cold = known.posterior, known.prior, known.cold
-    if not _counts(known) or posterior is None or prior is None or cold is None:
-        return [], _NOTHING
-    problem = known.problem.to(posterior.device)
-    generator = random(seed, round, "suited", posterior.device)
-    first = all(one.origin != TRANSFERRED for one in history.candidates)
-    if first and config.num_seeds:
+    """Where other domains count: their seeds first, then points that a test would promote."""
+    prior = state.prior
+    if not state.uses_sources or prior is None:
+        return [], _NOTHING_SCREENED
+    posterior, history, config = state.posterior, context.history, context.config
+    problem = state.fitted_problem
+    generator = context.generator("suited", posterior.device)
+    is_first = all(candidate.origin != TRANSFERRED for candidate in history.candidates)
+    if is_first and config.num_seeds:
         family = prior.family.to(posterior.device)
         seeds = choose(posterior, problem, family, config.num_seeds, generator)
-        new = [row for row in map(tuple, seeds.theta.tolist()) if history.find(row) is None]
-        theta = torch.tensor(list(dict.fromkeys(new)), dtype=torch.float64)
-        births = born(problem, theta, history, round, TRANSFERRED)
-        return births, Screening.of(seeds.theta, seeds.judged)._replace(refused=seeds.refused)
+        added = add_new(problem, seeds.theta, history, context.round, TRANSFERRED)
+        return added, Screening.of(seeds.theta, seeds.judged)._replace(refused=seeds.refused)
     levels = (config.min_prob_feasible, (1 + config.min_prob_feasible) / 2)
     x = suited(posterior, problem, levels, generator)
     if not len(x):
-        return [], _NOTHING
-    judged = worth_serving(posterior, problem, x, generator)
+        return [], _NOTHING_SCREENED
+    scores = worth_serving(posterior, problem, x, generator)
     theta = problem.space.from_unit(x.cpu())
-    taken = problem.space.to_unit(history.theta).to(posterior.x)
-    tested = torch.cat([*(source.x.to(posterior.x) for source in prior.allowed), cold.x])
+    taken = state.to_unit(history.theta)
+    tested = torch.cat([*(source.x.to(posterior.x) for source in prior.allowed), state.cold.x])
     lengthscale = posterior.hyperparameters.lengthscale.amin(0)
-    found: list[CandidateAdded] = []
-    for i in judged.accepted.nonzero().flatten().tolist():
-        row = x[i]
-        far = distance(row, tested, lengthscale) > REACH
-        if far or distance(row, taken, lengthscale) < _SAME:
+    proposals: list[CandidateAdded] = []
+    for i in scores.accepted.nonzero().flatten().tolist():
+        point = x[i]
+        is_far = distance(point, tested, lengthscale) > REACH
+        if is_far or distance(point, taken, lengthscale) < _SAME:
             continue
-        found += born(problem, theta[i : i + 1], history, round, TRANSFERRED, len(found))
-        taken = torch.cat([taken, row.unsqueeze(0)])
-    return found, Screening.of(theta, judged)
+        proposals += add_candidates(
+            problem, theta[i : i + 1], history, context.round, TRANSFERRED, len(proposals)
+        )
+        taken = torch.cat([taken, point.unsqueeze(0)])
+    return proposals, Screening.of(theta, scores)
 
 
-def accepted(
-    known: ModelState, found: Proposals, round: int, seed: int
+def screen_proposals(
+    state: Fitted, context: RoundContext, proposals: Proposals
 ) -> tuple[Proposals, Screening]:
-    """Of new proposals those that deserve their traffic; all where no source counts."""
-    posterior = known.posterior
-    if not _counts(known) or posterior is None or not len(found.x):
-        return found, _NOTHING
-    generator = random(seed, round, "worth", posterior.device)
-    judged = worth_serving(posterior, known.problem.to(posterior.device), found.x, generator)
-    kept = Proposals(*(field[judged.accepted] for field in found))
-    return kept, Screening.of(found.theta, judged)
+    """The proposals whose risk is accepted; all of them where no source counts."""
+    if not state.uses_sources or not len(proposals.x):
+        return proposals, _NOTHING_SCREENED
+    generator = context.generator("worth", state.posterior.device)
+    scores = worth_serving(state.posterior, state.fitted_problem, proposals.x, generator)
+    accepted = Proposals(*(field[scores.accepted] for field in proposals))
+    return accepted, Screening.of(proposals.theta, scores)
 
 
-def _counts(known: ModelState) -> bool:
-    return known.judgement is not None and known.judgement.used
+def transfer_trace(
+    state: Fitted, screenings: Sequence[Screening], added: Sequence[CandidateAdded]
+) -> TransferTrace | None:
+    """What the round made of other domains, with the risks of its new candidates."""
+    if state.judgement is None:
+        return None
+    trace: TransferTrace = TransferTrace.read(state.judgement.facts)
+    risks = {theta: risk for screening in screenings for theta, risk in screening.risks.items()}
+    screened = {c.candidate: risks[c.theta] for c in added if c.theta in risks}
+    refused = sum(screening.refused for screening in screenings)
+    changes = {"screened": screened, "refused": refused}
+    return trace.model_copy(update={key: value for key, value in changes.items() if value})
 
 
-def transferred(
-    known: ModelState, config: TunerConfig, history: History, round: int, seed: int
+def transfer_decisions(
+    state: Fitted, context: RoundContext, trace: TransferTrace
 ) -> list[Decision]:
-    """Decisions about transfer that a round has to tell: changes of mind, and hopeless seeds."""
-    return [*_change(known, history, round), *_given_up(known, config, history, round, seed)]
+    """Decisions about other domains: changes in their use, and suggestions given up."""
+    return [*_change(state, context, trace), *_given_up(state, context)]
 
 
-def _change(known: ModelState, history: History, round: int) -> list[Decision]:
-    """A remark where the sources count from now on, or no longer, in other metrics than before."""
-    assert known.judgement is not None  # the caller's branch
-    past = [
-        p.details["transfer"]
-        for p in history.plans.values()
-        if "metrics" in p.details.get("transfer", {})
-    ]
-    before, now = (past[-1] if past else {}), known.judgement.facts
-    had, has = before.get("metrics", []), now.get("metrics", [])
-    if had == has:
+def _change(state: Fitted, context: RoundContext, trace: TransferTrace) -> list[Decision]:
+    """A remark where sources count in other metrics than in the last plan that weighed them."""
+    past = [plan.trace.transfer for plan in context.history.plans.values()]
+    weighed = [t for t in past if t is not None and t.metrics is not None]
+    before = set(weighed[-1].metrics or ()) if weighed else set()
+    now = trace.metrics or ()
+    if before == set(now):
         return []
-    if not has:
-        reason = f"other domains count no longer: {now['reason']}; plans are those of a cold start"
+    if not now:
+        reason = f"Other domains no longer count: {trace.reason}; plans are those of a cold start"
     else:
-        weights = {name: decision.weight(now, name) for name in now["sources"]}
+        facts = {} if state.judgement is None else state.judgement.facts
+        weights = {name: decision.weight(facts, name) for name in trace.sources}
         used = ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items() if weight > 0)
-        reason = f"other domains count for {has} ({now['reason']}); weights: {used}"
-        if gone := sorted(set(had) - set(has)):
-            reason += f"; no longer for {gone}, where the cold model predicts better"
-    return [Decision(round, TRANSFER, reason, now)]
+        reason = f"Other domains count for {list(now)} ({trace.reason}); weights: {used}"
+        if lost := sorted(before - set(now)):
+            reason += f"; no longer for {lost}, where the cold model predicts better"
+    facts = {} if state.judgement is None else state.judgement.facts
+    return [Decision.of(context.round, reason, TransferChanged.read(facts))]
 
 
-def _given_up(
-    known: ModelState, config: TunerConfig, history: History, round: int, seed: int
-) -> list[Decision]:
-    """Suggested candidates that were tried and have next to no chance left: retired early."""
-    posterior = known.posterior
-    assert posterior is not None  # the caller's branch
-    standing, tested = history.status, known.bucket.tested
-    tried = [
-        one.candidate
-        for one in history.candidates
-        if one.origin == TRANSFERRED
-        and one.candidate not in standing.retired | standing.stopped
-        and one.candidate < len(tested)
-        and bool(tested[one.candidate])
-    ]
-    if not tried or config.retire_after is None:
+def _given_up(state: Fitted, context: RoundContext) -> list[Decision]:
+    """Suggested candidates that were tried and are all but hopeless: they retire early."""
+    history = context.history
+    tried = _tried(history, state.bucket.tested)
+    if not tried or context.config.retire_after is None:
         return []
-    problem = known.problem.to(posterior.device)
-    x = problem.space.to_unit(history.theta[tried]).to(posterior.x)
-    judged = worth_serving(posterior, problem, x, random(seed, round, "hopeless", posterior.device))
-    prob = judged.prob.cpu()
-    gone = [c for c, p in zip(tried, prob.tolist()) if p < _HOPELESS]
-    if not gone:
+    generator = context.generator("hopeless", state.posterior.device)
+    x = state.to_unit(history.theta[tried])
+    prob = worth_serving(state.posterior, state.fitted_problem, x, generator).prob
+    hopeless = [c for c, p in zip(tried, prob.tolist()) if p < _HOPELESS]
+    if not hopeless:
         return []
     reason = (
-        f"suggested by other domains, tried, and P(gain > 0 and feasible) is below {_HOPELESS:g}: "
-        "they compete no longer, unless they are served again; their evidence stays in the fit"
+        f"Retired: suggested by other domains, tried, and P(gain > 0 and feasible) is below "
+        f"{_HOPELESS:g}. Candidates compete again when they are served again; their evidence stays "
+        "in the fit"
     )
-    return [Decision(round, RETIRED, reason, {"candidates": gone})]
+    return [Decision.of(context.round, reason, Retired(candidates=tuple(hopeless)))]
+
+
+def _tried(history: History, tested: Tensor) -> list[int]:
+    """Suggested candidates with evidence that still compete."""
+    out = history.status.retired | history.status.stopped
+    return [
+        c.candidate
+        for c in history.candidates
+        if c.origin == TRANSFERRED
+        and c.candidate not in out
+        and c.candidate < len(tested)
+        and bool(tested[c.candidate])
+    ]

@@ -1,11 +1,10 @@
-"""Who is worth verifying: the points whose proof would improve the recommendation most.
+"""Verification: traffic for the points whose proof would improve the recommendation most.
 
 A recommendation needs P(feasible) >= p, and where a guardrail binds that keeps it away from the
-boundary by a margin that shrinks as evidence grows. So for every point of the space one asks what
-would be believed of it after some hours of verification: would it be safe then, and by how much
-would it beat what can be recommended today? The expectation of that is its worth. Points that are
-safe already have little to gain, points that will hardly be proved have little chance; the best
-lies between.
+boundary by a margin that shrinks as evidence grows. For every point of the space the knowledge
+gradient asks: if it were verified for some hours, would it be safe then, and by how much would it
+beat what can be recommended today? The expectation of that gain is the point's value. Points that
+are safe already gain little, points that can hardly be proved gain rarely; the best lies between.
 
 Source: Frazier, Powell and Dayanik (2009), the knowledge gradient; here with feasibility, for one
 point on its own.
@@ -18,36 +17,90 @@ from torch import Tensor
 
 from ..problem.problem import Problem
 from ..stats.normals import normals
+from ..study.config import TunerConfig
+from ..study.evidence.bucket import Bucket
+from ..study.history import CONTROL
+from ..study.journal import CandidateAdded
 from ..surrogate import Posterior
-from .outlook import left_over
+from .candidates import add_candidates
+from .context import RoundContext
+from .model import Fitted
 
-#: Rounds of verification that are thought ahead; one leader each.
+#: Rounds of verification to look ahead; one leader each.
 HORIZONS = (3.0, 12.0)
+# Shares of a leader and of the control during verification.
+_LEADER_SHARE, _CONTROL_SHARE = 0.5, 0.5
+# A leader within this distance of a candidate, in lengthscales, is that candidate.
+_SAME = 0.05
 _NUM_OUTCOMES = 32  # of the verification
-# From what is believed after each: P(feasible) to a thirty-second, so 0.97 and 1 ask for the same.
+# Draws of the posterior after each outcome: P(feasible) to 1/32, so 0.97 and 1 are the same.
 _NUM_DRAWS = 32
 _NUM_SAMPLES = 1024
 _CLOUDS = (0.1, 0.03, 0.01)
 # Elements of one tile, (draws, outcomes, points, metrics): 32 MiB in float64.
 _TILE_ELEMENTS = 2**22
+_MAX_ROUNDS = 1000
+_NUM_DECISION_DRAWS = 512
 
 
-def leaders(
+def leaders(state: Fitted, context: RoundContext) -> tuple[list[int], list[CandidateAdded]]:
+    """Candidates to verify, and those of them that have to be added for it.
+
+    A leader all but equal to a candidate is that candidate, which has evidence already.
+    """
+    history, posterior = context.history, state.posterior
+    problem = state.fitted_problem
+    space = problem.space
+    x = state.to_unit(history.theta[state.fit_set])
+    ids = state.fit_set.tolist()
+    noise = noise_per_round(state.bucket, _LEADER_SHARE, _CONTROL_SHARE).to(x)
+    points = knowledge_gradient(
+        posterior,
+        problem,
+        x,
+        context.config.min_prob_feasible,
+        noise,
+        context.generator("lead", posterior.device),
+    )
+    lengthscale = posterior.hyperparameters.lengthscale.amin(0)
+    leading: list[int] = []
+    added: list[CandidateAdded] = []
+    for point in points:
+        distance = ((x - point) / lengthscale).square().sum(-1).sqrt()
+        closest = int(distance.argmin())
+        theta = space.from_unit(point.cpu()).unsqueeze(0)
+        # A candidate outside the fit set must not be added a second time: it may be stopped.
+        is_near = float(distance[closest]) <= _SAME
+        candidate = ids[closest] if is_near else history.find(theta[0].tolist())
+        if candidate is None:
+            added += add_candidates(
+                state.problem, theta, history, context.round, "leader", len(added)
+            )
+            candidate = added[-1].candidate
+        if not is_near:
+            ids.append(candidate)
+            x = torch.cat([x, point.unsqueeze(0)])
+        if candidate not in {CONTROL, *history.status.stopped, *leading}:
+            leading.append(candidate)
+    return leading, added
+
+
+def knowledge_gradient(
     posterior: Posterior,
     problem: Problem,
-    known: Tensor,
+    bucket_x: Tensor,
     min_prob_feasible: float,
     noise: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
     """The point of the space most worth verifying, for each horizon.
 
-    A horizon in which nothing promises to beat what is safe today has no leader.
+    A horizon in which no point is expected to beat what is safe today has none.
 
     Args:
         posterior: over the unit cube, in deltas.
         problem: on the posterior's device.
-        known: ``(n, dims)`` the bucket: what can be recommended today, and points to look at.
+        bucket_x: ``(n, dims)`` the bucket: what can be recommended today, and where to search.
         min_prob_feasible: what P(feasible) must reach.
         noise: ``(metrics,)`` variance of a delta after one round of verification.
         generator: on the posterior's device.
@@ -55,67 +108,119 @@ def leaders(
         ``(leaders, dims)``, servable, at most one per horizon.
     """
     space = problem.space
-    worth = _Worth(posterior, problem, known, min_prob_feasible, noise, generator)
-    x = torch.cat([known, space.uniform(_NUM_SAMPLES, generator).to(known)])
-    few = _NUM_SAMPLES // (len(_CLOUDS) * len(HORIZONS))
-    best, value = worth.best(x)
+    gradient = _KnowledgeGradient(posterior, problem, bucket_x, min_prob_feasible, noise, generator)
+    x = torch.cat([bucket_x, space.uniform(_NUM_SAMPLES, generator).to(bucket_x)])
+    per_horizon = _NUM_SAMPLES // (len(_CLOUDS) * len(HORIZONS))
+    best, value = gradient.best(x)
     for width in _CLOUDS:
         centre = x[best]
-        shape = (len(HORIZONS), few, x.shape[1])
+        shape = (len(HORIZONS), per_horizon, x.shape[1])
         step = torch.randn(*shape, dtype=x.dtype, device=x.device, generator=generator)
         cloud = space.snap((centre.unsqueeze(1) + width * step).clamp(0, 1))
         x = torch.cat([centre, cloud.reshape(-1, x.shape[1])])
-        best, value = worth.best(x)
+        best, value = gradient.best(x)
     return x[best][value > 0]
 
 
-class _Worth:
-    """Expected improvement of the recommendation by verifying a point, over what is safe today."""
+def noise_per_round(bucket: Bucket, arm_share: float, control_share: float) -> Tensor:
+    """Variance of one round's delta of an arm with these shares, ``(metrics,)``.
+
+    Infinite as long as no round has reported.
+    """
+    precision = bucket.round_precision / (1.0 / arm_share + 1.0 / control_share)
+    return torch.where(precision > 0, bucket.dispersion / precision, torch.inf)
+
+
+def posterior_variance_after(var: Tensor, noise: Tensor, rounds: float) -> Tensor:
+    """What remains of ``var (..., metrics)`` after so many rounds of ``noise (metrics,)``.
+
+    A delta with variance v, measured for rounds whose total variance is s^2, has variance
+    v s^2 / (v + s^2) afterwards; until then its mean moves, with the difference as variance.
+    Neighbours' evidence is not counted, so nothing is promised too early.
+    """
+    return var / (1.0 + rounds * var / noise)
+
+
+def rounds_to_decide(
+    problem: Problem, config: TunerConfig, mean: Tensor, var: Tensor, noise: Tensor
+) -> int | None:
+    """Rounds after which it is decided whether a candidate is safe and better than the base.
+
+    Under the assumption that the means of its deltas stay and only their variances shrink. Decided
+    means: P(feasible) is at least ``min_prob_feasible`` and the objective's interval lies above the
+    base's; or P(feasible) is as clearly too low, or the interval lies below the base's.
+
+    Args:
+        problem: on the device of ``mean``.
+        config: the levels of both.
+        mean: ``(metrics,)`` posterior means of the candidate's deltas.
+        var: ``(metrics,)`` their variances.
+        noise: ``(metrics,)`` variance of one round's delta.
+    Returns:
+        0 where it is decided today; None where a thousand rounds do not suffice. In steps of a
+        fifth.
+    """
+    steps = sorted({0, *(round(1.2**k) for k in range(60) if 1.2**k < _MAX_ROUNDS), _MAX_ROUNDS})
+    remaining = torch.stack([posterior_variance_after(var, noise, rounds) for rounds in steps])
+    normal = normals(_NUM_DECISION_DRAWS, len(mean), seed=0).to(mean)
+    with torch.no_grad():
+        outcome = problem.evaluate(mean + remaining.sqrt().unsqueeze(1) * normal)  # (steps, draws)
+        base = problem.evaluate(torch.zeros_like(mean).unsqueeze(0)).utility[0]
+    prob = outcome.feasible.to(mean.dtype).mean(1)
+    tail = (1 - config.confidence) / 2
+    low, high = torch.quantile(outcome.utility, mean.new_tensor([tail, 1 - tail]), dim=1)
+    safe = prob >= config.min_prob_feasible
+    unsafe = prob < 1 - config.min_prob_feasible
+    decided = (safe & (low > base)) | unsafe | (high < base)
+    first = decided.nonzero().flatten().tolist()
+    return steps[first[0]] if first else None
+
+
+class _KnowledgeGradient:
+    """Expected gain of the recommendation from verifying a point, over what is safe today."""
 
     def __init__(
         self,
         posterior: Posterior,
         problem: Problem,
-        known: Tensor,
+        bucket_x: Tensor,
         min_prob: float,
         noise: Tensor,
         generator: torch.Generator,
     ) -> None:
-        self.posterior, self.problem, self.min_prob, self.noise = (
-            posterior,
-            problem,
-            min_prob,
-            noise,
-        )
+        self.posterior, self.problem = posterior, problem
+        self.min_prob, self.noise = min_prob, noise
         seed = int(torch.randint(2**31, (2,), generator=generator, device=generator.device)[0])
-        self.outcomes = normals(_NUM_OUTCOMES, posterior.num_metrics, seed).to(known)
-        self.draws = normals(_NUM_DRAWS, posterior.num_metrics, seed + 1).to(known)
+        self.outcomes = normals(_NUM_OUTCOMES, posterior.num_metrics, seed).to(bucket_x)
+        self.draws = normals(_NUM_DRAWS, posterior.num_metrics, seed + 1).to(bucket_x)
         with torch.no_grad():
-            base = torch.zeros(1, posterior.num_metrics, dtype=known.dtype, device=known.device)
+            base = torch.zeros(
+                1, posterior.num_metrics, dtype=bucket_x.dtype, device=bucket_x.device
+            )
             floor = problem.evaluate(base).utility.nan_to_num(nan=-torch.inf)
-            mean, var = posterior.marginal(known)
+            mean, var = posterior.marginal(bucket_x)
             expected, safe = self._judge(mean + var.sqrt() * self.draws.unsqueeze(1))
-        #: The best of the known points that is safe today.
+        #: Expected utility of the best point that is safe today.
         self.floor = torch.cat([floor, torch.where(safe, expected, -torch.inf)]).max()
 
     def best(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """For each horizon the row of ``x (N, dims)`` with the greatest worth, and that worth."""
+        """For each horizon the row of ``x (N, dims)`` with the greatest value, and that value."""
         mean, var = self.posterior.marginal(x)
         tile = _TILE_ELEMENTS // (_NUM_OUTCOMES * _NUM_DRAWS * mean.shape[1])
         rows, values = [], []
         for rounds in HORIZONS:
-            left = left_over(var, self.noise, rounds)
-            moves = (var - left).clamp_min(0).sqrt()
-            fields = (torch.split(t, max(1, tile)) for t in (mean, moves, left.sqrt()))
-            worth = torch.cat([self._worth(*part) for part in zip(*fields)])
-            rows.append(worth.argmax())
-            values.append(worth[rows[-1]])
+            after = posterior_variance_after(var, self.noise, rounds)
+            movement = (var - after).clamp_min(0).sqrt()
+            fields = (torch.split(t, max(1, tile)) for t in (mean, movement, after.sqrt()))
+            value = torch.cat([self._value(*part) for part in zip(*fields)])
+            rows.append(value.argmax())
+            values.append(value[rows[-1]])
         return torch.stack(rows), torch.stack(values)
 
-    def _worth(self, mean: Tensor, moves: Tensor, left: Tensor) -> Tensor:
+    def _value(self, mean: Tensor, movement: Tensor, std_after: Tensor) -> Tensor:
         with torch.no_grad():
-            after = mean + moves * self.outcomes.unsqueeze(1)  # (outcomes, N, metrics)
-            expected, safe = self._judge(after + left * self.draws[:, None, None])
+            mean_after = mean + movement * self.outcomes.unsqueeze(1)  # (outcomes, N, metrics)
+            expected, safe = self._judge(mean_after + std_after * self.draws[:, None, None])
         gain = (expected - self.floor).nan_to_num(nan=0.0).clamp_min(0)
         return torch.where(safe, gain, 0.0).mean(0)
 

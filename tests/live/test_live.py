@@ -268,7 +268,7 @@ def test_compact_by_command_says_first_and_deletes_with_yes(tmp_path, capsys):
     main_(["compact", "-c", str(path), "--keep", "24"])
     said = capsys.readouterr().err
     assert f"dry run: would compact {rows} readings of 24 rounds (0 to 23), from 1 mess" in said
-    assert not tuner.sync().compacted
+    assert not tuner.study.sync().compacted
     main_(["compact", "-c", str(path), "--keep", "24", "--yes", "--json"])
     told = json.loads(capsys.readouterr().out)
     assert (told["done"], told["rows"], told["kept_from"]) == (True, rows, 24)

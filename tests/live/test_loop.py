@@ -281,7 +281,7 @@ def test_a_person_who_reinstates_a_suspect_round_is_believed():
     for _ in range(3):
         next(steps)
     assert 1 in tuner.history.status.excluded_rounds
-    tuner.reinstate([1], "the split was right, the log was not")
+    tuner.study.reinstate([1], "the split was right, the log was not")
     list(steps)
     assert not tuner.history.status.excluded_rounds
 
@@ -315,7 +315,7 @@ def test_a_known_plan_that_names_stopped_candidates_is_not_served_again():
     tuner, platform = make(), Platform()
     clock = SimulatedClock(10_000.0)
     list(loop_of(tuner, platform, clock).run(3))
-    tuner.roll_back(0, "why")
+    tuner.study.roll_back(0, "why")
     born = tuner.history.status.stopped
     assert born & set(tuner.history.plans[2].candidates)
     platform.applied.clear()

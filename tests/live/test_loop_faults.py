@@ -324,12 +324,12 @@ def hours(request):
 def in_time(tuner):
     """The same study, had every reading come right after its round's plan."""
     journal = hz.MemoryJournal()
-    twin = hz.Tuner(tuner.problem, CONFIG, journal, tuner.study, tuner.seed)
+    twin = hz.Tuner(tuner.problem, CONFIG, journal, tuner.study.name, tuner.seed)
     known = {key[0] for key in stored(tuner)}
-    entries = tuner.journal.read(tuner.study)
+    entries = tuner.journal.read(tuner.study.name)
     for entry in entries[1:]:
         if not isinstance(entry, ReadingsReceived):
-            journal.append(tuner.study, [entry], after=len(journal.read(tuner.study)))
+            journal.append(tuner.study.name, [entry], after=len(journal.read(tuner.study.name)))
         if isinstance(entry, Planned) and entry.round in known:
             twin.sync()
             twin.tell(reading(twin._plan(entry.round)))

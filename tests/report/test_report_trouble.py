@@ -88,13 +88,13 @@ def test_a_moment_is_the_posterior_of_the_readings_before_it():
     facts, past = seen(calm)
     moment = past.moments[6]
     tuner = calm()
-    entries = tuner.journal.read(tuner.study)
+    entries = tuner.journal.read(tuner.study.name)
     journal = MemoryJournal()
     kept = [
         e for e in entries if not (isinstance(e, ReadingsReceived) and min(e.round) >= moment.round)
     ]
-    journal.create(tuner.journal.header(tuner.study), kept)
-    other = hz.Tuner.resume(journal, tuner.study, problem=tuner.problem)
+    journal.create(tuner.journal.header(tuner.study.name), kept)
+    other = hz.Tuner.resume(journal, tuner.study.name, problem=tuner.problem)
     known, _ = other.belief()
     rows = known.view[known.bucket.tested[known.view]]
     given = hz.learn.to_fit(known.problem, tuner.config, known.bucket, rows, torch.device("cpu"))
@@ -539,7 +539,7 @@ def test_an_objective_that_is_nan_has_a_report_without_numbers(tmp_path):
 def test_a_study_whose_rounds_are_all_set_aside_has_a_report(tmp_path):
     tuner = make()
     play(tuner, 2)
-    tuner.set_aside([0, 1], "the log was <lost>")
+    tuner.study.set_aside([0, 1], "the log was <lost>")
     shown, shell = page_of(tuner, tmp_path)
     assert "<lost>" not in shell
     assert "the log was <lost>" in shown.said

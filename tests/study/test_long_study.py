@@ -11,7 +11,7 @@ import hyperzero_torch as hz
 from hyperzero_torch.errors import JournalCorruptError
 from hyperzero_torch.simulate import run
 from hyperzero_torch.simulate.guardrail import GuardrailWorld
-from hyperzero_torch.study.evidence.active_set import competing, in_view, most_competing
+from hyperzero_torch.study.evidence.active_set import competing, fit_set, max_competing
 from hyperzero_torch.study.evidence.blocks import settled
 from hyperzero_torch.study.evidence.bucket import gather
 from hyperzero_torch.study.evidence.pooling import Pooling
@@ -123,9 +123,9 @@ def test_late_readings_and_rounds_set_aside_reach_a_settled_block(tuner):
     assert tuner.tell(late(tuner, 3)) > 0
     revised = bits(tuner.bucket())
     assert revised != before
-    tuner.set_aside([4], "a broken split")
+    tuner.study.set_aside([4], "a broken split")
     assert bits(tuner.bucket()) not in (before, revised)
-    tuner.reinstate([4], "it was not")
+    tuner.study.reinstate([4], "it was not")
     assert bits(tuner.bucket()) == revised
 
 
@@ -133,7 +133,7 @@ def test_compaction_changes_no_estimate_and_no_plan(tuner, world, told):
     other = hz.Tuner(world.problem, config(), seed=1)
     other.load_state_dict(told)
     before, best = bits(tuner.bucket()), tuner.recommend()
-    told_ = tuner.compact(keep=BLOCK)
+    told_ = tuner.study.compact(keep=BLOCK)
     assert told_.why_not is None
     assert told_.rounds == tuple(range(3 * BLOCK))
     assert told_.kept_from == 3 * BLOCK
@@ -147,12 +147,12 @@ def test_compaction_changes_no_estimate_and_no_plan(tuner, world, told):
 
 def test_compaction_says_what_it_would_do_and_does_nothing(tuner):
     entries = tuner.journal.read("default")
-    told_ = tuner.compact(keep=2 * BLOCK, dry_run=True)
+    told_ = tuner.study.compact(keep=2 * BLOCK, dry_run=True)
     assert told_.rounds == tuple(range(2 * BLOCK))
     assert told_.rows > 0
     assert tuner.journal.read("default") == entries
-    assert tuner.compact(keep=ROUNDS).rounds == ()
-    assert "settled" in tuner.compact(keep=ROUNDS).why_not
+    assert tuner.study.compact(keep=ROUNDS).rounds == ()
+    assert "settled" in tuner.study.compact(keep=ROUNDS).why_not
     assert tuner.journal.read("default") == entries
 
 
@@ -162,7 +162,7 @@ def test_the_lineage_of_a_compacted_block_are_its_messages(tuner):
         i for i, e in enumerate(entries, 1)
         if isinstance(e, ReadingsReceived) and set(e.round) & set(range(BLOCK))
     }  # fmt: skip
-    tuner.compact(keep=3 * BLOCK)
+    tuner.study.compact(keep=3 * BLOCK)
     (entry,) = (e for e in tuner.journal.read("default") if isinstance(e, Compacted))
     assert set(entry.messages) == brought
     assert entry.rounds == tuple(range(BLOCK))
@@ -174,14 +174,14 @@ def test_the_lineage_of_a_compacted_block_are_its_messages(tuner):
 
 def test_compacting_twice_goes_on_where_it_was(tuner):
     before = bits(tuner.bucket())
-    assert len(tuner.compact(keep=3 * BLOCK).rounds) == BLOCK
-    assert tuner.compact(keep=BLOCK).rounds == tuple(range(BLOCK, 3 * BLOCK))
+    assert len(tuner.study.compact(keep=3 * BLOCK).rounds) == BLOCK
+    assert tuner.study.compact(keep=BLOCK).rounds == tuple(range(BLOCK, 3 * BLOCK))
     assert bits(tuner.bucket()) == before
-    assert tuner.compact(keep=BLOCK).rounds == ()
+    assert tuner.study.compact(keep=BLOCK).rounds == ()
 
 
 def test_what_needs_compacted_readings_is_refused_and_nothing_is_written(tuner):
-    tuner.compact(keep=BLOCK)
+    tuner.study.compact(keep=BLOCK)
     num = len(tuner.journal.read("default"))
     plan = tuner.history.plans[3]
     message = hz.Readings(
@@ -194,17 +194,17 @@ def test_what_needs_compacted_readings_is_refused_and_nothing_is_written(tuner):
         with pytest.raises(hz.RoundError, match=r"\[3\] were compacted .* is 72"):
             call([3], "late")
     with pytest.raises(hz.RoundError, match="compacted"):
-        tuner.roll_back(3, "back")
+        tuner.study.roll_back(3, "back")
     for keep in (-1, 2.5, True, "10"):
         with pytest.raises(hz.ConfigError, match="number of rounds"):
-            tuner.compact(keep)
+            tuner.study.compact(keep)
     assert len(tuner.journal.read("default")) == num
 
 
 def test_explanations_go_on_where_they_can(tuner):
     known = tuner.explain(ROUNDS - 1)
     early = tuner.explain(BLOCK - 1)
-    tuner.compact(keep=2 * BLOCK)
+    tuner.study.compact(keep=2 * BLOCK)
     after = tuner.explain(ROUNDS - 1)
     for one, other in zip(known.arms, after.arms):  # but for the readings that are gone
         kept = tuple(r for r in one.readings if r.round >= 2 * BLOCK)
@@ -236,14 +236,14 @@ def test_a_drift_found_later_discounts_settled_and_compacted_blocks_alike(tuner,
         ratio.median(0).values, (whole.weight / plain.weight)[plain.tested].median(0).values,
         rtol=0.1, atol=0,
     )  # fmt: skip
-    tuner.compact(keep=BLOCK)
+    tuner.study.compact(keep=BLOCK)
     assert bits(tuner.bucket()) == after
     with pytest.raises(hz.RoundError, match="compacted with what was found to drift"):
-        tuner.roll_back(3 * BLOCK, "back before the first drift was noticed, nearly")
+        tuner.study.roll_back(3 * BLOCK, "back before the first drift was noticed, nearly")
 
 
 def test_a_damaged_block_is_found(tuner, world):
-    tuner.compact(keep=BLOCK)
+    tuner.study.compact(keep=BLOCK)
     entry = tuner.history.compacted[0]
     state = tuner.state_dict()
     packed = next(e for e in state["entries"] if e["entry"] == "compacted")
@@ -296,9 +296,9 @@ def test_what_is_no_array_is_told(packed):
 def test_candidates_in_view_are_bounded_and_hold_all_that_compete(tuner):
     history, chosen = tuner.history, tuner.config
     assert history.num_candidates > chosen.max_candidates + 1
-    assert len(competing(history, chosen)) <= most_competing(chosen) + chosen.max_arms
+    assert len(competing(history, chosen)) <= max_competing(chosen) + chosen.max_arms
     bucket = tuner.bucket()
-    view = in_view(history, bucket, chosen).tolist()
+    view = fit_set(history, bucket, chosen).tolist()
     assert len(view) <= chosen.max_candidates + 1
     assert {0, *competing(history, chosen), *history.last_plan.candidates} <= set(view)
     # Of the others those with the most evidence.
@@ -309,7 +309,7 @@ def test_candidates_in_view_are_bounded_and_hold_all_that_compete(tuner):
     left = set(bucket.tested.nonzero().flatten().tolist()) - set(view)
     doubt = bucket.var.log().sum(-1)
     assert max(float(doubt[c]) for c in others) <= min(float(doubt[c]) for c in left)
-    assert in_view(history, bucket, config(max_candidates=None)).tolist() == [
+    assert fit_set(history, bucket, config(max_candidates=None)).tolist() == [
         *range(history.num_candidates)
     ]
     assert len(tuner.surrogate().x) <= chosen.max_candidates + 1
@@ -318,7 +318,7 @@ def test_candidates_in_view_are_bounded_and_hold_all_that_compete(tuner):
 def test_a_crowd_makes_room_and_says_so(tuner):
     reasons = [d.reason for d in tuner.history.decisions if d.kind == "retired"]
     assert any("candidates compete, more than" in r for r in reasons)
-    most = most_competing(tuner.config)
+    most = max_competing(tuner.config)
     assert len(competing(tuner.history, tuner.config)) <= most + tuner.config.num_proposals + 2
 
 
@@ -420,8 +420,8 @@ def test_weeks_that_differ_widen_the_variance(between):
 
 
 def test_an_explanation_does_not_know_what_was_decided_later(tuner):
-    tuner.set_aside([4, 5], "an incident, found late")
-    tuner.compact(keep=2 * BLOCK)
+    tuner.study.set_aside([4, 5], "an incident, found late")
+    tuner.study.compact(keep=2 * BLOCK)
     with pytest.raises(hz.RoundError, match="differs from what was known"):
         tuner.explain(ROUNDS - 2)
     tuner.ask()
@@ -429,7 +429,7 @@ def test_an_explanation_does_not_know_what_was_decided_later(tuner):
 
 
 def test_lineage_holds_where_a_state_was_loaded_into_a_database(tuner, world, tmp_path):
-    tuner.compact(keep=BLOCK)
+    tuner.study.compact(keep=BLOCK)
     other = hz.Tuner(world.problem, config(), f"sqlite:///{tmp_path / 'other.db'}", seed=1)
     other.load_state_dict(tuner.state_dict())
     entries = other.journal.read("default")

@@ -26,18 +26,18 @@ def test_a_round_set_aside_counts_for_nothing_and_can_come_back():
     before = evidence(tuner)
     tuner.tell(reply(tuner.ask(), twist=30.0))
     spoiled = evidence(tuner)
-    tuner.set_aside([3], "the split was broken")
+    tuner.study.set_aside([3], "the split was broken")
     after = evidence(tuner)
     wide = len(before[0])
     assert not same([f[:wide] for f in spoiled], before)
     assert same([f[:wide] for f in after], before)
     assert tuner.history.status.excluded_rounds == {3: "the split was broken"}
-    tuner.reinstate([3], "it was not")
+    tuner.study.reinstate([3], "it was not")
     assert same(evidence(tuner), spoiled)
     kinds = [d.kind for d in tuner.history.decisions]
     assert kinds[-2:] == ["set aside", "reinstated"]
     said = len(tuner.history.decisions)
-    tuner.reinstate([3], "again")  # changes nothing, so nothing is written
+    tuner.study.reinstate([3], "again")  # changes nothing, so nothing is written
     assert len(tuner.history.decisions) == said
 
 
@@ -45,7 +45,7 @@ def test_readings_that_arrive_for_a_round_set_aside_are_kept_but_do_not_count():
     tuner = make()
     play(tuner, 2)
     plan = tuner.ask()
-    tuner.set_aside([plan.round], "an incident")
+    tuner.study.set_aside([plan.round], "an incident")
     before = evidence(tuner)
     assert tuner.tell(reply(plan)) == 2 * len(plan)
     assert same(evidence(tuner), before)
@@ -77,7 +77,7 @@ def test_roll_back_returns_to_an_earlier_state_by_a_new_entry():
     play(tuner, 3, twist=40.0)
     born = {b.candidate for b in tuner.history.candidates if b.round > plan.round}
     assert born
-    tuner.roll_back(plan.round, "the ranker was replaced by mistake")
+    tuner.study.roll_back(plan.round, "the ranker was replaced by mistake")
     assert tuner.history.num_entries > entries  # nothing was deleted
     assert same([f[: len(then[0])] for f in evidence(tuner)], then)
     assert tuner.history.status.stopped == born
@@ -101,7 +101,7 @@ def test_unknown_rounds_and_missing_reasons_are_refused(method):
     with pytest.raises(hz.RoundError, match="say why"):
         getattr(tuner, method)([0], "  ")
     with pytest.raises(hz.RoundError, match="never planned"):
-        tuner.roll_back(9, "why")
+        tuner.study.roll_back(9, "why")
     assert not tuner.history.decisions
 
 
@@ -207,15 +207,15 @@ def test_rounds_that_are_no_whole_numbers_are_refused_before_anything_is_written
         with pytest.raises(hz.RoundError, match="whole numbers"):
             call([0, wrong], "why")
     with pytest.raises(hz.RoundError, match="whole numbers"):
-        tuner.roll_back(wrong, "why")
+        tuner.study.roll_back(wrong, "why")
     assert not tuner.history.decisions
 
 
 def test_rounds_of_numpy_are_taken(tmp_path):
     tuner = make(f"sqlite:///{tmp_path / 'study.db'}")
     play(tuner, 2)
-    tuner.set_aside(np.array([1]), "an incident")
-    tuner.roll_back(np.int64(1), "why")
+    tuner.study.set_aside(np.array([1]), "an incident")
+    tuner.study.roll_back(np.int64(1), "why")
     resumed = hz.Tuner.resume(f"sqlite:///{tmp_path / 'study.db'}", problem=tuner.problem)
     assert resumed.history.status.excluded_rounds.keys() == {1}
 
@@ -224,6 +224,6 @@ def test_who_retired_in_what_was_rolled_back_competes_again():
     tuner = make(config=CONFIG.model_copy(update={"retire_after": 2}))
     play(tuner, 7)
     assert tuner.history.status.retired
-    tuner.roll_back(1, "broken readings")
+    tuner.study.roll_back(1, "broken readings")
     assert not tuner.history.status.retired
     assert set(tuner.history.idle) == {0}

@@ -69,13 +69,13 @@ def play(tuner, rounds):
 def trouble(tuner):
     """Twenty-six rounds of it; the last two have reported in part or not at all."""
     play(tuner, 8)
-    tuner.set_aside([5], "the split is suspect: 12,001 users <u>counted</u>, 9,800 planned")
-    tuner.set_aside([6, 7], "an incident & its echo")
-    tuner.reinstate([7], "the echo was none")
+    tuner.study.set_aside([5], "the split is suspect: 12,001 users <u>counted</u>, 9,800 planned")
+    tuner.study.set_aside([6, 7], "an incident & its echo")
+    tuner.study.reinstate([7], "the echo was none")
     play(tuner, 13)
     tuner.tell(reply(tuner, tuner.ask(18), revision=1))
-    tuner.note("platform", "serving round 18 took long <script>")
-    tuner.roll_back(19, "a wrong release went out at 19")
+    tuner.study.note("platform", "serving round 18 took long <script>")
+    tuner.study.roll_back(19, "a wrong release went out at 19")
     play(tuner, 3)
     plan = tuner.ask()
     tuner.tell(reply(tuner, plan, arms=list(range(0, len(plan), 2))))

@@ -59,7 +59,7 @@ def test_every_arm_has_a_reason_and_the_readings_behind_it():
 def test_rounds_set_aside_are_marked():
     tuner = make()
     play(tuner, 3)
-    tuner.set_aside([1], "an incident")
+    tuner.study.set_aside([1], "an incident")
     tuner.ask()
     marks = {r.round: r.counts for r in tuner.explain().arms[0].readings}
     assert marks == {0: True, 1: False, 2: True}

@@ -792,7 +792,7 @@ def test_what_is_no_round_is_refused(fresh, wrong):
 def test_a_trigger_finds_its_plan_again(world, tmp_path):
     journal = url(tmp_path / "a.db")
     tuner = hz.Tuner(world.problem, CONFIGS["default"], journal, seed=11)
-    assert tuner.planned_for("message 1") is None
+    assert tuner.study.planned_for("message 1") is None
     plan = tuner.ask(trigger="message 1")
     tuner.ask(trigger="message 2")
     tuner.journal.close()

@@ -321,12 +321,12 @@ def test_check_says_what_tell_would(tuner):
     table = columns(plan, arms=[0, 2])
     wrong = hz.Readings.from_frame(table | {"candidate": [0, 0, 9, 9]})
     message = hz.Readings.from_frame(table)
-    unchanged(tuner, lambda: tuner.check(wrong))
+    unchanged(tuner, lambda: tuner.study.count_new(wrong))
     entries = tuner.history.num_entries
-    assert tuner.check(message) == tuner.check(message) == 4
+    assert tuner.study.count_new(message) == tuner.study.count_new(message) == 4
     assert tuner.history.num_entries == entries
     assert tuner.tell(message) == 4
-    assert tuner.check(message) == 0
+    assert tuner.study.count_new(message) == 0
 
 
 # --- mixtures ---------------------------------------------------------------------------------

@@ -18,15 +18,15 @@ from rich.console import Console
 from rich.text import Text
 
 from ...errors import ConfigError
-from ...study.evidence.active_set import in_view
+from ...study.evidence.active_set import fit_set
 from ...study.evidence.bucket import gather
+from ...study.evidence.pooling import Pooling
 from ...study.history import History
 from ...transfer import features, from_bucket
 from ...transfer.sharing import package as packages
 from ...transfer.sharing.budget import Budget
 from ...transfer.sharing.noise import Clip, check_private, private_history
 from ...transfer.source import Source
-from ...tuner.model import pooling
 from ...tuner.tuner import Tuner
 from ..study import AsJson, Config, DryRun, open_study
 
@@ -137,12 +137,12 @@ def export(
     if ledger is not None and epsilon is None:
         raise ConfigError("--ledger needs --epsilon, the budget of all its releases together")
     tuner = open_study(config)
-    domain, told = name or tuner.study, tuner.history
+    domain, told = name or tuner.study.name, tuner.history
     check_meta(tuner, own)
     source = evidence(tuner, domain, told, own)
     statement: dict[str, Any] | None = None
     if ledger is not None and epsilon is not None:
-        what = release or tuner.study
+        what = release or tuner.study.name
         kept = ledger if ledger.exists() else None
         budget = Budget(epsilon, delta, kept, accountant.value)
         noise, after = check_private(told, clips, budget, what, noise)
@@ -184,14 +184,14 @@ def evidence(
 ) -> Source:
     """The study's evidence by its own configuration, from its history or a noised one."""
     config = tuner.config
-    bucket = gather(history, pooling(config))
+    bucket = gather(history, Pooling.of(config))
     if drowned and not bool((bucket.weight > 0).any()):
         raise ConfigError(
             "nothing is left under the noise: every arm has too few users for it. It was paid for "
             "all the same; give a larger --epsilon to a new ledger, or wait for more users"
         )
     found = features.of(history, config.rounds_per_day, bucket.dispersion, own)
-    rows = in_view(history, bucket, config)
+    rows = fit_set(history, bucket, config)
     return from_bucket(tuner.problem, bucket, name, found, rows=rows)
 
 
@@ -201,7 +201,7 @@ def check_meta(tuner: Tuner, own: Mapping[str, float]) -> None:
     Raises:
         ConfigError: a name that is taken.
     """
-    bucket = gather(tuner.history, pooling(tuner.config))
+    bucket = gather(tuner.history, Pooling.of(tuner.config))
     found = features.of(tuner.history, tuner.config.rounds_per_day, bucket.dispersion)
     if taken := sorted(set(own) & set(found)):
         raise ConfigError(

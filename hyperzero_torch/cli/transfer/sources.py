@@ -13,8 +13,9 @@ import typer
 from ...errors import ConfigError
 from ...problem.problem import Problem
 from ...study.config import StudyConfig
-from ...study.evidence.active_set import in_view
+from ...study.evidence.active_set import fit_set
 from ...study.evidence.bucket import gather
+from ...study.evidence.pooling import Pooling
 from ...transfer import features, from_bucket, from_journal
 from ...transfer.alignment import Aligned, align
 from ...transfer.journaled import recorded
@@ -22,7 +23,6 @@ from ...transfer.own import check_apart, own_evidence
 from ...transfer.refresh import absolute, in_terms_of, opened
 from ...transfer.sharing import package as packages
 from ...transfer.source import Source
-from ...tuner.model import pooling
 from ...tuner.tuner import Tuner
 from ..study import open_study
 
@@ -73,7 +73,7 @@ def gathered(
     found = found or [opened(config, folder, problem) for config in target.study.sources]
     if not found:
         raise ConfigError(
-            f"study {target.tuner.study!r} has no sources; name some as packages or "
+            f"study {target.tuner.study.name!r} has no sources; name some as packages or "
             "journal-url#study, here or in the study file"
         )
     check_apart(found, own_evidence(problem, target.tuner.history))
@@ -85,12 +85,12 @@ def evidence_of(problem: Problem, tuner: Tuner) -> Aligned | None:
     history, config = tuner.history, tuner.config
     if not history.tables:
         return None
-    bucket = gather(history, pooling(config))
+    bucket = gather(history, Pooling.of(config))
     if not bool((bucket.weight > 0).any()):
         return None
     meta = features.of(history, config.rounds_per_day, bucket.dispersion)
-    rows = in_view(history, bucket, config)
-    name = f"{tuner.study} (this study)"
+    rows = fit_set(history, bucket, config)
+    name = f"{tuner.study.name} (this study)"
     return align(from_bucket(problem, bucket, name, meta, rows=rows), problem)
 
 

@@ -11,7 +11,7 @@ from ...errors import MissingExtraError, SpaceError
 from ...study.config import TunerConfig
 from ...study.history import CONTROL, History
 from ...study.journal import Configured, Entry, MemoryJournal, Planned, StudyHeader
-from ...tuner.candidates import born, first_bucket
+from ...tuner.candidates import add_candidates, initial_design
 from ...tuner.tuner import Tuner
 from ..axes import Axis
 
@@ -92,7 +92,7 @@ def fold(experiment: Experiment, data: Data, config: TunerConfig, seed: int = 0)
     """
     axes, constants = axes_of(experiment.search_space)
     problem = problem_of(experiment, axes)
-    births = first_bucket(problem, config, seed)
+    births = initial_design(problem, config, seed)
     known = {born.theta: born.candidate for born in births}
     num_arms = 0
     arms: dict[str, int] = {experiment.status_quo.name: CONTROL}
@@ -119,7 +119,7 @@ def fold(experiment: Experiment, data: Data, config: TunerConfig, seed: int = 0)
     theta = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), len(axes))
     history = History(len(axes), problem.metrics)
     history.extend(births)
-    entries += [*births, *born(problem, theta, history, 0, "ax")]
+    entries += [*births, *add_candidates(problem, theta, history, 0, "ax")]
     entries += [_planned(round_, plan) for round_, plan in sorted(plans.items())]
     journal = MemoryJournal()
     journal.create(StudyHeader(experiment.name, seed, problem.spec()), entries)

@@ -14,8 +14,9 @@ from ...study.config import TunerConfig
 from ...study.evidence.bucket import Bucket
 from ...study.history import CONTROL, History
 from ...surrogate import Posterior
+from ...tuner.beliefs import Belief
 from ...tuner.model import ModelState
-from ...tuner.recommend import Belief, Criterion, Recommendation, recommend
+from ...tuner.recommend import Criterion, Recommendation, recommend
 from .lateness import Lateness, lateness
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def look(
     stopped = tuner.history.status.stopped
     best = recommend(known, tuner.config, belief, criterion, plan.shares, stopped)
     return Facts(
-        study=tuner.study,
+        study=tuner.study.name,
         history=tuner.history,
         config=tuner.config,
         known=known,

@@ -29,7 +29,7 @@ class Lateness(NamedTuple):
 def lateness(tuner: Tuner) -> Lateness:
     """Of the latest entries of a study that has been read."""
     known = tuner.history.num_entries
-    return count(tuner.journal.read(tuner.study, after=max(0, known - MOST_ENTRIES)))
+    return count(tuner.journal.read(tuner.study.name, after=max(0, known - MOST_ENTRIES)))
 
 
 def count(entries: Sequence[Entry]) -> Lateness:

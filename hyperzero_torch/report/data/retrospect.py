@@ -16,11 +16,12 @@ from torch import Tensor
 from ...errors import FitError
 from ...stats import drift
 from ...study.decisions import ROLLED_BACK, STOPPED
-from ...study.evidence.blocks import Memo
+from ...study.evidence.blocks import BlockCache
 from ...study.evidence.bucket import Bucket, gather
+from ...study.evidence.pooling import Pooling
 from ...study.history import CONTROL, History
 from ...surrogate import Hyperparameters, Posterior, Surrogate
-from ...tuner.model import pooling, to_fit
+from ...tuner.model import training_data
 from .facts import Facts
 from .surfaces import Believed, believe_deltas
 
@@ -65,7 +66,7 @@ def look_back(facts: Facts) -> Past:
     watched = facts.watched
     if facts.posterior is None or watched is None:
         return Past((), 0)
-    memo = dict(facts.known.memo or {})
+    memo = dict(facts.known.cache)
     raw = _evidence(facts, _as_of(facts.history, None), memo)  # drift was noticed after the deltas
     reported = sorted(set(raw.deltas.round.tolist()))
     first = set(islice(facts.history.plans, FIRST))
@@ -108,13 +109,13 @@ def _as_of(history: History, round: int | None) -> History:
     return then
 
 
-def _evidence(facts: Facts, history: History, memo: Memo) -> Bucket:
-    return gather(history, pooling(facts.config), memo)
+def _evidence(facts: Facts, history: History, memo: BlockCache) -> Bucket:
+    return gather(history, Pooling.of(facts.config), memo)
 
 
 def _tested(facts: Facts, bucket: Bucket) -> Tensor:
     """Ids of the candidates that are looked at today and had evidence by then."""
-    view = facts.known.view
+    view = facts.known.fit_set
     return view[bucket.tested[view]]
 
 
@@ -126,7 +127,7 @@ def _condition(facts: Facts, bucket: Bucket) -> Posterior | None:
         return None
     today = Hyperparameters(*(field.cpu() for field in facts.posterior.hyperparameters))
     try:
-        given = to_fit(facts.problem, facts.config, bucket, rows, torch.device("cpu"))
+        given = training_data(facts.problem, facts.config, bucket, rows, torch.device("cpu"))
         return Surrogate(today).condition(*given)
     except FitError:
         return None

@@ -1,7 +1,7 @@
-"""Who still matters: candidates that compete, and those that the surrogate is fitted to.
+"""The active candidates: those that compete, and those that the surrogate is fitted to.
 
-A long study gives birth to tens of thousands of candidates. Most won a few draws, or none, and are
-retired; what a round does must not grow with them.
+A long study adds tens of thousands of candidates. Most win few draws or none and are retired. The
+work of a round must not grow with them.
 """
 
 from __future__ import annotations
@@ -13,60 +13,61 @@ from ..config import TunerConfig
 from ..history import CONTROL, History
 from .bucket import Bucket
 
-# One in so many of the candidates in view may have been stopped.
-_STOPPED = 4
+# At most this fraction of the candidates that the surrogate is fitted to may have been stopped.
+_STOPPED_FRACTION = 1 / 4
 
 
 def competing(history: History, config: TunerConfig) -> list[int]:
-    """Candidates that draws may choose, ascending: new ones, and those that won not long ago."""
-    last, standing = config.retire_after, history.status
-    barred = standing.stopped | (standing.retired if last is not None else set())
+    """Candidates that draws may choose, ascending: new ones, and those that won recently."""
+    retire_after, status = config.retire_after, history.status
+    barred = status.stopped | (status.retired if retire_after is not None else set())
     return [
         c
         for c in range(1, history.num_candidates)
         if c not in barred
-        and (last is None or not history.times_served[c] or history.idle[c] < last)
+        and (retire_after is None or not history.times_served[c] or history.idle[c] < retire_after)
     ]
 
 
-def most_competing(config: TunerConfig) -> int | None:
+def max_competing(config: TunerConfig) -> int | None:
     """How many candidates may compete; None for any number."""
-    most = config.max_candidates
-    return None if most is None else max(most // 2, config.max_arms, config.initial_candidates)
+    limit = config.max_candidates
+    return None if limit is None else max(limit // 2, config.max_arms, config.initial_candidates)
 
 
-def in_view(history: History, bucket: Bucket, config: TunerConfig) -> Tensor:
-    """Candidates that a round looks at, the control among them, ascending ``(n,)``.
+def fit_set(history: History, bucket: Bucket, config: TunerConfig) -> Tensor:
+    """Candidates that the surrogate is fitted to, the control among them, ascending ``(n,)``.
 
-    All, as long as they are ``max_candidates`` at most. Then those that compete, were served in
-    the last round or verified in the last day, and those stopped last, since a region that does
-    harm must not be forgotten; and of the others those with the most evidence: the least product
-    of their variances, which no metric's unit changes.
+    All, as long as there are ``max_candidates`` at most. Otherwise those that compete, were served
+    in the last round or were verified in the last day, and those stopped last, because the model
+    has to keep knowing a harmful region. The remaining places go to the candidates with the most
+    evidence: the least product of their variances, which no metric's unit changes.
     """
-    every = torch.arange(history.num_candidates)
-    most = config.max_candidates
-    if most is None or len(every) <= most + 1:
-        return every
+    everyone = torch.arange(history.num_candidates)
+    limit = config.max_candidates
+    if limit is None or len(everyone) <= limit + 1:
+        return everyone
     last = history.last_plan
-    wanted = {CONTROL, *competing(history, config), *(last.candidates if last else ())}
-    wanted |= _verified(history, config) | _stopped(history, bucket, most // _STOPPED)
-    chosen = torch.zeros(len(every), dtype=torch.bool)
-    chosen[sorted(wanted)] = True
-    left = max(0, most + 1 - len(wanted))
-    rest = (bucket.tested & ~chosen).nonzero().flatten()
-    # A metric that was never uncertain says nothing of who is known best.
-    doubt = bucket.var[rest].clamp_min(1e-300).log().sum(-1)
-    chosen[rest[doubt.argsort(stable=True)[:left]]] = True
+    required = {CONTROL, *competing(history, config), *(last.candidates if last else ())}
+    required |= _recent_leaders(history, config)
+    required |= _recently_stopped(history, bucket, int(limit * _STOPPED_FRACTION))
+    chosen = torch.zeros(len(everyone), dtype=torch.bool)
+    chosen[sorted(required)] = True
+    num_places = max(0, limit + 1 - len(required))
+    others = (bucket.tested & ~chosen).nonzero().flatten()
+    # A metric without any variance says nothing about who is known best.
+    log_volume = bucket.var[others].clamp_min(1e-300).log().sum(-1)
+    chosen[others[log_volume.argsort(stable=True)[:num_places]]] = True
     return chosen.nonzero().flatten()
 
 
-def _verified(history: History, config: TunerConfig) -> set[int]:
-    """Leaders of the last day: who would be recommended is mostly among them."""
-    latest = sorted(history.plans)[-config.rounds_per_day :]
-    return {c for r in latest for c in history.plans[r].details.get("leaders", ())}
+def _recent_leaders(history: History, config: TunerConfig) -> set[int]:
+    """Candidates verified in the last day: most recommendations are among them."""
+    rounds = sorted(history.plans)[-config.rounds_per_day :]
+    return {c for r in rounds for c in history.plans[r].trace.leaders}
 
 
-def _stopped(history: History, bucket: Bucket, most: int) -> set[int]:
-    """The youngest of those that were stopped and have evidence, so many at most."""
+def _recently_stopped(history: History, bucket: Bucket, limit: int) -> set[int]:
+    """The newest of the stopped candidates with evidence, at most ``limit``."""
     stopped = torch.tensor(sorted(history.status.stopped), dtype=torch.long)
-    return set(stopped[bucket.tested[stopped]][-most:].tolist())
+    return set(stopped[bucket.tested[stopped]][-limit:].tolist())

@@ -1,13 +1,13 @@
 """Evidence block by block: all but the latest rounds are pooled once, in blocks.
 
-A study may run for a year. A block is pooled from its own rounds alone, without regard to what came
-later; the latest rounds are pooled anew every time. So a round's work does not grow with the age of
-the study, and readings whose block is settled can be let go of without changing any estimate.
+A study may run for a year. A block is pooled from its own rounds alone, whatever came later; the
+latest rounds are pooled anew every time. So the work of a round does not grow with the age of the
+study, and the readings of a settled block can be deleted without changing any estimate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -17,10 +17,10 @@ from ...stats.evidence import EvidenceState, Exposure
 from ..decisions import Discount
 from ..history import History
 from ..journal import EVIDENCE, pack_array, unpack_array
-from .pooling import Block, Levels, Pooling, kept, pool
+from .pooling import Block, Levels, Pooling, pool, retained_precision
 
-#: Settled blocks under their number, each with what it was pooled from; -1, -2, ... are compacted.
-Memo: TypeAlias = dict[int, tuple[object, Block]]
+#: Settled blocks by number, each with what it was pooled from; -1, -2, ... are compacted ones.
+BlockCache: TypeAlias = dict[int, tuple[object, Block]]
 
 
 def settled(history: History, pooling: Pooling) -> dict[int, list[int]]:
@@ -33,73 +33,103 @@ def settled(history: History, pooling: Pooling) -> dict[int, list[int]]:
         return {}
     rounds = sorted(history.plans)
     blocks = {b: rounds[b * size : (b + 1) * size] for b in range(len(rounds) // size - 1)}
-    left = {b: [r for r in of if r in history.tables] for b, of in blocks.items()}
-    return {b: of for b, of in left.items() if of}
+    remaining = {b: [r for r in of if r in history.tables] for b, of in blocks.items()}
+    return {b: of for b, of in remaining.items() if of}
 
 
 def settle(history: History, pooling: Pooling, rounds: Sequence[int]) -> Block:
-    """Pool a settled block as it is kept: with the discounts that split it, others come later."""
-    tables = [(r, history.tables[r]) for r in rounds if r not in history.status.excluded_rounds]
-    split = [d for d in history.status.discounts if rounds[0] < d.before <= rounds[-1]]
-    block, _ = pool(tables, pooling, len(history.metrics), split)
-    # Of a correction of second order seven digits are plenty: half the size in a journal.
-    return block._replace(
-        control_loadings=block.control_loadings._replace(part=block.control_loadings.part.float())
-    )
+    """Pool a settled block in its final form: only discounts that split it are applied."""
+    status = history.status
+    tables = [(r, history.tables[r]) for r in rounds if r not in status.excluded_rounds]
+    block, _ = pool(tables, pooling, len(history.metrics), _splitting(status.discounts, rounds))
+    # Seven digits are enough for a second-order correction, and take half the space in a journal.
+    loadings = block.control_loadings
+    return block._replace(control_loadings=loadings._replace(part=loadings.part.float()))
 
 
-def blocks(history: History, pooling: Pooling, memo: Memo) -> tuple[list[Block], list[int]]:
-    """All settled blocks, those compacted first, each as it counts today; and the live rounds.
+def blocks(history: History, pooling: Pooling, cache: BlockCache) -> tuple[list[Block], list[int]]:
+    """All settled blocks as they count today, compacted ones first; and the live rounds.
 
     Args:
         history: the study's facts.
-        pooling: how.
-        memo: blocks that were pooled before; those that changed, or are new, are added.
+        pooling: how deltas are pooled.
+        cache: blocks that were pooled before; new and changed ones are added.
     """
-    standing = history.status
-    found = [
-        block.discounted(_kept_whole(standing.discounts, rounds[-1], len(history.metrics)))
-        for rounds, block in _compacted(history, memo)
-    ]
+    status = history.status
+    settled_blocks = _compacted(history, cache)
     done: set[int] = set()
     for number, rounds in settled(history, pooling).items():
-        stamp = (
+        made_from = (
             pooling,
             sum(len(history.tables[r].messages) for r in rounds),
             len(rounds),
-            tuple(r for r in rounds if r in standing.excluded_rounds),
-            tuple(d for d in standing.discounts if rounds[0] < d.before <= rounds[-1]),
+            tuple(r for r in rounds if r in status.excluded_rounds),
+            tuple(_splitting(status.discounts, rounds)),
         )
-        if number not in memo or memo[number][0] != stamp:
-            memo[number] = (stamp, settle(history, pooling, rounds))
-        kept = _kept_whole(standing.discounts, rounds[-1], len(history.metrics))
-        found.append(memo[number][1].discounted(kept))
+        if number not in cache or cache[number][0] != made_from:
+            cache[number] = (made_from, settle(history, pooling, rounds))
+        settled_blocks.append((rounds, cache[number][1]))
         done.update(rounds)
-    return found, [r for r in sorted(history.tables) if r not in done]
+    discounted = [
+        block.discounted(_retained(status.discounts, rounds[-1], len(history.metrics)))
+        for rounds, block in settled_blocks
+    ]
+    return discounted, [r for r in sorted(history.tables) if r not in done]
+
+
+def _splitting(discounts: Sequence[Discount], rounds: Sequence[int]) -> list[Discount]:
+    """Discounts that begin within these rounds, so that they treat them differently."""
+    return [d for d in discounts if rounds[0] < d.before <= rounds[-1]]
 
 
 def to_compacted(block: Block) -> dict[str, Any]:
     """A block as plain JSON values, for ``Compacted.evidence``."""
-    state, exposed, levels = block.state, block.control_loadings, block.levels
-    arrays = [block.candidates, *state, block.num_rounds, *exposed, *levels, *block[5:]]
-    return {name: pack_array(array.numpy()) for name, array in zip(EVIDENCE, arrays)}
+    state, loadings, levels = block.state, block.control_loadings, block.levels
+    arrays = {
+        "candidate": block.candidates,
+        "weight": state.weight,
+        "mean": state.mean,
+        "spread": state.spread,
+        "num_rounds": block.num_rounds,
+        "exposed_row": loadings.candidate,
+        "exposed_round": loadings.round,
+        "exposed_part": loadings.part,
+        "users": levels.users,
+        "hours": levels.hours,
+        "total": levels.total,
+        "dispersion": block.dispersion,
+        "power": block.round_precision,
+        "power_rounds": block.num_precision_rounds,
+    }
+    return {name: pack_array(array.numpy()) for name, array in arrays.items()}
 
 
-def _compacted(history: History, memo: Memo) -> list[tuple[Sequence[int], Block]]:
-    """Blocks whose readings were let go of, with their rounds."""
+def from_compacted(evidence: Mapping[str, Any]) -> Block:
+    """The block that ``to_compacted`` packed."""
+    arrays = {name: torch.from_numpy(unpack_array(evidence[name])) for name in EVIDENCE}
+    return Block(
+        candidates=arrays["candidate"],
+        state=EvidenceState(arrays["weight"], arrays["mean"], arrays["spread"]),
+        num_rounds=arrays["num_rounds"],
+        control_loadings=Exposure(
+            arrays["exposed_row"], arrays["exposed_round"], arrays["exposed_part"]
+        ),
+        levels=Levels(arrays["users"], arrays["hours"], arrays["total"]),
+        dispersion=arrays["dispersion"],
+        round_precision=arrays["power"],
+        num_precision_rounds=arrays["power_rounds"],
+    )
+
+
+def _compacted(history: History, cache: BlockCache) -> list[tuple[Sequence[int], Block]]:
+    """Blocks whose readings were compacted, with their rounds."""
     for number, entry in enumerate(history.compacted):
-        if -1 - number not in memo:
-            c, w, m, s, n, row, slot, part, users, hours, total, *rest = (
-                torch.from_numpy(unpack_array(entry.evidence[name])) for name in EVIDENCE
-            )
-            block = Block(
-                c, EvidenceState(w, m, s), n, Exposure(row, slot, part),
-                Levels(users, hours, total), *rest,
-            )  # fmt: skip
-            memo[-1 - number] = (None, block)
-    return [(e.rounds, memo[-1 - i][1]) for i, e in enumerate(history.compacted)]
+        if -1 - number not in cache:
+            cache[-1 - number] = (None, from_compacted(entry.evidence))
+    return [(e.rounds, cache[-1 - i][1]) for i, e in enumerate(history.compacted)]
 
 
-def _kept_whole(discounts: Sequence[Discount], last: int, num_metrics: int) -> Tensor:
-    """How much of its precision evidence of rounds up to ``last`` keeps, ``(metrics,)``."""
-    return kept([d for d in discounts if d.before > last], torch.tensor([last]), num_metrics)[0]
+def _retained(discounts: Sequence[Discount], last: int, num_metrics: int) -> Tensor:
+    """Precision that evidence of rounds up to ``last`` retains, ``(metrics,)``, in (0, 1]."""
+    later = [d for d in discounts if d.before > last]
+    return retained_precision(later, torch.tensor([last]), num_metrics)[0]

@@ -1,4 +1,4 @@
-"""What is known: evidence of every candidate from all rounds, and the base levels."""
+"""The bucket: evidence on every candidate from all rounds, and the base levels."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 from ...stats import dispersion, evidence
 from ...stats.evidence import EvidenceState, Exposure
 from ..history import History
-from .blocks import Memo, blocks
+from .blocks import BlockCache, blocks
 from .pooling import ArmDeltas, Block, Levels, Pooling, pool
 
 
 class Bucket(NamedTuple):
-    """All candidates and what is known of them; row 0 is the control and knows nothing.
+    """All candidates and their evidence; row 0 is the control, which has no deltas.
 
-    ``mean``, ``var``, ``weight`` are ``(candidates, metrics)``, NaN and 0 where nothing is known;
+    ``mean``, ``var``, ``weight`` are ``(candidates, metrics)``, NaN and 0 without evidence;
     ``num_rounds (candidates,)`` counts rounds with evidence; ``base_levels (metrics,)`` is None
     until the control has reported every metric, and rests on ``level_hours`` hours of the day.
     ``control_loadings`` is how far control errors move sums of evidence, a block of rounds each,
     the latest rounds last. ``dispersion (metrics,)`` is the factor by which variances of the latest
     rounds exceed the formula's. ``round_precision (metrics,)`` is the precision of a relative mean
     over a whole round's traffic, by the formula, of a usual round; 0 before the first. ``deltas``
-    are those of the latest rounds, which are not pooled for good.
+    are those of the latest rounds, which are not settled yet.
     """
 
     theta: Tensor
@@ -56,34 +56,36 @@ class Bucket(NamedTuple):
         shared = loading @ loading.transpose(-1, -2)
         place = torch.full((len(self.theta),), -1, dtype=torch.long)
         place[rows] = torch.arange(len(rows))
-        for exposed in old:  # most candidates were not served in most blocks
+        for block in old:  # most candidates were not served in most blocks
             served = torch.zeros(len(rows) + 1, dtype=torch.bool)
-            served[place[exposed.candidate]] = True  # the last is for those not asked for
+            served[place[block.candidate]] = True  # the last is for those not asked for
             at = served[:-1].nonzero().flatten()
-            loading = evidence.loadings(exposed, self.weight, rows[at]).permute(2, 0, 1)
+            loading = evidence.loadings(block, self.weight, rows[at]).permute(2, 0, 1)
             shared[:, at.unsqueeze(-1), at] += loading @ loading.transpose(-1, -2)
         return shared
 
 
-def gather(history: History, pooling: Pooling, memo: Memo | None = None) -> Bucket:
-    """What the history says of every candidate.
+def gather(history: History, pooling: Pooling, cache: BlockCache | None = None) -> Bucket:
+    """Pool the evidence on every candidate.
 
     Args:
         history: the study's facts.
         pooling: how deltas are pooled.
-        memo: of earlier calls for the same study, which makes a long one quick.
+        cache: settled blocks of earlier calls for the same study; without it they are pooled anew.
     """
-    old, rounds = blocks(history, pooling, {} if memo is None else memo)
-    standing, num, width = history.status, history.num_candidates, len(history.metrics)
-    tables = [(r, history.tables[r]) for r in rounds if r not in standing.excluded_rounds]
-    latest, deltas = pool(tables, pooling, width, standing.discounts)
+    old, rounds = blocks(history, pooling, {} if cache is None else cache)
+    status, num, width = history.status, history.num_candidates, len(history.metrics)
+    tables = [(r, history.tables[r]) for r in rounds if r not in status.excluded_rounds]
+    latest, deltas = pool(tables, pooling, width, status.discounts)
     parts = [*old, latest]
     state, num_rounds = evidence.init(num, width), torch.zeros(num, dtype=torch.long)
     for block in parts:
         state = _merge(state, block)
         num_rounds[block.candidates] += block.num_rounds
-    power = sum((block.round_precision for block in parts), torch.zeros(width, dtype=torch.float64))
-    power_rounds = sum(block.num_precision_rounds for block in parts)
+    precision = sum(
+        (block.round_precision for block in parts), torch.zeros(width, dtype=torch.float64)
+    )
+    num_rounds_with_precision = sum(block.num_precision_rounds for block in parts)
     known, excess = state.weight > 0, torch.ones(width, dtype=torch.float64)
     if pooling.calibrate:
         excess = _excess(parts, state)
@@ -105,7 +107,7 @@ def gather(history: History, pooling: Pooling, memo: Memo | None = None) -> Buck
             for e in (b.control_loadings,)
         ),
         dispersion=latest.dispersion * excess,
-        round_precision=power / torch.as_tensor(power_rounds).clamp_min(1),
+        round_precision=precision / torch.as_tensor(num_rounds_with_precision).clamp_min(1),
         deltas=deltas,
     )
 

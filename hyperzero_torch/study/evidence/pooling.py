@@ -1,8 +1,8 @@
-"""From what has arrived of some rounds to what it says of each candidate served in them.
+"""Readings of some rounds -> deltas -> evidence of each candidate served in them.
 
-A treatment whose control has not arrived yet has no delta and waits; so does a metric of it.
-Rows are always taken in the order of rounds and plans, so the evidence does not depend on the
-order in which readings arrived.
+A treatment has no delta until the control of its round has reported, metric by metric. Rows are
+always taken in the order of rounds and plans, so the evidence does not depend on the order in which
+readings arrived.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 from ...stats import delta, dispersion, evidence, moments
 from ...stats.delta import Delta
 from ...stats.evidence import EvidenceState, Exposure
+from ..config import TunerConfig
 from ..decisions import Discount
 from ..history import CONTROL
 from ..round_table import RoundTable
@@ -38,6 +39,11 @@ class Pooling(NamedTuple):
     rounds_per_day: int
     calibrate: bool = False
     block_rounds: int | None = None
+
+    @classmethod
+    def of(cls, config: TunerConfig) -> Pooling:
+        """How a configuration pools deltas."""
+        return cls(config.weights, config.rounds_per_day, config.calibrate, config.block_rounds)
 
 
 class ArmDeltas(NamedTuple):
@@ -63,7 +69,7 @@ class Levels(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What a stretch of rounds says of the candidates served in it.
+    """The pooled evidence of some rounds about the candidates served in them.
 
     ``candidates (c,)`` ascending; ``state`` and ``num_rounds`` have a row for each.
     ``control_loadings`` names candidates by their rows here. ``levels`` are the control's;
@@ -82,12 +88,12 @@ class Block(NamedTuple):
     round_precision: Tensor
     num_precision_rounds: Tensor
 
-    def discounted(self, kept: Tensor) -> Block:
-        """The same with ``kept (metrics,)`` of its precision."""
+    def discounted(self, retained: Tensor) -> Block:
+        """The same block with the fraction ``retained (metrics,)`` of its precision."""
         weight, mean, spread = self.state
-        part = self.control_loadings.part.to(kept) * kept
+        part = self.control_loadings.part.to(retained) * retained
         return self._replace(
-            state=EvidenceState(weight * kept, mean, spread * kept),
+            state=EvidenceState(weight * retained, mean, spread * retained),
             control_loadings=self.control_loadings._replace(part=part),
         )
 
@@ -102,9 +108,9 @@ def pool(
 
     Args:
         tables: rounds in the order of time, with what has arrived of them.
-        pooling: how.
+        pooling: how deltas are pooled.
         num_metrics: columns.
-        discounts: what was found to drift.
+        discounts: of evidence from before a drift.
     """
     arms = _stack(tables, num_metrics)
     if pooling.calibrate:
@@ -115,19 +121,19 @@ def pool(
     is_treatment = (arms.candidate != CONTROL).unsqueeze(-1)
     lift = Delta(*(torch.where(is_treatment, field, torch.nan) for field in lift))
     weight = arms.moments.count.nan_to_num(0.0)
-    users, worth = _rounds(arms)
+    users, precision = _precision_per_user(arms)
     if pooling.weights == "precision":
-        weight = _precision(arms, worth)
+        weight = _precision(arms, precision)
     ids, rows = torch.unique(arms.candidate, return_inverse=True)
     common = torch.ones(num_metrics, dtype=torch.float64)
     loading = delta.control_loading(arms.moments, control)
     if pooling.calibrate:
-        found = dispersion.fit(rows, arms.slot, lift, weight, len(ids))
-        lift = Delta(lift.mean, found.factor * lift.var)
-        loading = loading * found.factor.sqrt()
-        weight, common = found.weight, found.common
-    kept_share = kept(discounts, arms.round, num_metrics)
-    lift, weight = Delta(lift.mean, lift.var / kept_share), weight * kept_share
+        scatter = dispersion.fit(rows, arms.slot, lift, weight, len(ids))
+        lift = Delta(lift.mean, scatter.factor * lift.var)
+        loading = loading * scatter.factor.sqrt()
+        weight, common = scatter.weight, scatter.common
+    retained = retained_precision(discounts, arms.round, num_metrics)
+    lift, weight = Delta(lift.mean, lift.var / retained), weight * retained
     seen = lift.mean.isfinite().any(-1).double()
     num_rounds = torch.zeros(len(ids), dtype=torch.float64).index_add(0, rows, seen)
     block = Block(
@@ -137,25 +143,25 @@ def pool(
         control_loadings=evidence.exposure(rows, arms.slot, loading, lift, weight),
         levels=_levels(arms, pooling.rounds_per_day),
         dispersion=common,
-        round_precision=(users * worth).sum(0),
+        round_precision=(users * precision).sum(0),
         num_precision_rounds=(users > 0).sum(0),
     )
-    told = (arms.candidate != CONTROL) & (seen > 0)
+    observed = (arms.candidate != CONTROL) & (seen > 0)
     deltas = ArmDeltas(
-        arms.round[told],
-        arms.candidate[told],
-        Delta(lift.mean[told], lift.var[told]),
-        weight[told],
-        loading[told],
+        arms.round[observed],
+        arms.candidate[observed],
+        Delta(lift.mean[observed], lift.var[observed]),
+        weight[observed],
+        loading[observed],
     )
     return block, deltas
 
 
-def kept(discounts: Sequence[Discount], rounds: Tensor, num_metrics: int) -> Tensor:
-    """How much of its precision a delta of each round keeps after what was found to drift.
+def retained_precision(discounts: Sequence[Discount], rounds: Tensor, num_metrics: int) -> Tensor:
+    """The fraction of its precision that a delta of each round retains after drift.
 
     Args:
-        discounts: what was found.
+        discounts: of evidence from before a drift.
         rounds: ``(rows,)``.
         num_metrics: columns.
     Returns:
@@ -207,11 +213,11 @@ def _stack(tables: Sequence[tuple[int, RoundTable]], num_metrics: int) -> _Arms:
     )
 
 
-def _rounds(arms: _Arms) -> tuple[Tensor, Tensor]:
-    """Users of each round, and what one of them is worth: level^2 / variance; ``(rounds, m)``.
+def _precision_per_user(arms: _Arms) -> tuple[Tensor, Tensor]:
+    """Users of each round, and the precision that each adds: level^2 / variance; ``(rounds, m)``.
 
-    From the round's all-arm moments: an arm's own mean must not enter its weight, or arms that
-    were lucky would weigh more.
+    From the round's all-arm moments: an arm's own mean must not enter its weight, or arms with
+    lucky readings would get more weight.
     """
     count, mean, m2 = (field.nan_to_num(0.0) for field in arms.moments)
     zero = torch.zeros(arms.num_rounds, count.shape[1], dtype=count.dtype)
@@ -219,19 +225,19 @@ def _rounds(arms: _Arms) -> tuple[Tensor, Tensor]:
     level = zero.index_add(0, arms.slot, count * mean) / users
     freedom = zero.index_add(0, arms.slot, (count - 1).clamp_min(0))
     spread = zero.index_add(0, arms.slot, m2) / freedom
-    worth = level.square() / spread
-    worth = torch.where(worth.isfinite() & (worth > 0), worth, torch.nan)
-    if len(worth):  # a round without any spread predicts nothing; it is taken for a usual one
-        usual = worth.nanmedian(dim=0).values.nan_to_num(1.0)
-        worth = torch.where(worth.isnan(), usual, worth)
-    return users, worth
+    precision = level.square() / spread
+    precision = torch.where(precision.isfinite() & (precision > 0), precision, torch.nan)
+    if len(precision):  # a round without any spread predicts nothing; it gets the median
+        median = precision.nanmedian(dim=0).values.nan_to_num(1.0)
+        precision = torch.where(precision.isnan(), median, precision)
+    return users, precision
 
 
-def _precision(arms: _Arms, worth: Tensor) -> Tensor:
+def _precision(arms: _Arms, per_user: Tensor) -> Tensor:
     """Inverse variance of each delta as its round's users predict it, ``(rows, metrics)``."""
     count = arms.moments.count.nan_to_num(0.0)
     users_both = count * count[arms.control] / (count + count[arms.control])
-    return (users_both * worth[arms.slot]).nan_to_num(0.0)
+    return (users_both * per_user[arms.slot]).nan_to_num(0.0)
 
 
 def _levels(arms: _Arms, rounds_per_day: int) -> Levels:

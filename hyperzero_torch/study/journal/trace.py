@@ -27,7 +27,7 @@ RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
     "drift",
     "rolled back",
 )
-#: Kinds about other domains: a source was added, an expert overrode, and (a remark) a change of use.
+#: Kinds about other domains: a source, an expert's override, and (a remark) a change of use.
 SOURCE, OVERRULED, TRANSFER = "source", "overruled", "transfer"
 CHANGES = frozenset({RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED})
 
@@ -36,7 +36,7 @@ ByMetric: TypeAlias = tuple[float, ...]
 
 
 class TraceError(ValueError):
-    """Stored details are no record that this version knows; the journal's reader names the entry."""
+    """Stored details are no record of a version that this package reads."""
 
 
 class NewerTraceError(TraceError):

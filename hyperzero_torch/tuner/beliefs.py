@@ -1,0 +1,99 @@
+"""What the posterior says about each candidate: objective, bounds, P(feasible), deltas."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..problem.problem import Problem
+from ..study.config import TunerConfig
+from ..study.evidence.bucket import Bucket
+from ..study.history import CONTROL
+from ..surrogate import Posterior
+
+_NUM_DRAWS = 2048
+
+
+class Belief(NamedTuple):
+    """Posterior of the candidates ``(C,)``, row 0 the control (known exactly: delta 0).
+
+    ``mean``, ``lcb``, ``ucb`` of the objective, ``prob_feasible``; NaN without evidence.
+    ``delta_mean`` and ``delta_var`` are ``(C, metrics)``.
+    """
+
+    mean: Tensor
+    lcb: Tensor
+    ucb: Tensor
+    prob_feasible: Tensor
+    delta_mean: Tensor
+    delta_var: Tensor
+
+
+def believe(
+    problem: Problem,
+    config: TunerConfig,
+    bucket: Bucket,
+    posterior: Posterior,
+    generator: torch.Generator,
+    candidates: Tensor | None = None,
+) -> Belief:
+    """Objective and feasibility of candidates, by draws of their deltas; on the CPU.
+
+    Arbitrary objectives have no closed form, so their moments come from 2048 draws per candidate.
+    All candidates share the same normals, so their differences are known better than their levels.
+
+    Args:
+        problem: on the posterior's device.
+        config: which evidence, and the level of the bounds.
+        bucket: the candidates.
+        posterior: over the unit cube.
+        generator: on its device.
+        candidates: ``(n,)`` those asked for, the control first; None for all.
+    """
+    rows = torch.arange(len(bucket.theta)) if candidates is None else candidates
+    x = problem.space.to_unit(bucket.theta[rows]).to(posterior.x)
+    if config.evidence == "pooled":
+        mean, var = posterior.marginal(x)
+    else:
+        mean, var = bucket.mean[rows].to(posterior.x), bucket.var[rows].to(posterior.x)
+    mean[CONTROL], var[CONTROL] = 0.0, 0.0
+    normal = torch.randn(
+        _NUM_DRAWS, 1, mean.shape[1], dtype=mean.dtype, device=mean.device, generator=generator
+    )
+    # Every draw has its mirror image: exact means for objectives linear in the deltas.
+    normal = torch.cat([normal, -normal])
+    tail = (1 - config.confidence) / 2
+    quantiles = torch.tensor([tail, 1 - tail], dtype=mean.dtype, device=mean.device)
+    columns: list[Tensor] = []
+    with torch.no_grad():
+        for tile in torch.split(torch.arange(len(mean)), 256):
+            outcome = problem.evaluate(mean[tile] + var[tile].sqrt() * normal)
+            bounds = torch.quantile(outcome.utility, quantiles, dim=0)
+            feasible = outcome.feasible.to(mean.dtype).mean(0)
+            columns.append(torch.stack([outcome.utility.mean(0), *bounds, feasible]))
+    fields = (*torch.cat(columns, dim=1).cpu().unbind(0), mean.cpu(), var.cpu())
+    return Belief(*(_spread(field, rows, len(bucket.theta)) for field in fields))
+
+
+def _spread(values: Tensor, rows: Tensor, num: int) -> Tensor:
+    """Rows in their places among ``num``; NaN in the others."""
+    spread = values.new_full((num, *values.shape[1:]), torch.nan)
+    spread[rows] = values
+    return spread
+
+
+def no_belief(problem: Problem, bucket: Bucket) -> Belief:
+    """Before any evidence: the control has delta 0, and nothing is known about the others."""
+    shape = (len(bucket.theta), problem.num_metrics)
+    delta = torch.full(shape, torch.nan, dtype=torch.float64)
+    delta[CONTROL] = 0.0
+    unknown = torch.full(shape[:1], torch.nan, dtype=torch.float64)
+    mean, prob = unknown.clone(), torch.zeros_like(unknown)
+    if problem.base_levels is not None or not problem.sees_levels:
+        with torch.no_grad():
+            outcome = problem.to("cpu").evaluate(delta[:1])
+        mean[CONTROL] = outcome.utility[0]
+        prob[CONTROL] = outcome.feasible.double()[0]
+    return Belief(mean, mean.clone(), mean.clone(), prob, delta, torch.zeros_like(delta))

@@ -1,0 +1,37 @@
+"""What one round is planned from, handed to every part of the planner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..runtime.randomness import random
+from ..study.config import TunerConfig
+from ..study.history import History
+
+
+@dataclass(frozen=True, eq=False)
+class RoundContext:
+    """One round of a study while it is planned.
+
+    Args:
+        config: the study's configuration.
+        history: its facts: a branch, to which the planner adds what it decides.
+        round: the round that is planned.
+        seed: of the study.
+    """
+
+    config: TunerConfig
+    history: History
+    round: int
+    seed: int
+
+    @property
+    def age(self) -> int:
+        """Rounds since the study's first."""
+        return self.round - min(self.history.plans, default=self.round)
+
+    def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+        """The generator of this round for one purpose."""
+        return random(self.seed, self.round, purpose, torch.device(device))
