@@ -102,7 +102,7 @@ def fill(tuner: hz.Tuner, round_: int) -> hz.Plan:
         retired = [Decision(round_, "retired", "served for long", {"candidates": gone})]
         return [*births, plan, *(retired if gone else [])], None
 
-    tuner._study.append(think)
+    tuner.study.append(think)
     return tuner.ask(round_)
 
 

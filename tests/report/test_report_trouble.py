@@ -498,7 +498,7 @@ def test_where_all_were_stopped_the_report_says_so(tmp_path):
     everyone = list(range(1, tuner.history.num_candidates))
     already = set(tuner.history.status.stopped)
     entry = Decision(2, STOPPED, "harm <to> all", {"candidates": everyone})
-    tuner._study.append(lambda history: ([entry], None))
+    tuner.study.append(lambda history: ([entry], None))
     shown, shell = page_of(tuner, tmp_path)
     facts = facts_of(tuner)
     assert facts.best.candidate_id == 0

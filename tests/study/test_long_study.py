@@ -223,10 +223,10 @@ def test_a_drift_found_later_discounts_settled_and_compacted_blocks_alike(tuner,
     split = Decision(
         ROUNDS - 2, "drift", "moved", {"metrics": [1], "before": BLOCK + 5, "factor": 0.5}
     )
-    tuner._study.append(lambda h: ([split], None))
+    tuner.study.append(lambda h: ([split], None))
     plain = gather(tuner.history, Pooling("precision", 6, True))
     before = tuner.bucket()
-    tuner._study.append(lambda h: ([entry], None))
+    tuner.study.append(lambda h: ([entry], None))
     after = bits(tuner.bucket())
     assert after != bits(before)
     # The same precision is left as where all rounds are pooled at once.

@@ -110,9 +110,7 @@ def test_a_stopped_candidate_is_never_served_again_nor_recommended():
     play(tuner, 4)
     best = tuner.recommend().candidate_id
     stop = [best or 1, 2, 3]
-    tuner._study.append(
-        lambda history: ([Decision(4, STOPPED, "harm", {"candidates": stop})], None)
-    )
+    tuner.study.append(lambda history: ([Decision(4, STOPPED, "harm", {"candidates": stop})], None))
     for _ in range(4):
         plan = tuner.ask()
         assert not set(stop) & set(plan.candidate_ids)
@@ -131,7 +129,7 @@ def test_where_everyone_was_stopped_the_control_is_served(evidence):
     play(tuner, 2)
     everyone = list(range(1, tuner.history.num_candidates))
     entry = Decision(1, STOPPED, "harm", {"candidates": everyone})
-    tuner._study.append(lambda history: ([entry], None))
+    tuner.study.append(lambda history: ([entry], None))
     plan = tuner.ask()
     assert plan.candidate_ids == (0,)
     assert plan.shares == (1.0,)
@@ -143,7 +141,7 @@ def test_a_discount_widens_old_evidence_of_one_metric():
     mean, var, weight = evidence(tuner)
     details = {"metrics": [1], "before": 4, "factor": 0.25}
     entry = Decision(4, DRIFT, "the guard drifts", details)
-    tuner._study.append(lambda history: ([entry], None))
+    tuner.study.append(lambda history: ([entry], None))
     new_mean, new_var, new_weight = evidence(tuner)
     torch.testing.assert_close(new_mean, mean, equal_nan=True)
     torch.testing.assert_close(new_var[:, 0], var[:, 0], equal_nan=True)

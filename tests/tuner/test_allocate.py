@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hyperzero_torch as hz
-from hyperzero_torch.tuner.traffic import most_control, round_robin, shares, verification_slots
+from hyperzero_torch.tuner.traffic import max_control_share, round_robin, shares, verification_slots
 
 LIMITED = hz.TunerConfig(max_share=0.4, max_share_rise=0.1)
 
 
 def share(slots, last=None, config=LIMITED, most=None):
     arms = torch.arange(1, len(slots) + 1)
-    return shares(arms, torch.tensor(slots), last or {}, config, most=most)
+    return shares(arms, torch.tensor(slots), last or {}, config, control_limit=most)
 
 
 @given(
@@ -81,10 +81,10 @@ def test_verification_grows_over_the_first_day():
 
 def test_the_controls_limit_rises_over_the_first_day():
     config = hz.TunerConfig(rounds_per_day=4)
-    assert [most_control(config, r) for r in range(6)] == pytest.approx(
+    assert [max_control_share(config, r) for r in range(6)] == pytest.approx(
         [0.35, 0.4, 0.45, 0.5, 0.5, 0.5]
     )
-    assert most_control(hz.TunerConfig(max_control_share=0.2), 30) == pytest.approx(0.2)
+    assert max_control_share(hz.TunerConfig(max_control_share=0.2), 30) == pytest.approx(0.2)
     assert share([1], {}, config, most=0.35)[0] >= 0.35  # what a rise leaves goes to the control
     free = hz.TunerConfig(max_share=1, max_share_rise=1)
     assert share([1], {}, free, most=0.35)[0] == pytest.approx(0.35)

@@ -12,8 +12,9 @@ from hyperzero_torch.study.evidence.bucket import Bucket
 from hyperzero_torch.study.evidence.pooling import ArmDeltas
 from hyperzero_torch.study.history import History
 from hyperzero_torch.study.journal import CandidateAdded
-from hyperzero_torch.tuner.guardrails import slacks, stops
-from hyperzero_torch.tuner.model import ModelState
+from hyperzero_torch.tuner.context import RoundContext
+from hyperzero_torch.tuner.guardrails import harm_stops, slacks
+from hyperzero_torch.tuner.model import Unfitted
 
 F64 = torch.float64
 SPACE = hz.SearchSpace([hz.Float("a", 0.0, 1.0), hz.Float("b", 0.0, 1.0)])
@@ -35,8 +36,8 @@ def bucket(mean, var, power=1e6):
     return Bucket(
         theta=torch.zeros(len(mean), 2, dtype=F64), mean=mean, var=var, weight=weight,
         num_rounds=torch.ones(len(mean), dtype=torch.long), base_levels=None, level_hours=0,
-        exposed=(), dispersion=torch.ones(2, dtype=F64),
-        power=torch.full((2,), power, dtype=F64),
+        control_loadings=(), dispersion=torch.ones(2, dtype=F64),
+        round_precision=torch.full((2,), power, dtype=F64),
         deltas=ArmDeltas(empty, empty, Delta(empty, empty), empty, empty),
     )  # fmt: skip
 
@@ -81,9 +82,9 @@ def test_levels_and_modules_can_be_guardrails():
     assert bool(slacks(neural, b, 0.01).upper[1].isfinite().all())
 
 
-def known(asked, b, level_hours=None):
-    view = torch.arange(len(b.mean))
-    return ModelState(b, asked, view, None, None, level_hours)
+def stops(asked, b, config, history, round, level_hours=None):
+    state = Unfitted(b, asked, torch.arange(len(b.mean)), {}, None, level_hours, "nothing fitted")
+    return harm_stops(state, RoundContext(config, history, round, seed=0))
 
 
 def history(num):
@@ -101,24 +102,24 @@ def test_only_who_surely_harms_is_stopped_and_only_once():
     )
     asked, config = problem("guard >= -1%"), hz.TunerConfig()
     h = history(5)
-    found = stops(known(asked, b), config, h, 7)
-    assert [d.details["candidates"] for d in found] == [[1]]
-    assert "candidate 1 surely breaks 'guard >= -1%'" in found[0].reason
+    found = stops(asked, b, config, h, 7)
+    assert [d.trace.candidates for d in found] == [(1,)]
+    assert "candidate 1 breaks 'guard >= -1%' by at least" in found[0].reason
     h.extend(found)
     assert h.status.stopped == {1}
-    assert not stops(known(asked, b), config, h, 8)
-    assert not stops(known(asked, b), hz.TunerConfig(harm_alpha=None), history(5), 7)
-    assert not stops(known(problem(), b), config, history(5), 7)
-    assert not stops(known(asked, b._replace(power=torch.zeros(2))), config, history(5), 7)
+    assert not stops(asked, b, config, h, 8)
+    assert not stops(asked, b, hz.TunerConfig(harm_alpha=None), history(5), 7)
+    assert not stops(problem(), b, config, history(5), 7)
+    assert not stops(asked, b._replace(round_precision=torch.zeros(2)), config, history(5), 7)
 
 
 def test_levels_that_rest_on_part_of_a_day_stop_nobody():
     b = bucket([[NAN] * 2, [0.1, 0.5]], [[NAN] * 2, [1e-6, 1e-6]])
     level = problem("level(guard) <= 10", base_levels={"gain": 1.0, "guard": 9.0})
-    assert stops(known(level, b, level_hours=24), hz.TunerConfig(), history(2), 5)
-    assert not stops(known(level, b, level_hours=23), hz.TunerConfig(), history(2), 5)
+    assert stops(level, b, hz.TunerConfig(), history(2), 5, level_hours=24)
+    assert not stops(level, b, hz.TunerConfig(), history(2), 5, level_hours=23)
     unknown = problem("level(guard) <= 10")
-    assert not stops(known(unknown, b, level_hours=0), hz.TunerConfig(), history(2), 5)
+    assert not stops(unknown, b, hz.TunerConfig(), history(2), 5, level_hours=0)
 
 
 def serve(tuner, harm, *, users=20_000.0):
@@ -142,7 +143,7 @@ def test_a_tuner_stops_harm_within_the_hour_and_says_so():
     tuner = hz.Tuner(problem("guard >= -1%"), config)
     serve(tuner, harm=0.5)
     plan = tuner.ask()
-    assert "surely breaks 'guard >= -1%'" in tuner.history.decisions[0].reason
+    assert "breaks 'guard >= -1%'" in tuner.history.decisions[0].reason
     bad = {b.candidate for b in tuner.history.candidates if b.candidate and b.theta[1] > 0.5}
     bad &= set(tuner.history.plans[0].candidates)
     assert tuner.history.status.stopped == bad
@@ -175,7 +176,7 @@ def test_a_promotion_needs_the_sequence():
     serve(tuner, 0.0, users=4e6)
     sure = tuner.recommend(only_proven=True)
     assert sure.candidate_id != 0
-    assert "a proof at every look" in sure.reason
+    assert "are proven safe" in sure.reason
     lower = slacks(tuner.problem, tuner.bucket(), 0.01).lower
     assert float(lower[sure.candidate_id]) >= 0
     plain = hz.Tuner(problem("guard >= -1%"), config.model_copy(update={"harm_alpha": None}))

@@ -5,8 +5,11 @@ import torch
 
 import hyperzero_torch as hz
 from hyperzero_torch.simulate import GuardrailWorld
-from hyperzero_torch.tuner.outlook import left_over
-from hyperzero_torch.tuner.verification import HORIZONS, leaders
+from hyperzero_torch.tuner.verification import (
+    HORIZONS,
+    knowledge_gradient,
+    posterior_variance_after,
+)
 
 F64 = torch.float64
 STANDARD = torch.distributions.Normal(torch.zeros((), dtype=F64), 1.0)
@@ -24,7 +27,7 @@ def worth(posterior, x, floor, rounds, prob=0.9):
     its left-over standard deviation by the normal's quantile.
     """
     mean, var = posterior.marginal(x)
-    left = left_over(var, NOISE, rounds)
+    left = posterior_variance_after(var, NOISE, rounds)
     moves = (var - left).clamp_min(1e-18).sqrt()
     clear = mean[:, 1] + 0.001 - STANDARD.icdf(torch.tensor(prob, dtype=F64)) * left[:, 1].sqrt()
     z = (mean[:, 0] - floor) / moves[:, 0]
@@ -37,7 +40,7 @@ def test_leaders_are_worth_as_much_as_the_best_of_a_dense_search_in_closed_form(
     world = GuardrailWorld(seed)
     problem, posterior = world.problem, fitted(world, 96, seed=seed)
     known = posterior.x
-    found = leaders(posterior, problem, known, 0.9, NOISE, gen())
+    found = knowledge_gradient(posterior, problem, known, 0.9, NOISE, gen())
     assert len(found) == len(HORIZONS)
     mean, var = posterior.marginal(known)
     safe = STANDARD.cdf((mean[:, 1] + 0.001) / var[:, 1].sqrt()) >= 0.9
@@ -52,7 +55,7 @@ def test_leaders_are_worth_as_much_as_the_best_of_a_dense_search_in_closed_form(
 def test_a_leader_lies_beyond_what_is_safe_today_where_that_pays(fitted):
     world = GuardrailWorld(2)
     posterior = fitted(world, 96, noise=0.008)
-    found = leaders(posterior, world.problem, posterior.x, 0.9, NOISE, gen())
+    found = knowledge_gradient(posterior, world.problem, posterior.x, 0.9, NOISE, gen())
     mean, var = posterior.marginal(found)
     today = STANDARD.cdf((mean[:, 1] + 0.001) / var[:, 1].sqrt())
     assert float(today[-1]) < 0.9  # a day ahead: not safe yet
@@ -62,7 +65,7 @@ def test_a_leader_lies_beyond_what_is_safe_today_where_that_pays(fitted):
 def test_where_nothing_can_be_proved_nobody_leads(fitted):
     world = GuardrailWorld(0, feasible=False)
     posterior = fitted(world, 96)
-    assert len(leaders(posterior, world.problem, posterior.x, 0.9, NOISE, gen())) == 0
+    assert len(knowledge_gradient(posterior, world.problem, posterior.x, 0.9, NOISE, gen())) == 0
 
 
 def test_an_objective_of_nan_leads_nobody(fitted):
@@ -72,12 +75,12 @@ def test_an_objective_of_nan_leads_nobody(fitted):
         space, base, ["gain", "guard"], lambda d: d[..., 0] / 0 * 0, ["guard >= -1%"]
     )
     posterior = fitted(world, 96)
-    assert len(leaders(posterior, nothing, posterior.x, 0.9, NOISE, gen())) == 0
+    assert len(knowledge_gradient(posterior, nothing, posterior.x, 0.9, NOISE, gen())) == 0
 
 
 def test_leaders_are_repeatable(fitted):
     world = GuardrailWorld(4)
     posterior = fitted(world, 96)
-    first = leaders(posterior, world.problem, posterior.x, 0.9, NOISE, gen(3))
-    again = leaders(posterior, world.problem, posterior.x, 0.9, NOISE, gen(3))
+    first = knowledge_gradient(posterior, world.problem, posterior.x, 0.9, NOISE, gen(3))
+    again = knowledge_gradient(posterior, world.problem, posterior.x, 0.9, NOISE, gen(3))
     assert torch.equal(first, again)

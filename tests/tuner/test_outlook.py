@@ -8,7 +8,11 @@ import torch
 import hyperzero_torch as hz
 from hyperzero_torch.simulate import GuardrailWorld, run
 from hyperzero_torch.stats.normals import normals
-from hyperzero_torch.tuner.outlook import left_over, noise_per_round, rounds_to_decide
+from hyperzero_torch.tuner.verification import (
+    noise_per_round,
+    posterior_variance_after,
+    rounds_to_decide,
+)
 
 F64 = torch.float64
 
@@ -18,9 +22,10 @@ def test_left_over_is_what_conditioning_leaves():
     var, noise = (torch.rand(50, 3, dtype=F64, generator=generator) + 0.01 for _ in range(2))
     for rounds in (1, 5, 24):
         precision = 1 / var + rounds / noise[0]
-        torch.testing.assert_close(left_over(var, noise[0], rounds), 1 / precision)
-    assert torch.equal(left_over(var, noise[0], 0), var)
-    assert torch.equal(left_over(var, torch.full((3,), torch.inf, dtype=F64), 9), var)
+        torch.testing.assert_close(posterior_variance_after(var, noise[0], rounds), 1 / precision)
+    assert torch.equal(posterior_variance_after(var, noise[0], 0), var)
+    no_information = torch.full((3,), torch.inf, dtype=F64)
+    assert torch.equal(posterior_variance_after(var, no_information, 9), var)
 
 
 def test_the_noise_of_a_round_is_what_its_arms_then_have():
@@ -98,7 +103,7 @@ def test_a_recommendation_says_who_leads_and_for_how_long():
             first = best
     assert first is not None
     assert first.candidate_id == 0
-    assert f"candidate {first.leader} will be decided in" in str(first)
+    assert f"candidate {first.leader} can be decided in" in str(first)
     assert first.to_dict()["rounds_to_decide"] == first.rounds_to_decide
     settled = dataclasses.replace(first, rounds_to_decide=0)
     assert "decided" not in str(settled)

@@ -173,7 +173,7 @@ def test_a_bucket_hands_on_the_outer_product_of_the_rows_asked_for(split):
         evidence.Exposure(candidates[s], rounds[s] - int(rounds[s][0]), part[s])
         for s in ((old, new) if split else (new,))
     )
-    given = {"exposed": exposed, "weight": weight, "theta": weight}
+    given = {"control_loadings": exposed, "weight": weight, "theta": weight}
     bucket = Bucket(**dict.fromkeys(Bucket._fields) | given)
     rows = torch.tensor([4, 1, 2])
     got = bucket.shared(rows)

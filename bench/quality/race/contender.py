@@ -149,7 +149,7 @@ class Peer(Contender):
         start = time.process_time()
         traffic = self.traffic(seen)
         self.seconds = time.process_time() - start
-        self.tuner._study.append(lambda history: (self._entries(history, round, traffic), None))
+        self.tuner.study.append(lambda history: (self._entries(history, round, traffic), None))
         return self.tuner.ask(round)
 
     def settings(self) -> dict[str, float]:

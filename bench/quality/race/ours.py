@@ -74,7 +74,7 @@ class HyperZeroPaper(HyperZeroPaperOwn):
         def copy(mine: History) -> tuple[list[Entry], None]:
             return [*theirs.candidates[mine.num_candidates :], theirs.plans[round]], None
 
-        self.tuner._study.append(copy)
+        self.tuner.study.append(copy)
         return plan
 
 
@@ -92,7 +92,7 @@ class Synchronous(HyperZero):
             return super().plan(round)
         self.seconds = 0.0
         again: Planned = replace(history.plans[self.batch], round=round)
-        self.tuner._study.append(lambda _: ([again], None))
+        self.tuner.study.append(lambda _: ([again], None))
         return self.tuner.ask(round)
 
 
