@@ -344,11 +344,12 @@ def test_installed_it_imports_is_typed_and_has_its_data(installed, tmp_path):
 import json, hyperzero_torch, importlib.resources as resources
 from hyperzero_torch.simulate import asos
 package = resources.files("hyperzero_torch")
+native = package.joinpath("runtime", "native")
 print(json.dumps({
     "at": hyperzero_torch.__file__,
     "version": hyperzero_torch.__version__,
     "typed": package.joinpath("py.typed").is_file(),
-    "kernels": [p.name for p in package.joinpath("runtime", "native").iterdir() if p.name.endswith(".c")],
+    "kernels": [p.name for p in native.iterdir() if p.name.endswith(".c")],
     "experiments": len(asos.experiments()),
 }))
 """

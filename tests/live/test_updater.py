@@ -89,6 +89,8 @@ def client(tmp_path):
 
 
 class TestFlagdKeepsTheLaws(UpdaterContract):
+    num_users = 5_000  # a client takes a while for each; the bounds are those of so many
+
     def make_updater(self, tmp_path):
         return FlagdUpdater(tmp_path / "flags.json")
 

@@ -172,7 +172,7 @@ def test_a_study_that_has_not_begun_to_weigh_says_so(tmp_path):
 
 
 def test_an_ensemble_is_told_too(tmp_path):
-    from told_study import CONFIG
+    from support.transfer_study import CONFIG
 
     tuner = make(tmp_path, config=CONFIG.model_copy(update={"transfer": "ensemble"}))
     play(tuner, 3)
