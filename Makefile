@@ -23,9 +23,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## tune the paper's world from end to end; leaves demo/study.db and demo/report.html
 	$(BIN)/hyperzero demo
 
-# Whoever is first through with his half of the tests takes half of what the other has left.
+# Each file runs in one process, so that what its tests share is made once.
 WORKERS ?= 2
-TESTS = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+TESTS = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 test: $(READY) ## every test, warnings as errors, in two processes (WORKERS=4: in four)
 	$(TESTS)
 
