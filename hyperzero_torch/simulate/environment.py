@@ -15,6 +15,7 @@ from torch import Tensor
 from ..problem.problem import Problem
 from ..study.plan import Plan
 from ..study.readings import Readings
+from ..thompson.local_search import local_search
 
 # The oracle's search: clouds of these widths around the best points so far.
 _CLOUDS = (0.1, 0.05, 0.05, 0.02, 0.02, 0.01, 0.005, 0.002, 0.001)
@@ -95,18 +96,16 @@ class Environment(ABC):
         Where no point is feasible it is the base, whose gain is 0.
         """
         space = self.truth_problem.space
-        x = space.sobol(num_samples, seed=0)
-        generator = torch.Generator().manual_seed(0)
-        elite, gains = space.to_unit(self.truth_problem.base_theta.unsqueeze(0)), torch.zeros(1)
-        for width in (0.0, *_CLOUDS):
-            if width:
-                shape = (num_samples // 10, x.shape[1])
-                noise = torch.randn(shape, dtype=x.dtype, generator=generator)
-                x = elite[torch.arange(len(noise)) % len(elite)]
-                x = space.snap((x + width * noise).clamp(0, 1))
+        base = space.to_unit(self.truth_problem.base_theta.unsqueeze(0))
+
+        def best_rows(x: Tensor) -> tuple[Tensor, Tensor]:
             truth = self.truth(space.from_unit(x), round)
-            found = torch.where(truth.violation <= 0, truth.gain, -torch.inf)
-            gains, x = torch.cat([gains.to(found), found]), torch.cat([elite, x])
-            best = gains.topk(min(_NUM_ELITE, len(gains)))
-            gains, elite = best.values, x[best.indices]
-        return Oracle(space.from_unit(elite[0]), float(gains[0]))
+            gain = torch.where(truth.violation <= 0, truth.gain, -torch.inf)
+            gain = torch.where((x == base).all(-1), 0.0, gain)
+            best = gain.unsqueeze(0).topk(min(_NUM_ELITE, len(x)))
+            return best.indices, best.values
+
+        generator = torch.Generator().manual_seed(0)
+        x = torch.cat([base, space.sobol(num_samples, seed=0)])
+        best, gains = local_search(space, x, best_rows, num_samples // 10, generator, _CLOUDS)
+        return Oracle(space.from_unit(best[0, 0]), float(gains[0, 0]))

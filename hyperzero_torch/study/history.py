@@ -313,11 +313,12 @@ class History:
         return f"candidate {candidate} was not an arm of round {round_}; its arms were {shown}"
 
     def _unreadable(self, entry: Entry, error: TraceError) -> JournalError:
-        name = f"entry {self.num_entries + 1} of the journal, a {kind_of(entry)!r} entry,"
+        kind = f"{entry.kind!r} decision" if isinstance(entry, Decision) else kind_of(entry)
+        name = f"entry {self.num_entries + 1}: the trace of a {kind} entry"
         if isinstance(error, NewerTraceError):
             return JournalError(f"{name} cannot be read: {error}")
         return JournalCorruptError(
-            f"{name} has a damaged trace ({error}); restore the journal from a backup"
+            f"{name} is damaged ({error}); restore the journal from a backup"
         )
 
     def _corrupt(self, what: str) -> JournalCorruptError:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, FitError, ShapeError
 from ..runtime.memory import require
-from .hyperparameters import Hyperparameters, default_hyperparameters
-from .kernels import matern52
+from .conditioned import Standardiser
+from .kernels import Hyperparameters, default_hyperparameters, matern52
 from .likelihood import MarginalLikelihood, as_hyperparameters, as_vectors
-from .posterior import Posterior, Standardiser
+from .posterior import Posterior
 
 _NOISE_FLOOR = 1e-6  # GPyTorch's own clamp for double precision
 _MAX_ITERATIONS = 40
@@ -100,7 +100,7 @@ class Surrogate(nn.Module):
         default = default_hyperparameters(*shape, x)
         with contextlib.suppress(FitError):  # no comparison is no reason to drop a fit
             plain = Posterior(x, y, noise, default, standardiser, shared, fit_succeeded=False)
-            if float((plain.left_out() - posterior.left_out()).sum()) > _MUCH_WORSE:
+            if float((plain.leave_one_out() - posterior.leave_one_out()).sum()) > _MUCH_WORSE:
                 posterior = plain
         self.hyperparameters = posterior.hyperparameters
         return posterior

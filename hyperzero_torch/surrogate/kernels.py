@@ -1,4 +1,4 @@
-"""The Matern 5/2 kernel, and its spectral measure for random Fourier features.
+"""The Matern 5/2 kernel, its hyperparameters and priors, and its random Fourier features.
 
 k(r) = (1 + sqrt(5) r + 5 r^2 / 3) exp(-sqrt(5) r),      r = |(x - x') / lengthscale|
 """
@@ -6,6 +6,7 @@ k(r) = (1 + sqrt(5) r + 5 r^2 / 3) exp(-sqrt(5) r),      r = |(x - x') / lengths
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,32 @@ from torch import Tensor
 from ..runtime import native
 
 _SMOOTHNESS = 2.5
+# Standard deviations of the priors: of two logarithms, and of the constant.
+LENGTHSCALE_SPREAD = 0.6
+OUTPUTSCALE_SPREAD = 0.7
+CONSTANT_SPREAD = 1.0
+
+
+class Hyperparameters(NamedTuple):
+    """Of each metric's kernel, on outputs standardised by the surrogate.
+
+    ``lengthscale (metrics, dims)``, ``outputscale (metrics,)`` (variance), ``constant (metrics,)``.
+    """
+
+    lengthscale: Tensor
+    outputscale: Tensor
+    constant: Tensor
+
+
+def default_hyperparameters(num_metrics: int, dims: int, like: Tensor) -> Hyperparameters:
+    """The medians of the priors: where a cold fit starts, and what a hopeless fit falls back to."""
+    # Distances in the unit cube grow with sqrt(dims), and so must the lengthscale (Hvarfner,
+    # Hellsten and Nardi, 2024). Short, and above 1, the variance that standardisation finds: where
+    # the data do not tell, a long lengthscale and little signal would promise to know what nobody
+    # has tried.
+    lengthscale = like.new_full((num_metrics, dims), 0.35 * math.sqrt(dims))
+    outputscale = like.new_full((num_metrics,), 1.4)
+    return Hyperparameters(lengthscale, outputscale, like.new_zeros(num_metrics))
 
 
 def matern52(a: Tensor, b: Tensor, lengthscale: Tensor) -> Tensor:

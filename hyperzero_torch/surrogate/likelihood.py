@@ -18,14 +18,15 @@ import torch
 from torch import Tensor
 
 from ..errors import FitError
-from .hyperparameters import (
+from .conditioned import cholesky
+from .kernels import (
     CONSTANT_SPREAD,
     LENGTHSCALE_SPREAD,
     OUTPUTSCALE_SPREAD,
     Hyperparameters,
+    gram,
+    matern52_slopes,
 )
-from .kernels import gram, matern52_slopes
-from .posterior import cholesky
 
 _BOUND = 12.0  # |log hyperparameter| beyond which a fit has run away
 # Where L-BFGS stops: no slope beyond this, in nats; no gain (nats) or step beyond that. A

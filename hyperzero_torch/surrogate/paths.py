@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,10 +10,8 @@ from torch import Tensor
 from ..errors import ShapeError
 from ..runtime import native
 from ..runtime.memory import require
+from .conditioned import ConditionedProcess
 from .kernels import features, frequencies
-
-if TYPE_CHECKING:
-    from .posterior import Posterior
 
 # Elements of the largest temporary: 64 MiB in float64.
 _TILE_ELEMENTS = 2**23
@@ -30,7 +27,9 @@ _CHEAP = 3
 class Paths:
     """Functions drawn from a posterior; call them on points."""
 
-    def __init__(self, posterior: Posterior, omega: Tensor, prior: Tensor, update: Tensor) -> None:
+    def __init__(
+        self, posterior: ConditionedProcess, omega: Tensor, prior: Tensor, update: Tensor
+    ) -> None:
         self.posterior = posterior
         self._omega = omega
         self._prior = prior  # (metrics, features, paths)
@@ -60,8 +59,8 @@ class Paths:
         Raises:
             ShapeError: wrong number of dims, or another device.
         """
-        self.posterior._check_matrix(x)
-        at = self.posterior.at(x.dtype)
+        self.posterior.check_matrix(x)
+        at = self.posterior.evaluation(x.dtype)
         x = x.to(at.x)
         work = len(x) * len(at.scale) * (len(at.x) + len(self._omega))
         made_of = (x, at.data, self._update.to(x), self._prior.to(x))
@@ -76,7 +75,7 @@ class Paths:
 
     def _compiled(self, x: Tensor) -> Tensor:
         """Without the constant, ``(metrics, N, paths)``; the work of ``__call__`` in one pass."""
-        at = self.posterior.at(x.dtype)
+        at = self.posterior.evaluation(x.dtype)
         num = self._omega.shape[0]
         amplitude = at.outputscale.unsqueeze(-1) * at.observed
         update = (self._update.to(x) * amplitude.unsqueeze(-1)).mT.contiguous()
@@ -101,7 +100,7 @@ class Paths:
         Raises:
             ShapeError: wrong number of paths or dims, or another device.
         """
-        self.posterior._check(x)
+        self.posterior.check_points(x)
         if x.ndim != 3 or x.shape[0] != self.num_paths:
             raise ShapeError(f"expected points ({self.num_paths}, S, dims), got {tuple(x.shape)}")
         x = x.to(self.posterior.x.dtype)
@@ -126,14 +125,16 @@ class Paths:
         return self.num_paths <= _FEW and native.usable(work // _CHEAP, *made_of)
 
 
-def draw_paths(posterior: Posterior, num_paths: int, generator: torch.Generator | None) -> Paths:
+def draw_paths(
+    posterior: ConditionedProcess, num_paths: int, generator: torch.Generator | None
+) -> Paths:
     """Joint draws of all metrics by Matheron's rule; see ``Posterior.paths``."""
     if num_paths < 1:
         raise ShapeError(f"num_paths must be at least 1, got {num_paths}")
     x, device = posterior.x, posterior.device
     metrics, n = posterior.weights.shape
     width = 2 * (2 * _NUM_FREQUENCIES + 3 * n)
-    matrices = 0 if posterior._shared is None else 3 * n**2
+    matrices = 0 if posterior.shared_noise is None else 3 * n**2
     require(
         metrics * (width * num_paths + matrices) * x.element_size(),
         device,
@@ -149,10 +150,10 @@ def draw_paths(posterior: Posterior, num_paths: int, generator: torch.Generator 
     omega = frequencies(_NUM_FREQUENCIES, x.shape[-1], generator).to(x)
     prior = normal(metrics, 2 * _NUM_FREQUENCIES, num_paths)
     prior = prior * posterior.outputscale.sqrt()[:, None, None]
-    root = posterior._noise_root()
+    root = posterior.noise_root()
     noise = normal(metrics, n, num_paths)
     noise = root.unsqueeze(-1) * noise if root.ndim == 2 else root @ noise
     at_data = features(x, omega, posterior.lengthscale) @ prior
-    residual = posterior._residual.unsqueeze(-1)
-    residual = residual - posterior._observed.unsqueeze(-1) * (at_data + noise)
+    residual = posterior.residual.unsqueeze(-1)
+    residual = residual - posterior.observed.unsqueeze(-1) * (at_data + noise)
     return Paths(posterior, omega, prior, torch.cholesky_solve(residual, posterior.cholesky))

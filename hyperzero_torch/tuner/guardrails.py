@@ -111,8 +111,8 @@ def harm_stops(state: ModelState, context: RoundContext) -> list[Decision]:
         name, bound = problem.constraint_names[worst], float(upper[candidate, worst])
         reason = (
             f"Stopped: candidate {candidate} breaks {name!r} by at least {-100 * bound:.3f} points "
-            f"({100 * (1 - config.harm_alpha):.4g} % confidence, valid at every look); it is not served "
-            "again"
+            f"({100 * (1 - config.harm_alpha):.4g} % confidence, valid at every look); it is not "
+            "served again"
         )
         trace = Stopped(
             candidates=(candidate,),

@@ -5,8 +5,9 @@ from collections import defaultdict
 import torch
 
 import hyperzero_torch as hz
+from hyperzero_torch.live.clock import SimulatedClock
 from hyperzero_torch.live.loop import Collected, Loop
-from hyperzero_torch.live.retry import Patience, SimulatedClock
+from hyperzero_torch.live.retry import RetryPolicy
 
 CONFIG = hz.TunerConfig(num_draws=40, num_samples=32, num_proposals=1, initial_candidates=4)
 HOUR = 3600.0
@@ -64,7 +65,7 @@ class Platform:
 
 def loop_of(tuner, platform, clock=None, **how):
     clock = clock or SimulatedClock(1_000_000.0)
-    how = {"patience": Patience(attempts=3, first_wait=1.0, timeout=5.0)} | how
+    how = {"retry": RetryPolicy(attempts=3, first_wait=1.0, timeout=5.0)} | how
     return Loop(tuner, platform, platform, clock, HOUR, **how)
 
 

@@ -18,8 +18,7 @@ from hyperzero_torch.errors import ShapeError
 from hyperzero_torch.problem.problem import Constraint, Outcome, Problem
 from hyperzero_torch.problem.space import Choice, Float, Int, SearchSpace
 from hyperzero_torch.simulate import GuardrailWorld
-from hyperzero_torch.surrogate import Hyperparameters, Paths, Posterior, Surrogate
-from hyperzero_torch.surrogate.posterior import Standardiser
+from hyperzero_torch.surrogate import Hyperparameters, Paths, Posterior, Standardiser, Surrogate
 from hyperzero_torch.thompson import propose, select, select_paths
 from hyperzero_torch.thompson import select as select_function
 from hyperzero_torch.thompson.propose import _best_chunk, _Found

@@ -112,7 +112,7 @@ def test_without_shares_the_posterior_is_the_cold_one():
 
 def test_left_out_of_all_rows_is_the_posteriors_own():
     _, own, _, _ = learned(0.9, 1)
-    wanted = own.left_out() + 0.5 * len(own.x) * math.log(2 * math.pi)
+    wanted = own.leave_one_out() + 0.5 * len(own.x) * math.log(2 * math.pi)
     torch.testing.assert_close(target.left_out(own, len(own.x)), wanted)
 
 
@@ -291,8 +291,7 @@ def test_looks_that_move_with_the_evidence_move_no_bet():
 
 def test_acceptance_weighs_gain_against_risk():
     import hyperzero_torch as hz
-    from hyperzero_torch.surrogate import Posterior
-    from hyperzero_torch.surrogate.posterior import Standardiser
+    from hyperzero_torch.surrogate import Posterior, Standardiser
 
     problem = hz.Problem(
         space=hz.SearchSpace([hz.Float("a", 0.0, 1.0)]),
@@ -322,7 +321,7 @@ def test_told_by_each_is_the_gain_of_a_pair():
     found, own, got, _ = learned(0.9, 3, num=2)
     scaled = got.variance / own.standardiser.scale.new_ones(1)
     projected = found.inducing.project(own.x)
-    y = own._residual + own.hyperparameters.constant.unsqueeze(-1)
+    y = own.outputs
     size = scaled.unsqueeze(-1)
     target = spectrum(reduce(projected, y / size.sqrt(), own.noise / size, None, 1.0 / scaled))
     target = type(target)(*(field.unsqueeze(1) for field in target))

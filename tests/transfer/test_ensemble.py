@@ -21,7 +21,7 @@ def parts():
 def test_a_good_source_gets_weight_and_a_reversed_one_none(parts):
     models, own, _ = parts
     generator = torch.Generator().manual_seed(0)
-    upside_down = cold(models[1].x, -(models[1]._residual.T), models[1].noise.T)
+    upside_down = cold(models[1].x, -(models[1].residual.T), models[1].noise.T)
     found = ensemble([models[0], upside_down], own, generator)
     assert float(found.weight[0, 0]) > 0.3
     assert float(found.weight[0, 1]) == 0.0

@@ -120,7 +120,7 @@ def compare(
     target = target_of(config)
     problem = target.problem
     if html is not None:  # before the work, not after it
-        from ...report.html.page import check_place
+        from ...report import check_place
 
         check_place(html, "page")
         if target.study.journal_url(target.folder) == f"sqlite:///{html.resolve()}":
@@ -142,7 +142,7 @@ def compare(
     )
     rows = similarity.table(looks, acts)
     if html is not None:
-        from ...report.domains import write_comparison
+        from ...report import write_comparison
 
         write_comparison(html, looks, acts)
     if as_json:

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from ...errors import FitError
-from ...surrogate import Posterior, Surrogate
-from ...surrogate.hyperparameters import default_hyperparameters
+from ...surrogate import Posterior, Surrogate, default_hyperparameters
 from ...surrogate.kernels import matern52
 from ..alignment import Aligned
 from . import coregionalization
@@ -214,7 +213,7 @@ def _own(source: Aligned, metric: int) -> _Own | None:
     shift, scale = (float(value) for value in fitted.standardiser)
     y, noise = (mean - shift) / scale, (var / scale**2).clamp_min(_NOISE_FLOOR)
     plain = _predicted_by_constant(y[few], noise[few])
-    skill = max(0.0, (float(fitted.left_out()) - plain) / len(y[few]))
+    skill = max(0.0, (float(fitted.leave_one_out()) - plain) / len(y[few]))
     return _Own(x, y, noise, scale, fitted.hyperparameters.lengthscale[0], skill)
 
 

@@ -23,8 +23,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ShapeError
-from ...surrogate import Hyperparameters, Paths, Posterior
-from ...surrogate.posterior import Standardiser
+from ...surrogate import Hyperparameters, Paths, Posterior, Standardiser
 
 #: Draws of the ranking loss.
 NUM_DRAWS = 256
@@ -137,14 +136,14 @@ def anchored(model: Posterior, base: Tensor) -> Posterior:
     """The same posterior, moved so that its mean at ``base (dims,)`` is 0."""
     at_base, _ = model.marginal(base.unsqueeze(0).to(model.x))
     shift, scale = model.standardiser
-    y = model._residual + model.hyperparameters.constant.unsqueeze(-1)
+    y = model.outputs
     return Posterior(
         model.x,
         y.T,
         model.noise.T,
         model.hyperparameters,
         Standardiser(shift - at_base[0], scale),
-        model._shared,
+        model.shared_noise,
         fit_succeeded=model.fit_succeeded,
     )
 
@@ -201,7 +200,7 @@ def _own_losses(target: Posterior, generator: torch.Generator) -> Tensor:
     """The same by the target's own model, each candidate drawn with its evidence left out."""
     inverse = torch.cholesky_inverse(target.cholesky)
     precision = inverse.diagonal(dim1=-2, dim2=-1)  # (metrics, n)
-    observed = target._residual
+    observed = target.residual
     mean = (observed - target.weights / precision).T
     spread = (1 / precision - target.noise.nan_to_num(posinf=0.0)).clamp_min(1e-12).sqrt().T
     normal = torch.randn(
@@ -212,8 +211,8 @@ def _own_losses(target: Posterior, generator: torch.Generator) -> Tensor:
 
 def _misordered(drawn: Tensor, target: Posterior) -> Tensor:
     """Pairs whose order differs from the evidence's, ``(draws, n, metrics)`` to ``(draws, m)``."""
-    seen = target._residual.T  # any increasing function of the evidence will do
-    known = target._observed.T > 0
+    seen = target.residual.T  # any increasing function of the evidence will do
+    known = target.observed.T > 0
     found = []
     for m in range(drawn.shape[-1]):
         rows = known[:, m]

@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from ...problem.problem import Problem
-from ...surrogate import Hyperparameters, Posterior
-from ...surrogate.posterior import Standardiser
+from ...surrogate import Hyperparameters, Posterior, Standardiser
 from ...thompson import propose
 from . import coregionalization, gates
 from .family import Family

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...surrogate import Hyperparameters, Posterior
+from ...surrogate import Hyperparameters, Posterior, leave_one_out_log_density
 from . import betting, coregionalization
 from .betting import Scores
 from .family import Family
@@ -108,8 +108,8 @@ def posterior(family: Family, cold: Posterior, found: Learned) -> Posterior:
     uses = own > 0
     shared = covariance.new_zeros(len(value), m + n, m + n)
     shared[:, :m, :m] = (covariance - torch.diag_embed(noise)) * uses[:, None, None]
-    if cold._shared is not None:
-        shared[:, m:, m:] = cold._shared
+    if cold.shared_noise is not None:
+        shared[:, m:, m:] = cold.shared_noise
     lengthscale, outputscale, _ = cold.hyperparameters
     hyperparameters = Hyperparameters(
         torch.where(uses.unsqueeze(1), family.inducing.lengthscale, lengthscale),
@@ -147,15 +147,14 @@ def pseudo_rows(family: Family, share: Tensor, variance: Tensor) -> tuple[Tensor
 
 def left_out(posterior: Posterior, last: int) -> Tensor:
     """Log density of the last rows of each metric, each predicted from all others, ``(m,)``."""
-    precision = torch.cholesky_inverse(posterior.cholesky).diagonal(dim1=-2, dim2=-1)[:, -last:]
-    density = precision.log() - posterior.weights[:, -last:].square() / precision
-    return 0.5 * (density * posterior._observed[:, -last:]).sum(-1)
+    fields = posterior.cholesky, posterior.weights, posterior.observed
+    return leave_one_out_log_density(*fields)[:, -last:].sum(-1)
 
 
 def _reduced(family: Family, cold: Posterior, variance: Tensor) -> Reduced:
     """The target's evidence for every ``variance (steps, metrics)``."""
     projected = family.inducing.project(cold.x)
-    y, noise, shared = _observed(cold), cold.noise, cold._shared
+    y, noise, shared = _observed(cold), cold.noise, cold.shared_noise
     made = [
         reduce(
             projected,
@@ -220,4 +219,4 @@ def _picked(spectra: Spectrum, best: Tensor) -> Spectrum:
 
 def _observed(cold: Posterior) -> Tensor:
     """The target's standardised evidence, ``(metrics, n)``."""
-    return cold._residual + cold.hyperparameters.constant.unsqueeze(-1)
+    return cold.outputs
