@@ -27,7 +27,7 @@ from hyperzero_torch.report.data import (
     tables,
 )
 from hyperzero_torch.report.data.facts import collect
-from hyperzero_torch.report.data.retrospect import FIRST, MOST_MOMENTS, look_back
+from hyperzero_torch.report.data.retrospect import MOST_MOMENTS, look_back
 from hyperzero_torch.report.figures import canvas, parallel
 from hyperzero_torch.report.html import page
 from hyperzero_torch.report.html.style import CSS
@@ -43,7 +43,8 @@ from hyperzero_torch.study.journal import (
     ReadingsReceived,
     StudyHeader,
 )
-from hyperzero_torch.tuner.model import to_fit
+from hyperzero_torch.tuner.drift import NUM_WARM_UP
+from hyperzero_torch.tuner.model import training_data
 
 f64 = torch.float64
 
@@ -96,9 +97,9 @@ def test_a_moment_is_the_posterior_of_the_readings_before_it():
     ]
     journal.create(tuner.journal.header(tuner.study.name), kept)
     other = hz.Tuner.resume(journal, tuner.study.name, problem=tuner.problem)
-    known, _ = other.belief()
-    rows = known.view[known.bucket.tested[known.view]]
-    given = to_fit(known.problem, tuner.config, known.bucket, rows, torch.device("cpu"))
+    state, _ = other.belief()
+    rows = state.fit_set[state.bucket.tested[state.fit_set]]
+    given = training_data(state.problem, tuner.config, state.bucket, rows, torch.device("cpu"))
     posterior = hz.Surrogate(facts.posterior.hyperparameters).condition(*given)
     x = tuner.problem.space.to_unit(facts.bucket.theta[facts.tracked]).unsqueeze(0)
     mean, _ = posterior.marginal(x)
@@ -137,7 +138,7 @@ def test_honest_uncertainty_covers_what_it_claims_and_drift_shows():
     for m in range(3):
         rounds, z = calibration.residuals(past, m)
         assert len(z) == rows.column("num")[m] == len(rounds)
-        assert min(rounds) >= FIRST
+        assert min(rounds) >= NUM_WARM_UP
         # Five standard deviations of a share and of a spread, if all is as claimed; noise is
         # estimated, so a fifth more on either side.
         edge = 5 * math.sqrt(0.8 * 0.2 / len(z))

@@ -71,7 +71,7 @@ def simulated():
 
 @cache
 def troubled():
-    with pytest.warns(hz.TunerWarning, match="the world has moved"):
+    with pytest.warns(hz.TunerWarning, match="Drift: deltas of"):
         return trouble(make())
 
 
