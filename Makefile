@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: help install demo test coverage check docs notebooks bench peers paper race ablation reliability transfer clean
+.PHONY: help install demo test coverage check docs picture notebooks bench peers paper race ablation reliability transfer clean
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,11 @@ check: $(READY) ## check style (ruff) and types (mypy)
 
 docs: $(READY) ## build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -d build/site
+
+SHOT = --headless --no-sandbox --disable-gpu --hide-scrollbars --virtual-time-budget=5000 --window-size=1280,900
+picture: $(READY) ## draw the README's picture of the report (needs chromium)
+	$(BIN)/hyperzero demo --out build/picture
+	chromium $(SHOT) --screenshot=docs/images/report.png "file://$(CURDIR)/build/picture/report.html"
 
 notebooks: $(READY) ## run the notebooks at full budget, in place (ten minutes)
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb

@@ -41,7 +41,7 @@ from hyperzero_torch.problem.space import SearchSpace
 from hyperzero_torch.runtime.randomness import random
 from hyperzero_torch.simulate import Delivery, Environment, Oracle, ValueModelWorld
 from hyperzero_torch.simulate.recommender.audience import _RESPONSE, NUM_RANKERS
-from hyperzero_torch.simulate.recommender.feed import EVENT_METRICS, happen
+from hyperzero_torch.simulate.recommender.feed import EVENT_METRICS, feed_events
 from hyperzero_torch.simulate.synthetic import DAY, deliver
 from hyperzero_torch.study.evidence.bucket import gather
 from hyperzero_torch.study.evidence.pooling import Pooling
@@ -132,7 +132,7 @@ class RegionWorld(ValueModelWorld):
         asking = torch.repeat_interleave(user, visits[user])
         theta = self.truth_problem.base_theta.expand(len(asking), -1)
         none = torch.zeros(len(asking), dtype=torch.float64)
-        happened = happen(self.audience, round, asking, theta, none, self.shown)
+        happened = feed_events(self.audience, round, asking, theta, none, self.shown)
         width = len(EVENT_METRICS)
         place = torch.searchsorted(user, happened.user) * width + happened.metric
         sums = torch.zeros(len(user) * width, dtype=torch.float64)

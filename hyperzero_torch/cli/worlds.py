@@ -139,18 +139,18 @@ def simulate(
     if resume and journal is None:
         raise ConfigError("--resume needs the --journal to continue")
     environment = _world(world, seed, traffic, delay, dims, experiment)
-    chosen = TunerConfig.paper() if paper else TunerConfig()
+    tuner_config = TunerConfig.paper() if paper else TunerConfig()
     if config is not None:
-        chosen = TunerConfig.from_file(config)
+        tuner_config = TunerConfig.from_file(config)
     if world is World.REPLAY and config is None:
-        chosen = chosen.model_copy(update={"rounds_per_day": 2})
+        tuner_config = tuner_config.model_copy(update={"rounds_per_day": 2})
     study = f"{world}-{seed}"
     if journal is not None and not resume and study in open_journal(journal).studies():
         raise ConfigError(
             f"{journal} holds the study {study!r} already; continue it with --resume, or name "
             "another journal or seed"
         )
-    tuner = Tuner(environment.problem, chosen, journal, study, seed)
+    tuner = Tuner(environment.problem, tuner_config, journal, study, seed)
     if as_json:
         oracle = environment.oracle()
         records = []

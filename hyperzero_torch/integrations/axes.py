@@ -110,29 +110,7 @@ def number_axis(
     Raises:
         SpaceError: bounds or a step that are invalid or too large for a float.
     """
-    _check_numbers(name, low, high, step)
-    whole = all(isinstance(n, int) for n in (low, high, step))
-    if step is None:
-        return Axis(name, Float(name, low, high, log=log), low, high)
-    steps = round((high - low) / step)
-    if not log and steps < _MAX_GRID_STEPS:
-        return Axis(name, Int(name, 0, steps), low, high, step, whole)
-    # Half a step wider on both sides, so that the end values are as likely as the others.
-    first = max(low - step / 2, low / 2) if log else low - step / 2
-    return Axis(name, Float(name, first, high + step / 2, log=log), low, high, step, whole)
-
-
-def _check_numbers(name: str, low: Any, high: Any, step: Any) -> None:
-    """Raise ``SpaceError`` unless floats hold the bounds and the number of steps between them."""
-    least, most, width = number(low), number(high), number(1.0 if step is None else step)
-    if (
-        least is None
-        or most is None
-        or width is None
-        or not width > 0
-        or least > most
-        or not math.isfinite((most - least) / width)
-    ):
+    if not _is_range(low, high, 1.0 if step is None else step):
         # Python refuses to print ints of more than a few thousand digits.
         ends = [
             f"a whole number of {n.bit_length()} bits"
@@ -144,6 +122,23 @@ def _check_numbers(name: str, low: Any, high: Any, step: Any) -> None:
             f"{name!r} goes from {ends[0]} to {ends[1]} with step {step!r}; expected finite "
             "bounds, the lower one first, a step > 0, and finitely many steps between them"
         )
+    whole = all(isinstance(n, int) for n in (low, high, step))
+    if step is None:
+        return Axis(name, Float(name, low, high, log=log), low, high)
+    steps = round((high - low) / step)
+    if not log and steps < _MAX_GRID_STEPS:
+        return Axis(name, Int(name, 0, steps), low, high, step, whole)
+    # Half a step wider on both sides, so that the end values are as likely as the others.
+    first = max(low - step / 2, low / 2) if log else low - step / 2
+    return Axis(name, Float(name, first, high + step / 2, log=log), low, high, step, whole)
+
+
+def _is_range(low: Any, high: Any, step: Any) -> bool:
+    """Whether floats hold the bounds, in order, and the number of steps between them."""
+    least, most, width = number(low), number(high), number(step)
+    if least is None or most is None or width is None:
+        return False
+    return least <= most and width > 0 and math.isfinite((most - least) / width)
 
 
 def choice_axis(name: str, values: Sequence[Any]) -> Axis:

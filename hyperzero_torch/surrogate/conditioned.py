@@ -110,7 +110,7 @@ class ConditionedProcess(nn.Module):
         observed = self.noise.isfinite()
         self.register_buffer("observed", observed.to(self.x.dtype), persistent=False)
         self._evaluations: dict[torch.dtype, Evaluation] = {}
-        # In place throughout: for large buckets a matrix (metrics, n, n) is what memory is for.
+        # In place throughout: with many candidates these matrices need most of the memory.
         system = self.prior_covariance(self.x).mul_(self.observed.unsqueeze(-1))
         system = system.mul_(self.observed.unsqueeze(-2))
         system.diagonal(dim1=-2, dim2=-1).add_(torch.where(observed, self.noise, 1.0))
@@ -124,7 +124,7 @@ class ConditionedProcess(nn.Module):
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Self:
-        """The posterior whose ``state_dict`` this is, of any size, where the state's tensors lie.
+        """The process with this ``state_dict``, of any size, on the device of its tensors.
 
         Raises:
             ConfigError: not a posterior's state.
@@ -132,14 +132,14 @@ class ConditionedProcess(nn.Module):
         if not isinstance(state, Mapping):
             raise ConfigError(
                 f"not the state of a posterior, which is a mapping, but {type(state).__name__}; "
-                "pass what posterior.state_dict() gave"
+                "pass the result of posterior.state_dict()"
             )
         names = ("x", "_y", "noise", *Hyperparameters._fields, *Standardiser._fields)
         missing = [name for name in (*names, "_fit_succeeded") if name not in state]
         if missing:
             raise ConfigError(
                 f"not the state of a posterior: {missing} are missing, got {sorted(state)[:9]}; "
-                "pass what posterior.state_dict() gave"
+                "pass the result of posterior.state_dict()"
             )
         x, y, noise, lengthscale, outputscale, constant, shift, scale = (state[n] for n in names)
         return cls(
@@ -153,7 +153,7 @@ class ConditionedProcess(nn.Module):
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moves, as ``.to`` and ``.cuda`` ask for, and never casts."""
+        """Move to another device, as ``.to`` and ``.cuda`` ask for, without a cast."""
         self._evaluations = {}
 
         def moved(tensor: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ class ConditionedProcess(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the posterior lies; points must lie there too."""
+        """Device of the data; points must be on it."""
         return self.x.device
 
     @property
@@ -285,18 +285,18 @@ def leave_one_out_log_density(cholesky: Tensor, weights: Tensor, observed: Tenso
 def cholesky(matrix: Tensor) -> Tensor:
     """Cholesky factor, with the least jitter that makes one possible; overwrites ``matrix``.
 
-    Jitter is a fraction of each row's own variance: one very noisy row blurs no other.
+    Jitter is a fraction of each row's own variance, so one very noisy row does not affect others.
     """
-    own = matrix.diagonal(dim1=-2, dim2=-1)
-    exact = own.clone()
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    exact = diagonal.clone()
     for jitter in (0.0, 1e-10, 1e-8, 1e-6):
-        own.copy_(exact + jitter * exact)
+        diagonal.copy_(exact + jitter * exact)
         factor: Tensor
         factor, info = torch.linalg.cholesky_ex(matrix)
-        # Whatever is not finite in a row has reached its diagonal.
+        # A value that is not finite anywhere in a row has reached its diagonal.
         if not bool(info.any()) and bool(factor.diagonal(dim1=-2, dim2=-1).isfinite().all()):
             return factor
     raise FitError(
         "the covariance of the evidence is not positive definite even with jitter 1e-6; "
-        "look for NaN or for a variance of 0 among candidates that lie on each other"
+        "look for NaN or for a variance of 0 among candidates at the same point"
     )

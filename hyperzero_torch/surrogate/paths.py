@@ -15,13 +15,13 @@ from .kernels import features, frequencies
 
 # Elements of the largest temporary: 64 MiB in float64.
 _TILE_ELEMENTS = 2**23
-# Paths that are evaluated fastest without keeping the covariance; more are a matrix product.
-_FEW = 16
-# Arrays of the result's size that an evaluation and a judgement of it hold at once.
+# Up to so many paths are faster without storing the covariance; more are a matrix product.
+_MAX_COMPILED_PATHS = 16
+# Arrays of the result's size held at once by a path's evaluation and the problem's.
 _COPIES = 4
 _NUM_FREQUENCIES = 512
-# PyTorch is good at waves: by so much the work must be larger before the kernel is worth it.
-_CHEAP = 3
+# PyTorch computes sines and cosines fast, so the compiled kernel needs this much more work to win.
+_WORK_FACTOR = 3
 
 
 class Paths:
@@ -40,17 +40,17 @@ class Paths:
         """How many functions."""
         return self._prior.shape[-1]
 
-    def __getitem__(self, some: slice) -> Paths:
+    def __getitem__(self, paths: slice) -> Paths:
         """A few of the functions, by a slice."""
-        if not isinstance(some, slice):
-            raise ShapeError(f"paths are taken by slices, e.g. paths[3:4], got {some!r}")
-        return Paths(self.posterior, self._omega, self._prior[..., some], self._update[..., some])
+        if not isinstance(paths, slice):
+            raise ShapeError(f"paths are taken by slices, e.g. paths[3:4], got {paths!r}")
+        return Paths(self.posterior, self._omega, self._prior[..., paths], self._update[..., paths])
 
     def __call__(self, x: Tensor) -> Tensor:
         """Every function at every point.
 
-        Memory grows with ``metrics * N * (n + features)``; tile N where that matters. For a few
-        paths on the CPU the compiled kernel holds nothing beside the result.
+        Memory grows with ``metrics * N * (n + features)``; tile N where that is too much. For a few
+        paths on the CPU the compiled kernel needs none besides the result.
 
         Args:
             x: ``(N, dims)`` in the unit cube, on the posterior's device; float32 for mixed mode.
@@ -63,8 +63,8 @@ class Paths:
         at = self.posterior.evaluation(x.dtype)
         x = x.to(at.x)
         work = len(x) * len(at.scale) * (len(at.x) + len(self._omega))
-        made_of = (x, at.data, self._update.to(x), self._prior.to(x))
-        if self._compiles(work, *made_of):
+        operands = (x, at.data, self._update.to(x), self._prior.to(x))
+        if self._compiles(work, *operands):
             value = self._compiled(x)
         else:
             prior, update = self._prior.to(x), self._update.to(x)
@@ -74,13 +74,13 @@ class Paths:
         return shift + scale * (value + at.constant[:, None, None]).permute(2, 1, 0)
 
     def _compiled(self, x: Tensor) -> Tensor:
-        """Without the constant, ``(metrics, N, paths)``; the work of ``__call__`` in one pass."""
+        """Without the constant, ``(metrics, N, paths)``; ``__call__`` in one pass."""
         at = self.posterior.evaluation(x.dtype)
         num = self._omega.shape[0]
         amplitude = at.outputscale.unsqueeze(-1) * at.observed
         update = (self._update.to(x) * amplitude.unsqueeze(-1)).mT.contiguous()
-        waves = (self._prior.to(x) / math.sqrt(num)).mT
-        cosines, sines = waves[..., :num].contiguous(), waves[..., num:].contiguous()
+        weights = (self._prior.to(x) / math.sqrt(num)).mT
+        cosines, sines = weights[..., :num].contiguous(), weights[..., num:].contiguous()
         omega = (self._omega.T / math.sqrt(5)).contiguous().to(x)
         value = x.new_empty(len(at.scale), len(x), self.num_paths)
         for metric, scale in enumerate(at.scale):
@@ -91,7 +91,7 @@ class Paths:
         return value
 
     def each(self, x: Tensor) -> Tensor:
-        """Every function at points of its own.
+        """Each function at its own points.
 
         Args:
             x: ``(paths, S, dims)`` in the unit cube, on the posterior's device.
@@ -120,9 +120,11 @@ class Paths:
             per_point += metrics * (width + self.posterior.x.shape[0])
         return max(1, _TILE_ELEMENTS // per_point)
 
-    def _compiles(self, work: int, *made_of: Tensor) -> bool:
-        """Whether the compiled kernel is the way to evaluate ``work`` terms of the sums."""
-        return self.num_paths <= _FEW and native.usable(work // _CHEAP, *made_of)
+    def _compiles(self, work: int, *operands: Tensor) -> bool:
+        """Whether to use the compiled kernel for ``work`` terms of the sums."""
+        return self.num_paths <= _MAX_COMPILED_PATHS and native.usable(
+            work // _WORK_FACTOR, *operands
+        )
 
 
 def draw_paths(

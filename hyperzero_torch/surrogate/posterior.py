@@ -3,9 +3,9 @@
     marginal   mean = c + k(x, X) K^-1 (y - c)         var = s - |L^-1 k(X, x)|^2
     path       f(x) = c + prior(x) + k(x, X) K^-1 (y - c - prior(X) - noise)
 
-A path is one coherent function (Matheron's rule): a draw from the prior by random Fourier
-features, corrected by the exact data term. It costs O(N (n + F)) for N points and can be
-differentiated in x.
+A path is one function drawn from the posterior (Matheron's rule): a draw from the prior by random
+Fourier features plus the exact data term. It costs O(N (n + F)) for N points and is differentiable
+in x.
 
 Points in float32 are *evaluated* in float32 ("mixed mode"), which is faster. Its error, in the
 posterior's standard deviations, grows as the evidence gets precise: it is negligible where noise is
@@ -39,9 +39,9 @@ class Posterior(ConditionedProcess):
         return self.marginal(x)
 
     def marginal(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior mean and variance at each point on its own.
+        """Posterior mean and variance of each point.
 
-        Tiled: no more than about 80 MiB is held beside the result, at any N.
+        Tiled: memory besides the result stays within about 80 MiB at any N.
 
         Args:
             x: ``(..., dims)`` in the unit cube, on the posterior's device; float32 for mixed mode.
@@ -60,7 +60,7 @@ class Posterior(ConditionedProcess):
             tile = max(1, _TILE_ELEMENTS // max(1, self.x.shape[0]))
             mean, var = in_tiles(lambda rows: self._tiled(flat, rows), tile, self.device)
         shift, scale = (field.to(flat) for field in self.standardiser)
-        # Rounding can push an all but certain point below zero.
+        # Rounding can make a tiny variance negative.
         floor = (1e-12 if flat.dtype == torch.float64 else 1e-6) * at.outputscale
         shape = (*x.shape[:-1], self.num_metrics)
         mean = shift + scale * mean
@@ -75,10 +75,10 @@ class Posterior(ConditionedProcess):
         return mean, var
 
     def _standardised(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance before the metric's unit is put back, ``(N, metrics)``."""
+        """Mean and variance in standardised units, ``(N, metrics)``."""
         at = self.evaluation(x.dtype)
         mean, explained = [], []
-        for metric in range(self.num_metrics):  # one at a time: larger tiles, the same memory
+        for metric in range(self.num_metrics):  # one at a time allows larger tiles
             k = self.cross(x, slice(metric, metric + 1))[0]  # (N, n)
             mean.append(k @ at.weights[metric])
             half = torch.linalg.solve_triangular(at.cholesky[metric], k.mT, upper=False)
@@ -87,7 +87,7 @@ class Posterior(ConditionedProcess):
         return at.constant + torch.stack(mean, dim=-1), var
 
     def covariance(self, x: Tensor) -> Tensor:
-        """Joint posterior covariance of N points ``(N, dims)``, ``(metrics, N, N)``: small N."""
+        """Joint posterior covariance of N points ``(N, dims)``, ``(metrics, N, N)``, for few."""
         self.check_matrix(x)
         x = x.to(self.x.dtype)
         k = self.cross(x)
@@ -131,7 +131,7 @@ class Posterior(ConditionedProcess):
             A ``gpytorch.models.ExactGP`` in evaluation mode, with our priors: ``train()`` and
             ``ExactMarginalLogLikelihood`` fit it further.
         """
-        from .as_gpytorch import as_gpytorch  # here: importing GPyTorch takes its time
+        from .as_gpytorch import as_gpytorch  # importing GPyTorch is slow
 
         y = torch.where(self.observed > 0, self.outputs, 0.0)
         return as_gpytorch(self.x, y, self.noise, self.shared_noise, self.hyperparameters)

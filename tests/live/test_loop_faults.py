@@ -9,6 +9,7 @@ import logging
 import resource
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -332,8 +333,8 @@ def in_time(tuner):
         if not isinstance(entry, ReadingsReceived):
             journal.append(tuner.study.name, [entry], after=len(journal.read(tuner.study.name)))
         if isinstance(entry, Planned) and entry.round in known:
-            twin.sync()
-            twin.tell(reading(twin._plan(entry.round)))
+            twin.study.sync()
+            twin.tell(reading(twin.study.plan(entry.round)))
     return twin
 
 
@@ -427,6 +428,12 @@ def test_a_platform_that_never_answers_keeps_what_it_serves(hours, tmp_path):
     assert len({d.plan.round for d in done}) == 7
     assert len(said(tuner, "platform")) == 7
     assert {key[0] for key in stored(tuner)} == {0}
+
+
+def test_a_call_that_exits_is_a_failure_like_others():
+    component = Component(RetryPolicy(1, 0.0, 5.0), SimulatedClock())
+    with pytest.raises(hz.GivenUpError, match=r"asking failed once; last error: .*SystemExit"):
+        component.call("asking", sys.exit)
 
 
 def test_a_late_answer_is_handed_out_once():

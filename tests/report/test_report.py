@@ -285,7 +285,7 @@ def test_beliefs_and_late_readings_are_the_tuners():
     assert rows.column("prob") == belief.prob_feasible[ids].tolist()
     assert rows.column("mean") == pytest.approx(belief.mean[ids].tolist())  # the base's is 0
     assert rows.column("low") == sorted(rows.column("low"), reverse=True)
-    waiting = late_readings.arms(facts).column("waiting")
+    waiting = late_readings.arms(facts.history).column("waiting")
     assert sum(waiting) == tuner.history.num_in_flight
     assert waiting[:-1] == [0, 0, 0]
 

@@ -44,7 +44,7 @@ from hyperzero_torch.study.journal import (
     StudyHeader,
 )
 from hyperzero_torch.tuner.drift import NUM_WARM_UP
-from hyperzero_torch.tuner.model import training_data
+from hyperzero_torch.tuner.model import conditioned
 
 f64 = torch.float64
 
@@ -97,10 +97,14 @@ def test_a_moment_is_the_posterior_of_the_readings_before_it():
     ]
     journal.create(tuner.journal.header(tuner.study.name), kept)
     other = hz.Tuner.resume(journal, tuner.study.name, problem=tuner.problem)
-    state, _ = other.belief()
-    rows = state.fit_set[state.bucket.tested[state.fit_set]]
-    given = training_data(state.problem, tuner.config, state.bucket, rows, torch.device("cpu"))
-    posterior = hz.Surrogate(facts.posterior.hyperparameters).condition(*given)
+    model, _ = other.belief()
+    posterior = conditioned(
+        model.problem,
+        tuner.config,
+        model.bucket,
+        model.fit_set,
+        facts.posterior.hyperparameters,
+    )
     x = tuner.problem.space.to_unit(facts.bucket.theta[facts.tracked]).unsqueeze(0)
     mean, _ = posterior.marginal(x)
     expected = float(mean[0, 0] + 0.2 * mean[0, 1])  # the objective is linear
@@ -279,11 +283,11 @@ def test_who_was_stopped_withdrawn_or_retired_and_why():
     for candidate, kind in what.items():
         if kind == "stopped":
             assert modes[candidate] == 2  # who breaks "reports"
-            assert "surely breaks 'reports <= 3%'" in reasons[candidate]
+            assert f"Stopped: candidate {candidate} breaks 'reports <= 3%'" in reasons[candidate]
         elif kind == "withdrawn":
             assert reasons[candidate] == "a wrong release went out at 19"
         else:
-            assert "no draw won in 4 rounds" in reasons[candidate]
+            assert "Retired: not selected in 4 rounds" in reasons[candidate]
     section = section_of(facts, "ended")
     assert f"{len(standing.stopped)} candidates are stopped or withdrawn" in words_of(section)
 
@@ -299,7 +303,7 @@ def test_suspect_rounds_with_their_reasons_and_what_became_of_them():
     ]
     assert rows.column("still") == ["19 to 20", "none", "6", "5"]
     assert "12,001 users" in rows.column("reason")[-1]
-    late = late_readings.arms(facts)
+    late = late_readings.arms(facts.history)
     of = {row[0]: dict(zip([c.key for c in late.columns], row)) for row in late.rows}
     assert [r for r, row in of.items() if row["excluded"]] == [5, 6, 19, 20]
     assert {r: row["revised"] for r, row in of.items() if row["revised"]} == {18: of[18]["arms"]}
@@ -505,9 +509,7 @@ def test_where_all_were_stopped_the_report_says_so(tmp_path):
     shown, shell = page_of(tuner, tmp_path)
     facts = facts_of(tuner)
     assert facts.best.candidate_id == 0
-    assert (
-        "no candidate with evidence is left that was not stopped: stay with the base" in shown.said
-    )
+    assert "All candidates with evidence are stopped; stay with the base" in shown.said
     assert len(decisions.retired_and_stopped(facts).rows) == len(everyone)
     assert decisions.retired_and_stopped(facts).column("reason").count("harm <to> all") == len(
         everyone

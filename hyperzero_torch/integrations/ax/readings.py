@@ -44,7 +44,7 @@ def readings_of(
         metrics: signatures of the metrics that the problem needs.
         arms: candidates by names of arms.
     Raises:
-        ReadingsError: a mean that is infinite or has no standard error.
+        ReadingsError: a mean that is infinite, has no standard error, or is the status quo's and 0.
     """
     frame = data.df
     frame = frame[frame["trial_index"].isin(trials) & frame["arm_name"].isin(arms.keys())]
@@ -72,6 +72,12 @@ def readings_of(
             mine = ids == candidate
             count = users[mine].sum()
             pooled = float((users * mean)[mine].sum() / count)
+            if candidate == CONTROL and pooled == 0:
+                raise ReadingsError(
+                    f"the status quo's mean of {name!r} in trials {list(trials)} is 0, and no "
+                    "change relative to 0 exists; supported are metrics whose status quo differs "
+                    "from 0"
+                )
             # The squared error of the pooled mean, as the variance of a single user.
             squares = ((users * sem)[mine] ** 2).sum() / count**2
             records.append(
@@ -99,27 +105,16 @@ def _stored(value: float) -> float:
     return round(kept, min(_DECIMALS - 1, _DIGITS - 1 - size))
 
 
-def check_levels(experiment: Experiment, trials: Sequence[int], readings: Readings) -> None:
-    """Check that the status quo's means allow relative changes.
+def check_signs(experiment: Experiment, readings: Readings) -> None:
+    """Ax's relative bounds divide by the status quo's absolute value, our deltas by its value.
 
-    Ax's relative bounds divide by the status quo's absolute value, our deltas by its value.
-
-    Args:
-        experiment: with its optimization config.
-        trials: indices of the round's trials.
-        readings: of the round.
     Raises:
-        ReadingsError: the status quo's mean is 0, or below 0 for a metric with a relative bound.
+        ReadingsError: a relative bound on a metric whose status quo is below 0.
     """
     constraints = experiment.optimization_config.outcome_constraints
     relative = {name for c in constraints if c.relative for name, _ in c.metric_weights}
     control = readings.candidate == CONTROL
     for metric, mean in zip(readings.metric[control].tolist(), readings.mean[control].tolist()):
-        if mean == 0:
-            raise ReadingsError(
-                f"the status quo's mean of {metric!r} in trials {list(trials)} is 0, and no change "
-                "relative to 0 exists; supported are metrics whose status quo differs from 0"
-            )
         if metric in relative and mean < 0:
             raise ReadingsError(
                 f"{metric!r} has a relative bound and a status quo of {mean:g}, below 0; "

@@ -19,7 +19,7 @@ from ...tuner.candidates import add_candidates, initial_design
 from ...tuner.tuner import Tuner
 from ..axes import Axis
 from .problem import axes_of, problem_of
-from .readings import check_control, check_levels, readings_of
+from .readings import check_control, check_signs, readings_of
 
 if TYPE_CHECKING:
     from ax.core.base_trial import BaseTrial
@@ -125,8 +125,8 @@ def fold(experiment: Experiment, data: Data, config: TunerConfig, seed: int = 0)
         if (reported := readings_of(round_, trials, data, problem.metrics, arms)) is not None
     }
     check_control(experiment, data, readings, rounds, problem.metrics)
-    for round_, reported in readings.items():
-        check_levels(experiment, rounds[round_], reported)
+    for reported in readings.values():
+        check_signs(experiment, reported)
         tuner.tell(reported)
     return AxStudy(tuner, tuple(axes), constants, rounds, num_arms)
 

@@ -8,6 +8,7 @@ JSON, and ``restore`` reads it.
 
 from __future__ import annotations
 
+import json
 import math
 import secrets
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from ...errors import (
     SpaceError,
     StudyMismatchError,
 )
+from ...runtime.files import write_atomically
 from ..axes import number, whole_number
 from ..search import Search, Trials
 from . import state as states
@@ -149,7 +151,8 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         if theta is None:
             return
         if not error and result is not None and result != {}:
-            self._learn(theta, *self._reports.read(trial_id, str(self._metric), result))
+            values, variances = self._reports.read(trial_id, str(self._metric), result)
+            self._add_finished(theta, values, variances)
         del self._live[trial_id]
 
     def add_evaluated_point(
@@ -176,7 +179,7 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         if reported is None:
             raise ReadingsError(f"the value at {dict(parameters)} must be a number, got {value!r}")
         unknown = [math.nan] * len(self._reports.bounds)
-        self._learn(theta, [reported, *unknown], [math.nan, *unknown])
+        self._add_finished(theta, [reported, *unknown], [math.nan, *unknown])
 
     def save(self, checkpoint_path: str) -> None:
         """Write the state as JSON, completely or not at all.
@@ -184,7 +187,8 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         Raises:
             ConfigError: the folder does not exist or cannot be written to.
         """
-        states.write(checkpoint_path, self.get_state())
+        text = json.dumps(self.get_state(), allow_nan=False)
+        write_atomically(states.checked_path(checkpoint_path), text)
 
     def restore(self, checkpoint_path: str) -> None:
         """Read what ``save`` wrote; the constructor's numbers are not part of it.
@@ -256,7 +260,9 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         _check_rows(search, [*self._live.values(), *(theta for theta, _, _ in self._finished)])
         self._space, self._search = space, search
 
-    def _learn(self, theta: list[float], values: list[float], variances: list[float]) -> None:
+    def _add_finished(
+        self, theta: list[float], values: list[float], variances: list[float]
+    ) -> None:
         if not math.isnan(values[0]):
             self._finished.append((theta, values, variances))
 

@@ -21,7 +21,6 @@ from pydantic import (
 )
 
 from ...errors import ConfigError
-from ...runtime.files import write_atomically
 
 VERSION = 1
 _WORDS = ("nan", "inf", "-inf")  # JSON has no numbers for these
@@ -122,15 +121,6 @@ def checked(state: Any) -> State:
             f"the state of HyperZeroSearch is damaged ({'; '.join(wrong[:_MAX_ERRORS])}{more}); "
             "pass what save() wrote, unchanged"
         ) from None
-
-
-def write(path: Any, state: dict[str, Any]) -> None:
-    """Write a state, completely or not at all.
-
-    Raises:
-        ConfigError: the file cannot be written.
-    """
-    write_atomically(checked_path(path), json.dumps(state, allow_nan=False))
 
 
 def read(path: Any) -> Any:

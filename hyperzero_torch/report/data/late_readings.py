@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...study.history import History
 from ...study.journal import Entry, Planned, ReadingsReceived
 from .tables import Table, blocks, table
 
 if TYPE_CHECKING:
     from ...tuner.tuner import Tuner
-    from .facts import Facts
 
 #: Only the latest entries are read: delays change over a study, and journals grow long.
 MOST_ENTRIES = 3000
@@ -48,11 +48,11 @@ def count(entries: Sequence[Entry]) -> Delays:
     return delays
 
 
-def arms(facts: Facts) -> Table:
+def arms(history: History) -> Table:
     """By round, the arms that were planned, those without readings, those that were revised."""
-    excluded = facts.history.status.excluded_rounds
-    rounds = blocks(sorted(facts.history.tables))
-    groups = [[facts.history.tables[r] for r in block] for block in rounds]
+    excluded = history.status.excluded_rounds
+    rounds = blocks(sorted(history.tables))
+    groups = [[history.tables[r] for r in block] for block in rounds]
     return table(
         ("round", "round", "whole", [block[0] for block in rounds]),
         ("arms", "arms", "whole", [sum(len(t.candidates) for t in g) for g in groups]),

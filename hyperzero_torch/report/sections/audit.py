@@ -13,7 +13,7 @@ from .blocks import Block, Plot, Section, latest_first, plot_by_round
 
 def late(facts: Facts) -> Section:
     """Readings that are missing, late, revised or excluded."""
-    rows = late_readings.arms(facts)
+    rows = late_readings.arms(facts.history)
     keys = (Key("arrived", SKY, "square"), Key("waiting", VERMILLION, "striped"))
     lead = f"{facts.history.num_in_flight} arms were served and have not reported any metric yet."
     lead += in_words(sorted(facts.history.tables), "sums, labelled by their first round")
