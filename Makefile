@@ -23,11 +23,14 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## tune the paper's world from end to end; leaves demo/study.db and demo/report.html
 	$(BIN)/hyperzero demo
 
-test: $(READY) ## run every test, with warnings as errors
-	$(BIN)/python -m pytest
+# All tests of a file run in one process, so that what they share is made once.
+WORKERS ?= 2
+TESTS = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+test: $(READY) ## run every test in two processes (WORKERS=4: in four), with warnings as errors
+	$(TESTS)
 
 coverage: $(READY) ## run every test and report the lines that were not run
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(TESTS) --cov --cov-report=term
 
 check: $(READY) ## check style (ruff) and types (mypy)
 	$(BIN)/ruff check .

@@ -6,10 +6,14 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for subproc
 
 import pytest
 import torch
+from hypothesis import settings
 
 import hyperzero_torch as hz
 
 torch.set_num_threads(1)
+# Two processes share the machine: how long one example takes is no property of the code.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

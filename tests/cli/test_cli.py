@@ -375,7 +375,7 @@ def test_help_teaches(platform):
 
 def test_simulate_prints_a_table_or_json(platform):
     config = platform.folder / "small.yaml"
-    config.write_text("num_draws: 40\nnum_samples: 128\ninitial_candidates: 9\n")
+    config.write_text("num_draws: 40\nnum_samples: 128\nnum_starts: 0\ninitial_candidates: 9\n")
     code, out, err = platform.run("simulate", "--rounds", 6, "--config", config, "--json")
     assert code == 0, err
     rounds = [json.loads(line) for line in out.splitlines()]

@@ -6,36 +6,28 @@ import subprocess
 import sys
 
 ADAPTERS = {"botorch": "botorch", "optuna": "optuna", "ax": "ax", "ray": "ray"}
+# One process for all: what is imported without asking, then each package as if not installed.
+CODE = f"""
+import importlib, sys
+import hyperzero_torch as hz
+import hyperzero_torch.integrations
+import hyperzero_torch.integrations.search
+print(sorted(set({sorted(ADAPTERS.values())}) & set(sys.modules)))
+for adapter, package in {ADAPTERS}.items():
+    sys.modules[package] = None
+    try:
+        importlib.import_module(f"hyperzero_torch.integrations.{{adapter}}")
+    except hz.MissingExtraError as error:
+        print(adapter, isinstance(error, ImportError), str(error).replace("\\n", " "))
+    del sys.modules[package]
+"""
 
 
-def python(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+def test_no_adapter_is_imported_unasked_and_without_its_package_it_names_the_extra():
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def test_an_adapter_without_its_package_names_the_extra():
-    """One process for all: each package in turn is as if it were not installed."""
-    lines = python(
-        "import importlib, sys\n"
-        "import hyperzero_torch as hz\n"
-        f"for adapter, package in {ADAPTERS}.items():\n"
-        "    sys.modules[package] = None\n"
-        "    try:\n"
-        "        importlib.import_module(f'hyperzero_torch.integrations.{adapter}')\n"
-        "    except hz.MissingExtraError as error:\n"
-        "        print(adapter, isinstance(error, ImportError), str(error).replace('\\n', ' '))\n"
-        "    del sys.modules[package]\n"
-    ).splitlines()
+    imported, *lines = done.stdout.splitlines()
+    assert imported == "[]"
     assert [line.split()[:2] for line in lines] == [[adapter, "True"] for adapter in ADAPTERS]
     for adapter, line in zip(ADAPTERS, lines):
         assert f"pip install 'hyperzero-torch[{adapter}]'" in line
-
-
-def test_neither_the_package_nor_the_room_imports_any_of_them():
-    found = python(
-        "import sys, hyperzero_torch, hyperzero_torch.integrations, "
-        "hyperzero_torch.integrations.search\n"
-        f"print(sorted(set({sorted(ADAPTERS.values())}) & set(sys.modules)))"
-    )
-    assert found == "[]"

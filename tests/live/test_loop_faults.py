@@ -17,7 +17,7 @@ from collections import defaultdict
 import pytest
 import sqlalchemy as sa
 import torch
-from live.test_loop import CONFIG, HOUR, Platform, loop_of, make, reading, stored
+from support.live_loop import CONFIG, HOUR, Platform, loop_of, make, reading, stored
 from support.postgres import shared_server, why_not
 
 import hyperzero_torch as hz

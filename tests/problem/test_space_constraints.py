@@ -23,7 +23,7 @@ from hyperzero_torch.problem.linear import Region, parse_linear
 from hyperzero_torch.problem.space import Choice, Float, Int, SearchSpace
 from hyperzero_torch.surrogate import Surrogate
 from hyperzero_torch.thompson import propose
-from hyperzero_torch.tuner.candidates import first_bucket
+from hyperzero_torch.tuner.candidates import initial_design
 
 law = settings(
     deadline=None,
@@ -630,10 +630,10 @@ def test_the_spaces_own_sampling_is_untouched_without_constraints():
 
 
 @pytest.mark.parametrize("design", ["sobol", "grid"])
-def test_the_first_bucket_satisfies(design):
+def test_the_initial_design_satisfies(design):
     tied = problem(TIES)
     config = hz.TunerConfig(initial_candidates=60, initial_design=design)
-    born = first_bucket(tied, config, seed=0)
+    born = initial_design(tied, config, seed=0)
     assert 20 <= len(born) <= 61
     all_satisfied(
         tied.space, tied.space.to_unit(torch.tensor([b.theta for b in born], dtype=DOUBLE))

@@ -6,13 +6,13 @@ import math
 import os
 import re
 import sys
-from functools import cache
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import torch
+from support.report_studies import EVIL, SMALL, mixed, serve, simulated
 
 import hyperzero_torch as hz
 from hyperzero_torch.report import write_report
@@ -22,33 +22,11 @@ from hyperzero_torch.report.data.surfaces import at_theta, slices
 from hyperzero_torch.report.figures import canvas
 from hyperzero_torch.report.html import page
 from hyperzero_torch.report.sections.all import sections
-from hyperzero_torch.simulate import Oracle, ReplayWorld, run
+from hyperzero_torch.simulate import Oracle
 
 SECTIONS = ["where", "progress", "traffic", "candidates", "surface", "parameters", "deltas"]
 SECTIONS += ["calibration", "late", "ended", "turns"]
-EVIL = "<img src=x onerror=alert(1)>"
-SMALL = {"num_draws": 50, "num_samples": 64, "num_proposals": 2, "initial_candidates": 8}
 OWN = {"evidence": "own", "draws": "marginal"}
-
-
-def serve(tuner, rounds, skip=(), scale=1.0):
-    """Plan rounds and report a smooth truth, except for the arms named in ``skip``."""
-    for _ in range(rounds):
-        plan = tuner.ask()
-        x = tuner.problem.space.to_unit(plan.theta)
-        base = tuner.problem.space.to_unit(tuner.problem.base_theta)
-        arms = [i for i, c in enumerate(plan.candidate_ids) if c not in skip]
-        generator = torch.Generator().manual_seed(plan.round)
-        shape = (len(plan), len(tuner.problem.metrics))
-        noise = 0.003 * torch.randn(shape, generator=generator, dtype=torch.float64)
-        slope = torch.linspace(0.02, -0.01, shape[1], dtype=torch.float64)
-        lift = (x - base).sum(-1, keepdim=True) * slope
-        ids = [plan.candidate_ids[i] for i in arms]
-        mean = scale * (1 + lift + noise)[arms]
-        var = torch.full_like(mean, scale**2)
-        tuner.tell(hz.Readings(plan.round, ids, torch.full((len(arms),), 1e5), mean, var))
-    tuner.ask()
-    return tuner
 
 
 def line_problem(**changes):
@@ -59,42 +37,6 @@ def line_problem(**changes):
         "objective": "views",
     }
     return hz.Problem(**(parts | changes))
-
-
-def mixed_problem():
-    """Every kind of parameter, names that try to break out, a level, many metrics."""
-    space = hz.SearchSpace(
-        [
-            hz.Float(EVIL, 0.1, 10.0, log=True),
-            hz.Int("depth</script><script>alert(2)</script>", 1, 8),
-            hz.Choice("mode", ["<b onclick=alert(3)>a</b>", "%{x}", "c"]),
-        ]
-    )
-    return hz.Problem(
-        space=space,
-        base=dict(zip(space.names, [1.0, 2, "c"])),
-        metrics=["views", "watch", "<svg onload=alert(4)>"],
-        objective="views + 0.1 * watch",
-        constraints=[
-            "watch >= -20%",
-            hz.Constraint(
-                lambda level: level[..., 2], at_most=9.0, on="level", name="<script>alert(5)"
-            ),
-        ],
-    )
-
-
-@cache
-def mixed():
-    return serve(hz.Tuner(mixed_problem(), hz.TunerConfig(**SMALL), study=EVIL), 3)
-
-
-@cache
-def simulated():
-    world = ReplayWorld(seed=1, num_params=2)
-    tuner = hz.Tuner(world.problem, hz.TunerConfig(**SMALL))
-    records = list(run(tuner, world, 5))
-    return tuner, records, world.oracle(1000), world
 
 
 def text_of(tuner, tmp_path, **more):

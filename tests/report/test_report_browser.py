@@ -4,9 +4,8 @@ import importlib.util
 import time
 
 import pytest
-from report.test_report import EVIL, mixed, simulated
-from report.test_report_trouble import troubled
 from support.browser import Browser, find
+from support.report_studies import EVIL, mixed, simulated, troubled
 from support.troubled_study import make, play
 
 from hyperzero_torch.report import write_report

@@ -12,7 +12,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.troubled_study import CONFIG, METRICS, TURNS_AT, lift, make, play, trouble
+from support.report_studies import calm, troubled
+from support.troubled_study import CONFIG, METRICS, TURNS_AT, lift, make, play
 
 import hyperzero_torch as hz
 from hyperzero_torch.report import write_report
@@ -46,21 +47,6 @@ from hyperzero_torch.tuner.drift import NUM_WARM_UP
 from hyperzero_torch.tuner.model import conditioned
 
 f64 = torch.float64
-
-
-@cache
-def troubled():
-    with pytest.warns(hz.TunerWarning, match="Drift: deltas of"):
-        return trouble(make())
-
-
-@cache
-def calm():
-    """Twelve hours, long before anything turns."""
-    tuner = make(config=CONFIG.model_copy(update={"drift_alpha": None}))
-    play(tuner, TURNS_AT - 2)
-    tuner.ask()
-    return tuner
 
 
 def facts_of(tuner, **more):

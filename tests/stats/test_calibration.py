@@ -49,8 +49,7 @@ def test_intervals_of_the_next_real_delta_cover_what_they_claim(tmp_path, calibr
     assert total == pytest.approx(line["predictions"] * line["covered"], abs=1)
 
 
-def test_a_few_experiments_and_a_missing_metric_are_enough(tmp_path):
-    """As a module, in a process of its own."""
+def test_a_few_experiments_and_a_missing_metric_are_enough(tmp_path, calibration):
     header, *rows = bundled()
     name, metric = (header.split(",").index(c) for c in ("experiment_id", "metric_id"))
     chosen = [
@@ -60,10 +59,7 @@ def test_a_few_experiments_and_a_missing_metric_are_enough(tmp_path):
     ]
     path = tmp_path / "few.csv"
     path.write_text("\n".join([header, *chosen]) + "\n")
-    command = [sys.executable, "-m", "bench.quality.calibration", "--data", path]
-    out = ["--out", tmp_path / "few.json"]
-    done = subprocess.run([*command, *out], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    calibration.main(["--data", str(path), "--out", str(tmp_path / "few.json")])
     found = json.loads((tmp_path / "few.json").read_text())
     assert sorted(found["next_delta"]) == ["metric_1", "metric_3"]
     assert found["data"] == "few.csv"

@@ -3,13 +3,12 @@
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from support.journal_files import FIXTURES, killed_openings, shape
 
 import hyperzero_torch as hz
 from hyperzero_torch.errors import ForeignJournalError, JournalError
@@ -18,7 +17,6 @@ from hyperzero_torch.study.journal import Configured, StudyHeader, migrate, sche
 from hyperzero_torch.study.journal.base import kind_of
 from hyperzero_torch.study.journal.sql import SqlJournal
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
 FORMATS = [1]  # one file of each earlier format, written by the code of its time
 
 
@@ -49,26 +47,6 @@ def dump(path):
         return list(connection.iterdump())
     finally:
         connection.close()
-
-
-def shape(where):
-    """Tables, columns, keys and indexes, as the database describes them."""
-    engine = sa.create_engine(where)
-    try:
-        inspector = sa.inspect(engine)
-        return {
-            table: (
-                [
-                    (c["name"], str(c["type"]), c["nullable"], c["default"])
-                    for c in inspector.get_columns(table)
-                ],
-                inspector.get_pk_constraint(table)["constrained_columns"],
-                sorted((i["name"], tuple(i["column_names"])) for i in inspector.get_indexes(table)),
-            )
-            for table in sorted(inspector.get_table_names())
-        }
-    finally:
-        engine.dispose()
 
 
 def test_there_is_a_journal_of_every_earlier_format():
@@ -242,70 +220,6 @@ def test_a_migration_that_fails_changes_nothing(old, monkeypatch):
     with pytest.raises(RuntimeError, match="a mistake"):
         SqlJournal(url(path))
     assert dump(path) == before
-
-
-#: Kills itself before the first, second, ... statement or commit of an opening, until one succeeds.
-KILLER = """
-import os, signal, sys, warnings
-import sqlalchemy as sa
-from hyperzero_torch.study.journal.sql import SqlJournal
-sys.path.insert(0, sys.argv[2])
-from test_migrations import fingerprint
-warnings.simplefilter("ignore")
-url = sys.argv[1]
-before, states = fingerprint(url), []
-
-def open_and_die(at):
-    seen = 0
-    def count(*_):
-        nonlocal seen
-        seen += 1
-        if seen == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-    sa.event.listen(sa.Engine, "before_cursor_execute", count)
-    sa.event.listen(sa.Engine, "commit", count)
-    SqlJournal(url).close()
-    os._exit(0)
-
-for at in range(1, 200):
-    child = os.fork()
-    if child == 0:
-        try:
-            open_and_die(at)
-        finally:
-            os._exit(1)
-    status = os.waitpid(child, 0)[1]
-    if not os.WIFSIGNALED(status):
-        assert os.waitstatus_to_exitcode(status) == 0
-        break
-    states.append(fingerprint(url))
-whole = fingerprint(url)
-assert whole != before
-print(*("old" if s == before else "new" if s == whole else "torn" for s in states))
-"""
-
-
-def fingerprint(where):
-    """Tables, format and all rows, read without our code."""
-    engine = sa.create_engine(where)
-    try:
-        with engine.connect() as connection:
-            tables = sorted(sa.inspect(connection).get_table_names())
-            return shape(where), {
-                table: sorted(map(repr, connection.exec_driver_sql(f"SELECT * FROM {table}")))
-                for table in tables
-                if table != "hyperzero_journal"
-            }
-    finally:
-        engine.dispose()
-
-
-def killed_openings(where):
-    """What a journal was after each kill: "old", "new" or "torn"; at last it is opened."""
-    command = [sys.executable, "-c", KILLER, where, str(Path(__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
 
 
 def test_a_migration_that_is_killed_anywhere_is_done_whole_or_not_at_all(old):

@@ -21,7 +21,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from study.test_migrations import FIXTURES, killed_openings, shape
+from support.journal_files import FIXTURES, killed_openings, shape
 from support.postgres import PASSWORD, shared_server, why_not
 
 import hyperzero_torch as hz
@@ -332,12 +332,18 @@ def loop(where, me, folder):
     return [(p.round, p.candidate_ids, p.slots, p.shares) for p in plans], news
 
 
-def test_two_loops_at_once_make_one_plan_a_round_and_record_every_reading_once(
-    both, world, tmp_path
-):
+@pytest.fixture(scope="module")
+def two_processes():
+    """Of their own, and started once: to import torch takes each of them seconds."""
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        futures = [pool.submit(loop, both, me, tmp_path) for me in (0, 1)]
-        (plans, news), (others, more) = (future.result(timeout=120) for future in futures)
+        yield pool
+
+
+def test_two_loops_at_once_make_one_plan_a_round_and_record_every_reading_once(
+    both, world, tmp_path, two_processes
+):
+    futures = [two_processes.submit(loop, both, me, tmp_path) for me in (0, 1)]
+    (plans, news), (others, more) = (future.result(timeout=120) for future in futures)
     assert plans == others
     tuner = hz.Tuner.resume(both, "feed", problem=world.problem)
     entries = tuner.journal.read("feed")

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 import torch
-from transfer.test_transfer_cli import GUARD, begin, run
+from support.transfer_cli import GUARD, begin, run
 
 import hyperzero_torch as hz
 from hyperzero_torch.transfer import Source

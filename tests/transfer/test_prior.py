@@ -3,16 +3,17 @@
 import json
 from collections import defaultdict
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
+from support.related_sources import related, source, world
 
 import hyperzero_torch as hz
-from hyperzero_torch.simulate import GuardrailWorld
 from hyperzero_torch.study.interventions import remark
 from hyperzero_torch.study.journal import Configured, StudyHeader
 from hyperzero_torch.study.journal.trace import SOURCE, TRANSFER
-from hyperzero_torch.transfer import ExpertOverride, Source
+from hyperzero_torch.transfer import ExpertOverride
 from hyperzero_torch.transfer.journaled import current_override
 from hyperzero_torch.transfer.model.acceptance import risk_screen
 from hyperzero_torch.tuner import transfer_candidates
@@ -28,31 +29,6 @@ QUICK = hz.TunerConfig(
 )
 
 
-def world(seed=1):
-    return GuardrailWorld(seed, 2, traffic=4.0)
-
-
-def source(name, place, sign=1.0, seed=0, num=60, std=0.003, metrics=None):
-    """Another domain with the target's own lifts, or what ``sign`` makes of them."""
-    space = place.problem.space
-    x = space.sobol(num, seed=seed + 11)
-    generator = torch.Generator().manual_seed(seed)
-    true = sign * place.true_delta(space.from_unit(x))
-    mean = true + std * torch.randn(true.shape, dtype=torch.float64, generator=generator)
-    return Source(
-        name=name,
-        parameters=space.to_parameters(space.from_unit(x)),
-        metrics=place.problem.metrics,
-        mean=mean,
-        var=torch.full_like(mean, std**2),
-        base=place.problem.base,
-    )
-
-
-def related(place, num=2, sign=1.0):
-    return [source(f"domain_{i}", place, sign, seed=i) for i in range(num)]
-
-
 def rounds(tuner, place, first, last, mail=None):
     mail = defaultdict(list) if mail is None else mail
     for round_ in range(first, last):
@@ -63,11 +39,31 @@ def rounds(tuner, place, first, last, mail=None):
     return mail
 
 
-def plans(tuner):
-    return [
-        (p.candidates, p.slots, p.shares, tuple(map(tuple, tuner.history.theta.tolist())))
-        for p in tuner.history.plans.values()
+def plans(tuner, last=None):
+    """Plans up to a round, and the settings that were candidates by then."""
+    theta = [tuple(b.theta) for b in tuner.history.candidates if last is None or b.round <= last]
+    return theta, [
+        (p.candidates, p.slots, p.shares)
+        for r, p in tuner.history.plans.items()
+        if last is None or r <= last
     ]
+
+
+@cache
+def helped():
+    """Seven rounds with two related sources, and what is still to be told; only to be read."""
+    place = world()
+    tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place))
+    return tuner, rounds(tuner, place, 0, 7)
+
+
+@cache
+def cold():
+    """Eight rounds without a source; only to be read."""
+    place = world()
+    tuner = hz.Tuner(place.problem, QUICK, seed=3)
+    rounds(tuner, place, 0, 8)
+    return tuner
 
 
 def test_related_sources_are_admitted_seed_the_bucket_and_are_journaled():
@@ -122,11 +118,9 @@ def test_where_sources_count_nothing_new_is_served_that_is_not_worth_it(monkeypa
 
 def test_reversed_sources_change_no_plan_at_all():
     place = world()
-    cold = hz.Tuner(place.problem, QUICK, seed=3)
     misled = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place, sign=-1.0))
-    for tuner in (cold, misled):
-        rounds(tuner, place, 0, 8)
-    assert plans(misled) == plans(cold)
+    rounds(misled, place, 0, 8)
+    assert plans(misled) == plans(cold())
     told = misled.history.plans[7].details["transfer"]
     assert not told["used"]
     assert told["reason"]
@@ -134,9 +128,7 @@ def test_reversed_sources_change_no_plan_at_all():
 
 
 def test_seeds_come_when_the_sources_are_admitted():
-    place = world()
-    tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place))
-    rounds(tuner, place, 0, 6)
+    tuner, _ = helped()
     seeds = [b.round for b in tuner.history.candidates if b.origin == TRANSFERRED]
     used = [r for r, p in tuner.history.plans.items() if p.details.get("transfer", {}).get("used")]
     assert min(seeds) == min(used) > 0
@@ -144,9 +136,7 @@ def test_seeds_come_when_the_sources_are_admitted():
 
 
 def test_without_sources_nothing_of_transfer_is_written():
-    place = world()
-    tuner = hz.Tuner(place.problem, QUICK, seed=3)
-    rounds(tuner, place, 0, 5)
+    tuner = cold()
     assert all("transfer" not in p.details for p in tuner.history.plans.values())
     assert not [d for d in tuner.history.decisions if d.kind in (SOURCE, TRANSFER)]
 
@@ -154,8 +144,7 @@ def test_without_sources_nothing_of_transfer_is_written():
 def test_a_study_goes_on_with_its_sources_without_their_being_named(tmp_path):
     place = world()
     url = f"sqlite:///{tmp_path}/study.db"
-    whole = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place))
-    mail = rounds(whole, place, 0, 7)
+    whole, mail = helped()
     part = hz.Tuner(place.problem, QUICK, url, seed=3, sources=related(place))
     rounds(part, place, 0, 5)
     again = hz.Tuner.resume(url, problem=place.problem)
@@ -163,9 +152,9 @@ def test_a_study_goes_on_with_its_sources_without_their_being_named(tmp_path):
     assert plans(again) == plans(whole)
     saved = hz.Tuner(place.problem, QUICK, seed=3)
     saved.load_state_dict(again.state_dict())
-    for tuner in (whole, saved):
+    for tuner in (again, saved):
         tuner.tell(mail[7])
-    assert saved.ask(7).shares == whole.ask(7).shares
+    assert saved.ask(7).shares == again.ask(7).shares
     # Named again they are known already; with other evidence they replace.
     num = again.history.num_entries
     same = hz.Tuner.resume(url, problem=place.problem, sources=related(place))
@@ -218,8 +207,7 @@ def test_a_single_parameter_of_a_source_is_overruled_and_journaled(tmp_path):
     again = hz.Tuner.resume(url, problem=place.problem)
     assert current_override(again.history) == word
     assert again.ask(5) == tuner.ask(5)
-    whole = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place))
-    rounds(whole, place, 0, 6)
+    whole, _ = helped()
     told, plain = (
         t.history.plans[5].details["transfer"]["sources"]["domain_0"]["nats"]
         for t in (tuner, whole)
@@ -233,15 +221,14 @@ def test_a_single_parameter_of_a_source_is_overruled_and_journaled(tmp_path):
 
 def test_meta_features_inform_the_bets_and_are_told():
     place = world()
-    told = {}
-    for level in (None, 1.0, 9.0):
-        meta = {} if level is None else {f"level:{place.problem.metrics[0]}": level}
+    told = {None: helped()[0].history.plans[5].details["transfer"]["sources"]["domain_0"]}
+    for level in (1.0, 9.0):
+        meta = {f"level:{place.problem.metrics[0]}": level}
         sources = [replace(s, meta_features=meta) for s in related(place)]
         tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=sources)
         rounds(tuner, place, 0, 6)
         told[level] = tuner.history.plans[5].details["transfer"]["sources"]["domain_0"]
-        if level is not None:
-            assert any("likeness" in one for one in tuner.explain(5).remarks)
+        assert any("likeness" in one for one in tuner.explain(5).remarks)
     assert "likeness" not in told[None]
     own = hz.transfer.features.of(tuner.history, 24)[f"level:{place.problem.metrics[0]}"]
     near, far = sorted((1.0, 9.0), key=lambda level: abs(level - own))
@@ -269,10 +256,8 @@ def test_what_cannot_be_a_source_is_refused_and_nothing_is_written():
 def test_a_single_source_with_one_setting_teaches_nothing_and_says_so():
     place = world()
     tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=[source("tiny", place, num=1)])
-    cold = hz.Tuner(place.problem, QUICK, seed=3)
-    for one in (tuner, cold):
-        rounds(one, place, 0, 6)
-    assert plans(tuner) == plans(cold)
+    rounds(tuner, place, 0, 6)
+    assert plans(tuner) == plans(cold(), last=5)
     told = tuner.history.plans[5].details["transfer"]
     assert "no source has usable evidence" in told["reason"]
     assert told["silent"] == {"tiny": list(place.problem.metrics)}

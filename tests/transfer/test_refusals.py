@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.small_study import make, play
+from support.transfer_cli import begin, run
 from support.transfer_study import source
-from transfer.test_transfer_cli import begin, run
 
 import hyperzero_torch as hz
 from hyperzero_torch.cli.transfer import app as command

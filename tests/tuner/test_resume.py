@@ -287,7 +287,7 @@ def server(tmp_path):
     process.stdout.close()
 
 
-KILLED_ROUNDS, KILLS = 16, 8
+KILLED_ROUNDS, KILLS = 13, 8
 
 
 def run_and_kill(server, rounds, delay, path):

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from support.transfer_cli import begin, run
 from support.transfer_study import reply
-from transfer.test_transfer_cli import begin, run
 
 import hyperzero_torch as hz
 from hyperzero_torch.live import Collected, Loop, SimulatedClock

@@ -5,14 +5,14 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.transfer_study import make, play, reply, source, told
+from support.transfer_study import make, play, reply, source
 
 from hyperzero_torch.transfer.decision import choice, sentences
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return told(tmp_path_factory.mktemp("packages"))
+@pytest.fixture
+def study(told_study):
+    return told_study
 
 
 def test_facts_reasons_and_the_alternative_of_a_round_are_told(study):
@@ -58,29 +58,33 @@ def test_an_explanation_stays_the_same_when_more_is_known(tmp_path):
     assert tuner.explain(3) == before
 
 
-def test_suggested_candidates_say_so(tmp_path):
-    tuner = make(tmp_path, given=[source("north", seed=0, num=60), source("east", seed=1, num=60)])
-    play(tuner, 5)
-    plan = tuner.ask()
-    found = tuner.explain()
-    born = {b.candidate: b.origin for b in tuner.history.candidates}
+@pytest.fixture(scope="module")
+def helped(tmp_path_factory):
+    """Six rounds with two sources that suggest candidates."""
+    given = [source("north", seed=0, num=60), source("east", seed=1, num=60)]
+    tuner = make(tmp_path_factory.mktemp("helped"), given=given)
+    play(tuner, 6)
+    return tuner
+
+
+def test_suggested_candidates_say_so(helped):
+    found = helped.explain(5)
+    born = {b.candidate: b.origin for b in helped.history.candidates}
     suggested = [arm for arm in found.arms if born[arm.candidate] == "transferred"]
     for arm in found.arms:
         assert ("suggested by other domains" in arm.why) == (arm in suggested)
         assert len(arm.why) > (arm in suggested)
-    assert len(plan) == len(found.arms)
+    assert len(helped.history.plans[5].candidates) == len(found.arms)
 
 
-def test_what_a_new_candidate_risks_is_told_in_the_round_of_its_birth(tmp_path):
-    tuner = make(tmp_path, given=[source("north", seed=0, num=60), source("east", seed=1, num=60)])
-    play(tuner, 6)
+def test_what_a_new_candidate_risks_is_told_in_the_round_of_its_birth(helped):
     asked = 0
-    for plan in tuner.history.plans.values():
+    for plan in helped.history.plans.values():
         told = plan.details.get("transfer", {})
-        new = {c for c in plan.candidates if tuner.history.candidates[c].round == plan.round}
+        new = {c for c in plan.candidates if helped.history.candidates[c].round == plan.round}
         if not told.get("used") or not new:
             continue
-        for arm in tuner.explain(plan.round).arms:
+        for arm in helped.explain(plan.round).arms:
             one = told.get("screened", {}).get(str(arm.candidate))
             risk = [reason for reason in arm.why if "its risk required" in reason]
             assert bool(risk) == (one is not None)
@@ -89,7 +93,7 @@ def test_what_a_new_candidate_risks_is_told_in_the_round_of_its_birth(tmp_path):
                 assert one["prob"] >= one["needed"] >= 0.25
                 assert f"{one['prob']:.2f} when it was new" in risk[0]
                 asked += 1
-        suggested = {c for c in new if tuner.history.candidates[c].origin != "leader"}
+        suggested = {c for c in new if helped.history.candidates[c].origin != "leader"}
         assert {str(c) for c in suggested} <= set(told["screened"])
     assert asked
 

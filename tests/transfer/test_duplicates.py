@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.transfer_cli import begin, run
 from support.transfer_study import lift, problem
-from transfer.test_transfer_cli import begin, run
 
 import hyperzero_torch as hz
 from hyperzero_torch.study.config import SourceConfig

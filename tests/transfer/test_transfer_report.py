@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import torch
 from support.browser import Browser, find
-from support.transfer_study import EVIL, make, play, told
+from support.transfer_study import EVIL, make, play
 
 from hyperzero_torch.report import write_comparison, write_report
 from hyperzero_torch.report.data import transfer_rows
@@ -32,14 +32,14 @@ def facts_of(tuner):
     return collect(tuner)
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return told(tmp_path_factory.mktemp("packages"))
+@pytest.fixture
+def study(told_study):
+    return told_study
 
 
 @pytest.fixture(scope="module")
-def facts(study):
-    return facts_of(study)
+def facts(told_study):
+    return facts_of(told_study)
 
 
 def sheets(section):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transfer.test_prior import related, source, world
+from support.related_sources import related, source, world
 
 from hyperzero_torch.transfer.model import acceptance, seeds
 from hyperzero_torch.transfer.prior import Prior
