@@ -4,8 +4,9 @@
     tuner.tell(hz.Readings(...))       what has arrived, late, in pieces, revised
     best = tuner.recommend()           what to promote
 
-A tuner holds nothing that the journal does not: it can be killed anywhere and started again on the
-same journal, and several may share one.
+A tuner holds nothing that the journal does not: it can be killed at any point and started again on
+the same journal, and several processes may share one. What people decide about a study (rounds set
+aside, a rollback, a compaction, a note) are methods of ``tuner.study``.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ class Tuner:
         seed: of all randomness; where None, the study's own, or 0 for a new one.
         device: where draws and the Gaussian process are computed.
         sources: other domains to learn from, as ``hz.transfer.Source`` or as
-            ``"journal-url#study"``. They become part of the journal: a study goes on with them
-            without their being named again. New ones may be added at any time; one that is given
-            again under its name with other evidence replaces the earlier.
+            ``"journal-url#study"``. They become part of the journal, so they need not be named
+            again when the study is resumed. New ones may be added at any time; a source given again
+            under its name with other evidence replaces the earlier.
     Raises:
         StudyMismatchError: the journal's study was made for another problem or seed.
         ConfigError: a source that does not fit the problem.
@@ -92,7 +93,7 @@ class Tuner:
             )
         if config is not None:
             self.study.configure(config)
-        self._learn_from(opened)
+        journaled.learn_from(self.study, opened)
 
     @classmethod
     def resume(
@@ -105,7 +106,7 @@ class Tuner:
         device: torch.device | str = "cpu",
         sources: Sequence[Source | str] = (),
     ) -> Tuner:
-        """Go on with a study that must exist; ``sources`` are further ones.
+        """Continue a study that must exist; ``sources`` are further ones.
 
         Raises:
             StudyNotFoundError: the journal holds no such study; names those it holds.
@@ -219,16 +220,7 @@ class Tuner:
             ConfigError: a source that does not fit the problem; then none is taken.
             JournalError: the journal, or a source's, cannot be used.
         """
-        self._learn_from(journaled.opened(sources))
-
-    def _learn_from(self, sources: Sequence[Source]) -> None:
-        if sources:
-            url = getattr(self.journal, "url", None)
-            place = "" if url is None else url.render_as_string(hide_password=True)
-            own = f"{place}#{self.study.name}" if place else ""
-            self.study.append(
-                lambda history: (journaled.entries(self.problem, history, sources, own), None)
-            )
+        journaled.learn_from(self.study, journaled.opened(sources))
 
     def overrule(self, override: ExpertOverride) -> None:
         """An expert's rules for the sources, journaled; they hold until the next.
@@ -236,13 +228,7 @@ class Tuner:
         Raises:
             ConfigError: it names a source or a parameter that is not there.
         """
-
-        def decide(history: History) -> tuple[Sequence[Entry], None]:
-            names = [source.name for source in journaled.recorded(history)]
-            parameters = self.problem.space.names
-            return [journaled.override_entry(history, override, names, parameters)], None
-
-        self.study.append(decide)
+        journaled.override_sources(self.study, override)
 
     def recommend(self, criterion: Criterion = "lcb", only_proven: bool = False) -> Recommendation:
         """The best candidate with evidence that is likely enough to be feasible; else the control.
