@@ -94,12 +94,12 @@ def test_roll_back_returns_to_an_earlier_state_by_a_new_entry():
 def test_unknown_rounds_and_missing_reasons_are_refused(method):
     tuner = make()
     with pytest.raises(hz.RoundError, match=r"rounds \[4\] were never planned; no round was"):
-        getattr(tuner, method)([4], "why")
+        getattr(tuner.study, method)([4], "why")
     play(tuner, 1)
     with pytest.raises(hz.RoundError, match="the last planned is 0"):
-        getattr(tuner, method)([0, 4], "why")
-    with pytest.raises(hz.RoundError, match="say why"):
-        getattr(tuner, method)([0], "  ")
+        getattr(tuner.study, method)([0, 4], "why")
+    with pytest.raises(hz.RoundError, match="give a reason"):
+        getattr(tuner.study, method)([0], "  ")
     with pytest.raises(hz.RoundError, match="never planned"):
         tuner.study.roll_back(9, "why")
     assert not tuner.history.decisions
@@ -183,7 +183,7 @@ def test_a_discount_that_makes_no_sense_is_corrupt(details):
 def test_rounds_that_were_never_planned_are_corrupt(named):
     history = History(1, ["m"])
     history.extend([CandidateAdded(0, 0, "base", (0.0,), {}), Planned(0, (0,), (0,), (1.0,))])
-    with pytest.raises(hz.JournalCorruptError, match="not there"):
+    with pytest.raises(hz.JournalCorruptError, match=r"do not exist|damaged trace"):
         history.extend([Decision(0, "set aside", "why", {"rounds": named})])
 
 
@@ -201,7 +201,7 @@ def test_thinking_ahead_writes_nothing_into_the_history():
 def test_rounds_that_are_no_whole_numbers_are_refused_before_anything_is_written(wrong):
     tuner = make()
     play(tuner, 2)
-    for call in (tuner.set_aside, tuner.reinstate):
+    for call in (tuner.study.set_aside, tuner.study.reinstate):
         with pytest.raises(hz.RoundError, match="whole numbers"):
             call([0, wrong], "why")
     with pytest.raises(hz.RoundError, match="whole numbers"):
