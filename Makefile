@@ -1,17 +1,17 @@
 # The two commands of the README are `make demo` and `make test`; both install what they need.
 PYTHON ?= python3
-# A plain `pip install torch` on Linux may pull several GB of CUDA packages that nothing here needs.
-# Where your index offers a CPU build of torch, name it: make demo PIP_FLAGS="--extra-index-url URL"
+# On Linux, `pip install torch` may download several GB of CUDA packages that nothing here needs. To get
+# the CPU build: make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_FLAGS ?=
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: help install demo test coverage check docs notebooks bench peers paper race ablation reliability transfer clean
+.PHONY: help install demo test coverage check docs picture notebooks bench peers paper race ablation reliability transfer clean
 
-help: ## what can be made
+help: ## list these commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-install: $(READY) ## the environment in .venv, with every extra that the tests need
+install: $(READY) ## make .venv, with every extra that the tests need
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'
@@ -23,26 +23,31 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## tune the paper's world from end to end; leaves demo/study.db and demo/report.html
 	$(BIN)/hyperzero demo
 
-test: $(READY) ## every test, warnings as errors
+test: $(READY) ## run every test, with warnings as errors
 	$(BIN)/python -m pytest
 
-coverage: $(READY) ## the same, and which lines no test came to
+coverage: $(READY) ## run every test and report the lines that were not run
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-check: $(READY) ## ruff and strict types
+check: $(READY) ## check style (ruff) and types (mypy)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(READY) ## the documentation, into build/site
+docs: $(READY) ## build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -d build/site
+
+SHOT = --headless --no-sandbox --disable-gpu --hide-scrollbars --virtual-time-budget=5000 --window-size=1280,900
+picture: $(READY) ## draw the README's picture of the report (needs chromium)
+	$(BIN)/hyperzero demo --out build/picture
+	chromium $(SHOT) --screenshot=docs/images/report.png "file://$(CURDIR)/build/picture/report.html"
 
 notebooks: $(READY) ## run the notebooks at full budget, in place (ten minutes)
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 SPEED = streaming moments paths marginals selection fits round
 TIME = $(BIN)/python -m pytest bench/speed/bench_$$one.py -q --benchmark-quiet --benchmark-disable-gc
-bench: peers ## is its uncertainty honest, and how fast is it? (an hour on a quiet machine); redraw tables
+bench: peers ## measure calibration and speed (an hour on a quiet machine); redraw the tables
 	$(BIN)/python -m bench.quality.calibration
 	$(BIN)/python -m bench.quality.reliability
 	$(BIN)/python -m bench.quality.misprints
@@ -54,10 +59,10 @@ bench: peers ## is its uncertainty honest, and how fast is it? (an hour on a qui
 
 RUN = $(BIN)/python -m bench.quality.race.run --workers 2
 SMALL = @initial_candidates=9
-peers: $(READY) # what is compared with
+peers: $(READY) # install the libraries that the benchmarks compare with
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --constraint constraints.txt --editable '.[peers]'
 
-paper: peers ## the paper's experiments (2 hours, goes on where it was stopped); redraw their figures
+paper: peers ## run the paper's experiments (2 hours, resumes where it was stopped); redraw their figures
 	$(RUN) --world paper --worlds 50 --contenders hyperzero,hyperzero_sync,hyperzero_raw
 	$(RUN) --world paper --worlds 50 --contenders hyperzero_paper_own,hyperzero_paper_sync,hyperzero_paper_raw
 	$(RUN) --world paper --worlds 8 --contenders skopt,skopt_unconstrained
@@ -72,7 +77,7 @@ paper: peers ## the paper's experiments (2 hours, goes on where it was stopped);
 
 CHEAP = hyperzero,hyperzero_paper,random,optuna_tpe
 RACERS = $(CHEAP),qlognei
-race: peers ## race against peers (hours, goes on where it was stopped); redraw the README's tables
+race: peers ## race against peers (hours, resumes where it was stopped); redraw the tables
 	$(RUN) --dims 2 --worlds 30 --contenders $(RACERS),scbo,optuna_gp,ax_thompson,ax_ebts
 	$(RUN) --dims 2 --worlds 12 --contenders skopt
 	$(RUN) --dims 2 --worlds 12 --contenders ax_default
@@ -90,13 +95,13 @@ race: peers ## race against peers (hours, goes on where it was stopped); redraw 
 OFF = evidence=own@draws=marginal draws=marginal shared_control=false weights=users \
 	control_share=0.1 verification_share=0 calibrate=false num_starts=0 caution=0 \
 	max_share=1@max_share_rise=1 anchor=false retire_after=null
-ablation: $(READY) ## the default with one lever off at a time (half an hour)
+ablation: $(READY) ## run the default with one feature off at a time (half an hour)
 	$(RUN) --dims 2 --worlds 16 --contenders hyperzero
 	for off in $(OFF); do $(RUN) --dims 2 --worlds 16 --contenders hyperzero@$$off || exit 1; done
 	$(BIN)/python -m bench.quality.race.table
 	$(BIN)/python -m bench.tables
 
-reliability: $(READY) ## false alarms, kill -9, hostile input, a year of rounds (two hours); redraw the README's tables
+reliability: $(READY) ## measure false alarms, kill -9, hostile input, a year of rounds (two hours); redraw the tables
 	$(BIN)/python -m bench.reliability.peeking
 	$(BIN)/python -m bench.reliability.drift_alarms
 	$(BIN)/python -m bench.reliability.kills
@@ -108,7 +113,7 @@ reliability: $(READY) ## false alarms, kill -9, hostile input, a year of rounds 
 WORLDS = --worlds 20:40 --dims 4 --share 0.98
 BAD = reversed:3,shifted:3,shuffled:3,noise:3,one_good:10
 FIRST = related:3@seed_first=true,reversed:3@seed_first=true
-transfer: $(READY) ## transfer against a cold start and peers, its cost, the price of privacy (five hours); redraw the tables
+transfer: $(READY) ## race transfer against a cold start and peers, measure its cost and privacy (five hours); redraw the tables
 	$(BIN)/python -m bench.transfer.run $(WORLDS) --traffic 4 --kinds cold,related:3,related:10,$(BAD),$(FIRST)
 	$(BIN)/python -m bench.transfer.run $(WORLDS) --traffic 4 --kinds multitask/related:3,rgpe/related:3
 	$(BIN)/python -m bench.transfer.run $(WORLDS) --traffic 1 --richer 10 --rounds 41 --kinds cold,related:3,related:10,reversed:3
@@ -118,5 +123,5 @@ transfer: $(READY) ## transfer against a cold start and peers, its cost, the pri
 	$(BIN)/python -m bench.transfer.figure
 	$(BIN)/python -m bench.tables
 
-clean: ## remove what the commands above made
+clean: ## remove what these commands made
 	rm -rf .venv demo build dist *.egg-info .coverage

@@ -1,11 +1,11 @@
-"""Every speed question and the growth on CUDA, in one run of at most eight minutes.
+"""All speed benchmarks and the growth on CUDA, in one run of at most eight minutes.
 
     python -m bench.cuda [--device cuda] [--minutes 8] [--scale 1] [--results bench/results]
                          [--only QUESTION ...] [-k CONTENDERS]
 
 The benchmarks are those of ``bench/speed``, on the device and against BoTorch on the same device.
-Each writes its raw JSON as it ends, so a run that is stopped leaves what it measured; a question
-that fails says so and the others go on. Then ``python -m bench.tables`` draws the README's rows.
+Each writes its raw JSON when it ends, so a stopped run keeps what it has measured; if one fails, it
+is reported and the others continue. Then ``python -m bench.tables`` redraws the tables.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NAMES = (*FILES, GROWTH)
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--minutes", type=float, default=8, help="after which nothing is begun")
+    parser.add_argument("--minutes", type=float, default=8, help="no benchmark starts after these")
     parser.add_argument("--scale", type=float, default=1.0, help="of the questions' sizes")
     parser.add_argument("--results", type=Path, default=ROOT / "bench/results")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="QUESTION")
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def commands(
     folder: Path, device: str, scale: float, only: Sequence[str], contenders: str | None = None
 ) -> dict[str, list[str]]:
-    """Python's arguments for each file of results, in the order in which they are to run."""
+    """Python's arguments for each file of results, in the order in which they run."""
     on = ["--device", device]
     chosen = ["-k", contenders] if contenders else []
     jobs = {}
@@ -71,7 +71,7 @@ def commands(
 
 
 def measure(jobs: Mapping[str, Sequence[str]], folder: Path, seconds: float) -> None:
-    """Run one after the other for so long, and print what each came to."""
+    """Run the jobs one after the other within the time, and print the result of each."""
     end = time.monotonic() + seconds
     for name, job in jobs.items():
         begun, left = time.monotonic(), end - time.monotonic()
@@ -84,8 +84,8 @@ def measure(jobs: Mapping[str, Sequence[str]], folder: Path, seconds: float) -> 
             done = subprocess.run(
                 [sys.executable, *job], cwd=ROOT, capture_output=True, text=True, timeout=left
             )
-            said = (done.stdout + done.stderr).strip().splitlines() or [""]
-            state = said[-1] if done.returncode == 0 else "\n    ".join(["FAILED", *said[-15:]])
+            lines = (done.stdout + done.stderr).strip().splitlines() or [""]
+            state = lines[-1] if done.returncode == 0 else "\n    ".join(["FAILED", *lines[-15:]])
         except subprocess.TimeoutExpired:
             state = "stopped: the time was up"
         print(f"{name}: {time.monotonic() - begun:.0f} s, {state}", flush=True)
@@ -94,19 +94,19 @@ def measure(jobs: Mapping[str, Sequence[str]], folder: Path, seconds: float) -> 
 
 
 def medians(path: Path) -> Iterator[str]:
-    """A line for each contender in a file of pytest-benchmark's; an empty file is removed.
+    """A line per contender in a file of pytest-benchmark; an empty file is removed.
 
-    It is made before the first contender has run, so a run that is stopped leaves an empty one.
+    The file is created before the first contender has run, so a stopped run leaves an empty one.
     """
     if not path.stat().st_size:
         path.unlink()
         return
-    for one in json.loads(path.read_text())["benchmarks"]:
-        yield f"    {one['extra_info']['median']:.4g} s  {one['group']}: {one['name']}\n"
+    for result in json.loads(path.read_text())["benchmarks"]:
+        yield f"    {result['extra_info']['median']:.4g} s  {result['group']}: {result['name']}\n"
 
 
 def _changed(path: Path) -> int | None:
-    """When a file was last written to; None where there is none."""
+    """When a file was last written to; None if there is none."""
     return path.stat().st_mtime_ns if path.exists() else None
 
 

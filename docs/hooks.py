@@ -1,14 +1,10 @@
-"""What the pages take from elsewhere, so that nothing is typed twice. A hook of MkDocs.
+"""A hook of MkDocs: what the pages take from the package and the repository.
 
-    <!-- insert: readme race -->        a table of README.md, between its markers
-    <!-- insert: section Why deltas --> a section of README.md
-    <!-- insert: table paper, default --> a table of README.md by its first columns' titles
     <!-- insert: file CHANGELOG.md -->  a whole Markdown file
-    <!-- insert: misprints -->          a table drawn from raw numbers; likewise: imports, privacy
-    <!-- insert: rooms -->              the map in the package's docstring
+    <!-- insert: packages -->           the map in the package's docstring
     <!-- insert: raw -->                the files of raw numbers
     <!-- insert: commands -->           the command line's help
-    <!-- insert: members hyperzero_torch.transfer -->   the reference of all public names of a room
+    <!-- insert: members hyperzero_torch.transfer -->   the reference of a package's public names
 
 Links to files of the repository that are no page (tests, benchmarks, raw numbers, figures) become
 links to copies of them in the site.
@@ -17,10 +13,8 @@ links to copies of them in the site.
 from __future__ import annotations
 
 import ast
-import importlib
 import posixpath
 import re
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +31,7 @@ _LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 _FENCE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 # Where the site keeps copies of the repository's files.
 _COPIES = "repository"
-# Read by browsers as they are; all others get ".txt", or they would be downloaded.
+# Browsers show these; all others get ".txt", or they would be downloaded.
 _AS_THEY_ARE = {".svg", ".json", ".txt", ".ipynb"}
 
 
@@ -82,8 +76,8 @@ def _relink(text: str, folder: str, config: MkDocsConfig, files: Files) -> str:
         path = posixpath.normpath(posixpath.join("docs", folder, match[2]))
         if path.startswith("docs/"):
             inside = path.removeprefix("docs/")
-            found = posixpath.relpath(inside, folder or ".")
-            return f"{match[1]}{found}{match[3] or ''})"
+            target = posixpath.relpath(inside, folder or ".")
+            return f"{match[1]}{target}{match[3] or ''})"
         if not (ROOT / path).is_file():
             raise MissingPieceError(f"a link leads to {path!r}, where the repository has no file")
         suffix = "" if Path(path).suffix in _AS_THEY_ARE else ".txt"
@@ -100,36 +94,6 @@ def _outside_code(text: str, change: Callable[[str], str]) -> str:
     return "".join(part if i % 2 else change(part) for i, part in enumerate(parts))
 
 
-def readme(name: str) -> tuple[str, str]:
-    """A table of README.md; its place is marked there by its name."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(f"<!-- {re.escape(name)} -->\n(.*?)\n<!-- /{re.escape(name)} -->", text, re.S)
-    if found is None:
-        raise MissingPieceError(f"README.md has no table {name!r}")
-    return found[1], ""
-
-
-def section(title: str) -> tuple[str, str]:
-    """A section of README.md without its heading."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.S | re.M)
-    if found is None:
-        raise MissingPieceError(f"README.md has no section {title!r}")
-    return re.sub(r"<!-- /?[\w-]+ -->\n", "", found[1]).strip(), ""
-
-
-def table(titles: str) -> tuple[str, str]:
-    """The table of README.md whose titles are these, as far as they are named; empty ones aside."""
-    wanted = [title.strip() for title in titles.split(",")]
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    for start, line in enumerate(lines):
-        found = [cell.strip() for cell in line.strip("|").split("|") if cell.strip()]
-        if line.startswith("|") and found[: len(wanted)] == wanted:
-            end = next(i for i in range(start, len(lines) + 1) if not "".join(lines[i : i + 1]))
-            return "\n".join(lines[start:end]), ""
-    raise MissingPieceError(f"README.md has no table with the titles {wanted}")
-
-
 def file(path: str) -> tuple[str, str]:
     """A whole Markdown file, without its title where it has one."""
     if not (ROOT / path).is_file():
@@ -138,19 +102,19 @@ def file(path: str) -> tuple[str, str]:
     return re.sub(r"\A# .*\n", "", text).strip(), posixpath.dirname(path)
 
 
-def rooms(_: str = "") -> tuple[str, str]:
-    """The rooms of the package and what is in them, as its docstring says."""
+def packages(_: str = "") -> tuple[str, str]:
+    """The packages and what is in them, as the docstring of hyperzero_torch says."""
     docstring = ast.get_docstring(
         ast.parse((ROOT / "hyperzero_torch" / "__init__.py").read_text(encoding="utf-8"))
     )
-    found = re.findall(r"^    (\w+) {2,}(\S.*)$", docstring or "", re.M)
-    if not found:
-        raise MissingPieceError("the docstring of hyperzero_torch has no map of rooms")
-    lines = ["| room | what is in it |", "| --- | --- |"]
-    for name, says in found:
+    rows = re.findall(r"^    (\w+) {2,}(\S.*)$", docstring or "", re.M)
+    if not rows:
+        raise MissingPieceError("the docstring of hyperzero_torch has no map of packages")
+    lines = ["| package | what is in it |", "| --- | --- |"]
+    for name, content in rows:
         path = Path("hyperzero_torch") / f"{name}.py"
         path = path if (ROOT / path).is_file() else Path("hyperzero_torch") / name / "__init__.py"
-        lines.append(f"| [`{name}`]({path.as_posix()}) | {says} |")
+        lines.append(f"| [`{name}`]({path.as_posix()}) | {content} |")
     return "\n".join(lines), ""
 
 
@@ -174,58 +138,36 @@ def _writer(path: Path, sources: dict[str, str]) -> str:
         return "[bench.quality.race.run](bench/quality/race/run.py)"
     if stem.startswith("transfer_") and path.suffix == ".jsonl":
         return "[bench.transfer.run](bench/transfer/run.py)"
-    found = [
+    writers = [
         name
         for name, text in sources.items()
         if any(w in text for w in wanted) and name != "bench/tables.py"
     ]
     # Else where the name is put together: whoever has its first part as a text of its own.
-    found = found or [name for name, text in sources.items() if f'"{path.stem}' in text]
-    if not found:
+    writers = writers or [name for name, text in sources.items() if f'"{path.stem}' in text]
+    if not writers:
         raise MissingPieceError(f"no module under bench/ says that it writes {path.name}")
-    name = found[0]
+    name = writers[0]
     return f"[{name.removesuffix('.py').replace('/', '.')}]({name})"
 
 
-def members(room: str) -> tuple[str, str]:
-    """Directives for all that a room's ``__all__`` names, where each is defined."""
-    path = ROOT.joinpath(*room.split("."), "__init__.py")
+def members(package: str) -> tuple[str, str]:
+    """Directives for all that a package's ``__all__`` names, where each is defined."""
+    path = ROOT.joinpath(*package.split("."), "__init__.py")
     if not path.is_file():
-        raise MissingPieceError(f"there is no room {room!r}")
+        raise MissingPieceError(f"there is no package {package!r}")
     tree = ast.parse(path.read_text(encoding="utf-8"))
     origin: dict[str, str] = {}
     public: list[str] = []
     for node in tree.body:
         if isinstance(node, ast.ImportFrom):
-            inside = f"{room}.{node.module}" if node.module else room
-            origin |= {a.asname or a.name: f"{inside}.{a.name}" for a in node.names}
+            module = f"{package}.{node.module}" if node.module else package
+            origin |= {a.asname or a.name: f"{module}.{a.name}" for a in node.names}
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             public = ast.literal_eval(node.value)
     if not public:
-        raise MissingPieceError(f"{room} names nothing in __all__")
-    return "\n\n".join(f"::: {origin.get(name, f'{room}.{name}')}" for name in public), ""
-
-
-def misprints(_: str = "") -> tuple[str, str]:
-    """What each misprint of Eq. 3.2 does to delta and variance."""
-    return _drawn_by("bench.quality.misprints"), ""
-
-
-def imports(_: str = "") -> tuple[str, str]:
-    """How long importing takes."""
-    return _drawn_by("bench.speed.import_time"), ""
-
-
-def privacy(_: str = "") -> tuple[str, str]:
-    """What differential privacy costs."""
-    return _drawn_by("bench.transfer.privacy"), ""
-
-
-def _drawn_by(module: str) -> str:
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
-    drawn: str = importlib.import_module(module).table()
-    return drawn
+        raise MissingPieceError(f"{package} names nothing in __all__")
+    return "\n\n".join(f"::: {origin.get(name, f'{package}.{name}')}" for name in public), ""
 
 
 def commands(_: str = "") -> tuple[str, str]:
@@ -260,12 +202,12 @@ def _unless_given(option: Any) -> str:
 
 def _each(group: Any, before: str = "") -> list[tuple[str, Any]]:
     """Commands by their whole names; those of a group follow it."""
-    found = []
+    entries = []
     for name, command in group.commands.items():
-        found.append((before + name, command))
+        entries.append((before + name, command))
         if hasattr(command, "commands"):
-            found += _each(command, f"{before}{name} ")
-    return found
+            entries += _each(command, f"{before}{name} ")
+    return entries
 
 
 def _described(text: str) -> str:
@@ -279,15 +221,9 @@ def _described(text: str) -> str:
 
 
 PIECES: dict[str, Callable[[str], tuple[str, str]]] = {
-    "readme": readme,
-    "section": section,
-    "table": table,
     "file": file,
-    "rooms": rooms,
+    "packages": packages,
     "raw": raw,
-    "misprints": misprints,
-    "imports": imports,
-    "privacy": privacy,
     "commands": commands,
     "members": members,
 }

@@ -1,12 +1,12 @@
-"""A neural objective, learnt from past experiments and plugged in.
+"""A neural objective that is learnt from past experiments.
 
     python examples/neural_objective.py
 
-What you care about often shows only weeks later, e.g. retention, while hourly feedback shows
-clicks, watch time and the like. Past experiments know both. Here a small network learns from 400 of
-them what short-term deltas were worth in the end; it becomes the objective of a study, which tunes
-a simulated recommender for eight hours under a guardrail; another study maximises the first metric.
-In half a minute you see what each recommends, and what that is truly worth.
+The goal, for example retention, is often measured only weeks later, while hourly feedback has
+clicks, watch time and similar metrics. Past experiments have both. Here a small network learns from
+400 of them how short-term deltas relate to retention. It becomes the objective of a study, which
+tunes a simulated recommender for eight hours under a guardrail; another study maximises the first
+metric. The script prints, after half a minute, what each study recommends and its true retention.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ GUARDRAIL = "guard >= -0.1%"
 
 
 def retention(delta: Tensor) -> Tensor:
-    """What short-term deltas ``(..., 4)`` are worth in the end, ``(...)``; nobody knows this.
+    """True retention ``(...)`` given short-term deltas ``(..., 4)``; unknown to the tuner.
 
-    The first metric saturates, and is worth less the more the third falls: clicks that were
-    regretted.
+    The effect of the first metric saturates, and is smaller if the third metric falls: clicks that
+    users regret.
     """
     first, second, third, _ = (100 * delta).unbind(-1)
     saturating = torch.tanh(first / 2) + 0.5 * torch.tanh(second / 3)
@@ -38,14 +38,14 @@ def retention(delta: Tensor) -> Tensor:
 
 
 class PastExperiments(NamedTuple):
-    """Short-term deltas ``(n, 4)`` as they were measured, and retention ``(n,)`` weeks later."""
+    """Measured short-term deltas ``(n, 4)``, and retention ``(n,)`` weeks later."""
 
     delta: Tensor
     retention: Tensor
 
 
 def past_experiments(num: int, seed: int) -> PastExperiments:
-    """A company's archive, simulated: deltas of a few percent, everything measured with noise."""
+    """A simulated archive: deltas of a few percent, all measured with noise."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -78,7 +78,7 @@ class Value(nn.Module):
 
 
 def train(past: PastExperiments, steps: int = 600) -> tuple[Value, float]:
-    """Fit to four fifths of the experiments; R squared on the rest, whose noise it cannot know."""
+    """Fit to four fifths of the experiments; return R squared on the (noisy) rest."""
     torch.manual_seed(0)
     net = Value(past.delta.shape[1])
     cut = len(past.delta) * 4 // 5
@@ -100,7 +100,7 @@ def train(past: PastExperiments, steps: int = 600) -> tuple[Value, float]:
 def tune(
     world: GuardrailWorld, objective: nn.Module | str, rounds: int
 ) -> tuple[hz.Recommendation, float, float]:
-    """Tune the world for some hours: what is recommended, its true retention and violation."""
+    """Tune the world for some hours: the recommendation, its true retention and violation."""
     problem = hz.Problem(
         space=world.problem.space,
         base=world.problem.base,
@@ -117,7 +117,7 @@ def tune(
 
 
 def main(num_past: int = 400, rounds: int = 8, seed: int = 4) -> dict[str, float]:
-    """The whole story; what is printed, as numbers."""
+    """Run the example; return the printed numbers."""
     net, r_squared = train(past_experiments(num_past, seed=0))
     print(
         f"trained on {num_past * 4 // 5} experiments; R^2 on {num_past // 5} others {r_squared:.2f}"
@@ -131,17 +131,17 @@ def main(num_past: int = 400, rounds: int = 8, seed: int = 4) -> dict[str, float
     objective.eval().requires_grad_(False)
 
     world = GuardrailWorld(seed=seed, num_gains=3, delay=1)
-    found = {"r_squared": r_squared}
+    results = {"r_squared": r_squared}
     for name, wanted in (("neural", objective), ("first metric", "gain_1")):
         best, truly, violation = tune(world, wanted, rounds)
         print(f"\nmaximising the {name} objective: {best}")
         print(f"true retention {truly:+.2%}, guardrail violated by {violation:.2%}")
-        found |= {name: truly, f"{name} violation": violation}
+        results |= {name: truly, f"{name} violation": violation}
     space = world.problem.space
     delta = world.true_delta(space.from_unit(space.sobol(4096, seed=0)))
     possible = torch.where(delta[:, 3] >= -0.001, retention(delta), -torch.inf).max()
-    print(f"\nthe best that any feasible theta has: {float(possible):+.2%}")
-    return found | {"possible": float(possible)}
+    print(f"\nbest retention of any feasible theta: {float(possible):+.2%}")
+    return results | {"possible": float(possible)}
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@
     python examples/ray_studies.py            # four studies at once
     python examples/ray_studies.py --tune     # and: which caution suits this traffic best?
 
-Each study is a task of the cluster with a journal of its own, so what a lost worker had done is not
-lost: started again, its task goes on where the journal ends. On a real cluster name a database that
-all machines reach (``postgresql://...``) instead of files.
+Each study is a task of the cluster with its own journal. If a worker is lost, its task is restarted
+and continues where the journal ends. On a real cluster use a database that all machines can reach
+(``postgresql://...``) instead of files.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import hyperzero_torch as hz
 from hyperzero_torch.integrations.ray import HyperZeroSearch
 from hyperzero_torch.simulate import GuardrailWorld, run
 
-MOST_VIOLATION = 0.002  # of the guardrail, by the traffic that was exposed to it
+MAX_VIOLATION = 0.002  # of the guardrail, averaged over traffic
 
 
 def study(name: str, seed: int, journal: str, rounds: int) -> dict[str, Any]:
-    """Tune one recommender; what a task returns are plain values."""
-    torch.set_num_threads(1)  # the cluster shares out the cores
+    """Tune one recommender; returns plain values, as tasks of Ray do."""
+    torch.set_num_threads(1)  # the cluster allocates the cores
     world = GuardrailWorld(seed=seed)
     tuner = hz.Tuner(world.problem, journal=journal, study=name, seed=seed)
     for hour in run(tuner, world, rounds):
@@ -46,7 +46,7 @@ def study(name: str, seed: int, journal: str, rounds: int) -> dict[str, Any]:
 
 
 def side_by_side(folder: Path, seeds: list[int], rounds: int) -> list[dict[str, Any]]:
-    """Every study a task; Ray runs as many at once as there are cores."""
+    """Run every study as a task; Ray runs as many at once as there are cores."""
     task = ray.remote(num_cpus=1, max_retries=3)(study)
     waiting = []
     for seed in seeds:
@@ -56,7 +56,7 @@ def side_by_side(folder: Path, seeds: list[int], rounds: int) -> list[dict[str, 
 
 
 def trial(config: dict[str, Any]) -> dict[str, float]:
-    """How well a caution does: the mean over two worlds, with the variance of that mean."""
+    """The score of a caution: the mean over two worlds, with the variance of that mean."""
     torch.set_num_threads(1)
     scores, violations = [], []
     for seed in (11, 12):
@@ -75,7 +75,7 @@ def trial(config: dict[str, Any]) -> dict[str, float]:
 
 
 def tune_the_tuner(folder: Path, num_trials: int, rounds: int) -> tune.ResultGrid:
-    """Ray Tune with ``HyperZeroSearch``: the best score whose exposed violation stays small."""
+    """Ray Tune with ``HyperZeroSearch``: the best score with a small exposed violation."""
     tuner = tune.Tuner(
         trial,
         param_space={
@@ -90,7 +90,7 @@ def tune_the_tuner(folder: Path, num_trials: int, rounds: int) -> tune.ResultGri
             num_samples=num_trials,
             max_concurrent_trials=2,
             search_alg=HyperZeroSearch(
-                at_most={"violation": MOST_VIOLATION},
+                at_most={"violation": MAX_VIOLATION},
                 variances={"score": "score_var"},
                 seed=0,
                 num_startup=4,
@@ -112,10 +112,11 @@ def main() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
-        for found in side_by_side(Path(folder), list(range(options.studies)), options.rounds):
+        for result in side_by_side(Path(folder), list(range(options.studies)), options.rounds):
             print(
                 ", ".join(
-                    f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items()
+                    f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
+                    for k, v in result.items()
                 )
             )
         if options.tune:
@@ -124,7 +125,7 @@ def main() -> None:
 
 
 def show(results: tune.ResultGrid) -> None:
-    """Every trial, and the best of those that keep the bound."""
+    """Print every trial, and the best one within the bound."""
     kept = []
     for result in results:
         config = f"caution {result.config['caution']:.3g}, {result.config['num_draws']} draws"
@@ -133,9 +134,9 @@ def show(results: tune.ResultGrid) -> None:
             continue
         score, violation = result.metrics["score"], result.metrics["violation"]
         print(f"trial with {config}: score {score:.3g}, violation {violation:.3g}")
-        if violation <= MOST_VIOLATION:
+        if violation <= MAX_VIOLATION:
             kept.append((score, config))
-    print(f"best: {max(kept)[1]}" if kept else f"no violation is at most {MOST_VIOLATION}")
+    print(f"best: {max(kept)[1]}" if kept else f"no violation is at most {MAX_VIOLATION}")
 
 
 if __name__ == "__main__":

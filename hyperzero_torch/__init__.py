@@ -50,7 +50,7 @@ Where to look
     How do events become readings?                     live/aggregate/
     How does a plan reach the application?             live/serve/flagd.py, live/serve/files.py
     What does the live loop do each hour?              live/loop.py
-    In which order does the report's page stand?       report/sections/page_order.py
+    In which order does the report's page stand?       report/sections/all.py
     What does a command do?                            cli/study.py, cli/live.py, cli/transfer/
 
 Glossary

@@ -1,31 +1,30 @@
 """Every error that this package raises, in one tree.
 
     HyperZeroError
-    ├── InputError (ValueError)      what came in cannot be used; nothing was changed
+    ├── InputError (ValueError)      unusable input; nothing was changed
     │   ├── ShapeError               tensors whose shapes, dtypes or devices do not fit together
-    │   ├── SizeError                more memory than there is; nothing was begun
+    │   ├── SizeError                needs more memory than is free; nothing was started
     │   ├── SpaceError               parameters, bounds, a theta outside its space
     │   ├── ProblemError             metrics, objective, constraints, base
     │   │   └── ExpressionError      a string that is not understood, with the place in it
     │   ├── ConfigError              a configuration file or TunerConfig
-    │   ├── ReadingsError            refused readings; names the offending rows
-    │   ├── FitError                 evidence that no Gaussian process can be fitted to
-    │   ├── PackageError             a transfer package or a privacy ledger that is not used
-    │   ├── BudgetError              a release that the privacy budget has no room for
-    │   └── RoundError               asking for a round that cannot be planned
+    │   ├── ReadingsError            refused readings; names the rows at fault
+    │   ├── FitError                 no Gaussian process can be fitted to this evidence
+    │   ├── PackageError             a transfer package or privacy ledger that is refused
+    │   ├── BudgetError              a release that exceeds the privacy budget
+    │   └── RoundError               a round that cannot be planned
     ├── JournalError                 the log cannot be read or written
     │   ├── StudyNotFoundError       no such study in this journal
     │   ├── StudyMismatchError       the study was made for another problem or seed
-    │   ├── ForeignJournalError      the file or database is not a journal of ours
+    │   ├── ForeignJournalError      the file or database is not a journal of this package
     │   └── JournalCorruptError      a journal whose entries contradict each other
-    ├── GivenUpError                 a platform, a warehouse or the journal failed again and again
-    ├── DeviceMemoryError (MemoryError)   out of memory, in small tiles too
+    ├── GivenUpError                 a platform, warehouse or journal kept failing
+    ├── DeviceMemoryError (MemoryError)   out of memory, even in small tiles
     └── MissingExtraError (ImportError)   an optional dependency is not installed
 
-``TunerWarning`` (a UserWarning) is no error: a plan was made, and it says what was done instead of
-the usual.
+``TunerWarning`` (a UserWarning) is no error: a plan was made in another way than usual.
 
-A message says what came, what was expected and what to do next.
+Every message says what was given, what was expected and what to do next.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from collections.abc import Sequence
 
 
 class HyperZeroError(Exception):
-    """Root of the tree: ``except HyperZeroError`` catches all that this package raises itself."""
+    """Root of the tree: ``except HyperZeroError`` catches every error of this package."""
 
 
 class TunerWarning(UserWarning):
@@ -42,7 +41,7 @@ class TunerWarning(UserWarning):
 
 
 class InputError(HyperZeroError, ValueError):
-    """Input that cannot be used. Whoever raised it has changed nothing."""
+    """Input that cannot be used; nothing was changed."""
 
 
 class ShapeError(InputError):
@@ -50,24 +49,24 @@ class ShapeError(InputError):
 
 
 class SizeError(InputError):
-    """Work that would need more memory than there is; it was not begun."""
+    """Work that needs more memory than is free; it was not started."""
 
 
 class SpaceError(InputError):
-    """A search space, or a theta, that cannot be."""
+    """An invalid search space, or a theta outside it."""
 
 
 class ProblemError(InputError):
-    """Metrics, objective, constraints or base that cannot be."""
+    """Invalid metrics, objective, constraints or base."""
 
 
 class ExpressionError(ProblemError):
-    """An objective or constraint string that is not understood.
+    """An objective or constraint string that cannot be parsed.
 
     Args:
-        reason: what is wrong at ``position`` and what would be understood.
+        reason: what is wrong at ``position`` and what was expected there.
         source: the whole string.
-        position: 0-based index into ``source`` where reading stopped.
+        position: 0-based index into ``source`` where parsing stopped.
     """
 
     def __init__(self, reason: str, source: str, position: int) -> None:
@@ -82,12 +81,12 @@ class ConfigError(InputError):
 
 
 class ReadingsError(InputError):
-    """Readings that are refused as a whole; none of them was recorded.
+    """Readings that were refused; none of them was recorded.
 
     Args:
         summary: one sentence on what is wrong.
-        rows: one line for each offending row, the first few of ``num_rows``.
-        num_rows: how many rows offend in all.
+        rows: one line for each row at fault, the first few of ``num_rows``.
+        num_rows: number of rows at fault.
     """
 
     def __init__(self, summary: str, rows: Sequence[str] = (), num_rows: int | None = None) -> None:
@@ -128,25 +127,22 @@ class FitError(InputError):
 
 
 class PackageError(InputError):
-    """A transfer package or privacy ledger that is not used.
+    """A transfer package or privacy ledger that is refused.
 
-    It has expired, was changed since it was made, is meant for other uses, or of another schema.
+    It has expired, was changed after it was made, is meant for another use, or has another schema.
     """
 
 
 class BudgetError(InputError):
-    """A release that the privacy budget has no room for, or that was made before.
-
-    Nothing was released.
-    """
+    """A release that exceeds the privacy budget or was made before; nothing was released."""
 
 
 class GivenUpError(HyperZeroError):
-    """A platform, a warehouse or the journal failed as often as it may, or answered too late."""
+    """A platform, a warehouse or the journal failed too often, or answered too late."""
 
 
 class DeviceMemoryError(HyperZeroError, MemoryError):
-    """A device ran out of memory, in tiles of an eighth of the usual size too."""
+    """A device ran out of memory, even in tiles of an eighth of the usual size."""
 
 
 class MissingExtraError(HyperZeroError, ImportError):

@@ -3,28 +3,28 @@
     python bench/quality/calibration.py [--data FILE] [--folds 5] [--out FILE]
     python -m bench.quality.calibration ...
 
-What is predicted: the delta of each interval of each stream (experiment, variant, metric) from
-the intervals before it. An interval is what happened between two records of the file (cumulative
-moments, subtracted); it needs 50 new users or more in both groups, a stream 8 such intervals.
-All experiments are followed side by side, as if they ran in one study: the prediction of interval
-t knows the intervals before t, of all streams, and nothing is fitted beforehand.
+Predicted is the delta of each interval of each stream (experiment, variant, metric), from the
+intervals before it. An interval lies between two records of the file (cumulative moments,
+subtracted); it needs at least 50 new users in both groups, a stream at least 8 such intervals.
+All experiments are processed in parallel, as if they ran in one study: the prediction of interval t
+uses the intervals before t of all streams, and nothing is fitted beforehand.
 
   formula   mean: the past deltas pooled by inverse variances; variance: theirs and the interval's
             own, by the delta method; interval: Gaussian
   ours      hyperzero_torch.stats.dispersion: dispersion of the stream shrunk towards its metric's,
-            followed through time by errors of earlier predictions; interval: Student t
+            updated over time by errors of earlier predictions; interval: Student t
 
 The columns: `covered` is the share of deltas inside their 95 % interval (aim: 93 to 97 %);
-`robust std` is 1.4826 x the median absolute deviation of (delta - prediction) / (robust standard
-deviation that was predicted), and `over scale` the same over the Student t's scale, which for
-heavy tails is a little narrower (aim: 0.9 to 1.1; for the formula both are one).
+`robust std` is 1.4826 x the median absolute deviation of (delta - prediction) / (predicted robust
+standard deviation), and `over scale` the same over the Student t's scale, which is slightly
+narrower for heavy tails (aim: 0.9 to 1.1; for the formula both are the same).
 
-The second table judges what a tuner pools: each stream is cut in two, each part is pooled on its
-own with the weights and factors of dispersion.fit, and the two means are compared; once the
-intervals in turn, once the first half against the second, which also sees effects drift.
+The second table evaluates what a tuner pools: each stream is split in two, each part is pooled on
+its own with the weights and factors of dispersion.fit, and the two means are compared; once with
+alternating intervals, once the first half against the second, which also contains drift.
 
---folds N deals the experiments out into N groups and runs each on its own, knowing nothing of the
-others: how it does on few, other experiments.
+--folds N splits the experiments into N groups and runs each on its own, to measure the calibration
+with fewer experiments.
 
 The file: CSV, gzipped or not, with the columns experiment_id, variant_id, metric_id,
 time_since_start, count_c, mean_c, variance_c, count_t, mean_t, variance_t; the moments
@@ -110,7 +110,7 @@ def read(path: str | None) -> Table:
 
 
 def predict(table: Table) -> list[Predicted]:
-    """Every delta that has a past in its stream, predicted; one entry per metric."""
+    """Predictions of every delta with earlier deltas in its stream; one entry per metric."""
     size = len(table.streams)
     ahead = dispersion.follow(table.stream, table.round, table.delta, size)
     error = table.delta.mean - ahead.mean
@@ -123,36 +123,36 @@ def predict(table: Table) -> list[Predicted]:
         ours[rows] = error[rows] / (tails.scale * ahead.var[rows]).sqrt()
         freedom[rows] = tails.freedom.expand_as(error[rows])
         who, here = table.stream[rows], Delta(*(field[rows] for field in table.delta))
-        known = state.weight[who] > 0
-        spread = here.var + torch.where(known, 1 / state.weight[who], torch.nan)
+        observed = state.weight[who] > 0
+        spread = here.var + torch.where(observed, 1 / state.weight[who], torch.nan)
         plain[rows] = (here.mean - state.mean[who]) / spread.sqrt()
         state = evidence.merge(state, evidence.summarise(who, here, 1 / here.var, size))
-    found = []
+    predictions = []
     for m in range(len(table.metrics)):
-        told = ours[:, m].isfinite()
-        columns = (table.stream[told], plain[told, m], ours[told, m], freedom[told, m])
-        found.append(Predicted(*(column.numpy() for column in columns)))
-    return found
+        rows = ours[:, m].isfinite()
+        columns = (table.stream[rows], plain[rows, m], ours[rows, m], freedom[rows, m])
+        predictions.append(Predicted(*(column.numpy() for column in columns)))
+    return predictions
 
 
-def judge(found: Predicted) -> dict:
-    """The line of the table for one metric."""
-    if not len(found.ours):
+def judge(predicted: Predicted) -> dict:
+    """The row of the table for one metric."""
+    if not len(predicted.ours):
         return {"predictions": 0}
-    quantile, quartile = (student.ppf(level, found.freedom) for level in (0.975, 0.75))
-    robust = found.ours / (asos.MAD_TO_STD * quartile)
+    quantile, quartile = (student.ppf(level, predicted.freedom) for level in (0.975, 0.75))
+    robust = predicted.ours / (asos.MAD_TO_STD * quartile)
     return {
-        "predictions": len(found.ours),
-        "covered_formula": float(np.mean(np.abs(found.formula) < 1.959964)),
-        "covered": float(np.mean(np.abs(found.ours) < quantile)),
-        "robust_std_formula": asos.robust_std(found.formula),
+        "predictions": len(predicted.ours),
+        "covered_formula": float(np.mean(np.abs(predicted.formula) < 1.959964)),
+        "covered": float(np.mean(np.abs(predicted.ours) < quantile)),
+        "robust_std_formula": asos.robust_std(predicted.formula),
         "robust_std": asos.robust_std(robust),
-        "over_scale": asos.robust_std(found.ours),
+        "over_scale": asos.robust_std(predicted.ours),
     }
 
 
 def compare(table: Table, first: Tensor) -> list[dict]:
-    """Pool the two parts of each stream; how far apart are they, in what they claim?"""
+    """Pool both parts of each stream; their difference over its claimed standard deviation."""
     sides = []
     size = len(table.streams)
     for part in (first, ~first):
@@ -176,11 +176,11 @@ def compare(table: Table, first: Tensor) -> list[dict]:
     return lines
 
 
-def by_stream(table: Table, metric: int, found: Predicted) -> list[dict]:
+def by_stream(table: Table, metric: int, predicted: Predicted) -> list[dict]:
     """Raw numbers: one record per stream."""
     records = []
-    for stream in np.unique(found.stream):
-        part = Predicted(*(column[found.stream == stream] for column in found))
+    for stream in np.unique(predicted.stream):
+        part = Predicted(*(column[predicted.stream == stream] for column in predicted))
         experiment, variant = table.streams[stream]
         record = {"experiment": experiment, "variant": variant, "metric": table.metrics[metric]}
         records.append(record | {k: round(v, 4) for k, v in judge(part).items()})
@@ -188,7 +188,7 @@ def by_stream(table: Table, metric: int, found: Predicted) -> list[dict]:
 
 
 def split(table: Table, folds: int) -> list[Predicted]:
-    """Each group of experiments predicted on its own; the errors of all groups together."""
+    """Predict each group of experiments on its own; the errors of all groups together."""
     names = sorted({experiment for experiment, _ in table.streams})
     together: list[list[Predicted]] = [[] for _ in table.metrics]
     for fold in range(folds):
@@ -196,8 +196,8 @@ def split(table: Table, folds: int) -> list[Predicted]:
         rows = torch.tensor([table.streams[s][0] in chosen for s in table.stream.tolist()])
         lift = Delta(*(field[rows] for field in table.delta))
         part = table._replace(stream=table.stream[rows], round=table.round[rows], delta=lift)
-        for kept, found in zip(together, predict(part)):
-            kept.append(found)
+        for kept, predicted in zip(together, predict(part)):
+            kept.append(predicted)
     return [Predicted(*map(np.concatenate, zip(*parts))) for parts in together]
 
 
@@ -226,7 +226,9 @@ def main(arguments: list[str] | None = None) -> None:
         description=title, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", help="file of cumulative A/B tests (default: the bundled half)")
-    parser.add_argument("--folds", type=int, default=0, help="also run groups of experiments alone")
+    parser.add_argument(
+        "--folds", type=int, default=0, help="also run this number of groups of experiments alone"
+    )
     parser.add_argument(
         "--out", type=Path, default=RESULTS / "calibration.json", help="raw numbers"
     )
@@ -236,8 +238,8 @@ def main(arguments: list[str] | None = None) -> None:
         table = read(options.data)
     except HyperZeroError as error:
         sys.exit(f"calibration: {error}")
-    found = predict(table)
-    lines = [judge(one) for one in found]
+    predicted = predict(table)
+    lines = [judge(metric) for metric in predicted]
     experiments = len({e for e, _ in table.streams})
     show(f"next delta, {experiments} experiments (* outside the aim)", table.metrics, lines)
     result = {"next_delta": dict(zip(table.metrics, lines))}
@@ -253,10 +255,10 @@ def main(arguments: list[str] | None = None) -> None:
         show(f"pooled deltas, {name}", table.metrics, compared)
         result[f"pooled, {name}"] = dict(zip(table.metrics, compared))
     if options.folds > 1:
-        apart = [judge(one) for one in split(table, options.folds)]
+        apart = [judge(metric) for metric in split(table, options.folds)]
         show(f"next delta, {options.folds} groups of experiments alone", table.metrics, apart)
         result[f"{options.folds} groups alone"] = dict(zip(table.metrics, apart))
-    raw = [r for m, one in enumerate(found) for r in by_stream(table, m, one)]
+    raw = [r for m, metric in enumerate(predicted) for r in by_stream(table, m, metric)]
     machine = {"python": platform.python_version(), "torch": version("torch")}
     data = Path(options.data).name if options.data else "bundled"
     constants = {n: getattr(dispersion, n) for n in ("PRIOR", "DECAY", "ROBUST", "FREEDOMS")}

@@ -1,22 +1,22 @@
-"""Do deltas to the control of the same hour forget the time of day? The paper's Figure 2.
+"""Do deltas to the control of the same hour remove the daily rhythm? The paper's Figure 2.
 
     python bench/quality/figure_2.py [--asos FILE] --obd FILE
 
 Autocorrelation by lag in hours of a raw metric, and of its relative difference to the control of
-the same interval. Raw numbers go to bench/results/figure_2.json, the figure (matplotlib is
-needed) to bench/figures/figure_2.svg.
+the same interval. Raw numbers are written to bench/results/figure_2.json, the figure (with
+matplotlib) to bench/figures/figure_2.svg.
 
 ASOS (by default the half that comes with the package): every stream (experiment, variant, metric)
 with 20 usable intervals of its experiment's usual length (12 h or a day), each with 50 new users
 or more in both groups; the treatment's mean per new user against its delta. A lag's
-autocorrelation is the mean product of the pairs of intervals that are so far apart, over the
-variance; per metric, the median over streams and the middle half of them. Streams of 12 h show
-the day; those of a day cannot.
+autocorrelation is the mean product of all pairs of intervals at that lag, over the variance; per
+metric, the median and the quartiles over streams. Streams with intervals of 12 h can show a daily
+rhythm; those with intervals of a day cannot.
 
 OBD (hourly impressions and clicks of a campaign under two policies): the policy `random` is the
-control of `bts`. What the file holds is too thin for the paper's claim about rates: most hours
-have no click in at least one policy, so no hourly click rate has a delta. Impressions have one
-(a difference of volumes, with no variance to go with it), and show the rhythm of the day.
+control of `bts`. The data are too sparse for the paper's claim about rates: most hours have no
+click in at least one policy, so no hourly click rate has a delta. Impressions have one (a
+difference of volumes, without a variance), and show the daily rhythm.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ BENCH = Path(__file__).parent.parent
 MIN_USERS, MIN_INTERVALS, MIN_PAIRS = 50, 20, 10
 LAGS = 14  # steps: a week of 12 h
 HOURS = 72
-# Deltas and raw series, in a pair that colour-blind readers can tell apart.
+# A pair of colours that colour-blind readers can distinguish.
 COLOURS = {"raw": "#b2580c", "delta": "#1f5fa8"}
 
 
 def autocorrelation(time: np.ndarray, value: np.ndarray, lags: range) -> list[float | None]:
-    """By lag, in whole steps of ``time``; None where fewer than ``MIN_PAIRS`` pairs are known."""
-    known = np.isfinite(value)
+    """By lag, in whole steps of ``time``; None if there are fewer than ``MIN_PAIRS`` pairs."""
+    finite = np.isfinite(value)
     grid = np.full(int(time.max()) + 1 + lags.stop, np.nan)
-    grid[time[known]] = value[known] - value[known].mean()
+    grid[time[finite]] = value[finite] - value[finite].mean()
     variance = np.nanmean(np.square(grid))
-    found: list[float | None] = []
+    values: list[float | None] = []
     for lag in lags:
         products = grid[: -lag or None] * grid[lag:]
         pairs = int(np.isfinite(products).sum())
         enough = pairs >= MIN_PAIRS and variance > 0
-        found.append(round(float(np.nanmean(products) / variance), 4) if enough else None)
-    return found
+        values.append(round(float(np.nanmean(products) / variance), 4) if enough else None)
+    return values
 
 
 def asos_streams(path: str | None) -> list[dict]:
-    """One record per stream of enough intervals: its step in hours, raw and delta by lag."""
+    """One record per stream with enough intervals: its step in hours, raw and delta by lag."""
     records = []
     for experiment in asos.experiments(path):
         streams = asos.load(experiment.id, path)
@@ -103,7 +103,7 @@ def bands(records: list[dict], name: str) -> list[dict]:
 
 
 def obd(path: str) -> dict:
-    """Per campaign: autocorrelation of impressions, and what hourly clicks do not give."""
+    """Per campaign: autocorrelation of impressions, and shares of hours without clicks."""
     counts: dict[str, dict[str, list[tuple[str, int, int]]]] = defaultdict(dict)
     try:
         with Path(path).open(newline="") as file:
@@ -123,13 +123,13 @@ def obd(path: str) -> dict:
         ) from None
     if not series:
         raise InputError(f"{path} has no rows")
-    found = {}
+    campaigns = {}
     for campaign, values in series.items():
         (shown0, clicks0), (shown, clicks) = values.transpose(0, 2, 1)
         time, lags = np.arange(len(shown)), range(1, HOURS + 1)
         difference = np.divide(shown, shown0, out=np.full_like(shown, np.nan), where=shown0 > 0)
         without = (clicks0 == 0) | (clicks == 0)
-        found[campaign] = {
+        campaigns[campaign] = {
             "hours": len(shown),
             "clicks": {"random": int(clicks0.sum()), "bts": int(clicks.sum())},
             "hours_without_a_click_in_the_control": float(np.mean(clicks0 == 0)),
@@ -137,7 +137,7 @@ def obd(path: str) -> dict:
             "raw": autocorrelation(time, shown, lags),
             "delta": autocorrelation(time, difference - 1, lags),
         }
-    return found
+    return campaigns
 
 
 def draw(groups: list[dict], thin: dict, path: Path) -> None:
@@ -168,10 +168,10 @@ def draw(groups: list[dict], thin: dict, path: Path) -> None:
             axis.plot(x, median, color=colour, marker=".", label=name)
         title = f"{group['metric'].replace('_', ' ')}, {group['step_hours']} h intervals"
         axis.set_title(f"ASOS {title}\n{group['streams']} streams", fontsize=9)
-    for axis, (campaign, found) in zip(axes[-1], thin.items()):
+    for axis, (campaign, series) in zip(axes[-1], thin.items()):
         axis.set_visible(True)
         for name, colour in COLOURS.items():
-            points = [(h + 1, a) for h, a in enumerate(found[name]) if a is not None]
+            points = [(h + 1, a) for h, a in enumerate(series[name]) if a is not None]
             axis.plot(*zip(*points), color=colour, label=name)
         axis.set_title(f"OBD impressions, campaign {campaign}\n1 h intervals", fontsize=9)
     for row, line in enumerate(axes):
@@ -195,7 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
         description=title, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--asos", help="file of cumulative A/B tests (default: the bundled half)")
-    parser.add_argument("--obd", help="file of hourly counts; left out of the figure if not given")
+    parser.add_argument("--obd", help="file of hourly counts; by default not in the figure")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
@@ -215,11 +215,11 @@ def main(arguments: list[str] | None = None) -> None:
             f"ASOS {group['metric']}, {group['step_hours']:2} h, {group['streams']:2} streams, "
             f"lag {group['raw'][day]['hours']} h: raw {raw:5.2f}, delta {lift:5.2f}"
         )
-    for campaign, found in thin.items():
+    for campaign, series in thin.items():
         print(
-            f"OBD {campaign}, impressions, lag 24 h: raw {found['raw'][23]:.2f}, delta "
-            f"{found['delta'][23]:.2f}; no click in at least one policy in "
-            f"{found['hours_without_a_click_in_a_policy']:.0%} of {found['hours']} hours: no "
+            f"OBD {campaign}, impressions, lag 24 h: raw {series['raw'][23]:.2f}, delta "
+            f"{series['delta'][23]:.2f}; no click in at least one policy in "
+            f"{series['hours_without_a_click_in_a_policy']:.0%} of {series['hours']} hours: no "
             "hourly click rate has a delta"
         )
     record = {"asos": groups, "obd": thin, "streams": streams}

@@ -1,13 +1,13 @@
-"""What do the slips in Eq. 3.2 of the paper cost, each alone and all together?
+"""The effect of the misprints in Eq. 3.2 of the paper, each alone and all together.
 
     python -m bench.quality.misprints [--draws 1000000]
 
-A treatment and a control whose users' coefficient of variation is 0.9, the paper's, and a true lift
-of 1 %; the control has four times the arm's users, as the square-root rule gives it among sixteen
+A treatment and a control whose users' coefficient of variation is 0.9, as in the paper, and a true
+lift of 1 %; the control has four times the arm's users, as under the square-root rule with sixteen
 arms. In each of a million experiments the sample means are drawn from their normal distribution,
-the sample variances from their scaled chi-square one, and every formula says what it would. Of
-each: the mean error of the delta in points, with its standard error; the variance that it claims
-over the true variance of its mean; how many of its 95 % intervals cover the truth.
+the sample variances from their scaled chi-square distribution, and every formula is evaluated.
+Reported are the mean error of the delta in points, with its standard error; the claimed variance
+over the true variance of the mean; and the coverage of the 95 % intervals.
 
 Writes bench/results/misprints.json.
 """
@@ -52,17 +52,17 @@ def draw(rng: np.random.Generator, users: int, mean: float, draws: int) -> Sampl
 
 
 def ours(n: int, treatment: Sample, n0: int, control: Sample) -> Sample:
-    """What the package computes."""
+    """The package's estimate."""
     sides = (
         moments.from_sample(torch.tensor(users), *(torch.from_numpy(t)[:, None] for t in sample))
         for users, sample in ((n, treatment), (n0, control))
     )
-    found = delta.ratio(*sides)
-    return found.mean.flatten().numpy(), found.var.flatten().numpy()
+    estimate = delta.ratio(*sides)
+    return estimate.mean.flatten().numpy(), estimate.var.flatten().numpy()
 
 
 def formula(*slips: str) -> Formula:
-    """Eq. 3.2 with these slips, and right where none is named."""
+    """Eq. 3.2 with these misprints, and otherwise correct."""
 
     def estimate(n: int, treatment: Sample, n0: int, control: Sample) -> Sample:
         (x, vx), (y, vy) = treatment, control
@@ -76,7 +76,7 @@ def formula(*slips: str) -> Formula:
 
 
 def measure(draws: int, seed: int = 0) -> list[dict[str, Any]]:
-    """One record for every formula and pair of sizes."""
+    """One record per formula and pair of sizes."""
     records = []
     for n, n0 in SIZES:
         rng = np.random.default_rng([seed, n])
@@ -109,11 +109,11 @@ def table(path: Path = RESULTS) -> str:
         "over the true one | 95 % intervals that cover |",
         "|" + " --- |" * 5,
     ]
-    said = ""
+    previous = ""
     for name in FORMULAS:
         for r in (r for r in records if r["formula"] == name):
-            label = "" if name == said else (f"**{name}**" if name == "ours" else name)
-            said = name
+            label = "" if name == previous else (f"**{name}**" if name == "ours" else name)
+            previous = name
             total = r["users"] + r["control_users"]
             lines.append(
                 f"| {label} | {total:,}, {r['control_users']:,} "
@@ -128,12 +128,12 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10**6)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found = {
+    results = {
         "variation": VARIATION,
         "lift": LIFT,
         "records": measure(options.draws),
     }
-    options.results.write_text(json.dumps(found, indent=1) + "\n")
+    options.results.write_text(json.dumps(results, indent=1) + "\n")
     print(table(options.results))
 
 

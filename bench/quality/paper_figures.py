@@ -1,10 +1,10 @@
 """The paper's experiments again: Figures 5, 6 and 7 and the delays, from the race's JSON lines.
 
-    make paper                                run what they need (2 hours; can be stopped), redraw
+    make paper                                run the studies (2 hours; can be resumed), redraw
     python -m bench.quality.paper_figures     redraw figure_5, figure_6, figure_7 and delays
 
-Worlds are those of ``race.worlds``, contenders those of ``race.registry``; each figure says below
-what it is drawn from. Lines are means over seeds with the 95 % band of the mean.
+Worlds are those of ``race.worlds``, contenders those of ``race.registry``; each function names its
+data. Lines are means over seeds with the 95 % band of the mean.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .race.records import Race, interval, load
 from .race.run import RESULTS
 
 FIGURES = Path(__file__).parents[1] / "figures"
-# Okabe and Ito's colours, told apart by the colour-blind.
+# Okabe and Ito's colours, which colour-blind readers can distinguish.
 BLACK, ORANGE, SKY, GREEN, BLUE = "black", "#E69F00", "#56B4E9", "#009E73", "#0072B2"
 DEFAULT, PAPER = "default", "TunerConfig.paper()"
 
@@ -60,7 +60,7 @@ def figure_6(races: dict[str, Race], figure: Any) -> None:
 
 
 def figure_7(races: dict[str, Race], figure: Any) -> None:
-    """Four parameters: what is believed of the best candidate, and its true gain."""
+    """Four parameters: estimated and true gain of the recommended candidate."""
     race = races["race_guardrail_d4_x1"]
     panels = figure.subplots(1, 2, sharey=True)
     for panel, contender in zip(panels, ("hyperzero", "qlognei")):
@@ -70,12 +70,12 @@ def figure_7(races: dict[str, Race], figure: Any) -> None:
             for name in ("lcb", "mean", "ucb")
         )
         panel.fill_between(hours, low, high, color=SKY, alpha=0.3, lw=0, label="LCB to UCB")
-        panel.plot(hours, mean, color=BLUE, label="believed mean")
+        panel.plot(hours, mean, color=BLUE, label="estimated mean")
         true = 100 * race.column(contender, "gain").mean(0)
         panel.plot(hours, true, color=BLACK, linestyle="--", label="true gain")
         num = len(race.runs[contender])
         print(
-            f"  {contender:16} {num:3d} worlds  hour {hours[-1]}: believed {mean[-1]:.2f} % in "
+            f"  {contender:16} {num:3d} worlds  hour {hours[-1]}: estimated {mean[-1]:.2f} % in "
             f"[{low[-1]:.2f}, {high[-1]:.2f}], true {true[-1]:.2f} %"
         )
         panel.set(title=f"{contender}, {num} worlds", xlabel="hour")
@@ -109,16 +109,16 @@ DRAWINGS: dict[str, tuple[Callable[[dict[str, Race], Any], None], tuple[float, f
 
 def _share(race: Race, contender: str) -> NDArray[np.float64]:
     """True gain over the oracle's, ``(runs, rounds)``."""
-    found: NDArray[np.float64] = race.column(contender, "gain")
-    return found / race.column(contender, "oracle_gain")
+    gain: NDArray[np.float64] = race.column(contender, "gain")
+    return gain / race.column(contender, "oracle_gain")
 
 
 def _line(panel: Any, values: NDArray[np.float64], colour: str, label: str) -> None:
     bounds = np.array([interval(column) for column in values.T])
     mean, half = bounds[:, 0], np.nan_to_num(bounds[:, 1])
     hours = np.arange(len(mean))
-    found = "  ".join(f"hour {h}: {mean[h]:7.4f} ± {half[h]:.4f}" for h in (10, 20, 30))
-    print(f"  {label:16} {len(values):3d} seeds  {found}")
+    cells = "  ".join(f"hour {h}: {mean[h]:7.4f} ± {half[h]:.4f}" for h in (10, 20, 30))
+    print(f"  {label:16} {len(values):3d} seeds  {cells}")
     panel.plot(hours, mean, color=colour, label=f"{label} ({len(values)} seeds)")
     panel.fill_between(hours, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
     panel.grid(alpha=0.2)

@@ -1,10 +1,10 @@
-"""Do the posterior's intervals cover, and does P(feasible) mean what it says?
+"""Do the posterior's intervals cover the truth, and is P(feasible) calibrated?
 
     python -m bench.quality.reliability [--worlds 12]
 
-Runs the default tuner in guardrail worlds. When hours 10, 20 and 30 begin, the posterior is asked
-for the deltas of 512 thetas all over the space, and for the probability that each is feasible; the
-world knows the truth. Writes bench/results/reliability.json and, with matplotlib,
+Runs the default tuner in guardrail worlds. At the start of hours 10, 20 and 30 the posterior
+predicts the deltas of 512 thetas spread over the space, and the probability that each is feasible;
+both are compared with the truth. Writes bench/results/reliability.json and, with matplotlib,
 bench/figures/reliability.svg.
 """
 
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from bench.processes import single_threaded_pool
 
 BENCH = Path(__file__).parents[1]
 KINDS = ((2, 1.0), (2, 0.1), (4, 1.0))
@@ -24,8 +24,8 @@ HOURS = (10, 20, 30)
 NUM_BINS = 10
 
 
-def one(job: tuple[int, float, int]) -> list[dict[str, Any]]:
-    """One study: per hour, covered points by metric and feasible points by bin of P(feasible)."""
+def run_study(job: tuple[int, float, int]) -> list[dict[str, Any]]:
+    """Per hour: coverage by metric, and feasible points by bin of P(feasible)."""
     import torch
 
     import hyperzero_torch as hz
@@ -66,7 +66,7 @@ def one(job: tuple[int, float, int]) -> list[dict[str, Any]]:
 
 
 def draw(records: list[dict[str, Any]], path: Path) -> None:
-    """Share of thetas that are feasible against P(feasible), a line per kind of world."""
+    """Share of feasible thetas against P(feasible), one line per kind of world."""
     import matplotlib as mpl
     import numpy as np
     from matplotlib.figure import Figure
@@ -80,13 +80,17 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
             part = [
                 r for r in records if (r["hour"], r["dims"], r["traffic"]) == (hour, dims, traffic)
             ]
-            num, said, true = (
+            num, predicted, true = (
                 np.array([r[k] for r in part]).sum(0) for k in ("num", "said", "true")
             )
-            seen = num >= 30
+            enough = num >= 30
             label = f"d = {dims}, traffic x {traffic:g}"
             panel.plot(
-                said[seen] / num[seen], true[seen] / num[seen], ".-", color=colour, label=label
+                predicted[enough] / num[enough],
+                true[enough] / num[enough],
+                ".-",
+                color=colour,
+                label=label,
             )
         panel.set(title=f"hour {hour}", xlabel="P(feasible)")
         panel.grid(alpha=0.2)
@@ -101,14 +105,12 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=12)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
     jobs = [(dims, traffic, seed) for dims, traffic in KINDS for seed in range(options.worlds)]
     records: list[dict[str, Any]] = []
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, context) as pool:
-        for num, found in enumerate(pool.map(one, jobs), 1):
-            records += found
-            covered = found[-1]["covered"]
+    with single_threaded_pool(options.workers) as pool:
+        for num, study in enumerate(pool.map(run_study, jobs), 1):
+            records += study
+            covered = study[-1]["covered"]
             print(f"{num:3d}/{len(jobs)} {jobs[num - 1]} hour 30 covered {covered}", flush=True)
     path = BENCH / "results" / "reliability.json"
     path.write_text(json.dumps(records) + "\n")

@@ -1,11 +1,12 @@
-"""How often does the drift alarm cry wolf, and how soon does it hear one?
+"""The drift detector: its rate of false alarms and its delay.
 
     python -m bench.reliability.drift_alarms [--studies 1000]
 
-Twenty candidates and a control served every hour, a belief that learns from every delta (exact
-Gaussian updates, the shared control included), and the alarm on its residuals. Without drift:
-false alarms within 500 rounds, rounds from one to the next. With drift: rounds from its beginning
-to the alarm, for lifts of the guardrail world that turn by 0.02 radians an hour or jump once.
+Twenty candidates and a control are served every hour, a posterior is updated with every delta
+(exact Gaussian updates, the shared control included), and the detector runs on its residuals.
+Without drift: false alarms within 500 rounds, rounds from one to the next. With drift: rounds from
+its start to the alarm, for lifts of the guardrail world that rotate by 0.02 radians an hour or jump
+once.
 Writes bench/results/drift_alarms.json.
 """
 
@@ -28,7 +29,7 @@ BENCH = Path(__file__).parents[1]
 ARMS, ROUNDS = 20, 500
 USERS = 50_000  # an hour, at traffic 1
 RELATIVE_VAR = (0.6 / 0.67) ** 2  # of one user's value, as in the worlds
-PRIOR_STD = 0.02  # of the lifts, as the belief has it
+PRIOR_STD = 0.02  # of the lifts
 ALPHA, ALPHA_EVER = 1e-3, 0.05
 TURN, START = 0.02, 48
 WORLDS = 30
@@ -41,8 +42,8 @@ def noise(traffic: float) -> tuple[Tensor, Tensor]:
     control = 1 / (1 + math.sqrt(ARMS))
     own = RELATIVE_VAR / (USERS * traffic * (1 - control) / ARMS)
     shared = RELATIVE_VAR / (USERS * traffic * control)
-    one = torch.ones(ARMS, dtype=torch.float64)
-    return (own + shared) * one, math.sqrt(shared) * one
+    ones = torch.ones(ARMS, dtype=torch.float64)
+    return (own + shared) * ones, math.sqrt(shared) * ones
 
 
 def residuals(
@@ -60,9 +61,9 @@ def residuals(
 
     Args:
         truth: round to the true lifts, ``(studies, arms)``.
-        dispersion: the deltas' variance over what the belief takes it for.
-        whitened: False divides each residual by its own predictive spread alone.
-        served: share of the candidates that are in a round.
+        dispersion: the deltas' true variance over the assumed one.
+        whitened: False divides each residual by its own predictive standard deviation alone.
+        served: share of the candidates that are served in a round.
     """
     var, loading = noise(traffic)
     spread = dispersion * ((var - loading.square()).diag() + torch.outer(loading, loading))
@@ -87,7 +88,7 @@ def residuals(
 
 
 def first_alarms(stream: Iterator[Tensor], rounds: int, tolerance: float = 1.0) -> dict[str, Any]:
-    """Round of each study's first alarm, by the detector and by the process; ``rounds`` if none."""
+    """Round of each study's first alarm, by detector and by e-process; ``rounds`` if none."""
     first: dict[str, Tensor] = {}
     state = None
     for round_, z in enumerate(stream):
@@ -95,13 +96,13 @@ def first_alarms(stream: Iterator[Tensor], rounds: int, tolerance: float = 1.0) 
         state = drift.update(state, z, tolerance=tolerance)
         hits = {"detector": drift.alarm(state, ALPHA), "process": drift.drifted(state, ALPHA_EVER)}
         for name, hit in hits.items():
-            known = first.setdefault(name, torch.full((len(z),), rounds))
-            first[name] = torch.where(hit[:, 0] & (known == rounds), round_, known)
+            earliest = first.setdefault(name, torch.full((len(z),), rounds))
+            first[name] = torch.where(hit[:, 0] & (earliest == rounds), round_, earliest)
     return first
 
 
 def run_length(stream: Iterator[Tensor], alpha: float) -> float:
-    """Rounds for each alarm of the detector, restarted after it."""
+    """Mean number of rounds between alarms of the detector, which restarts after each."""
     state, alarms, rounds = None, 0.0, 0
     for z in stream:
         state = drift.init(*z.shape) if state is None else state
@@ -114,26 +115,26 @@ def run_length(stream: Iterator[Tensor], alpha: float) -> float:
 
 
 def still(studies: int, generator: torch.Generator) -> Truth:
-    """Lifts that stay, from the belief's own prior."""
+    """Constant lifts, drawn from the prior."""
     lifts = PRIOR_STD * torch.randn(studies, ARMS, dtype=torch.float64, generator=generator)
     return lambda round_: lifts
 
 
 def moving(studies: int, start: int, jump: int | None) -> Truth:
-    """Lifts of guardrail worlds that turn from ``start`` on, or jump by so many rounds' turn."""
+    """Lifts of guardrail worlds that rotate from ``start`` on, or jump by ``jump`` rounds' turn."""
     after = [0] if jump is None else [0, jump]
     worlds = [GuardrailWorld(seed, 2, drift=TURN) for seed in range(min(studies, WORLDS))]
     which = torch.arange(studies) % len(worlds)
 
     def at(turned: int) -> Tensor:
-        found = []
+        lifts = []
         for seed, world in enumerate(worlds):
             space = world.problem.space
             theta = space.from_unit(space.sobol(ARMS, seed=seed))
-            found.append(world.true_delta(theta, turned)[:, 0])
-        return torch.stack(found)[which]
+            lifts.append(world.true_delta(theta, turned)[:, 0])
+        return torch.stack(lifts)[which]
 
-    # Two ends of an arc give every point of it: cos a now + sin a later.
+    # Every point of the rotation is cos(angle) * now + sin(angle) * later.
     now, quarter = at(0), at(round(math.pi / 2 / TURN))
     rest = math.cos(TURN * round(math.pi / 2 / TURN))
     later = (quarter - rest * now) / math.sqrt(1 - rest**2)
@@ -156,33 +157,33 @@ def false_alarms(studies: int, rounds: int, seed: int, **how: Any) -> dict[str, 
         "rounds": rounds,
         **how,
         "tolerance": tolerance,
-        **{name: float((one < rounds).double().mean()) for name, one in first.items()},
-        **{f"{name}_median": float(one.double().median()) for name, one in first.items()},
+        **{name: float((alarms < rounds).double().mean()) for name, alarms in first.items()},
+        **{f"{name}_median": float(alarms.double().median()) for name, alarms in first.items()},
     }
 
 
 def delays(
     studies: int, rounds: int, seed: int, start: int, jump: int | None, **how: Any
 ) -> dict[str, Any]:
-    """With drift: rounds from its beginning to the first alarm after it."""
+    """With drift: rounds from its start to the first alarm after it."""
     generator = torch.Generator().manual_seed(seed)
     tolerance = how.pop("tolerance", 1.0)
     stream = residuals(moving(studies, start, jump), studies, rounds, generator, **how)
     first = first_alarms(stream, rounds, tolerance)
-    found: dict[str, Any] = {"start": start, "jump": jump, **how, "tolerance": tolerance}
-    for name, one in first.items():
-        after = one[one >= start].double()  # the others were false
-        found[name] = {
+    record: dict[str, Any] = {"start": start, "jump": jump, **how, "tolerance": tolerance}
+    for name, alarms in first.items():
+        after = alarms[alarms >= start].double()  # earlier alarms were false
+        record[name] = {
             "studies": len(after),
             "found": float((after < start + ROUNDS).double().mean()),
             "median": float(after.median()) - start + 1,
             "late": float(after.quantile(0.9)) - start + 1,
         }
-    return found
+    return record
 
 
 def measure(studies: int) -> dict[str, Any]:
-    """All of it."""
+    """All measurements."""
     kinds: list[dict[str, Any]] = [
         {},
         {"served": 0.5},
@@ -218,41 +219,41 @@ def measure(studies: int) -> dict[str, Any]:
 
 def table(path: Path = BENCH / "results" / "drift_alarms.json") -> str:
     """False alarms, run lengths and delays."""
-    found = json.loads(path.read_text())
-    alpha, ever = found["alpha"], found["alpha_ever"]
+    results = json.loads(path.read_text())
+    alpha, ever = results["alpha"], results["alpha_ever"]
     lines = [
         f"| no drift, {ROUNDS} rounds | studies | detector at {alpha:g} (bound "
         f"{100 * alpha * ROUNDS:.0f} %) | process at {ever:g} (bound {100 * ever:.0f} %) |",
         "|" + " --- |" * 4,
     ]
     lines += [
-        f"| {_says(r)} | {r['studies']} | {_rate(r, 'detector')} | {_rate(r, 'process')} |"
-        for r in found["still"]
+        f"| {_label(r)} | {r['studies']} | {_rate(r, 'detector')} | {_rate(r, 'process')} |"
+        for r in results["still"]
     ]
     lines += [
         "",
-        "| detector at | rounds watched | rounds for each false alarm | bound |",
+        "| detector at | rounds monitored | rounds per false alarm | bound |",
         "|" + " --- |" * 4,
     ]
     lines += [
         f"| {r['alpha']:g} | {r['rounds']} | {r['length']:.0f} | {1 / r['alpha']:.0f} |"
-        for r in found["length"]
+        for r in results["length"]
     ]
     lines += [
         "",
-        f"| drift, watched for {ROUNDS} rounds | | detector: rounds to the alarm, median | 90 % by "
-        "| process: median | 90 % by |",
+        f"| drift, monitored for {ROUNDS} rounds | | detector: rounds to the alarm, median "
+        "| 90 % by | process: median | 90 % by |",
         "|" + " --- |" * 6,
     ]
-    for r in found["drift"]:
+    for r in results["drift"]:
         turn = f"turns by {TURN:g} rad an hour"
         turn = turn if r["jump"] is None else f"jumps by {r['jump'] * TURN:g} rad"
         cells = []
         for name in ("detector", "process"):
-            one = r[name]
+            delay = r[name]
             for key, share in (("median", 0.5), ("late", 0.9)):
-                cells.append(f"{one[key]:.0f}" if one["found"] > share else "later")
-        lines.append(f"| {turn}, from round {r['start']} | {_says(r)} | {' | '.join(cells)} |")
+                cells.append(f"{delay[key]:.0f}" if delay["found"] > share else "later")
+        lines.append(f"| {turn}, from round {r['start']} | {_label(r)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -261,15 +262,15 @@ def _rate(r: dict[str, Any], name: str) -> str:
     return f"{100 * r[name]:.1f} %{median}"
 
 
-def _says(r: dict[str, Any]) -> str:
-    says = [
+def _label(r: dict[str, Any]) -> str:
+    parts = [
         "a tenth of the traffic" if r.get("traffic", 1) < 1 else "",
         "half of the candidates in a round" if r.get("served", 1) < 1 else "",
         f"noise variance x {r['dispersion']:g}" if r.get("dispersion", 1) > 1 else "",
         "not whitened" if not r.get("whitened", True) else "",
         f"tolerance {r['tolerance']:g}" if r["tolerance"] > 1 else "",
     ]
-    return ", ".join(s for s in says if s) or "as believed"
+    return ", ".join(s for s in parts if s) or "as modelled"
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""Hostile input, a hundred thousand times: does anything crash, slip through, or change a study?
+"""Fuzzing with a hundred thousand inputs: does anything crash, get accepted, or change a study?
 
     python -m bench.reliability.fuzz [--inputs 100000]
 
-Readings files, study files, objective strings and journals are made from good ones by cutting,
-doubling, swapping and replacing parts. Each must either be taken, and then hold what it says, or
-be refused by one of our errors, and then nothing may have changed. Writes bench/results/fuzz.json.
+Readings files, study files, objective strings and journals are made from valid ones by cutting,
+repeating, swapping and replacing parts. Each must either be accepted, with the values that it
+states, or be refused by one of our errors without any change. Writes bench/results/fuzz.json.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SHARES = {"objective": 0.5, "readings": 0.3, "study file": 0.15, "journal": 0.05
 
 
 def mutate(text: str, dice: random.Random) -> str:
-    """One to four cuts, doublings, swaps or foreign pieces."""
+    """Cut, repeat, replace or insert one to four pieces."""
     for _ in range(dice.randint(1, 4)):
         a, b = sorted(dice.randrange(len(text) + 1) for _ in range(2))
         match dice.randrange(5):
@@ -61,7 +61,7 @@ def mutate(text: str, dice: random.Random) -> str:
 
 
 class Targets:
-    """Each method takes one mutated input; it returns "taken" or raises what came."""
+    """Each method tries one mutated input; it returns if it is accepted, or else raises."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -110,20 +110,22 @@ class Targets:
         before = len(self.tuner.journal.read("default"))
         path = self._file("readings.csv", mutate(self.csv, dice))
         try:
-            found = hz.Readings.from_file(path)
-            self.tuner.study.count_new(found)
+            readings = hz.Readings.from_file(path)
+            self.tuner.study.count_new(readings)
         finally:
             assert len(self.tuner.journal.read("default")) == before, "a change after a refusal"
-        assert min(found.count.min(), found.var.min()) >= 0, "impossible readings taken"
-        assert set(found.metric) <= set(self.metrics), "an unknown metric taken"
-        assert set(found.candidate.tolist()) <= set(self.plan.candidate_ids), "a stranger taken"
+        assert min(readings.count.min(), readings.var.min()) >= 0, "impossible readings accepted"
+        assert set(readings.metric) <= set(self.metrics), "an unknown metric accepted"
+        assert set(readings.candidate.tolist()) <= set(self.plan.candidate_ids), (
+            "an unknown candidate"
+        )
 
     def study_file(self, dice: random.Random) -> None:
         text = mutate(self.yaml, dice)
         study = hz.StudyConfig.from_file(self._file("study.yaml", text))
         study.problem()
-        said = yaml.safe_load(text)
-        assert study.objective == said["objective"], "another objective than the file's"
+        loaded = yaml.safe_load(text)
+        assert study.objective == loaded["objective"], "another objective than the file's"
 
     def journal_file(self, dice: random.Random) -> None:
         path = self.folder / "journal.db"
@@ -148,7 +150,7 @@ class Targets:
 
 def run(inputs: int, seed: int, progress: Callable[[str], None] = print) -> dict[str, Counter[str]]:
     """Outcomes by kind of input."""
-    found: dict[str, Counter[str]] = {kind: Counter() for kind in SHARES}
+    outcomes: dict[str, Counter[str]] = {kind: Counter() for kind in SHARES}
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         targets = Targets(Path(scratch))
@@ -164,20 +166,20 @@ def run(inputs: int, seed: int, progress: Callable[[str], None] = print) -> dict
                 try:
                     calls[kind](dice)
                 except hz.HyperZeroError:
-                    found[kind]["refused"] += 1
+                    outcomes[kind]["refused"] += 1
                 except sqlite3.DatabaseError:  # the fuzzer's own statement was impossible
-                    found[kind]["not tried"] += 1
+                    outcomes[kind]["not tried"] += 1
                 except AssertionError as error:
-                    found[kind]["WRONG"] += 1
+                    outcomes[kind]["WRONG"] += 1
                     progress(f"{kind}: {error}")
                 except Exception:
-                    found[kind]["CRASHED"] += 1
+                    outcomes[kind]["CRASHED"] += 1
                     progress(f"{kind}: {traceback.format_exc()[-800:]}")
                 else:
-                    found[kind]["taken"] += 1
-            progress(f"{kind}: {dict(found[kind])}")
+                    outcomes[kind]["taken"] += 1
+            progress(f"{kind}: {dict(outcomes[kind])}")
         assert not (Path.cwd() / "hacked").exists(), "an input reached the shell"
-    return found
+    return outcomes
 
 
 def main() -> None:
@@ -186,18 +188,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found = run(options.inputs, options.seed)
-    options.results.write_text(json.dumps(found, indent=1) + "\n")
+    outcomes = run(options.inputs, options.seed)
+    options.results.write_text(json.dumps(outcomes, indent=1) + "\n")
 
 
 def table(results: Path = RESULTS) -> str:
     """One line per kind of input."""
     lines = [
-        "| input | taken, holds what it says | refused by our errors | taken wrongly | crashed |",
+        "| input | accepted, correct | refused by our errors | accepted, wrong | crashed |",
         "|" + " --- |" * 5,
     ]
-    for kind, found in json.loads(results.read_text()).items():
-        cells = (found.get(name, 0) for name in ("taken", "refused", "WRONG", "CRASHED"))
+    for kind, outcomes in json.loads(results.read_text()).items():
+        cells = (outcomes.get(name, 0) for name in ("taken", "refused", "WRONG", "CRASHED"))
         lines.append(f"| {kind} | {' | '.join(f'{c:,}' for c in cells)} |")
     return "\n".join(lines)
 

@@ -3,9 +3,9 @@
     python -m bench.reliability.kills [--kills 200]
 
 A study runs hourly rounds on SQLite and a flagd file, with late and revised readings. A child
-process is killed at a random instant of its work and another goes on, until the study is done;
-then the next study begins. Each finished study is compared with one that nobody killed: the same
-plans bit for bit, every reading once. Writes bench/results/kills.json.
+process is killed at a random instant and another one continues, until the study is finished; then
+the next study begins. Each finished study is compared with one that was never killed: the plans
+must be the same bit for bit, and every reading must be there once. Writes bench/results/kills.json.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import torch
 
 import hyperzero_torch as hz
 from hyperzero_torch.live import FlagdUpdater
+from hyperzero_torch.live.clock import SimulatedClock
 from hyperzero_torch.live.loop import Collected, Loop
-from hyperzero_torch.live.retry import SimulatedClock
 from hyperzero_torch.simulate import GuardrailWorld
 
 RESULTS = Path(__file__).parents[1] / "results" / "kills.json"
@@ -38,7 +38,7 @@ MOST_SECONDS = 1.2  # until a child is killed, at most
 
 
 class Warehouse:
-    """Readings of the world, as they fall due; a function of the journal, like the world's."""
+    """Readings of the world when they are due; a function of the journal."""
 
     def __init__(self, tuner: hz.Tuner, world: GuardrailWorld) -> None:
         self.tuner, self.world = tuner, world
@@ -59,7 +59,7 @@ class Warehouse:
 
 
 def work(folder: Path, rounds: int, world: GuardrailWorld, seed: int) -> None:
-    """Go on with the study until it has so many rounds."""
+    """Continue the study until it has this number of rounds."""
     warnings.simplefilter("ignore")
     journal = f"sqlite:///{folder / 'study.db'}"
     tuner = hz.Tuner(world.problem, CONFIG, journal, "feed", seed)
@@ -74,9 +74,9 @@ def work(folder: Path, rounds: int, world: GuardrailWorld, seed: int) -> None:
 def killed_runs(
     folder: Path, rounds: int, world: GuardrailWorld, seed: int, dice: random.Random
 ) -> int:
-    """Children until the study is done; how many were killed.
+    """Start children until the study is finished; return how many were killed.
 
-    They live longer where none of the last ones got further, so that a slow machine gets there.
+    A child lives longer if the last one made no progress, so that slow machines finish too.
     """
     killed, patience, written = 0, MOST_SECONDS, -1
     while True:
@@ -93,7 +93,7 @@ def killed_runs(
         _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status):
             if os.WEXITSTATUS(status):
-                raise SystemExit("a child failed by itself")
+                raise SystemExit("a child failed before it was killed")
             return killed
         killed += 1
         size = sum(p.stat().st_size for p in folder.glob("study.db*"))
@@ -139,16 +139,18 @@ def main() -> None:
                 os._exit(0)
             os.waitpid(child, 0)
             total += killed_runs(killed, options.rounds, world, seed, dice)
-            found, wanted = facts(killed, world), facts(whole, world)
+            actual, expected = facts(killed, world), facts(whole, world)
         studies += 1
-        readings += sum(wanted["readings"].values())
-        lost += sum((wanted["readings"] - found["readings"]).values())
-        doubled += sum((found["readings"] - wanted["readings"]).values())
-        other_plans += sum(found["plans"].get(r) != p for r, p in wanted["plans"].items())
-        other_plans += found["births"] != wanted["births"] or found["flags"] != wanted["flags"]
+        readings += sum(expected["readings"].values())
+        lost += sum((expected["readings"] - actual["readings"]).values())
+        doubled += sum((actual["readings"] - expected["readings"]).values())
+        other_plans += sum(actual["plans"].get(r) != p for r, p in expected["plans"].items())
+        other_plans += (
+            actual["births"] != expected["births"] or actual["flags"] != expected["flags"]
+        )
         print(f"{total} kills, {studies} studies: {lost} lost, {doubled} doubled, "
               f"{other_plans} other plans", flush=True)  # fmt: skip
-    told = {
+    results = {
         "kills": total,
         "studies": studies,
         "rounds": studies * options.rounds,
@@ -157,19 +159,19 @@ def main() -> None:
         "doubled": doubled,
         "other_plans": other_plans,
     }
-    options.results.write_text(json.dumps(told, indent=1) + "\n")
+    options.results.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def table(results: Path = RESULTS) -> str:
-    """One line: what was killed, and what came of it."""
-    told = json.loads(results.read_text())
+    """The table's one row."""
+    record = json.loads(results.read_text())
     return "\n".join(
         [
             "| `kill -9` | rounds | readings | lost | doubled | plans that differ |",
             "|" + " --- |" * 6,
-            f"| {told['kills']} in {told['studies']} studies | {told['rounds']} "
-            f"| {told['readings']:,} | {told['lost']} | {told['doubled']} "
-            f"| {told['other_plans']} |",
+            f"| {record['kills']} in {record['studies']} studies | {record['rounds']} "
+            f"| {record['readings']:,} | {record['lost']} | {record['doubled']} "
+            f"| {record['other_plans']} |",
         ]
     )
 

@@ -1,10 +1,10 @@
-"""A large hour: 1,000 arms x 16 metrics x 1,000,000 users through aggregator, journal and tuner.
+"""A large round: 1,000 arms x 16 metrics x 1,000,000 users in aggregator, journal and tuner.
 
     python -m bench.reliability.load [--users 1000000] [--arms 1000] [--metrics 16]
 
-Exposures and events of a planned round lie in Parquet files; DuckDB aggregates them, the readings
-go into a SQLite journal, and the next round is planned. Each part's seconds, and the most memory
-that the process held. Writes bench/results/load.json.
+Exposures and events of a planned round are in Parquet files; DuckDB aggregates them, the readings
+are written to a SQLite journal, and the next round is planned. The seconds of each part and the
+peak memory of the process are measured. Writes bench/results/load.json.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DIMS = 4
 
 
 def write_log(folder: Path, plan: hz.Plan, users: int, metrics: list[str]) -> None:
-    """One exposure a user, and one event a user and metric, as much as the arm's theta says."""
+    """One exposure per user, and one event per user and metric, scaled by the arm's lift."""
     rng = np.random.default_rng(plan.round)
     row = rng.choice(len(plan), users, p=np.array(plan.shares) / sum(plan.shares))
     candidate = np.array(plan.candidate_ids)[row]
@@ -47,7 +47,7 @@ def write_log(folder: Path, plan: hz.Plan, users: int, metrics: list[str]) -> No
 
 
 def measure(users: int, arms: int, metrics: int, rounds: int) -> dict[str, Any]:
-    """Seconds of each part of each round, and the most memory held so far."""
+    """Seconds of each part of each round, and the peak memory so far."""
     names = [f"m{i:02d}" for i in range(metrics)]
     space = hz.SearchSpace([hz.Float(f"theta_{i}", 0.0, 1.0) for i in range(DIMS)])
     base = {f"theta_{i}": 0.5 for i in range(DIMS)}
@@ -63,9 +63,9 @@ def measure(users: int, arms: int, metrics: int, rounds: int) -> dict[str, Any]:
         for round_ in range(rounds):
             laps = [time.perf_counter()]
             planned = {r: dict(zip(p.candidates, p.shares)) for r, p in tuner.history.plans.items()}
-            found = source.collect(round_, planned)
+            collected = source.collect(round_, planned)
             laps.append(time.perf_counter())
-            rows = 0 if found.readings is None else tuner.tell(found.readings)
+            rows = 0 if collected.readings is None else tuner.tell(collected.readings)
             laps.append(time.perf_counter())
             plan = tuner.ask(round_)
             laps.append(time.perf_counter())
@@ -90,22 +90,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if min(options.users, options.arms, options.rounds, options.metrics - 1) < 1:
         parser.error("--users, --arms and --rounds must be at least 1, --metrics at least 2")
-    told = measure(options.users, options.arms, options.metrics, options.rounds)
-    options.results.write_text(json.dumps(told, indent=1) + "\n")
+    results = measure(options.users, options.arms, options.metrics, options.rounds)
+    options.results.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def table(results: Path = RESULTS) -> str:
     """One line a round."""
-    told = json.loads(results.read_text())
+    record = json.loads(results.read_text())
     lines = [
-        f"| {told['users']:,} users, {told['metrics']} metrics; round | arms | readings "
-        "| aggregate | record | plan | most memory so far |",
+        f"| {record['users']:,} users, {record['metrics']} metrics; round | arms | readings "
+        "| aggregate | record | plan | peak memory so far |",
         "|" + " --- |" * 7,
     ]
     lines += [
         f"| {r['round']} | {r['arms']:,} | {r['rows']:,} | {r['aggregate']:.1f} s "
         f"| {r['tell']:.1f} s | {r['ask']:.1f} s | {r['gib']:.1f} GiB |"
-        for r in told["rounds"]
+        for r in record["rounds"]
     ]
     return "\n".join(lines)
 

@@ -1,10 +1,10 @@
-"""What does looking every hour cost, with and without a confidence sequence?
+"""The cost of looking at the results every hour, with and without a confidence sequence.
 
     python -m bench.reliability.peeking [--streams 20000] [--user-streams 2000]
 
-Streams of 500 looks whose truth is known. Type-I error: how often a true null is ever left out of
-the interval, for 1.96 standard errors at every look and for the confidence sequence. Price: its
-width over that of the ordinary interval. Speed: looks until a harm is sure. Writes
+Streams of 500 looks with a known truth. Type-I error: how often the interval excludes a true null
+at any look, for 1.96 standard errors and for the confidence sequence. Width: that of the sequence
+over that of the ordinary interval. Detection: looks until a harm is proven. Writes
 bench/results/peeking.json.
 """
 
@@ -29,7 +29,7 @@ RHYTHM = 8.0  # traffic at the peak over that at night
 SPREAD = 1.0  # of the logarithm of a user's value: skewness 6, coefficient of variation 1.3
 USERS = 300  # an arm and hour, on average over the day
 HARMS = (2.5, 4.0, 8.0)  # in standard errors at the last look; 2.5: power of 80 % there
-PLANNED = (24, 500)  # look at which the sequence is tightest
+PLANNED = (24, 500)  # look at which the sequence is narrowest
 
 
 def traffic(kind: str, looks: int = LOOKS) -> Tensor:
@@ -59,10 +59,10 @@ def user_streams(
     for start in range(0, streams, chunk):
         num = min(chunk, streams - start)
         sides = [_hourly(num, count, generator) for _ in range(2)]
-        found = delta.ratio(*sides)
+        lift = delta.ratio(*sides)
         weight = count.cumsum(0)
-        mean = (count * found.mean).cumsum(1) / weight
-        var = (count.square() * found.var).cumsum(1) / weight.square()
+        mean = (count * lift.mean).cumsum(1) / weight
+        var = (count.square() * lift.var).cumsum(1) / weight.square()
         parts.append((mean, var))
     return torch.cat([m for m, _ in parts]), torch.cat([v for _, v in parts])
 
@@ -79,7 +79,7 @@ def _hourly(num: int, count: Tensor, generator: torch.Generator) -> moments.Mome
 
 
 def planned_var(kind: str, look: int, looks: int = LOOKS) -> float:
-    """The variance expected at a look: what a planner knows before the first."""
+    """The variance expected at a look, as known before the first one."""
     share = float(traffic(kind, looks)[:look].sum())
     if kind != "users":
         return 1 / share
@@ -89,7 +89,7 @@ def planned_var(kind: str, look: int, looks: int = LOOKS) -> float:
 def type_one(
     kind: str, mean: Tensor, var: Tensor, sides: int, looks: int = LOOKS
 ) -> dict[str, Any]:
-    """How often the true null, 0, is ever left out."""
+    """How often the true null, 0, is excluded at any look."""
     standard = mean / var.sqrt()
     off = standard.abs() if sides == 2 else -standard
     planned = planned_var(kind, looks, looks)
@@ -110,8 +110,8 @@ def width(sides: int, planned: int, looks: tuple[int, ...]) -> list[dict[str, An
     at = torch.tensor(looks, dtype=torch.float64)
     ratio = sequential.critical_value(at / planned, ALPHA, sides) / Z[sides]
     return [
-        {"sides": sides, "planned": planned, "look": look, "ratio": one}
-        for look, one in zip(looks, ratio.tolist())
+        {"sides": sides, "planned": planned, "look": look, "ratio": value}
+        for look, value in zip(looks, ratio.tolist())
     ]
 
 
@@ -137,26 +137,26 @@ def detection(
 
 
 def measure(streams: int, user_streams_: int, seed: int = 0) -> dict[str, Any]:
-    """All of it."""
+    """All measurements."""
     generator = torch.Generator().manual_seed(seed)
-    found: dict[str, Any] = {"looks": LOOKS, "alpha": ALPHA, "type_one": [], "detection": []}
+    results: dict[str, Any] = {"looks": LOOKS, "alpha": ALPHA, "type_one": [], "detection": []}
     for kind in ("equal", "rhythm", "users"):
         if kind == "users":
             mean, var = user_streams(user_streams_, generator)
         else:
             mean, var = normal_streams(kind, streams, generator)
-        found["type_one"] += [type_one(kind, mean, var, sides) for sides in (2, 1)]
-        found["detection"] += [
+        results["type_one"] += [type_one(kind, mean, var, sides) for sides in (2, 1)]
+        results["detection"] += [
             detection(kind, mean, var, harm, planned) for harm in HARMS for planned in PLANNED
         ]
-        print(found["type_one"][-2:], flush=True)
-    found["width"] = [
-        one for sides in (2, 1) for one in width(sides, 500, (24, 50, 125, 250, 500, 1000))
+        print(results["type_one"][-2:], flush=True)
+    results["width"] = [
+        row for sides in (2, 1) for row in width(sides, 500, (24, 50, 125, 250, 500, 1000))
     ]
-    return found
+    return results
 
 
-SAYS = {
+LABELS = {
     "equal": "normal deltas, even traffic",
     "rhythm": "normal deltas, traffic 8 : 1 over the day",
     "users": "deltas of skewed users, traffic 8 : 1",
@@ -164,39 +164,40 @@ SAYS = {
 
 
 def table(path: Path = BENCH / "results" / "peeking.json") -> str:
-    """Type-I error, then the time to be sure of a harm, then the price in width."""
-    found = json.loads(path.read_text())
-    level, looks = f"{100 * found['alpha']:g} %", found["looks"]
+    """Tables of type-I error, time to detection, and width."""
+    results = json.loads(path.read_text())
+    kinds = list(LABELS)
+    level, looks = f"{100 * results['alpha']:g} %", results["looks"]
     lines = [
         f"| a true null, {looks} looks, alpha {level} | sides | streams | fixed-horizon test, "
         "last look | fixed-horizon test, every look | confidence sequence, every look |",
         "|" + " --- |" * 6,
     ]
     lines += [
-        f"| {SAYS[r['kind']]} | {r['sides']} | {r['streams']} | {100 * r['fixed_last']:.1f} % "
+        f"| {LABELS[r['kind']]} | {r['sides']} | {r['streams']} | {100 * r['fixed_last']:.1f} % "
         f"| {100 * r['fixed']:.1f} % | {100 * r['sequence']:.1f} % |"
-        for r in found["type_one"]
+        for r in results["type_one"]
     ]
     lines += [
         "",
-        f"| a harm, in standard errors at look {looks} | deltas | tightest at look | sure at look "
-        "(median) | 90 % by | found in all | one fixed-horizon test at the last look |",
+        f"| a harm, in standard errors at look {looks} | deltas | tightest at look | proven at "
+        "look (median) | 90 % by | found in all | one fixed-horizon test at the last look |",
         "|" + " --- |" * 7,
     ]
     lines += [
-        f"| {r['harm']:g} | {SAYS[r['kind']]} | {r['planned']} | {_look(r['median'], looks)} "
+        f"| {r['harm']:g} | {LABELS[r['kind']]} | {r['planned']} | {_look(r['median'], looks)} "
         f"| {_look(r['late'], looks)} | {100 * r['found']:.0f} % | {100 * r['fixed_last']:.0f} % |"
-        for r in sorted(found["detection"], key=lambda r: (list(SAYS).index(r["kind"]), r["harm"]))
+        for r in sorted(results["detection"], key=lambda r: (kinds.index(r["kind"]), r["harm"]))
         if r["kind"] != "equal"
     ]
-    shown = [r["look"] for r in found["width"] if r["sides"] == 2]
+    shown = [r["look"] for r in results["width"] if r["sides"] == 2]
     lines += [
         "",
         f"| width over the ordinary interval's, at look | {' | '.join(map(str, shown))} |",
         "|" + " --- |" * (1 + len(shown)),
     ]
     for sides in (2, 1):
-        ratios = [f"{r['ratio']:.2f}" for r in found["width"] if r["sides"] == sides]
+        ratios = [f"{r['ratio']:.2f}" for r in results["width"] if r["sides"] == sides]
         name = "two-sided" if sides == 2 else "one-sided"
         lines.append(f"| {name}, tightest at look {looks} | {' | '.join(ratios)} |")
     return "\n".join(lines)

@@ -1,10 +1,10 @@
-"""Do studies still plan what they planned when they were recorded, to the last bit?
+"""Are the plans of recorded studies still the same, to the last bit?
 
     python -m bench.reliability.plans [--record] [--only NAME,NAME] [--rounds N]
 
 Each study below runs on one thread, and the digest of every plan (round, candidates, thetas, slots
-and shares) is compared with the one in ``bench/results/plans.json``. ``--record`` writes that file
-anew: do so only where plans change on purpose, and say in the commit which change and why.
+and shares) is compared with the one in ``bench/results/plans.json``. ``--record`` rewrites that
+file: do so only if plans change on purpose, and say in the commit which ones change and why.
 
 Floating-point arithmetic differs in its last digits between processors and builds of PyTorch, and a
 small difference can change later plans. So bits are compared where the file was recorded; elsewhere
@@ -36,7 +36,7 @@ SMALL = hz.TunerConfig(num_draws=200, num_samples=256)
 
 
 def default_2(rounds: int) -> Iterator[hz.Tuner]:
-    """The default in two dimensions where the guardrail binds."""
+    """The default in two dimensions with a binding guardrail."""
     world = GuardrailWorld(3)
     tuner = hz.Tuner(world.problem, seed=1)
     for _ in run(tuner, world, rounds):
@@ -84,7 +84,7 @@ def linear_constraints(rounds: int) -> Iterator[hz.Tuner]:
 
 
 class Network(torch.nn.Module):
-    """A small network with weights of its own."""
+    """A small network with fixed random weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Network(torch.nn.Module):
 
 
 def levels_and_network(rounds: int) -> Iterator[hz.Tuner]:
-    """A neural objective, and a constraint on a level that the control's readings have to tell."""
+    """A neural objective, and a constraint on a level that is known from the control's readings."""
     space = hz.SearchSpace([hz.Float("a", 0.0, 1.0), hz.Float("b", 0.0, 1.0)])
     problem = hz.Problem(
         space, {"a": 0.4, "b": 0.6}, ["gain", "guard", "reports"], Network(),
@@ -148,7 +148,7 @@ def transfer(rounds: int) -> Iterator[hz.Tuner]:
 
 
 def transfer_first(rounds: int) -> Iterator[hz.Tuner]:
-    """The same domains, which suggest candidates before any evidence."""
+    """Two of these domains, which propose candidates before any evidence."""
     config = SMALL.model_copy(update={"seed_first": True, "num_seeds": 6})
     yield from _answered(hz.Tuner(_problem(), config, seed=9, sources=sources()[:2]), rounds)
 
@@ -190,17 +190,17 @@ STUDIES: dict[str, tuple[Callable[[int], Iterator[hz.Tuner]], int]] = {
 
 
 def sources() -> list[Source]:
-    """Three domains: two whose lifts are much like ours, and one in which they are reversed."""
+    """Three domains: two with lifts similar to ours, and one with reversed lifts."""
     generator = torch.Generator().manual_seed(11)
-    found = []
+    domains = []
     for name, sign, tilt in (("north", 1.0, 0.0), ("east", 1.0, 0.1), ("reversed", -1.0, 0.0)):
         theta = torch.rand(40, 2, dtype=torch.float64, generator=generator)
         noise = torch.randn(40, 2, dtype=torch.float64, generator=generator)
         mean = sign * _lift(theta, 2) * (1 + tilt * theta[:, :1]) + 0.002 * noise
         rows = [{"a": float(a), "b": float(b)} for a, b in theta]
         var = torch.full_like(mean, 4e-6)
-        found.append(Source(name, rows, ("gain", "guard"), mean, var, num_rounds=48))
-    return found
+        domains.append(Source(name, rows, ("gain", "guard"), mean, var, num_rounds=48))
+    return domains
 
 
 def _problem() -> hz.Problem:
@@ -243,7 +243,7 @@ def _reply(
 
 
 def digest(plan: hz.Plan) -> str:
-    """A checksum of all that a platform is asked to serve, to the last bit."""
+    """A checksum of everything that a platform serves, to the last bit."""
     numbers = [[value.hex() for value in row] for row in plan.theta.tolist()]
     shares = [float(share).hex() for share in plan.shares]
     text = json.dumps([plan.round, plan.candidate_ids, plan.slots, shares, numbers])
@@ -251,7 +251,7 @@ def digest(plan: hz.Plan) -> str:
 
 
 def outcome(tuner: hz.Tuner) -> dict[str, Any]:
-    """What the study leads to, to the last bit, and what happened in it."""
+    """The study's recommendation and evidence, to the last bit, and its decisions by kind."""
     best = tuner.recommend()
     kinds: dict[str, int] = {}
     for decision in tuner.history.decisions:
@@ -268,7 +268,7 @@ def outcome(tuner: hz.Tuner) -> dict[str, Any]:
 
 
 def machine() -> dict[str, str]:
-    """What the last digits depend on."""
+    """The properties of the machine on which the last digits depend."""
     model = platform.processor() or platform.machine()
     cpu = Path("/proc/cpuinfo")
     if cpu.exists():
@@ -290,44 +290,44 @@ def replay(name: str, rounds: int | None = None) -> dict[str, Any]:
     try:
         *_, tuner = study(wanted)
         plans = [digest(tuner.ask(r)) for r in sorted(tuner.history.plans)]
-        found: dict[str, Any] = {"plans": plans}
+        record: dict[str, Any] = {"plans": plans}
         if wanted == usual:
-            found["outcome"] = outcome(tuner)
+            record["outcome"] = outcome(tuner)
     finally:
         torch.set_num_threads(threads)
-    return found
+    return record
 
 
-def difference(name: str, found: dict[str, Any], recorded: dict[str, Any]) -> str | None:
-    """What differs first; None where nothing does that has to be alike on this machine."""
+def difference(name: str, study: dict[str, Any], recorded: dict[str, Any]) -> str | None:
+    """The first difference; None if everything that must agree on this machine does."""
     then = recorded["studies"][name]
     here = machine() == recorded["machine"]
-    pairs = list(zip(found["plans"], then["plans"]))[: None if here else 1]
+    pairs = list(zip(study["plans"], then["plans"]))[: None if here else 1]
     first = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
     if first is not None:
         return f"{name}: the plan at position {first} of {len(pairs)} differs"
-    if here and "outcome" in found and found["outcome"] != then["outcome"]:
-        return f"{name}: same plans, but {found['outcome']} is not {then['outcome']}"
+    if here and "outcome" in study and study["outcome"] != then["outcome"]:
+        return f"{name}: same plans, but {study['outcome']} is not {then['outcome']}"
     return None
 
 
 def main() -> None:
-    """Record, or compare and say what differs."""
+    """Record, or compare and print the differences."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--record", action="store_true", help="write the file anew")
+    parser.add_argument("--record", action="store_true", help="rewrite the file")
     parser.add_argument("--only", default=",".join(STUDIES), help="names, by commas")
     parser.add_argument("--rounds", type=int, help="at most so many rounds of each")
     args = parser.parse_args()
     names = args.only.split(",")
     if args.record:
-        found = {"machine": machine(), "studies": {n: replay(n) for n in names}}
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-        for name, study in found["studies"].items():
+        record = {"machine": machine(), "studies": {n: replay(n) for n in names}}
+        RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+        for name, study in record["studies"].items():
             print(name, len(study["plans"]), study["outcome"]["decisions"])
         return
     recorded = json.loads(RESULTS.read_text())
     exact = machine() == recorded["machine"]
-    print("every plan" if exact else "the first plan of each, for this is another machine")
+    print("comparing every plan" if exact else "comparing first plans: this is another machine")
     flaws = []
     for name in names:
         flaw = difference(name, replay(name, args.rounds), recorded)

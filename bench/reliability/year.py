@@ -1,14 +1,14 @@
-"""A year of hourly rounds on one study: does a round take longer, and how large is the journal?
+"""A year of hourly rounds in one study: how do round time and journal size grow?
 
     python -m bench.reliability.year [--rounds 8760] [--keep 2016] [--every-round]
 
 The world with a binding guardrail is served hour by hour, readings three hours late, into a SQLite
 journal; every week readings older than ``--keep`` rounds are compacted. At the end of some weeks
 the tuner plans a dozen rounds, in its default configuration, and their processor time (tell and
-ask; the world is not counted) is taken, on one thread. Rounds between are planned without thought,
-so that the year takes minutes: as many arms and births as the tuner's own had, everyone served for
-two days, then retired. ``--every-round`` has the tuner plan all (a night). At the end the study is
-opened anew, which folds the whole journal. Writes bench/results/year.json.
+ask, without the world) is measured on one thread. The rounds between are filled without the tuner,
+so that the year takes minutes: as many arms and new candidates as the tuner would plan, each served
+for two days, then retired. With ``--every-round`` the tuner plans all rounds (a night). At the end
+the study is resumed, which reads the whole journal. Writes bench/results/year.json.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from hyperzero_torch.study.journal import CandidateAdded, Decision, Entry, Plann
 RESULTS = Path(__file__).parents[1] / "results" / "year.json"
 WEEK = 168
 PLANNED = 12  # rounds that the tuner plans at the end of a week that is measured
-WARM_UP = 4  # of these, the first pool blocks anew and are not counted
+WARM_UP = 4  # the first of these recompute blocks and are not counted
 SHOWN = (2, 3, 4, 8, 13, 26, 39, 52)
-BIRTHS, SERVED_FOR = 4, 45  # a round's newcomers, and rounds that each is served: 180 arms
+BIRTHS, SERVED_FOR = 4, 45  # new candidates a round, and rounds for which each is served: 180 arms
 
 
 def measure(
@@ -64,18 +64,18 @@ def measure(
         if (round_ + 1) % WEEK == 0:
             tuner.study.compact(keep)
         if round_ + 1 == round(week * WEEK):
-            weeks.append(_told(tuner, folder, seconds[-PLANNED + WARM_UP :]) | {"round": round_})
+            weeks.append(_week(tuner, folder, seconds[-PLANNED + WARM_UP :]) | {"round": round_})
             print({k: round(v, 3) for k, v in weeks[-1].items()}, flush=True)
     start = time.process_time()
     again = hz.Tuner.resume(url, problem=world.problem)
     same = again.recommend() == tuner.recommend()
     opened = time.process_time() - start
-    told = {"keep": keep, "every_round": every, "config": changes}
-    return told | {"weeks": weeks, "open": opened, "same": same}
+    record = {"keep": keep, "every_round": every, "config": changes}
+    return record | {"weeks": weeks, "open": opened, "same": same}
 
 
 def fill(tuner: hz.Tuner, round_: int) -> hz.Plan:
-    """A round planned without thought: newcomers, and everyone born lately."""
+    """Plan a round without the tuner: new candidates, and all recent ones."""
 
     def think(history: History) -> tuple[list[Entry], None]:
         space, first = tuner.problem.space, history.num_candidates
@@ -106,7 +106,7 @@ def fill(tuner: hz.Tuner, round_: int) -> hz.Plan:
     return tuner.ask(round_)
 
 
-def _told(tuner: hz.Tuner, folder: Path, seconds: list[float]) -> dict[str, float]:
+def _week(tuner: hz.Tuner, folder: Path, seconds: list[float]) -> dict[str, float]:
     plan = tuner.history.last_plan
     assert plan is not None
     return {
@@ -132,18 +132,18 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", hz.TunerWarning)
     with tempfile.TemporaryDirectory() as scratch:
-        told = measure(
+        results = measure(
             options.rounds, options.keep, Path(scratch), options.changes, options.every_round
         )
-    options.results.write_text(json.dumps(told, indent=1) + "\n")
+    options.results.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def table(results: Path = RESULTS) -> str:
     """The year week by week, and what became of the journal."""
-    told = json.loads(results.read_text())
-    weeks = told["weeks"]
+    record = json.loads(results.read_text())
+    weeks = record["weeks"]
     lines = [
-        "| by round | median round | slowest | arms | candidates born | competing | fitted "
+        "| by round | median round | slowest | arms | candidates added | active | fitted "
         "| journal | memory |",
         "|" + " --- |" * 9,
     ]
@@ -156,9 +156,9 @@ def table(results: Path = RESULTS) -> str:
     growth = weeks[-1]["median"] / weeks[0]["median"]
     lines.append(
         f"\nThe last round of the year takes {growth:.2f} times one of the first weeks. Readings "
-        f"of the latest {told['keep']:,} rounds are kept, older ones compacted. Opening the study "
-        f"anew, with the whole journal, takes {told['open']:.0f} s and recommends "
-        f"{'the same' if told['same'] else 'something else'}."
+        f"of the latest {record['keep']:,} rounds are kept, older ones compacted. Opening the "
+        f"study anew, with the whole journal, takes {record['open']:.0f} s and recommends "
+        f"{'the same' if record['same'] else 'something else'}."
     )
     return "\n".join(lines)
 

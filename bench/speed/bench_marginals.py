@@ -1,4 +1,4 @@
-"""Mean and variance at many points, against BoTorch and against what the triangular solve costs."""
+"""Mean and variance at many points, against BoTorch and against the triangular solve alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PEERS = {
 
 @pytest.mark.parametrize("who", ["float64", "mixed", "solve float64", "solve float32", *PEERS])
 def bench_marginals(timed: Timed, who):
-    """All is done in chunks, so rates do not depend on N; BoTorch has a tenth of the points."""
+    """Evaluation is in chunks, so rates do not depend on N; BoTorch gets a tenth of the points."""
     points = timed.size(N)
     seen = given.evidence(BUCKET, timed.device)
     question = f"mean and variance, n = {BUCKET}, {given.METRICS} metrics, N = {points:,}"
@@ -39,15 +39,15 @@ def bench_marginals(timed: Timed, who):
             def theirs() -> None:
                 for part in few.split(size):
                     with gpytorch.settings.fast_pred_var(size < 1000):
-                        found = model.posterior(part)
-                        _ = found.mean, found.variance
+                        posterior = model.posterior(part)
+                        _ = posterior.mean, posterior.variance
 
             timed(question, who, "peer", len(few), theirs, 3)
             return
         posterior = given.ours(seen)
         if who.startswith("solve"):
             dtype = getattr(torch, who.split()[1])
-            factor = posterior.at(dtype).cholesky
+            factor = posterior.evaluation(dtype).cholesky
             k = torch.rand(given.METRICS, CHUNK, BUCKET, dtype=dtype, device=timed.device).mT
             times = max(1, points // CHUNK)
 

@@ -1,9 +1,9 @@
-"""A whole hour's decision, against the same put together from BoTorch's parts.
+"""A complete round, against the same steps built from BoTorch's parts.
 
 Ours: refit from last hour's hyperparameters, a thousand joint draws over the bucket by Algorithm 1,
 and eight proposals from a million points. Theirs: ``fit_gpytorch_mll``, a thousand
 ``draw_matheron_paths`` over the bucket, eight over the points, winners by the same rule. BoTorch
-is given a hundredth of the points, and the time multiplied: its rate does not depend on N.
+gets a hundredth of the points, and its time is multiplied: its rate does not depend on N.
 """
 
 from __future__ import annotations

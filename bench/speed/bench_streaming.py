@@ -1,4 +1,4 @@
-"""One hour's deltas of a whole bucket into its evidence, against copying the same bytes."""
+"""Updating a bucket's evidence with one hour's deltas, against copying the same bytes."""
 
 from __future__ import annotations
 

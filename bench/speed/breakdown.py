@@ -1,4 +1,4 @@
-"""Where the time of a whole round goes, as a plot: python -m bench.speed.breakdown
+"""A plot of the time of a round by part: python -m bench.speed.breakdown
 
 From bench/results/speed_round.json to bench/figures/round.svg (with matplotlib).
 """
@@ -20,12 +20,12 @@ def draw(results: Path, figure: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "round"
     import matplotlib.pyplot as plt
 
-    ran = [one["extra_info"] for one in json.loads(results.read_text())["benchmarks"]]
+    contenders = [result["extra_info"] for result in json.loads(results.read_text())["benchmarks"]]
     picture, panel = plt.subplots(figsize=(8, 2.8), layout="constrained")
-    for row, (one, colour) in enumerate(zip(ran, ("#0072B2", "#56B4E9", "#999999"))):
+    for row, (result, colour) in enumerate(zip(contenders, ("#0072B2", "#56B4E9", "#999999"))):
         for group, part in enumerate((*PARTS, "whole")):
-            seconds = one["median"] if part == "whole" else one["parts"][part]
-            label = one["who"] if group == 0 else None
+            seconds = result["median"] if part == "whole" else result["parts"][part]
+            label = result["who"] if group == 0 else None
             at = group + 0.26 * (row - 1)
             panel.barh(at, seconds, height=0.24, color=colour, label=label)
             panel.annotate(f" {seconds:.3g} s", (seconds, at), va="center", fontsize=7)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
-# SciPy brings a pool of threads of its own, which has nothing to do here but waits busily and takes
-# the cores from PyTorch's: without this BoTorch's fits take up to twice as long.
+# SciPy's own pool of threads is idle here but busy-waits on the cores that PyTorch needs: without
+# this BoTorch's fits take up to twice as long.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 import torch
+
+from bench.processes import versions
 
 PACKAGES = ("torch", "gpytorch", "botorch", "polars", "pandas", "numpy")
 
@@ -34,7 +35,7 @@ class Timed(NamedTuple):
     def __call__(
         self, question: str, who: str, role: str, work: int, run: Callable[[], Any], rounds: int = 5
     ) -> Any:
-        """Median of ``rounds`` after one to warm up; ``role`` is "ours", "peer" or "limit"."""
+        """Median of ``rounds`` after a warm-up; ``role`` is "ours", "peer" or "limit"."""
         on_cpu = self.device.type == "cpu"
         self.benchmark.group = question if on_cpu else f"{question}, {self.device.type}"
         self.benchmark.extra_info |= {
@@ -53,7 +54,7 @@ class Timed(NamedTuple):
         return result
 
     def wait(self) -> None:
-        """Until the device has done what it was told to."""
+        """Wait until the device has finished."""
         if self.device.type != "cpu":
             torch.accelerator.synchronize(self.device)
 
@@ -67,7 +68,7 @@ class Timed(NamedTuple):
         return torch.Generator(self.device).manual_seed(0)
 
     def only_on_cpu(self) -> None:
-        """Skip a contender that knows the CPU only."""
+        """Skip a contender that runs on the CPU only."""
         if self.device.type != "cpu":
             pytest.skip("for the CPU")
 
@@ -78,7 +79,7 @@ class Timed(NamedTuple):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--scale", type=float, default=1.0, help="of the sizes; 0.01 to see that all runs"
+        "--scale", type=float, default=1.0, help="factor of the sizes; 0.01 for a quick check"
     )
     parser.addoption("--device", default="cpu", help="where to run, e.g. cuda")
 
@@ -90,13 +91,7 @@ def timed(benchmark: Any, request: pytest.FixtureRequest) -> Timed:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: Any) -> None:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # a peer that is not timed here
-            continue
-    machine_info["packages"] = found
+    machine_info["packages"] = versions(PACKAGES)
     machine_info["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     if config.getoption("--device") != "cpu":
         machine_info["device"] = torch.cuda.get_device_name(config.getoption("--device"))

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 import hyperzero_torch as hz
-from hyperzero_torch.surrogate import Hyperparameters, Posterior
-from hyperzero_torch.surrogate.posterior import Standardiser
+from hyperzero_torch.surrogate import Hyperparameters, Posterior, Standardiser
 
 DIMS, METRICS = 4, 4
 f64 = torch.float64

@@ -1,10 +1,10 @@
-"""How cost and memory grow: with the bucket, the samples, the metrics and the draws.
+"""Growth of time and memory with the bucket, the samples, the metrics and the draws.
 
     python -m bench.speed.growth [--quick] [--device cuda]
 
-Each point runs in a process of its own, which tells the seconds of its work and by how much it
-raised the peak of its memory. The exponent is that of the upper half of a series, where constant
-costs no longer count. Raw numbers go to bench/results/growth.json, the plot to
+Each point runs in its own process, which reports the seconds of its work and the increase of its
+peak memory. The exponent is fitted to the upper half of a series, where constant costs are
+negligible. Raw numbers are written to bench/results/growth.json, the plot to
 bench/figures/growth.svg (with matplotlib).
 """
 
@@ -26,12 +26,12 @@ RESULTS, FIGURE = ROOT / "bench/results/growth.json", ROOT / "bench/figures/grow
 
 
 class Series(NamedTuple):
-    """One line of the plot: what grows, its sizes, and what is prepared and then timed.
+    """One line of the plot: its label, its sizes, and a function that prepares the timed call.
 
-    ``more``: sizes that only a large device takes.
+    ``more``: sizes for large devices only.
     """
 
-    says: str
+    label: str
     sizes: tuple[int, ...]
     prepare: Callable[[int, str], Callable[[], Any]]
     more: tuple[int, ...] = ()
@@ -53,8 +53,8 @@ def exact_posterior(bucket: int, device: str) -> Callable[[], Any]:
     from . import given
 
     seen = given.evidence(bucket, device)
-    one = given.Evidence(seen.x, seen.mean[:, :1], seen.var[:, :1])
-    return lambda: given.ours(one)
+    first_metric = given.Evidence(seen.x, seen.mean[:, :1], seen.var[:, :1])
+    return lambda: given.ours(first_metric)
 
 
 def fit(bucket: int, device: str) -> Callable[[], Any]:
@@ -135,8 +135,8 @@ SERIES = {
 }  # fmt: skip
 
 
-def one(name: str, size: int, device: str = "cpu") -> dict[str, float]:
-    """Seconds and MiB of one point, in this process; the libraries are warm, the work is not."""
+def measure_point(name: str, size: int, device: str = "cpu") -> dict[str, float]:
+    """Seconds and MiB of one point, in this process; libraries are warm, the data are new."""
     import torch
 
     prepared = SERIES[name].prepare
@@ -155,7 +155,7 @@ def one(name: str, size: int, device: str = "cpu") -> dict[str, float]:
     seconds = time.perf_counter() - start
     after = _peak(device)
     del result
-    if seconds < 1:  # once more, warm; the memory is that of the first time
+    if seconds < 1:  # again, warm; the memory is that of the first run
         times = []
         for _ in range(5):
             start = time.perf_counter()
@@ -168,7 +168,7 @@ def one(name: str, size: int, device: str = "cpu") -> dict[str, float]:
 
 
 def _peak(device: str) -> int:
-    """Bytes that were in use at most so far."""
+    """Peak memory so far, in bytes."""
     if device == "cpu":
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     import torch
@@ -177,7 +177,7 @@ def _peak(device: str) -> int:
 
 
 def exponent(points: list[dict[str, float]], field: str) -> float | None:
-    """Slope of the upper half in the log-log plot; None where there is nothing to see."""
+    """Slope of the upper half in the log-log plot; None if there are too few points."""
     upper = [p for p in points if p[field] > 0][len(points) // 2 :]
     if len(upper) < 2:
         return None
@@ -187,7 +187,7 @@ def exponent(points: list[dict[str, float]], field: str) -> float | None:
     return sum((a - mx) * (b - my) for a, b in zip(x, y)) / sum((a - mx) ** 2 for a in x)
 
 
-def draw(found: dict[str, list[dict[str, float]]], figure: Path) -> None:
+def draw(series: dict[str, list[dict[str, float]]], figure: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -196,16 +196,16 @@ def draw(found: dict[str, list[dict[str, float]]], figure: Path) -> None:
 
     picture, panels = plt.subplots(1, 2, figsize=(11, 6.2), layout="constrained")
     colours = ("black", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
-    for (name, points), colour, mark in zip(found.items(), colours, "os^vDPX"):
+    for (name, points), colour, mark in zip(series.items(), colours, "os^vDPX"):
         for panel, field in zip(panels, ("seconds", "mib")):
             shown = [p for p in points if p[field] > 0]
             slope = exponent(points, field)
-            label = f"{SERIES[name].says}" + ("" if slope is None else f": {slope:.2f}")
+            label = f"{SERIES[name].label}" + ("" if slope is None else f": {slope:.2f}")
             panel.loglog(
                 [p["size"] for p in shown], [p[field] for p in shown], color=colour, marker=mark,
                 markersize=4, label=label,
             )  # fmt: skip
-    for panel, title in zip(panels, ("seconds", "MiB above what was there")):
+    for panel, title in zip(panels, ("seconds", "MiB of additional memory")):
         panel.set(xlabel="size", title=f"{title}, and the exponent")
         panel.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13))
         panel.grid(alpha=0.2)
@@ -223,9 +223,9 @@ def main() -> None:
     parser.add_argument("--point", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.point:
-        print(json.dumps(one(options.point[0], int(options.point[1]), options.device)))
+        print(json.dumps(measure_point(options.point[0], int(options.point[1]), options.device)))
         return
-    found: dict[str, list[dict[str, float]]] = {}
+    results: dict[str, list[dict[str, float]]] = {}
     if options.redraw:
         draw(json.loads(options.results.read_text()), options.figure)
         return
@@ -233,7 +233,7 @@ def main() -> None:
         sizes = series.sizes if options.device == "cpu" else series.sizes + series.more
         if options.quick:
             sizes = sizes[: (len(sizes) + 1) // 2]
-        found[name] = []
+        results[name] = []
         for size in sizes:
             command = [sys.executable, "-m", "bench.speed.growth", "--point", name, str(size)]
             command += ["--device", options.device]
@@ -242,17 +242,17 @@ def main() -> None:
                 print(f"  {name} {size:,}: {done.stderr.strip().splitlines()[-1]}", flush=True)
                 continue
             point = json.loads(done.stdout)
-            found[name].append(point)
+            results[name].append(point)
             print(
                 f"  {name:10} {size:12,}  {point['seconds']:.3g} s  {point['mib']:.0f} MiB",
                 flush=True,
             )
-        slopes = {field: exponent(found[name], field) for field in ("seconds", "mib")}
-        said = {field: None if s is None else round(s, 2) for field, s in slopes.items()}
-        print(f"{series.says}: exponents {said}", flush=True)
-    options.results.write_text(json.dumps(found, indent=1) + "\n")
+        slopes = {field: exponent(results[name], field) for field in ("seconds", "mib")}
+        rounded = {field: None if s is None else round(s, 2) for field, s in slopes.items()}
+        print(f"{series.label}: exponents {rounded}", flush=True)
+    options.results.write_text(json.dumps(results, indent=1) + "\n")
     try:
-        draw(found, options.figure)
+        draw(results, options.figure)
     except ModuleNotFoundError as error:
         parser.exit(0, f"no figure: {error.name} is missing; pip install -e .[peers]\n")
 

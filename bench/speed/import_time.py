@@ -1,14 +1,13 @@
-"""What does `import hyperzero_torch` add to `import torch, gpytorch`?
+"""How much time does `import hyperzero_torch` add to `import torch, gpytorch`?
 
     python -m bench.speed.import_time [--repeats 15]
 
 Fresh processes import in turn: torch and gpytorch, then the package; torch, then the package, which
-is all that it imports of the two. Each process stops the time of each step, by the clock and in
-seconds of CPU (which other work on the machine disturbs less), so neither the start of Python nor
-how busy the machine was with another process counts. Every import was done once before, so that no
-file is compiled or read for the first time. The machine's load when each process began is written
-down: the clock is only the package's where nothing else runs, and the least of all processes is
-nearest to that. Writes bench/results/import_time.json.
+imports only torch of the two. Each process times each step, by the clock and in CPU seconds (which
+other work on the machine affects less), without the start of Python. Every import is done once
+before, so that no file is compiled or read for the first time. The machine's load at the start of
+each process is recorded: other work makes the clock slower, so the minimum over all processes is
+the best estimate. Writes bench/results/import_time.json.
 """
 
 from __future__ import annotations
@@ -39,35 +38,35 @@ Step = dict[str, float]
 
 
 def seconds(steps: tuple[str, str]) -> list[Step]:
-    """That one fresh process takes for each step, and the load of the machine before."""
+    """Seconds that one fresh process takes for each step, and the machine's load before."""
     load = os.getloadavg()[0]
     command = [sys.executable, "-c", _CODE.format(*steps)]
-    # Where compiled files may not be written every process compiles anew, as no user's does.
+    # With this variable every process would compile the package again.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return [step | {"load": load} for step in json.loads(done.stdout)]
 
 
 def measure(repeats: int) -> dict[str, list[list[Step]]]:
-    """Each process's steps by what was imported, the kinds in turn, so that all are hit alike."""
+    """Steps of each process by imports; the orders alternate, so that load affects both."""
     for steps in ORDERS:
         seconds(steps)
-    found: dict[str, list[list[Step]]] = {"; ".join(steps): [] for steps in ORDERS}
+    runs: dict[str, list[list[Step]]] = {"; ".join(steps): [] for steps in ORDERS}
     for _ in range(repeats):
         for steps in ORDERS:
-            found["; ".join(steps)].append(seconds(steps))
-    return found
+            runs["; ".join(steps)].append(seconds(steps))
+    return runs
 
 
 def table(path: Path = RESULTS) -> str:
-    """Of each step the median and the least by the clock, and the median of CPU."""
-    found = json.loads(path.read_text())["seconds"]
+    """Per step the median and the minimum by the clock, and the median of CPU seconds."""
+    results = json.loads(path.read_text())["seconds"]
     lines = [
         "| import | processes | median by the clock | least by the clock | median of CPU |",
         "|" + " --- |" * 5,
     ]
     for steps in ORDERS:
-        runs = found["; ".join(steps)]
+        runs = results["; ".join(steps)]
         for number, modules in enumerate(steps):
             wall, cpu = ([run[number][clock] for run in runs] for clock in ("wall", "cpu"))
             name = f"then `{modules}`" if number else f"`{modules}`"
@@ -82,8 +81,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found = {"seconds": measure(options.repeats)}
-    options.results.write_text(json.dumps(found, indent=1) + "\n")
+    results = {"seconds": measure(options.repeats)}
+    options.results.write_text(json.dumps(results, indent=1) + "\n")
     print(table(options.results))
 
 

@@ -12,32 +12,33 @@ FILES = ("streaming", "moments", "paths", "marginals", "selection", "fits", "rou
 
 def records(results: Path) -> dict[str, list[dict[str, Any]]]:
     """Each question's contenders, in the order in which they ran."""
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    contenders: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for name in (*FILES, *(f"cuda_{name}" for name in FILES)):
         path = results / f"speed_{name}.json"
         if not path.exists():
             continue
-        for one in json.loads(path.read_text())["benchmarks"]:
-            found[one["group"]].append(one["extra_info"] | {"stats": one["stats"]})
-    return found
+        for result in json.loads(path.read_text())["benchmarks"]:
+            contenders[result["group"]].append(result["extra_info"] | {"stats": result["stats"]})
+    return contenders
 
 
 def table(results: Path) -> str:
-    """One line per contender: how long, how much a second, and against limit and peers."""
+    """One line per contender: time, work per second, and ratios to the limit and the peers."""
     lines = [
         "| question | who | median | per second | against the limit | against the fastest peer |",
         "|" + " --- |" * 6,
     ]
-    for question, ran in records(results).items():
-        peer = _fastest(ran, "peer")
+    for question, contenders in records(results).items():
+        peer = _fastest(contenders, "peer")
         title = question
-        for one in ran:
-            rate = one["work"] / one["median"]
-            limit = _fastest([o for o in ran if one.get("limit", o["who"]) == o["who"]], "limit")
-            name = f"**{one['who']}**" if one["role"] == "ours" else one["who"]
-            cells = [title, name, _time(one["median"]), _count(rate) if one["work"] > 1 else ""]
-            against_limit = "" if limit is None or one["role"] == "limit" else limit / rate
-            against_peer = "" if peer is None or one["role"] != "ours" else rate / peer
+        for this in contenders:
+            rate = this["work"] / this["median"]
+            bounding = [o for o in contenders if this.get("limit", o["who"]) == o["who"]]
+            limit = _fastest(bounding, "limit")
+            name = f"**{this['who']}**" if this["role"] == "ours" else this["who"]
+            cells = [title, name, _time(this["median"]), _count(rate) if this["work"] > 1 else ""]
+            against_limit = "" if limit is None or this["role"] == "limit" else limit / rate
+            against_peer = "" if peer is None or this["role"] != "ours" else rate / peer
             cells.append(against_limit and f"{against_limit:.2f} x its time")
             cells.append(against_peer and f"{against_peer:.1f} x as fast")
             lines.append(f"| {' | '.join(cells)} |")
@@ -48,15 +49,15 @@ def table(results: Path) -> str:
 
 
 def machine(results: Path) -> str:
-    """On what it was measured, and how far mixed mode was off."""
-    told = json.loads((results / f"speed_{FILES[0]}.json").read_text())
-    info, threads = told["machine_info"], told["benchmarks"][0]["extra_info"]["threads"]
+    """The machine and the packages, and the error of mixed mode."""
+    report = json.loads((results / f"speed_{FILES[0]}.json").read_text())
+    info, threads = report["machine_info"], report["benchmarks"][0]["extra_info"]["threads"]
     packages = ", ".join(f"{name} {number}" for name, number in info["packages"].items())
     errors = [
         f"{what} {number:.1g} ({question})"
-        for question, ran in records(results).items()
-        for one in ran
-        for what, number in one.items()
+        for question, contenders in records(results).items()
+        for contender in contenders
+        for what, number in contender.items()
         if "error" in what
     ]
     devices = {
@@ -71,8 +72,8 @@ def machine(results: Path) -> str:
     )
 
 
-def _fastest(ran: list[dict[str, Any]], role: str) -> float | None:
-    return max((one["work"] / one["median"] for one in ran if one["role"] == role), default=None)
+def _fastest(contenders: list[dict[str, Any]], role: str) -> float | None:
+    return max((c["work"] / c["median"] for c in contenders if c["role"] == role), default=None)
 
 
 def _time(seconds: float) -> str:

@@ -79,10 +79,10 @@ class AxTransfer(Peer):
         self._names: dict[tuple[float, ...], tuple[int, str]] = {}  # from x to trial and arm
         most = max(1, _MOST_ROWS // max(1, len(given)))
         sources = []
-        for one in (align(source, problem) for source in given):
-            rows = torch.randperm(len(one.x), generator=generator)[:most]
-            told = outcomes(problem, one.mean[rows], one.var[rows])
-            sources.append(AuxiliarySource(_past(one.name, one.x[rows], told)))
+        for aligned in (align(source, problem) for source in given):
+            rows = torch.randperm(len(aligned.x), generator=generator)[:most]
+            evidence = outcomes(problem, aligned.mean[rows], aligned.var[rows])
+            sources.append(AuxiliarySource(_past(aligned.name, aligned.x[rows], evidence)))
         self.experiment.auxiliary_experiments_by_purpose = {TL_EXP: sources}
         specs, selector = transfer_learning_generator_specs_constructor()
         assert selector is not None
@@ -142,21 +142,21 @@ def _experiment(name: str, dims: int, num_constraints: int) -> Experiment:
     )
 
 
-def _past(name: str, x: Tensor, told: Outcomes) -> Experiment:
+def _past(name: str, x: Tensor, evidence: Outcomes) -> Experiment:
     """A source as an experiment with one finished trial."""
-    experiment = _experiment(name, x.shape[1], told.slack.shape[1])
+    experiment = _experiment(name, x.shape[1], evidence.slack.shape[1])
     trial = experiment.new_batch_trial()
     arms = [Arm(_parameters(row), name=f"{name}_{i}") for i, row in enumerate(x)]
     trial.add_arms_and_weights(arms)
     trial.mark_running(no_runner_required=True)
-    experiment.attach_data(_rows([(trial.index, arm.name) for arm in arms], told))
+    experiment.attach_data(_rows([(trial.index, arm.name) for arm in arms], evidence))
     trial.mark_completed()
     return experiment
 
 
-def _rows(named: list[tuple[int, str]], found: Outcomes) -> Data:
-    columns = {_METRIC: (found.utility, found.utility_var)}
-    for k, (slack, var) in enumerate(zip(found.slack.unbind(-1), found.slack_var.unbind(-1))):
+def _rows(named: list[tuple[int, str]], evidence: Outcomes) -> Data:
+    columns = {_METRIC: (evidence.utility, evidence.utility_var)}
+    for k, (slack, var) in enumerate(zip(evidence.slack.unbind(-1), evidence.slack_var.unbind(-1))):
         columns[f"slack_{k}"] = (slack, var)
     return Data(
         [

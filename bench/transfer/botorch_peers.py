@@ -9,7 +9,7 @@ multitask   ``MultiTaskGP`` per metric with known noise, as its documentation as
 rgpe        the ranking-weighted ensemble of BoTorch's tutorial "Meta-Learning with the
             Rank-Weighted GP Ensemble": a ``SingleTaskGP`` per source and metric on standardised
             outcomes, fitted once; weights from 256 draws by the ranking loss, the target's with
-            each row left out in turn; every model speaks in its own task's units
+            each row left out in turn; every model is in its own task's units
 
 What differs from the tutorial: known noise is standardised together with the outcomes, as it has to
 be; before three of the target's rows are known, the fewest the tutorial starts with, the sources
@@ -67,9 +67,9 @@ class Transferring(Peer):
         generator = torch.Generator().manual_seed(seed)
         most = max(1, _MOST_ROWS // max(1, len(aligned)))
         self.sources: list[Rows] = []
-        for one in aligned:
-            rows = torch.randperm(len(one.x), generator=generator)[:most]
-            self.sources.append(Rows(one.x[rows], one.mean[rows], one.var[rows]))
+        for source in aligned:
+            rows = torch.randperm(len(source.x), generator=generator)[:most]
+            self.sources.append(Rows(source.x[rows], source.mean[rows], source.var[rows]))
         self._fitted: dict[int, dict[str, Tensor]] = {}  # by metric, where its next fit starts
 
     @abstractmethod
@@ -94,10 +94,10 @@ class Transferring(Peer):
         """Maximise the marginal likelihood, from where this metric's last fit ended."""
         before = self._fitted.get(metric)
         if before is not None:
-            known = dict(model.named_parameters())
+            parameters = dict(model.named_parameters())
             with torch.no_grad():
                 for name, value in before.items():
-                    known[name].copy_(value)
+                    parameters[name].copy_(value)
         _maximise(model, _FIRST_STEPS if before is None else _LATER_STEPS)
         self._fitted[metric] = {n: p.detach().clone() for n, p in model.named_parameters()}
 

@@ -24,7 +24,7 @@ class Target(Protocol):
     """A world that has relatives."""
 
     def sources(self, num: int, kind: str = "related") -> list[Source]:
-        """What studies of ``num`` others have left behind."""
+        """The evidence of studies of ``num`` others."""
 
 
 def target(

@@ -23,13 +23,13 @@ _SOURCES, _CANDIDATES, _ROUNDS = 10, 300, 12
 
 def sources(world: GuardrailWorld) -> list[Source]:
     space = world.problem.space
-    found = []
+    drawn = []
     for i in range(_SOURCES):
         generator = torch.Generator().manual_seed(i)
         x = space.sobol(_CANDIDATES, seed=i)
         true = world.true_delta(space.from_unit(x))
         own = 0.004 * torch.randn(true.shape, dtype=torch.float64, generator=generator)
-        found.append(
+        drawn.append(
             Source(
                 name=f"domain_{i}",
                 parameters=space.to_parameters(space.from_unit(x)),
@@ -38,7 +38,7 @@ def sources(world: GuardrailWorld) -> list[Source]:
                 var=torch.full_like(true, 0.004**2),
             )
         )
-    return found
+    return drawn
 
 
 def seconds(given: list[Source]) -> tuple[list[float], int, int]:
@@ -56,9 +56,9 @@ def seconds(given: list[Source]) -> tuple[list[float], int, int]:
         spent.append(time.process_time() - start)
         for delivery in world.serve(plan):
             mail.setdefault(max(delivery.due, round_ + 1), []).append(delivery.readings)
-    told = [p.details.get("transfer", {}) for p in tuner.history.plans.values()]
-    first = next((round_ for round_, facts in enumerate(told) if "wealth" in facts), 0)
-    return spent, sum(bool(facts.get("metrics")) for facts in told), first
+    facts = [p.details.get("transfer", {}) for p in tuner.history.plans.values()]
+    first = next((round_ for round_, weighed in enumerate(facts) if "wealth" in weighed), 0)
+    return spent, sum(bool(weighed.get("metrics")) for weighed in facts), first
 
 
 def main() -> None:

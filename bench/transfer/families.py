@@ -6,9 +6,9 @@ its own: lifts of two members correlate by ``share ** 2`` over theta. The target
 
     member_m(x) = share common_m(x) + sqrt(1 - share^2) own_m(x)
 
-A source is what a study of its world leaves behind: a first design all over the space, and a cloud
-of candidates around its best point with most of the traffic. Its evidence is drawn with the
-variances that hourly traffic gives.
+A source is the evidence of a study of its world: a first design all over the space, and a cloud of
+candidates around its best point with most of the traffic. Its evidence is drawn with the variances
+that hourly traffic gives.
 """
 
 from __future__ import annotations
@@ -103,10 +103,10 @@ class Member:
 def sources(world: MemberWorld, num: int, kind: Kind = "related", seed: int = 0) -> list[Source]:
     """``num`` sources for a target; of ``one_good`` the first is related, the others are not.
 
-    ``identical`` ones are the target itself, told by other readings: what no source can exceed.
+    ``identical`` ones are the target itself with other readings: no source can be better.
 
     Raises:
-        InputError: a kind that is not there.
+        InputError: an unknown kind.
     """
     if kind not in get_args(Kind):
         raise InputError(f"sources of a surface are {', '.join(get_args(Kind))}, got {kind!r}")

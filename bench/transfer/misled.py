@@ -1,12 +1,12 @@
-"""Sources that mislead: what a study found, told of the wrong settings or with the wrong sign.
+"""Misleading sources: a study's evidence with the wrong settings or the wrong sign.
 
-reversed    what lifts is said to harm
-shifted     every setting is said to be another one, four tenths of each range further on
-shuffled    each setting's evidence is told of another setting
-noise       nothing but the noise that the evidence says it has
+reversed    every delta has the other sign
+shifted     every setting is moved by four tenths of each range
+shuffled    each setting has another setting's evidence
+noise       only noise, with the variances that the evidence states
 
-Everything else of the source, its variances, base and meta-features, stays as it was: nothing but
-the target's own evidence can tell.
+Everything else of the source, its variances, base and meta-features, is unchanged: only the
+target's own evidence can reveal it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SHIFT = 0.4
 
 
 def misled(source: Source, kind: Misleading, space: SearchSpace, seed: int) -> Source:
-    """The same study with its message spoilt.
+    """The same study with misleading evidence.
 
     Args:
         source: all its deltas known.
@@ -34,7 +34,7 @@ def misled(source: Source, kind: Misleading, space: SearchSpace, seed: int) -> S
         space: of its settings.
         seed: of what is drawn.
     Raises:
-        InputError: a kind that is not there.
+        InputError: an unknown kind.
     """
     generator = torch.Generator().manual_seed(seed)
     mean, var, shared, settings = source.mean, source.var, source.shared, source.parameters

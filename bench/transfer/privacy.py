@@ -31,7 +31,7 @@ from hyperzero_torch.study.journal import CandidateAdded, Configured, Planned
 from hyperzero_torch.study.plan import Plan
 from hyperzero_torch.study.reception import new_rows
 from hyperzero_torch.transfer import align, from_bucket
-from hyperzero_torch.transfer.model.source_posterior import learn_alone
+from hyperzero_torch.transfer.model.source_posterior import fit_source
 from hyperzero_torch.transfer.sharing.budget import Budget
 from hyperzero_torch.transfer.sharing.noise import Clip, SimulatedNoise, private_history
 
@@ -66,9 +66,9 @@ def gain_kept(world: GuardrailWorld, history: History) -> float:
     problem, space = world.problem, world.problem.space
     try:
         source = from_bucket(problem, gather(history, Pooling("precision", HOURS)), "source")
-    except hz.ConfigError:  # all drowned
+    except hz.ConfigError:  # the noise leaves no evidence
         return 0.0
-    posterior = learn_alone(align(source, problem), problem).posterior
+    posterior = fit_source(align(source, problem), problem).posterior
     if posterior.num_metrics < problem.num_metrics:
         return 0.0
     x = space.sobol(NUM_POINTS, seed=2)
@@ -84,7 +84,7 @@ def gain_kept(world: GuardrailWorld, history: History) -> float:
 
 
 def released(history: History, epsilon: float, seed: int) -> tuple[History, float, float | None]:
-    """The day as it is told at this budget, its noise multiplier, and what the accountant says."""
+    """The day as released at this budget, its noise multiplier, and the accountant's epsilon."""
     if epsilon == math.inf:
         return history, 0.0, None
     budget = Budget(epsilon, DELTA)
@@ -110,9 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             world = GuardrailWorld(seed, 2, traffic=traffic)
             history = study(world, options.arms)
             for epsilon in EPSILONS:
-                told, noise, spent = released(history, epsilon, seed)
+                noised, noise, spent = released(history, epsilon, seed)
                 row = {"traffic": traffic, "seed": seed, "noise_multiplier": noise}
-                row |= {"epsilon": spent, "delta": DELTA, "kept": gain_kept(world, told)}
+                row |= {"epsilon": spent, "delta": DELTA, "kept": gain_kept(world, noised)}
                 rows.append(row)
             kept = [round(r["kept"], 3) for r in rows[-len(EPSILONS) :]]
             print(f"traffic {traffic:g}, seed {seed}: kept {kept}", flush=True)
@@ -132,13 +132,13 @@ def curve(results: Path = RESULTS) -> dict[float, list[tuple[float, float, float
     for row in json.loads(results.read_text()):
         kept.setdefault((row["traffic"], row["noise_multiplier"]), []).append(row["kept"])
         spent[row["noise_multiplier"]] = math.inf if row["epsilon"] is None else row["epsilon"]
-    found: dict[float, list[tuple[float, float, float, float]]] = {}
+    points: dict[float, list[tuple[float, float, float, float]]] = {}
     for (traffic, noise), values in sorted(kept.items(), key=lambda item: spent[item[0][1]]):
         spread = statistics.stdev(values) if len(values) > 1 else math.inf
         half = 1.96 * spread / math.sqrt(len(values))
         point = (spent[noise], noise, statistics.mean(values), half)
-        found.setdefault(traffic, []).append(point)
-    return dict(sorted(found.items()))
+        points.setdefault(traffic, []).append(point)
+    return dict(sorted(points.items()))
 
 
 def table(results: Path = RESULTS) -> str:

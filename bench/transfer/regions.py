@@ -41,7 +41,7 @@ from hyperzero_torch.problem.space import SearchSpace
 from hyperzero_torch.runtime.randomness import random
 from hyperzero_torch.simulate import Delivery, Environment, Oracle, ValueModelWorld
 from hyperzero_torch.simulate.recommender.audience import _RESPONSE, NUM_RANKERS
-from hyperzero_torch.simulate.recommender.feed import EVENT_METRICS, happen
+from hyperzero_torch.simulate.recommender.feed import EVENT_METRICS, feed_events
 from hyperzero_torch.simulate.synthetic import DAY, deliver
 from hyperzero_torch.study.evidence.bucket import gather
 from hyperzero_torch.study.evidence.pooling import Pooling
@@ -133,7 +133,7 @@ class RegionWorld(ValueModelWorld):
         asking = torch.repeat_interleave(user, visits[user])
         theta = self.truth_problem.base_theta.expand(len(asking), -1)
         none = torch.zeros(len(asking), dtype=torch.float64)
-        happened = happen(self.audience, round, asking, theta, none, self.shown)
+        happened = feed_events(self.audience, round, asking, theta, none, self.shown)
         width = len(EVENT_METRICS)
         place = torch.searchsorted(user, happened.user) * width + happened.metric
         sums = torch.zeros(len(user) * width, dtype=torch.float64)
@@ -257,8 +257,8 @@ def _source(family: int, member: int, share: float, traffic: float) -> Source:
     region = Region(family, member, share, traffic)
     problem, history = region.problem, study(region)
     bucket = gather(history, Pooling("precision", DAY))
-    found = features.of(history, DAY, bucket.dispersion)
-    return from_bucket(problem, bucket, f"region_{member}", found)
+    meta = features.of(history, DAY, bucket.dispersion)
+    return from_bucket(problem, bucket, f"region_{member}", meta)
 
 
 def study(region: Region) -> History:

@@ -76,9 +76,9 @@ def one(job: Job) -> dict[str, Any]:
     contender = make(job.kind, world, job.seed)
     columns = race(contender, world, job.rounds)
     plans = contender.tuner.history.plans
-    told = [plans[round_].details.get("transfer", {}) for round_ in range(job.rounds)]
-    columns["metrics_transferred"] = [len(facts.get("metrics", ())) for facts in told]
-    columns["log_wealth"] = [short(facts.get("wealth", 0.0)) for facts in told]
+    facts = [plans[round_].details.get("transfer", {}) for round_ in range(job.rounds)]
+    columns["metrics_transferred"] = [len(weighed.get("metrics", ())) for weighed in facts]
+    columns["log_wealth"] = [short(weighed.get("wealth", 0.0)) for weighed in facts]
     return {**job._asdict(), "seconds_in_all": time.perf_counter() - start, **columns}
 
 

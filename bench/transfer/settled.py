@@ -143,8 +143,8 @@ class Ensemble(GP, GPyTorchModel):
         covariance = x.new_zeros(*x.shape[:-1], x.shape[-2])
         jitter = _JITTER * torch.eye(x.shape[-2], dtype=x.dtype)
         for part, share in self.parts:
-            found, spread = part.posterior(x)
-            mean = mean + share * (part.units.shift + part.units.scale * found)
+            value, spread = part.posterior(x)
+            mean = mean + share * (part.units.shift + part.units.scale * value)
             covariance = covariance + (share * part.units.scale) ** 2 * (spread + jitter)
         return MultivariateNormal(mean, covariance)
 

@@ -32,8 +32,8 @@ def transfer_tables(results: Path = RESULTS) -> str:
     parts = []
     for path in recorded(results):
         parts += [f"{title(path)}:", "", transfer_table(path), ""]
-        if said := against_peers(path):
-            parts += [said, ""]
+        if comparison := against_peers(path):
+            parts += [comparison, ""]
     return "\n".join(parts[:-1])
 
 
@@ -44,13 +44,13 @@ def recorded(results: Path) -> list[Path]:
 
 def title(path: Path) -> str:
     """What a results file is about."""
-    found = _STEM.fullmatch(path.stem)
-    if found is None:
+    match = _STEM.fullmatch(path.stem)
+    if match is None:
         raise InputError(f"{path.name} holds no runs of a family")
-    world = found["world"]
+    world = match["world"]
     what = "regions of a living recommender" if world == "regions" else f"d = {world[1:]}"
-    rich = f", sources with {found['richer']} times as much" if found["richer"] else ""
-    return f"{what}, traffic x {found['traffic']}{rich}, share {found['share']}"
+    rich = f", sources with {match['richer']} times as much" if match["richer"] else ""
+    return f"{what}, traffic x {match['traffic']}{rich}, share {match['share']}"
 
 
 def transfer_table(path: Path) -> str:
@@ -98,9 +98,9 @@ def transfer_table(path: Path) -> str:
 def against_peers(path: Path) -> str:
     """This package's score less each peer's, over all hours, paired by world; empty if none ran."""
     runs = load(path)
-    told = []
+    comparisons = []
     for ours in in_order({kind for kind in runs if "/" not in kind}):
-        found = []
+        against = []
         for kind in in_order(set(runs)):
             peer, slash, sources = kind.rpartition("/")
             if not slash or sources != ours.partition("@")[0]:
@@ -108,14 +108,13 @@ def against_peers(path: Path) -> str:
             both = sorted(set(runs[kind]) & set(runs[ours]))
             if len(both) > 1:
                 pairs = [(runs[ours][seed], runs[kind][seed]) for seed in both]
-                found.append(f"{peer} {_ahead(pairs)} ({len(both)} worlds)")
-        if found:
-            told.append(f"{ours} less {', less '.join(found)}")
-    if not told:
+                against.append(f"{peer} {_ahead(pairs)} ({len(both)} worlds)")
+        if against:
+            comparisons.append(f"{ours} less {', less '.join(against)}")
+    if not comparisons:
         return ""
-    return (
-        f"This package's score less the peers' on the same sources, all hours: {'; '.join(told)}."
-    )
+    listed = "; ".join(comparisons)
+    return f"This package's score less the peers' on the same sources, all hours: {listed}."
 
 
 def load(path: Path) -> Runs:
@@ -165,15 +164,15 @@ def _ahead(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
 
 def _worst(pairs: list[tuple[dict[str, Any], dict[str, Any]]], rounds: int) -> str:
     """The largest upper end of the interval of the mean loss, over hours."""
-    worst, said = -math.inf, ""
+    worst, text = -math.inf, ""
     for h in range(rounds):
         lost = [other["score"][h] - run["score"][h] for run, other in pairs]
         mean = sum(lost) / len(lost)
         spread = math.sqrt(sum((v - mean) ** 2 for v in lost) / max(1, len(lost) - 1))
         upper = mean + 1.96 * spread / math.sqrt(len(lost))
         if upper > worst:
-            worst, said = upper, f"{100 * mean:+.1f} points (at most {100 * upper:+.1f}), hour {h}"
-    return said
+            worst, text = upper, f"{100 * mean:+.1f} points (at most {100 * upper:+.1f}), hour {h}"
+    return text
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. ``hyperzero --help`` teaches."""
+"""The command line: it parses options, calls the package and prints. See ``hyperzero --help``."""
 
 from .app import app, main
 

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from ..errors import (
     HyperZeroError,
@@ -18,7 +16,7 @@ from ..errors import (
     MissingExtraError,
     TunerWarning,
 )
-from . import live, report, study, upkeep, worlds
+from . import live, output, report, study, template, upkeep, worlds
 from .transfer.app import app as transfer_app
 
 EXIT_INPUT, EXIT_JOURNAL, EXIT_EXTRA, EXIT_OTHER = 3, 4, 5, 1
@@ -35,19 +33,19 @@ A study in five minutes:
 
   1. hyperzero init      (writes tuning.yaml: edit it)
 
-  2. hyperzero step -c tuning.yaml --plan plan_0.json      (serve this)
+  2. hyperzero step -c tuning.yaml --plan plan_0.json      (serve this plan)
 
   3. hyperzero step -c tuning.yaml --readings hour_0.csv --plan plan_1.json      (every hour)
 
-  4. hyperzero recommend -c tuning.yaml      (whenever you like)
+  4. hyperzero recommend -c tuning.yaml      (at any time)
 
 See it work first: hyperzero demo, or with users and events: hyperzero run --world value-model
 
 Exit codes: 0 done; 2 wrong usage; 3 input refused, nothing was changed; 4 the journal cannot be
-used; 5 an optional package is missing; 1 anything else.""",
+used; 5 an optional package is missing; 1 any other error.""",
 )
 app.command()(worlds.demo)
-app.command()(study.init)
+app.command()(template.init)
 app.command()(study.step)
 app.command()(study.status)
 app.command()(study.recommend)
@@ -62,33 +60,25 @@ app.add_typer(transfer_app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; our errors become one message and an exit code, our warnings a line."""
+    """Run the command line. Our errors become one message and an exit code, our warnings a line."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", TunerWarning)
-            _show_plainly()
+            show_usually = warnings.showwarning
+
+            def show(
+                message: Warning | str, category: type[Warning], *place: Any, **more: Any
+            ) -> None:
+                if issubclass(category, TunerWarning):
+                    output.warn(str(message))
+                else:
+                    show_usually(message, category, *place, **more)
+
+            warnings.showwarning = show
             app(args=None if arguments is None else list(arguments))
     except HyperZeroError as error:
-        # As Text: a message may quote what a user wrote, and that is no markup.
-        Console(stderr=True).print(
-            Text("error: ", style="bold red") + Text(str(error)), soft_wrap=True
-        )
+        output.error(str(error))
         sys.exit(_exit_code(error))
-
-
-def _show_plainly() -> None:
-    """Until the context ends: a TunerWarning is a line for people, without a place in the code."""
-    usual = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if not issubclass(category, TunerWarning):
-            usual(message, category, *place, **more)
-            return
-        Console(stderr=True).print(
-            Text("warning: ", style="bold yellow") + Text(str(message)), soft_wrap=True
-        )
-
-    warnings.showwarning = show
 
 
 def _exit_code(error: HyperZeroError) -> int:

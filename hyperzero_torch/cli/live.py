@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import enum
-import json
 import logging
 import math
-import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..errors import ConfigError
 from ..live.build import source_of, updater_of
-from ..live.loop import Loop, Round
-from ..live.retry import SystemClock
+from ..live.clock import SystemClock
+from ..live.loop import ROUNDS_BEFORE_WARNING, Loop
 from ..live.telemetry import JsonFormatter, Telemetry
 from ..study.config import StudyConfig, TunerConfig
 from ..transfer.refresh import read
 from ..tuner.explain import Explanation
-from ..tuner.recommend import Recommendation
 from ..tuner.tuner import Tuner
-from .study import AsJson, Config, open_study
+from .output import console, note, show, show_json, signals_to, warn
+from .study import AsJson, Config, DryRun, open_study
 
-log_ = logging.getLogger(__name__)
-console = Console()
-notes = Console(stderr=True, soft_wrap=True)
+logger = logging.getLogger(__name__)
 
 
 class LogFormat(enum.StrEnum):
@@ -45,7 +39,7 @@ class LogFormat(enum.StrEnum):
 
 
 class LiveWorld(enum.StrEnum):
-    """Worlds with an app of their own."""
+    """Simulated worlds with an app of their own."""
 
     VALUE_MODEL = "value-model"
 
@@ -60,9 +54,9 @@ def run(
         typer.Option(help="Instead of a study file: a simulated recommender, hours in seconds."),
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="Rounds to run; by default without end (world: 24).")
+        int | None, typer.Option(min=1, help="Rounds to run; by default no end (world: 24).")
     ] = None,
-    out: Annotated[Path, typer.Option(help="world: folder for its log, flags and study.")] = Path(
+    out: Annotated[Path, typer.Option(help="world: folder for its log, flags and journal.")] = Path(
         "living"
     ),
     seed: Annotated[int, typer.Option(min=0, help="world: seed of world and tuner.")] = 0,
@@ -77,15 +71,14 @@ def run(
     metrics_file: Annotated[
         Path | None, typer.Option(help="Write Prometheus metrics to a file after each round.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check file, paths and journal; run nothing.")
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """Drive a study on a clock: collect, plan, serve, every hour, until told to stop.
+    """Run a study on a clock: every hour collect readings, plan, and have the plan served.
 
-    Killed anywhere it can be started again and goes on; several may run at once. SIGTERM and Ctrl-C
-    let the round in progress finish. What fails is retried, noted in the journal and skipped; the
-    platform goes on serving what it has.
+    It reads the exposures and events that the study file names, and writes the journal and the
+    flags or the table. It can be stopped and started again at any time, and several may run at
+    once. SIGTERM and Ctrl-C let the current round finish. A step that fails is retried, noted in
+    the journal and skipped; meanwhile the platform keeps serving its last plan.
 
     Examples:
 
@@ -95,39 +88,40 @@ def run(
     """
     if (config is None) == (world is None):
         raise ConfigError("name a study file with --config, or a world with --world")
-    stop = threading.Event()
-    if config is not None:
-        tuner, loop = _live(config, stop, dry_run)
-        if dry_run:
-            notes.print(
-                Text(f"dry run: study {tuner.study.name!r} can be run; nothing was written")
-            )
-            return
-        with _logging(log), _until_signalled(stop):
-            _drive(tuner, loop, rounds, metrics_port, metrics_file)
-        return
-    if dry_run:
+    if config is None and dry_run:
         raise ConfigError("--dry-run is for --config; a world writes into --out only")
-    from ..live.simulated import AppClock, LivingRecommender, closed_circle
+    stop = threading.Event()
+    opened: AbstractContextManager[tuple[Tuner, Loop]]
+    if config is None:
+        opened, rounds = _world(out, seed, users, stop), rounds or 24
+    else:
+        opened = nullcontext(_loop_of(config, stop, dry_run))
+    with opened as (tuner, loop):
+        if dry_run:
+            note(f"dry run: study {tuner.study.name!r} can be run; nothing was written")
+            return
+        with _logging(log), signals_to(lambda *_: stop.set()):
+            _drive(tuner, loop, rounds, metrics_port, metrics_file)
+
+
+@contextmanager
+def _world(out: Path, seed: int, users: int, stop: threading.Event) -> Iterator[tuple[Tuner, Loop]]:
+    """A simulated recommender. At the end its recommendation is compared with the truth."""
+    from ..live.simulated import LivingRecommender, closed_circle
     from ..simulate.recommender.world import ValueModelWorld
 
-    made = ValueModelWorld(seed, num_users=users)
-    app = LivingRecommender(made, out)
-    tuner = Tuner(made.problem, TunerConfig(), f"sqlite:///{out / 'study.db'}", "living", seed)
-    loop = closed_circle(tuner, app)
-    assert isinstance(loop.clock, AppClock)  # made above
+    world = ValueModelWorld(seed, num_users=users)
+    app = LivingRecommender(world, out)
+    tuner = Tuner(world.problem, TunerConfig(), f"sqlite:///{out / 'study.db'}", "living", seed)
     try:
-        with _logging(log), _until_signalled(loop.clock.stop):
-            _drive(tuner, loop, rounds or 24, metrics_port, metrics_file)
+        yield tuner, closed_circle(tuner, app, stop)
     finally:
         app.close()
     best = tuner.recommend()
-    truth = made.truth(made.problem.space.theta(best.parameters).unsqueeze(0))
-    console.print(Text(str(best)))
-    console.print(
-        Text(f"true gain {float(truth.gain):+.2%}, true violation {float(truth.violation):.4f}")
-    )
-    console.print(Text(f"study {out / 'study.db'}, flags {out / 'flags.json'}, log {out}"))
+    truth = world.truth(world.problem.space.theta(best.parameters).unsqueeze(0))
+    show(str(best))
+    show(f"true gain {float(truth.gain):+.2%}, true violation {float(truth.violation):.4f}")
+    show(f"journal {out / 'study.db'}, flags {out / 'flags.json'}, log {out}")
 
 
 def explain(
@@ -137,17 +131,22 @@ def explain(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Why each arm of a round got its traffic: what was believed then, and from which readings."""
-    found = open_study(config).explain(round)
+    """Explain the traffic of each arm of a round: the estimates at that time, and their readings.
+
+    Example:
+
+      hyperzero explain -c tuning.yaml --round 17
+    """
+    explanation = open_study(config).explain(round)
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=2))
-    else:
-        console.print(_table(found))
-        for remark in found.remarks:
-            console.print(Text(f"remark: {remark}", style="yellow"))
+        show_json(explanation.to_dict())
+        return
+    console.print(_table(explanation))
+    for remark in explanation.remarks:
+        show(f"remark: {remark}", "yellow")
 
 
-def _live(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner, Loop]:
+def _loop_of(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner, Loop]:
     study = StudyConfig.from_file(config)
     if study.live is None:
         raise ConfigError(f"{config} has no 'live' section; see 'hyperzero init'")
@@ -167,72 +166,64 @@ def _drive(
 ) -> None:
     telemetry = Telemetry(tuner.study.name) if port is not None or file is not None else None
     if telemetry is not None and port is not None:
-        notes.print(Text(f"metrics on http://127.0.0.1:{telemetry.serve(port)}/metrics"))
+        note(f"metrics on http://127.0.0.1:{telemetry.serve(port)}/metrics")
+    num_rounds, rows, without_readings = 0, 0, 0
     for done in loop.run(rounds):
+        num_rounds, rows = num_rounds + 1, rows + done.rows
+        without_readings = done.rounds_without_readings
         if telemetry is None:
             continue
         try:
-            telemetry.observe(done, _best(tuner, done))
+            telemetry.observe(done, None if done.plan is None else tuner.recommend())
             if file is not None:
                 telemetry.write(file)
-        except Exception as error:  # what is only told must not end what is served
-            log_.warning("metrics: %s: %s", type(error).__name__, error)
-    notes.print(Text("stopped"))
-
-
-def _best(tuner: Tuner, done: Round) -> Recommendation | None:
-    return None if done.plan is None else tuner.recommend()
+        except Exception as error:  # a failure of metrics must not end the loop
+            logger.warning("metrics: %s: %s", type(error).__name__, error)
+    note(f"stopped after {num_rounds} rounds; {rows:,} new readings recorded")
+    if without_readings >= ROUNDS_BEFORE_WARNING:
+        warn(
+            f"no readings of the last {without_readings} rounds have arrived (details in the "
+            "journal)"
+        )
 
 
 @contextmanager
-def _logging(how: LogFormat) -> Iterator[None]:
-    """The loop's log lines on standard error, in one of two forms; as before afterwards."""
-    logger = logging.getLogger("hyperzero_torch")
+def _logging(log: LogFormat) -> Iterator[None]:
+    """Log the loop on standard error, in one of two formats, until the context ends."""
+    package = logging.getLogger("hyperzero_torch")
     handler = logging.StreamHandler()
     plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    handler.setFormatter(JsonFormatter() if how is LogFormat.JSON else plain)
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    handler.setFormatter(JsonFormatter() if log is LogFormat.JSON else plain)
+    level = package.level
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+        package.removeHandler(handler)
+        package.setLevel(level)
 
 
-@contextmanager
-def _until_signalled(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set ``stop``; the handlers are put back afterwards."""
-
-    def told(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {s: signal.signal(s, told) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _table(found: Explanation) -> Table:
+def _table(explanation: Explanation) -> Table:
     table = Table(
         *("candidate", "share", "slots", "P(best)", "P(feasible)", "objective", "why"),
-        title=f"round {found.round}",
+        title=f"round {explanation.round}",
         title_justify="left",
     )
-    for arm in sorted(found.arms, key=lambda a: (a.candidate != 0, -a.share)):
+    for arm in sorted(explanation.arms, key=lambda a: (a.candidate != 0, -a.share)):
         mean, low, high = arm.objective
-        rounds = len(arm.readings)
+        has_estimate = not math.isnan(mean)
         users = sum(r.users for r in arm.readings)
         table.add_row(
             str(arm.candidate),
             f"{arm.share:.1%}",
             str(arm.slots),
             "" if arm.prob_best is None else f"{arm.prob_best:.1%}",
-            "" if math.isnan(mean) else f"{arm.prob_feasible:.2f}",  # nothing was believed yet
-            "" if math.isnan(mean) else f"{mean:.4g} [{low:.4g}, {high:.4g}]",
-            Text(f"{'; '.join(arm.why)}; {rounds} rounds, {users:,.0f} users ({arm.origin})"),
+            f"{arm.prob_feasible:.2f}" if has_estimate else "",
+            f"{mean:.4g} [{low:.4g}, {high:.4g}]" if has_estimate else "",
+            Text(
+                f"{'; '.join(arm.why)}; {len(arm.readings)} rounds, {users:,.0f} users "
+                f"({arm.origin})"
+            ),
         )
     return table

@@ -1,26 +1,20 @@
-"""The command that writes a study's report, once or whenever something has landed."""
+"""The command that writes a study's report, once or whenever the study changes."""
 
 from __future__ import annotations
 
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from ..errors import ConfigError, JournalError
 from ..tuner.recommend import Criterion as Ranking
 from ..tuner.tuner import Tuner
+from .output import note, signals_to
 from .study import Config, Criterion, as_criterion, open_study
-
-notes = Console(stderr=True, soft_wrap=True)
 
 
 def report(
@@ -31,17 +25,17 @@ def report(
     criterion: Criterion = "lcb",
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="Go on: write it anew whenever rounds or readings land."),
+        typer.Option("--watch", help="Keep running; write it again after new rounds or readings."),
     ] = False,
     every: Annotated[
         float,
-        typer.Option(min=1.0, max=86_400.0, help="--watch: seconds from one look to the next."),
+        typer.Option(min=1.0, max=86_400.0, help="--watch: seconds between two checks."),
     ] = 60.0,
 ) -> None:
     """Write one self-contained HTML report with plots; it opens offline.
 
-    With --watch the file is kept up to date, and the open page loads itself anew, until Ctrl-C or
-    SIGTERM. The file is always whole: a new one takes its place in one step.
+    With --watch the file is kept up to date until Ctrl-C or SIGTERM, and an open page reloads
+    itself. The file is replaced in one step, so it is always whole.
 
     Examples:
 
@@ -55,42 +49,43 @@ def report(
     tuner = open_study(config)
     if not watch:
         write_report(tuner, out, criterion=ranking)
-        notes.print(Text(f"wrote {out}"))
+        note(f"wrote {out}")
         return
-    with _interruptible():
+    with signals_to(signal.default_int_handler):
         try:
             _watch(tuner, out, ranking, every)
         except KeyboardInterrupt:
-            notes.print(Text(f"stopped; {out} stays" if out.exists() else "stopped"))
+            note(f"stopped; the last report is {out}" if out.exists() else "stopped")
 
 
 def _watch(tuner: Tuner, out: Path, criterion: Ranking, every: float) -> None:
-    """Until interrupted: a report, and one line, for all that has landed since the last."""
+    """Write a report, and one line, whenever the study has changed, until interrupted."""
     from ..report import write_report
 
-    shown: int | None = None  # entries of the journal that the file rests on
-    said = ""
+    num_shown: int | None = None  # entries of the journal that the file shows
+    last_problem = ""
     while True:
+        problem = ""
         try:
             tuner.study.sync()
             if tuner.history.last_round is None:
-                trouble = "waiting for the first round"
-            else:
-                trouble = ""
-                if tuner.history.num_entries != shown:
-                    begun = time.monotonic()
-                    write_report(tuner, out, criterion=criterion, reload_every=every)
-                    shown = tuner.history.num_entries
-                    _say(f"{_standing(tuner)}; wrote {out} in {time.monotonic() - begun:.1f} s")
+                problem = "waiting for the first round"
+            elif tuner.history.num_entries != num_shown:
+                begin = time.monotonic()
+                write_report(tuner, out, criterion=criterion, reload_every=every)
+                num_shown = tuner.history.num_entries
+                _note_with_time(
+                    f"{_progress(tuner)}; wrote {out} in {time.monotonic() - begin:.1f} s"
+                )
         except JournalError as error:  # a database may be away for a while
-            trouble = f"the journal cannot be read, trying again: {error}"
-        except ConfigError as error:  # nor may a full disk end it, once it has worked
-            if shown is None:
+            problem = f"the journal cannot be read, trying again: {error}"
+        except ConfigError as error:  # a full disk ends only the first attempt
+            if num_shown is None:
                 raise
-            trouble = f"not written, trying again: {error}"
-        if trouble and trouble != said:
-            _say(trouble)
-        said = trouble
+            problem = f"not written, trying again: {error}"
+        if problem and problem != last_problem:
+            _note_with_time(problem)
+        last_problem = problem
         _pause(every)
 
 
@@ -98,28 +93,11 @@ def _pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def _standing(tuner: Tuner) -> str:
+def _progress(tuner: Tuner) -> str:
     history = tuner.history
     arms = "arm" if history.num_in_flight == 1 else "arms"
     return f"round {history.last_round}, {history.num_in_flight} {arms} in flight"
 
 
-def _say(what: str) -> None:
-    notes.print(Text(f"{datetime.now():%H:%M:%S} {what}"))
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM interrupts as Ctrl-C does, wherever a program may be; afterwards as before."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's; who runs this elsewhere stops it otherwise
-        return
-    before = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _note_with_time(message: str) -> None:
+    note(f"{datetime.now():%H:%M:%S} {message}")

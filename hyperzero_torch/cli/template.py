@@ -1,4 +1,16 @@
-"""The commented study file that ``hyperzero init`` writes."""
+"""``hyperzero init`` and the commented study file that it writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigError
+from ..runtime.files import write_atomically
+from .output import note
+from .study import DryRun
 
 TEMPLATE = """\
 # A study: what is tuned, on which metrics, for what, and within which guardrails.
@@ -16,18 +28,18 @@ parameters:
   # - {{kind: int, name: depth, low: 1, high: 8}}
   # - {{kind: choice, name: mode, options: [a, b]}}
 
-# Linear constraints on the parameters, in their own units; nothing outside is ever served. They
-# name floats and ints, and the base must satisfy them too. An equality is two of them.
+# Linear constraints on float and int parameters, in their own units. Settings outside are never
+# served, and the base must satisfy them too. Write an equality as two inequalities.
 # theta_constraints:
 #   - w_click + 2 * w_share <= 3
 #   - w_share >= w_click
 
-# What the control group (candidate 0) is served: today's production setting.
+# The parameters of the control group (candidate 0): today's production setting.
 base:
   w_click: 0.2
   w_share: 1.0
 
-# Columns of your readings. Every hour and arm report: users, mean and variance per user.
+# Metrics of your readings. Each hour and arm reports users, mean and variance per user.
 metrics: [views, watch_time, unfollowed]
 
 # Maximised. A bare metric is its relative change against the control of the same hour;
@@ -40,27 +52,27 @@ constraints:
   - watch_time >= -0.1%
   - level(unfollowed) <= 10%
 
-# The control's levels, if you know them from before the study (otherwise the control's readings
-# of the study are averaged over the hours of the day):
+# The control's levels before the study, if you know them. By default they are the averages of the
+# control's readings over the hours of the day:
 # base_levels: {{views: 31.0, watch_time: 12.5, unfollowed: 0.08}}
 
-# How traffic is shared out. All of these are optional.
+# How traffic is divided. All of these are optional.
 traffic:
   num_draws: 1000          # Thompson draws an hour; each winner is one slot of traffic
-  max_arms: 64             # most candidates served at once, beside the control
+  max_arms: 64             # largest number of candidates served at once, without the control
   control_share: auto      # or a fraction such as 0.2
-  initial_candidates: 64   # first bucket, spread over the space
+  initial_candidates: 64   # candidates of the first round, spread over the space
   num_proposals: 4         # new candidates an hour
   min_prob_feasible: 0.9   # what a recommendation must reach
   rounds_per_day: 24       # 24 for hourly rounds
 
-# Other domains that have tuned the same weights, as studies in journals or as transfer packages
-# (hyperzero transfer --help). They count as far as this study's own evidence bears them out.
+# Other domains that have tuned the same weights: studies in journals, or transfer packages (see
+# hyperzero transfer --help). Each counts as far as it agrees with this study's own evidence.
 # sources:
 #   - sqlite:///north.db#feed
 #   - source: east.json
-#     scope: feed/south            # what the package is used for; its maker has to allow that
-#     map:                         # from names here to names there, with a factor between units
+#     scope: feed/south            # the use of the package, which its maker must have allowed
+#     map:                         # names in this study: names in the source, and unit factors
 #       w_click: {{name: click_weight, factor: 0.01}}
 
 # Warehouse and platform, for 'hyperzero run' (which needs the extras flags and duckdb):
@@ -68,8 +80,31 @@ traffic:
 #   exposures: log/exposures/*.parquet     # user, round, candidate
 #   events: log/events/*.parquet           # user, round, metric, value[, arrived]
 #   flags: flags.json                      # flagd definition file; or table: table.json
-#   lateness: 6                            # hours during which events may come late
-#   metrics:                               # where a metric is no plain sum over a user's events
+#   lateness: 6                            # hours during which events may still arrive
+#   metrics:                               # metrics that are not plain sums of a user's events
 #     ctr: {{numerator: clicks, denominator: impressions}}
 #     watch_time: {{winsorise: 0.999}}
 """
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("tuning.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Write a commented study file to edit: parameters, metrics, objective, constraints, traffic.
+
+    Example:
+
+      hyperzero init tuning.yaml
+    """
+    text = TEMPLATE.format(name=path.name)
+    if dry_run:
+        typer.echo(text)
+        return
+    if path.exists() and not force:
+        raise ConfigError(
+            f"{path} exists and was not changed; name another file, or overwrite it with --force"
+        )
+    write_atomically(path, text)
+    note(f"wrote {path}; edit it, then run: hyperzero step -c {path} --plan plan_0.json")

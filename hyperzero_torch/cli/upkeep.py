@@ -1,65 +1,69 @@
-"""Commands by which people overrule a study, or clear up after it: rollback, set-aside, compact."""
+"""Commands that correct or clean up a study: rollback, set-aside, compact."""
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from ..errors import RoundError
-from .study import AsJson, Config, open_study
+from .output import note, show_json
+from .study import AsJson, Config, DryRun, open_study
 
-notes = Console(stderr=True, soft_wrap=True)
+Reason = Annotated[str, typer.Option(help="Why; it is written to the journal.")]
 
 
 def rollback(
     config: Config,
     to_round: Annotated[int, typer.Option("--to-round", min=0, help="A planned round.")],
-    reason: Annotated[str, typer.Option(help="Why; it goes into the journal.")],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would change; write nothing.")
-    ] = False,
+    reason: Reason,
+    dry_run: DryRun = False,
 ) -> None:
-    """Go on as the study was when it planned a round; nothing is deleted.
+    """Restore the study to round N: as it was when it planned that round. Nothing is deleted.
 
-    Readings of that round and later ones count no longer, candidates born since are not served
-    again. Candidates that were stopped for harm stay stopped.
+    Readings of that round and of later rounds no longer count, and candidates added since are not
+    served again. Candidates stopped for harm stay stopped.
+
+    Example:
+
+      hyperzero rollback -c tuning.yaml --to-round 41 --reason "a faulty ranker went live"
     """
     tuner = open_study(config)
     if to_round not in tuner.history.plans:
         raise RoundError(f"round {to_round} was never planned; last: {tuner.history.last_round}")
-    later = [r for r in tuner.history.plans if r >= to_round]
-    born = sum(b.round > to_round for b in tuner.history.candidates)
-    said = f"{len(later)} rounds set aside, {born} candidates withdrawn"
+    num_rounds = sum(r >= to_round for r in tuner.history.plans)
+    num_candidates = sum(c.round > to_round for c in tuner.history.candidates)
+    effect = f"{num_rounds} rounds excluded, {num_candidates} candidates withdrawn"
     if dry_run:
-        notes.print(Text(f"dry run: {said}; nothing was written"))
+        note(f"dry run: {effect}; nothing was written")
         return
     tuner.study.roll_back(to_round, reason)
-    notes.print(
-        Text(
-            f"rolled back to round {to_round}: {said}; the platform serves its last plan "
-            "until the next one, or until hyperzero run is started again"
-        )
+    note(
+        f"restored to round {to_round}: {effect}; the platform serves its last plan until the next "
+        "one, or until hyperzero run is started again"
     )
 
 
 def set_aside(
     config: Config,
-    round: Annotated[list[int], typer.Option("--round", min=0, help="May be given repeatedly.")],
-    reason: Annotated[str, typer.Option(help="Why; it goes into the journal.")],
-    undo: Annotated[bool, typer.Option("--undo", help="Let them count again.")] = False,
+    round: Annotated[list[int], typer.Option("--round", min=0, help="May be repeated.")],
+    reason: Reason,
+    undo: Annotated[bool, typer.Option("--undo", help="Let the rounds count again.")] = False,
 ) -> None:
-    """Keep rounds out of the evidence, e.g. hours of an incident; or let them count again."""
+    """Exclude rounds from the evidence, e.g. hours of an incident, or let them count again.
+
+    Examples:
+
+      hyperzero set-aside -c tuning.yaml --round 40 --round 41 --reason "logging was down"
+
+      hyperzero set-aside -c tuning.yaml --round 40 --reason "the log was restored" --undo
+    """
     tuner = open_study(config)
     if undo:
         tuner.study.reinstate(round, reason)
     else:
         tuner.study.set_aside(round, reason)
-    aside = sorted(tuner.history.status.excluded_rounds)
-    notes.print(Text(f"rounds set aside now: {aside or 'none'}"))
+    note(f"excluded rounds: {sorted(tuner.history.status.excluded_rounds) or 'none'}")
 
 
 def compact(
@@ -67,33 +71,31 @@ def compact(
     keep: Annotated[
         int, typer.Option(min=0, help="Latest rounds whose readings stay, e.g. 2016: 12 weeks.")
     ],
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do it; without, only say what would go.")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; by default only show what.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete old readings whose evidence is pooled for good; no estimate changes.
 
-    They go block by block (block_rounds, a week of hours), each block into one entry of the journal
-    that says which messages it came from. Rounds of such a block cannot be corrected, set aside or
-    rolled back to any more, so without --yes nothing is deleted.
+    Readings are deleted in blocks (block_rounds, a week of hours). Each block becomes one entry of
+    the journal that names the messages it came from. Rounds of a block can no longer be corrected,
+    set aside or rolled back to.
+
+    Example:
+
+      hyperzero compact -c tuning.yaml --keep 2016 --yes
     """
-    told = open_study(config).study.compact(keep, dry_run=not yes)
+    summary = open_study(config).study.compact(keep, dry_run=not yes)
     if as_json:
-        typer.echo(json.dumps(told.to_dict() | {"done": yes and bool(told.rounds)}, indent=2))
+        show_json(summary.to_dict() | {"done": yes and bool(summary.rounds)})
         return
-    if told.why_not is not None:
-        notes.print(Text(f"nothing to compact: {told.why_not}"))
+    if summary.why_not is not None:
+        note(f"nothing to compact: {summary.why_not}")
         return
-    said = (
-        f"{told.rows} readings of {len(told.rounds)} rounds ({told.rounds[0]} to "
-        f"{told.rounds[-1]}), from {told.messages} messages"
+    readings = (
+        f"{summary.rows} readings of {len(summary.rounds)} rounds ({summary.rounds[0]} to "
+        f"{summary.rounds[-1]}), from {summary.messages} messages"
     )
     if yes:
-        notes.print(
-            Text(f"compacted {said}; the first round with its readings is {told.kept_from}")
-        )
+        note(f"compacted {readings}; the first round with its readings is {summary.kept_from}")
     else:
-        notes.print(
-            Text(f"dry run: would compact {said}; nothing was deleted, give --yes for that")
-        )
+        note(f"dry run: would compact {readings}; nothing was deleted, give --yes to delete")

@@ -1,4 +1,4 @@
-"""Commands that close the loop on worlds whose truth is known: demo, simulate."""
+"""Commands that tune simulated worlds, whose truth is known: demo, simulate."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
 from ..errors import ConfigError, MissingExtraError
 from ..report import write_report
@@ -30,8 +28,8 @@ from ..simulate.recommender.world import ValueModelWorld
 from ..study.config import TunerConfig
 from ..study.journal import open_journal
 from ..tuner.tuner import Tuner
+from .output import console, show
 
-console = Console()
 _COLUMNS = (
     ("hour", 4), ("best", 5), ("true gain", 9), ("of oracle", 9), ("violation", 9),
     ("P(feas.)", 8), ("arms", 4), ("bucket", 6), ("in flight", 9),
@@ -39,7 +37,7 @@ _COLUMNS = (
 
 
 class World(enum.StrEnum):
-    """Worlds that ``simulate`` knows."""
+    """Worlds that ``simulate`` offers."""
 
     PAPER = "paper"
     GUARDRAIL = "guardrail"
@@ -52,30 +50,34 @@ def demo(
     rounds: Annotated[int, typer.Option(min=1, help="Hours to run.")] = 30,
     seed: Annotated[int, typer.Option(min=0, help="Seed of world and tuner.")] = 42,
     paper: Annotated[
-        bool, typer.Option("--paper", help="Algorithms 1-3 to the letter, not the default.")
+        bool, typer.Option("--paper", help="Use the paper's Algorithms 1-3 without our changes.")
     ] = False,
 ) -> None:
-    """Tune the paper's synthetic world from end to end, and write a report.
+    """Tune the paper's synthetic world from start to end, and write a report.
 
-    30 hours, 1000 traffic slots an hour, readings 3 hours late plus a random delay. Every hour:
-    what would be recommended, what that is truly worth, and where the traffic goes.
+    30 hours, 1000 traffic slots an hour, readings at least 3 hours late. Every hour one line shows
+    the recommended candidate, its true gain, and the traffic. It writes a journal and a report.
+
+    Example:
+
+      hyperzero demo --out demo
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out {out} cannot be a folder: {error.strerror}") from None
+        raise ConfigError(f"--out {out} cannot be used as a folder: {error.strerror}") from None
     database = out / "study.db"
     study = "demo"
     if database.exists():
         if open_journal(f"sqlite:///{database}").studies() != [study]:
-            raise ConfigError(f"{database} is no journal of an earlier demo; name another --out")
-        console.print(Text(f"replacing {database} of an earlier demo", style="dim"))
+            raise ConfigError(f"{database} is not a demo's journal; name another --out")
+        show(f"replacing {database} of an earlier demo", "dim")
         database.unlink()
     world = PaperWorld(seed=seed)
     config = TunerConfig.paper() if paper else TunerConfig()
     tuner = Tuner(world.problem, config, f"sqlite:///{database}", study, seed)
     _run_and_show(tuner, world, rounds, out / "report.html")
-    console.print(Text(f"journal  {database}   (plain SQL tables: sqlite3 {database})"))
+    show(f"journal  {database}   (plain SQL tables: sqlite3 {database})")
 
 
 def simulate(
@@ -93,28 +95,28 @@ def simulate(
         typer.Option(help="Scale of the world's traffic; of value-model: of its 20,000 users."),
     ] = 1.0,
     delay: Annotated[
-        int | None, typer.Option(min=0, help="Rounds that readings are late at least.")
+        int | None, typer.Option(min=0, help="Least delay of the readings, in rounds.")
     ] = None,
     dims: Annotated[
-        int | None, typer.Option(min=1, help="guardrail: number of parameters; default: 2.")
+        int | None, typer.Option(min=1, help="guardrail: number of parameters; by default 2.")
     ] = None,
     experiment: Annotated[
-        str | None, typer.Option(help="replay: id of the A/B test; a wrong one lists them.")
+        str | None, typer.Option(help="replay: id of the A/B test; an unknown id lists them.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="TunerConfig as YAML or JSON; default: the default.")
+        Path | None, typer.Option(help="TunerConfig as YAML or JSON; by default TunerConfig().")
     ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Use TunerConfig.paper().")] = False,
     journal: Annotated[
-        str | None, typer.Option(help="Journal URL, e.g. sqlite:///sim.db; default: memory.")
+        str | None, typer.Option(help="Journal URL, e.g. sqlite:///sim.db; by default memory.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the study that the journal holds.")
+        bool, typer.Option("--resume", help="Continue the study in the journal.")
     ] = False,
     report: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line a round.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line per round.")] = False,
 ) -> None:
-    """Close the loop on a simulated platform, and compare with the truth.
+    """Tune a simulated platform, and compare the recommendations with the truth.
 
     Examples:
 
@@ -135,32 +137,32 @@ def simulate(
     if dims is not None and world is not World.GUARDRAIL:
         raise ConfigError("--dims is for --world guardrail; drop it or add --world guardrail")
     if resume and journal is None:
-        raise ConfigError("--resume needs the --journal to go on with")
-    made = _world(world, seed, traffic, delay, dims, experiment)
-    chosen = TunerConfig.paper() if paper else TunerConfig()
+        raise ConfigError("--resume needs the --journal to continue")
+    environment = _world(world, seed, traffic, delay, dims, experiment)
+    tuner_config = TunerConfig.paper() if paper else TunerConfig()
     if config is not None:
-        chosen = TunerConfig.from_file(config)
+        tuner_config = TunerConfig.from_file(config)
     if world is World.REPLAY and config is None:
-        chosen = chosen.model_copy(update={"rounds_per_day": 2})
+        tuner_config = tuner_config.model_copy(update={"rounds_per_day": 2})
     study = f"{world}-{seed}"
     if journal is not None and not resume and study in open_journal(journal).studies():
         raise ConfigError(
-            f"{journal} holds the study {study!r} already; go on with --resume, or name another "
-            "journal or seed"
+            f"{journal} holds the study {study!r} already; continue it with --resume, or name "
+            "another journal or seed"
         )
-    tuner = Tuner(made.problem, chosen, journal, study, seed)
+    tuner = Tuner(environment.problem, tuner_config, journal, study, seed)
     if as_json:
-        oracle = made.oracle()
+        oracle = environment.oracle()
         records = []
-        for record in run(tuner, made, rounds):
+        for record in run(tuner, environment, rounds):
             records.append(record)
             typer.echo(json.dumps(_plain(record, oracle)))
         if report is not None:
-            write_report(tuner, report, records=records, oracle=oracle, world=made)
+            write_report(tuner, report, records=records, oracle=oracle, world=environment)
         return
-    if isinstance(made, ReplayWorld):
-        console.print(Text(made.describe(), style="dim"))
-    _run_and_show(tuner, made, rounds, report)
+    if isinstance(environment, ReplayWorld):
+        show(environment.describe(), "dim")
+    _run_and_show(tuner, environment, rounds, report)
 
 
 def _world(
@@ -171,51 +173,40 @@ def _world(
     dims: int | None,
     experiment: str | None,
 ) -> Environment:
-    late: dict[str, Any] = {} if delay is None else {"delay": delay}
+    lag: dict[str, Any] = {} if delay is None else {"delay": delay}
     if world is World.REPLAY:
-        return ReplayWorld(experiment, seed=seed, traffic=traffic, **late)
+        return ReplayWorld(experiment, seed=seed, traffic=traffic, **lag)
     if world is World.GUARDRAIL:
-        return GuardrailWorld(seed, dims or 2, traffic=traffic, **late)
+        return GuardrailWorld(seed, dims or 2, traffic=traffic, **lag)
     if world is World.VALUE_MODEL:
-        return ValueModelWorld(seed, num_users=max(2, round(20_000 * traffic)), **late)
-    return PaperWorld(seed=seed, draws_per_slot=50 * traffic, **late)
+        return ValueModelWorld(seed, num_users=max(2, round(20_000 * traffic)), **lag)
+    return PaperWorld(seed=seed, draws_per_slot=50 * traffic, **lag)
 
 
 def _run_and_show(tuner: Tuner, world: Environment, rounds: int, report: Path | None) -> None:
-    """Run with a table that grows by the hour and a bar below it, then the summary and report."""
+    """Run with a line per round and a progress bar, then print a summary and write the report."""
     start = time.perf_counter()
     oracle = world.oracle()
-    console.print(
-        Text(f"{world.name} world: maximise {world.problem.objective_name}"), soft_wrap=True
-    )
+    show(f"{world.name} world: maximise {world.problem.objective_name}")
     for name in world.problem.constraint_names:
-        console.print(Text(f"  subject to {name}"), soft_wrap=True)
+        show(f"  subject to {name}")
     records: list[RoundRecord] = []
     bar = (TextColumn("hour"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn())
     with Progress(*bar, console=console, transient=True) as progress:
         task = progress.add_task("", total=rounds)
-        progress.console.print(
-            Text("  ".join(name.rjust(width) for name, width in _COLUMNS), style="bold")
-        )
+        show("  ".join(name.rjust(width) for name, width in _COLUMNS), "bold")
         for record in run(tuner, world, rounds):
             records.append(record)
-            progress.console.print(Text(_row(record, oracle)))
+            show(_row(record, oracle))
             progress.update(task, completed=record.round + 1)
     console.print(_summary(tuner, world, oracle, records))
     if report is not None:
-        _report(tuner, world, report, records, oracle)
-    console.print(Text(f"done in {time.perf_counter() - start:.1f} s"))
-
-
-def _report(
-    tuner: Tuner, world: Environment, path: Path, records: list[RoundRecord], oracle: Oracle
-) -> None:
-    try:
-        write_report(tuner, path, records=records, oracle=oracle, world=world)
-    except MissingExtraError as error:
-        console.print(Text(f"no report: {error}", style="yellow"))
-    else:
-        console.print(Text(f"report   {path}"))
+        try:
+            write_report(tuner, report, records=records, oracle=oracle, world=world)
+            show(f"report   {report}")
+        except MissingExtraError as error:
+            show(f"no report: {error}", "yellow")
+    show(f"done in {time.perf_counter() - start:.1f} s")
 
 
 def _row(record: RoundRecord, oracle: Oracle) -> str:
@@ -235,7 +226,7 @@ def _row(record: RoundRecord, oracle: Oracle) -> str:
 
 
 def _summary(tuner: Tuner, world: Environment, oracle: Oracle, records: list[RoundRecord]) -> Table:
-    """The recommended theta beside the oracle's and the base's."""
+    """The recommended parameters beside the oracle's and the base's, with their true values."""
     best = records[-1].recommendation if records else tuner.recommend()
     space = world.problem.space
     thetas = {
@@ -243,7 +234,7 @@ def _summary(tuner: Tuner, world: Environment, oracle: Oracle, records: list[Rou
         "oracle": oracle.theta,
         "base": world.problem.base_theta,
     }
-    table = Table("", *thetas, title="What was found", title_justify="left")
+    table = Table("", *thetas, title="Result", title_justify="left")
     shown = [space.to_parameters(theta.unsqueeze(0))[0] for theta in thetas.values()]
     for name in space.names:
         values = [row[name] for row in shown]

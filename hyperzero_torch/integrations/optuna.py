@@ -1,11 +1,11 @@
 """A sampler for Optuna: ``optuna.create_study(sampler=HyperZeroSampler())``.
 
     trial.set_constraint("latency", latency - 0.2)      # <= 0 is feasible, as everywhere in Optuna
-    trial.set_user_attr("variance", 0.04)               # of the value, where it is known
+    trial.set_user_attr("variance", 0.04)               # of the value, if it is known
 
-The value may be noisy: where nobody gives its variance, one is estimated from all trials. Where
-one is given that is none (negative, infinite, no number, for an unknown constraint), the trial ends
-with an error, once; the study can go on, and takes it as not given.
+Values may be noisy: an unknown variance is estimated from all trials. If a trial's variance is
+invalid (negative, infinite, not a number, for an unknown constraint), finishing the trial raises an
+error once; the study can continue, and treats that variance as unknown.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ..errors import (
     TunerWarning,
 )
 from ..runtime.randomness import random
-from .axes import Axis, choice_axis, number, number_axis
-from .search import Search, Tried
+from .axes import Axis, choice_axis, number, number_axis, whole_number
+from .search import Search, Trials
 
 try:
     import optuna
@@ -49,33 +49,32 @@ if TYPE_CHECKING:
 
 VARIANCE = "variance"
 """The user attribute with a trial's noise: the variance of its value, or a mapping from ``"value"``
-and names of constraints to variances. NaN is not known."""
+and names of constraints to variances. NaN means unknown."""
 
 
 class HyperZeroSampler(BaseSampler):  # type: ignore[misc]  # an optional package is Any here
     """Thompson sampling of an exact Gaussian process, with constraints and known noise.
 
-    Parameters that every finished trial has in common are sampled together; those that only some
-    trials have (conditional spaces) or whose range changes by the independent sampler, by
-    Optuna's own rules. What is sampled is a function of the seed, the finished trials, the trial's
-    number and the parameter's name, so a study that is resumed goes on as it would have. (Another
-    ``independent_sampler`` has a state of its own.) Trials that run side by side get draws of
-    their own.
+    Parameters that all finished trials share are sampled together. Parameters that only some trials
+    have (conditional spaces), or whose range changes, are sampled by the independent sampler, as
+    Optuna defines it. A sample is a function of the seed, the finished trials, the trial's number
+    and the parameter's name, so a resumed study continues as if it had not stopped. (Another
+    ``independent_sampler`` has a state of its own.) Parallel trials get different draws.
 
-    A constraint that is infinite counts as far on its side of zero, one that is NaN (which only
-    Optuna's older storages hold) or missing as not observed.
+    An infinite constraint counts as a large value on its side of zero; a missing one, or NaN (which
+    only Optuna's older storages hold), counts as not observed.
 
     Args:
-        seed: of all randomness; drawn anew where it is None.
-        n_startup_trials: finished trials before the surrogate speaks; until then Sobol points.
-        num_samples: random points of the space among which a draw's best are found.
-        num_starts: of these, how many are moved uphill along the draw.
+        seed: of all randomness; drawn at random if None.
+        n_startup_trials: finished trials before the surrogate is used; Sobol points until then.
+        num_samples: random points of the space at which each draw is evaluated.
+        num_starts: how many of these are refined by gradient ascent along the draw.
         independent_sampler: for parameters that are not sampled together; uniform by default.
-        warn_independent_sampling: log it, except in a study's first trials.
+        warn_independent_sampling: log each use of it, except in a study's first trials.
     Raises:
-        ConfigError: a seed or numbers that cannot be, or a sampler that is none of Optuna's.
+        ConfigError: an invalid argument.
         ProblemError: when a trial begins in a study with several objectives.
-        ReadingsError: when a trial finishes whose variance is no variance.
+        ReadingsError: when a trial finishes whose variance is invalid.
     """
 
     def __init__(
@@ -88,11 +87,12 @@ class HyperZeroSampler(BaseSampler):  # type: ignore[misc]  # an optional packag
         independent_sampler: BaseSampler | None = None,
         warn_independent_sampling: bool = True,
     ) -> None:
-        least = {"n_startup_trials": 0, "num_samples": 1, "num_starts": 0, "seed": 0}
-        given = (n_startup_trials, num_samples, num_starts, 0 if seed is None else seed)
-        for name, value in zip(least, given):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least[name]:
-                raise ConfigError(f"{name} is a whole number >= {least[name]}, got {value!r}")
+        self._numbers = (
+            whole_number("n_startup_trials", n_startup_trials, 0),
+            whole_number("num_samples", num_samples, 1),
+            whole_number("num_starts", num_starts, 0),
+        )
+        self._seed = secrets.randbits(62) if seed is None else whole_number("seed", seed, 0)
         if independent_sampler is not None and not isinstance(independent_sampler, BaseSampler):
             raise ConfigError(
                 "independent_sampler is one of Optuna's samplers, such as "
@@ -102,13 +102,11 @@ class HyperZeroSampler(BaseSampler):  # type: ignore[misc]  # an optional packag
             raise ConfigError(
                 f"warn_independent_sampling is True or False, got {warn_independent_sampling!r}"
             )
-        self._seed = secrets.randbits(62) if seed is None else seed
-        self._numbers = (n_startup_trials, num_samples, num_starts)
         self._independent = independent_sampler
         self._warn = warn_independent_sampling
 
     def reseed_rng(self) -> None:
-        """Draw another seed, as Optuna asks of each process that works on a study."""
+        """Draw a new seed; Optuna calls this in each process that works on a study."""
         self._seed = secrets.randbits(62)
         if self._independent is not None:
             self._independent.reseed_rng()
@@ -116,23 +114,23 @@ class HyperZeroSampler(BaseSampler):  # type: ignore[misc]  # an optional packag
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """What all finished trials have in common and can vary."""
+        """The parameters that all finished trials share and that can vary."""
         common = intersection_search_space(study.get_trials(deepcopy=False))
         return {name: d for name, d in common.items() if not d.single()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The parameters of ``search_space``, together."""
+        """The parameters of ``search_space``, sampled together."""
         _check_single(study)
-        fixed = {name: _only(d) for name, d in search_space.items() if d.single()}
+        fixed = {name: _only_value(d) for name, d in search_space.items() if d.single()}
         axes = [_axis(name, d) for name, d in search_space.items() if not d.single()]
         if not axes:
             return fixed
         search = Search(axes, *self._numbers)
         finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        trials = [t for t in finished if _fits(t, search_space)]
-        return fixed | search.next(_tried(study, trials, search), self._seed, trial.number)
+        trials = _trials(study, [t for t in finished if _within(t, search_space)], search)
+        return fixed | search.next(trials, self._seed, trial.number)
 
     def sample_independent(
         self,
@@ -148,12 +146,12 @@ class HyperZeroSampler(BaseSampler):  # type: ignore[misc]  # an optional packag
             optuna.logging.get_logger(__name__).warning(
                 f"parameter {param_name!r} of trial {trial.number} is sampled by "
                 f"{type(sampler).__name__}: not every finished trial has it with this "
-                "range. HyperZeroSampler(warn_independent_sampling=False) says so no longer."
+                "range. HyperZeroSampler(warn_independent_sampling=False) turns this message off."
             )
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Refuses several objectives before anything is sampled.
+        """Refuse several objectives before anything is sampled.
 
         Raises:
             ProblemError: the study has several.
@@ -165,10 +163,10 @@ class HyperZeroSampler(BaseSampler):  # type: ignore[misc]  # an optional packag
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Refuses a variance that is none while whoever set it still looks on.
+        """Refuse an invalid variance in the process that set it.
 
         Raises:
-            ReadingsError: the trial's variance cannot be.
+            ReadingsError: the trial's variance is invalid.
         """
         if self._independent is not None:
             self._independent.after_trial(study, trial, state, values)
@@ -176,7 +174,7 @@ class HyperZeroSampler(BaseSampler):  # type: ignore[misc]  # an optional packag
             _variances(trial)
 
     def _uniform(self, number: int, name: str) -> BaseSampler:
-        """A sampler for one parameter of one trial, whatever was sampled before."""
+        """A sampler for one parameter of one trial, independent of earlier samples."""
         generator = random(self._seed, number, f"independent/{name!a}", torch.device("cpu"))
         return RandomSampler(seed=generator.initial_seed() % 2**32)
 
@@ -203,16 +201,15 @@ def _axis(name: str, distribution: BaseDistribution) -> Axis:
     )
 
 
-def _only(distribution: BaseDistribution) -> Any:
-    """The one value of a distribution that has no other."""
+def _only_value(distribution: Any) -> Any:
+    """The value of a distribution that has only one."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[0]
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
     return distribution.low
 
 
-def _fits(trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]) -> bool:
-    """Whether a trial has all these parameters, within these ranges."""
+def _within(trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]) -> bool:
+    """Whether a trial has all these parameters, with values in these ranges."""
     return all(
         name in trial.params
         and type(trial.distributions[name]) is type(distribution)
@@ -228,33 +225,27 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
         return False
 
 
-def _tried(study: Study, trials: Sequence[FrozenTrial], search: Search) -> Tried:
-    """Finished trials as rows: the value first, then minus each constraint."""
+def _trials(study: Study, finished: Sequence[FrozenTrial], search: Search) -> Trials:
+    """Finished trials as rows: the value to maximise, then minus each constraint."""
     sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
-    keys = list(dict.fromkeys(key for trial in trials for key in trial.constraints))
-    theta, values, variances = [], [], []
-    for trial in trials:
-        assert trial.value is not None  # a single objective's finished trial
-        constraints, noise = trial.constraints, _usable_variances(trial)
-        theta.append(search.theta(trial.params))
-        values.append([sign * trial.value, *(_slack(constraints.get(key)) for key in keys)])
-        variances.append([noise.get("value", math.nan), *(noise.get(k, math.nan) for k in keys)])
-    shape = (len(trials), 1 + len(keys))
-    return Tried(
-        torch.tensor(theta, dtype=torch.float64).reshape(len(trials), len(search.axes)),
-        torch.tensor(values, dtype=torch.float64).reshape(shape),
-        torch.tensor(variances, dtype=torch.float64).reshape(shape),
-    )
+    keys = list(dict.fromkeys(key for trial in finished for key in trial.constraints))
+    rows = []
+    for trial in finished:
+        noise = _usable_variances(trial)
+        slacks = [_slack(trial.constraints.get(key)) for key in keys]
+        variances = [noise.get(key, math.nan) for key in ("value", *keys)]
+        rows.append((search.theta(trial.params), [sign * trial.value, *slacks], variances))
+    return Trials.from_rows(rows, len(search.axes), len(keys))
 
 
 def _slack(constraint: Any) -> float:
-    """NaN where it was not observed."""
+    """NaN if it was not observed."""
     value = number(constraint)
     return math.nan if value is None else -value
 
 
 def _usable_variances(trial: FrozenTrial) -> dict[str, float]:
-    """Nobody can mend a finished trial, and a study must not end with it."""
+    """A finished trial cannot be changed, so an invalid variance must not stop the study."""
     try:
         return _variances(trial)
     except ReadingsError as error:
@@ -263,21 +254,21 @@ def _usable_variances(trial: FrozenTrial) -> dict[str, float]:
 
 
 def _variances(trial: FrozenTrial) -> dict[str, float]:
-    """The variances that a trial comes with.
+    """The variances that a trial states.
 
     Raises:
-        ReadingsError: one that is none, or of a constraint that the trial does not have.
+        ReadingsError: an invalid one, or one of a constraint that the trial does not have.
     """
     given = trial.user_attrs.get(VARIANCE)
     if given is None:
         return {}
     named = dict(given) if isinstance(given, Mapping) else {"value": given}
-    found = {name: number(value) for name, value in named.items()}
-    known = {name: value for name, value in found.items() if value is not None}
-    fitting = len(known) == len(named) and set(named) <= {"value", *trial.constraints}
-    if not fitting or any(value < 0 or value == math.inf for value in known.values()):
+    variances = {name: number(value) for name, value in named.items()}
+    numbers = {name: value for name, value in variances.items() if value is not None}
+    valid = len(numbers) == len(named) and set(named) <= {"value", *trial.constraints}
+    if not valid or any(value < 0 or value == math.inf for value in numbers.values()):
         raise ReadingsError(
             f"the user attribute {VARIANCE!r} of trial {trial.number} must be a number >= 0, or "
             f"map 'value' and constraints {list(trial.constraints)} to such numbers, got {given!r}"
         )
-    return known
+    return numbers

@@ -1,11 +1,12 @@
-"""The live system around the tuner: readings out of events, plans into service, hour by hour."""
+"""The live system around the tuner: events become readings, plans are served, every hour."""
 
-from .aggregate.aggregator import Aggregated, Aggregator, Excluded
+from .aggregate.aggregator import Aggregator
 from .aggregate.metrics import Metric
 from .aggregate.source import Collected, Source
 from .build import ParquetSource
+from .clock import SimulatedClock, SystemClock
 from .loop import Loop, Round
-from .retry import Patience, SimulatedClock, SystemClock
+from .retry import RetryPolicy
 from .serve.flagd import FlagdUpdater, ThetaClient
 from .serve.updater import (
     Assignment,
@@ -17,16 +18,14 @@ from .serve.updater import (
 )
 
 __all__ = [
-    "Aggregated",
     "Aggregator",
     "Assignment",
     "Collected",
-    "Excluded",
     "FlagdUpdater",
     "Loop",
     "Metric",
     "ParquetSource",
-    "Patience",
+    "RetryPolicy",
     "Round",
     "SimulatedClock",
     "Source",

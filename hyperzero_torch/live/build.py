@@ -1,4 +1,4 @@
-"""From a study file's ``live`` section to the parts of a live system: warehouse and platform."""
+"""Builds the warehouse and the platform that a study file's ``live`` section describes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import glob
 from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 from ..errors import MissingExtraError
 from ..problem.problem import Problem
@@ -23,11 +24,11 @@ class ParquetSource:
     Args:
         exposures: a glob of files with the columns user, round, candidate.
         events: a glob of files with the columns user, round, metric, value[, arrived].
-        aggregator: what is made of them.
+        aggregator: how events become readings.
         covariates: a glob of files with the columns user, metric, value, from before the
             experiment; None where no metric asks for a covariate.
     Raises:
-        MissingExtraError: DuckDB is not installed; said here, not once an hour.
+        MissingExtraError: DuckDB is not installed; raised here and not once an hour.
     """
 
     def __init__(
@@ -49,12 +50,12 @@ class ParquetSource:
         planned: Mapping[int, Mapping[int, float]],
         missing: Collection[int] = (),
     ) -> Collected:
-        """Readings of the rounds that are not too old or are missing; nothing without files."""
+        """Readings of the rounds in the window and of the missing ones; none without files."""
         first = max(0, as_of - self.aggregator.lateness + 1)
         window = [r for r in sorted(planned) if r < as_of and (r >= first or r in missing)]
-        if not window or not _any(self.exposures) or not _any(self.events):
+        if not window or not _exists(self.exposures) or not _exists(self.events):
             return Collected()
-        found = self.aggregator.reaching(as_of - window[0] + 1).aggregate(
+        return self.aggregator.reaching(as_of - window[0] + 1).aggregate(
             self.exposures,
             self.events,
             self.covariates,
@@ -62,8 +63,6 @@ class ParquetSource:
             rounds=window,
             planned={r: planned[r] for r in window},
         )
-        excluded = {r: dict(vars(e)) for r, e in found.excluded.items()}
-        return Collected(found.readings, found.suspect, excluded)
 
 
 def source_of(live: LiveConfig, problem: Problem, folder: Path) -> ParquetSource:
@@ -82,18 +81,15 @@ def updater_of(live: LiveConfig, folder: Path) -> Updater:
     """The platform that a study file describes."""
     if live.flags is not None:
         return FlagdUpdater(folder / live.flags, flag=live.flag)
-    assert live.table is not None  # the configuration has one of them
-    return TableUpdater(folder / live.table, salt=live.flag)
+    table = cast(str, live.table)  # the configuration has exactly one of the two
+    return TableUpdater(folder / table, salt=live.flag)
 
 
 def metrics_of(live: LiveConfig, names: Sequence[str]) -> list[Metric]:
-    """How each of the study's metrics is made of events."""
-    return [_metric(name, live.metrics.get(name, MetricConfig())) for name in names]
+    """How each of the study's metrics is computed from events."""
+    default = MetricConfig()
+    return [Metric(name, **live.metrics.get(name, default).model_dump()) for name in names]
 
 
-def _metric(name: str, how: MetricConfig) -> Metric:
-    return Metric(name, how.winsorise, how.covariate, how.numerator, how.denominator)
-
-
-def _any(pattern: str) -> bool:
+def _exists(pattern: str) -> bool:
     return next(glob.iglob(pattern, recursive=True), None) is not None

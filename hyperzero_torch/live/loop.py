@@ -1,11 +1,11 @@
-"""Hourly rounds on a clock: collect what has arrived, plan, have it served; never wait for anyone.
+"""Hourly rounds on a clock: collect readings, plan the round, have the plan served.
 
-    at every hour      collect -> tell -> ask -> apply          (each may fail; the next hour comes)
+    every round     collect -> tell -> ask -> apply         (each may fail; the next round comes)
 
-The loop holds nothing that the journal does not. Killed anywhere, it is started again and goes on;
-two loops on one study make one plan per round and count no reading twice. Where the platform or
-the warehouse fails, the round is skipped with an entry in the journal, and the platform goes on
-serving what it has, the control among it.
+The journal holds the whole state of the loop. A loop that was killed is started again and
+continues; two loops on one study make one plan per round and count no reading twice. Where the
+platform or the warehouse fails, the journal gets a remark, and the platform keeps serving its last
+plan.
 """
 
 from __future__ import annotations
@@ -14,51 +14,41 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from itertools import takewhile
 
-from ..errors import (
-    ConfigError,
-    GivenUpError,
-    HyperZeroError,
-    JournalError,
-    ReadingsError,
-    RoundError,
-)
-from ..study.decisions import REINSTATED
+from ..errors import ConfigError, HyperZeroError, ReadingsError, RoundError
 from ..study.history import History
-from ..study.journal import Decision
+from ..study.journal.trace import RoundsReinstated
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..transfer.refresh import Named
 from ..tuner.tuner import Tuner
-from .aggregate.source import Collected, Source, checked
-from .remarks import JOURNAL, Remarks
-from .retry import Clock, Part, Patience, SystemClock
+from .aggregate.source import Collected, Source, check_collected
+from .clock import CLOCK, Clock, Schedule, SystemClock
+from .remarks import Calls
+from .retry import RetryPolicy
 from .serve.updater import Updater
-
-_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
-_ANCHOR = "clock"  # kind of the decision that says when round 0 was
-# Rounds back to which readings are asked for where none has arrived: a week of hours.
-_CATCH_UP = 168
-# Tries of planning, or of folding, where it fails by itself and not by the journal: the same again
-# mostly gives the same, but an objective may reach out to something that was busy.
-_FAULT_TRIES = 2
+# Rounds without readings are asked for until they are this old: a week of hours.
+_CATCH_UP_ROUNDS = 168
+#: So many rounds in a row without readings give a warning.
+ROUNDS_BEFORE_WARNING = 6
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round came to.
+    """The result of one round.
 
     Args:
         round: its number.
         plan: what is to be served; None where the journal could not be reached.
-        applied: whether the platform took the plan.
-        rows: readings that were news.
-        notes: what was not as usual.
-        seconds: that it took, by the loop's clock.
+        applied: whether the platform accepted the plan.
+        rows: new readings.
+        notes: remarks on the round.
+        seconds: duration, by the loop's clock.
+        rounds_without_readings: latest earlier rounds, in a row, of which no reading has arrived.
     """
 
     round: int
@@ -67,6 +57,7 @@ class Round:
     rows: int
     notes: tuple[str, ...]
     seconds: float
+    rounds_without_readings: int = 0
 
 
 class Loop:
@@ -75,15 +66,16 @@ class Loop:
     Args:
         tuner: the study.
         updater: the platform.
-        source: where readings come from.
+        source: the warehouse.
         clock: the machine's, or a simulated one.
         round_seconds: length of a round.
-        patience: with platform, source and journal. All of it has to fit into a round.
-        keep: rounds whose readings stay in the journal, see ``Tuner.compact``; None for all.
-        domains: other domains that are to be read now (``transfer.named.read``), asked before each
+        retry: of calls to platform, warehouse and journal; all of them have to fit into a round.
+            By default four attempts of at most two minutes, or of an eighth of a round.
+        keep: rounds whose readings stay in the journal, see ``Study.compact``; None for all.
+        domains: reads the other domains that are due (``transfer.refresh.read``), before each
             plan; None where there are none.
     Raises:
-        ConfigError: a round without a length, or one too short for the patience.
+        ConfigError: a round's length is not above 0.
     """
 
     def __init__(
@@ -93,259 +85,194 @@ class Loop:
         source: Source,
         clock: Clock | None = None,
         round_seconds: float = 3600.0,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
         keep: int | None = None,
         domains: Callable[[History], Named] | None = None,
     ) -> None:
-        if not round_seconds > 0:
-            raise ConfigError(f"round_seconds must be above 0, got {round_seconds}")
-        self.tuner = tuner
-        self.updater = updater
-        self.source = source
+        self.tuner, self.updater, self.source = tuner, updater, source
         self.clock = clock or SystemClock()
-        self.round_seconds = round_seconds
         self.keep, self.domains = keep, domains
-        patience = patience or Patience(timeout=min(120.0, round_seconds / 8))
-        self._platform = Part(patience, self.clock)
-        self._warehouse = Part(patience, self.clock, reads=True)
-        self._others = Part(patience, self.clock, reads=True)
-        # A tuner belongs to one thread: its journal is tried again, but not cut off.
-        self._journal = Part(patience, self.clock, threaded=False)
-        self._remarks = Remarks(tuner)
-        self._warned_of_the_clock = False
+        self._schedule = Schedule(tuner, self.clock, round_seconds)
+        retry = retry or RetryPolicy(timeout=min(120.0, round_seconds / 8))
+        self._calls = Calls(tuner, self.clock, retry)
+        self._warned_of_clock = False
 
     def run(self, rounds: int | None = None) -> Iterator[Round]:
-        """Rounds as they come, each yielded when it is done; ends when the clock is told to stop.
+        """Run rounds as they begin and yield each when it is done, until the clock says stop.
 
         Args:
             rounds: how many; None for no end.
         Raises:
-            JournalError: the journal could not be reached at the very start.
+            ConfigError: the study's rounds have another length.
+            JournalError: the journal could not be reached at the start.
         """
-        origin = self._origin()
+        self._schedule.start()
         done = 0
         while rounds is None or done < rounds:
-            now = self._round_at(self.clock.now(), origin)
-            last = self.tuner.history.last_round
+            now, last = self._schedule.current_round(), self.tuner.history.last_round
             if last is not None and now < last:
-                self._clock_stepped_back(now, last)
+                self._warn_of_clock(now, last)
             elif last is None or now > last or not done:
-                # The last round once more after a start: a plan may have been made, not applied.
-                self._warned_of_the_clock = False
+                # After a start the last round is repeated: its plan may not have been applied.
+                self._warned_of_clock = False
                 yield self.step(now)
                 done += 1
-            next_ = origin + (self._round_at(self.clock.now(), origin) + 1) * self.round_seconds
-            if (rounds is None or done < rounds) and self.clock.sleep(next_ - self.clock.now()):
+            if (rounds is None or done < rounds) and self._schedule.wait_for_next_round():
                 return
 
     def step(self, round: int) -> Round:
-        """One round: collect, tell, ask, apply. Failures of other parts are noted, not raised."""
-        begun, remarks = self.clock.now(), self._remarks
+        """Run one round: collect, tell, ask, apply. Failures of components become remarks."""
+        begin, remarks = self.clock.now(), self._calls.remarks
         remarks.begin(round)
-        history = self._journaled("reading the journal", self.tuner.study.sync)
-        # Planned already, by another loop or before a restart: it rests on what had arrived then.
-        known = history is None or round in history.plans
-        rows = 0 if known else self._take_in(round)
-        if not known:
-            self._learn_from_others()
+        history = self._calls.journal("reading the journal", self.tuner.study.sync)
+        # A round that is planned, by another loop or before a restart, keeps its plan, which rests
+        # on the readings that had arrived then.
+        is_new = history is not None and round not in history.plans
+        rows = self._collect(round) if is_new else 0
+        empty = self._rounds_without_readings(round)
+        if is_new:
+            if not rows and len(empty) >= ROUNDS_BEFORE_WARNING:
+                self._warn_without_readings(empty)
+            self._read_domains()
         plan = self._plan(round)
         applied = plan is not None and self._apply(plan)
         if plan is not None:
-            remarks.settle()  # what could not be written while the journal was away
-            self._clear_up()
-        took = self.clock.now() - begun
-        done = Round(round, plan, applied, rows, tuple(remarks.said), took)
+            remarks.write_waiting()
+            self._compact()
+        seconds = self.clock.now() - begin
         arms = 0 if plan is None else len(plan) - 1
         log.info(
             "round %d: %d new rows, %d arms, %s",
             *(round, rows, arms, "applied" if applied else "NOT applied"),
             extra={"round": round, "rows": rows, "arms": arms, "applied": applied},
         )
-        return done
+        return Round(round, plan, applied, rows, tuple(remarks.reasons), seconds, len(empty))
+
+    def _collect(self, round: int) -> int:
+        """Record what the warehouse has, in time or late; returns the number of new readings."""
+        plans, tables = self.tuner.history.plans, self.tuner.history.tables
+        recent = [r for r in tables if round - _CATCH_UP_ROUNDS <= r < round]
+        if not recent:
+            return 0
+        planned = {r: dict(zip(plans[r].candidates, plans[r].shares)) for r in recent}
+        missing = [r for r in recent if self._is_empty(r)]
+
+        def collect() -> Collected:
+            return check_collected(self.source.collect(round, planned, missing))
+
+        answers = self._calls.read(
+            self._calls.warehouse, "warehouse", "collecting readings", collect
+        )
+        return sum(self._record(collected) for collected in answers)
+
+    def _is_empty(self, round: int) -> bool:
+        table = self.tuner.history.tables[round]
+        return table.num_waiting == len(table.candidates)
+
+    def _rounds_without_readings(self, round: int) -> list[int]:
+        """The latest rounds before ``round``, in a row, of which no reading has arrived."""
+        earlier = sorted((r for r in self.tuner.history.tables if r < round), reverse=True)
+        return list(takewhile(self._is_empty, earlier))
+
+    def _warn_without_readings(self, empty: list[int]) -> None:
+        """Log it every round; the journal has it once for every such stretch of rounds."""
+        reason = (
+            f"no readings of the last {len(empty)} rounds have arrived (rounds {empty[-1]} to "
+            f"{empty[0]}), so nothing is learned; check that the platform serves the plans and "
+            "logs exposures, and that the source reads where it logs them"
+        )
+        self._calls.remarks.add("readings", reason, once={"since_round": empty[-1]})
+
+    def _record(self, collected: Collected) -> int:
+        """Journal one answer of the warehouse; returns the number of new readings."""
+        for round_, users in sorted(collected.excluded_users.items()):
+            if any(users.values()):
+                facts = {"round": round_, "excluded": dict(users)}
+                log.info("round %d: users not counted: %s", round_, dict(users), extra=facts)
+        for round_, reason in sorted(collected.excluded_rounds.items()):
+            if round_ in self.tuner.history.plans and not self._was_reviewed(round_):
+                exclude = partial(self.tuner.study.set_aside, [round_], reason)
+                self._calls.journal(f"excluding round {round_}", exclude)
+                log.warning("round %d is excluded: %s", round_, reason, extra={"round": round_})
+        return 0 if collected.readings is None else self._tell(collected.readings)
+
+    def _was_reviewed(self, round: int) -> bool:
+        """Whether a round is excluded already, or somebody decided that it counts."""
+        history = self.tuner.history
+        return round in history.status.excluded_rounds or any(
+            isinstance(d.trace, RoundsReinstated) and round in d.trace.rounds
+            for d in history.decisions
+        )
+
+    def _tell(self, readings: Readings) -> int:
+        """Record a message as a whole; where it is refused, round by round, so that one refused
+        round does not hold up the others."""
+        try:
+            tell = partial(self.tuner.tell, readings)
+            return self._calls.journal("recording readings", tell, (ReadingsError,)) or 0
+        except ReadingsError as error:
+            rounds = readings.by_round()
+            if len(rounds) > 1:
+                return sum(self._tell(part) for part in rounds.values())
+            for round_ in rounds:
+                reason = f"readings of round {round_} were refused: {error}"
+                self._calls.remarks.add("refused", reason, once={"round": round_})
+            return 0
+
+    def _read_domains(self) -> None:
+        """Read the other domains that are due; one that cannot be read stays as it was."""
+        if self.domains is None:
+            return
+        kind, what = "transfer source", "reading other domains"
+        read = partial(self.domains, self.tuner.history.branch())
+        for answer in self._calls.read(self._calls.domains, kind, what, read):
+            for remark in answer.remarks:
+                self._calls.remarks.add(kind, remark)
+            learn = partial(self.tuner.learn_from, answer.sources)
+            try:
+                self._calls.journal("learning from other domains", learn, (ConfigError,))
+            except ConfigError as error:
+                self._calls.remarks.add(kind, str(error))
 
     def _plan(self, round: int) -> Plan | None:
-        """The round's plan; None where there is none, or another loop is ahead."""
+        """The round's plan; None where there is none, or another loop has planned a later round."""
         try:
             ask = partial(self.tuner.ask, round)
-            plan = self._journaled(f"planning round {round}", ask, HyperZeroError)
-        except RoundError as error:  # a later round was planned meanwhile
-            self._remarks.add("planning", str(error))
-            return None
+            plan = self._calls.journal(f"planning round {round}", ask, (HyperZeroError,))
         except HyperZeroError as error:
-            self._remarks.add("planning", f"round {round} could not be planned: {error}")
+            is_late = isinstance(error, RoundError)  # a later round was planned meanwhile
+            reason = str(error) if is_late else f"round {round} could not be planned: {error}"
+            self._calls.remarks.add("planning", reason)
             return None
         last = self.tuner.history.last_round
         return None if last is not None and last > round else plan
 
-    def _take_in(self, round: int) -> int:
-        """Record what the warehouse has, in time or late; how many rows were news."""
-        plans, tables = self.tuner.history.plans, self.tuner.history.tables
-        recent = [r for r in tables if round - _CATCH_UP <= r < round]
-        if not recent:
-            return 0
-        planned = {r: dict(zip(plans[r].candidates, plans[r].shares)) for r in recent}
-        missing = [r for r in recent if tables[r].num_waiting == len(tables[r].candidates)]
+    def _apply(self, plan: Plan) -> bool:
+        what = f"serving round {plan.round}"
+        # A plan made before a restart may contain candidates that have been stopped since.
+        if not self.tuner.history.status.stopped & set(plan.candidate_ids):
+            return self._calls.serve(what, partial(self.updater.apply, plan))
+        reason = f"round {plan.round} contains stopped candidates; only the control is served"
+        self._calls.remarks.add("platform", reason)
+        self._calls.serve(what, self.updater.withdraw)
+        return False
 
-        def collect() -> Collected:
-            return checked(self.source.collect(round, planned, missing))
-
-        found: list[Collected] = self._warehouse.late()
-        try:
-            found.append(self._warehouse.call("collecting readings", collect))
-        except GivenUpError as error:
-            self._remarks.add("warehouse", str(error))
-        return sum(self._record(one) for one in found)
-
-    def _learn_from_others(self) -> None:
-        """Read other domains anew where they are due; what cannot be read stays as it was."""
-        if self.domains is None:
-            return
-        read = partial(self.domains, self.tuner.history.branch())
-        found: list[Named] = self._others.late()
-        try:
-            found.append(self._others.call("reading other domains", read))
-        except GivenUpError as error:
-            self._remarks.add("transfer source", str(error))
-        for named in found:
-            for remark in named.remarks:
-                self._remarks.add("transfer source", remark)
-            try:
-                learn = partial(self.tuner.learn_from, named.sources)
-                self._journaled("learning from other domains", learn, ConfigError)
-            except ConfigError as error:
-                self._remarks.add("transfer source", str(error))
-
-    def _record(self, found: Collected) -> int:
-        for left_out, users in sorted(found.excluded.items()):
-            if any(users.values()):
-                facts = {"round": left_out, "excluded": dict(users)}
-                log.info("round %d: users not counted: %s", left_out, dict(users), extra=facts)
-        for suspect, reason in sorted(found.suspect.items()):
-            if suspect in self.tuner.history.plans and not self._judged(suspect):
-                put_aside = partial(self.tuner.study.set_aside, [suspect], reason)
-                self._journaled(f"setting round {suspect} aside", put_aside)
-                log.warning("round %d is suspect: %s", suspect, reason, extra={"round": suspect})
-        return 0 if found.readings is None else self._tell(found.readings)
-
-    def _judged(self, round: int) -> bool:
-        """Whether a round is set aside, or somebody has decided that it counts after all."""
-        history = self.tuner.history
-        return round in history.status.excluded_rounds or any(
-            d.kind == REINSTATED and round in d.details["rounds"] for d in history.decisions
-        )
-
-    def _clear_up(self) -> None:
-        """Let go of readings that are older than they have to be kept."""
+    def _compact(self) -> None:
+        """Compact readings that no longer have to be kept."""
         if self.keep is None:
             return
-        done = self._journaled("compacting readings", partial(self.tuner.study.compact, self.keep))
-        if done is not None and done.rounds:
-            ends = (done.rounds[0], done.rounds[-1])
-            facts = {"rounds": ends, "rows": done.rows}
-            log.info("compacted %d readings of rounds %d to %d", done.rows, *ends, extra=facts)
+        compact = partial(self.tuner.study.compact, self.keep)
+        summary = self._calls.journal("compacting readings", compact)
+        if summary is not None and summary.rounds:
+            first, last, rows = summary.rounds[0], summary.rounds[-1], summary.rows
+            facts = {"rounds": (first, last), "rows": rows}
+            log.info("compacted %d readings of rounds %d to %d", rows, first, last, extra=facts)
 
-    def _tell(self, readings: Readings) -> int:
-        """Whole; where it is refused, round by round, so that one bad hour does not hold others."""
-        try:
-            tell = partial(self.tuner.tell, readings)
-            return self._journaled("recording readings", tell, ReadingsError) or 0
-        except ReadingsError:
-            pass
-        rows = 0
-        for round_, part in readings.by_round().items():
-            what = f"recording readings of round {round_}"
-            try:
-                tell = partial(self.tuner.tell, part)
-                rows += self._journaled(what, tell, ReadingsError) or 0
-            except ReadingsError as error:
-                reason = f"readings of round {round_} were refused: {error}"
-                self._remarks.add("refused", reason, once={"round": round_})
-        return rows
-
-    def _apply(self, plan: Plan) -> bool:
-        # A plan of before a restart may name candidates that have been stopped since.
-        stopped = self.tuner.history.status.stopped & set(plan.candidate_ids)
-        serve = self.updater.withdraw if stopped else partial(self.updater.apply, plan)
-        if stopped:
-            reason = f"round {plan.round} names stopped candidates; control only"
-            self._remarks.add("platform", reason)
-        try:
-            self._platform.call(f"serving round {plan.round}", serve)
-        except GivenUpError as error:
-            self._remarks.add("platform", str(error))
-            return False
-        return not stopped
-
-    def _journaled(
-        self, what: str, work: Callable[[], _T], raises: type[HyperZeroError] | None = None
-    ) -> _T | None:
-        """The tuner's answer; None and a remark where the journal cannot be reached, or where the
-        work itself fails: the user's objective, or a fault of ours.
-
-        Args:
-            what: it is, for the remark.
-            work: of the tuner.
-            raises: errors that the caller answers.
-        """
-        for attempt in range(1, _FAULT_TRIES + 1):
-            try:
-                answer, error = self._journal.call(what, partial(_outcome, work))
-            except GivenUpError as given_up:
-                self._remarks.add(JOURNAL, str(given_up))
-                return None
-            if error is None:
-                return answer
-            if raises is not None and isinstance(error, raises):
-                raise error
-            wait = self._journal.patience.first_wait
-            last = isinstance(error, HyperZeroError) or attempt == _FAULT_TRIES
-            if last or self.clock.sleep(wait):
-                break
-        # By type and message, the platform keeps what it has; the log holds the traceback.
-        reason = f"{what} failed by itself: {type(error).__name__}: {error}"
-        self._remarks.add("error", f"{reason:.400}", error=error)
-        return None
-
-    def _origin(self) -> float:
-        """When round 0 began: from the journal, or from now on."""
-        for note in self.tuner.history.decisions:
-            if note.kind == _ANCHOR and "origin" in note.details:
-                return self._known_origin(note)
-        now = self.clock.now()
-        begun = now - now % self.round_seconds
-        next_round = (
-            0 if self.tuner.history.last_round is None else self.tuner.history.last_round + 1
-        )
-        origin = begun - next_round * self.round_seconds
-        details = {"origin": origin, "round_seconds": self.round_seconds}
-        self.tuner.study.note(_ANCHOR, f"round {next_round} begins at {begun:.0f} s", details)
-        return origin
-
-    def _known_origin(self, note: Decision) -> float:
-        if note.details.get("round_seconds") != self.round_seconds:
-            raise ConfigError(
-                f"the study's rounds last {note.details.get('round_seconds')} s, got "
-                f"round_seconds={self.round_seconds}; keep the length, or start another study"
-            )
-        return float(note.details["origin"])
-
-    def _round_at(self, time: float, origin: float) -> int:
-        return int((time - origin + 1e-6 * self.round_seconds) // self.round_seconds)
-
-    def _clock_stepped_back(self, now: int, last: int) -> None:
-        if not self._warned_of_the_clock:
-            reason = f"by the clock it is round {now}, but round {last} was planned; waiting for it"
-            log.warning(reason, extra={"round": now})
-            self._remarks.begin(now)
-            self._remarks.add(_ANCHOR, reason)
-            self._warned_of_the_clock = True
-
-
-def _outcome(work: Callable[[], _T]) -> tuple[_T | None, Exception | None]:
-    """Answer or error, but for the errors of a journal, which may be gone at the next try."""
-    try:
-        return work(), None
-    except JournalError:
-        raise
-    except Exception as error:
-        return None, error
+    def _warn_of_clock(self, now: int, last: int) -> None:
+        """Remark once that the clock is behind the last planned round."""
+        if self._warned_of_clock:
+            return
+        reason = f"by the clock it is round {now}, but round {last} was planned; waiting for it"
+        self._calls.remarks.begin(now)
+        self._calls.remarks.add(CLOCK, reason)
+        self._warned_of_clock = True

@@ -1,41 +1,49 @@
-"""What a loop remarks on: logged at once, and in the journal as soon as that can be written to."""
+"""Remarks of a loop on its rounds, and calls of its components whose failures become remarks."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-from ..errors import JournalError
+from ..errors import GivenUpError, HyperZeroError, JournalError
+from ..study.journal.trace import Remark
 from ..tuner.tuner import Tuner
+from .clock import Clock
+from .retry import Component, RetryPolicy
+
+_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
-#: Kind of what is said of the journal itself: it cannot be written there and then.
+#: Kind of remarks on the journal itself, which cannot be written at that moment.
 JOURNAL = "journal"
-# A remark on what was remarked on within so many decisions is not written again.
+# A remark is not repeated where one of so many last decisions says the same.
 _RECENT = 64
-# Remarks that wait for the journal; the oldest are dropped first, the log has them.
-_MOST_OWED = 200
+# Remarks that wait for the journal; the oldest are dropped first. The log has them all.
+_MAX_WAITING = 200
+# Attempts at work of the tuner that fails for a reason other than the journal. A repetition mostly
+# gives the same, but the user's objective may depend on something that was busy.
+_WORK_ATTEMPTS = 2
 
 
 class Remarks:
-    """Remarks on the rounds of one loop.
+    """Remarks on the rounds of one loop: logged at once, journaled once the journal can be written.
 
     Args:
-        tuner: whose journal they go into.
+        tuner: whose journal they are written to.
     """
 
     def __init__(self, tuner: Tuner) -> None:
         self.tuner = tuner
-        self.said: list[str] = []
+        self.reasons: list[str] = []
         self._round = 0
-        self._owed: deque[tuple[str, str, Mapping[str, Any]]] = deque(maxlen=_MOST_OWED)
+        self._waiting: deque[tuple[str, str, Mapping[str, Any]]] = deque(maxlen=_MAX_WAITING)
 
     def begin(self, round: int) -> None:
-        """What is said from now on is about this round."""
-        self._round, self.said = round, []
+        """Start a round: remarks from now on are about it."""
+        self._round, self.reasons = round, []
 
     def add(
         self,
@@ -44,32 +52,90 @@ class Remarks:
         once: Mapping[str, int] | None = None,
         error: Exception | None = None,
     ) -> None:
-        """Say it.
+        """Log a remark and write it to the journal.
 
         Args:
             kind: one word.
             reason: a sentence.
-            once: what it is about; where a recent entry of the journal is about the same, it is not
-                written again.
-            error: whose traceback goes into the log.
+            once: what the remark is about. Where a recent entry of the journal is about the same,
+                it is not written again.
+            error: its traceback is logged.
         """
-        self.said.append(reason)
+        self.reasons.append(reason)
         log.warning("%s: %s", kind, reason, extra={"part": kind}, exc_info=error)
         recent = self.tuner.history.decisions[-_RECENT:]
-        if once and any((d.kind, d.details) == (kind, once) for d in recent):
+        if once and any(d.kind == kind and d.trace == Remark(facts=once) for d in recent):
             return
-        # Names of files may hold what no database takes for text.
+        # File names can hold characters that databases refuse in text.
         plain = reason.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
-        self._owed.append((kind, plain, once or {"in_round": self._round}))
+        self._waiting.append((kind, plain, once or {"in_round": self._round}))
         if kind != JOURNAL:
-            self.settle()
+            self.write_waiting()
 
-    def settle(self) -> None:
-        """Write what is owed, the oldest first; what cannot be written stays owed."""
-        while self._owed:
+    def write_waiting(self) -> None:
+        """Write the remarks that wait for the journal, the oldest first, until it fails."""
+        while self._waiting:
             try:
-                self.tuner.study.note(*self._owed[0])
+                self.tuner.study.note(*self._waiting[0])
             except JournalError as error:
                 log.warning("the journal cannot be written to: %s", error, extra={"part": JOURNAL})
                 return
-            self._owed.popleft()
+            self._waiting.popleft()
+
+
+class Calls:
+    """The components that a loop calls.
+
+    Args:
+        tuner: the study. It belongs to one thread: its journal is retried, but has no timeout.
+        clock: the loop's.
+        policy: retries of each component.
+    """
+
+    def __init__(self, tuner: Tuner, clock: Clock, policy: RetryPolicy) -> None:
+        self.remarks = Remarks(tuner)
+        self.warehouse = Component(policy, clock, reads=True)
+        self.domains = Component(policy, clock, reads=True)
+        self._platform = Component(policy, clock)
+        self._journal = Component(policy, clock, threaded=False, retry_on=JournalError)
+
+    def read(self, component: Component, kind: str, what: str, work: Callable[[], _T]) -> list[_T]:
+        """Late answers of earlier calls, and the answer of this one unless it fails."""
+        answers: list[_T] = component.late_answers()
+        try:
+            answers.append(component.call(what, work))
+        except GivenUpError as error:
+            self.remarks.add(kind, str(error))
+        return answers
+
+    def serve(self, what: str, work: Callable[[], None]) -> bool:
+        """Whether the platform did what it was asked to."""
+        try:
+            self._platform.call(what, work)
+        except GivenUpError as error:
+            self.remarks.add("platform", str(error))
+            return False
+        return True
+
+    def journal(
+        self, what: str, work: Callable[[], _T], raises: tuple[type[HyperZeroError], ...] = ()
+    ) -> _T | None:
+        """The tuner's answer; None and a remark where the journal cannot be reached or the work
+        itself fails. Errors in ``raises`` are left to the caller."""
+        for attempt in range(1, _WORK_ATTEMPTS + 1):
+            try:
+                return self._journal.call(what, work)
+            except GivenUpError as error:
+                self.remarks.add(JOURNAL, str(error))
+                return None
+            except raises:
+                raise
+            except Exception as error:
+                failure = error
+            is_last = isinstance(failure, HyperZeroError) or attempt == _WORK_ATTEMPTS
+            if is_last or self._journal.clock.sleep(self._journal.policy.first_wait):
+                break
+        # Type and message only; the log has the traceback.
+        reason = f"{what} failed: {type(failure).__name__}: {failure}"
+        self.remarks.add("error", f"{reason:.400}", error=failure)
+        return None

@@ -1,85 +1,35 @@
-"""Calls of parts that may be slow, fail or never come back, and the clock that times them."""
+"""Calls of components that may be slow, fail or never return."""
 
 from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import ConfigError, GivenUpError
+from .clock import Clock
 
 _T = TypeVar("_T")
 
-# Calls of a reading part that hang side by side; each may hold a connection.
-_MOST_HANGING = 8
-
-
-class Clock(Protocol):
-    """What time it is, and waiting; seconds since the epoch."""
-
-    def now(self) -> float:
-        """The time."""
-        ...
-
-    def sleep(self, seconds: float) -> bool:
-        """Wait; True where the waiting was cut short because the loop is to stop."""
-        ...
-
-
-class SystemClock:
-    """The machine's clock.
-
-    Args:
-        stop: ends every waiting when it is set.
-    """
-
-    def __init__(self, stop: threading.Event | None = None) -> None:
-        self.stop = stop or threading.Event()
-
-    def now(self) -> float:
-        """The time."""
-        return time.time()
-
-    def sleep(self, seconds: float) -> bool:
-        """Wait, unless told to stop."""
-        return self.stop.wait(max(0.0, seconds))
-
-
-class SimulatedClock:
-    """A clock that is at once where somebody waits for it to be.
-
-    Args:
-        start: seconds since the epoch.
-    """
-
-    def __init__(self, start: float = 0.0) -> None:
-        self.time = start
-        self.stop = threading.Event()
-
-    def now(self) -> float:
-        """The time."""
-        return self.time
-
-    def sleep(self, seconds: float) -> bool:
-        """Let the time pass."""
-        self.time += max(0.0, seconds)
-        return self.stop.is_set()
+# Calls of a component that only reads which may hang at the same time; each can hold a connection.
+_MAX_HANGING = 8
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How often and how long another part is tried.
+class RetryPolicy:
+    """How often a component is called, and how long each call may take.
 
     Args:
-        attempts: tries in all.
-        first_wait: seconds before the second try; each further wait is four times as long, and
-            all are stretched by up to a quarter at random, so that many loops do not knock at once.
-        timeout: seconds after which a try counts as failed. It is not killed, only not waited for.
+        attempts: calls in all.
+        first_wait: seconds before the second attempt. Each further wait is four times as long. All
+            waits are stretched by up to a quarter at random, so that loops do not call all at once.
+        timeout: seconds after which an attempt counts as failed. It is not ended, only not waited
+            for.
     Raises:
-        ConfigError: numbers that are no patience.
+        ConfigError: a number out of its range.
     """
 
     attempts: int = 4
@@ -89,102 +39,93 @@ class Patience:
     def __post_init__(self) -> None:
         if self.attempts < 1 or self.first_wait < 0 or not self.timeout > 0:
             raise ConfigError(
-                "patience needs attempts >= 1, first_wait >= 0 and timeout > 0, got "
+                "a retry policy needs attempts >= 1, first_wait >= 0 and timeout > 0, got "
                 f"{self.attempts}, {self.first_wait} and {self.timeout}"
             )
 
 
-class Part:
-    """Another part of the system, tried patiently, one call at a time.
+class Component:
+    """Another component of the system, called with retries, one call at a time.
 
-    A try that did not answer in time may still be at work. Until it is done no other is begun, so
-    that nothing old is written over something new. Where the part only reads, nothing can be
-    spoilt: a later ``call`` is made beside one that hangs (up to eight), and an answer that came
-    too late can be had from ``late``.
+    An attempt that timed out may still be running. Until it ends no other is started, so that an
+    old write cannot follow a newer one. A component that only reads is exempt: a later ``call`` may
+    run beside up to eight that hang, and ``late_answers`` returns what they found in the end.
 
     Args:
-        patience: with it.
-        clock: for the waits between tries.
-        threaded: whether tries are cut off after ``patience.timeout``; False for what belongs to
-            the caller's thread.
+        policy: attempts, waits and timeout.
+        clock: for the waits between attempts.
+        threaded: whether attempts are abandoned after ``policy.timeout``; False for work that
+            belongs to the caller's thread.
         reads: whether calls change nothing.
+        retry_on: errors after which the call is tried again; others are raised at once.
     """
 
     def __init__(
-        self, patience: Patience, clock: Clock, threaded: bool = True, reads: bool = False
+        self,
+        policy: RetryPolicy,
+        clock: Clock,
+        threaded: bool = True,
+        reads: bool = False,
+        retry_on: type[Exception] = Exception,
     ) -> None:
-        self.patience = patience
-        self.clock = clock
-        self.threaded = threaded
-        self.reads = reads
-        self._left: list[_Try] = []
+        self.policy, self.clock = policy, clock
+        self.threaded, self.reads, self.retry_on = threaded, reads, retry_on
+        self._abandoned: list[Future[Any]] = []
 
     def call(self, what: str, work: Callable[[], _T]) -> _T:
-        """The answer of the first try that has one.
+        """The answer of the first attempt that succeeds.
 
         Raises:
-            GivenUpError: there was none; says how often, how long and the last reason.
+            GivenUpError: none did; it says how many, in what time, and the last reason.
         """
-        wait, begun = self.patience.first_wait, self.clock.now()
-        most = min(self._at_work() + 1, _MOST_HANGING) if self.reads else 1
-        for attempt in range(1, self.patience.attempts + 1):
+        pause, begin = self.policy.first_wait, self.clock.now()
+        limit = min(self._num_running() + 1, _MAX_HANGING) if self.reads else 1
+        for attempt in range(1, self.policy.attempts + 1):
             try:
-                return self._within(work, most) if self.threaded else work()
-            except Exception as error:  # whatever another part may raise
+                return self._call_with_timeout(work, limit) if self.threaded else work()
+            except self.retry_on as error:
                 reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            last = attempt == self.patience.attempts
-            if last or self.clock.sleep(wait * random.uniform(1.0, 1.25)):
+            is_last = attempt == self.policy.attempts
+            if is_last or self.clock.sleep(pause * random.uniform(1.0, 1.25)):
                 break
-            wait *= 4
-        spent = self.clock.now() - begun
-        tried = "once" if attempt == 1 else f"{attempt} times in {spent:.0f} s"
-        raise GivenUpError(f"{what} failed {tried}, at last with {reason:.300}")
+            pause *= 4
+        seconds = self.clock.now() - begin
+        attempts = "once" if attempt == 1 else f"{attempt} times in {seconds:.0f} s"
+        raise GivenUpError(f"{what} failed {attempts}; last error: {reason:.300}")
 
-    def late(self) -> list[Any]:
-        """Answers of earlier calls that came after their time, each handed out once."""
-        done = [one for one in self._left if not one.at_work]
-        self._left = [one for one in self._left if one.at_work]
-        return [answer for one in done for answer in one.answers]
+    def late_answers(self) -> list[Any]:
+        """Answers of earlier calls that came after their timeout, each returned once."""
+        finished = [call for call in self._abandoned if call.done()]
+        self._abandoned = [call for call in self._abandoned if call not in finished]
+        return [call.result() for call in finished if call.exception() is None]
 
-    def _at_work(self) -> int:
-        return sum(one.at_work for one in self._left)
+    def _num_running(self) -> int:
+        return sum(not call.done() for call in self._abandoned)
 
-    def _within(self, work: Callable[[], _T], most: int) -> _T:
-        """The answer, if there is one in time."""
-        if self._at_work() >= most:
+    def _call_with_timeout(self, work: Callable[[], _T], limit: int) -> _T:
+        if self._num_running() >= limit:
             raise TimeoutError("an earlier call is still at work")
-        if not self.reads:  # what a writer has to say too late is of no use
-            self._left.clear()
-        one = _Try(work)
-        if not one.done_within(self.patience.timeout):
-            self._left.append(one)
-            raise TimeoutError(f"no answer in {self.patience.timeout:g} s")
-        if one.error is not None:
-            raise one.error
-        answer: _T = one.answers[0]
-        return answer
+        if not self.reads:  # a late answer of a writer is of no use
+            self._abandoned.clear()
+        call = _start(work)
+        wait([call], self.policy.timeout)
+        if not call.done():
+            self._abandoned.append(call)
+            raise TimeoutError(f"no answer in {self.policy.timeout:g} s")
+        return call.result()
 
 
-class _Try:
-    """One call, at work in a thread of its own."""
+def _start(work: Callable[[], _T]) -> Future[_T]:
+    """Run a call in a daemon thread, so that a call that hangs does not keep the process alive."""
+    call: Future[_T] = Future()
 
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self.answers: list[Any] = []
-        self.error: Exception | None = None
-        # A daemon: a call that hangs must not hold the process when it is to end.
-        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
-        self._thread.start()
-
-    @property
-    def at_work(self) -> bool:
-        return self._thread.is_alive()
-
-    def done_within(self, seconds: float) -> bool:
-        self._thread.join(seconds)
-        return not self.at_work
-
-    def _run(self, work: Callable[[], Any]) -> None:
+    def run() -> None:
         try:
-            self.answers.append(work())
+            call.set_result(work())
         except Exception as error:
-            self.error = error
+            call.set_exception(error)
+        except BaseException as error:  # an exit asked for in this thread ends this thread only
+            call.set_exception(RuntimeError(repr(error)))
+
+    threading.Thread(target=run, daemon=True).start()
+    return call

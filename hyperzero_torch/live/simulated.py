@@ -1,7 +1,8 @@
-"""The living recommender behind real parts: its app asks a flag client, and logs to Parquet."""
+"""A simulated recommender with a real flag client and a real Parquet log."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,21 +12,22 @@ from ..simulate.recommender.assignments import Assignment, one_by_one
 from ..simulate.recommender.world import ValueModelWorld
 from ..study.config import LiveConfig
 from ..tuner.tuner import Tuner
-from .build import source_of
+from .build import source_of, updater_of
+from .clock import SimulatedClock
 from .loop import Loop
-from .retry import SimulatedClock
-from .serve.flagd import FlagdUpdater, ThetaClient
+from .serve.files import replace_file, to_json
+from .serve.flagd import ThetaClient
 
-# The app's client looks at its file so often; an hour passes in seconds here.
+# How often the app's client looks at its file; an hour passes in seconds here.
 _POLL_SECONDS = 0.05
-_MOST_POLLS = 100
+_MAX_POLLS = 100
 
 
 class LivingRecommender:
-    """Users come, each is assigned by the flag client, and all that happens is logged.
+    """An app whose flag client assigns each user, and which logs exposures and events.
 
     Args:
-        world: who comes, and what they do.
+        world: the users and their behaviour.
         folder: for ``flags.json`` and the Parquet log.
     """
 
@@ -33,46 +35,44 @@ class LivingRecommender:
         self.world, self.folder = world, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.flags = folder / "flags.json"
+        if not self.flags.exists():  # flagd's provider logs a traceback each time it finds no file
+            replace_file(self.flags, to_json({"flags": {}}))
         self.client = ThetaClient.open(self.flags, world.problem.base, poll_seconds=_POLL_SECONDS)
 
     def live(self) -> LiveConfig:
-        """The ``live`` section of a study file that fits."""
+        """The ``live`` section of a study file in the app's folder."""
         return LiveConfig(
-            exposures=str(self.folder / "exposures" / "*.parquet"),
-            events=str(self.folder / "events" / "*.parquet"),
-            flags=str(self.flags),
+            exposures="exposures/*.parquet",
+            events="events/*.parquet",
+            flags=self.flags.name,
             max_events=1000,
         )
 
     def serve(self, round: int) -> None:
-        """One hour of the app.
+        """Serve one hour's users.
 
         Raises:
-            HyperZeroError: the flag client does not see the round's plan.
+            HyperZeroError: the flag client does not serve the round's plan.
         """
-        self._wait_for(round)
+        if not self.sees(round):
+            raise HyperZeroError(
+                f"the flag client does not serve round {round}: {self.client.assign('someone')}"
+            )
 
         def assign(user: str) -> Assignment:
-            found = self.client.assign(user)
-            return Assignment(found.candidate, found.parameters)
+            assignment = self.client.assign(user)
+            return Assignment(assignment.candidate, assignment.parameters)
 
         self.world.serve_round(round, one_by_one(assign))
         self.world.write(self.folder, arrived_by=round)
 
     def sees(self, round: int) -> bool:
-        """Whether the flag client serves a round, or will in a moment."""
-        for _ in range(_MOST_POLLS):
+        """Whether the flag client serves a round now or within a few seconds."""
+        for _ in range(_MAX_POLLS):
             if self.client.assign("someone").round == round:
                 return True
             time.sleep(_POLL_SECONDS)
         return False
-
-    def _wait_for(self, round: int) -> None:
-        if self.sees(round):
-            return
-        raise HyperZeroError(
-            f"the flag client does not serve round {round}: {self.client.assign('someone')}"
-        )
 
     def close(self) -> None:
         """Stop the client's thread."""
@@ -80,24 +80,25 @@ class LivingRecommender:
 
 
 class AppClock(SimulatedClock):
-    """A simulated clock whose hours are served by an app while they pass."""
+    """A simulated clock; an app serves its users before each wait."""
 
-    def __init__(self, serve: Callable[[], None]) -> None:
-        super().__init__()
+    def __init__(self, serve: Callable[[], None], stop: threading.Event | None = None) -> None:
+        super().__init__(stop=stop)
         self._serve = serve
 
     def sleep(self, seconds: float) -> bool:
-        """Serve the hour, then let it have passed."""
+        """Serve the hour, then move the time forward."""
         self._serve()
         return super().sleep(seconds)
 
 
-def closed_circle(tuner: Tuner, app: LivingRecommender) -> Loop:
-    """A loop over an app, in simulated time: flags out, Parquet in."""
-
+def closed_circle(
+    tuner: Tuner, app: LivingRecommender, stop: threading.Event | None = None
+) -> Loop:
+    """A loop over an app in simulated time: it writes flags and reads Parquet files."""
     served: set[int] = set()
 
-    def serve() -> None:  # the clock is also slept on between tries: an hour is served once
+    def serve() -> None:  # the loop also waits between attempts: an hour is served once
         last = tuner.history.last_round
         if last is not None and last not in served and app.sees(last):
             app.serve(last)
@@ -105,4 +106,4 @@ def closed_circle(tuner: Tuner, app: LivingRecommender) -> Loop:
 
     live = app.live()
     source = source_of(live, tuner.problem, app.folder)
-    return Loop(tuner, FlagdUpdater(app.flags), source, AppClock(serve))
+    return Loop(tuner, updater_of(live, app.folder), source, AppClock(serve, stop))

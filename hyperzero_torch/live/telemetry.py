@@ -1,4 +1,4 @@
-"""What a running loop tells its operators: one JSON object a line, and metrics for Prometheus."""
+"""What operators of a running loop see: JSON log lines, and metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,21 +11,36 @@ from ..errors import ConfigError, MissingExtraError
 from ..tuner.recommend import Recommendation
 from .loop import Round
 
-# What logging itself puts on every record; the rest is ours.
-_USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+# Fields that logging itself puts on every record; all others are ours.
+_STANDARD_FIELDS = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+_COUNTERS = {
+    "rounds": "Rounds that the loop has run.",
+    "rounds_not_applied": "Rounds whose plan the platform did not accept.",
+    "readings": "New readings.",
+    "remarks": "Warnings (details in the journal).",
+}
+_GAUGES = {
+    "round": "The last round.",
+    "arms": "Candidates served in the last round, without the control.",
+    "round_seconds": "Duration of the last round in seconds.",
+    "rounds_without_readings": "Latest rounds in a row of which no reading has arrived.",
+    "control_share": "The control's share of the traffic.",
+    "recommended_candidate": "The recommended candidate; 0 is the base.",
+    "recommended_prob_feasible": "P(feasible) of the recommended candidate.",
+    "recommended_gain_lower": "Lower bound of the recommended candidate's gain over the base.",
+}
 
 
 class JsonFormatter(logging.Formatter):
-    """One line of JSON per record: time, level, what was said, and the facts that go with it."""
+    """One JSON object per log record: time, level, message and the record's own fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        facts = {k: v for k, v in vars(record).items() if k not in _USUAL}
+        """The record as one line."""
         line: dict[str, Any] = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
             "message": record.getMessage(),
-            **facts,
+            **{k: v for k, v in vars(record).items() if k not in _STANDARD_FIELDS},
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -33,7 +48,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class Telemetry:
-    """Counts and gauges of one loop, in Prometheus' text format.
+    """Counters and gauges of one loop, in Prometheus' text format.
 
     Args:
         study: the study's name, a label of every metric.
@@ -48,49 +63,39 @@ class Telemetry:
             raise MissingExtraError("metrics", "prometheus-client", "metrics") from None
         self._prometheus: Any = prometheus
         self.registry: Any = prometheus.CollectorRegistry()
-        self._study = study
 
-        def counter(name: str, says: str) -> Any:
-            made = prometheus.Counter(f"hyperzero_{name}", says, ["study"], registry=self.registry)
-            return made.labels(study)
+        def labelled(kind: Any, name: str, text: str) -> Any:
+            metric = kind(f"hyperzero_{name}", text, ["study"], registry=self.registry)
+            return metric.labels(study)
 
-        def gauge(name: str, says: str) -> Any:
-            made = prometheus.Gauge(f"hyperzero_{name}", says, ["study"], registry=self.registry)
-            return made.labels(study)
-
-        self._rounds = counter("rounds", "Rounds that the loop went through.")
-        self._skipped = counter("rounds_not_applied", "Rounds that the platform did not take.")
-        self._rows = counter("readings", "Readings that were news.")
-        self._remarks = counter("remarks", "What was not as usual; the journal says what.")
-        self._round = gauge("round", "The last round.")
-        self._arms = gauge("arms", "Candidates served in the last round, beside the control.")
-        self._seconds = gauge("round_seconds", "Seconds that the last round took.")
-        self._control = gauge("control_share", "The control's share of the traffic.")
-        self._candidate = gauge("recommended_candidate", "Who would be promoted; 0 is the base.")
-        self._feasible = gauge("recommended_prob_feasible", "P(feasible) of the recommendation.")
-        self._gain = gauge("recommended_gain_lower", "Lower bound of its gain over the base.")
+        self._counters = {n: labelled(prometheus.Counter, n, t) for n, t in _COUNTERS.items()}
+        self._gauges = {n: labelled(prometheus.Gauge, n, t) for n, t in _GAUGES.items()}
 
     def observe(self, done: Round, best: Recommendation | None) -> None:
-        """Take a round in."""
-        self._rounds.inc()
-        self._skipped.inc(0 if done.applied else 1)
-        self._rows.inc(done.rows)
-        self._remarks.inc(len(done.notes))
-        self._round.set(done.round)
-        self._seconds.set(done.seconds)
+        """Count a round."""
+        self._counters["rounds"].inc()
+        self._counters["rounds_not_applied"].inc(not done.applied)
+        self._counters["readings"].inc(done.rows)
+        self._counters["remarks"].inc(len(done.notes))
+        values: dict[str, float] = {
+            "round": done.round,
+            "round_seconds": done.seconds,
+            "rounds_without_readings": done.rounds_without_readings,
+        }
         if done.plan is not None:
-            self._arms.set(len(done.plan) - 1)
-            self._control.set(done.plan.control_share)
+            values |= {"arms": len(done.plan) - 1, "control_share": done.plan.control_share}
         if best is not None:
-            self._candidate.set(best.candidate_id)
-            self._feasible.set(best.prob_feasible)
-            self._gain.set(best.objective_lcb - best.objective_base)
+            values["recommended_candidate"] = best.candidate_id
+            values["recommended_prob_feasible"] = best.prob_feasible
+            values["recommended_gain_lower"] = best.objective_lcb - best.objective_base
+        for name, value in values.items():
+            self._gauges[name].set(value)
 
     def serve(self, port: int) -> int:
-        """Answer ``GET /metrics`` on localhost, in a thread; returns the port (0 takes a free one).
+        """Answer ``GET /metrics`` on localhost in a thread; returns the port (0: a free one).
 
         Raises:
-            ConfigError: the port cannot be had.
+            ConfigError: the port cannot be used.
         """
         try:
             server, _ = self._prometheus.start_http_server(
@@ -98,11 +103,14 @@ class Telemetry:
             )
         except (OSError, OverflowError) as error:
             raise ConfigError(f"metrics cannot be served on port {port}: {error}") from None
-        found: int = server.server_port
-        return found
+        return int(server.server_port)
 
     def write(self, path: Path) -> None:
-        """Write the metrics to a file, whole or not at all, for a node exporter's collector."""
+        """Write the metrics to a file in one step, for a node exporter's collector.
+
+        Raises:
+            ConfigError: the file cannot be written.
+        """
         try:
             self._prometheus.write_to_textfile(str(path), self.registry)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The kinds of parameters: Float, Int, Choice; each knows its way into the unit cube and back."""
+"""The kinds of parameters, Float, Int and Choice, each with its map to the unit cube and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Value: TypeAlias = float | int | str | bool
 
 # A base such as 0.30000000000000004 for a bound of 0.3 is the bound, not an error.
 _BOUND_TOLERANCE = 1e-9
-# Whole numbers beyond this many cells do not come back from the unit interval in float64.
+# With more cells, whole numbers do not survive the unit interval in float64.
 _MAX_CELLS = 2**50
 
 
@@ -133,7 +133,7 @@ class Int:
         return 1
 
     def check(self, value: Any) -> float:
-        """The value as theta holds it; raises ``SpaceError`` where it is none of ours."""
+        """The value as theta holds it; raises ``SpaceError`` unless whole and in bounds."""
         number = _number(self.name, value)
         if number != round(number) or not self.low <= number <= self.high:
             raise SpaceError(
@@ -210,11 +210,11 @@ class Choice:
         """The option's index; raises ``SpaceError`` where it is no option."""
         value = value.item() if isinstance(value, np.generic) else value
         for index, option in enumerate(self.options):
-            # Of one type first: True == 1 in Python, but a flag is not a number.
-            alike = isinstance(value, str | int | float) and (
+            # Compare types first: True == 1 in Python, but a flag is not a number.
+            same_type = isinstance(value, str | int | float) and (
                 isinstance(value, bool) == isinstance(option, bool)
             )
-            if alike and value == option:
+            if same_type and value == option:
                 return float(index)
         raise SpaceError(
             f"parameter {self.name!r} = {value!r} is none of its options {list(self.options)}"

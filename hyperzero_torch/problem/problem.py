@@ -1,4 +1,4 @@
-"""What is tuned: objective and constraints over metric deltas and levels.
+"""The problem: objective and constraints over metric deltas and levels.
 
 Objectives are maximised; slack >= 0 is feasible; everything is a fraction, never a percentage.
 
@@ -25,7 +25,7 @@ __all__ = ["Constraint", "Objective", "Outcome", "Problem"]
 
 
 class Outcome(NamedTuple):
-    """What deltas are worth: ``utility (...)``, and ``slack (..., constraints)``, >= 0 feasible."""
+    """Values of deltas: ``utility (...)``; ``slack (..., constraints)``, >= 0 where feasible."""
 
     utility: Tensor
     slack: Tensor
@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
     @property
     def feasible(self) -> Tensor:
         """Where every constraint holds, ``(...)``; a NaN slack does not hold."""
-        # Column by column: several times faster than a reduction over a handful of constraints.
+        # Column by column: several times faster than a reduction over a few constraints.
         holds = self.utility.new_ones(self.utility.shape, dtype=torch.bool)
         for slack in self.slack.unbind(-1):
             holds = holds & (slack >= 0)
@@ -44,17 +44,17 @@ class Problem:
     """A search space, a base, metrics, an objective, and constraints.
 
     Args:
-        space: where theta lives.
+        space: the parameters.
         base: the control's theta, a mapping over every parameter.
         metrics: names of the metrics, in the order of every ``metrics`` axis.
         objective: a string, a callable / ``nn.Module``, or an ``Objective``; maximised.
         constraints: strings or ``Constraint``s.
         base_levels: the control's level of each metric (a mapping, or in the order of
-            ``metrics``), where it is known; else the tuner takes it from the control's readings.
+            ``metrics``) if known; else the tuner estimates it from the control's readings.
     Raises:
         SpaceError: a base outside its space.
-        ProblemError: unknown or repeated metrics, a term that is not
-            understood or returns a wrong shape, a constraint that no base can satisfy.
+        ProblemError: unknown or repeated metrics, a term that is not understood or returns a wrong
+            shape, a constraint that no base can satisfy.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Problem:
         constraints = list(constraints)  # read twice below
         self._constraints = tuple(self._constraint(c) for c in constraints)
         self.num_constraints = len(self._constraints)
-        with torch.random.fork_rng(devices=[]):  # what a term draws must not shift the user's
+        with torch.random.fork_rng(devices=[]):  # a term's draws must not change the user's
             self._probe(constraints)
 
     def _constraint(self, constraint: str | Constraint) -> Term:
@@ -142,7 +142,7 @@ class Problem:
         return other
 
     def without_base_levels(self) -> Problem:
-        """The same problem for someone who does not know the base levels."""
+        """The same problem with unknown base levels."""
         other = copy.copy(self)
         other.base_levels = None
         return other
@@ -165,7 +165,7 @@ class Problem:
         Returns:
             Outcome with utility ``(...)`` and slack ``(..., constraints)``.
         Raises:
-            ProblemError: a term sees levels and the base levels are not known.
+            ProblemError: a term uses levels and the base levels are not known.
         """
         level = self._levels(delta)
         utility = self._objective(delta, level)
@@ -181,11 +181,11 @@ class Problem:
                     "known; pass base_levels={metric: level} to Problem, or tell the tuner the "
                     "control's readings first"
                 )
-            return delta  # never read
+            return delta  # not used
         return self.base_levels.to(delta.dtype) * (1.0 + delta)
 
     def _probe(self, constraints: Sequence[str | Constraint]) -> None:
-        """Call every term once, so that what is wrong with it is said now and not at night."""
+        """Call every term once, so that its errors show now and not in a later round."""
         shape = (3, 5)
         delta = torch.zeros(*shape, self.num_metrics, dtype=torch.float64)
         level = torch.ones_like(delta) if self.base_levels is None else self._levels(delta)
@@ -205,9 +205,9 @@ class Problem:
                     f"expected {shape} from {tuple(delta.shape)}, got {tuple(value.shape)}"
                 )
             self._refuse_randomness(what, term, level)
-        for given, term in zip(constraints, self._constraints):
+        for constraint, term in zip(constraints, self._constraints):
             slack = float(term(delta, level)[0, 0].detach())
-            allowed = isinstance(given, Constraint) and given.may_exclude_base
+            allowed = isinstance(constraint, Constraint) and constraint.may_exclude_base
             if not term.sees_levels and not allowed and not slack >= 0:  # NaN does not hold
                 raise ProblemError(
                     f"no base can satisfy the constraint {term.name!r}: the base's own deltas are "
@@ -217,11 +217,11 @@ class Problem:
                 )
 
     def _refuse_randomness(self, what: str, term: Term, level: Tensor) -> None:
-        """A plan is a function of the journal; a term that draws numbers of its own breaks that."""
-        some = torch.linspace(-0.01, 0.01, level.numel(), dtype=level.dtype).reshape(level.shape)
+        """Refuse a random term: plans must be a function of the journal."""
+        values = torch.linspace(-0.01, 0.01, level.numel(), dtype=level.dtype).reshape(level.shape)
         with torch.no_grad():
-            once, again = term(some, level), term(some, level)
-        if not torch.equal(once.nan_to_num(), again.nan_to_num()):
+            first, second = term(values, level), term(values, level)
+        if not torch.equal(first.nan_to_num(), second.nan_to_num()):
             raise ProblemError(
                 f"{what} {term.name!r} gives two values for the same deltas; a module with "
                 "dropout or the like needs .eval() before it becomes part of a problem"
@@ -240,7 +240,7 @@ class Problem:
                 )
             levels = [levels[name] for name in self.metrics]
         try:
-            # A copy: what the caller does to its tensor later changes nothing here.
+            # A copy, so that later changes to the caller's tensor have no effect here.
             tensor = torch.as_tensor(levels, dtype=torch.float64).detach().cpu().clone()
         except (TypeError, ValueError, RuntimeError, OverflowError):
             raise ProblemError(
@@ -268,7 +268,7 @@ class Problem:
             "terms": [term.identity() for term in (self._objective, *self._constraints)],
             "base_levels": None if self.base_levels is None else self.base_levels.tolist(),
         }
-        # Only where there are any: studies from before there were constraints on theta still open.
+        # Only where there are any, so that studies from before this field existed still open.
         if self.space.constraints:
             spec["theta_constraints"] = list(self.space.constraints)
         return spec
@@ -288,7 +288,7 @@ def _check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     names = tuple(metrics)
     if not names or not all(isinstance(n, str) and n.strip() and "`" not in n for n in names):
         raise ProblemError(f"metrics must be names, at least one, got {list(names)}")
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise ProblemError(f"metric names must differ, these come twice: {twice}")
+    repeated = sorted({n for n in names if names.count(n) > 1})
+    if repeated:
+        raise ProblemError(f"metric names must differ, these come twice: {repeated}")
     return names

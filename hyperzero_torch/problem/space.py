@@ -1,15 +1,15 @@
-"""Parameters, and the way between theta and the unit cube.
+"""The search space: parameters, and the maps between theta and the unit cube.
 
     theta   the user's units: one column per parameter; an Int is a whole number,
             a Choice is the index of its option.            (..., params)
     x       the unit cube that the Gaussian process sees: a Float or an Int takes one
             coordinate, a Choice takes one coordinate per option (one-hot).  (..., dims)
 
-A Float with ``log=True`` is uniform in its logarithm. ``snap`` moves any x to the nearest
-point that a platform can serve (whole numbers, one option).
+A Float with ``log=True`` is uniform in its logarithm. ``snap`` moves any x to the nearest point
+that a platform can serve (whole numbers, one option).
 
-Linear constraints on theta, in the user's units, cut a part of the space off: a theta outside is
-refused, and samples, grids and snapped points satisfy them as they are served.
+Linear constraints on theta, in the user's units, exclude a part of the space: a theta that violates
+them is refused, and samples, grids and snapped points satisfy them.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class SearchSpace:
     """An ordered set of parameters, and the maps between theta and the unit cube.
 
     Args:
-        parameters: ``Float``, ``Int`` and ``Choice``, names all different.
+        parameters: ``Float``, ``Int`` and ``Choice``, with different names.
         constraints: strings that are linear in Floats and Ints, such as
             ``"w_click + 2 * w_share <= 1.5"`` or ``"w_a >= w_b"``.
     Raises:
-        SpaceError: no parameter, a name twice, or constraints that no theta satisfies.
+        SpaceError: no parameter, a repeated name, or constraints that no theta satisfies.
         ExpressionError: a constraint that is not understood or not linear.
     """
 
@@ -59,9 +59,9 @@ class SearchSpace:
                     f"expected Float, Int or Choice, got {type(parameter).__name__}: {parameter!r}"
                 )
         self.names = tuple(p.name for p in self.parameters)
-        twice = sorted(name for name, times in Counter(self.names).items() if times > 1)
-        if twice:
-            raise SpaceError(f"parameter names must differ, these come twice: {twice}")
+        repeated = sorted(name for name, times in Counter(self.names).items() if times > 1)
+        if repeated:
+            raise SpaceError(f"parameter names must differ, these come twice: {repeated}")
         self.num_params = len(self.parameters)
         self.widths = tuple(p.width for p in self.parameters)
         self.num_dims = sum(self.widths)
@@ -75,7 +75,7 @@ class SearchSpace:
 
     def __eq__(self, other: object) -> bool:
         """The same parameters in the same order, and the same constraints as they are written."""
-        # By how they are written: True == 1 in Python, but a flag is not a number.
+        # By their text, since True == 1 in Python but a flag is not a number.
         return isinstance(other, SearchSpace) and repr(self) == repr(other)
 
     def __hash__(self) -> int:
@@ -108,7 +108,7 @@ class SearchSpace:
         return theta
 
     def check(self, theta: Tensor) -> Tensor:
-        """The same ``(..., params)``, where every row can be.
+        """``theta (..., params)`` unchanged, if every row is valid.
 
         Raises:
             ShapeError: another width.
@@ -124,7 +124,7 @@ class SearchSpace:
     def satisfied(self, x: Tensor) -> Tensor:
         """Where every constraint holds once x is snapped: ``(..., dims)`` to bool ``(...)``.
 
-        Rounding at a bound is forgiven; a NaN satisfies nothing that it stands in.
+        Rounding at a bound is tolerated; a NaN violates every constraint that it enters.
         """
         self._check_width(x, self.num_dims, "x", "dims")
         if self._region is None:
@@ -150,20 +150,20 @@ class SearchSpace:
         return torch.stack([p.from_unit(part) for p, part in zip(self.parameters, parts)], dim=-1)
 
     def snap(self, x: Tensor) -> Tensor:
-        """The nearest servable point: ``(..., dims)`` to the same shape; twice is once.
+        """The nearest servable point: ``(..., dims)`` to the same shape, idempotent.
 
-        Where that violates a constraint, a point that does not: see ``linear.nearest``.
+        Where that violates a constraint, a near point that does not: see ``linear.nearest``.
         """
         self._check_width(x, self.num_dims, "x", "dims")
         parts = [
-            # Not through theta: the logarithm and back would move a servable point by an ulp.
+            # Not through theta: the logarithm and back would change a servable point by an ulp.
             part.clamp(0.0, 1.0) if isinstance(p, Float) else p.to_unit(p.from_unit(part))
             for p, part in zip(self.parameters, torch.split(x, list(self.widths), dim=-1))
         ]
         snapped = torch.cat(parts, dim=-1)
-        return snapped if self._region is None else self._put_back(snapped, self._region)
+        return snapped if self._region is None else self._moved_inside(snapped, self._region)
 
-    def _put_back(self, x: Tensor, region: linear.Region) -> Tensor:
+    def _moved_inside(self, x: Tensor, region: linear.Region) -> Tensor:
         """Servable points with those outside the region moved into it."""
         outside = ~region.holds(x[..., region.dims])
         if not bool(outside.any()):
@@ -191,8 +191,8 @@ class SearchSpace:
     def sobol(self, num: int, seed: int) -> Tensor:
         """The first ``num`` points of a scrambled Sobol sequence, ``(num, dims)``, on the CPU.
 
-        With constraints, the first that satisfy them; where these leave less than about a 64th of
-        the space, uniform points drawn from the seed.
+        With constraints, the first that satisfy them; where less than about a 64th of the space
+        does, uniform points drawn from the seed.
         """
         if self.num_params > SobolEngine.MAXDIM:
             raise SpaceError(
@@ -209,9 +209,9 @@ class SearchSpace:
     def grid(self, num: int) -> Tensor:
         """A full grid of at most ``num`` points, ``(points, dims)``: equal cells, their centres.
 
-        A Choice takes all its options; the rest is shared evenly over the other parameters, so
-        the grid may hold fewer than ``num`` points. With constraints, the finest grid of which no
-        more than ``num`` points satisfy them, those points.
+        A Choice takes all its options and every other parameter the same number of levels, so the
+        grid may have fewer than ``num`` points. With constraints, it is the finest grid of which at
+        most ``num`` points satisfy them, without the others.
 
         Raises:
             SpaceError: not even two levels per parameter fit into ``num``, or no point of a grid

@@ -1,4 +1,4 @@
-"""Objectives and constraints, however they were written, as one function of deltas and levels."""
+"""Objectives and constraints, as strings or callables, in one form: functions of (delta, level)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Source: TypeAlias = str | Callable[..., Tensor]
 
 
 class Objective:
-    """An objective that sees levels, or has a name of its own.
+    """An objective with options: what a callable is given, and a name.
 
     Args:
         function: a string, or a callable / ``nn.Module`` from ``(..., metrics)`` to ``(...)``.
         on: what a callable is given: ``"delta"``, ``"level"``, or ``"both"`` (two arguments,
-            deltas then levels). Strings name what they see themselves.
+            deltas then levels). Strings write ``level(metric)`` instead.
         name: for reports; by default the string, or the callable's own name.
     """
 
@@ -46,8 +46,8 @@ class Constraint:
         at_most: upper bound of the value, a fraction.
         on: what a callable is given, see ``Objective``.
         name: for reports.
-        may_exclude_base: allow a constraint on deltas that a delta of 0 breaks, i.e. one that
-            the base itself can never satisfy (a required improvement).
+        may_exclude_base: allow a constraint on deltas that a delta of 0 violates, i.e. one that the
+            base can never satisfy (a required improvement).
     Raises:
         ProblemError: a callable without exactly one bound, or a comparison with one.
     """
@@ -71,7 +71,7 @@ class Constraint:
         text = re.sub(r"`[^`]*`", "", function) if isinstance(function, str) else ""
         compares = any(s in text for s in (">=", "<="))
         if compares and bounds:
-            raise ProblemError(f"constraint {function!r} holds its bound already; drop the other")
+            raise ProblemError(f"constraint {function!r} contains a bound already; drop the other")
         if not compares and len(bounds) != 1:
             raise ProblemError(
                 f"constraint {_name_of(function)!r} needs exactly one of at_least and at_most, "
@@ -85,7 +85,7 @@ class Constraint:
 
 
 class Term:
-    """One function of (delta, level), whatever it was written as."""
+    """An objective or constraint as a function of (delta, level)."""
 
     def __init__(self, term: Objective | Constraint, expression: Expression | None) -> None:
         self.name = term.name
@@ -107,7 +107,7 @@ class Term:
         return self.on != "delta"
 
     def identity(self) -> list[str | float]:
-        """What tells it from other terms in a journal: how it is written and what bounds it."""
+        """What identifies the term in a journal: its text and its bound."""
         return [self.name, self.on, self.sign, self.bound]
 
     def to(self, device: torch.device) -> Term:
@@ -126,11 +126,11 @@ class Term:
         if self.expression is not None:
             value = self.expression.compiled(delta, level)
         else:
-            given = {"delta": (delta,), "level": (level,), "both": (delta, level)}[self.on]
+            arguments = {"delta": (delta,), "level": (level,), "both": (delta, level)}[self.on]
             dtype = _module_dtype(self.function)
             if dtype is not None and dtype != delta.dtype:
-                given = tuple(g.to(dtype) for g in given)
-            value = self.function(*given)  # type: ignore[operator]
+                arguments = tuple(a.to(dtype) for a in arguments)
+            value = self.function(*arguments)  # type: ignore[operator]
             if not isinstance(value, Tensor):
                 raise ProblemError(f"it returned a {type(value).__name__}, expected a torch tensor")
         if self.sign == 1.0 and self.bound == 0.0:
@@ -152,8 +152,8 @@ def _check_on(on: Sees, function: Source) -> Sees:
         raise ProblemError(f"on must be 'delta', 'level' or 'both', got {on!r}")
     if isinstance(function, str) and on != "delta":
         raise ProblemError(
-            f"on={on!r} is for callables; in the string {function!r} write level(metric) where "
-            "the level is meant"
+            f"on={on!r} is for callables; in the string {function!r} write level(metric) for "
+            "a level"
         )
     return on
 

@@ -12,17 +12,20 @@ from pathlib import Path
 from ..errors import ConfigError
 
 _LOCK_SECONDS = 10.0
+_UNWRITABLE = (
+    "{path!r} cannot be written ({reason}); name a file in a folder that exists and is writable"
+)
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One writer of a file at a time, so that none undoes what another adds to it.
+    """Let one process at a time change a file, so that no change is lost.
 
-    An advisory lock on the folder, which leaves no file behind and ends with the process. Systems
-    without such locks go on without: replacing stays atomic, but of two changes one may be lost.
+    An advisory lock on the folder; it leaves no file behind and ends with the process. On systems
+    without such locks there is none: replacing stays atomic, but one of two changes may be lost.
 
     Raises:
-        ConfigError: no such folder, or somebody else has held the lock for ten seconds.
+        ConfigError: no such folder, or another process has held the lock for ten seconds.
     """
     try:
         import fcntl
@@ -32,17 +35,14 @@ def locked(path: Path) -> Iterator[None]:
     try:
         folder = os.open(path.parent, os.O_RDONLY)
     except OSError as error:
-        raise ConfigError(
-            f"{str(path)!r} cannot be written ({error.strerror}); name a file in a folder that "
-            "exists and can be written to"
-        ) from None
+        raise ConfigError(_UNWRITABLE.format(path=str(path), reason=error.strerror)) from None
     try:
-        give_up = time.monotonic() + _LOCK_SECONDS
+        deadline = time.monotonic() + _LOCK_SECONDS
         while True:
             try:
                 fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if time.monotonic() > give_up:
+                if time.monotonic() > deadline:
                     raise ConfigError(
                         f"{str(path.parent)!r} has been locked by another process for "
                         f"{_LOCK_SECONDS:.0f} s; try again when it is done"
@@ -57,31 +57,29 @@ def locked(path: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def write_atomically(path: str | Path, text: str) -> None:
-    """Write a text file beside its place and move it there in one step.
+def write_atomically(path: str | Path, content: str | bytes) -> None:
+    """Write a file to a temporary one beside it, then move that into place; text in UTF-8.
 
-    A file that is there already keeps its permissions; a new one gets the process's usual ones.
+    An existing file keeps its permissions; a new one gets the process's default ones.
 
     Raises:
         ConfigError: the folder does not exist or cannot be written to; nothing is left behind.
     """
     path = Path(path)
+    raw = content.encode() if isinstance(content, str) else content
     beside = path.parent / f".{path.name}.{secrets.token_hex(8)}"
     try:
         try:
             descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            with os.fdopen(descriptor, "wb") as file:
                 with contextlib.suppress(FileNotFoundError):
                     os.fchmod(file.fileno(), path.stat().st_mode & 0o7777)
-                file.write(text)
+                file.write(raw)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(beside, path)
-        except BaseException:  # whatever ends the process half-way
+        except BaseException:  # also KeyboardInterrupt
             beside.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise ConfigError(
-            f"{str(path)!r} cannot be written ({error.strerror}); name a file in a folder that "
-            "exists and can be written to"
-        ) from None
+        raise ConfigError(_UNWRITABLE.format(path=str(path), reason=error.strerror)) from None

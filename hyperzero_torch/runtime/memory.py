@@ -1,4 +1,4 @@
-"""Sizes that cannot fit are refused before any work; tiles that turn out too large shrink once."""
+"""Memory limits: work that cannot fit is refused at once; tiles that are too large shrink once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from ..errors import DeviceMemoryError, SizeError
 
 _Result = TypeVar("_Result")
-# What is smaller is not worth a look at how much is free.
+# Smaller work is not checked.
 _SMALL = 2**28
 _SHRINK = 8
-# A container's limit, usage and statistics, in which what only caches files has this name.
+# Files of a container's limit and usage, and the name of its file cache in ``memory.stat``.
 _CGROUPS = (
     ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     (
@@ -25,13 +25,13 @@ _CGROUPS = (
 
 
 def require(num_bytes: int, device: torch.device, what: str, instead: str) -> None:
-    """Refuse what cannot fit.
+    """Refuse work that does not fit into memory.
 
     Args:
-        num_bytes: an estimate of what is needed beside what there is already.
+        num_bytes: an estimate of the memory needed in addition to what is in use.
         device: where.
         what: the work, e.g. ``"a fit of 4 metrics to 50000 candidates"``.
-        instead: what to do, a clause.
+        instead: advice for the error message, a clause.
     Raises:
         SizeError: more than is free.
     """
@@ -46,9 +46,9 @@ def require(num_bytes: int, device: torch.device, what: str, instead: str) -> No
 
 
 def in_tiles(work: Callable[[int], _Result], tile: int, device: torch.device) -> _Result:
-    """``work(tile)``; where the device runs out of memory, once more with an eighth of it.
+    """``work(tile)``; where the device runs out of memory, once more with an eighth of the tile.
 
-    ``work`` starts anew each time, so it must not have used up a generator.
+    ``work`` starts again from the beginning, so it must not draw from a generator.
 
     Raises:
         DeviceMemoryError: the smaller tile does not fit either.
@@ -75,20 +75,20 @@ def in_tiles(work: Callable[[int], _Result], tile: int, device: torch.device) ->
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    """The CPU's allocator has no class of errors of its own."""
+    """Whether memory ran out; the CPU's allocator has no error class of its own."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """What can still be had on a device; None where nobody tells."""
+    """Free memory on a device; None where it cannot be determined."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free + idle)
     if device.type != "cpu":
         return None
-    told = [_available(), *(_left(*files) for files in _CGROUPS)]
-    return min((number for number in told if number is not None), default=None)
+    limits = [_available(), *(_container_free(*files) for files in _CGROUPS)]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _available() -> int | None:
@@ -102,8 +102,8 @@ def _available() -> int | None:
     return None
 
 
-def _left(folder: str, limit: str, usage: str, cached: str) -> int | None:
-    """What a container may still take; caches of files make room."""
+def _container_free(folder: str, limit: str, usage: str, cached: str) -> int | None:
+    """Free memory of a container; its file cache counts as free."""
     try:
         most, used = (int((Path(folder) / name).read_text()) for name in (limit, usage))
         stat = (Path(folder) / "memory.stat").read_text()

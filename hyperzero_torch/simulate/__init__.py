@@ -1,4 +1,4 @@
-"""Worlds whose truth is known, and the closed loop on them. One world per file."""
+"""Worlds with known true effects, one per file, and the closed loop on them."""
 
 from .environment import Delivery, Environment, Oracle, Truth
 from .guardrail import GuardrailWorld

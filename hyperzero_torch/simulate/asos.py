@@ -1,13 +1,13 @@
-"""Real control streams: the ASOS A/B tests, from cumulative records to interval moments.
+"""Recorded control streams: the ASOS A/B tests, from cumulative records to interval moments.
 
-The file says, per experiment, variant and metric, what had been seen *until* a time: cumulative
-users, their mean and their sample variance. What happened *between* two times is the difference,
+Per experiment, variant and metric the file holds cumulative users, their mean and their sample
+variance up to a time. The moments of the interval between two times are the difference,
 
     interval[t] = subtract(cumulative[t], cumulative[t - 1])        (cumulative[-1] is empty)
 
-which is no clean sample: returning users go on adding value to old counts, so some intervals have
-no user or a negative variance, and a null record leaves two intervals without one. Each such cell
-carries its reason, none is repaired.
+which is not a clean sample: returning users add value to old counts, so some intervals have no new
+user or a negative variance, and a null record makes two intervals unusable. Each such cell has a
+status with the reason, and none is repaired.
 
 Source: C. H. B. Liu, A. Cardoso, P. Couturier, E. J. McCoy, "Datasets for Online Controlled
     Experiments", NeurIPS 2021 Datasets and Benchmarks, DOI 10.17605/OSF.IO/64JSB, CC BY 4.0;
@@ -41,10 +41,10 @@ LICENCE = (
     'E. J. McCoy, "Datasets for Online Controlled Experiments", NeurIPS 2021, '
     "DOI 10.17605/OSF.IO/64JSB (a fixed half of the experiments, recompressed)"
 )
-# 234 of its 246 steps are 12 h and 10 are a day, all four metrics are there, and 13 intervals
-# without a user and 4 to 36 negative variances per metric ask for care.
+# 234 of its 246 steps are 12 h and 10 are a day, it has all four metrics, and it tests the handling
+# of 13 intervals without users and 4 to 36 negative variances per metric.
 DEFAULT_EXPERIMENT = "2c8a04"
-# Fewer intervals than this say too little about their own pooled delta to be centred on it.
+# With fewer intervals a pooled delta is too uncertain to centre residuals on.
 MIN_INTERVALS = 10
 # Standard deviation of a normal variable over its median absolute deviation.
 MAD_TO_STD = 1.4826022185056018
@@ -59,7 +59,7 @@ _Rows: TypeAlias = dict[tuple[str, str], list[list[float]]]
 
 
 class Status(StrEnum):
-    """Whether a cell of an interval can be used, and else why not."""
+    """Whether a cell of an interval can be used, or the reason why not."""
 
     USABLE = "usable"
     NO_USERS = "no new users"
@@ -88,11 +88,11 @@ class Streams(NamedTuple):
 
 
 class Intervals(NamedTuple):
-    """What happened between the times of a stream.
+    """Moments between the times of a stream.
 
     ``days (intervals,)`` is each interval's length; ``moments`` has fields
     ``(intervals, groups, metrics)`` and may hold NaN and negative ``m2``: ``status``, of the same
-    shape, says which cells are usable. The first interval is all that the first record sums up,
+    shape, says which cells are usable. The first interval spans all that the first record covers,
     often several days.
     """
 
@@ -107,7 +107,7 @@ class Intervals(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """A line of the listing. ``steps`` maps a length in days to how many intervals have it."""
+    """A row of the list. ``steps`` maps a length in days to the number of such intervals."""
 
     id: str
     num_intervals: int
@@ -123,33 +123,31 @@ def load(experiment: str | None = None, path: str | Path | None = None) -> Strea
         experiment: an id of ``experiments()``; by default ``DEFAULT_EXPERIMENT``.
         path: another file of the same columns, CSV or gzipped CSV; by default the bundled one.
     Raises:
-        InputError: no such experiment (the message names those there are), or a file that is not
-            of this kind.
+        InputError: no such experiment (the message names those in the file), or another kind of
+            file.
     """
-    known = _read(_key(path))
+    streams = _read(_key(path))
     name = DEFAULT_EXPERIMENT if experiment is None else experiment
-    if name not in known:
+    if name not in streams:
         raise InputError(
-            f"no experiment {name!r} in {path or _BUNDLED}; it has {', '.join(sorted(known))}"
+            f"no experiment {name!r} in {path or _BUNDLED}; it has {', '.join(sorted(streams))}"
         )
-    return known[name]
+    return streams[name]
 
 
 def experiments(path: str | Path | None = None) -> list[Experiment]:
-    """Every experiment of a file, by id, with the metrics whose control is ever usable.
+    """Every experiment of a file, by id, with the metrics that the control ever has usable.
 
     Raises:
-        InputError: a file that is not of this kind.
+        InputError: another kind of file.
     """
-    listing = []
+    rows = []
     for name, streams in sorted(_read(_key(path)).items()):
         parts = intervals(streams)
-        alive = parts.usable[:, 0].any(0).tolist()
-        metrics = tuple(metric for metric, ok in zip(streams.metrics, alive) if ok)
-        listing.append(
-            Experiment(name, len(parts.days), len(streams.variants), steps(parts), metrics)
-        )
-    return listing
+        usable = parts.usable[:, 0].any(0).tolist()
+        metrics = tuple(metric for metric, ok in zip(streams.metrics, usable) if ok)
+        rows.append(Experiment(name, len(parts.days), len(streams.variants), steps(parts), metrics))
+    return rows
 
 
 def steps(parts: Intervals) -> dict[float, int]:
@@ -173,12 +171,12 @@ def intervals(streams: Streams) -> Intervals:
 
 
 def tally(status: NDArray[np.object_]) -> dict[Status, int]:
-    """How often each status occurs in any part of ``Intervals.status``; absent ones are left out.
+    """Count each status in any part of ``Intervals.status``; absent ones are left out.
 
-    ``tally(parts.status[:, 0, 1])`` is the control's count for the second metric.
+    ``tally(parts.status[:, 0, 1])`` counts the control's for the second metric.
     """
-    found = Counter(status.reshape(-1).tolist())
-    return {reason: found[reason] for reason in Status if found[reason]}
+    counts = Counter(status.reshape(-1).tolist())
+    return {reason: counts[reason] for reason in Status if counts[reason]}
 
 
 def residuals(path: str | Path | None = None) -> Mapping[str, NDArray[np.float64]]:
@@ -187,25 +185,25 @@ def residuals(path: str | Path | None = None) -> Mapping[str, NDArray[np.float64
         r = (delta[t] - pooled) / sqrt(var[t])        pooled = sum(delta / var) / sum(1 / var)
 
     for every treatment stream of every experiment with at least ``MIN_INTERVALS`` usable intervals
-    (usable in both groups), pooled per metric and centred by the median. An i.i.d. world would
-    give standard normal values; these spread robustly by 1.2 to 1.7, some reach 50, because users
-    come back and effects drift. None is capped: all are finite, and the tails are what is real.
+    (usable in both groups), pooled per metric and centred by the median. For i.i.d. users they
+    would be standard normal; here their robust standard deviation is 1.2 to 1.7 and some reach 50,
+    because users return and effects drift. All are finite, and none is capped.
 
     Returns:
         From metric to its residuals, one sorted vector each, not writable.
     Raises:
-        InputError: a file that is not of this kind.
+        InputError: another kind of file.
     """
     return _residuals(_key(path))
 
 
 def robust_std(values: NDArray[np.float64]) -> float:
-    """Spread that heavy tails do not move: the scaled median absolute deviation."""
+    """The scaled median absolute deviation, which heavy tails hardly affect."""
     return float(MAD_TO_STD * np.median(np.abs(values - np.median(values))))
 
 
 def _status(between: mo.Moments) -> NDArray[np.object_]:
-    """The first reason that applies, in an order that names the cause before its consequences."""
+    """The first reason that applies, causes before their consequences."""
     count, mean, var = (f.numpy() for f in (between.count, between.mean, between.var))
     reasons = {
         Status.NO_USERS: count == 0,
@@ -255,31 +253,31 @@ def _key(path: str | Path | None) -> str:
 
 @lru_cache(maxsize=4)
 def _read(key: str) -> dict[str, Streams]:
-    """All experiments of a file (the bundled one for ""); read once, callers must not write."""
+    """All experiments of a file (the bundled one for ""); cached, so callers must not write."""
     where = Path(key) if key else resources.files(__package__) / "data" / _BUNDLED
     try:
         raw = where.read_bytes()
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
-        found = _group(csv.DictReader(text.splitlines()))
+        rows_by_name = _group(csv.DictReader(text.splitlines()))
     except (OSError, EOFError, zlib.error, KeyError, ValueError, csv.Error) as error:
         raise InputError(
             f"{key or _BUNDLED} is not a file of cumulative A/B tests ({error}); "
             f"expected CSV, gzipped or not, with the columns {', '.join(_KEYS + _VALUES)}"
         ) from None
-    return {name: _assemble(name, rows) for name, rows in found.items()}
+    return {name: _assemble(name, rows) for name, rows in rows_by_name.items()}
 
 
 def _group(reader: Iterable[dict[str, Any]]) -> dict[str, _Rows]:
-    found: dict[str, _Rows] = defaultdict(lambda: defaultdict(list))
+    rows_by_name: dict[str, _Rows] = defaultdict(lambda: defaultdict(list))
     for row in reader:
         name, variant, metric = (row[column] for column in _KEYS)
         values = [float(row[column] or "nan") for column in _VALUES]  # a null is an empty cell
-        found[name][variant, f"metric_{metric}"].append(values)
-    return found
+        rows_by_name[name][variant, f"metric_{metric}"].append(values)
+    return rows_by_name
 
 
 def _assemble(name: str, rows: _Rows) -> Streams:
-    """Put the rows of one experiment into tensors; refuse what does not fit together."""
+    """Put the rows of one experiment into tensors; refuse inconsistent ones."""
     variants = tuple(sorted({variant for variant, _ in rows}))
     metrics = tuple(sorted({metric for _, metric in rows}))
     sizes = {len(table) for table in rows.values()}

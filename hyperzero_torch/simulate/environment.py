@@ -1,20 +1,23 @@
-"""What a simulated platform is: it serves plans, reports late, and knows the truth.
+"""A simulated platform: it serves plans, reports late, and knows the true effects.
 
-A world's randomness is a function of (its seed, the round), so serving the same plan again gives
-the same readings: a study that was killed can be run again against it.
+A world's randomness is a function of its seed and the round, so serving the same plan again gives
+the same readings, and an interrupted study can be run again against it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..problem.problem import Problem
 from ..study.plan import Plan
 from ..study.readings import Readings
+from ..thompson.local_search import local_search
 
 # The oracle's search: clouds of these widths around the best points so far.
 _CLOUDS = (0.1, 0.05, 0.05, 0.02, 0.02, 0.01, 0.005, 0.002, 0.001)
@@ -22,17 +25,17 @@ _NUM_ELITE = 32
 
 
 class Delivery(NamedTuple):
-    """A message on its way: ``readings`` that the tuner can have from round ``due`` on."""
+    """A message in transit: ``readings`` that the tuner receives from round ``due`` on."""
 
     due: int
     readings: Readings
 
 
 class Truth(NamedTuple):
-    """What nobody sees in life. ``delta (n, metrics)``, ``gain (n,)``, ``violation (n,)``.
+    """True effects: ``delta (n, metrics)``, ``gain (n,)``, ``violation (n,)``.
 
     ``gain`` is (f(theta) - f(base)) / |f(base)| (Eq. 4.1), or f(theta) - f(base) where f(base) = 0,
-    as it is for objectives on deltas; ``violation`` is the largest lack of slack, 0 where feasible.
+    as for objectives on deltas; ``violation`` is the largest negative slack, 0 where feasible.
     """
 
     delta: Tensor
@@ -51,17 +54,17 @@ class Environment(ABC):
     """A world: implement ``serve`` and ``true_delta``; the rest follows.
 
     Args:
-        problem: what is tuned, with the true ``base_levels`` where terms see levels (it is what
-            ``truth`` is computed with).
+        problem: the problem from which ``truth`` is computed, with the true ``base_levels`` where
+            terms see levels.
         known_levels: base levels as the platform knows them, ``(metrics,)``; None where it does
-            not, and the tuner has to take them from the control's readings.
+            not, and the tuner estimates them from the control's readings.
     """
 
     name: str
 
     def __init__(self, problem: Problem, known_levels: Tensor | None = None) -> None:
         self.truth_problem = problem
-        #: What a tuner may know.
+        #: The problem as a tuner sees it.
         self.problem = (
             problem.without_base_levels()
             if known_levels is None
@@ -70,13 +73,13 @@ class Environment(ABC):
 
     @abstractmethod
     def serve(self, plan: Plan) -> list[Delivery]:
-        """Serve a plan for its round; the messages that it causes, in any order."""
+        """Serve a plan for its round and return the resulting messages, in any order."""
 
     @abstractmethod
     def true_delta(self, theta: Tensor, round: int | None = None) -> Tensor:
         """True lift over the base, ``(n, params)`` to ``(n, metrics)``.
 
-        In a world that drifts it is that of ``round``; in others ``round`` means nothing.
+        In a world that drifts it is that of ``round``; other worlds ignore ``round``.
         """
 
     def truth(self, theta: Tensor, round: int | None = None) -> Truth:
@@ -95,18 +98,28 @@ class Environment(ABC):
         Where no point is feasible it is the base, whose gain is 0.
         """
         space = self.truth_problem.space
-        x = space.sobol(num_samples, seed=0)
-        generator = torch.Generator().manual_seed(0)
-        elite, gains = space.to_unit(self.truth_problem.base_theta.unsqueeze(0)), torch.zeros(1)
-        for width in (0.0, *_CLOUDS):
-            if width:
-                shape = (num_samples // 10, x.shape[1])
-                noise = torch.randn(shape, dtype=x.dtype, generator=generator)
-                x = elite[torch.arange(len(noise)) % len(elite)]
-                x = space.snap((x + width * noise).clamp(0, 1))
+        base = space.to_unit(self.truth_problem.base_theta.unsqueeze(0))
+
+        def best_rows(x: Tensor) -> tuple[Tensor, Tensor]:
             truth = self.truth(space.from_unit(x), round)
-            found = torch.where(truth.violation <= 0, truth.gain, -torch.inf)
-            gains, x = torch.cat([gains.to(found), found]), torch.cat([elite, x])
-            best = gains.topk(min(_NUM_ELITE, len(gains)))
-            gains, elite = best.values, x[best.indices]
-        return Oracle(space.from_unit(elite[0]), float(gains[0]))
+            gain = torch.where(truth.violation <= 0, truth.gain, -torch.inf)
+            gain = torch.where((x == base).all(-1), 0.0, gain)
+            best = gain.unsqueeze(0).topk(min(_NUM_ELITE, len(x)))
+            return best.indices, best.values
+
+        generator = torch.Generator().manual_seed(0)
+        x = torch.cat([base, space.sobol(num_samples, seed=0)])
+        best, gains = local_search(space, x, best_rows, num_samples // 10, generator, _CLOUDS)
+        return Oracle(space.from_unit(best[0, 0]), float(gains[0, 0]))
+
+
+def check_range(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
+    """Refuse an argument of a world that is no number between these bounds.
+
+    Raises:
+        ConfigError: naming the argument and the bounds.
+    """
+    kind = "a whole number" if whole else "a number"
+    number = isinstance(value, int | np.integer) if whole else isinstance(value, int | float)
+    if isinstance(value, bool) or not number or not low <= value <= high:
+        raise ConfigError(f"{name} must be {kind} from {low:g} to {high:g}, got {value!r}")

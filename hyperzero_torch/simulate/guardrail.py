@@ -1,12 +1,12 @@
-"""A world where the guardrail binds: the best objective lies where the guardrail breaks.
+"""A world where the guardrail binds: the best objective violates the guardrail.
 
     maximise  gain     subject to  guard >= -0.1 %          both deltas, within +-5 %
 
-In Appendix A objective and constraint point the same way, so nothing about constraints is learnt
-there. Here every guardrail is drawn partly against the objective, and worlds are drawn until the
-unconstrained optimum violates by half a point or more while two points of gain or more is feasible.
-The base is feasible. Everything that makes tuning hard can be switched on: dimensions, little
-traffic, more metrics, a drifting lift, heavy tails, a neural objective, no feasible point.
+In Appendix A objective and constraint increase together, so it cannot test constraints. Here every
+guardrail is drawn with a negative correlation to the objective, and worlds are drawn until the
+unconstrained optimum violates by at least half a point while a gain of at least two points is
+feasible. The base is feasible. Difficulties can be switched on: more dimensions, little traffic,
+more metrics, a drifting lift, heavy tails, a neural objective, no feasible point.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from ..problem.problem import Constraint, Problem
 from ..problem.space import Float, SearchSpace
 from ..study.plan import Plan
 from .environment import Delivery, Environment
-from .synthetic import DAY, SIGMA, Surface, daily_curves, deliver, noisy_moments
+from .synthetic import DAY, SIGMA, Surface, daily_curves, deliver, noisy_moments, start_round
 
 _MAX_LIFT = 0.05
 _AGAINST = 0.6  # correlation of a guardrail's surface with minus the objective's
-_LENGTHSCALE = 0.4  # in two dimensions; it grows with the root of the dimension, as distances do
+_LENGTHSCALE = 0.4  # in two dimensions; it scales with the root of the dimension, as distances do
 _LEAST_BREACH, _LEAST_GAIN = 0.005, 0.02
 _MAX_TRIES = 1000
-# Heavy tails: one draw in a thousand adds a Pareto value; together as much variance as all others.
+# Heavy tails: one draw in a thousand adds a Pareto value; together these double the variance.
 _TAIL_PROBABILITY, _TAIL_INDEX = 1e-3, 2.5
 _TAIL_SCALE = SIGMA / math.sqrt(_TAIL_PROBABILITY * _TAIL_INDEX / (_TAIL_INDEX - 2))
 
@@ -41,14 +41,13 @@ class GuardrailWorld(Environment):
         seed: of the surfaces, the daily curves, the noise and the delays.
         dims: parameters, each in [0, 1].
         traffic: scale of the 50,000 draws an hour, whose relative noise is about 0.9.
-        delay: rounds after which a reading can arrive at the earliest; on top comes |N(0, 1)|
-            rounded, for every arm on its own.
+        delay: least delay of a reading in rounds; |N(0, 1)| rounded is added, drawn for each arm.
         num_gains: metrics that the objective averages.
         num_guardrails: metrics with a guardrail each.
         objective: ``"linear"``, or ``"neural"``: a small saturating network over the gains.
         drift: radians a round by which each lift turns towards another surface.
-        heavy_tails: let the first metric's users have Pareto tails of index 2.5.
-        feasible: False demands of every guardrail more than any theta gives.
+        heavy_tails: give the first metric Pareto tails of index 2.5.
+        feasible: False sets every guardrail above what any theta reaches.
     Raises:
         ConfigError: a count below one, a traffic or delay below zero, or no such world.
     """
@@ -86,7 +85,7 @@ class GuardrailWorld(Environment):
         average = " + ".join(f"{1 / num_gains:g} * {name}" for name in gains)
         average = gains[0] if num_gains == 1 else average
         bound = "-0.1%" if feasible else f"{2 * _MAX_LIFT:.0%}"
-        wanted = [
+        constraints = [
             Constraint(f"{name} >= {bound}", may_exclude_base=not feasible) for name in guards
         ]
         self._later: _Lifts | None = None
@@ -100,7 +99,7 @@ class GuardrailWorld(Environment):
                     base=dict(zip(space.names, base.tolist())),
                     metrics=[*gains, *guards],
                     objective=average if neural is None else neural,
-                    constraints=wanted,
+                    constraints=constraints,
                 )
             )
             if self._is_fit(feasible):
@@ -123,10 +122,7 @@ class GuardrailWorld(Environment):
 
     def serve(self, plan: Plan) -> list[Delivery]:
         """Every arm's sample mean and variance."""
-        # Keyed by the round alone: the same plan served again gives the same readings.
-        generator = torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + plan.round)
-        share = torch.tensor(plan.shares, dtype=torch.float64)
-        count = (share * self.draws_per_round).round()
+        generator, count = start_round(plan, self.seed, self.draws_per_round)
         lift = self.true_delta(plan.theta, plan.round)
         mu = self.levels[plan.round % DAY] * (1 + lift)
         mean, var = noisy_moments(mu, count, generator)
@@ -176,7 +172,7 @@ class _Lifts:
 
 
 class _Saturating(nn.Module):
-    """A fixed random network that grows with every gain, and less and less; 0 at the base."""
+    """A fixed random network, increasing and concave in every gain; 0 at the base."""
 
     weight: Tensor
     out: Tensor
@@ -198,7 +194,7 @@ class _Saturating(nn.Module):
 
 
 def _tails(count: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """What rare large values add to each arm's mean and mean square, both ``(arms,)``."""
+    """Contribution of rare large values to each arm's mean and mean square, both ``(arms,)``."""
     rare = torch.poisson(count * _TAIL_PROBABILITY, generator=generator).long()
     arm = torch.repeat_interleave(torch.arange(len(count)), rare)
     uniform = torch.rand(len(arm), dtype=torch.float64, generator=generator)

@@ -5,10 +5,10 @@
 
 The paper draws the surfaces d_i, with values in [0, 1], and the daily curves W_i at random and does
 not publish them. Here they follow from the seed: smooth random surfaces scaled to exactly [0, 1],
-and curves of a day's and half a day's period that trade off against each other, averaging 0.67, the
-level at which the constraint cuts the square in two. Surfaces are drawn until the best feasible
-gain over the base lies between 4.5 and 6 %: the paper reports 4.95 %, and a base that happens to be
-near the optimum leaves nothing to tune.
+and curves with periods of a day and half a day in opposite phases, averaging 0.67, the level at
+which the constraint cuts the square in two. Surfaces are drawn until the best feasible gain over
+the base lies between 4.5 and 6 %: the paper reports 4.95 %, and a base near the optimum would leave
+nothing to tune.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..problem.problem import Problem
 from ..problem.space import Float, SearchSpace
 from ..study.plan import Plan
 from .environment import Delivery, Environment
-from .synthetic import DAY, SIGMA, Surface, daily_curves, deliver, noisy_moments
+from .synthetic import DAY, SIGMA, Surface, daily_curves, deliver, noisy_moments, start_round
 
 #: The seeds over which the paper averages.
 PAPER_SEEDS = (
@@ -44,10 +44,9 @@ class PaperWorld(Environment):
     Args:
         seed: of the surfaces, the daily curves, the noise and the delays.
         slots: traffic slots an hour, the control's included.
-        draws_per_slot: metric draws that one slot yields.
-        delay: rounds after which a reading can arrive at the earliest; on top comes |N(0, 1)|
-            rounded, for every arm on its own.
-        known_days: days before the study over which the platform has watched its control at a
+        draws_per_slot: metric draws per slot.
+        delay: least delay of a reading in rounds; |N(0, 1)| rounded is added, drawn for each arm.
+        known_days: days before the study over which the platform has measured its control at a
             tenth of the traffic, and so knows the base levels up to noise; 0 for none.
     """
 
@@ -93,10 +92,7 @@ class PaperWorld(Environment):
 
     def serve(self, plan: Plan) -> list[Delivery]:
         """Every arm's sample mean and variance, drawn from their exact distributions."""
-        # Keyed by the round alone: the same plan served again gives the same readings.
-        generator = torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + plan.round)
-        share = torch.tensor(plan.shares, dtype=torch.float64)
-        count = (share * self.draws_per_round).round()
+        generator, count = start_round(plan, self.seed, self.draws_per_round)
         mu = self.levels[plan.round % DAY] * (1 + self._effect(plan.theta))
         mean, var = noisy_moments(mu, count, generator)
         return deliver(plan, count, mean, var, self.delay, generator)

@@ -1,9 +1,9 @@
-"""A world whose control stream is real: the ASOS A/B tests, with a known lift laid on top.
+"""A world with a recorded control stream, the ASOS A/B tests, and a known lift added to it.
 
-One round is one interval of an experiment (12 hours or a day, as it was recorded). What is real:
-users, levels and variances of the control in that interval, hence the daily cycle, the gaps and
-the missing cells; and how much noisier interval deltas are than the formula says. What is made:
-the lift surface over theta, so that truth is known.
+One round is one interval of an experiment (12 hours or a day, as it was recorded). Recorded are the
+users, levels and variances of the control in that interval, with the daily cycle, the gaps and the
+missing cells, and the excess of the noise of interval deltas over the formula. Synthetic is the
+lift surface over theta, so the true effects are known.
 
     mean_i = level[t] * (1 + lift_i) * (1 + sqrt(var[t] / (n_i * level[t]^2)) * r_i)
     var_i  = var[t] * (1 + lift_i)^2        n_i = round(share_i * users[t] * traffic)
@@ -24,23 +24,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import ConfigError, InputError
+from ..errors import InputError
 from ..problem.problem import Problem
 from ..problem.space import Float, SearchSpace
 from ..study.plan import Plan
 from ..study.readings import COLUMNS, Readings
 from . import asos
-from .environment import Delivery, Environment
+from .environment import Delivery, Environment, check_range
 
-METRICS = ("metric_1", "metric_2", "metric_3", "metric_4")  # anonymised by their owner
+METRICS = ("metric_1", "metric_2", "metric_3", "metric_4")  # anonymised by the data's owner
 PARAMETERS = ("w_click", "w_share", "w_follow", "w_comment")
 OBJECTIVE = "0.5 * metric_1 + 0.5 * metric_3"
 GUARDRAIL = "metric_2 >= -0.1%"
-# Below this the guardrail of 0.1 % would no longer be felt; above it lifts are no longer lifts.
+# Below it the guardrail of 0.1 % would hardly bind; above it a lift is not small any more.
 MAX_LIFT_RANGE = (0.01, 0.5)
 
 _RADIUS = 0.45  # distance from the base to every metric's peak, and the width of the bumps
-_NOISE, _SURFACE = 0, 1  # what a random stream is for, so that none is used twice
+_NOISE, _SURFACE = 0, 1  # the purpose of a random stream, so that none is used twice
 
 
 class _Surface(NamedTuple):
@@ -54,15 +54,15 @@ class _Surface(NamedTuple):
 class ReplayWorld(Environment):
     """Serve plans on the control stream of a real experiment.
 
-    Rounds walk through the experiment's intervals; after the last one it starts over. A metric
-    whose interval is not usable (null or negative variance, ...) is left out of that round's
-    readings, and an interval without any usable metric answers with nothing at all.
+    Rounds follow the experiment's intervals, and start again after the last one. A metric whose
+    interval is not usable (null or negative variance, ...) is left out of that round's readings. An
+    interval without any usable metric gives no readings.
 
     Args:
         experiment: an id of ``asos.experiments()``; by default ``asos.DEFAULT_EXPERIMENT``.
         seed: of the lift surface and of all noise; the same seed is the same world.
-        delay: rounds until an arm's readings arrive; each arm's message, the control's included,
-            takes a random 0 or 1 more.
+        delay: rounds until an arm's readings arrive; a random 0 or 1 is added for each arm, the
+            control included.
         traffic: scale of the recorded user counts, control and treatments together.
         num_params: 2 to 4.
         max_lift: bound of every metric's lift, a fraction.
@@ -85,11 +85,11 @@ class ReplayWorld(Environment):
         max_lift: float = 0.05,
         path: str | Path | None = None,
     ) -> None:
-        _check("seed", seed, 0, 2**63 - 1, whole=True)
-        _check("delay", delay, 0, 1_000_000, whole=True)
-        _check("traffic", traffic, 1e-9, 1e9)
-        _check("num_params", num_params, 2, len(PARAMETERS), whole=True)
-        _check("max_lift", max_lift, *MAX_LIFT_RANGE)
+        check_range("seed", seed, 0, 2**63 - 1, whole=True)
+        check_range("delay", delay, 0, 1_000_000, whole=True)
+        check_range("traffic", traffic, 1e-9, 1e9)
+        check_range("num_params", num_params, 2, len(PARAMETERS), whole=True)
+        check_range("max_lift", max_lift, *MAX_LIFT_RANGE)
         self.seed, self.delay, self.traffic, self.max_lift = seed, delay, traffic, max_lift
         streams = asos.load(experiment, path)
         self.experiment = streams.experiment
@@ -102,8 +102,8 @@ class ReplayWorld(Environment):
         self._usable = self.intervals.usable[:, 0, columns].numpy()
         self._level = self.intervals.moments.mean[:, 0, columns].numpy()
         self._var = self.intervals.moments.var[:, 0, columns].numpy()
-        # A treatment that lost users (corrected records) brings none; the control's own count is
-        # judged by its status.
+        # A treatment that lost users (corrected records) counts as 0; the control's status says
+        # whether its own count is usable.
         self._users = np.where(count > 0, count, 0.0).sum(1)
         self._surface = _surface(seed, num_params, max_lift)
         weight = np.where(self._usable, count[:, 0], 0.0)
@@ -137,10 +137,10 @@ class ReplayWorld(Environment):
     def serve(self, plan: Plan) -> list[Delivery]:
         """Readings of the plan's arms, one message for each round in which some are due.
 
-        An arm with fewer than two users has no sample variance and is left out. So is a cell
-        whose noise reaches the level itself: beyond -100 % the mean would not be positive, and
-        beyond +100 % as well, since dropping one side only would shift the others' mean. All
-        randomness is a function of (seed, round): the same plan gets the same answer again.
+        An arm with fewer than two users has no sample variance and is left out. So is a cell whose
+        noise exceeds the level itself: below -100 % the mean would not be positive, and above
+        +100 % because dropping one side only would bias the rest. All randomness is a function of
+        (seed, round): the same plan gives the same readings again.
         """
         t = plan.round % self.num_intervals
         metrics = np.flatnonzero(self._usable[t])
@@ -177,16 +177,16 @@ class ReplayWorld(Environment):
         ]
 
     def describe(self) -> str:
-        """What is replayed, what is left out and why, how noisy it is, and whose data it is."""
+        """The data, what is left out and why, the noise, and the licence."""
         steps = ", ".join(f"{_span(d)} x {n}" for d, n in asos.steps(self.intervals).items())
         lines = [
             f"experiment {self.experiment}: {self.num_intervals} intervals ({steps})",
             f"objective {OBJECTIVE}, guardrail {GUARDRAIL}, lifts within {self.max_lift:.1%}",
         ]
         for m, metric in enumerate(METRICS):
-            found = asos.tally(self.control_status[:, m])
-            usable = found.pop(asos.Status.USABLE)
-            reasons = ", ".join(f"{reason} {num}" for reason, num in found.items()) or "nothing"
+            counts = asos.tally(self.control_status[:, m])
+            usable = counts.pop(asos.Status.USABLE)
+            reasons = ", ".join(f"{reason} {num}" for reason, num in counts.items()) or "nothing"
             noise = self._residuals[metric]
             lines.append(
                 f"{metric}: {usable} usable, left out: {reasons}; robust noise "
@@ -199,9 +199,9 @@ class ReplayWorld(Environment):
     def _draw(self, metric: str, num: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """Bootstrapped residuals ``(num,)`` with a random sign.
 
-        Which of two groups is called the treatment is arbitrary, so r and -r are equally likely;
-        the sign makes the mean exactly 0 (centring by the median alone does not), and truth stays
-        what ``true_delta`` says.
+        Which of two groups is the treatment is arbitrary, so r and -r are equally likely. The sign
+        makes the mean exactly 0 (centring by the median alone does not), so ``true_delta`` stays
+        exact.
         """
         sign = 2.0 * rng.integers(0, 2, size=num) - 1.0
         drawn: NDArray[np.float64] = sign * rng.choice(self._residuals[metric], size=num)
@@ -209,13 +209,13 @@ class ReplayWorld(Environment):
 
 
 def _surface(seed: int, num_params: int, max_lift: float) -> _Surface:
-    """Seeded peaks, placed so that the guardrail binds and still leaves most of the gain.
+    """Seeded peaks, placed so that the guardrail binds and leaves at least half of the gain.
 
     Metrics 1 and 3 peak 15 degrees to either side of one direction; the guardrail metric_2 peaks
     80 to 100 degrees away from that direction. All peaks lie at one distance from the base, so a
-    metric is positive in the ball around its peak through the base. The best of the objective
-    lies outside the guardrail's ball, and the nearest point of that ball keeps half the gain or
-    more. Metric 4 peaks anywhere: it is watched, not tuned.
+    metric is positive in the ball around its peak through the base. The best objective lies
+    outside the guardrail's ball, and the nearest point of that ball keeps at least half the gain.
+    Metric 4 peaks anywhere: it is reported but not tuned.
     """
     rng = np.random.default_rng([seed, num_params, _SURFACE])
     # As far as the radius from every face: all peaks are inside the cube.
@@ -241,14 +241,14 @@ def _columns(
     parts: asos.Intervals,
     residuals: Mapping[str, NDArray[np.float64]],
 ) -> list[int]:
-    """Where the world's metrics stand in the stream; all must be usable at some time."""
-    alive = parts.usable[:, 0].any(0).tolist()
-    there = {m for m, ok in zip(streams.metrics, alive) if ok and m in residuals}
-    missing = [metric for metric in METRICS if metric not in there]
+    """Columns of the world's metrics in the stream; all must be usable in some interval."""
+    usable = parts.usable[:, 0].any(0).tolist()
+    available = {m for m, ok in zip(streams.metrics, usable) if ok and m in residuals}
+    missing = [metric for metric in METRICS if metric not in available]
     if missing:
         raise InputError(
             f"experiment {streams.experiment} has no usable interval of {', '.join(missing)}, or "
-            f"its file fewer than {asos.MIN_INTERVALS} in any experiment to learn its noise from; "
+            f"its file fewer than {asos.MIN_INTERVALS} in any experiment to estimate its noise; "
             "choose one whose `metrics` in asos.experiments() names all of "
             f"{', '.join(METRICS)}"
         )
@@ -257,10 +257,3 @@ def _columns(
 
 def _span(days: float) -> str:
     return f"{days * 24:g} h" if days < 1 else f"{days:g} d"
-
-
-def _check(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
-    kind = "a whole number" if whole else "a number"
-    number = isinstance(value, int | np.integer) if whole else isinstance(value, int | float)
-    if isinstance(value, bool) or not number or not low <= value <= high:
-        raise ConfigError(f"{name} must be {kind} from {low:g} to {high:g}, got {value!r}")

@@ -1,4 +1,4 @@
-"""The closed loop on a world: deliver what is due, plan, serve; never wait for anything."""
+"""The closed loop on a world: deliver due messages, plan, serve, without waiting for readings."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .environment import Environment
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One round as someone sees it who knows the truth.
+    """One round with its true outcomes.
 
     Args:
         round: the round.
-        recommendation: of the tuner, on what had arrived when the round began.
+        recommendation: of the tuner, from the readings that had arrived when the round began.
         gain: true gain of the recommended candidate over the base.
         violation: true violation of its constraints, 0 where it is feasible.
-        num_arms: candidates served beside the control.
+        num_arms: candidates served besides the control.
         num_candidates: candidates in the bucket, the control not counted.
         num_in_flight: arms served so far whose readings have not arrived.
-        seconds: what the round took, for the tuner and for the world.
+        seconds: time that the tuner and the world took together.
         exposed_violation: violation averaged over the round's traffic.
     """
 
@@ -46,11 +46,11 @@ class RoundRecord:
 def run(
     tuner: Tuner, world: Environment, num_rounds: int, criterion: Criterion = "lcb"
 ) -> Iterator[RoundRecord]:
-    """Run rounds 0 to ``num_rounds - 1``, yielding after each that is new.
+    """Run rounds 0 to ``num_rounds - 1``, yielding after each new one.
 
-    On a journal that holds some of these rounds already the loop goes on where it was: planned
-    rounds keep their plans, the world serves them again with the same readings, and what was
-    received already changes nothing.
+    If the journal holds some of these rounds already, the loop resumes: planned rounds keep their
+    plans, the world serves them again with the same readings, and readings that were received
+    already change nothing.
     """
     planned = tuner.history.last_round
     first = 0 if planned is None else planned + 1

@@ -1,4 +1,4 @@
-"""What made-up worlds are made of: smooth surfaces, daily curves, noisy arms, late messages."""
+"""Parts of synthetic worlds: smooth surfaces, daily curves, noisy arms, late messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .environment import Delivery
 
 DAY = 24
 MEAN_LEVEL = 0.67  # of the paper's metrics, averaged over the day
-SIGMA = 0.6  # and their spread from user to user
+SIGMA = 0.6  # their standard deviation between users
 
 _FEATURES = 256
 
@@ -25,7 +25,7 @@ class Surface:
     features.
 
     Args:
-        generator: where its randomness comes from.
+        generator: its source of randomness.
         dims: of the cube.
         lengthscale: of the kernel.
     """
@@ -37,13 +37,13 @@ class Surface:
         self.weight = torch.randn(_FEATURES, dtype=torch.float64, generator=generator)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``(n, dims)`` to ``(n,)``; its spread over many draws is 1."""
+        """``(n, dims)`` to ``(n,)``; its standard deviation over many draws is 1."""
         value: Tensor = (x @ self.omega.T + self.phase).cos() @ self.weight
         return value * math.sqrt(2 / _FEATURES)
 
 
 def daily_curves(generator: torch.Generator, num_metrics: int = 2) -> Tensor:
-    """``(24, metrics)``, positive, averaging 0.67 each; where one is high its neighbour is low."""
+    """``(24, metrics)``, positive, averaging 0.67 each; neighbours have opposite phases."""
     hour = torch.arange(DAY, dtype=torch.float64)
     phase = torch.rand(2, dtype=torch.float64, generator=generator) * 2 * math.pi
     day = (2 * math.pi * hour / DAY + phase[0]).cos()
@@ -51,6 +51,16 @@ def daily_curves(generator: torch.Generator, num_metrics: int = 2) -> Tensor:
     swing = 0.35 * day + 0.1 * half
     sign = [1.0 if m % 2 == 0 else -1.0 for m in range(num_metrics)]
     return MEAN_LEVEL * torch.stack([1 + s * swing for s in sign], dim=-1)
+
+
+def start_round(plan: Plan, seed: int, draws_per_round: float) -> tuple[torch.Generator, Tensor]:
+    """The generator of a round, and the draws of each arm ``(arms,)``.
+
+    The generator is seeded from the round alone, so the same plan gives the same readings again.
+    """
+    generator = torch.Generator().manual_seed((seed + 1) * 1_000_003 + plan.round)
+    share = torch.tensor(plan.shares, dtype=torch.float64)
+    return generator, (share * draws_per_round).round()
 
 
 def noisy_moments(mu: Tensor, count: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -68,7 +78,7 @@ def noisy_moments(mu: Tensor, count: Tensor, generator: torch.Generator) -> tupl
 def deliver(
     plan: Plan, count: Tensor, mean: Tensor, var: Tensor, delay: int, generator: torch.Generator
 ) -> list[Delivery]:
-    """Each arm's readings, ``delay`` rounds late plus |N(0, 1)| rounded, an arm on its own."""
+    """Each arm's readings, late by ``delay`` rounds plus |N(0, 1)| rounded, drawn for each arm."""
     late = torch.randn(len(plan), dtype=torch.float64, generator=generator).abs().round()
     due = (plan.round + delay + late).long()
     deliveries = []

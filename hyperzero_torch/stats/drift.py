@@ -1,17 +1,17 @@
-"""Has the world moved? New deltas against what was believed of them before.
+"""Drift detection: new deltas against their predictions.
 
-Where belief and noise are as claimed, each new delta differs from its prediction by a standard
-normal number of predictive standard deviations (of belief + new noise), independent of the rounds
-before. Drift makes these residuals z larger, or shifts them. Bets against "no drift": in each round
-a factor e, with mean 1 at most while the z are independent, with mean 0 and variance 1 (n deltas of
-a metric in the round, products over its arms):
+Where the posterior and the noise are correct, each new delta differs from its prediction by a
+standard normal number of predictive standard deviations (posterior + new noise), independent of
+earlier rounds. Drift makes these residuals z larger, or shifts them. Bets against "no drift": in
+each round a factor e, with mean 1 at most while the z are independent, with mean 0 and variance 1
+(n deltas of a metric in the round, products over its arms):
 
-    spread s   prod exp(z^2 (1 - 1/s^2) / 2) / s     lifts went their own ways
-    shift k    exp(k m - k^2 / 2), m = sum z / sqrt(n)     all moved together, against the control
-    own c      prod exp(b z - b^2 / 2), b = c x the arm's own z of before, fading: lifts stay moved
+    spread s   prod exp(z^2 (1 - 1/s^2) / 2) / s     lifts changed independently
+    shift k    exp(k m - k^2 / 2), m = sum z / sqrt(n)     all lifts changed together
+    own c      prod exp(b z - b^2 / 2), b = c x the arm's decayed sum of earlier z: changes persist
 
-A bet placed in round 1 has lost much by the time that a late drift begins. So a bet starts in every
-round, and two sums over the starting rounds run along, each in one number:
+A bet placed in round 1 has lost much before a late drift begins. So a bet starts in every round,
+and two sums over the starting rounds are updated, each a single number:
 
     detector   D_t = (D_{t-1} + 1) e_t      alarm at D >= 1 / alpha. A false one comes after 1 /
                                             alpha rounds or more on average, and within T rounds
@@ -20,14 +20,14 @@ round, and two sums over the starting rounds run along, each in one number:
                                             a false alarm *ever*, at E >= 1 / alpha, has
                                             probability alpha at most (Ville)
 
-The detector is for a loop that runs on (``restart`` it after an alarm); the process, slower the
-later the drift, for one verdict on a study. Each is for one metric: for an alarm on any of n
-metrics, divide alpha by n.
+The detector is for a continuous loop (``restart`` it after an alarm); the process, which is slower
+the later the drift, is for a single decision on a study. Each is for one metric: for an alarm on
+any of n metrics, divide alpha by n.
 
-Arms of a round share their control and their posterior, so their residuals err together, and a
-product over arms would count one mishap often: pass them through ``whiten`` with their predictive
-covariance first. Noise that is larger than claimed is seen as drift, as it has to be (a belief that
-is too sure is wrong), so deltas enter with their dispersion; ``tolerance`` lets some more pass.
+Arms of a round share their control and their posterior, so their residuals are correlated, and a
+product over arms would count one error several times: ``whiten`` them first with their predictive
+covariance. Noise larger than claimed counts as drift (the posterior is overconfident), so variances
+of deltas include their dispersion; ``tolerance`` allows for more.
 
 Source: Shin, Ramdas and Rinaldo (2024), e-detectors (Shiryaev-Roberts form, mixtures of bets);
     Ramdas, Gruenwald, Vovk and Shafer (2023), e-processes; Waudby-Smith and Ramdas (2024), betting;
@@ -44,19 +44,19 @@ from torch import Tensor
 
 from ..errors import ConfigError, ShapeError
 
-# What is bet on: standard deviations of the residuals under drift, ...
+# Alternatives: standard deviations of the residuals under drift, ...
 SPREADS = (1.1, 1.3, 2.0, 4.0)
 # ... shifts of their scaled sum m, ...
 SHIFTS = (-1.5, -0.5, 0.5, 1.5)
-# ... and the share c of an arm's fading sum of earlier residuals that is expected again: the mean
-# that a normal shift of standard deviation 0.2 or 0.6 has after the ten that are remembered.
+# ... and the share c of an arm's decayed sum of earlier residuals that is expected again: the
+# posterior mean of a normal shift of standard deviation 0.2 or 0.6 after ten residuals.
 OWN = (0.03, 0.08)
-# What is a residual older counts so much less: a memory of ten.
+# Weight of a residual relative to the next one: a memory of about ten.
 DECAY = 0.9
-# The largest b: an outlier is no drift, and shall not be bet on as one.
+# The largest b, so that an outlier is not bet on as drift.
 _MOST = 0.5
-# Stakes. A quarter on spreads, a quarter on shifts, half on arms' own ways: these found lifts that
-# turn in two thirds of the time of the others.
+# Stakes: a quarter on spreads, a quarter on shifts, half on own, which detects lifts that change
+# independently in two thirds of the time of the others.
 STAKES = (
     *[0.25 / len(SPREADS)] * len(SPREADS),
     *[0.25 / len(SHIFTS)] * len(SHIFTS),
@@ -65,10 +65,10 @@ STAKES = (
 
 
 class DriftState(NamedTuple):
-    """Logarithms of the sums over starting rounds, stakes included, and what is remembered.
+    """Logarithms of the sums over starting rounds, stakes included, and each arm's memory.
 
     ``detector`` and ``process`` ``(*batch, bets, metrics)``; ``num_rounds`` ``(*batch, metrics)``,
-    rounds with a residual; ``memory`` ``(*batch, arms, metrics)``, each arm's fading sum of z.
+    rounds with a residual; ``memory`` ``(*batch, arms, metrics)``, each arm's decayed sum of z.
     """
 
     detector: Tensor
@@ -80,19 +80,19 @@ class DriftState(NamedTuple):
 def init(
     *shape: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
 ) -> DriftState:
-    """Nothing seen. ``shape`` is ``(*batch, arms, metrics)``: a row for every candidate."""
+    """No residuals yet. ``shape`` is ``(*batch, arms, metrics)``: a row for every candidate."""
     *batch, _, metrics = shape
-    nothing = torch.full((*batch, len(STAKES), metrics), -torch.inf, dtype=dtype, device=device)
+    empty = torch.full((*batch, len(STAKES), metrics), -torch.inf, dtype=dtype, device=device)
     num_rounds = torch.zeros(*batch, metrics, dtype=dtype, device=device)
     memory = torch.zeros(shape, dtype=dtype, device=device)
-    return DriftState(nothing, nothing.clone(), num_rounds, memory)
+    return DriftState(empty, empty.clone(), num_rounds, memory)
 
 
 def grow(state: DriftState, num_arms: int) -> DriftState:
-    """The same with rows for ``num_arms`` candidates, the new ones without a past.
+    """The same with rows for ``num_arms`` candidates, the new ones without residuals.
 
     Raises:
-        ShapeError: there are more already.
+        ShapeError: the state has more rows already.
     """
     more = num_arms - state.memory.shape[-2]
     if more < 0:
@@ -103,9 +103,9 @@ def grow(state: DriftState, num_arms: int) -> DriftState:
 
 
 def restart(state: DriftState, where: Tensor) -> DriftState:
-    """Forget all of the metrics in ``where``, bool ``(*batch, metrics)``: after an alarm.
+    """Reset the metrics in ``where``, bool ``(*batch, metrics)``, after an alarm.
 
-    The guarantees hold anew from here.
+    The guarantees hold again from this round.
     """
     here = where.unsqueeze(-2)
     return DriftState(
@@ -117,14 +117,14 @@ def restart(state: DriftState, where: Tensor) -> DriftState:
 
 
 def predictive_covariance(belief: Tensor, var: Tensor, loading: Tensor) -> Tensor:
-    """Covariance of a round's residuals: the belief's, and that of the new deltas.
+    """Covariance of a round's residuals: the posterior's, and that of the new deltas.
 
         belief + diag(var - loading^2) + loading loading'
 
     Args:
         belief: ``(*batch, metrics, arms, arms)``, the posterior's over the round's arms.
         var: ``(*batch, arms, metrics)``, of the new deltas, with their dispersion.
-        loading: same shape, what they share through the control (``delta.control_loading``), with
+        loading: same shape, their loading on the control's error (``delta.control_loading``), with
             the root of the dispersion.
     Returns:
         ``(*batch, metrics, arms, arms)``.
@@ -135,7 +135,7 @@ def predictive_covariance(belief: Tensor, var: Tensor, loading: Tensor) -> Tenso
 
 
 def whiten(residual: Tensor, covariance: Tensor) -> Tensor:
-    """Residuals in units of their own spread, each freed of what the arms before it explain.
+    """Standardised residuals, each without the part that earlier arms explain.
 
         L^-1 residual        with covariance = L L'
 
@@ -159,18 +159,17 @@ def whiten(residual: Tensor, covariance: Tensor) -> Tensor:
             f"one dtype and device are expected, got {residual.dtype} on {residual.device} and "
             f"{covariance.dtype} on {covariance.device}"
         )
-    given = residual.mT
-    known = given.isfinite()
-    both = known.unsqueeze(-1) & known.unsqueeze(-2)
-    # Scaled to correlations: variances near 1e-8 stay away from the factorisation's jitter. A
-    # missing arm is a unit vector of its own.
-    scale = torch.where(known, covariance.diagonal(dim1=-2, dim2=-1), 1.0).sqrt()
+    transposed = residual.mT
+    valid = transposed.isfinite()
+    both = valid.unsqueeze(-1) & valid.unsqueeze(-2)
+    # Scaled to correlations, since variances may be near 1e-8. A missing arm gets a unit vector.
+    scale = torch.where(valid, covariance.diagonal(dim1=-2, dim2=-1), 1.0).sqrt()
     unit = torch.eye(arms, dtype=residual.dtype, device=residual.device)
     scaled = covariance / (scale.unsqueeze(-1) * scale.unsqueeze(-2))
     factor, info = torch.linalg.cholesky_ex(torch.where(both, scaled, unit))
-    right = torch.where(known, given / scale, 0.0).unsqueeze(-1)
-    found = torch.linalg.solve_triangular(factor, right, upper=False).squeeze(-1)
-    return torch.where(known & (info == 0).unsqueeze(-1), found, torch.nan).mT
+    right = torch.where(valid, transposed / scale, 0.0).unsqueeze(-1)
+    whitened = torch.linalg.solve_triangular(factor, right, upper=False).squeeze(-1)
+    return torch.where(valid & (info == 0).unsqueeze(-1), whitened, torch.nan).mT
 
 
 def update(
@@ -180,17 +179,17 @@ def update(
     tolerance: float = 1.0,
     most: float = math.inf,
 ) -> DriftState:
-    """One round of residuals more.
+    """Add one round of residuals.
 
     Args:
-        state: as it was; unchanged.
+        state: before the round; not changed.
         z: ``(*batch, arms, metrics)``, the state's arms, standardised and independent within the
-            round (``whiten``). What is not finite is left out: arms that were not served are NaN. A
-            metric without any keeps its state.
+            round (``whiten``). Values that are not finite are left out: arms that were not served
+            are NaN. A metric without any keeps its state.
         mask: bool, broadcastable to ``z``, False where a residual is to be left out too.
-        tolerance: variance of z that is still no drift, 1 or more.
-        most: limit of one round's factor, above 1, so that a single wild round is no drift; bets
-            cut off from above stay fair.
+        tolerance: variance of z that does not count as drift, 1 or more.
+        most: upper limit of one round's factor, above 1, so that one extreme round is no drift;
+            the guarantees hold with any limit.
     Returns:
         The new state.
     Raises:
@@ -206,10 +205,10 @@ def update(
             f"a drift state expects z (*batch, arms, metrics) of {tuple(state.memory.shape)}, got "
             f"{tuple(z.shape)}; see grow"
         )
-    known = z.isfinite() if mask is None else z.isfinite() & mask
-    z = torch.where(known, z, 0.0) / math.sqrt(tolerance)
-    log_e = _bets(z, known, state.memory).clamp_max(math.log(most))
-    seen = known.any(-2)
+    valid = z.isfinite() if mask is None else z.isfinite() & mask
+    z = torch.where(valid, z, 0.0) / math.sqrt(tolerance)
+    log_e = _bets(z, valid, state.memory).clamp_max(math.log(most))
+    seen = valid.any(-2)
     here = seen.unsqueeze(-2)
     num_rounds = state.num_rounds + seen
     stake = _stakes(z)
@@ -218,7 +217,7 @@ def update(
         torch.where(here, torch.logaddexp(state.detector, stake) + log_e, state.detector),
         torch.where(here, torch.logaddexp(state.process, late) + log_e, state.process),
         num_rounds,
-        torch.where(known, DECAY * state.memory + z, state.memory),
+        torch.where(valid, DECAY * state.memory + z, state.memory),
     )
 
 
@@ -228,7 +227,7 @@ def log_detector(state: DriftState) -> Tensor:
 
 
 def log_process(state: DriftState) -> Tensor:
-    """log E over all bets, ``(*batch, metrics)``; never below the stakes not yet placed."""
+    """log E over all bets, ``(*batch, metrics)``; at least the stakes not yet placed."""
     waiting = -(state.num_rounds + 1).log()  # 1 - sum of w so far: what later rounds will place
     return torch.logaddexp(state.process.logsumexp(-2), waiting)
 
@@ -257,19 +256,19 @@ def _log(alpha: float) -> float:
     return math.log(alpha)
 
 
-def _bets(z: Tensor, known: Tensor, memory: Tensor) -> Tensor:
+def _bets(z: Tensor, valid: Tensor, memory: Tensor) -> Tensor:
     """log e of one round: ``(*batch, arms, metrics)`` to ``(*batch, bets, metrics)``."""
-    num = known.sum(-2, keepdim=True).to(z.dtype)
+    num = valid.sum(-2, keepdim=True).to(z.dtype)
     square = z.square().sum(-2, keepdim=True)
     together = z.sum(-2, keepdim=True) / num.clamp_min(1).sqrt()
     log_e = [(1 - s**-2) / 2 * square - num * math.log(s) for s in SPREADS]
     log_e += [k * together - k**2 / 2 for k in SHIFTS]
     for c in OWN:
-        b = torch.where(known, (c * memory).clamp(-_MOST, _MOST), 0.0)
+        b = torch.where(valid, (c * memory).clamp(-_MOST, _MOST), 0.0)
         log_e.append((b * z - b.square() / 2).sum(-2, keepdim=True))
     return torch.cat(log_e, dim=-2)
 
 
 def _stakes(like: Tensor) -> Tensor:
-    """log of ``STAKES``, ``(bets, 1)``, filled where ``like`` lies: nothing is copied there."""
+    """log of ``STAKES``, ``(bets, 1)``, made on the device of ``like`` without a copy."""
     return torch.stack([like.new_full((1,), math.log(stake)) for stake in STAKES])

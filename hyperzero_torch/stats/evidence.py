@@ -1,4 +1,4 @@
-"""What is known of each candidate: its deltas pooled over rounds.
+"""The evidence about each candidate: its deltas pooled over rounds.
 
     mean = sum_t w_t mean_t / sum_t w_t        var = sum_t w_t^2 var_t / (sum_t w_t)^2
 
@@ -20,7 +20,7 @@ from .moments import Moments
 
 # Elements of one tile of ``stream``: its temporaries stay in the processor's cache.
 _TILE_ELEMENTS = 2**15
-# That an element of ``stream`` is worth: PyTorch goes over it so many times.
+# Passes of PyTorch over an element in ``stream``.
 _OPERATIONS = 16
 
 
@@ -41,16 +41,16 @@ def init(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> EvidenceState:
-    """No evidence about anyone: the identity of ``merge``.
+    """No evidence: the identity of ``merge``.
 
     Raises:
-        ShapeError: sizes that are no whole numbers, or below 0.
+        ShapeError: sizes that are not whole numbers, or below 0.
         SizeError: it would not fit into memory.
     """
     sizes = (num_candidates, num_metrics)
     if any(isinstance(s, bool) or not isinstance(s, int | torch.SymInt) or s < 0 for s in sizes):
         raise ShapeError(
-            "num_candidates and num_metrics are whole numbers from 0 on, got "
+            "num_candidates and num_metrics must be whole numbers of 0 or more, got "
             f"{num_candidates!r} and {num_metrics!r}"
         )
     require(
@@ -64,7 +64,7 @@ def init(
 
 
 def merge(a: EvidenceState, b: EvidenceState) -> EvidenceState:
-    """Pool two disjoint bodies of evidence about the same candidates, ``(candidates, metrics)``."""
+    """Pool two disjoint sets of evidence about the same candidates, ``(candidates, metrics)``."""
     weight = a.weight + b.weight
     share = torch.where(weight > 0, b.weight / weight, 0.0)
     return EvidenceState(weight, a.mean + (b.mean - a.mean) * share, a.spread + b.spread)
@@ -73,7 +73,7 @@ def merge(a: EvidenceState, b: EvidenceState) -> EvidenceState:
 def summarise(
     candidates: Tensor, delta: Delta, weight: Tensor, num_candidates: int
 ) -> EvidenceState:
-    """The evidence in one batch of deltas, in which a candidate may stand any number of times.
+    """The evidence in one batch of deltas; a candidate may occur any number of times.
 
     Args:
         candidates: ``(arms,)``, indices in ``[0, num_candidates)``.
@@ -83,12 +83,12 @@ def summarise(
     """
     if weight.ndim == delta.mean.ndim - 1:
         weight = weight.unsqueeze(-1)
-    known = delta.mean.isfinite() & delta.var.isfinite()
-    weight = torch.where(known, weight.to(delta.mean.dtype), 0.0)
+    valid = delta.mean.isfinite() & delta.var.isfinite()
+    weight = torch.where(valid, weight.to(delta.mean.dtype), 0.0)
     zero = delta.mean.new_zeros(num_candidates, delta.mean.shape[-1])
     total = zero.index_add(0, candidates, weight)
-    product = torch.where(known, weight * delta.mean, 0.0)
-    spread = torch.where(known, weight.square() * delta.var, 0.0)
+    product = torch.where(valid, weight * delta.mean, 0.0)
+    spread = torch.where(valid, weight.square() * delta.var, 0.0)
     mean = zero.index_add(0, candidates, product) / torch.where(total > 0, total, 1.0)
     return EvidenceState(total, mean, zero.index_add(0, candidates, spread))
 
@@ -125,19 +125,19 @@ def _stream_at_once(state: EvidenceState, treatment: Moments, control: ControlTe
     """The definition; one pass where a compiler fuses it."""
     (weight, pooled, spread), (count, mean, m2) = state, treatment
     total, pairs = weight + count, count * (count - 1)
-    one = 1 / (total * pairs)  # a single division
-    var = m2 * total * one * control.scale + mean * mean * control.error
-    step = (mean * control.slope - 1 - pooled) * (count * pairs * one)
-    known = (count > 1) & (m2 >= 0) & (var < torch.inf)
-    pooled_ = torch.where(known, pooled + step, pooled)
-    spread_ = torch.where(known, spread + count * count * var, spread)
-    weight.copy_(torch.where(known, total, weight))
+    reciprocal = 1 / (total * pairs)  # a single division
+    var = m2 * total * reciprocal * control.scale + mean * mean * control.error
+    step = (mean * control.slope - 1 - pooled) * (count * pairs * reciprocal)
+    valid = (count > 1) & (m2 >= 0) & (var < torch.inf)
+    pooled_ = torch.where(valid, pooled + step, pooled)
+    spread_ = torch.where(valid, spread + count * count * var, spread)
+    weight.copy_(torch.where(valid, total, weight))
     pooled.copy_(pooled_)
     spread.copy_(spread_)
 
 
 def _stream_in_tiles(state: EvidenceState, treatment: Moments, control: ControlTerms) -> None:
-    """As few operations as can be, in memory that is still in the cache."""
+    """As few operations as possible, on tiles that stay in the cache."""
     rows, metrics = state.weight.shape
     tile = max(1, _TILE_ELEMENTS // max(1, metrics))
     minus_one = -torch.ones_like(control.slope)
@@ -152,20 +152,20 @@ def _stream_in_tiles(state: EvidenceState, treatment: Moments, control: ControlT
         torch.div(count, var, out=var).mul_(m2).mul_(control.scale)
         torch.mul(mean, error, out=step).mul_(count)
         var.add_(step.square_())  # times count^2
-        unknown = ((count > 1) & (m2 >= 0) & (var < torch.inf)).logical_not_()
+        invalid = ((count > 1) & (m2 >= 0) & (var < torch.inf)).logical_not_()
         torch.addcmul(minus_one, mean, control.slope, out=step).sub_(pooled)
-        served = count.masked_fill(unknown, 0.0)
+        served = count.masked_fill(invalid, 0.0)
         weight.add_(served)
         torch.div(served, weight, out=share)
-        pooled.add_(step.mul_(share).masked_fill_(unknown, 0.0))
-        spread.add_(var.masked_fill_(unknown, 0.0))
+        pooled.add_(step.mul_(share).masked_fill_(invalid, 0.0))
+        spread.add_(var.masked_fill_(invalid, 0.0))
 
 
 def _check_stream(state: EvidenceState, treatment: Moments, control: Moments) -> None:
     shape, like = state.weight.shape, state.weight
-    alike = all(f.shape == shape for f in (*state, *treatment))
-    row = all(f.shape in (shape[1:], (1, *shape[1:])) for f in control)
-    if state.weight.ndim != 2 or not alike or not row:
+    same_shape = all(f.shape == shape for f in (*state, *treatment))
+    control_fits = all(f.shape in (shape[1:], (1, *shape[1:])) for f in control)
+    if state.weight.ndim != 2 or not same_shape or not control_fits:
         raise ShapeError(
             "stream expects state and treatment (candidates, metrics) and control (metrics,), got "
             f"{tuple(shape)}, {tuple(treatment.mean.shape)} and {tuple(control.mean.shape)}"
@@ -179,7 +179,7 @@ def _check_stream(state: EvidenceState, treatment: Moments, control: Moments) ->
 
 
 class Exposure(NamedTuple):
-    """How far the errors of controls move the weighted sums of candidates, a row per arm served.
+    """Effect of the controls' errors on candidates' weighted sums, a row per arm served.
 
     ``candidate`` and ``round`` ``(arms,)``, rounds numbered 0, 1, 2, ...; ``part (arms, metrics)``:
     the arm's weight times its loading, 0 where there is no evidence.
@@ -193,7 +193,7 @@ class Exposure(NamedTuple):
 def exposure(
     candidates: Tensor, rounds: Tensor, loading: Tensor, delta: Delta, weight: Tensor
 ) -> Exposure:
-    """What ``loadings`` pools, for the arms that ``summarise`` pools.
+    """The arguments of ``loadings``, for the arms that ``summarise`` pools.
 
     Args:
         candidates: ``(arms,)``, indices of candidates.
@@ -202,20 +202,20 @@ def exposure(
         delta: ``(arms, metrics)``; a NaN is no evidence.
         weight: ``(arms, metrics)``, as in ``summarise``.
     """
-    known = delta.mean.isfinite() & delta.var.isfinite()
-    return Exposure(candidates, rounds, torch.where(known, weight * loading, 0.0))
+    valid = delta.mean.isfinite() & delta.var.isfinite()
+    return Exposure(candidates, rounds, torch.where(valid, weight * loading, 0.0))
 
 
 def loadings(exposed: Exposure, weight: Tensor, rows: Tensor) -> Tensor:
     """Each candidate's exposure to each round's control error, pooled like its deltas.
 
-    The error of a pooled mean is sum_t w_t e_t / sum_t w_t; the part of it that comes from the
-    control of round t is common to all candidates served then.
+    The error of a pooled mean is sum_t w_t e_t / sum_t w_t; its part from the control of round t is
+    common to all candidates served in that round.
 
     Args:
         exposed: the arms.
         weight: ``(candidates, metrics)``: of all evidence about each candidate.
-        rows: ``(n,)`` candidates asked for, each once.
+        rows: ``(n,)`` the candidates wanted, each once.
     Returns:
         ``(n, rounds, metrics)``, fractions; 0 where a candidate was not served.
     """
@@ -232,13 +232,13 @@ def loadings(exposed: Exposure, weight: Tensor, rows: Tensor) -> Tensor:
 
 
 class Evidence(nn.Module):
-    """Evidence that streams in, as buffers: moves with ``.to``, saves with ``state_dict``.
+    """Evidence as buffers of a module: moves with ``.to``, saves with ``state_dict``.
 
     Args:
         num_candidates: rows; candidate ids are the indices.
         num_metrics: columns.
         dtype: float64 unless memory forces float32.
-        device: where the buffers lie.
+        device: of the buffers.
 
     ``.mean`` and ``.var`` are NaN where ``.weight`` is 0.
     """
@@ -267,12 +267,12 @@ class Evidence(nn.Module):
 
     @property
     def mean(self) -> Tensor:
-        """Pooled delta, ``(candidates, metrics)``; NaN where nothing is known."""
+        """Pooled delta, ``(candidates, metrics)``; NaN where there is no evidence."""
         return torch.where(self.weight > 0, self.pooled, torch.nan)
 
     @property
     def var(self) -> Tensor:
-        """Variance of ``mean``, ``(candidates, metrics)``; NaN where nothing is known."""
+        """Variance of ``mean``, ``(candidates, metrics)``; NaN where there is no evidence."""
         return torch.where(self.weight > 0, self.spread / self.weight.square(), torch.nan)
 
     @property
@@ -308,13 +308,13 @@ class Evidence(nn.Module):
             )
         if candidates.is_floating_point() and candidates.numel():
             raise ShapeError(f"candidate ids must be integers, got {candidates.dtype}")
-        given = (delta.mean, delta.var, candidates, weight)
-        if any(t.device != self.weight.device for t in given):
+        tensors = (delta.mean, delta.var, candidates, weight)
+        if any(t.device != self.weight.device for t in tensors):
             raise ShapeError(
-                f"the evidence lies on {self.weight.device}, the update on "
-                f"{[str(t.device) for t in given]}; move one with .to(device)"
+                f"the evidence is on {self.weight.device}, the update on "
+                f"{[str(t.device) for t in tensors]}; move one with .to(device)"
             )
-        # Only where it costs no synchronisation; on CUDA the device's own assertion speaks.
+        # Only where it costs no synchronisation; CUDA has an assertion of its own.
         if candidates.device.type == "cpu" and candidates.numel():
             low, high = int(candidates.min()), int(candidates.max())
             if low < 0 or high >= self.num_candidates:

@@ -2,8 +2,8 @@
 
     m2 = sum (value - mean)^2          sample variance = m2 / (count - 1)
 
-The empty Moments is the identity of ``merge``; ``subtract`` undoes it. All of this stays exact to
-rounding at offsets of 1e8 spreads, because nothing is ever squared before it is centred.
+The empty Moments is the identity of ``merge``; ``subtract`` undoes it. Results are exact to
+rounding at offsets of 1e8 standard deviations, because values are centred before they are squared.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ class Moments(NamedTuple):
 
     @property
     def var(self) -> Tensor:
-        """Sample variance ``m2 / (count - 1)``; NaN where fewer than two values were seen."""
+        """Sample variance ``m2 / (count - 1)``; NaN where there are fewer than two values."""
         return torch.where(self.count > 1, self.m2 / (self.count - 1), torch.nan)
 
 
 def empty(
     *shape: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
 ) -> Moments:
-    """The identity of ``merge``: groups that have seen nothing."""
+    """The identity of ``merge``: groups without values."""
     zero = torch.zeros(*shape, dtype=dtype, device=device)
     return Moments(zero, zero.clone(), zero.clone())
 
 
 def from_sample(count: Tensor, mean: Tensor, var: Tensor) -> Moments:
-    """Moments of groups that are known by count, sample mean and sample variance.
+    """Moments of groups from their count, sample mean and sample variance.
 
     Args:
         count: users, broadcastable to ``mean``.
@@ -66,7 +66,7 @@ def from_sample(count: Tensor, mean: Tensor, var: Tensor) -> Moments:
             "count, mean and var must have one shape, got "
             f"{tuple(count.shape)}, {tuple(mean.shape)}, {tuple(var.shape)}"
         ) from None
-    # A platform reports NaN where there is nothing to average: that is no deviation, not poison.
+    # A platform reports NaN where there are no users to average: their moments are empty.
     mean = torch.where(count > 0, mean, 0.0)
     return Moments(count, mean, torch.where(count > 1, var * (count - 1), 0.0))
 
@@ -74,10 +74,10 @@ def from_sample(count: Tensor, mean: Tensor, var: Tensor) -> Moments:
 def summarise(values: Tensor, arm: Tensor, num_arms: int) -> Moments:
     """Moments of raw values, by arm.
 
-    Offsets of 1e8 spreads keep their variance. In PyTorch there are two passes: the means first,
-    then squares around them, each corrected by what rounding left over in the mean. Large inputs
-    on the CPU take one pass in C, in double precision, around a shift that follows each arm's
-    mean: as good, and as fast as copying them twice.
+    Variances stay exact at offsets of 1e8 standard deviations. In PyTorch there are two passes: the
+    means first, then squares around them, corrected for the rounding error of the mean. Large
+    inputs on the CPU take one pass in C, in double precision, around a shift that follows each
+    arm's mean: as accurate, and as fast as copying them twice.
 
     Args:
         values: ``(users, metrics)``, floating, in the metric's unit.
@@ -105,7 +105,7 @@ def summarise(values: Tensor, arm: Tensor, num_arms: int) -> Moments:
     if native.usable(values.numel(), values):
         return _in_one_pass(values, arm, num_arms)
     zeros = values.new_zeros(num_arms, values.shape[1])
-    try:  # counted in whole numbers: float32 stands still at 2**24 users
+    try:  # counted in whole numbers: float32 cannot count beyond 2**24
         users = arm.new_zeros(num_arms).index_add(0, arm, torch.ones_like(arm))
     except IndexError:
         raise _out_of_range(arm, num_arms) from None
@@ -119,7 +119,7 @@ def summarise(values: Tensor, arm: Tensor, num_arms: int) -> Moments:
 
 
 def _in_one_pass(values: Tensor, arm: Tensor, num_arms: int) -> Moments:
-    """Of each thread's part of the users around its own shift; then around a common one."""
+    """Each thread's part of the users around its own shift, combined around a common one."""
     try:
         users, sums = native.summarise(values, arm, num_arms)
     except IndexError:
@@ -168,11 +168,11 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def subtract(whole: Moments, part: Moments) -> Moments:
-    """What is left of ``whole`` without ``part``: undoes ``merge``.
+    """The moments of ``whole`` without ``part``: undoes ``merge``.
 
-    Cumulative exports become interval moments this way. Where users come back, the difference is
-    not a clean sample and ``m2`` can come out negative: it is returned as it is, for the caller to
-    refuse or to treat as missing.
+    Cumulative exports become interval moments this way. Where users return, the difference is not a
+    sample and ``m2`` can be negative: it is returned unchanged, for the caller to refuse or to
+    treat as missing.
 
     Args:
         whole: Moments, each field ``(*batch, arms, metrics)``.
@@ -193,11 +193,12 @@ def subtract(whole: Moments, part: Moments) -> Moments:
 
 
 def moderate(sample: Moments, group: Tensor, num_groups: int, prior_users: float = 50.0) -> Moments:
-    """Draw each arm's sample variance towards that of all arms of its group.
+    """Shrink each arm's sample variance towards that of all arms of its group.
 
-    The sample variance of few users is a matter of luck, and for skewed metrics the luck is that of
-    the mean: an arm without a large value looks poor and certain. An arm's variance is averaged
-    with its group's as if ``prior_users`` more had been seen; thousands of users keep their own.
+    The sample variance of few users is uncertain, and for skewed metrics it correlates with the
+    mean: an arm without a large value has a low mean and a low variance. An arm's variance is
+    averaged with its group's, which counts for ``prior_users``; with thousands of users it hardly
+    changes.
 
     Args:
         sample: Moments, each field ``(arms, metrics)``.
@@ -206,17 +207,17 @@ def moderate(sample: Moments, group: Tensor, num_groups: int, prior_users: float
         prior_users: how many users the group's variance counts for.
     Returns:
         New Moments with the same count and mean. An arm without a variance of its own (fewer than
-        two users, or a negative ``m2``) keeps what it has, and says nothing of its group's.
+        two users, or a negative ``m2``) keeps it, and does not count for its group.
     Source: Smyth (2004), moderated variances.
     """
     freedom = sample.count - 1
-    known = (freedom > 0) & (sample.m2 >= 0)
-    freedom = torch.where(known, freedom, 0.0)
+    valid = (freedom > 0) & (sample.m2 >= 0)
+    freedom = torch.where(valid, freedom, 0.0)
     zero = sample.mean.new_zeros(num_groups, sample.mean.shape[-1])
-    common = zero.index_add(0, group, torch.where(known, sample.m2, 0.0))
+    common = zero.index_add(0, group, torch.where(valid, sample.m2, 0.0))
     common = common / zero.index_add(0, group, freedom).clamp_min(1)
-    drawn = freedom * (sample.m2 + prior_users * common[group]) / (freedom + prior_users)
-    return sample._replace(m2=torch.where(known, drawn, sample.m2))
+    shrunk = freedom * (sample.m2 + prior_users * common[group]) / (freedom + prior_users)
+    return sample._replace(m2=torch.where(valid, shrunk, sample.m2))
 
 
 def check_alike(a: Moments, b: Moments, verb: str) -> None:
@@ -224,6 +225,7 @@ def check_alike(a: Moments, b: Moments, verb: str) -> None:
     for name, x, y in zip(Moments._fields, a, b):
         if x.shape != y.shape or x.dtype != y.dtype or x.device != y.device:
             raise ShapeError(
-                f"{verb} expects both Moments alike; {name} is {tuple(x.shape)} {x.dtype} on "
-                f"{x.device} against {tuple(y.shape)} {y.dtype} on {y.device}"
+                f"{verb} expects two Moments of one shape, dtype and device; {name} is "
+                f"{tuple(x.shape)} {x.dtype} on {x.device} against {tuple(y.shape)} {y.dtype} on "
+                f"{y.device}"
             )

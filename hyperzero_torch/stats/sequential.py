@@ -1,39 +1,40 @@
-"""What may be said of a pooled estimate at every look, however often one looks.
+"""Confidence sequences: intervals of a pooled estimate that are valid at every look.
 
 At each look there is an estimate with its variance; its information is V = 1 / variance. The
-ordinary interval, estimate +- 1.96 standard errors, is wrong at one look in twenty: who looks every
-hour and acts on the first alarm is wrong far more often. A *confidence sequence* is wrong at any
+ordinary interval, estimate +- 1.96 standard errors, is wrong at one look in twenty, so acting on
+the first alarm of hourly looks is wrong far more often. A *confidence sequence* is wrong at any
 look at all with probability alpha at most. Robbins' normal mixtures, with S = V (estimate - truth),
-a Brownian motion in information time where the truth is the truth:
+which is a Brownian motion in information time:
 
     two-sided   M = sqrt(rho / (V + rho)) exp(S^2 / (2 (V + rho)))
     one-sided   M = 2 sqrt(rho / (V + rho)) exp(S^2 / (2 (V + rho))) Phi(S / sqrt(V + rho))
 
-start at 1 and never rise on average, so M >= 1 / alpha ever happens with probability alpha at most
-(Ville). The truths that M does not exclude are the interval; 1 / M is a p-value at every look.
-rho > 0, one number for the whole stream, says at which information the interval is tightest:
+start at 1 and do not rise in expectation, so M >= 1 / alpha happens at any look with probability
+alpha at most (Ville). The interval holds the truths that M does not exclude; 1 / M is a p-value at
+every look. rho > 0, fixed for the whole stream, sets the information at which the interval is
+tightest:
 
     rho = V_tightest / (-W(-alpha^2 / e) - 1)      W the lower branch of Lambert's function
 
 and twice alpha in its place for one side: at alpha of 0.1 or less that is within 0.002 % of the
 tightest one-sided width there is.
 
-What is assumed. What a look adds is independent of what was known before, given how much it adds,
-as it is for hourly deltas pooled with the inverses of their variances as weights; traffic may
-follow the estimates so far (bandits do), a round's weight must not follow that round's own delta.
+Assumptions. Each look's increment is independent of the earlier data, given its information, as for
+hourly deltas pooled with inverse variances as weights. Traffic may depend on earlier estimates, as
+in bandits; a round's weight must not depend on that round's own delta.
 With other weights the clock is not 1 / variance but the sum of w^2 variance: see
 ``critical_value``. Variances are estimated and deltas are nearly normal, so alpha holds
-asymptotically: begin once each round's arms have enough users for a standard error to mean
-something. ``tightest_at`` is fixed before the first look. Each interval has an alpha of its own:
-for n candidates x metrics at once, pass alpha / n.
+asymptotically: begin once each round's arms have enough users for a normal approximation.
+``tightest_at`` is fixed before the first look. Each interval has an alpha of its own: for n
+candidates x metrics at once, pass alpha / n.
 
 Intervals of earlier looks are *not* intersected, though theory allows it: evidence here may be
-revised (late events, corrected readings, discounted rounds), and an intersection would hold on to
-what has been taken back, or be empty. The interval is a function of the evidence as it stands.
+revised (late events, corrected readings, discounted rounds), and an intersection would keep
+retracted evidence, or be empty. The interval is a function of the current evidence.
 
-At every place: an infinite variance says nothing (infinite radius, p-value 1), a variance of 0 all
-(radius 0), and NaN, in the estimate, the variance or ``tightest_at``, makes no statement: every
-comparison with the NaN that comes back is false, so nothing is retired or promoted by it.
+Elementwise: an infinite variance gives an infinite radius and a p-value of 1, a variance of 0 a
+radius of 0. A NaN in the estimate, the variance or ``tightest_at`` gives NaN: every comparison with
+it is false, so it retires or promotes nothing.
 
 Source: Robbins (1970), Ann. Math. Stat. 41; Howard, Ramdas, McAuliffe and Sekhon (2021), Ann. Stat.
     49, two- and one-sided normal mixtures; Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024),
@@ -52,8 +53,8 @@ from ..errors import ConfigError, ShapeError
 
 Alternative = Literal["two-sided", "greater", "less"]
 
-# Of Newton's method, which comes down to its root from above here: an iterate stopped early is
-# wider than it need be, never too narrow. Enough for 12 digits at every alpha and information.
+# Of Newton's method, which approaches its root from above here: stopped early, it gives an interval
+# that is too wide, never too narrow. Enough for 12 digits at every alpha and information.
 _STEPS = 4
 
 
@@ -83,13 +84,13 @@ def radius(
     Source: the inverse in S of the mixtures above; one-sided by Newton's method from
         S = sqrt((V + rho) 2 log(1/2 + sqrt((V + rho) / rho) / (2 alpha))), which is never too low.
     """
-    var, alpha, tightest_at = _given(var, alpha=alpha, tightest_at=tightest_at)
-    found = var.sqrt() * _critical(tightest_at.log() - var.log(), alpha, sides)
-    return torch.where(var == 0, 0.0, found)
+    var, alpha, tightest_at = _as_tensors(var, alpha=alpha, tightest_at=tightest_at)
+    result = var.sqrt() * _critical(tightest_at.log() - var.log(), alpha, sides)
+    return torch.where(var == 0, 0.0, result)
 
 
 def critical_value(progress: Tensor, alpha: float | Tensor, sides: int = 2) -> Tensor:
-    """The radius in standard errors: what stands in the place of 1.96.
+    """The radius in standard errors: it replaces 1.96.
 
     For weights that are not the inverses of the variances: the pooled estimate's error is a
     Brownian motion whose clock is sum w^2 var (``EvidenceState.spread``), and ``progress`` is that
@@ -104,7 +105,7 @@ def critical_value(progress: Tensor, alpha: float | Tensor, sides: int = 2) -> T
     Raises:
         ConfigError, ShapeError: as ``radius``.
     """
-    progress, alpha = _given(progress, alpha=alpha)
+    progress, alpha = _as_tensors(progress, alpha=alpha)
     return _critical(progress.log(), alpha, sides)
 
 
@@ -113,20 +114,20 @@ def interval(
 ) -> Interval:
     """The two-sided confidence sequence at this look; arguments as in ``radius``."""
     half = radius(var, alpha, tightest_at)
-    mean = _alike(mean, half)
+    mean = _checked(mean, half)
     return Interval(mean - half, mean + half)
 
 
 def lower(mean: Tensor, var: Tensor, alpha: float | Tensor, tightest_at: float | Tensor) -> Tensor:
-    """What the truth is surely above, with all of alpha on this side; as in ``radius``."""
+    """One-sided lower bound of the truth, with all of alpha on this side; see ``radius``."""
     half = radius(var, alpha, tightest_at, sides=1)
-    return _alike(mean, half) - half
+    return _checked(mean, half) - half
 
 
 def upper(mean: Tensor, var: Tensor, alpha: float | Tensor, tightest_at: float | Tensor) -> Tensor:
-    """What the truth is surely below, with all of alpha on this side; as in ``radius``."""
+    """One-sided upper bound of the truth, with all of alpha on this side; see ``radius``."""
     half = radius(var, alpha, tightest_at, sides=1)
-    return _alike(mean, half) + half
+    return _checked(mean, half) + half
 
 
 def log_e_value(
@@ -137,35 +138,35 @@ def log_e_value(
     alternative: Alternative = "two-sided",
     alpha: float | Tensor = 0.05,
 ) -> Tensor:
-    """The logarithm of M: the evidence against the null, which averages over dependent streams.
+    """The logarithm of M: evidence against the null. M can be averaged over dependent streams.
 
     Args:
         mean: any shape, the pooled estimate.
         var: broadcastable, its variance.
-        null: the truth that is doubted, in the unit of ``mean``: with ``"greater"`` that the truth
+        null: the null hypothesis, in the unit of ``mean``: with ``"greater"`` that the truth
             is at most ``null``, with ``"less"`` that it is at least ``null``.
         tightest_at: as in ``radius``.
-        alternative: what would be believed instead.
+        alternative: the alternative hypothesis.
         alpha: at which ``tightest_at`` means what it does in ``radius``.
     Returns:
-        The broadcast shape; -inf or inf at a variance of 0, NaN where there is no statement.
+        The broadcast shape; -inf or inf at a variance of 0, NaN where an input is.
     Raises:
         ConfigError, ShapeError: as ``radius``.
     """
     sides = _sides(alternative)
-    var, alpha, tightest_at = _given(var, alpha=alpha, tightest_at=tightest_at)
-    off = _alike(mean, var) - null
+    var, alpha, tightest_at = _as_tensors(var, alpha=alpha, tightest_at=tightest_at)
+    off = _checked(mean, var) - null
     off = -off if alternative == "less" else off
     log_ratio = tightest_at.log() - var.log() + _horizon(alpha, sides).log()
     # S / sqrt(V + rho)
     score = off / var.sqrt() / (1 + (-log_ratio).exp()).sqrt()
     shrink = torch.logaddexp(torch.zeros_like(log_ratio), log_ratio) / 2
     if sides == 2:
-        found, beyond = score.square() / 2 - shrink, off != 0
+        result, beyond = score.square() / 2 - shrink, off != 0
     else:
-        found, beyond = _tilt(score) + math.log(2) - shrink, off > 0
-    known = torch.where(beyond, torch.inf, -torch.inf)
-    return torch.where((var == 0) & ~off.isnan(), known, found)
+        result, beyond = _tilt(score) + math.log(2) - shrink, off > 0
+    exact = torch.where(beyond, torch.inf, -torch.inf)
+    return torch.where((var == 0) & ~off.isnan(), exact, result)
 
 
 def p_value(
@@ -178,9 +179,9 @@ def p_value(
 ) -> Tensor:
     """min(1, 1 / M): under the null it is ever at or below a with probability a at most, any a.
 
-    At ``alpha`` itself it says what the intervals say: it is below alpha just where ``interval``
-    (``lower`` for ``"greater"``, ``upper`` for ``"less"``) leaves the null out. Arguments and
-    errors as in ``log_e_value``; in [0, 1], NaN where there is no statement.
+    At ``alpha`` it agrees with the intervals: it is below alpha exactly where ``interval``
+    (``lower`` for ``"greater"``, ``upper`` for ``"less"``) excludes the null. Arguments and errors
+    as in ``log_e_value``; in [0, 1], NaN where an input is.
     """
     return (-log_e_value(mean, var, null, tightest_at, alternative, alpha)).exp().clamp_max(1.0)
 
@@ -235,33 +236,33 @@ def _sides(alternative: str) -> int:
     return 2 if alternative == "two-sided" else 1
 
 
-def _given(var: Tensor, **numbers: float | Tensor) -> tuple[Tensor, ...]:
-    """Numbers beside ``var`` as tensors of its kind, filled where it lies: nothing is copied."""
+def _as_tensors(var: Tensor, **numbers: float | Tensor) -> tuple[Tensor, ...]:
+    """``var`` and numbers as tensors of its dtype on its device, made there without a copy."""
     if not var.is_floating_point():
         raise ShapeError(f"a variance or progress must be floating, got {var.dtype}")
-    found = [var]
+    tensors = [var]
     for name, number in numbers.items():
         if isinstance(number, Tensor):
-            found.append(_alike(number, var))
+            tensors.append(_checked(number, var))
             continue
         most = 0.5 if name == "alpha" else math.inf
         if not 0 < number < most:
             raise ConfigError(f"{name} must lie above 0 and below {most:g}, got {number!r}")
-        found.append(var.new_full((), number))
-    return tuple(found)
+        tensors.append(var.new_full((), number))
+    return tuple(tensors)
 
 
-def _alike(given: Tensor, var: Tensor) -> Tensor:
-    """``given``, if it goes with ``var``."""
+def _checked(value: Tensor, var: Tensor) -> Tensor:
+    """``value``, checked against ``var``: shapes broadcast, dtype and device are the same."""
     try:
-        torch.broadcast_shapes(given.shape, var.shape)  # type: ignore[no-untyped-call]
+        torch.broadcast_shapes(value.shape, var.shape)  # type: ignore[no-untyped-call]
     except RuntimeError:
         raise ShapeError(
-            f"shapes must broadcast, got {tuple(given.shape)} beside {tuple(var.shape)}"
+            f"shapes must broadcast, got {tuple(value.shape)} beside {tuple(var.shape)}"
         ) from None
-    if given.dtype != var.dtype or given.device != var.device:
+    if value.dtype != var.dtype or value.device != var.device:
         raise ShapeError(
-            f"one dtype and device are expected, got {given.dtype} on {given.device} beside "
+            f"one dtype and device are expected, got {value.dtype} on {value.device} beside "
             f"{var.dtype} on {var.device}"
         )
-    return given
+    return value

@@ -10,16 +10,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from .journal import Decision
-from .journal.trace import ASIDE as ASIDE
-from .journal.trace import CHANGES as CHANGES
-from .journal.trace import DRIFT as DRIFT
-from .journal.trace import OVERRULED as OVERRULED
-from .journal.trace import REINSTATED as REINSTATED
-from .journal.trace import RETIRED as RETIRED
-from .journal.trace import ROLLED_BACK as ROLLED_BACK
-from .journal.trace import SOURCE as SOURCE
-from .journal.trace import STOPPED as STOPPED
-from .journal.trace import TRANSFER as TRANSFER
 from .journal.trace import (
     DriftFound,
     Retired,

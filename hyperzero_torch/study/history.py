@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import JournalCorruptError, JournalError
+from .config.tuner import upcast
 from .decisions import StudyStatus
 from .journal import (
     CandidateAdded,
@@ -129,7 +130,7 @@ class History:
     def _fold(self, entry: Entry) -> None:
         match entry:
             case Configured():
-                self.config = entry.config
+                self.config = upcast(entry.config)
             case CandidateAdded():
                 if entry.candidate != len(self.candidates) or len(entry.theta) != self.num_params:
                     raise self._corrupt(
@@ -238,12 +239,12 @@ class History:
         return [c for c in candidates if not 0 <= c < len(self.candidates)]
 
     def _unreadable(self, entry: Entry, error: TraceError) -> JournalError:
-        kind = f"decision {entry.kind!r}" if isinstance(entry, Decision) else kind_of(entry)
-        name = f"entry {self.num_entries + 1} of the journal ({kind})"
+        kind = f"{entry.kind!r} decision" if isinstance(entry, Decision) else kind_of(entry)
+        name = f"entry {self.num_entries + 1}: the trace of a {kind} entry"
         if isinstance(error, NewerTraceError):
             return JournalError(f"{name} cannot be read: {error}")
         return JournalCorruptError(
-            f"{name} has a damaged trace ({error}); restore the journal from a backup"
+            f"{name} is damaged ({error}); restore the journal from a backup"
         )
 
     def _corrupt(self, what: str) -> JournalCorruptError:

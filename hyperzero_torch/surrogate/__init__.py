@@ -1,8 +1,18 @@
 """An exact Gaussian process per metric over the unit cube: fit, marginals, joint paths."""
 
+from .conditioned import Standardiser, leave_one_out_log_density
 from .fit import Surrogate, similarity
-from .hyperparameters import Hyperparameters
+from .kernels import Hyperparameters, default_hyperparameters
 from .paths import Paths
 from .posterior import Posterior
 
-__all__ = ["Hyperparameters", "Paths", "Posterior", "Surrogate", "similarity"]
+__all__ = [
+    "Hyperparameters",
+    "Paths",
+    "Posterior",
+    "Standardiser",
+    "Surrogate",
+    "default_hyperparameters",
+    "leave_one_out_log_density",
+    "similarity",
+]

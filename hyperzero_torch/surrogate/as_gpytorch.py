@@ -14,7 +14,7 @@ from gpytorch.priors import LogNormalPrior, NormalPrior
 from linear_operator import to_linear_operator
 from torch import Tensor
 
-from ..surrogate.hyperparameters import (
+from .kernels import (
     CONSTANT_SPREAD,
     LENGTHSCALE_SPREAD,
     OUTPUTSCALE_SPREAD,

@@ -1,7 +1,7 @@
 """Fitting: standardise, then maximise the exact marginal likelihood with priors (MAP).
 
-Each metric has a Gaussian process of its own, fitted by itself. Outputs are standardised by what
-the evidence says of signal and noise, so nothing depends on a unit.
+Each metric has a Gaussian process of its own. Outputs are standardised by their estimated signal
+and noise, so results do not depend on the metric's unit.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, FitError, ShapeError
 from ..runtime.memory import require
-from .hyperparameters import Hyperparameters, default_hyperparameters
-from .kernels import matern52
+from .conditioned import Standardiser
+from .kernels import Hyperparameters, default_hyperparameters, matern52
 from .likelihood import MarginalLikelihood, as_hyperparameters, as_vectors
-from .posterior import Posterior, Standardiser
+from .posterior import Posterior
 
 _NOISE_FLOOR = 1e-6  # GPyTorch's own clamp for double precision
 _MAX_ITERATIONS = 40
-# Matrices (metrics, n, n) to have room for. Metrics are fitted one by one, so several hold fewer at
-# once: four at n = 2000 raised the peak by 3.5 of these (bench.speed.growth).
+# Matrices (metrics, n, n) to reserve memory for. Metrics are fitted one by one, so several metrics
+# need less: four at n = 2000 raised the peak by 3.5 of these (bench.speed.growth).
 _COPIES = 12
-# Nats by which a fit may predict rows from all others worse than the priors' medians do. The fit
-# maximises another measure, so a little is no sign of anything; twenty to one is.
-_MUCH_WORSE = 3.0
+# Nats by which a fit's leave-one-out density may be worse than that of the priors' medians. A small
+# difference means nothing, since the fit maximises another criterion; odds of twenty to one do.
+_MAX_LOSS = 3.0
 
 
 class Surrogate(nn.Module):
     """Fits one exact Gaussian process per metric; calling ``fit`` again starts from the last.
 
-    A module whose buffers are the hyperparameters: none before the first fit, of any size in a
-    ``state_dict`` that is loaded.
+    A module whose buffers are the hyperparameters; there are none before the first fit. It loads a
+    ``state_dict`` of any size.
 
     Args:
-        start: hyperparameters to start from, e.g. ``posterior.hyperparameters`` of last round.
+        start: hyperparameters to start from, e.g. the last round's ``posterior.hyperparameters``.
     """
 
     lengthscale: Tensor | None
@@ -66,13 +66,13 @@ class Surrogate(nn.Module):
     def condition(
         self, x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None = None
     ) -> Posterior:
-        """The posterior given evidence, under the hyperparameters to start from as they are.
+        """The posterior given evidence, with the present hyperparameters and without a fit.
 
-        Where there are none they are the priors' medians. Arguments and errors as ``fit``.
+        Before a first fit they are the priors' medians. Arguments and errors as in ``fit``.
         """
-        given = self._prepared(x, mean, var, shared)
-        h = self.hyperparameters or default_hyperparameters(mean.shape[1], x.shape[1], given.x)
-        return Posterior(*given[:3], h, given.standardiser, given.shared, fit_succeeded=False)
+        data = self._prepared(x, mean, var, shared)
+        h = self.hyperparameters or default_hyperparameters(mean.shape[1], x.shape[1], data.x)
+        return Posterior(*data[:3], h, data.standardiser, data.shared, fit_succeeded=False)
 
     def fit(self, x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None = None) -> Posterior:
         """The posterior given noisy observations with known variances.
@@ -82,25 +82,23 @@ class Surrogate(nn.Module):
             mean: ``(n, metrics)`` observed deltas; NaN where a metric was not observed.
             var: ``(n, metrics)`` variances of ``mean``, >= 0.
             shared: ``(metrics, n, n)`` covariance between the errors of different rows, e.g. from
-                a common control; its diagonal is not read, ``var`` has the whole variance.
+                a common control; its diagonal is ignored, ``var`` is the whole variance.
         Returns:
-            Posterior, in float64 on the device of ``x``. Where the fit failed, or predicts what it
-            has not seen much worse than the priors' medians do, it has those medians (or the
-            hyperparameters it started from) and says so: ``fit_succeeded``.
+            Posterior, in float64 on the device of ``x``. Where the fit failed, or its leave-one-out
+            predictions are much worse than those of the priors' medians, it has these medians (or
+            the hyperparameters it started from) and ``fit_succeeded`` is False.
         Raises:
             ShapeError: shapes or devices do not fit.
             SizeError: the covariances would not fit into memory.
-            FitError: infinite values, negative variances, or a metric that was never observed.
+            FitError: infinite values, negative variances, or a metric without observations.
         """
-        given = self._prepared(x, mean, var, shared)
-        x, y, noise, shared, standardiser = given
-        shape = (mean.shape[1], x.shape[1])
-        fitted, used = _maximise(x, y, noise, shared, self.hyperparameters)
-        posterior = Posterior(x, y, noise, fitted, standardiser, shared, fit_succeeded=used)
-        default = default_hyperparameters(*shape, x)
-        with contextlib.suppress(FitError):  # no comparison is no reason to drop a fit
+        x, y, noise, shared, standardiser = self._prepared(x, mean, var, shared)
+        fitted, succeeded = _maximise(x, y, noise, shared, self.hyperparameters)
+        posterior = Posterior(x, y, noise, fitted, standardiser, shared, fit_succeeded=succeeded)
+        default = default_hyperparameters(y.shape[1], x.shape[1], x)
+        with contextlib.suppress(FitError):  # a fit that cannot be compared is kept
             plain = Posterior(x, y, noise, default, standardiser, shared, fit_succeeded=False)
-            if float((plain.left_out() - posterior.left_out()).sum()) > _MUCH_WORSE:
+            if float((plain.leave_one_out() - posterior.leave_one_out()).sum()) > _MAX_LOSS:
                 posterior = plain
         self.hyperparameters = posterior.hyperparameters
         return posterior
@@ -135,12 +133,12 @@ class Surrogate(nn.Module):
 
 
 def _make_room(surrogate: Surrogate, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
-    """Buffers of the size of those that are about to be loaded: all of them, or none."""
-    there = [name for name in Hyperparameters._fields if state.get(prefix + name) is not None]
-    if there and len(there) < len(Hyperparameters._fields):
+    """Give the buffers the sizes of those that will be loaded: all of them, or none."""
+    present = [name for name in Hyperparameters._fields if state.get(prefix + name) is not None]
+    if present and len(present) < len(Hyperparameters._fields):
         raise ConfigError(
             f"not the state of a surrogate: of {list(Hyperparameters._fields)} it holds only "
-            f"{there}; pass what surrogate.state_dict() gave"
+            f"{present}; pass the result of surrogate.state_dict()"
         )
     for name in Hyperparameters._fields:
         loaded, own = state.get(prefix + name), getattr(surrogate, name)
@@ -163,7 +161,7 @@ class _Prepared(NamedTuple):
 def similarity(x: Tensor, hyperparameters: Hyperparameters | None) -> Tensor:
     """Prior correlation of N points ``(N, dims)``, averaged over metrics, ``(N, N)``.
 
-    Before anything was fitted (None) it is that of the priors' medians.
+    Before a first fit (None) it is that of the priors' medians.
     """
     if hyperparameters is None:
         hyperparameters = default_hyperparameters(1, x.shape[1], x)
@@ -174,8 +172,8 @@ def _standardise(mean: Tensor, var: Tensor, observed: Tensor) -> Standardiser:
     """Shift and scale per metric from signal and noise together; linear in the metric's unit.
 
     The signal's variance is the random-effects estimate of DerSimonian and Laird (1986); the noise
-    is that of the better known candidates (harmonic mean). Rows without noise (the base, known
-    exactly) take part in neither: their weight would be infinite, and the scale 0.
+    is that of the most precise candidates (harmonic mean). Rows without noise (the base, known
+    exactly) are left out of both: their weight would be infinite, and the scale 0.
     """
     noisy = observed & (var > 0)
     observed = torch.where(noisy.any(0), noisy, observed)
@@ -203,10 +201,10 @@ def _maximise(
     shared: Tensor | None,
     start: Hyperparameters | None,
 ) -> tuple[Hyperparameters, bool]:
-    """Each metric's fit from the rows that have it, by itself; whether all of them succeeded."""
+    """Fit each metric to the rows that have it; also whether all fits succeeded."""
     default = default_hyperparameters(y.shape[1], x.shape[1], x)
     starts = [as_vectors(s) for s in (start, default) if s is not None]
-    fitted, used = [], True
+    fitted, all_succeeded = [], True
     for m in range(y.shape[1]):
         rows = noise[:, m].isfinite()
         every = bool(rows.all())
@@ -215,8 +213,8 @@ def _maximise(
         objective = MarginalLikelihood(x[rows], y[rows, m], noise[rows, m], system, medians)
         vector, succeeded = objective.maximise([s[m] for s in starts], _MAX_ITERATIONS)
         fitted.append(vector)
-        used = used and succeeded
-    return as_hyperparameters(fitted, x), used
+        all_succeeded = all_succeeded and succeeded
+    return as_hyperparameters(fitted, x), all_succeeded
 
 
 def _check(

@@ -1,4 +1,4 @@
-"""The Matern 5/2 kernel, and its spectral measure for random Fourier features.
+"""The Matern 5/2 kernel, its hyperparameters and priors, and its random Fourier features.
 
 k(r) = (1 + sqrt(5) r + 5 r^2 / 3) exp(-sqrt(5) r),      r = |(x - x') / lengthscale|
 """
@@ -6,6 +6,7 @@ k(r) = (1 + sqrt(5) r + 5 r^2 / 3) exp(-sqrt(5) r),      r = |(x - x') / lengths
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,32 @@ from torch import Tensor
 from ..runtime import native
 
 _SMOOTHNESS = 2.5
+# Standard deviations of the priors on log lengthscale, log outputscale and constant.
+LENGTHSCALE_SPREAD = 0.6
+OUTPUTSCALE_SPREAD = 0.7
+CONSTANT_SPREAD = 1.0
+
+
+class Hyperparameters(NamedTuple):
+    """Of each metric's kernel, on outputs standardised by the surrogate.
+
+    ``lengthscale (metrics, dims)``, ``outputscale (metrics,)`` (variance), ``constant (metrics,)``.
+    """
+
+    lengthscale: Tensor
+    outputscale: Tensor
+    constant: Tensor
+
+
+def default_hyperparameters(num_metrics: int, dims: int, like: Tensor) -> Hyperparameters:
+    """The medians of the priors: the start of a first fit, and the fallback of a failed one."""
+    # Distances in the unit cube grow with sqrt(dims), and so must the lengthscale (Hvarfner,
+    # Hellsten and Nardi, 2024). Short, and an outputscale above the standardised variance of 1:
+    # where the data are not informative, a long lengthscale and little signal would be
+    # overconfident.
+    lengthscale = like.new_full((num_metrics, dims), 0.35 * math.sqrt(dims))
+    outputscale = like.new_full((num_metrics,), 1.4)
+    return Hyperparameters(lengthscale, outputscale, like.new_zeros(num_metrics))
 
 
 def matern52(a: Tensor, b: Tensor, lengthscale: Tensor) -> Tensor:
@@ -32,7 +59,7 @@ def matern52(a: Tensor, b: Tensor, lengthscale: Tensor) -> Tensor:
 
 
 def gram(x: Tensor, lengthscale: Tensor) -> Tensor:
-    """``matern52(x, x, lengthscale)``, ``(metrics, N, N)``; compiled where that is worth it."""
+    """``matern52(x, x, lengthscale)``, ``(metrics, N, N)``; by the compiled kernel where usable."""
     if not native.usable(len(lengthscale) * len(x) ** 2, x, lengthscale):
         return matern52(x, x, lengthscale)
     k = x.new_empty(len(lengthscale), len(x), len(x))
@@ -42,7 +69,7 @@ def gram(x: Tensor, lengthscale: Tensor) -> Tensor:
 
 
 def matern52_slopes(x: Tensor, lengthscale: Tensor, weight: Tensor) -> Tensor:
-    """How a weighted sum of correlations answers to the lengthscales; one metric.
+    """A weighted sum of correlations and its derivatives in the lengthscales; one metric.
 
     Args:
         x: ``(n, dims)``.
@@ -72,8 +99,8 @@ def _square(a: Tensor, b: Tensor, lengthscale: Tensor) -> Tensor:
     shape = (lengthscale.shape[0],) + (1,) * (a.ndim - 1) + (lengthscale.shape[1],)
     scale = lengthscale.view(shape)
     a, b = a / scale, b / scale
-    # Squared distances by the expanded square are fast, and inexact only where the kernel is flat;
-    # centring on b keeps what cancels small.
+    # The expanded square is fast, and inexact only where the kernel is flat; centring on b keeps
+    # the terms that cancel small.
     centre = b.mean(-2, keepdim=True)
     a, b = a - centre, b - centre
     square = a.square().sum(-1, keepdim=True) + b.square().sum(-1).unsqueeze(-2)

@@ -3,8 +3,8 @@
     loss = (y - c)' a / 2 + log|K| / 2 + n log(2 pi) / 2 - log prior
     d loss / dK = (K^-1 - a a') / 2,    K = s C + N,    a = K^-1 (y - c)
 
-An evaluation costs one factorisation, one inverse and one pass over the matrix, where a tape
-through the kernel would hold a dozen such matrices and go over each of them twice.
+An evaluation costs one factorisation, one inverse and one pass over the matrix. Automatic
+differentiation would hold a dozen such matrices and pass over each of them twice.
 
 Source: Rasmussen and Williams (2006), Eqs. 5.8 and 5.9.
 """
@@ -18,23 +18,24 @@ import torch
 from torch import Tensor
 
 from ..errors import FitError
-from .hyperparameters import (
+from .conditioned import cholesky
+from .kernels import (
     CONSTANT_SPREAD,
     LENGTHSCALE_SPREAD,
     OUTPUTSCALE_SPREAD,
     Hyperparameters,
+    gram,
+    matern52_slopes,
 )
-from .kernels import gram, matern52_slopes
-from .posterior import cholesky
 
-_BOUND = 12.0  # |log hyperparameter| beyond which a fit has run away
-# Where L-BFGS stops: no slope beyond this, in nats; no gain (nats) or step beyond that. A
-# thousandth of a nat is far below what any evidence can tell.
-_FLAT = 1e-2
-_STILL = 1e-3
+_BOUND = 12.0  # |log hyperparameter| beyond which a fit has diverged
+# L-BFGS stops where no slope, in nats, exceeds the first, or no gain (nats) or step the second. A
+# thousandth of a nat is far below what any evidence can distinguish.
+_GRADIENT_TOLERANCE = 1e-2
+_CHANGE_TOLERANCE = 1e-3
 
 
-class _Seen(NamedTuple):
+class _Step(NamedTuple):
     loss: float
     at: Tensor
 
@@ -88,11 +89,11 @@ class MarginalLikelihood:
         return loss, slopes + self._precision * (at - self._median) + self._tilt
 
     def maximise(self, starts: list[Tensor], max_iterations: int) -> tuple[Tensor, bool]:
-        """MAP hyperparameters: L-BFGS-B from the best start, from the next where that fails.
+        """MAP hyperparameters by L-BFGS from the best start, or from the next where that fails.
 
-        Where every descent fails or runs away the best start is kept: a poor kernel is better than
-        none, and the next round tries again with more evidence. The second value says whether a
-        fit was used.
+        Where every descent fails or diverges the best start is kept: a poor kernel is better than
+        none, and the next round tries again with more evidence. The second value is True where a
+        descent was used.
         """
         losses = [self.loss(start) for start in starts]
         order = sorted(range(len(starts)), key=losses.__getitem__)
@@ -102,34 +103,34 @@ class MarginalLikelihood:
                 return fitted.at, True
         return starts[order[0]], False
 
-    def _descend(self, start: Tensor, max_iterations: int) -> _Seen | None:
-        """The best point that the descent came by; None where it fails or runs away."""
+    def _descend(self, start: Tensor, max_iterations: int) -> _Step | None:
+        """The best point of the descent; None where it fails or diverges."""
         at = start.clone()
-        seen: list[_Seen] = []
+        steps: list[_Step] = []
         optimiser = torch.optim.LBFGS(
             [at],
             max_iter=max_iterations,
             max_eval=2 * max_iterations,
-            tolerance_grad=_FLAT,
-            tolerance_change=_STILL,
+            tolerance_grad=_GRADIENT_TOLERANCE,
+            tolerance_change=_CHANGE_TOLERANCE,
             line_search_fn="strong_wolfe",
         )
 
         def closure() -> float:
             loss, at.grad = self.loss_and_gradient(at)
-            seen.append(_Seen(loss, at.clone()))
+            steps.append(_Step(loss, at.clone()))
             return loss
 
         try:
             optimiser.step(closure)  # type: ignore[no-untyped-call]
         except FitError:
             return None
-        best = min(seen, key=lambda point: point.loss)
-        runs = not math.isfinite(best.loss) or float(best.at[:-1].abs().max()) > _BOUND
-        return None if runs else best
+        best = min(steps, key=lambda point: point.loss)
+        diverged = not math.isfinite(best.loss) or float(best.at[:-1].abs().max()) > _BOUND
+        return None if diverged else best
 
     def _loss(self, at: Tensor) -> tuple[float, Tensor, Tensor]:
-        """With the Cholesky factor and the solved residual."""
+        """The loss, the Cholesky factor of K, and the solved residual a."""
         *lengthscale, outputscale, _ = at.exp().tolist()
         system = gram(self.x, self.x.new_tensor([lengthscale]))[0].mul_(outputscale)
         if self.shared is not None:
@@ -140,8 +141,10 @@ class MarginalLikelihood:
         weights = torch.cholesky_solve(residual.unsqueeze(-1), factor)[:, 0]
         volume = factor.diagonal().log().sum()
         data = float(0.5 * residual @ weights + volume) + 0.5 * len(self.y) * math.log(2 * math.pi)
-        away = at - self._median
-        prior = self._log_volume - float(0.5 * self._precision @ away.square() + self._tilt @ at)
+        deviation = at - self._median
+        prior = self._log_volume - float(
+            0.5 * self._precision @ deviation.square() + self._tilt @ at
+        )
         return data - prior, factor, weights
 
 
@@ -154,5 +157,5 @@ def as_vectors(fields: Hyperparameters) -> Tensor:
 
 def as_hyperparameters(vectors: list[Tensor], like: Tensor) -> Hyperparameters:
     """Back from the fit's coordinates, on the device of ``like``."""
-    found = torch.stack(vectors).to(like)
-    return Hyperparameters(found[:, :-2].exp(), found[:, -2].exp(), found[:, -1])
+    stacked = torch.stack(vectors).to(like)
+    return Hyperparameters(stacked[:, :-2].exp(), stacked[:, -2].exp(), stacked[:, -1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,26 +10,26 @@ from torch import Tensor
 from ..errors import ShapeError
 from ..runtime import native
 from ..runtime.memory import require
+from .conditioned import ConditionedProcess
 from .kernels import features, frequencies
-
-if TYPE_CHECKING:
-    from .posterior import Posterior
 
 # Elements of the largest temporary: 64 MiB in float64.
 _TILE_ELEMENTS = 2**23
-# Paths that are evaluated fastest without keeping the covariance; more are a matrix product.
-_FEW = 16
-# Arrays of the result's size that an evaluation and a judgement of it hold at once.
+# Up to so many paths are faster without storing the covariance; more are a matrix product.
+_MAX_COMPILED_PATHS = 16
+# Arrays of the result's size held at once by a path's evaluation and the problem's.
 _COPIES = 4
 _NUM_FREQUENCIES = 512
-# PyTorch is good at waves: by so much the work must be larger before the kernel is worth it.
-_CHEAP = 3
+# PyTorch computes sines and cosines fast, so the compiled kernel needs this much more work to win.
+_WORK_FACTOR = 3
 
 
 class Paths:
     """Functions drawn from a posterior; call them on points."""
 
-    def __init__(self, posterior: Posterior, omega: Tensor, prior: Tensor, update: Tensor) -> None:
+    def __init__(
+        self, posterior: ConditionedProcess, omega: Tensor, prior: Tensor, update: Tensor
+    ) -> None:
         self.posterior = posterior
         self._omega = omega
         self._prior = prior  # (metrics, features, paths)
@@ -41,17 +40,17 @@ class Paths:
         """How many functions."""
         return self._prior.shape[-1]
 
-    def __getitem__(self, some: slice) -> Paths:
+    def __getitem__(self, paths: slice) -> Paths:
         """A few of the functions, by a slice."""
-        if not isinstance(some, slice):
-            raise ShapeError(f"paths are taken by slices, e.g. paths[3:4], got {some!r}")
-        return Paths(self.posterior, self._omega, self._prior[..., some], self._update[..., some])
+        if not isinstance(paths, slice):
+            raise ShapeError(f"paths are taken by slices, e.g. paths[3:4], got {paths!r}")
+        return Paths(self.posterior, self._omega, self._prior[..., paths], self._update[..., paths])
 
     def __call__(self, x: Tensor) -> Tensor:
         """Every function at every point.
 
-        Memory grows with ``metrics * N * (n + features)``; tile N where that matters. For a few
-        paths on the CPU the compiled kernel holds nothing beside the result.
+        Memory grows with ``metrics * N * (n + features)``; tile N where that is too much. For a few
+        paths on the CPU the compiled kernel needs none besides the result.
 
         Args:
             x: ``(N, dims)`` in the unit cube, on the posterior's device; float32 for mixed mode.
@@ -60,12 +59,12 @@ class Paths:
         Raises:
             ShapeError: wrong number of dims, or another device.
         """
-        self.posterior._check_matrix(x)
-        at = self.posterior.at(x.dtype)
+        self.posterior.check_matrix(x)
+        at = self.posterior.evaluation(x.dtype)
         x = x.to(at.x)
         work = len(x) * len(at.scale) * (len(at.x) + len(self._omega))
-        made_of = (x, at.data, self._update.to(x), self._prior.to(x))
-        if self._compiles(work, *made_of):
+        operands = (x, at.data, self._update.to(x), self._prior.to(x))
+        if self._compiles(work, *operands):
             value = self._compiled(x)
         else:
             prior, update = self._prior.to(x), self._update.to(x)
@@ -75,13 +74,13 @@ class Paths:
         return shift + scale * (value + at.constant[:, None, None]).permute(2, 1, 0)
 
     def _compiled(self, x: Tensor) -> Tensor:
-        """Without the constant, ``(metrics, N, paths)``; the work of ``__call__`` in one pass."""
-        at = self.posterior.at(x.dtype)
+        """Without the constant, ``(metrics, N, paths)``; ``__call__`` in one pass."""
+        at = self.posterior.evaluation(x.dtype)
         num = self._omega.shape[0]
         amplitude = at.outputscale.unsqueeze(-1) * at.observed
         update = (self._update.to(x) * amplitude.unsqueeze(-1)).mT.contiguous()
-        waves = (self._prior.to(x) / math.sqrt(num)).mT
-        cosines, sines = waves[..., :num].contiguous(), waves[..., num:].contiguous()
+        weights = (self._prior.to(x) / math.sqrt(num)).mT
+        cosines, sines = weights[..., :num].contiguous(), weights[..., num:].contiguous()
         omega = (self._omega.T / math.sqrt(5)).contiguous().to(x)
         value = x.new_empty(len(at.scale), len(x), self.num_paths)
         for metric, scale in enumerate(at.scale):
@@ -92,7 +91,7 @@ class Paths:
         return value
 
     def each(self, x: Tensor) -> Tensor:
-        """Every function at points of its own.
+        """Each function at its own points.
 
         Args:
             x: ``(paths, S, dims)`` in the unit cube, on the posterior's device.
@@ -101,7 +100,7 @@ class Paths:
         Raises:
             ShapeError: wrong number of paths or dims, or another device.
         """
-        self.posterior._check(x)
+        self.posterior.check_points(x)
         if x.ndim != 3 or x.shape[0] != self.num_paths:
             raise ShapeError(f"expected points ({self.num_paths}, S, dims), got {tuple(x.shape)}")
         x = x.to(self.posterior.x.dtype)
@@ -121,19 +120,23 @@ class Paths:
             per_point += metrics * (width + self.posterior.x.shape[0])
         return max(1, _TILE_ELEMENTS // per_point)
 
-    def _compiles(self, work: int, *made_of: Tensor) -> bool:
-        """Whether the compiled kernel is the way to evaluate ``work`` terms of the sums."""
-        return self.num_paths <= _FEW and native.usable(work // _CHEAP, *made_of)
+    def _compiles(self, work: int, *operands: Tensor) -> bool:
+        """Whether to use the compiled kernel for ``work`` terms of the sums."""
+        return self.num_paths <= _MAX_COMPILED_PATHS and native.usable(
+            work // _WORK_FACTOR, *operands
+        )
 
 
-def draw_paths(posterior: Posterior, num_paths: int, generator: torch.Generator | None) -> Paths:
+def draw_paths(
+    posterior: ConditionedProcess, num_paths: int, generator: torch.Generator | None
+) -> Paths:
     """Joint draws of all metrics by Matheron's rule; see ``Posterior.paths``."""
     if num_paths < 1:
         raise ShapeError(f"num_paths must be at least 1, got {num_paths}")
     x, device = posterior.x, posterior.device
     metrics, n = posterior.weights.shape
     width = 2 * (2 * _NUM_FREQUENCIES + 3 * n)
-    matrices = 0 if posterior._shared is None else 3 * n**2
+    matrices = 0 if posterior.shared_noise is None else 3 * n**2
     require(
         metrics * (width * num_paths + matrices) * x.element_size(),
         device,
@@ -149,10 +152,10 @@ def draw_paths(posterior: Posterior, num_paths: int, generator: torch.Generator 
     omega = frequencies(_NUM_FREQUENCIES, x.shape[-1], generator).to(x)
     prior = normal(metrics, 2 * _NUM_FREQUENCIES, num_paths)
     prior = prior * posterior.outputscale.sqrt()[:, None, None]
-    root = posterior._noise_root()
+    root = posterior.noise_root()
     noise = normal(metrics, n, num_paths)
     noise = root.unsqueeze(-1) * noise if root.ndim == 2 else root @ noise
     at_data = features(x, omega, posterior.lengthscale) @ prior
-    residual = posterior._residual.unsqueeze(-1)
-    residual = residual - posterior._observed.unsqueeze(-1) * (at_data + noise)
+    residual = posterior.residual.unsqueeze(-1)
+    residual = residual - posterior.observed.unsqueeze(-1) * (at_data + noise)
     return Paths(posterior, omega, prior, torch.cholesky_solve(residual, posterior.cholesky))

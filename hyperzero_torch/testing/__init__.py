@@ -7,16 +7,14 @@
         def reopen(self, journal):
             return MyJournal(journal.path)
 
-and ``pytest`` collects the laws as tests; ``UpdaterContract`` likewise. No pytest is needed here.
+``pytest`` collects the laws as tests; ``UpdaterContract`` works in the same way. The suites
+themselves do not import pytest.
 """
 
-from .journals import (
-    HARD_FLOATS,
-    JournalContract,
-    example_entries,
-    random_entries,
-)
+from .entries import example_entries, random_entries
+from .journals import JournalContract
 from .platforms import UpdaterContract, example_plan, impossible_plans
+from .values import HARD_FLOATS
 
 __all__ = [
     "HARD_FLOATS",

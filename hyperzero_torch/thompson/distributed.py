@@ -1,13 +1,14 @@
-"""Several processes, one plan: ``with sharing():`` divides large work among the ranks.
+"""Several processes make one plan: ``with sharing():`` divides large work among the ranks.
 
     torch.distributed.init_process_group(...)      # e.g. under torchrun
     with hz.thompson.sharing():
         plan = tuner.ask()
 
 Inside, ``select``, ``select_paths`` and ``propose`` are collective: every rank has to call them,
-with the same arguments and generators seeded alike. Each does its share of the tiles and gets all
-results. Tiles are the same whatever the number of ranks, and so, to the last bit, are the results,
-where every process has as many threads. Outside, a process works alone, whatever groups there are.
+with the same arguments and generators of the same seed. Each rank works on its share of the tiles
+and gets all results. Tiles do not depend on the number of ranks, and the results are the same to
+the last bit where every process has the same number of threads. Outside, a process works alone,
+whatever process groups exist.
 """
 
 from __future__ import annotations
@@ -44,46 +45,48 @@ def sharing(group: dist.ProcessGroup | None = None) -> Iterator[None]:
         _GROUP.reset(token)
 
 
-def rank_and_number() -> tuple[int, int]:
-    """This process's rank in the group that shares, and how many there are."""
+def rank_and_world_size() -> tuple[int, int]:
+    """This process's rank in the sharing group, and the number of processes; (0, 1) outside."""
     group = _GROUP.get()
     return (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
 
 
-def of_all(
+def gather_parts(
     parts: Sequence[Tensor], work: Callable[[Tensor], Tensor], num_rows: int, width: int
 ) -> Tensor:
-    """``work`` of every part, side by side: each rank does every so-manieth part and tells all.
+    """Apply ``work`` to every part and concatenate the results along dim 1.
+
+    Rank r of R works on parts r, r + R, r + 2 R, ... and broadcasts its results to all others.
 
     Args:
         parts: each ``(N_i, dims)``, the same on every rank.
         work: maps a part to ``(num_rows, N_i, width)``.
-        num_rows: of what ``work`` gives.
-        width: of what ``work`` gives.
+        num_rows: of the results of ``work``.
+        width: of the results of ``work``.
     Returns:
-        ``(num_rows, sum of N_i, width)``.
+        ``(num_rows, sum of N_i, width)``, in the parts' own dtype.
     """
-    rank, number = rank_and_number()
+    rank, size = rank_and_world_size()
     # In the parts' own dtype, which every rank knows, whatever an objective returns.
-    mine = [work(part).to(part.dtype) for part in parts[rank::number]]
+    own = [work(part).to(part.dtype) for part in parts[rank::size]]
     group = _GROUP.get()
     if group is None:
-        return torch.cat(mine, dim=1)
-    done: list[Tensor] = [parts[0]] * len(parts)
-    for source in range(min(number, len(parts))):
-        sizes = [len(part) for part in parts[source::number]]
+        return torch.cat(own, dim=1)
+    results: list[Tensor] = [parts[0]] * len(parts)
+    for source in range(min(size, len(parts))):
+        lengths = [len(part) for part in parts[source::size]]
         if source == rank:
-            packed = torch.cat(mine, dim=1).contiguous()
+            packed = torch.cat(own, dim=1).contiguous()
         else:
-            packed = parts[0].new_empty(num_rows, sum(sizes), width)
+            packed = parts[0].new_empty(num_rows, sum(lengths), width)
         dist.broadcast(packed, src=dist.get_global_rank(group, source), group=group)
-        done[source::number] = torch.split(packed, sizes, dim=1)
-    return torch.cat(done, dim=1)
+        results[source::size] = torch.split(packed, lengths, dim=1)
+    return torch.cat(results, dim=1)
 
 
-def summed(mine: Tensor) -> Tensor:
-    """The sum over ranks; overwrites ``mine``."""
+def all_reduce_sum(values: Tensor) -> Tensor:
+    """The sum of ``values`` over ranks, in place; unchanged outside a group."""
     group = _GROUP.get()
     if group is not None:
-        dist.all_reduce(mine, group=group)
-    return mine
+        dist.all_reduce(values, group=group)
+    return values

@@ -3,6 +3,7 @@
 from . import features, similarity, space_reduction
 from .alignment import Aligned, Rescaled, align, translate
 from .duplicates import check_distinct
+from .model import correlation
 from .overrides import ExpertOverride
 from .sharing import budget, noise, package, secure_sum
 from .source import Source, from_bucket, from_journal
@@ -15,6 +16,7 @@ __all__ = [
     "align",
     "budget",
     "check_distinct",
+    "correlation",
     "features",
     "from_bucket",
     "from_journal",

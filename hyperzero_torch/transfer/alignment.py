@@ -1,4 +1,4 @@
-"""How a source's evidence is brought into the target's space and metrics, by name."""
+"""Bringing a source's evidence into the target's space and metrics, by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from . import checks, features
 from .checks import Flaws, shown
 from .source import Source
 
-# A whole number in another unit comes back with an error of rounding.
+# Relative rounding error of a whole number that was converted from another unit.
 _ROUNDING = 1e-9
 _MAP_THEM = "map it with hz.transfer.translate, or under 'map' in the study file"
 
@@ -32,16 +32,16 @@ class Rescaled:
 
 
 class Aligned(NamedTuple):
-    """A source in the target's terms: ``n`` settings that the target can serve.
+    """A source in the target's space and metrics: ``n`` settings that the target can serve.
 
     ``x (n, dims)`` lies in the target's unit cube (a Choice takes one coordinate per option);
     ``mean`` and ``var (n, metrics)`` are in the target's order, NaN and infinity where missing;
     ``shared (metrics, n, n)`` or None, as in ``Source``. ``base (dims,)`` is the source's control
-    in the target's cube, None where it is not known or not in it. ``rows`` are the settings kept,
-    by their number in the source; ``num_outside`` lay outside the target's space, and
+    in the target's cube, None if it is not known or outside. ``rows`` are the row numbers of the
+    kept settings in the source; ``num_outside`` settings lay outside the target's space, and
     ``num_silent`` had no evidence on any of the target's metrics. ``missing`` are the target's
-    metrics of which the source knows nothing, ``ignored`` the source's parameters and metrics
-    that the target does not have. ``meta`` are its meta-features, by the target's metrics.
+    metrics that the source does not have, ``ignored`` the source's parameters and metrics that the
+    target does not have. ``meta`` are its meta-features, by the target's metrics.
     """
 
     name: str
@@ -63,9 +63,9 @@ def align(source: Source, problem: Problem) -> Aligned:
 
     Settings outside the target's space (bounds, options, constraints) are dropped and counted, as
     are settings without evidence on any of the target's metrics. A metric that the source does
-    not have is missing (NaN). A parameter that only the source has is ignored where the source
-    never varied it; where it did, its effect cannot be told from the others' and the source is
-    refused. A source with one setting is aligned like any other.
+    not have is missing (NaN). A parameter that only the source has is ignored if the source never
+    varied it; otherwise its effect is confounded with the others' and the source is refused. A
+    source with one setting is aligned like any other.
 
     Args:
         source: the evidence, under the target's names and in its units (``translate``).
@@ -73,7 +73,7 @@ def align(source: Source, problem: Problem) -> Aligned:
     Raises:
         ConfigError: a parameter of the target that the source does not have or has in another
             type, one that only the source has and varied, no common metric, or no setting inside
-            the target's space; names all that is wrong.
+            the target's space; names everything that is wrong.
     """
     _check_kinds(source, problem)
     flaws = Flaws(f"source {source.name!r} for this problem")
@@ -87,8 +87,8 @@ def align(source: Source, problem: Problem) -> Aligned:
     flaws.throw()
     placed = [_place(space, row) for row in source.parameters]
     mean, var = _columns(source, problem)
-    speaks = (~mean.isnan()).any(-1).tolist()
-    kept = [i for i, theta in enumerate(placed) if theta is not None and speaks[i]]
+    has_evidence = (~mean.isnan()).any(-1).tolist()
+    kept = [i for i, theta in enumerate(placed) if theta is not None and has_evidence[i]]
     num_outside = sum(theta is None for theta in placed)
     if not kept:
         flaws.add(
@@ -120,13 +120,13 @@ def align(source: Source, problem: Problem) -> Aligned:
 
 
 def _check_parameters(flaws: Flaws, source: Source, space: SearchSpace) -> list[str]:
-    """Notes what cannot be; returns the parameters that only the source has."""
+    """Collects faults; returns the parameters that only the source has."""
     for parameter in space.parameters:
         name = parameter.name
         if name not in source.parameter_names:
             flaws.add(
                 f"it has no parameter {name!r}, only {shown(source.parameter_names)}; {_MAP_THEM}, "
-                "or add the value that it always had there to the source's settings"
+                "or add its constant value there to the source's settings"
             )
         elif isinstance(parameter, Float | Int):
             wrong = [v for row in source.parameters if isinstance(v := row[name], str | bool)]
@@ -165,13 +165,14 @@ def translate(
         source: the evidence.
         problem: the target.
         mapping: from the target's name of a parameter or metric to the source's, or for a
-            parameter in another unit to ``Rescaled(source's name, factor)``; names that are not
-            mapped stand for themselves.
+            parameter in another unit to ``Rescaled(source's name, factor)``; other names are the
+            same in both.
         ignore: the source's parameters that the target does not have and that do not matter, e.g.
-            fixed after ``space.propose``: they are left out although the source varied them.
+            fixed after ``space_reduction.propose``: they are left out although the source varied
+            them.
     Raises:
-        ConfigError: a mapping of unknown names, of two to one, or with a factor that makes no
-            finite number; names all that is wrong.
+        ConfigError: a mapping of unknown names, of two to one, or with a factor that gives no
+            finite number; names everything that is wrong.
     """
     _check_kinds(source, problem)
     flaws = Flaws(f"source {source.name!r} for this problem")
@@ -183,8 +184,8 @@ def translate(
         flaws.add(f"ignore must be a list of names, got {checks.brief(ignore)}")
     flaws.throw()
     theirs = _read_mapping(flaws, source, problem, mapping, ignore)
-    if strange := [name for name in ignore if name not in source.parameter_names]:
-        flaws.add(f"ignore: it has no {shown(strange)}")
+    if unknown := [name for name in ignore if name not in source.parameter_names]:
+        flaws.add(f"ignore: it has no {shown(unknown)}")
     if used := [name for name in ignore if name in theirs.values()]:
         flaws.add(f"ignore: the target needs {shown(used)}")
     flaws.throw()
@@ -201,7 +202,7 @@ def translate(
                 named[name] = _scaled(flaws, name, value, factor, isinstance(kinds[name], Int))
         return named
 
-    # A metric under whose name the target knows another one has no part in it.
+    # A metric whose name means another metric in the target is dropped.
     kept = [m for m in source.metrics if m in names or m not in problem.metrics]
     columns = [source.metrics.index(m) for m in kept]
     metrics = {m: names.get(m, m) for m in kept}
@@ -231,13 +232,16 @@ def _check_kinds(source: Any, problem: Any) -> None:
 
 
 def _scaled(flaws: Flaws, name: str, value: float, factor: float, whole: bool) -> float | int:
-    value, told = value * factor, f"{name!r} = {value:g} times {factor:g}"
-    if not checks.is_finite(value):
-        if not flaws.found:  # one is enough: there may be thousands
-            flaws.add(f"mapping: {told} is no finite number; is that the factor?")
+    product = value * factor
+    if not checks.is_finite(product):
+        if not flaws.messages:  # one example is enough: there may be thousands
+            flaws.add(
+                f"mapping: {name!r} = {value:g} times {factor:g} is not a finite number; check the "
+                "factor"
+            )
         return 0.0
-    near = abs(value - round(value)) < _ROUNDING * max(1.0, abs(value))
-    return round(value) if whole and near else value
+    near = abs(product - round(product)) < _ROUNDING * max(1.0, abs(product))
+    return round(product) if whole and near else product
 
 
 def _read_mapping(
@@ -247,11 +251,11 @@ def _read_mapping(
     mapping: Mapping[str, str | Rescaled],
     ignore: Collection[str],
 ) -> dict[str, str]:
-    """The source's name of every name of the target; notes what cannot be."""
+    """The source's name for every name of the target; collects faults."""
     params, metrics = set(problem.space.names), set(problem.metrics)
     for ours, value in mapping.items():
         theirs = value.name if isinstance(value, Rescaled) else value
-        known = source.parameter_names if ours in params else source.metrics
+        available = source.parameter_names if ours in params else source.metrics
         if not isinstance(theirs, str):
             flaws.add(
                 f"mapping: {ours!r} must be mapped to a name or Rescaled, got {checks.brief(value)}"
@@ -260,8 +264,8 @@ def _read_mapping(
             flaws.add(f"mapping: the target has no parameter or metric {ours!r}")
         elif ours in params & metrics:
             flaws.add(f"mapping: {ours!r} is both a parameter and a metric; rename the source's")
-        elif theirs not in known:
-            flaws.add(f"mapping: the source has no {theirs!r}, only {shown(known)}")
+        elif theirs not in available:
+            flaws.add(f"mapping: the source has no {theirs!r}, only {shown(available)}")
         elif isinstance(value, Rescaled):
             _check_rescaled(flaws, ours, value, problem.space)
     flaws.throw()
@@ -270,10 +274,10 @@ def _read_mapping(
     for kind in (problem.space.names, problem.metrics):
         taken = [where[n] for n in kind]
         if twice := sorted({n for n in taken if taken.count(n) > 1}):
-            flaws.add(f"mapping: {shown(twice)} of the source would stand for two of the target")
+            flaws.add(f"mapping: {shown(twice)} of the source would be used for two of the target")
     taken = [*where.values(), *ignore]
     if left := sorted(n for n in params if n in source.parameter_names and n not in taken):
-        flaws.add(f"mapping: the source's own {shown(left)} would stand for nothing; ignore it")
+        flaws.add(f"mapping: the source's own {shown(left)} would be unused; ignore it")
     return where
 
 
@@ -284,7 +288,7 @@ def _check_rescaled(flaws: Flaws, ours: str, value: Rescaled, space: SearchSpace
         flaws.add(f"mapping: {ours!r} is a Choice, which has no unit; map its name alone")
     checks.floats(flaws, "mapping: factor", {ours: value.factor})
     if value.factor == 0:
-        flaws.add(f"mapping: the factor of {ours!r} is 0, which would make all settings alike")
+        flaws.add(f"mapping: the factor of {ours!r} is 0, which would make all settings equal")
 
 
 def _place(space: SearchSpace, parameters: Mapping[str, Any]) -> Tensor | None:

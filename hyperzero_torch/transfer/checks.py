@@ -1,4 +1,4 @@
-"""What a source must be, checked in one pass: every flaw is found, and all are named at once."""
+"""Checks of what a source may hold. All faults are collected and reported in one error."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ from torch import Tensor
 from ..errors import ConfigError
 
 _MOST_NAMED = 6
-#: Largest delta, a fraction: beyond it is no measurement, and powers of it would overflow.
+#: Largest delta, a fraction. Larger values are no measurements, and their powers overflow.
 LARGEST = 1e12
-# What a mean or a variance is never made of, though NumPy would make numbers of it.
+# Refused as means and variances, although NumPy would convert them to numbers.
 _NO_NUMBERS = (bool, np.bool_, str, bytes, complex, np.complexfloating)
-# Relative to the diagonal: rounding leaves a matrix that is semi-definite not quite so.
+# Added to the diagonal of correlations: rounding leaves a semi-definite matrix slightly indefinite.
 _SEMI = 1e-7
 
 
 class Flaws:
-    """Collects what is wrong, and says all of it in one error."""
+    """Collects faults and raises them all in one error."""
 
     def __init__(self, what: str) -> None:
         self.what = what
-        self.found: list[str] = []
+        self.messages: list[str] = []
 
-    def add(self, flaw: str) -> None:
-        """Note a flaw."""
-        self.found.append(flaw)
+    def add(self, message: str) -> None:
+        """Add a fault."""
+        self.messages.append(message)
 
     def throw(self) -> None:
-        """Raise ``ConfigError`` where any flaw was noted."""
-        if self.found:
-            raise ConfigError(f"{self.what} cannot be used:\n  - " + "\n  - ".join(self.found))
+        """Raise ``ConfigError`` if there is any fault."""
+        if self.messages:
+            raise ConfigError(f"{self.what} cannot be used:\n  - " + "\n  - ".join(self.messages))
 
 
 def shown(items: Iterable[Any]) -> str:
-    """A few of many, for a message."""
+    """The first few items, for a message."""
     listed = list(items)
     more = f" and {len(listed) - _MOST_NAMED} more" if len(listed) > _MOST_NAMED else ""
     return f"{listed[:_MOST_NAMED]}{more}"
 
 
 def brief(value: Any, most: int = 40) -> str:
-    """A value for a message, whatever it is."""
+    """Any value, shortened for a message."""
     try:
         return f"{value!r:.{most}}"
-    except Exception:  # a stranger's repr, or a whole number of thousands of digits
+    except Exception:  # a failing __repr__, or an integer with thousands of digits
         return f"a value of type {type(value).__name__} that cannot be shown"
 
 
 def names(flaws: Flaws, what: str, given: Any) -> tuple[str, ...]:
-    """Names, at least one, none empty and none twice."""
+    """Names: at least one, none empty, no duplicates."""
     if isinstance(given, str) or not isinstance(given, Iterable):
         flaws.add(f"{what} must be a list of names, got {given!r:.60}")
         return ()
@@ -74,7 +74,7 @@ def names(flaws: Flaws, what: str, given: Any) -> tuple[str, ...]:
 
 
 def settings(flaws: Flaws, given: Any) -> tuple[dict[str, Any], ...]:
-    """Settings: mappings over the same parameters, values finite numbers, strings or bools."""
+    """Settings: mappings over the same parameters to finite numbers, strings or bools."""
     if isinstance(given, Mapping | str) or not isinstance(given, Iterable):
         flaws.add(f"parameters must be a list of settings, got {type(given).__name__}")
         return ()
@@ -96,12 +96,12 @@ def settings(flaws: Flaws, given: Any) -> tuple[dict[str, Any], ...]:
     for i, row in enumerate(plain):
         if flaw := _no_value(row):
             flaws.add(f"setting {i}: {flaw}")
-            break  # one is enough: there may be thousands
+            break  # one example is enough: there may be thousands
     return tuple(plain)
 
 
 def setting(flaws: Flaws, what: str, given: Any) -> dict[str, Any] | None:
-    """One setting; None, and a flaw, where it is none."""
+    """One setting; None, and a fault, if it is not a setting."""
     if not isinstance(given, Mapping) or not given:
         flaws.add(
             f"{what} must be a setting, a mapping from parameter names to values, "
@@ -119,11 +119,11 @@ def setting(flaws: Flaws, what: str, given: Any) -> dict[str, Any] | None:
 
 
 def _no_value(row: Mapping[str, Any]) -> str | None:
-    """What is wrong with the first value that a parameter cannot have."""
+    """A message on the first value that a parameter cannot have."""
     for name, value in row.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not isinstance(value, str | bool | int | float) or (number and not is_finite(value)):
-            return f"{name!r} = {brief(value)} is no finite number, string or bool"
+            return f"{name!r} = {brief(value)} is not a finite number, string or bool"
     return None
 
 
@@ -132,69 +132,66 @@ def evidence(
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance ``(settings, metrics)``, float64: NaN and infinity where not known.
 
-    ``shape`` is None where settings or metrics were refused: then only that there are numbers is
-    looked at.
+    ``shape`` is None if settings or metrics were refused; then the shape is not checked.
     """
     mean, var = matrix(flaws, "mean", mean, shape), matrix(flaws, "var", var, shape)
-    if mean is None or var is None or mean.shape != var.shape:
+    if not mean.numel() or mean.shape != var.shape:
         return torch.empty(0), torch.empty(0)
-    known = ~mean.isnan()
+    given = ~mean.isnan()
     if bool(mean.isinf().any()):
-        flaws.add(f"mean is infinite in rows {shown(rows_of(mean.isinf()))}; NaN is 'not known'")
-    large = known & mean.isfinite() & (mean.abs() > LARGEST)
+        flaws.add(f"mean is infinite in rows {shown(rows_of(mean.isinf()))}; NaN means 'not known'")
+    large = given & mean.isfinite() & (mean.abs() > LARGEST)
     if bool(large.any()):
         flaws.add(
             f"mean must lie within +-{LARGEST:g}, as fractions of the control's level, got "
             f"{shown(sorted(set(mean[large].tolist())))} in rows {shown(rows_of(large))}; is it "
             "in another unit, or a metric whose control is 0?"
         )
-    vague = known & var.isfinite() & (var > LARGEST**2)
+    vague = given & var.isfinite() & (var > LARGEST**2)
     if bool(vague.any()):
         flaws.add(
-            f"var must be {LARGEST**2:g} at most, or both NaN where nothing is known, got "
+            f"var must be at most {LARGEST**2:g}, or mean and var both NaN, got "
             f"{shown(sorted(set(var[vague].tolist())))} in rows {shown(rows_of(vague))}"
         )
-    wrong = known & ~((var > 0) & (var < torch.inf))
+    wrong = given & ~((var > 0) & (var < torch.inf))
     if bool(wrong.any()):
         values = sorted(set(var[wrong].tolist()))
         flaws.add(
             "var must be finite and above 0 wherever mean is known, got "
             f"{shown(values)} in rows {shown(rows_of(wrong))}"
         )
-    if not bool(known.any()):
-        flaws.add("every mean is NaN: there is no evidence at all")
-    return torch.where(known, mean, torch.nan), torch.where(known, var, torch.inf)
+    if not bool(given.any()):
+        flaws.add("every mean is NaN: there is no evidence")
+    return torch.where(given, mean, torch.nan), torch.where(given, var, torch.inf)
 
 
-def matrix(flaws: Flaws, what: str, given: Any, shape: tuple[int, ...] | None) -> Tensor | None:
-    """A copy as float64 on the CPU, of this shape; None, and a flaw, where it cannot be."""
+def matrix(flaws: Flaws, what: str, given: Any, shape: tuple[int, ...] | None) -> Tensor:
+    """A copy as float64 on the CPU, of this shape; a fault, and no elements, if that fails."""
     if isinstance(given, Tensor) and (given.layout != torch.strided or given.is_nested):
         flaws.add(f"{what} must be a dense tensor, got {given.layout}; give its to_dense()")
-        return None
+        return torch.empty(0)
     try:
         value = _doubles(given)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        flaws.add(
-            f"{what} must be numbers, not booleans, text or complex ones, got {brief(given, 60)}"
-        )
-        return None
+        flaws.add(f"{what} must be numbers, not booleans, text or complex, got {brief(given, 60)}")
+        return torch.empty(0)
     if shape is not None and tuple(value.shape) != shape:
         flaws.add(f"{what} must have shape {shape}, got {tuple(value.shape)}")
-        return None
+        return torch.empty(0)
     return value
 
 
 def _doubles(given: Any) -> Tensor:
-    """A copy as float64 on the CPU; an error of Python's, NumPy's or PyTorch's where there is none.
+    """A copy as float64 on the CPU; raises errors of Python, NumPy or PyTorch.
 
-    NumPy and PyTorch alone would make numbers of booleans, of text and of the real parts.
+    NumPy and PyTorch themselves would convert booleans and text, and drop imaginary parts.
     """
     if isinstance(given, Tensor):
         if given.is_complex() or given.dtype == torch.bool:
             raise TypeError(given.dtype)
         return given.detach().to("cpu", torch.float64).clone()
     if not isinstance(given, np.ndarray) or given.dtype.kind not in "iuf":
-        kinds = {type(one) for one in np.array(given, dtype=object).flat}
+        kinds = {type(value) for value in np.array(given, dtype=object).flat}
         if wrong := [kind for kind in kinds if issubclass(kind, _NO_NUMBERS)]:
             raise TypeError(wrong)
     return torch.from_numpy(np.array(given, dtype=np.float64))
@@ -222,29 +219,29 @@ def floats(flaws: Flaws, what: str, given: Any) -> dict[str, float]:
 
 
 def covariance(flaws: Flaws, shared: Any, var: Tensor, num_metrics: int) -> Tensor | None:
-    """The common part of the errors ``(metrics, n, n)``: symmetric, its diagonal within var."""
+    """The shared part of the errors ``(metrics, n, n)``: symmetric, its diagonal within var."""
     num = len(var)
     value = matrix(flaws, "shared", shared, (num_metrics, num, num))
-    if value is None:
+    if not value.numel():
         return None
-    known = var.isfinite().T
-    value = torch.where(known.unsqueeze(-1) & known.unsqueeze(-2), value, 0.0)
+    observed = var.isfinite().T
+    value = torch.where(observed.unsqueeze(-1) & observed.unsqueeze(-2), value, 0.0)
     own = value.diagonal(dim1=-2, dim2=-1)
-    within = torch.where(known, var.T, 0.0)
+    within = torch.where(observed, var.T, 0.0)
     if not bool(value.isfinite().all()) or not torch.allclose(value, value.mT, rtol=1e-9, atol=0):
         flaws.add("shared must be finite and symmetric")
     elif not bool((own <= within * (1 + 1e-9)).all()) or not bool((own >= 0).all()):
         flaws.add("shared is a part of var: its diagonal must lie between 0 and var")
     elif not _is_semidefinite(value, own):
         flaws.add(
-            "shared is no covariance: it must be positive semi-definite, as a product of a matrix "
-            "with its own transpose is"
+            "shared is not a covariance: it must be positive semi-definite, like the product of a "
+            "matrix with its transpose"
         )
     return value
 
 
 def _is_semidefinite(value: Tensor, own: Tensor) -> bool:
-    """As correlations, so that settings known far better than others count, too."""
+    """Checked on correlations, so that settings with small variances count equally."""
     root = own.sqrt()
     scale = root.unsqueeze(-1) * root.unsqueeze(-2)
     if bool((value[scale == 0] != 0).any()):
@@ -255,13 +252,13 @@ def _is_semidefinite(value: Tensor, own: Tensor) -> bool:
 
 
 def rows_of(mask: Tensor) -> Sequence[int]:
-    """Rows in which anything is True."""
+    """Rows with any True."""
     rows: list[int] = mask.any(-1).nonzero().flatten().tolist()
     return rows
 
 
 def is_real(value: Any) -> bool:
-    """Whether it is a real number, of Python or NumPy; booleans are none."""
+    """Whether it is a real number of Python or NumPy, and not a boolean."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -269,7 +266,7 @@ def is_finite(value: Any) -> bool:
     """Whether a real number is a finite float."""
     try:
         return math.isfinite(float(value))
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # an integer beyond all floats
         return False
 
 

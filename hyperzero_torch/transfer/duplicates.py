@@ -1,14 +1,16 @@
 """Whether two sources hold the same evidence: copied, reordered, or an older part of the other.
 
-Two independent measurements of one setting differ by their errors, and by whatever the domains
-differ in. With V the errors' variance that no other setting shares, over the matched settings,
+Two independent measurements of one setting differ by their errors, and by any difference of the
+domains. With V the variance of the errors that no other setting shares, over the matched settings,
 
-    Q = sum (d - mean of d)^2 / V      is, at the least, chi-square with n - 1 degrees of freedom
+    Q = sum (d - mean of d)^2 / V      is stochastically at least chi-square with n - 1 dof
 
-since a difference of the domains, and errors in common such as the control's, only make small
-values of Q rarer: it is the norm of a Gaussian, and a ball about 0 is likeliest where the Gaussian
-is centred and narrowest. Evidence that contains the other's comes out far below, and evidence that
-was not added to, at 0.
+because differences of the domains, and shared errors such as the control's, only make small values
+of Q rarer: a ball around 0 is most probable under a Gaussian that is centred there and narrowest.
+Evidence that contains the other's gives a far smaller Q, and a copy gives 0.
+
+A package that holds a study's own evidence mostly holds an earlier state of it, so a study is also
+compared as it was after each of its latest rounds.
 
 Source: Anderson (1955), the integral of a symmetric unimodal function over a convex set.
 """
@@ -19,7 +21,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -27,112 +29,125 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..problem.parameters import Value
+from ..problem.problem import Problem
+from ..study.config import TunerConfig
+from ..study.evidence.active_set import fit_set
+from ..study.evidence.bucket import Bucket, gather
+from ..study.evidence.pooling import Pooling
+from ..study.history import History
 from . import checks
-from .source import Source
+from .source import Source, from_bucket
 
 #: From rows ``(n,)`` of a source to their means after earlier rounds, ``(rounds, n, metrics)``.
 Earlier: TypeAlias = Callable[[Tensor], Tensor]
 
-#: Independent evidence is taken for the same with this probability, over all that is compared.
+#: False alarm probability of one comparison of independent evidence.
 CHANCE = 1e-6
-#: Fewest settings in common, and fewest that are equal.
+#: Fewest common settings, and fewest equal deltas, for an alarm.
 _FEWEST = 3
-# Variance up to which a delta is known by definition, as of a metric without any spread.
+# Variance up to which a delta counts as exact, as for a metric without any spread.
 _EXACT = 1e-17
-# Standard deviations up to which two deltas are the same but for rounding.
+# Standard deviations up to which two deltas are equal apart from rounding.
 _ROUNDING = 1e-6
-# What a source's errors have in common with each other at most where it does not say so: a control
-# that was served as much as the setting.
+# Part of a source's variance that its settings share, where it does not state it: at most half, for
+# a control with as much traffic as the setting.
 _SHARED = 0.5
+# Of a candidate's weight: what remains below this after subtraction is rounding.
+_NOTHING = 1e-9
 
 
-class Told:
-    """A source that is compared with many: what is needed of it each time is made once."""
+class Comparable:
+    """A source that is compared with many others: what each comparison needs is computed once."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._places: dict[tuple[str, ...], dict[tuple[Value, ...], int]] = {}
+        self._rows: dict[tuple[str, ...], dict[tuple[Value, ...], int]] = {}
 
     @cached_property
     def content(self) -> tuple[str, ...]:
-        """All that it knows, equal for two that list the same in whatever order."""
+        """All of its evidence; equal for two sources with the same rows in any order."""
         source, names = self.source, sorted(self.source.parameter_names)
-        order = sorted(source.metrics)
-        at = [source.metrics.index(metric) for metric in order]
-        told = zip(source.parameters, source.mean[:, at].tolist(), source.var[:, at].tolist())
-        rows = [repr([[row[name] for name in names], mean, var]) for row, mean, var in told]
-        return (*names, *order, *sorted(rows))
+        metrics = sorted(source.metrics)
+        columns = [source.metrics.index(metric) for metric in metrics]
+        evidence = zip(source.mean[:, columns].tolist(), source.var[:, columns].tolist())
+        rows = [
+            repr([[row[name] for name in names], mean, var])
+            for row, (mean, var) in zip(source.parameters, evidence)
+        ]
+        return (*names, *metrics, *sorted(rows))
 
-    def places(self, names: tuple[str, ...]) -> dict[tuple[Value, ...], int]:
-        """Rows by their values of these parameters, to seven digits.
+    def rows_by_setting(self, names: tuple[str, ...]) -> dict[tuple[Value, ...], int]:
+        """Rows by the values of these parameters, in single precision.
 
-        A setting that comes twice has no one delta, and is left out. Units that were brought over
-        leave an error of rounding, hence seven digits.
+        Converted units differ by rounding, hence single precision. A setting that occurs twice has
+        no unique delta, and is left out.
         """
-        if names not in self._places:
-            rows = [tuple(_single(row[n]) for n in names) for row in self.source.parameters]
-            times = Counter(rows)
-            self._places[names] = {row: i for i, row in enumerate(rows) if times[row] == 1}
-        return self._places[names]
+        if names not in self._rows:
+            settings = [tuple(_single(row[n]) for n in names) for row in self.source.parameters]
+            times = Counter(settings)
+            self._rows[names] = {s: i for i, s in enumerate(settings) if times[s] == 1}
+        return self._rows[names]
 
 
 def check_distinct(
     sources: Sequence[Source], target: Source | None = None, earlier: Earlier | None = None
 ) -> None:
-    """Refuse evidence that would be counted twice.
+    """Refuse evidence that would count twice.
 
-    Another domain that behaves just as the target does is the best source there is; the very same
-    evidence under another name is none, nor is an older or reordered copy of it. Two studies that
-    served the same settings are told from copies by their noise.
+    Another domain that behaves exactly like the target is the best source there is. The same
+    evidence under another name adds nothing, nor does an older or reordered copy of it. Studies
+    that served the same settings are distinguished from copies by their noise.
 
     Args:
         sources: all that a target is to learn from.
         target: its own evidence so far, as ``from_bucket`` gives it.
-        earlier: what the target knew after earlier rounds; see ``own.Own``.
+        earlier: the target's means after earlier rounds; see ``OwnEvidence.earlier``.
     Raises:
-        ConfigError: two sources of one name or with the same evidence, or one with the target's;
-            or what is no source.
+        ConfigError: two sources with one name or with the same evidence, one with the target's
+            evidence, or an object that is no source.
     """
     flaws = checks.Flaws("these sources")
     if isinstance(sources, str) or not isinstance(sources, Sequence):
         raise ConfigError(f"expected a list of hz.transfer.Source, got {checks.brief(sources)}")
     everyone = sources if target is None else (*sources, target)
-    if wrong := [one for one in everyone if not isinstance(one, Source)]:
+    if wrong := [given for given in everyone if not isinstance(given, Source)]:
         raise ConfigError(f"expected a hz.transfer.Source, got {checks.brief(wrong[0])}")
-    told = [Told(source) for source in sources]
-    own = None if target is None else Told(target)
+    compared = [Comparable(source) for source in sources]
+    own = None if target is None else Comparable(target)
     for i, source in enumerate(sources):
         if source.name in [other.name for other in sources[:i]]:
-            flaws.add(f"two are named {source.name!r}; names tell them apart in the journal")
+            flaws.add(f"two are named {source.name!r}; the journal needs distinct names")
             continue
-        if own is not None and (found := between(told[i], own, earlier)):
+        if own is not None and (sign := same_evidence(compared[i], own, earlier)):
             flaws.add(
-                f"{source.name!r} has the very evidence of the target, of today or of an earlier "
-                f"round: {found}. It would count twice; leave it out, since the target learns "
-                "from its own readings anyway"
+                f"{source.name!r} has the same evidence as the target, now or after an earlier "
+                f"round: {sign}. It would count twice; leave it out, since the target learns from "
+                "its own readings anyway"
             )
         for j, other in enumerate(sources[:i]):
-            if found := between(told[i], told[j]):
+            if sign := same_evidence(compared[i], compared[j]):
                 flaws.add(
-                    f"{source.name!r} has the very evidence of {other.name!r}, or one of the two "
-                    f"a part of the other's: {found}. It would count twice; keep the newest of the "
-                    "two and drop the other"
+                    f"{source.name!r} has the same evidence as {other.name!r}, or one of the two "
+                    f"contains the other: {sign}. It would count twice; keep the newer of the two "
+                    "and drop the other"
                 )
     flaws.throw()
 
 
-def between(one: Told, other: Told, earlier: Earlier | None = None) -> str | None:
-    """What shows that two sources hold the same evidence; None where nothing does.
+def same_evidence(
+    first: Comparable, second: Comparable, earlier: Earlier | None = None
+) -> str | None:
+    """The sign that two sources hold the same evidence; None without one.
 
     Args:
-        one: a source.
-        other: another.
-        earlier: what the other one knew before, if that is known.
+        first: a source.
+        second: another.
+        earlier: means of the second after earlier rounds, if they are known.
     """
-    a, b = one.source, other.source
-    if len(a) == len(b) and one.content == other.content:
-        return "settings, deltas and variances are the very same"
-    rows_a, rows_b = _matched(one, other)
+    a, b = first.source, second.source
+    if len(a) == len(b) and first.content == second.content:
+        return "settings, deltas and variances are equal"
+    rows_a, rows_b = _matched(first, second)
     metrics = [metric for metric in a.metrics if metric in b.metrics]
     if len(rows_a) < _FEWEST or not metrics:
         return None
@@ -140,32 +155,34 @@ def between(one: Told, other: Told, earlier: Earlier | None = None) -> str | Non
     mean_a, mean_b = a.mean[rows_a][:, at_a], b.mean[rows_b][:, at_b].unsqueeze(0)
     if earlier is not None:
         mean_b = torch.cat([mean_b, earlier(rows_b)[:, :, at_b]])
-    own_a, own_b = _own(a)[rows_a][:, at_a], _own(b)[rows_b][:, at_b]
+    own_a, own_b = _unshared_var(a)[rows_a][:, at_a], _unshared_var(b)[rows_b][:, at_b]
     var = a.var[rows_a][:, at_a] + b.var[rows_b][:, at_b]
-    apart = mean_a - mean_b  # (times, n, metrics), now and then
-    known = apart.isfinite() & (own_a > _EXACT) & (own_b > _EXACT)
-    same = known & (apart.abs() <= _ROUNDING * var.sqrt())
-    if int(same.any(-1).sum(-1).max()) >= _FEWEST:
-        equal = int((same & _telling(mean_a)).any(-1).sum(-1).max())
-        if equal >= _FEWEST:
-            return f"at {equal} settings the deltas are the very same"
-    chance = _chance(torch.where(known, apart, 0.0), torch.where(known, 1 / (own_a + own_b), 0.0))
+    difference = mean_a - mean_b  # (states of the second, n, metrics)
+    valid = difference.isfinite() & (own_a > _EXACT) & (own_b > _EXACT)
+    equal = valid & (difference.abs() <= _ROUNDING * var.sqrt())
+    if int(equal.any(-1).sum(-1).max()) >= _FEWEST:
+        num_equal = int((equal & _distinctive(mean_a)).any(-1).sum(-1).max())
+        if num_equal >= _FEWEST:
+            return f"the deltas of {num_equal} settings are equal"
+    chance = _chance(
+        torch.where(valid, difference, 0.0), torch.where(valid, 1 / (own_a + own_b), 0.0)
+    )
     if chance < CHANCE:
         return (
-            f"at {len(rows_a)} settings in common the deltas lie closer together than those of "
-            f"independent evidence would once in {1 / max(chance, 1e-300):.0e} times"
+            f"the deltas of {len(rows_a)} common settings are closer than those of independent "
+            f"evidence would be once in {1 / max(chance, 1e-300):.0e} times"
         )
     return None
 
 
-def _chance(apart: Tensor, precision: Tensor) -> float:
-    """Probability of differences as small as the smallest of these, however many were looked at.
+def _chance(difference: Tensor, precision: Tensor) -> float:
+    """Probability of differences as small as the smallest of these, over all comparisons.
 
-    ``apart`` and ``precision (times, n, metrics)``, 0 where not known. Metrics of the same users
-    are correlated by nobody knows how much, so each is judged by itself.
+    ``difference`` and ``precision (states, n, metrics)``, 0 where not known. Metrics of the same
+    users are correlated to an unknown degree, so each is tested by itself.
     """
     total = precision.sum(1, keepdim=True).clamp_min(1e-300)
-    centred = apart - (precision * apart).sum(1, keepdim=True) / total
+    centred = difference - (precision * difference).sum(1, keepdim=True) / total
     squares = (precision * centred.square()).sum(1)
     num = (precision > 0).sum(1)
     tail = torch.special.gammainc((num - 1).clamp_min(1).to(squares) / 2, squares / 2)
@@ -173,31 +190,31 @@ def _chance(apart: Tensor, precision: Tensor) -> float:
     return float(torch.where(enough, tail, 1.0).min()) * max(1, int(enough.sum()))
 
 
-def _own(source: Source) -> Tensor:
+def _unshared_var(source: Source) -> Tensor:
     """Variances of the errors that a setting does not share with others, ``(n, metrics)``."""
     if source.shared is None:
         return (1 - _SHARED) * source.var
     return source.var - source.shared.diagonal(dim1=-2, dim2=-1).T
 
 
-def _telling(mean: Tensor) -> Tensor:
-    """Deltas whose coming twice is no accident: they stand once, and not with a few digits."""
-    told = torch.zeros_like(mean, dtype=torch.bool)
+def _distinctive(mean: Tensor) -> Tensor:
+    """Deltas that are unlikely to be equal by accident: unique, and with many digits."""
+    mask = torch.zeros_like(mean, dtype=torch.bool)
     for j, column in enumerate(mean.T.tolist()):
         times = Counter(column)
         for i, value in enumerate(column):
-            told[i, j] = times[value] == 1 and float(f"{value:.6g}") != value
-    return told
+            mask[i, j] = times[value] == 1 and float(f"{value:.6g}") != value
+    return mask
 
 
-def _matched(one: Told, other: Told) -> tuple[Tensor, Tensor]:
+def _matched(first: Comparable, second: Comparable) -> tuple[Tensor, Tensor]:
     """Rows ``(n,)`` of both at the same setting, by the parameters that both have."""
-    known = other.source.parameter_names
-    names = tuple(sorted(name for name in one.source.parameter_names if name in known))
-    found = other.places(names) if names else {}
-    pairs = [(i, found[place]) for place, i in one.places(names).items() if place in found]
-    at = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
-    return at[:, 0], at[:, 1]
+    others = second.source.parameter_names
+    names = tuple(sorted(name for name in first.source.parameter_names if name in others))
+    rows = second.rows_by_setting(names) if names else {}
+    pairs = [(i, rows[s]) for s, i in first.rows_by_setting(names).items() if s in rows]
+    matched = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+    return matched[:, 0], matched[:, 1]
 
 
 def _single(value: Value) -> Value:
@@ -206,3 +223,60 @@ def _single(value: Value) -> Value:
     with np.errstate(over="ignore"):
         single = float(np.float32(value))
     return single if math.isfinite(single) else value
+
+
+class OwnEvidence(NamedTuple):
+    """A study's own evidence as a ``source``; its rows are the candidates ``rows (n,)``."""
+
+    source: Source
+    bucket: Bucket
+    rows: Tensor
+
+    def earlier(self, rows: Tensor) -> Tensor:
+        """Means after each of the latest rounds but the last, ``(rounds, n, metrics)``.
+
+        Today's sums less those of later rounds, with today's weights; NaN without evidence.
+
+        Args:
+            rows: of ``source``, ``(n,)``.
+        """
+        candidates = self.rows[rows]
+        deltas = self.bucket.deltas
+        place = torch.full((len(self.bucket.theta),), -1)
+        place[candidates] = torch.arange(len(candidates))
+        at = place[deltas.candidate]
+        rounds, slot = torch.unique(deltas.round, return_inverse=True)
+        finite = deltas.delta.mean.isfinite()
+        weight = torch.where(finite, deltas.weight, 0.0)
+        parts = torch.stack([weight, torch.where(finite, weight * deltas.delta.mean, 0.0)], -1)
+        by_round = parts.new_zeros(len(rounds), len(candidates), *parts.shape[1:])
+        kept = at >= 0
+        by_round.index_put_((slot[kept], at[kept]), parts[kept], accumulate=True)
+        later = by_round.flip(0).cumsum(0).flip(0)[1:]
+        total = self.bucket.weight[candidates]
+        today = torch.stack([total, (total * self.bucket.mean[candidates]).nan_to_num(0.0)], -1)
+        remaining, moment = (today - later).unbind(-1)
+        return torch.where(remaining > _NOTHING * total, moment / remaining, torch.nan)
+
+
+def own_evidence(problem: Problem, history: History) -> OwnEvidence | None:
+    """A study's own evidence; None before it has any."""
+    config = TunerConfig(**history.config)
+    bucket = gather(history, Pooling.of(config))
+    rows = fit_set(history, bucket, config)
+    rows = rows[(bucket.weight[rows] > 0).any(-1)]
+    if not len(rows):
+        return None
+    return OwnEvidence(from_bucket(problem, bucket, "target", rows=rows), bucket, rows)
+
+
+def check_apart(sources: Sequence[Source], own: OwnEvidence | None) -> None:
+    """Refuse evidence that would count twice: another source's, or the study's own.
+
+    Raises:
+        ConfigError: as ``check_distinct`` does.
+    """
+    if own is None:
+        check_distinct(sources)
+    else:
+        check_distinct(sources, own.source, own.earlier)

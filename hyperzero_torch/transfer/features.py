@@ -1,8 +1,8 @@
-"""Meta-features: what a domain is like, computed from its readings alone.
+"""Meta-features of a domain, computed from its readings alone.
 
-Names read ``kind:metric``, or ``kind`` where they are about traffic. What the readings cannot tell
-(a trend from one day, a rhythm from half a day) is left out rather than guessed. Magnitudes stand
-as natural logarithms, so that a difference of 0.1 is about 10 % whatever the unit is.
+Names are ``kind:metric``, or ``kind`` for features of traffic. What the readings do not determine
+(a trend from one day, a rhythm from half a day) is left out. Magnitudes are natural logarithms, so
+a difference of 0.1 is about 10 % in any unit.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from . import checks
 
 
 class Kind(NamedTuple):
-    """What a kind of feature means, its ``unit``, and a difference that is worth noticing.
+    """The meaning of a kind of feature, its ``unit``, and its usual ``spread``.
 
-    ``spread`` is how far two ordinary domains are taken to lie apart before there are many to
-    learn it from; see ``similarity``.
+    ``spread`` is a typical difference of two ordinary domains, used until many domains are known;
+    see ``similarity``.
     """
 
     meaning: str
@@ -46,7 +46,7 @@ KINDS: Mapping[str, Kind] = {
     "dispersion": Kind("noise beyond independent users, as a factor", "log of a ratio", 0.5),
 }
 
-#: An arm in a round is thin where its mean's relative standard error is above this.
+#: An arm in a round is thin if the relative standard error of its mean is above this.
 THIN = 0.1
 
 
@@ -69,20 +69,19 @@ def of(
 ) -> dict[str, float]:
     """A domain's meta-features from its readings; see ``KINDS`` for meanings and units.
 
-    Rhythms compare between domains whose rounds are numbered by one clock (round 0 at the same
-    hour of the day).
+    Rhythms are comparable between domains whose round 0 is at the same hour of the day.
 
     Args:
-        history: the study's facts; rounds set aside, and readings let go of, do not count.
-        rounds_per_day: period of the daily rhythm; 1 where there is none.
-        dispersion: ``(metrics,)`` of the study's bucket, at least 1; None where it is not known.
+        history: of the study; excluded rounds and compacted readings do not count.
+        rounds_per_day: period of the daily rhythm; 1 if there is none.
+        dispersion: ``(metrics,)`` of the study's bucket, at least 1; None if it is not known.
         extra: features of your own, finite numbers or functions of the history; they override.
-        rounds: whose readings to look at; all by default.
+        rounds: rounds whose readings are used; all by default.
     Returns:
         Floats by name, sorted; empty before the first readings.
     Raises:
-        ConfigError: a feature of your own is not a finite number, or cannot be computed; a history
-            that is none, or a day without rounds.
+        ConfigError: a feature of your own is not a finite number or cannot be computed; not a
+            history; or less than one round per day.
     """
     if not isinstance(history, History):
         raise ConfigError(
@@ -91,32 +90,32 @@ def of(
         )
     if type(rounds_per_day) is not int or rounds_per_day < 1:
         raise ConfigError(
-            "rounds_per_day must be a whole number from 1 on, e.g. 24 where rounds are hours, got "
+            "rounds_per_day must be a whole number >= 1, e.g. 24 if rounds are hours, got "
             f"{checks.brief(rounds_per_day)}"
         )
     added = _extra(history, {} if extra is None else extra)
     rows = _rows(history, rounds)
-    found: dict[str, float] = {}
+    computed: dict[str, float] = {}
     if len(rows.round):
-        found |= _traffic(rows, rounds_per_day)
+        computed |= _traffic(rows, rounds_per_day)
         for i, metric in enumerate(history.metrics):
             own = _metric(rows, i, rounds_per_day)
             if dispersion is not None:
                 own["dispersion"] = math.log(float(dispersion[i]))
-            found |= {f"{kind}:{metric}": value for kind, value in own.items()}
-    found = {n: v for n, v in found.items() if math.isfinite(v)}
-    return dict(sorted((found | added).items()))
+            computed |= {f"{kind}:{metric}": value for kind, value in own.items()}
+    computed = {name: value for name, value in computed.items() if math.isfinite(value)}
+    return dict(sorted((computed | added).items()))
 
 
 def _extra(history: History, extra: Any) -> dict[str, float]:
-    """A user's own features, computed where they are functions."""
+    """A user's own features; functions are called."""
     added = extra
     if isinstance(extra, Mapping):
         added = {n: _called(n, v, history) if callable(v) else v for n, v in extra.items()}
     flaws = checks.Flaws("extra meta-features")
-    found = checks.floats(flaws, "extra", added)
+    values = checks.floats(flaws, "extra", added)
     flaws.throw()
-    return found
+    return values
 
 
 def _called(name: str, function: Callable[[History], Any], history: History) -> Any:
@@ -125,12 +124,12 @@ def _called(name: str, function: Callable[[History], Any], history: History) -> 
     except Exception as error:  # a user's code may raise anything
         raise ConfigError(
             f"the meta-feature {name!r} could not be computed: {type(error).__name__}: {error}; "
-            "mend its function, or leave it out of extra"
+            "fix its function, or leave it out of extra"
         ) from error
 
 
 def spread_of(name: str) -> float | None:
-    """The noticeable difference of a feature of ours; None for one of the user's."""
+    """The usual spread of a built-in feature; None for a user's own."""
     kind = KINDS.get(name.partition(":")[0])
     return None if kind is None else kind.spread
 
@@ -168,11 +167,11 @@ def daily_slope(
     rounds: NDArray[np.int64],
     rounds_per_day: int,
 ) -> float:
-    """Relative change per day of a positive series, hours of the day apart; NaN where unknown.
+    """Relative change per day of a positive series, adjusted for the hour of the day.
 
-    The slope of log(values) on time with an intercept of its own for each hour of the day,
-    weighted least squares, shrunk towards 0 by what its standard error leaves of it, so that a
-    slope that is only noise reads as none.
+    The slope of log(values) on time with an intercept for each hour of the day, by weighted least
+    squares, shrunk towards 0 by its standard error, so that a slope within its noise is 0. NaN if
+    it is not determined.
 
     Args:
         values: ``(rounds,)``, positive.
@@ -200,8 +199,8 @@ def daily_slope(
 
 
 def _rows(history: History, rounds: Collection[int] | None) -> _Rows:
-    some = history.tables if rounds is None else rounds
-    kept = [(r, history.tables[r]) for r in sorted(some) if r not in history.status.excluded_rounds]
+    chosen = sorted(history.tables if rounds is None else rounds)
+    kept = [(r, history.tables[r]) for r in chosen if r not in history.status.excluded_rounds]
     width = len(history.metrics)
 
     def stack(name: str) -> NDArray[np.float64]:
@@ -218,16 +217,17 @@ def _rows(history: History, rounds: Collection[int] | None) -> _Rows:
         stack("mean"),
         stack("var"),
     )
-    heard = (rows.users > 0).any(axis=1)
+    reported = (rows.users > 0).any(axis=1)
+    round_, control, users, mean, var = rows
     return _Rows(
-        rows.round[heard], rows.control[heard], rows.users[heard], rows.mean[heard], rows.var[heard]
+        round_[reported], control[reported], users[reported], mean[reported], var[reported]
     )
 
 
 def _by_hour(
     values: NDArray[np.float64], weight: NDArray[np.float64], hour: NDArray[np.int64], period: int
 ) -> NDArray[np.float64] | None:
-    """Weighted mean by hour of the day; None unless every hour has been seen."""
+    """Weighted mean by hour of the day; None unless every hour occurs."""
     total = np.bincount(hour, weight, period)
     if not (total > 0).all():
         return None
@@ -236,38 +236,38 @@ def _by_hour(
 
 def _traffic(rows: _Rows, period: int) -> dict[str, float]:
     rounds, slot = np.unique(rows.round, return_inverse=True)
-    # Metrics may count different users; the widest of them is the traffic.
+    # Metrics may count different users; the largest count is the traffic.
     widest = np.where(rows.users > 0, rows.users, 0.0).max(axis=1)
     users = np.bincount(slot, widest).astype(np.float64)
-    found = {"users": math.log(users.mean())}
-    found["growth"] = daily_slope(users, np.ones_like(users), rounds, period)
+    values = {"users": math.log(users.mean())}
+    values["growth"] = daily_slope(users, np.ones_like(users), rounds, period)
     hours = _by_hour(users, np.ones_like(users), rounds % period, period)
     if period > 1 and hours is not None:
-        found["peak_to_trough"] = math.log(hours.max() / hours.min())
-        found["rhythm_sin"], found["rhythm_cos"] = harmonic(hours, period)
-    return found
+        values["peak_to_trough"] = math.log(hours.max() / hours.min())
+        values["rhythm_sin"], values["rhythm_cos"] = harmonic(hours, period)
+    return values
 
 
 def _metric(rows: _Rows, i: int, period: int) -> dict[str, float]:
     count, mean, var = rows.users[:, i], rows.mean[:, i], rows.var[:, i]
-    known = (count > 1) & np.isfinite(mean) & np.isfinite(var)
-    control = known & rows.control
-    found: dict[str, float] = {}
+    valid = (count > 1) & np.isfinite(mean) & np.isfinite(var)
+    control = valid & rows.control
+    values: dict[str, float] = {}
     if not control.any():
-        return found
+        return values
     users, level, hour = count[control], mean[control], rows.round[control] % period
     hours = _by_hour(level, users, hour, period)
     average = float((users * level).sum() / users.sum()) if hours is None else float(hours.mean())
-    if not average > 0:  # a metric around 0, or below, has no relative features
-        return found
-    found["level"] = math.log(average)
+    if not average > 0:  # relative features need a positive level
+        return values
+    values["level"] = math.log(average)
     if period > 1 and hours is not None:
-        found["level_rhythm"] = math.hypot(*harmonic(hours, period))
+        values["level_rhythm"] = math.hypot(*harmonic(hours, period))
     if (level > 0).all():
-        found["trend"] = daily_slope(level, users, rows.round[control], period)
-    freedom = (count - 1)[known]
-    spread = float((freedom * var[known]).sum() / freedom.sum())
+        values["trend"] = daily_slope(level, users, rows.round[control], period)
+    freedom = (count - 1)[valid]
+    spread = float((freedom * var[valid]).sum() / freedom.sum())
     if spread > 0:
-        found["noise"] = math.log(spread / average**2)
-    found["thin"] = float((np.sqrt(var / count)[known] > THIN * average).mean())
-    return found
+        values["noise"] = math.log(spread / average**2)
+    values["thin"] = float((np.sqrt(var / count)[valid] > THIN * average).mean())
+    return values

@@ -1,9 +1,9 @@
-"""Sources in the journal: what a study may learn from others is a decision like any other.
+"""Sources in the journal: what a study may learn from is a decision like any other.
 
 Each source is one ``Decision`` entry that holds its evidence, so the journal alone gives the same
-plan: a study goes on without its sources being named again, and what a plan rests on can be read
-years later. A source given again under its name replaces the earlier one from there on, where its
-evidence differs; an expert's word (``ExpertOverride``) is an entry too.
+plans: a study resumes without its sources being named again, and the evidence behind a plan can be
+read years later. A source that is given again under its name replaces the earlier one from then on,
+if its evidence differs. An expert's override (``ExpertOverride``) is an entry too.
 """
 
 from __future__ import annotations
@@ -13,18 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ..errors import ConfigError, JournalCorruptError
 from ..problem.problem import Problem
-from ..study.decisions import OVERRULED, SOURCE
 from ..study.history import History
 from ..study.journal import Decision
+from ..study.journal.trace import SourceAdded, SourcesOverridden
 from .alignment import Aligned, align
-from .duplicates import check_distinct
-from .overrides import ExpertOverride, Whom
-from .own import check_apart, own_evidence
+from .duplicates import check_apart, check_distinct, own_evidence
+from .overrides import ExpertOverride, Subject
 from .sharing.package import Package
 from .source import PACKAGE_HINT, Source, from_journal
 
@@ -39,19 +35,19 @@ def opened(sources: Iterable[Source | str]) -> tuple[Source, ...]:
     if isinstance(sources, str | Source):
         sources = [sources]
     if _is_package(sources) or not isinstance(sources, Iterable):
-        hint = f"; {PACKAGE_HINT}" if _is_package(sources) else ""
-        raise ConfigError(f"sources is a list of them, got {type(sources).__name__}{hint}")
-    found = []
+        raise ConfigError(
+            f"sources must be a list of sources, got {type(sources).__name__}{_hint(sources)}"
+        )
+    opened_sources = []
     for given in sources:
         if not isinstance(given, str | Source):
-            hint = f"; {PACKAGE_HINT}" if _is_package(given) else ""
             raise ConfigError(
                 "a source is a hz.transfer.Source or 'journal-url#study', got "
-                f"{type(given).__name__}{hint}"
+                f"{type(given).__name__}{_hint(given)}"
             )
-        found.append(from_journal(given) if isinstance(given, str) else given)
-    check_distinct(found)
-    return tuple(found)
+        opened_sources.append(from_journal(given) if isinstance(given, str) else given)
+    check_distinct(opened_sources)
+    return tuple(opened_sources)
 
 
 def _is_package(given: object) -> bool:
@@ -59,10 +55,14 @@ def _is_package(given: object) -> bool:
     return isinstance(given, os.PathLike | Mapping | Package)
 
 
+def _hint(given: object) -> str:
+    return f"; {PACKAGE_HINT}" if _is_package(given) else ""
+
+
 def entries(
     problem: Problem, history: History, sources: Sequence[Source], own: str = ""
 ) -> list[Decision]:
-    """What has to be written for a study to learn from these; nothing of what it knows already.
+    """The entries that let a study learn from these sources; none for what it has already.
 
     Args:
         problem: of the study.
@@ -73,17 +73,15 @@ def entries(
         ConfigError: a source that cannot be aligned with the problem, the study itself, or evidence
             that would count twice.
     """
-    known = {source.name: source for source in recorded(history)}
-    news = [s for s in sources if s.name not in known or not _same(known[s.name], s)]
-    if itself := [s.name for s in news if own and _place(s.origin) == _place(own)]:
+    present = {source.name: source for source in recorded(history)}
+    new = [s for s in sources if s.name not in present or not _same(present[s.name], s)]
+    if itself := [s.name for s in new if own and _place(s.origin) == _place(own)]:
         raise ConfigError(
             f"source {itself[0]!r} is this study itself; its evidence would count twice"
         )
-    both = [*{**known, **{source.name: source for source in news}}.values()]
-    check_apart(both, own_evidence(problem, history) if news else None)
-    return [
-        _entry(align(source, problem), source, history, source.name in known) for source in news
-    ]
+    every = [*{**present, **{source.name: source for source in new}}.values()]
+    check_apart(every, own_evidence(problem, history) if new else None)
+    return [_entry(align(s, problem), s, history, s.name in present) for s in new]
 
 
 def _place(address: str) -> str:
@@ -99,11 +97,11 @@ def _entry(aligned: Aligned, source: Source, history: History, again: bool) -> D
         rows += f" ({aligned.num_outside} outside the target's space are left out)"
     reason = f"the study may learn from {source.name!r}: {rows}"
     if aligned.missing:
-        reason += f"; of {list(aligned.missing)} it knows nothing"
+        reason += f"; it has no evidence on {list(aligned.missing)}"
     if again:
         reason += "; this replaces its earlier evidence"
-    details = {"source": _plain(source), "fingerprint": source.fingerprint()}
-    return Decision(history.last_round or 0, SOURCE, reason, details)
+    trace = SourceAdded(source=_plain(source), fingerprint=source.fingerprint())
+    return Decision.of(history.last_round or 0, reason, trace)
 
 
 def recorded(history: History) -> tuple[Source, ...]:
@@ -112,94 +110,82 @@ def recorded(history: History) -> tuple[Source, ...]:
     Raises:
         JournalCorruptError: an entry holds no source, or another than its fingerprint says.
     """
-    latest: dict[Any, Decision] = {}
-    for entry in history.decisions:
-        if entry.kind == SOURCE:
-            told = entry.details.get("source")
-            latest[told.get("name") if isinstance(told, dict) else None] = entry
-    found = []
-    for entry in latest.values():
+    traces = [d.trace for d in history.decisions if isinstance(d.trace, SourceAdded)]
+    latest = {trace.source.get("name"): trace for trace in traces}
+    sources = []
+    for trace in latest.values():
         try:
-            source = _read(entry.details["source"])
+            source = Source.from_plain(dict(trace.source))
         except (KeyError, TypeError, ConfigError) as error:
             raise JournalCorruptError(
                 f"a source in the journal cannot be read ({error}); restore it from a backup"
             ) from None
-        if source.fingerprint() != entry.details.get("fingerprint"):
+        if source.fingerprint() != trace.fingerprint:
             raise JournalCorruptError(
                 f"the evidence of source {source.name!r} in the journal is not what was recorded; "
                 "restore the journal from a backup"
             )
-        found.append(source)
-    return tuple(found)
+        sources.append(source)
+    return tuple(sources)
 
 
-def overruling(
-    history: History, overrule: ExpertOverride, names: Sequence[str], parameters: Sequence[str]
+def override_entry(
+    history: History, override: ExpertOverride, names: Sequence[str], parameters: Sequence[str]
 ) -> Decision:
-    """An expert's word, as an entry; the latest holds.
+    """An expert's override as an entry; the latest holds.
 
     Raises:
-        ConfigError: it speaks of a source or a parameter that is not there.
+        ConfigError: it has no reason, or names a source or a parameter that does not exist.
     """
-    if not isinstance(overrule, ExpertOverride):
+    if not isinstance(override, ExpertOverride):
         raise ConfigError(
-            f"sources are overruled by a hz.transfer.Overrule, got {type(overrule).__name__}"
+            f"sources are overridden by a hz.transfer.ExpertOverride, got {type(override).__name__}"
         )
-    if not overrule.reason.strip():
-        raise ConfigError("an overrule needs a reason, for whoever reads the journal later")
-    whom = [*overrule.pin, *overrule.forbid, *overrule.discount]
-    parts = [one for one in whom if not isinstance(one, str)]
-    if history.config.get("transfer") == "ensemble" and (overrule.pin or parts):
-        raise ConfigError(
-            "in an ensemble of posteriors (transfer: ensemble) whole sources can be forbidden or "
-            f"discounted, nothing else: {overrule.words}"
-        )
-    overrule.rule(dict.fromkeys(names, 1.0), parameters)
-    said: dict[str, Any] = {
-        "pin": dict(overrule.pin),
-        "forbid": [_plain_whom(whom) for whom in overrule.forbid],
-        "discount": [[_plain_whom(whom), left] for whom, left in overrule.discount.items()],
-        "why": overrule.reason,
-    }
-    reason = f"sources are overruled: {overrule.words or 'nothing'}"
-    if overrule.reason:
-        reason += f" ({overrule.reason})"
-    return Decision(history.last_round or 0, OVERRULED, reason, said)
+    if not override.reason.strip():
+        raise ConfigError("an override needs a reason, for whoever reads the journal later")
+    override.check(names, parameters)
+    trace = SourcesOverridden(
+        pin=dict(override.pin),
+        forbid=tuple(_to_plain(subject) for subject in override.forbid),
+        discount=[[_to_plain(subject), part] for subject, part in override.discount.items()],
+        reason=override.reason,
+    )
+    reason = f"sources are overridden: {override.summary or 'nothing'} ({override.reason})"
+    return Decision.of(history.last_round or 0, reason, trace)
 
 
-def overruled(history: History) -> ExpertOverride:
-    """The expert's word that holds."""
-    said = [entry for entry in history.decisions if entry.kind == OVERRULED]
-    return word_of(said[-1]) if said else ExpertOverride()
+def current_override(history: History) -> ExpertOverride:
+    """The expert's override that holds; an empty one where there is none."""
+    traces = [d.trace for d in history.decisions if isinstance(d.trace, SourcesOverridden)]
+    return override_from(traces[-1]) if traces else ExpertOverride()
 
 
-def word_of(entry: Decision) -> ExpertOverride:
-    """What an expert said, by its entry.
+def override_from(trace: SourcesOverridden) -> ExpertOverride:
+    """An expert's override, as the journal has it.
 
     Raises:
-        JournalCorruptError: the entry holds no such word.
+        JournalCorruptError: it cannot be one.
     """
     try:
-        forbid, discount = entry.details["forbid"], entry.details["discount"]
+        discount = trace.discount
         pairs = discount.items() if isinstance(discount, dict) else discount
         return ExpertOverride(
-            pin=entry.details["pin"],
-            forbid=[_whom(plain) for plain in forbid],
-            discount={_whom(plain): left for plain, left in pairs},
-            reason=entry.details.get("why", ""),
+            pin=dict(trace.pin),
+            forbid=[_from_plain(plain) for plain in trace.forbid],
+            discount={_from_plain(plain): part for plain, part in pairs},
+            reason=trace.reason,
         )
     except (KeyError, IndexError, TypeError, ValueError, ConfigError) as error:
         raise JournalCorruptError(
-            f"an overrule in the journal cannot be read ({error}); restore it from a backup"
+            f"an override in the journal cannot be read ({error}); restore it from a backup"
         ) from None
 
 
-def _plain_whom(whom: Whom) -> str | list[str]:
-    return whom if isinstance(whom, str) else list(whom)
+def _to_plain(subject: Subject) -> str | list[str]:
+    return subject if isinstance(subject, str) else list(subject)
 
 
-def _whom(plain: str | list[str]) -> Whom:
+def _from_plain(plain: str | list[str]) -> Subject:
     return plain if isinstance(plain, str) else (plain[0], plain[1])
 
 
@@ -212,31 +198,6 @@ def _same(ours: Source, theirs: Source) -> bool:
 
 
 def _plain(source: Source) -> dict[str, Any]:
-    """JSON values. Errors that all settings share are left out: the model's unknown offset of a
-    domain takes them up."""
-    return {
-        "name": source.name,
-        "parameters": [dict(row) for row in source.parameters],
-        "metrics": list(source.metrics),
-        "mean": _numbers(source.mean),
-        "var": _numbers(source.var),
-        "meta_features": dict(source.meta_features),
-        "num_rounds": source.num_rounds,
-        "origin": source.origin,
-        "base": None if source.base is None else dict(source.base),
-    }
-
-
-def _read(plain: dict[str, Any]) -> Source:
-    fields = dict(plain)
-    for name in ("mean", "var"):
-        fields[name] = torch.tensor(
-            [[torch.nan if value is None else value for value in row] for row in plain[name]],
-            dtype=torch.float64,
-        )
-    return Source(**fields)
-
-
-def _numbers(values: Tensor) -> list[list[float | None]]:
-    rows: list[list[float]] = values.tolist()
-    return [[value if abs(value) < float("inf") else None for value in row] for row in rows]
+    """JSON values. Errors that all settings share are left out: they are an offset, and the model
+    gives every domain an unknown offset."""
+    return source.to_plain() | {"origin": source.origin}

@@ -1,51 +1,41 @@
-"""The sources as the tuner sees them: a family made once, and a judgement every round.
+"""The sources as the tuner uses them: a family fitted once, and a judgement in every round.
 
-family      the sources' own work: done once, kept                          (family)
-judge       each round: may they count, how much, is it better with them?   (weights, guard)
-seeds       before any evidence: where to look first                        (seeding)
+family      the sources' own fits, done once and kept                       (family)
+judge       each round: are they admitted, how much do they count?          (betting, gates)
+seeds       before any evidence: suggested candidates                       (seeds)
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError, FitError
 from ..problem.problem import Problem
+from ..study.journal.trace import SourceWeighed, TransferTrace
 from ..surrogate import Posterior
 from .alignment import Aligned, align
 from .duplicates import check_distinct
-from .model import (
-    ablation,
-    betting,
-    coregionalization,
-    gates,
-    rgpe,
-    seeds,
-    target,
-)
-from .model.family import Family, SourceBeliefs, gather_family, own_posterior
+from .model import ablation, betting, coregionalization, gates, seeds, target
+from .model.family import Family, SourceBeliefs, gather_family
 from .model.inducing import Spectrum
-from .model.target import Learned
-from .overrides import ExpertOverride, Whom
+from .model.target import TargetFit
+from .overrides import ExpertOverride
 from .source import Source
-
-Method: TypeAlias = Literal["shared", "ensemble"]
 
 # Points all over the space among which inducing points are chosen, beside the sources' own.
 _NUM_FILLING = 256
-# Numbers that no model takes: a study never fails by what others have sent.
+# Evidence that no model can be fitted to: sources never make a study fail.
 _UNFIT = (FitError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 
 
 class Judgement(NamedTuple):
-    """What a round goes by: ``posterior``, the ``cold`` one, and ``facts`` for the journal.
+    """The ``posterior`` that a round uses, the ``cold`` one, and the ``trace`` for the journal.
 
     ``used`` says whether the sources have any part in ``posterior``.
     """
@@ -53,7 +43,7 @@ class Judgement(NamedTuple):
     posterior: Posterior
     cold: Posterior
     used: bool
-    facts: dict[str, Any]
+    trace: TransferTrace
 
 
 class Prior:
@@ -62,35 +52,29 @@ class Prior:
     Args:
         problem: the target.
         sources: other domains' evidence, at least one.
-        overrule: an expert's word: a pinned source has this correlation with the target whatever
-            the evidence says, once the gates are passed; a forbidden one counts for nothing; of a
-            discounted one that part of its precision is believed. Of a single parameter likewise:
-            what is not believed of it is asked only where it stands as in the target's base. An
-            ensemble knows forbidden and discounted sources alone.
-        method: ``"shared"`` for the hierarchical model; ``"ensemble"`` weighs the sources' own
-            posteriors by rank (``ensemble``), where what they handed over are beliefs.
+        override: an expert's. A pinned source has this correlation with the target once the gates
+            are open; a forbidden one does not count; a discounted one counts with that part of its
+            precision. What a source says about a single parameter can be forbidden or discounted
+            likewise: the rest of its evidence is used only where the parameter is at the target's
+            base.
     Raises:
         ConfigError: a source that cannot be aligned, or evidence that would count twice.
     """
 
     def __init__(
-        self,
-        problem: Problem,
-        sources: Sequence[Source],
-        overrule: ExpertOverride | None = None,
-        method: Method = "shared",
+        self, problem: Problem, sources: Sequence[Source], override: ExpertOverride | None = None
     ) -> None:
         check_distinct(sources)
         self.problem = problem
-        self.overrule, self.method = overrule or ExpertOverride(), method
+        self.override = override or ExpertOverride()
         self.sources = tuple(sources)
         self.aligned: tuple[Aligned, ...] = tuple(align(source, problem) for source in sources)
-        #: Those of which anything is believed.
-        self.allowed = tuple(a for a in self.aligned if not self.overrule.silences(a.name))
+        #: Those that an expert does not exclude.
+        self.allowed = tuple(a for a in self.aligned if not self.override.excludes(a.name))
 
     @cached_property
     def family(self) -> Family:
-        """The allowed sources on common ground; some seconds of work for ten large ones.
+        """The allowed sources at common inducing points; some seconds of work for ten large ones.
 
         Raises:
             ConfigError: none is allowed.
@@ -98,123 +82,110 @@ class Prior:
         if not self.allowed:
             raise ConfigError("every source is forbidden, so there is no family of them")
         filling = self.problem.space.sobol(_NUM_FILLING, seed=0)
-        return gather_family(self.allowed, filling, _said(self.problem, self.overrule))
+        return gather_family(self.allowed, filling, self._beliefs())
 
     @property
-    def looks(self) -> bool:
-        """Whether any source says what its domain is like."""
+    def has_features(self) -> bool:
+        """Whether any source has meta-features."""
         return any(source.meta for source in self.aligned)
 
     def judge(
         self,
         cold: Posterior,
         meta: Mapping[str, float] | None = None,
-        staked: Mapping[str, float] | None = None,
+        initial_similarity: Mapping[str, float] | None = None,
     ) -> Judgement:
-        """Whether and how the sources count, by the target's own evidence.
+        """Whether and how much the sources count, by the target's own evidence.
 
         Args:
-            cold: the posterior without them; what comes back where they do not count.
-            meta: what the target's domain is like, see ``features.of``; sources that look like it
-                are thought likelier to act like it, as far as the evidence leaves that open.
-            staked: by source, how alike it looked when it was first weighed; see ``weights``.
+            cold: the posterior without them, which is returned where they do not count.
+            meta: the target's meta-features, see ``features.of``; a source with similar features
+                gets larger stakes and a larger expected loading.
+            initial_similarity: by source, when it was first weighed; see ``betting``.
         """
         if not self.allowed:
-            return _unheard(cold, "every source is forbidden")
+            return _cold_start(cold, "every source is forbidden")
         try:
-            if self.method == "ensemble":
-                return self._judge_by_rank(cold)
-            return self._judge_shared(cold, meta or {}, staked or {})
+            return self._judge(cold, meta or {}, initial_similarity or {})
         except _UNFIT as error:
-            return _unheard(cold, f"the sources could not be weighed ({error})")
+            return _cold_start(cold, f"the sources could not be fitted ({error})")
 
-    def _judge_shared(
-        self, cold: Posterior, meta: Mapping[str, float], staked: Mapping[str, float]
+    def _judge(
+        self, cold: Posterior, meta: Mapping[str, float], initial: Mapping[str, float]
     ) -> Judgement:
         family = self.family.to(cold.device)
         silent = self._silent()
-        if not bool(family.known.any()):
-            reason = "no source says anything of any metric"
-            return _unheard(cold, reason, silent)
-        alike = betting.likeness([a.meta for a in self.allowed], meta, family.share)
-        looks = dict(zip(family.names, _rounded(alike)))
-        stakes = looks | {name: v for name, v in staked.items() if name in looks}
-        found = target.learn(family, cold, alike, alike.new_tensor([*stakes.values()]))
-        verdict = gates.admit(found)
-        facts = _facts(family, found, verdict) | silent
-        if self.looks and meta:
-            for name, one in facts["sources"].items():
-                one |= {"likeness": looks[name], "staked": stakes[name]}
-        if not verdict.admitted:
-            return Judgement(cold, cold, False, facts)
-        warm = target.posterior(family, cold, found)
-        held = gates.compare(warm, cold)
-        facts["held_out"] = held.facts(self.problem.metrics)
-        if not bool(held.better.all()):
-            share = torch.where(held.better.unsqueeze(1), found.share, 0.0)
-            found = found._replace(share=share)
-            warm = target.posterior(family, cold, found)
-            for name, weight in zip(family.names, source_weights(family, share).T):
-                facts["sources"][name]["weight"] = _rounded(weight)
-        used = bool((found.share[:, -1] > 0).any())
-        facts["metrics"] = [
-            name for name, own in zip(self.problem.metrics, found.share[:, -1].tolist()) if own > 0
-        ]
-        facts["used"] = used
-        if not used:
-            facts["reason"] = held.reason
-            return Judgement(cold, cold, False, facts)
-        less = {n: Spectrum(*(f.to(cold.device) for f in s)) for n, s in self._less.items()}
-        nats = ablation.carried(family, found.target, found.share, less)
-        facts["parameters"] = {name: _rounded(values) for name, values in nats.items()}
-        return Judgement(warm, cold, True, facts)
-
-    def _silent(self) -> dict[str, Any]:
-        """Metrics of which a source says nothing, for the journal; empty where all are heard."""
-        found = {
-            name: [m for m, heard in zip(self.problem.metrics, known) if not heard]
-            for name, known in zip(self.family.names, self.family.known.T.tolist())
-        }
-        silent = {name: metrics for name, metrics in found.items() if metrics}
-        return {"silent": silent} if silent else {}
-
-    @cached_property
-    def _less(self) -> dict[str, Spectrum]:
-        """The sources without what they say about each parameter."""
-        columns = _columns(self.problem)
-        base = self.problem.space.to_unit(self.problem.base_theta.unsqueeze(0))[0]
-        return dict(zip(columns, ablation.left_out(self.family, base, [*columns.values()])))
-
-    def _judge_by_rank(self, cold: Posterior) -> Judgement:
-        models = {name: model.to(cold.device) for name, model in self.models.items()}
-        generator = torch.Generator(cold.device).manual_seed(len(cold.x))
-        found = rgpe.ensemble([*models.values()], cold, generator)
-        facts = rgpe.facts([*models], found)
-        taken = (found.weight[:, -1] < 1).tolist()
-        used = any(taken)
-        facts["used"] = used
-        facts["metrics"] = [name for name, t in zip(self.problem.metrics, taken) if t]
-        facts["reason"] = (
-            "sources rank the target's evidence better than its own model in some draws"
-            if used
-            else "no source ranks the target's evidence better than its own model does"
+        if not bool(family.has_evidence.any()):
+            return _cold_start(cold, "no source has usable evidence on any metric", silent)
+        similarity = betting.feature_similarity(
+            [a.meta for a in self.allowed], meta, family.loading
         )
-        # An ensemble is used like a posterior wherever one is.
-        return Judgement(cast(Posterior, found) if used else cold, cold, used, facts)
+        by_name = dict(zip(family.names, _rounded(similarity)))
+        stakes = by_name | {name: v for name, v in initial.items() if name in by_name}
+        fit = target.fit_target(family, cold, similarity, similarity.new_tensor([*stakes.values()]))
+        admission = gates.admit(fit)
+        sources = _weighed(family, fit)
+        if self.has_features and meta:
+            sources = {
+                name: source.model_copy(
+                    update={"likeness": by_name[name], "initial_similarity": stakes[name]}
+                )
+                for name, source in sources.items()
+            }
+        trace = TransferTrace(
+            used=admission.admitted,
+            metrics=(),
+            reason=admission.reason,
+            log_e_value=round(fit.scores.log_e_value, 4),
+            needed=round(admission.needed, 4),
+            together=_rounded(fit.scores.together),
+            target_share=_rounded(fit.loading[:, -1]),
+            sources=sources,
+            silent=silent,
+        )
+        if not admission.admitted:
+            return Judgement(cold, cold, False, trace)
+        warm = target.posterior(family, cold, fit)
+        held_out = gates.compare(warm, cold)
+        changes: dict[str, Any] = {"held_out": held_out.trace(self.problem.metrics)}
+        if not bool(held_out.better.all()):
+            fit = fit._replace(loading=torch.where(held_out.better.unsqueeze(1), fit.loading, 0.0))
+            warm = target.posterior(family, cold, fit)
+            weights = dict(zip(family.names, source_weights(family, fit.loading).T))
+            changes["sources"] = {
+                name: source.model_copy(update={"weight": _rounded(weights[name])})
+                for name, source in sources.items()
+            }
+        own = fit.loading[:, -1].tolist()
+        metrics = tuple(name for name, r in zip(self.problem.metrics, own) if r > 0)
+        changes |= {"metrics": metrics, "used": bool(metrics)}
+        if not metrics:
+            changes["reason"] = held_out.reason
+            return Judgement(cold, cold, False, trace.model_copy(update=changes))
+        reduced = {
+            name: Spectrum(*(field.to(cold.device) for field in spectrum))
+            for name, spectrum in self._without_each_parameter.items()
+        }
+        nats = ablation.contributions(family, fit.target, fit.loading, reduced)
+        changes["parameters"] = {name: _rounded(values) for name, values in nats.items()}
+        return Judgement(warm, cold, True, trace.model_copy(update=changes))
+
+    def _silent(self) -> dict[str, tuple[str, ...]]:
+        """Metrics on which a source has no usable evidence, by source; empty if none."""
+        metrics = self.problem.metrics
+        by_source = zip(self.family.names, self.family.has_evidence.T.tolist())
+        return {
+            name: tuple(m for m, has_evidence in zip(metrics, row) if not has_evidence)
+            for name, row in by_source
+            if not all(row)
+        }
 
     @cached_property
-    def models(self) -> dict[str, Posterior]:
-        """Each source's own posterior, 0 at the target's base; those without a metric left out."""
-        base = self.problem.space.to_unit(self.problem.base_theta.unsqueeze(0))[0]
-        found = {}
-        for source in self.allowed:
-            if source.missing:
-                continue
-            left = self.overrule.discount.get(source.name, 1.0)
-            source = source._replace(var=source.var / left)
-            with contextlib.suppress(*_UNFIT):  # too little evidence for a posterior
-                found[source.name] = rgpe.anchored(own_posterior(source), base)
-        return found
+    def _without_each_parameter(self) -> dict[str, Spectrum]:
+        """The sources' evidence without what it says about each parameter."""
+        columns = self._columns()
+        spectra = ablation.without_each_parameter(self.family, self._base(), [*columns.values()])
+        return dict(zip(columns, spectra))
 
     def seeds(self, problem: Problem, num: int, generator: torch.Generator) -> seeds.Seeds:
         """Candidates that the sources suggest for the first bucket, ``num`` at most."""
@@ -223,79 +194,72 @@ class Prior:
             try:
                 return seeds.seeds(problem, self.family, num, generator)
             except _UNFIT as error:
-                why = f"the sources could not be weighed ({error})"
+                why = f"the sources could not be fitted ({error})"
         theta = torch.empty(0, problem.space.num_params, dtype=torch.float64)
-        reason = f"{why}: the first design is the usual one"
-        return seeds.Seeds(theta, {"seeds": 0, "reason": reason})
+        reason = f"{why}: the usual first design is used"
+        return seeds.Seeds(theta, TransferTrace(used=False, seeds=0, reason=reason))
+
+    def _beliefs(self) -> SourceBeliefs:
+        """The expert's override in coordinates of the unit cube."""
+        columns = self._columns()
+        kept = {**self.override.discount, **dict.fromkeys(self.override.forbid, 0.0)}
+        by_parameter: dict[str, list[tuple[slice, float]]] = {}
+        for subject, part in kept.items():
+            if not isinstance(subject, str):
+                source, parameter = subject
+                by_parameter.setdefault(source, []).append((columns[parameter], part))
+        whole = {subject: part for subject, part in kept.items() if isinstance(subject, str)}
+        pin = {str(subject): value for subject, value in self.override.pin.items()}
+        return SourceBeliefs(self._base(), whole, by_parameter, pin)
+
+    def _base(self) -> Tensor:
+        """The target's base in the unit cube, ``(dims,)``."""
+        return self.problem.space.to_unit(self.problem.base_theta.unsqueeze(0))[0]
+
+    def _columns(self) -> dict[str, slice]:
+        """Coordinates of each parameter."""
+        space = self.problem.space
+        ends = [0, *accumulate(space.widths)]
+        return {name: slice(*pair) for name, pair in zip(space.names, pairwise(ends))}
 
 
-def _unheard(cold: Posterior, why: str, silent: Mapping[str, Any] | None = None) -> Judgement:
-    """A cold start, because of no source anything can be said."""
-    facts = {"used": False, "metrics": [], "reason": why, **(silent or {})}
-    return Judgement(cold, cold, False, facts)
+def _cold_start(
+    cold: Posterior, reason: str, silent: Mapping[str, tuple[str, ...]] | None = None
+) -> Judgement:
+    """The cold posterior, because the sources cannot be weighed."""
+    trace = TransferTrace(used=False, metrics=(), reason=reason, silent=silent or {})
+    return Judgement(cold, cold, False, trace)
 
 
-def _said(problem: Problem, overrule: ExpertOverride) -> SourceBeliefs:
-    """An expert's words in the terms of the space."""
-    columns = _columns(problem)
-    left: dict[Whom, float] = {**overrule.discount, **dict.fromkeys(overrule.forbid, 0.0)}
-    belief: dict[str, float] = {}
-    apart: dict[str, list[tuple[slice, float]]] = {}
-    for whom, part in left.items():
-        if isinstance(whom, str):
-            belief[whom] = part
-        else:
-            source, parameter = whom
-            apart.setdefault(source, []).append((columns[parameter], part))
-    pin = {str(whom): value for whom, value in overrule.pin.items()}
-    base = problem.space.to_unit(problem.base_theta.unsqueeze(0))[0]
-    return SourceBeliefs(base, belief, apart, pin)
-
-
-def _columns(problem: Problem) -> dict[str, slice]:
-    """Coordinates of each parameter."""
-    ends = [0, *accumulate(problem.space.widths)]
-    return {name: slice(*pair) for name, pair in zip(problem.space.names, pairwise(ends))}
-
-
-def _facts(family: Family, found: Learned, verdict: gates.Verdict) -> dict[str, Any]:
-    """Plain values for the journal."""
-    share = found.share
-    weight = source_weights(family, share)
+def _weighed(family: Family, fit: TargetFit) -> dict[str, SourceWeighed]:
+    """What a fit made of each source."""
+    scores, loading = fit.scores, fit.loading
+    weight = source_weights(family, loading)
     return {
-        "used": verdict.admitted,
-        "metrics": [],
-        "reason": verdict.reason,
-        "wealth": round(found.scores.wealth, 4),
-        "needed": round(verdict.needed, 4),
-        "together": _rounded(found.scores.together),
-        "target_share": _rounded(share[:, -1]),
-        "sources": {
-            name: {
-                "nats": _rounded(found.scores.each[:, i]),
-                "similarity": _rounded(share[:, i] * share[:, -1]),
-                "weight": _rounded(weight[:, i]),
-                "agreement": _rounded(family.share[:, i]),
-            }
-            for i, name in enumerate(family.names)
-        },
+        name: SourceWeighed(
+            log_bayes_factor=_rounded(scores.each[:, i]),
+            similarity=_rounded(loading[:, i] * loading[:, -1]),
+            weight=_rounded(weight[:, i]),
+            agreement=_rounded(family.loading[:, i]),
+        )
+        for i, name in enumerate(family.names)
     }
 
 
-def source_weights(family: Family, share: Tensor) -> Tensor:
-    """Each source's part of what is known of the shared function, ``(metrics, sources)``.
+def source_weights(family: Family, loading: Tensor) -> Tensor:
+    """Each source's part of the precision of the shared function, ``(metrics, sources)``.
 
-    Parts of the precision's trace; they sum to 1, or are all 0 where nothing is taken over.
+    Parts of the trace; they sum to 1, or are all 0 where nothing is taken over.
     """
-    parts = []
+    traces = []
     for i in range(len(family.names)):
-        alone = torch.zeros_like(share[:, :-1])
-        alone[:, i] = share[:, i]
-        known = coregionalization.factor(family.spectrum, alone).precision
-        parts.append(known.diagonal(dim1=-2, dim2=-1).sum(-1) - known.shape[-1])
-    told = torch.stack(parts, dim=1) * (share[:, -1:] > 0)
-    return told / told.sum(1, keepdim=True).clamp_min(1e-300)
+        alone = torch.zeros_like(loading[:, :-1])
+        alone[:, i] = loading[:, i]
+        precision = coregionalization.shared_posterior(family.spectrum, alone).precision
+        traces.append(precision.diagonal(dim1=-2, dim2=-1).sum(-1) - precision.shape[-1])
+    gained = torch.stack(traces, dim=1) * (loading[:, -1:] > 0)
+    return gained / gained.sum(1, keepdim=True).clamp_min(1e-300)
 
 
-def _rounded(values: Tensor) -> list[float]:
-    return [round(value, 4) for value in values.tolist()]
+def _rounded(values: Tensor) -> tuple[float, ...]:
+    return tuple(round(value, 4) for value in values.tolist())

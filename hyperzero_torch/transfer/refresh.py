@@ -1,8 +1,8 @@
-"""The sources that a study file names: when each is read, and in whose terms it comes.
+"""The sources that a study file names: when each is read, under which names and in which units.
 
-A source is read when a study begins, and again when it is due (``SourceConfig.refresh``) or an
-alarm of drift says that what was believed holds no longer. A study does not wait for other people's
-files: what cannot be read again stays as it was, and a remark says so.
+A source is read when a study begins, and again when it is due (``SourceConfig.refresh``) or after a
+drift alarm. A study never waits for other people's files: a source that cannot be read again stays
+as it was, and a remark says so.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import NamedTuple
 from ..errors import ConfigError, HyperZeroError
 from ..problem.problem import Problem
 from ..study.config import SourceConfig
-from ..study.decisions import DRIFT, SOURCE
 from ..study.history import History
+from ..study.journal.trace import DRIFT, SourceAdded
 from .alignment import Rescaled, align, translate
+from .duplicates import check_apart, own_evidence
 from .journaled import recorded
-from .own import check_apart, own_evidence
 from .sharing import package
 from .source import Source, from_journal
 
 
 class Named(NamedTuple):
-    """``sources`` to learn from now, in the target's terms; ``remarks`` on those left as were."""
+    """``sources`` to learn from now, under the target's names; ``remarks`` on unreadable ones."""
 
     sources: tuple[Source, ...]
     remarks: tuple[str, ...]
@@ -39,14 +39,14 @@ def read(
     history: History,
     every: bool = False,
 ) -> Named:
-    """Those of the named sources that are new or due.
+    """The named sources that are new or due.
 
     Args:
         configs: as in the study file.
         folder: of that file, which relative paths start from.
         problem: the target.
         history: of the target's study.
-        every: whether those that are not due are read, too.
+        every: whether sources that are not due are read, too.
     Raises:
         ConfigError: a source that was never read and does not fit, or two of one name.
         PackageError: a package that was never read and may not be used.
@@ -55,48 +55,48 @@ def read(
     names = [_name(config) for config in configs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(
-            f"sources: {twice} name more than one; tell them apart by 'name' in the study file"
+            f"sources: {twice} name more than one; give each its own 'name' in the study file"
         )
-    known = {source.name: source for source in recorded(history)}
+    present = {source.name: source for source in recorded(history)}
     read_at = _read_at(history)
     sources: list[Source] = []
     remarks: list[str] = []
     for name, config in zip(names, configs):
-        if name in known and not every and not _due(config, read_at[name], history):
+        if name in present and not every and not _due(config, read_at[name], history):
             continue
         try:
-            found = opened(config, folder, problem)
-            align(found, problem)
-            others = {**known, **{source.name: source for source in sources}}
-            # A new source is compared with the study itself when it is taken up, and stops it
-            # there; one that is known must not.
-            own = own_evidence(problem, history) if name in known else None
-            check_apart([*{**others, name: found}.values()], own)
+            source = opened(config, folder, problem)
+            align(source, problem)
+            others = {**present, **{s.name: s for s in sources}}
+            # A new source that repeats the study's own evidence is refused when it is added, which
+            # stops the study; a source that is present already must not stop it.
+            own = own_evidence(problem, history) if name in present else None
+            check_apart([*{**others, name: source}.values()], own)
         except HyperZeroError as error:
-            if name not in known:
+            if name not in present:
                 raise
             remarks.append(f"source {name!r} stays as it was read: {error}")
             continue
-        sources.append(found)
+        sources.append(source)
     return Named(tuple(sources), tuple(remarks))
 
 
 def opened(config: SourceConfig, folder: Path, problem: Problem) -> Source:
-    """One named source, in the target's terms.
+    """One named source, under the target's names and in its units.
 
     Raises:
         ConfigError: it does not fit.
         PackageError: a package that may not be used.
         JournalError: a journal that cannot be read.
     """
-    return in_terms_of(problem, replace(_opened(config, folder), name=_name(config)), config)
+    return translated(problem, replace(_opened(config, folder), name=_name(config)), config)
 
 
-def in_terms_of(problem: Problem, source: Source, config: SourceConfig) -> Source:
-    """A source under the target's names and in its units, as its entry says.
+def translated(problem: Problem, source: Source, config: SourceConfig) -> Source:
+    """A source under the target's names and in its units, by the mapping of its configuration.
 
     Raises:
-        ConfigError: a mapping that cannot be.
+        ConfigError: an invalid mapping.
     """
     mapping = {
         ours: theirs if isinstance(theirs, str) else Rescaled(theirs.name, theirs.factor)
@@ -116,8 +116,8 @@ def _opened(config: SourceConfig, folder: Path) -> Source:
                 "should hold its key is not set"
             )
         key = os.environ[config.key_env].encode()
-    assert config.scope is not None  # checked by the configuration
-    return package.load(absolute(folder, config.source), config.scope, key=key).source
+    # The configuration refuses a package without a scope.
+    return package.load(absolute(folder, config.source), config.scope or "", key=key).source
 
 
 def absolute(folder: Path, source: str) -> str:
@@ -130,23 +130,23 @@ def absolute(folder: Path, source: str) -> str:
 
 
 def _name(config: SourceConfig) -> str:
-    """What the journal calls it."""
+    """Its name in the journal."""
     if config.name is not None:
         return config.name
     return config.source.rpartition("#")[2] if config.is_journal else Path(config.source).stem
 
 
 def _read_at(history: History) -> dict[str, int]:
-    """Rounds after which sources were read last, by name."""
-    found = {}
-    for entry in history.decisions:
-        if entry.kind == SOURCE:
-            found[str(entry.details["source"]["name"])] = entry.round
-    return found
+    """The round of each source's last entry, by name."""
+    return {
+        str(entry.trace.source["name"]): entry.round
+        for entry in history.decisions
+        if isinstance(entry.trace, SourceAdded)
+    }
 
 
 def _due(config: SourceConfig, before: int, history: History) -> bool:
-    """Once in so many rounds, and once after an alarm, whatever came of it."""
+    """Whether its period is over, or the last round raised a drift alarm."""
     last = history.last_round
     if config.refresh is None or last is None or last <= before:
         return False

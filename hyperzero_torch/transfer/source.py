@@ -1,16 +1,17 @@
-"""A source: another domain's evidence, from hand, from a study, or from a study's journal.
+"""A source: another domain's evidence, made by hand, from a study, or from a study's journal.
 
-Settings stand in the user's units, with deltas per setting and metric, and meta-features; how they
-are brought into a target's terms is told in ``align``.
+It holds settings in the user's units, deltas per setting and metric, and meta-features. ``align``
+brings it into a target's space and metrics.
 
-Deltas are relative changes against the *source's* own control: two domains whose controls differ
-may differ by an offset at every setting, which whoever models both has to allow for.
+Deltas are relative changes against the *source's* own control. Two domains whose controls differ
+may differ by an offset at every setting, which a model of both has to include.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,36 +34,36 @@ from ..study.journal import StudyHeader, open_journal
 from . import checks, features
 from .checks import Flaws, shown
 
-#: What to do with a package where a source is wanted.
+#: What to do with a package where a source is expected.
 PACKAGE_HINT = (
     "this looks like a transfer package: hz.transfer.package.load(path, scope).source makes it a "
     "source"
 )
 _MEMORY = ("sqlite://", "sqlite:///", "sqlite:///:memory:")
-# Standard deviation of a delta that is known exactly.
+# Smallest standard deviation of a delta.
 _EXACT = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Another domain's evidence; everything is copied, and checked as a whole.
+    """Another domain's evidence. Everything is copied and checked as a whole.
 
     Args:
         name: of the domain.
         parameters: ``n`` settings in the user's units, over the same parameters.
         metrics: names, in the order of the columns of ``mean``.
         mean: ``(n, metrics)`` deltas against the source's own control, fractions; NaN where not
-            known. Kept as float64 on the CPU.
-        var: ``(n, metrics)`` variances of ``mean``, finite and above 0 where it is known; kept
+            known. Stored as float64 on the CPU.
+        var: ``(n, metrics)`` variances of ``mean``, finite and above 0 where it is known; stored
             as infinity where it is not.
-        meta_features: what the domain is like, finite numbers by name; see ``features``.
-        num_rounds: rounds of the setting that was served most, where known.
+        meta_features: features of the domain, finite numbers by name; see ``features``.
+        num_rounds: rounds of the setting that was served most, if known.
         origin: where it came from, for the audit trail.
-        base: the control's setting, where known.
+        base: the control's setting, if known.
         shared: ``(metrics, n, n)`` covariance of the errors that all settings share because they
-            were compared with one control, a part of ``var``; None where it is not known.
+            were compared with one control, a part of ``var``; None if it is not known.
     Raises:
-        ConfigError: one error that names all that is wrong.
+        ConfigError: one error that names everything that is wrong.
     """
 
     name: str
@@ -92,7 +93,7 @@ class Source:
             type(self.num_rounds) is not int or self.num_rounds < 0
         ):
             flaws.add(
-                f"num_rounds must be a whole number from 0 on, got {checks.brief(self.num_rounds)}"
+                f"num_rounds must be a whole number >= 0, got {checks.brief(self.num_rounds)}"
             )
         if not isinstance(self.origin, str):
             flaws.add(f"origin must be text, got {checks.brief(self.origin)}")
@@ -103,13 +104,13 @@ class Source:
                 f"got {shown(sorted(base))}"
             )
         flaws.throw()
-        kept: dict[str, Any] = {"parameters": rows, "metrics": metrics, "mean": mean, "var": var}
-        kept |= {"meta_features": meta, "base": base, "shared": shared}
-        for name, value in kept.items():
+        fields: dict[str, Any] = {"parameters": rows, "metrics": metrics, "mean": mean, "var": var}
+        fields |= {"meta_features": meta, "base": base, "shared": shared}
+        for name, value in fields.items():
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
-        """Settings."""
+        """Number of settings."""
         return len(self.parameters)
 
     @property
@@ -127,6 +128,37 @@ class Source:
             digest.update(repr(tensor.tolist()).encode())
         return digest.hexdigest()
 
+    def to_plain(self) -> dict[str, Any]:
+        """JSON values without ``origin`` and ``shared``; what is not known is None."""
+        return {
+            "name": self.name,
+            "parameters": [dict(row) for row in self.parameters],
+            "metrics": list(self.metrics),
+            "mean": _numbers(self.mean),
+            "var": _numbers(self.var),
+            "meta_features": dict(self.meta_features),
+            "num_rounds": self.num_rounds,
+            "base": None if self.base is None else dict(self.base),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Source:
+        """A source from ``to_plain``'s values, and ``origin`` and ``shared`` if they are given.
+
+        Raises:
+            ConfigError, TypeError, KeyError: values that are no source.
+        """
+        evidence = {
+            name: [[math.nan if v is None else v for v in row] for row in plain[name]]
+            for name in ("mean", "var")
+        }
+        return cls(**{**plain, **evidence})
+
+
+def _numbers(values: Tensor) -> list[list[float | None]]:
+    rows: list[list[float]] = values.tolist()
+    return [[value if math.isfinite(value) else None for value in row] for row in rows]
+
 
 def from_bucket(
     problem: Problem,
@@ -136,10 +168,10 @@ def from_bucket(
     origin: str = "",
     rows: Tensor | None = None,
 ) -> Source:
-    """The evidence of a study of our own, as a source for others.
+    """A study's own evidence as a source for others.
 
-    Candidates of which nothing is known are left out, the control among them: its own delta is 0
-    by definition, and ``base`` says where it stands.
+    Candidates without evidence are left out, and so is the control: its delta is 0 by definition,
+    and ``base`` holds its setting.
 
     Args:
         problem: of the study.
@@ -147,15 +179,41 @@ def from_bucket(
         name: of the source.
         meta_features: of the domain, e.g. from ``features.of``.
         origin: where the evidence came from.
-        rows: candidates to take, ``(n,)``; by default all. The error they share is a matrix over
-            them: take ``view.fit_set`` of a study with thousands.
+        rows: candidates to take, ``(n,)``; by default all. Their shared error is a matrix over
+            them: for a study with thousands take ``active_set.fit_set``.
 
     Raises:
-        ConfigError: nothing is known of any candidate, or a meta-feature is not finite.
+        ConfigError: no candidate has evidence, or a meta-feature is not finite.
     """
     return _evidence(
         problem.space, problem.base, problem.metrics, bucket, rows, name, meta_features, origin
     )
+
+
+def features_of(history: History, extra: Mapping[str, float] | None = None) -> dict[str, float]:
+    """A study's meta-features by its own configuration; ``extra`` features override."""
+    config = TunerConfig(**history.config)
+    bucket = gather(history, Pooling.of(config))
+    return features.of(history, config.rounds_per_day, bucket.dispersion, extra)
+
+
+def from_history(
+    problem: Problem, history: History, name: str, extra: Mapping[str, float] | None = None
+) -> Source:
+    """A study's own evidence and features, pooled by its own configuration.
+
+    Args:
+        problem: of the study.
+        history: of it.
+        name: of the source.
+        extra: meta-features in addition to those computed from the readings.
+    Raises:
+        ConfigError: the study has no evidence yet, or a meta-feature is not a finite number.
+    """
+    config = TunerConfig(**history.config)
+    bucket = gather(history, Pooling.of(config))
+    meta = features.of(history, config.rounds_per_day, bucket.dispersion, extra)
+    return from_bucket(problem, bucket, name, meta, rows=fit_set(history, bucket, config))
 
 
 def from_journal(
@@ -163,20 +221,20 @@ def from_journal(
 ) -> Source:
     """The evidence of a study in a journal: ``"sqlite:///study.db#feed"``.
 
-    Evidence is pooled as the study itself pools it, by its own configuration, of the candidates
-    that the study itself would fit a surrogate to. The problem is read from the study's header, so
-    an objective that was a callable is not needed.
+    Evidence is pooled by the study's own configuration, for the candidates that the study itself
+    would fit a surrogate to. The problem is read from the study's header, so an objective that was
+    a callable is not needed.
 
     Args:
         address: the journal's URL, ``#``, and the study's name.
         name: of the source; the study's by default.
-        meta_features: on top of those computed from the readings (``features.of``), which they
-            override.
+        meta_features: in addition to those computed from the readings (``features.of``), which
+            they override.
     Raises:
         InputError: an address without a study.
         StudyNotFoundError: no such journal, or no such study in it; nothing is created.
         JournalError: the journal cannot be read.
-        ConfigError: the study has no evidence yet, or a meta-feature is no finite number.
+        ConfigError: the study has no evidence yet, or a meta-feature is not a finite number.
     """
     from ..study.journal.address import Address  # SQLAlchemy only where it is used
 
@@ -193,16 +251,12 @@ def from_journal(
     history = History(space.num_params, metrics)
     history.extend(entries)
     config = TunerConfig(**history.config)
-    bucket = gather(
-        history,
-        Pooling(config.weights, config.rounds_per_day, config.calibrate, config.block_rounds),
-    )
+    bucket = gather(history, Pooling.of(config))
     rows = fit_set(history, bucket, config)
-    found = features.of(history, config.rounds_per_day, bucket.dispersion)
-    found |= added
+    meta = features.of(history, config.rounds_per_day, bucket.dispersion) | added
     name = study if name is None else name
-    # An address may hold a password; what is kept and exported does not.
-    return _evidence(space, base, metrics, bucket, rows, name, found, f"{Address.of(url)}#{study}")
+    # An address may hold a password, which must not be stored or exported.
+    return _evidence(space, base, metrics, bucket, rows, name, meta, f"{Address.of(url)}#{study}")
 
 
 def _evidence(
@@ -215,9 +269,9 @@ def _evidence(
     meta_features: Mapping[str, float] | None,
     origin: str,
 ) -> Source:
-    known = (bucket.weight > 0).any(-1)
-    rows = torch.arange(len(known)) if rows is None else rows
-    rows = rows[known[rows]]
+    has_evidence = (bucket.weight > 0).any(-1)
+    rows = torch.arange(len(has_evidence)) if rows is None else rows
+    rows = rows[has_evidence[rows]]
     if not len(rows):
         raise ConfigError(
             f"source {name!r} has no evidence yet: no candidate has reported together with its "
@@ -228,7 +282,7 @@ def _evidence(
         parameters=space.to_parameters(bucket.theta[rows]),
         metrics=metrics,
         mean=bucket.mean[rows],
-        # A metric without any spread is known exactly; a billionth is near enough.
+        # A metric without any spread has variance 0, which a source must not have.
         var=bucket.var[rows].clamp_min(_EXACT**2),
         meta_features=meta_features or {},
         num_rounds=int(bucket.num_rounds.max()),
@@ -248,9 +302,9 @@ def _split(address: str) -> tuple[str, str]:
         )
     if url in _MEMORY or url.startswith("memory:"):
         raise InputError(
-            f"{address!r} is a journal in memory, which nobody else can read; name a file or a "
-            "database, such as 'sqlite:///study.db#feed', or make a source of the study's bucket "
-            "with hz.transfer.from_bucket"
+            f"{address!r} is a journal in memory, which other processes cannot read; name a file "
+            "or a database, such as 'sqlite:///study.db#feed', or make a source of the study's "
+            "bucket with hz.transfer.from_bucket"
         )
     return url, study
 
@@ -261,7 +315,7 @@ def _is_file(address: Any) -> bool:
 
 
 def _read_header(header: StudyHeader) -> tuple[SearchSpace, Mapping[str, Value], tuple[str, ...]]:
-    """What of a problem does not hang on its objective: the space, the base and the metrics."""
+    """The parts of a problem that do not depend on its objective: space, base and metrics."""
     try:
         kinds = TypeAdapter(list[Parameter]).validate_python(header.problem["parameters"])
         space = SearchSpace(kinds, header.problem.get("theta_constraints", ()))

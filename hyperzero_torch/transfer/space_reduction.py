@@ -1,12 +1,12 @@
-"""A more compact space, proposed from what sources agree on, and never taken without being asked.
+"""Proposing a smaller search space where sources agree; nothing is applied automatically.
 
-    fixed      a parameter whose total Sobol index is small in every source, surely
-    narrowed   bounds around where every source's best settings surely lie, and the base
+    fixed      a parameter whose total Sobol index is small in every source, with confidence
+    narrowed   bounds around the region of every source's best settings, and the base
 
-Both rest on joint draws of each source's posterior, so a source that knows little rules out
-little. The posterior's hyperparameters are its best fit; how sure that fit is does not enter.
-A space that was narrowed wrongly cannot be seen to be from inside it: keep some traffic on the
-wide one where that matters.
+Both are computed from joint draws of each source's posterior, so a source with little evidence
+excludes little. Hyperparameters are at their best fit; their uncertainty is not included. A space
+that was narrowed wrongly looks fine from inside: keep some traffic on the full space where that
+matters.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from ..problem.parameters import Choice, Float, Int, Value
 from ..problem.problem import Problem
 from ..problem.space import SearchSpace
 from . import checks
-from .model.source_posterior import Alone
+from .model.source_posterior import SourcePosterior
 
 _NUM_POINTS = 256
 _NUM_DRAWS = 64
 _FEWEST_SOURCES = 2
-# Narrower than this share of the old bounds is worth proposing, this much is left on either side.
+# Bounds are narrowed if at most this part of the old ones remains, with this margin on each side.
 _WORTH = 0.7
 _MARGIN = 0.1
 
 
 class Sensitivity(NamedTuple):
-    """How much of a metric's variance over the space hangs on a parameter, in one source.
+    """The part of a metric's variance over the space that involves a parameter, in one source.
 
-    The total Sobol index, in [0, 1] but for Monte Carlo error: its posterior ``mean`` and the
+    The total Sobol index, in [0, 1] apart from Monte Carlo error: its posterior ``mean`` and the
     central interval ``low`` to ``high``.
     """
 
@@ -50,7 +50,7 @@ class Sensitivity(NamedTuple):
 
 
 class Reason(NamedTuple):
-    """What is proposed for a parameter (``"fix"``, ``"narrow"`` or ``"keep"``), and why."""
+    """The proposal for a parameter (``"fix"``, ``"narrow"`` or ``"keep"``), and why."""
 
     parameter: str
     what: str
@@ -59,11 +59,10 @@ class Reason(NamedTuple):
 
 @dataclass(frozen=True)
 class Proposal:
-    """A smaller space, for a person to take or leave.
+    """A smaller space, for a person to accept or reject.
 
     ``space`` and ``base`` are without the ``fixed`` parameters; ``narrowed`` are new bounds.
-    Everything that stands behind it is in ``reasons`` (one for each parameter) and
-    ``sensitivities``.
+    ``reasons`` (one for each parameter) and ``sensitivities`` justify it.
     """
 
     space: SearchSpace
@@ -85,7 +84,7 @@ class Proposal:
 
 def sensitivities(
     name: str,
-    learned: Alone,
+    learned: SourcePosterior,
     space: SearchSpace,
     generator: torch.Generator,
     confidence: float = 0.95,
@@ -95,7 +94,7 @@ def sensitivities(
     Args:
         name: of the source.
         learned: its posterior over the target's unit cube.
-        space: the target's; its constraints are not applied, indices are over the whole box.
+        space: the target's; its constraints are not applied: indices are over the whole box.
         generator: of points and draws.
         confidence: of the interval.
     Source: Jansen (1999), the estimator; Saltelli et al. (2010); per posterior draw as in Oakley
@@ -127,54 +126,57 @@ def sensitivities(
 
 def propose(
     problem: Problem,
-    sources: Mapping[str, Alone],
+    sources: Mapping[str, SourcePosterior],
     generator: torch.Generator,
     negligible: float = 0.05,
     confidence: float = 0.95,
 ) -> Proposal:
-    """What could be left out of the space, by the agreement of at least two sources.
+    """A smaller space on which at least two sources agree.
 
-    A parameter is fixed, at the base's value, where in every source and for every metric the upper
-    end of its total Sobol index is below ``negligible``, unless a constraint on theta names it;
-    the most influential one always stays. A Float or Int is narrowed to where the best feasible
-    settings of the draws of every source that knows all metrics lie, with a margin, where that
-    leaves less than seven tenths of its bounds; the base stays inside.
+    A parameter is fixed at the base's value if the upper end of its total Sobol index is below
+    ``negligible`` in every source and for every metric, unless a constraint on theta names it; the
+    most influential parameter always stays. A Float or Int is narrowed to the region of the best
+    feasible settings of every source, with a margin, if that is less than seven tenths of its
+    bounds; the base stays inside. Only sources with all metrics are used for narrowing.
 
     Args:
         problem: the target.
-        sources: what each has learned; see ``alone.learn_alone``.
+        sources: posteriors of the sources; see ``source_posterior.fit_source``.
         generator: of points and draws.
-        negligible: share of a metric's variance.
+        negligible: part of a metric's variance.
         confidence: of the intervals.
     Raises:
         ConfigError: fewer than two sources, or numbers outside (0, 1).
     """
     flaws = checks.Flaws("this proposal")
     if len(sources) < _FEWEST_SOURCES:
-        flaws.add(f"agreement takes at least {_FEWEST_SOURCES} sources, got {len(sources)}")
+        flaws.add(f"agreement needs at least {_FEWEST_SOURCES} sources, got {len(sources)}")
     if not 0 < negligible < 1 or not 0 < confidence < 1:
-        flaws.add(f"negligible and confidence lie in (0, 1), got {negligible} and {confidence}")
+        flaws.add(f"negligible and confidence must lie in (0, 1), got {negligible}, {confidence}")
     flaws.throw()
     space = problem.space
-    found = [
+    indices = [
         s
         for name, learned in sources.items()
         for s in sensitivities(name, learned, space, generator, confidence)
     ]
-    intervals, why_not = _best_places(problem, sources, generator, confidence)
-    largest = {p: max((s for s in found if s.parameter == p), key=_high) for p in space.names}
+    intervals, why_not = _best_region(problem, sources, generator, confidence)
+    largest = {
+        p: max((s for s in indices if s.parameter == p), key=lambda s: s.high) for p in space.names
+    }
     stays = max(space.names, key=lambda p: largest[p].high)
     fixed: dict[str, Value] = {}
     narrowed: dict[str, tuple[float, float]] = {}
     reasons: list[Reason] = []
-    for i, parameter in enumerate(space.parameters):
-        name, worst = parameter.name, largest[parameter.name]
+    for i, name in enumerate(space.names):
+        worst = largest[name]
         most = (
             f"its total index is at most {worst.high:.3g} ({worst.metric} in {worst.source}) in "
             f"{len(sources)} sources"
         )
-        named = _naming(space, i)
-        if worst.high < negligible and name != stays and not named:
+        constraints = _constraints_on(space, i)
+        small = worst.high < negligible
+        if small and name != stays and not constraints:
             fixed[name] = problem.base[name]
             why = f"{most}, below {negligible:g}; fixed at the base's {problem.base[name]!r}"
             reasons.append(Reason(name, "fix", why))
@@ -185,11 +187,10 @@ def propose(
             why = f"the best settings of all sources lie in [{bounds[0]:.6g}, {bounds[1]:.6g}]"
             reasons.append(Reason(name, "narrow", f"{why}; {most}"))
             continue
-        held = (
-            f"; the constraint {named[0]!r} names it" if worst.high < negligible and named else ""
-        )
-        unsure = f"; not narrowed: {why_not or 'the best settings are spread over its bounds'}"
-        reasons.append(Reason(name, "keep", most + held + unsure))
+        if small and constraints:
+            most += f"; the constraint {constraints[0]!r} names it"
+        why = f"not narrowed: {why_not or 'the best settings are spread over its bounds'}"
+        reasons.append(Reason(name, "keep", f"{most}; {why}"))
     kept = [_bounded(p, narrowed) for p in space.parameters if p.name not in fixed]
     return Proposal(
         space=SearchSpace(kept, space.constraints),
@@ -197,26 +198,25 @@ def propose(
         fixed=fixed,
         narrowed=narrowed,
         reasons=tuple(reasons),
-        sensitivities=tuple(found),
+        sensitivities=tuple(indices),
     )
 
 
-def _naming(space: SearchSpace, i: int) -> list[str]:
-    """Constraints on theta in which a parameter has a part."""
+def _constraints_on(space: SearchSpace, i: int) -> list[str]:
+    """Constraints on theta that name a parameter."""
     rows = [linear.parse_linear(source, space.parameters) for source in space.constraints]
     return [row.source for row in rows if row.coefficients[i]]
 
 
-def _high(sensitivity: Sensitivity) -> float:
-    return sensitivity.high
-
-
-def _best_places(
-    problem: Problem, sources: Mapping[str, Alone], generator: torch.Generator, confidence: float
+def _best_region(
+    problem: Problem,
+    sources: Mapping[str, SourcePosterior],
+    generator: torch.Generator,
+    confidence: float,
 ) -> tuple[Tensor | None, str]:
-    """Where the best feasible settings lie, ``(params, 2)`` in [0, 1]; or why that is not known.
+    """Where the best feasible settings lie, ``(params, 2)`` in [0, 1]; or why it is not known.
 
-    The union over sources of the central interval of the place of a draw's best point.
+    The union over sources of the central interval of the best point of a draw.
     """
     tail = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
     ends = []
@@ -225,18 +225,18 @@ def _best_places(
     place = _places(problem.space, x)
     for name, (posterior, metrics) in sources.items():
         if metrics != problem.metrics:
-            return None, f"{name!r} does not know every metric"
+            return None, f"{name!r} does not have every metric"
         paths = posterior.paths(4 * _NUM_DRAWS, generator=generator)
         try:
             with torch.no_grad():
                 outcome = problem.evaluate(paths(x.to(posterior.device)).cpu())
         except ProblemError:
-            return None, "the problem sees levels, and they are not known yet"
+            return None, "the problem depends on levels, which are not known yet"
         utility = torch.where(outcome.feasible, outcome.utility, -torch.inf)
-        some = outcome.feasible.any(-1)
-        if int(some.sum()) < _NUM_DRAWS:
+        solvable = outcome.feasible.any(-1)
+        if int(solvable.sum()) < _NUM_DRAWS:
             return None, f"most draws of {name!r} have no feasible setting"
-        best = place[utility[some].argmax(-1)]  # (draws, params)
+        best = place[utility[solvable].argmax(-1)]  # (draws, params)
         ends.append(torch.quantile(best, tail, dim=0))
     low, high = torch.stack(ends).unbind(1)
     return torch.stack([low.amin(0), high.amax(0)], -1), ""
@@ -244,12 +244,9 @@ def _best_places(
 
 def _places(space: SearchSpace, x: Tensor) -> Tensor:
     """One number in [0, 1] for each parameter, ``(N, params)``; 0 for a Choice."""
-    columns = []
-    for parameter, part in zip(space.parameters, torch.split(x, list(space.widths), dim=-1)):
-        columns.append(
-            torch.zeros(len(x)).double() if isinstance(parameter, Choice) else part[:, 0]
-        )
-    return torch.stack(columns, -1)
+    parts = zip(space.parameters, torch.split(x, list(space.widths), dim=-1))
+    zero = x.new_zeros(len(x))
+    return torch.stack([zero if isinstance(p, Choice) else part[:, 0] for p, part in parts], -1)
 
 
 def _narrower(problem: Problem, i: int, intervals: Tensor) -> tuple[float, float] | None:

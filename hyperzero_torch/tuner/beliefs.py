@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..problem.problem import Problem
+from ..stats.normals import antithetic_normals
 from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket
 from ..study.history import CONTROL
@@ -59,11 +60,7 @@ def believe(
     else:
         mean, var = bucket.mean[rows].to(posterior.x), bucket.var[rows].to(posterior.x)
     mean[CONTROL], var[CONTROL] = 0.0, 0.0
-    normal = torch.randn(
-        _NUM_DRAWS, 1, mean.shape[1], dtype=mean.dtype, device=mean.device, generator=generator
-    )
-    # Every draw has its mirror image: exact means for objectives linear in the deltas.
-    normal = torch.cat([normal, -normal])
+    normal = antithetic_normals(2 * _NUM_DRAWS, mean.shape[1], generator).unsqueeze(1)
     tail = (1 - config.confidence) / 2
     quantiles = torch.tensor([tail, 1 - tail], dtype=mean.dtype, device=mean.device)
     columns: list[Tensor] = []

@@ -140,10 +140,10 @@ def explain(
     )
     remarks = [e.reason for e in decisions]
     transfer = plan.trace.transfer
-    facts = None if transfer is None else transfer.stored()
-    if facts is not None:
-        remarks += decision.sentences(facts, problem.metrics)
+    if transfer is not None:
+        remarks += decision.sentences(transfer, problem.metrics)
         remarks += [e.reason for e in before if e.kind == OVERRULED][-1:]  # the latest holds
+    facts = None if transfer is None else transfer.stored()
     return Explanation(round, arms, tuple(remarks), facts)
 
 

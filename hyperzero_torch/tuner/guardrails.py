@@ -38,7 +38,7 @@ class Slacks(NamedTuple):
 
 
 def slacks(problem: Problem, bucket: Bucket, alpha: float) -> Slacks:
-    """Bounds that are valid at all looks together, each with probability 1 - alpha.
+    """Bounds that hold at all looks together, each with probability 1 - alpha.
 
     A constraint may be any function of the metrics. Its slack is linearised around the candidate's
     mean, and the metrics' errors are added as if fully correlated. This is exact for the usual
@@ -111,8 +111,8 @@ def harm_stops(state: ModelState, context: RoundContext) -> list[Decision]:
         name, bound = problem.constraint_names[worst], float(upper[candidate, worst])
         reason = (
             f"Stopped: candidate {candidate} breaks {name!r} by at least {-100 * bound:.3f} points "
-            f"({100 * (1 - config.harm_alpha):.4g} % confidence, valid at every look); "
-            "it is not served again"
+            f"({100 * (1 - config.harm_alpha):.4g} % confidence, valid at every look); it is not "
+            "served again"
         )
         trace = Stopped(
             candidates=(candidate,),

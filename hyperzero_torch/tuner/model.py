@@ -18,7 +18,7 @@ from ..study.evidence.pooling import Pooling
 from ..study.history import CONTROL, History
 from ..surrogate import Hyperparameters, Posterior, Surrogate
 from ..transfer import features
-from ..transfer.journaled import overruled, recorded
+from ..transfer.journaled import current_override, recorded
 from ..transfer.prior import Judgement, Prior
 
 
@@ -128,7 +128,7 @@ def update_model(
     if problem.base_levels is None and bucket.base_levels is not None:
         problem = problem.with_base_levels(bucket.base_levels)
     candidates = fit_set(history, bucket, config)
-    prior = _prior_of(problem, config, history, cache)
+    prior = _prior_of(problem, history, cache)
     evidence = (bucket, problem, candidates, cache.blocks, prior)
     if problem.sees_levels and problem.base_levels is None:
         return Unfitted(*evidence, None, "the control has not reported every metric yet")
@@ -196,15 +196,13 @@ def conditioned(
         return None
 
 
-def _prior_of(
-    problem: Problem, config: TunerConfig, history: History, cache: FitCache
-) -> Prior | None:
+def _prior_of(problem: Problem, history: History, cache: FitCache) -> Prior | None:
     """The prior from other domains; None where the journal has no source."""
     key = history.status.version
     if key not in cache.prior:
         cache.prior.clear()
-        sources, override = recorded(history), overruled(history)
-        cache.prior[key] = Prior(problem, sources, override, config.transfer) if sources else None
+        sources, override = recorded(history), current_override(history)
+        cache.prior[key] = Prior(problem, sources, override) if sources else None
     return cache.prior[key]
 
 
@@ -231,7 +229,7 @@ def _fit(
         return Fit(None, f"the fit failed: {error}")
     if prior is None:
         return Fit(cold, None)
-    if not prior.looks:
+    if not prior.has_features:
         judgement = prior.judge(cold)
     else:
         target_features = _target_features(config, bucket, history, cache)

@@ -157,28 +157,26 @@ def _reason(
 ) -> str:
     """Why this candidate is recommended, in a sentence."""
     bound = _BOUNDS[criterion]
-    with_probability = f"all guardrails with probability >= {100 * config.min_prob_feasible:.4g} %"
-    proven = " and are proven safe" if only_proven else ""
+    prob = f"{100 * config.min_prob_feasible:.4g} %"
+    needed = f"meet all guardrails with probability >= {prob}"
+    needed += " and are proven safe" if only_proven else ""
     if best != CONTROL:
-        num_safe = int(safe[1:].sum())
-        reason = f"Highest {bound} among {num_safe} candidates that meet {with_probability}{proven}"
+        reason = f"Highest {bound} among {int(safe[1:].sum())} candidates that {needed}"
     elif not bool(state.bucket.tested[1:].any()):
-        reason = "No candidate has evidence yet; stay with the base"
+        reason = "no candidate has evidence yet: stay with the base"
     elif not bool(eligible[1:].any()):
-        reason = "All candidates with evidence are stopped; stay with the base"
+        reason = "all candidates with evidence are stopped: stay with the base"
     elif not bool(safe[1:].any()):
-        prob = torch.where(eligible, belief.prob_feasible, -1.0)[1:]
-        closest = int(prob.argmax())
+        probs = torch.where(eligible, belief.prob_feasible, -1.0)[1:]
+        closest = int(probs.argmax())
+        proof = " with a proof" if only_proven else ""
         reason = (
-            f"No candidate {'is proven safe and ' if only_proven else ''}meets {with_probability} "
-            f"yet (candidate {closest + 1} comes closest with {100 * float(prob[closest]):.0f} %); "
-            "stay with the base"
+            f"no candidate reaches {prob} probability of meeting all guardrails"
+            f"{proof} yet (candidate {closest + 1} comes closest with "
+            f"{100 * float(probs[closest]):.0f} %): stay with the base"
         )
     else:
-        reason = (
-            f"No candidate has a higher {bound} than the base yet among those that meet "
-            f"{with_probability}{proven}; stay with the base"
-        )
+        reason = f"no candidate has a higher {bound} than the base among those that {needed}"
     if state.level_hours is not None and state.level_hours < config.rounds_per_day:
         hours = f"{state.level_hours} of {config.rounds_per_day} hours of the day"
         reason += f"; base levels rest on {hours} so far, so constraints on levels may be off"

@@ -243,7 +243,7 @@ def _remarks(state: Fitted, votes: Votes, num_draws: int, round: int) -> list[De
     if votes.num_infeasible == num_draws:
         reasons["infeasible"] = (
             f"in none of {num_draws} draws did any candidate meet all constraints "
-            f"{list(problem.constraint_names)}; traffic goes to those that violate them least"
+            f"{list(problem.constraint_names)}; traffic goes to those that violate least"
         )
     if votes.num_undefined:
         reasons["undefined"] = (

@@ -14,9 +14,8 @@ from ..study.journal import CandidateAdded, Decision
 from ..study.journal.trace import Retired, RiskTrace, TransferChanged, TransferTrace
 from ..thompson.propose import Proposals
 from ..transfer import decision
-from ..transfer.model.gates import RiskScore, worth_serving
-from ..transfer.model.seeds import REACH, choose, distance
-from ..transfer.model.suited import suited
+from ..transfer.model.acceptance import RiskScore, risk_screen
+from ..transfer.model.seeds import REACH, choose, distance, feasible_maximisers
 from .candidates import add_candidates, add_new
 from .context import RoundContext
 from .model import Fitted, Unfitted
@@ -64,10 +63,10 @@ def seed_candidates(
         return [], TransferTrace(used=False, seeds=0, reason=reason)
     # Like the initial design, they are the same whichever round is the first.
     generator = random(context.seed, 0, "seeds", torch.device("cpu"))
-    theta, facts = prior.seeds(state.problem, config.num_seeds, generator)
+    theta, trace = prior.seeds(state.problem, config.num_seeds, generator)
     added = add_new(state.problem, theta, context.history, 0, TRANSFERRED)
     ids = tuple(candidate.candidate for candidate in added)
-    return added, TransferTrace.read(facts | {"used": bool(added), "candidates": ids})
+    return added, trace.model_copy(update={"used": bool(added), "candidates": ids})
 
 
 def transfer_proposals(
@@ -85,12 +84,12 @@ def transfer_proposals(
         family = prior.family.to(posterior.device)
         seeds = choose(posterior, problem, family, config.num_seeds, generator)
         added = add_new(problem, seeds.theta, history, context.round, TRANSFERRED)
-        return added, Screening.of(seeds.theta, seeds.judged)._replace(refused=seeds.refused)
+        return added, Screening.of(seeds.theta, seeds.risk)._replace(refused=seeds.refused)
     levels = (config.min_prob_feasible, (1 + config.min_prob_feasible) / 2)
-    x = suited(posterior, problem, levels, generator)
+    x = feasible_maximisers(posterior, problem, levels, generator)
     if not len(x):
         return [], _NOTHING_SCREENED
-    scores = worth_serving(posterior, problem, x, generator)
+    scores = risk_screen(posterior, problem, x, generator)
     theta = problem.space.from_unit(x.cpu())
     taken = state.to_unit(history.theta)
     tested = torch.cat([*(source.x.to(posterior.x) for source in prior.allowed), state.cold.x])
@@ -115,7 +114,7 @@ def screen_proposals(
     if not state.uses_sources or not len(proposals.x):
         return proposals, _NOTHING_SCREENED
     generator = context.generator("worth", state.posterior.device)
-    scores = worth_serving(state.posterior, state.fitted_problem, proposals.x, generator)
+    scores = risk_screen(state.posterior, state.fitted_problem, proposals.x, generator)
     accepted = Proposals(*(field[scores.accepted] for field in proposals))
     return accepted, Screening.of(proposals.theta, scores)
 
@@ -126,22 +125,21 @@ def transfer_trace(
     """The use of other domains in the round, with the risks of its new candidates."""
     if state.judgement is None:
         return None
-    trace: TransferTrace = TransferTrace.read(state.judgement.facts)
     risks = {theta: risk for screening in screenings for theta, risk in screening.risks.items()}
     screened = {c.candidate: risks[c.theta] for c in added if c.theta in risks}
     refused = sum(screening.refused for screening in screenings)
     changes = {"screened": screened, "refused": refused}
-    return trace.model_copy(update={key: value for key, value in changes.items() if value})
+    return state.judgement.trace.model_copy(update=changes)
 
 
 def transfer_decisions(
     state: Fitted, context: RoundContext, trace: TransferTrace
 ) -> list[Decision]:
     """Decisions about other domains: changes in their use, and suggestions that retire."""
-    return [*_change(state, context, trace), *_given_up(state, context)]
+    return [*_change(context, trace), *_given_up(state, context)]
 
 
-def _change(state: Fitted, context: RoundContext, trace: TransferTrace) -> list[Decision]:
+def _change(context: RoundContext, trace: TransferTrace) -> list[Decision]:
     """A remark where sources are used for other metrics than in the last plan that weighed them."""
     past = [plan.trace.transfer for plan in context.history.plans.values()]
     weighed = [t for t in past if t is not None and t.metrics is not None]
@@ -152,14 +150,13 @@ def _change(state: Fitted, context: RoundContext, trace: TransferTrace) -> list[
     if not now:
         reason = f"Other domains no longer count: {trace.reason}; plans are those of a cold start"
     else:
-        facts = {} if state.judgement is None else state.judgement.facts
-        weights = {name: decision.weight(facts, name) for name in trace.sources}
+        weights = {name: decision.weight(trace, name) for name in trace.sources}
         used = ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items() if weight > 0)
         reason = f"Other domains count for {list(now)} ({trace.reason}); weights: {used}"
         if lost := sorted(before - set(now)):
             reason += f"; no longer for {lost}, where the cold model predicts better"
-    facts = {} if state.judgement is None else state.judgement.facts
-    return [Decision.of(context.round, reason, TransferChanged.read(facts))]
+    changed = trace.model_copy(update={"screened": {}, "refused": 0})
+    return [Decision.of(context.round, reason, TransferChanged.read(changed.stored()))]
 
 
 def _given_up(state: Fitted, context: RoundContext) -> list[Decision]:
@@ -170,7 +167,7 @@ def _given_up(state: Fitted, context: RoundContext) -> list[Decision]:
         return []
     generator = context.generator("hopeless", state.posterior.device)
     x = state.to_unit(history.theta[tried])
-    prob = worth_serving(state.posterior, state.fitted_problem, x, generator).prob
+    prob = risk_screen(state.posterior, state.fitted_problem, x, generator).prob
     hopeless = [c for c, p in zip(tried, prob.tolist()) if p < _HOPELESS]
     if not hopeless:
         return []

@@ -240,7 +240,7 @@ class Tuner:
         def decide(history: History) -> tuple[Sequence[Entry], None]:
             names = [source.name for source in journaled.recorded(history)]
             parameters = self.problem.space.names
-            return [journaled.overruling(history, override, names, parameters)], None
+            return [journaled.override_entry(history, override, names, parameters)], None
 
         self.study.append(decide)
 

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from ..problem.problem import Problem
-from ..stats.normals import normals
+from ..stats.normals import sobol_normals
 from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket
 from ..study.history import CONTROL
 from ..study.journal import CandidateAdded
 from ..surrogate import Posterior
+from ..thompson.local_search import WIDTHS, local_search
 from .candidates import add_candidates
 from .context import RoundContext
 from .model import Fitted
@@ -36,7 +37,6 @@ _NUM_OUTCOMES = 32  # of the verification
 # Draws of the posterior after each outcome: P(feasible) to 1/32, so 0.97 and 1 are the same.
 _NUM_DRAWS = 32
 _NUM_SAMPLES = 1024
-_CLOUDS = (0.1, 0.03, 0.01)
 # Elements of one tile, (draws, outcomes, points, metrics): 32 MiB in float64.
 _TILE_ELEMENTS = 2**22
 _MAX_ROUNDS = 1000
@@ -110,16 +110,9 @@ def knowledge_gradient(
     space = problem.space
     gradient = _KnowledgeGradient(posterior, problem, bucket_x, min_prob_feasible, noise, generator)
     x = torch.cat([bucket_x, space.uniform(_NUM_SAMPLES, generator).to(bucket_x)])
-    per_horizon = _NUM_SAMPLES // (len(_CLOUDS) * len(HORIZONS))
-    best, value = gradient.best(x)
-    for width in _CLOUDS:
-        centre = x[best]
-        shape = (len(HORIZONS), per_horizon, x.shape[1])
-        step = torch.randn(*shape, dtype=x.dtype, device=x.device, generator=generator)
-        cloud = space.snap((centre.unsqueeze(1) + width * step).clamp(0, 1))
-        x = torch.cat([centre, cloud.reshape(-1, x.shape[1])])
-        best, value = gradient.best(x)
-    return x[best][value > 0]
+    per_horizon = _NUM_SAMPLES // (len(WIDTHS) * len(HORIZONS))
+    points, values = local_search(space, x, gradient.best, per_horizon, generator)
+    return points[:, 0][values[:, 0] > 0]
 
 
 def noise_per_round(bucket: Bucket, arm_share: float, control_share: float) -> Tensor:
@@ -162,7 +155,7 @@ def rounds_to_decide(
     """
     steps = sorted({0, *(round(1.2**k) for k in range(60) if 1.2**k < _MAX_ROUNDS), _MAX_ROUNDS})
     remaining = torch.stack([posterior_variance_after(var, noise, rounds) for rounds in steps])
-    normal = normals(_NUM_DECISION_DRAWS, len(mean), seed=0).to(mean)
+    normal = sobol_normals(_NUM_DECISION_DRAWS, len(mean), seed=0).to(mean)
     with torch.no_grad():
         outcome = problem.evaluate(mean + remaining.sqrt().unsqueeze(1) * normal)  # (steps, draws)
         base = problem.evaluate(torch.zeros_like(mean).unsqueeze(0)).utility[0]
@@ -191,8 +184,8 @@ class _KnowledgeGradient:
         self.posterior, self.problem = posterior, problem
         self.min_prob, self.noise = min_prob, noise
         seed = int(torch.randint(2**31, (2,), generator=generator, device=generator.device)[0])
-        self.outcomes = normals(_NUM_OUTCOMES, posterior.num_metrics, seed).to(bucket_x)
-        self.draws = normals(_NUM_DRAWS, posterior.num_metrics, seed + 1).to(bucket_x)
+        self.outcomes = sobol_normals(_NUM_OUTCOMES, posterior.num_metrics, seed).to(bucket_x)
+        self.draws = sobol_normals(_NUM_DRAWS, posterior.num_metrics, seed + 1).to(bucket_x)
         with torch.no_grad():
             base = torch.zeros(
                 1, posterior.num_metrics, dtype=bucket_x.dtype, device=bucket_x.device
@@ -204,7 +197,7 @@ class _KnowledgeGradient:
         self.floor = torch.cat([floor, torch.where(safe, expected, -torch.inf)]).max()
 
     def best(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """For each horizon the row of ``x (N, dims)`` with the greatest value, and that value."""
+        """The best row of ``x (N, dims)`` and its value, each ``(horizons, 1)``."""
         mean, var = self.posterior.marginal(x)
         tile = _TILE_ELEMENTS // (_NUM_OUTCOMES * _NUM_DRAWS * mean.shape[1])
         rows, values = [], []
@@ -215,7 +208,7 @@ class _KnowledgeGradient:
             value = torch.cat([self._value(*part) for part in zip(*fields)])
             rows.append(value.argmax())
             values.append(value[rows[-1]])
-        return torch.stack(rows), torch.stack(values)
+        return torch.stack(rows).unsqueeze(1), torch.stack(values).unsqueeze(1)
 
     def _value(self, mean: Tensor, movement: Tensor, std_after: Tensor) -> Tensor:
         with torch.no_grad():

@@ -30,7 +30,7 @@ def test_every_question_is_asked_on_the_device(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "message"),
     [
         (["--minutes", "0"], "must be above 0"),
         (["--scale", "nan"], "must be above 0"),
@@ -40,40 +40,43 @@ def test_every_question_is_asked_on_the_device(tmp_path):
     ],
 )
 def test_what_cannot_be_measured_is_refused_and_nothing_is_written(
-    wrong, says, tmp_path, capsys, monkeypatch
+    wrong, message, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     results = tmp_path / "results"
     with pytest.raises(SystemExit) as ended:
         cuda.main(["--device", "cpu", "--results", str(results), *wrong])
     assert ended.value.code == 2
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not results.exists()
 
 
-def test_questions_are_measured_told_and_drawn(tmp_path, capsys):
+def test_questions_are_measured_printed_and_drawn(tmp_path, capsys):
     results = tmp_path / "results"
     size = ["--scale", "0.002", "-k", FAST, "--only", "selection"]
     cuda.main(["--device", "cpu", "--results", str(results), *size])
-    said = capsys.readouterr().out
-    assert "FAILED" not in said
-    assert "speed_cuda_selection.json: " in said
-    told = json.loads((results / "speed_cuda_selection.json").read_text())["benchmarks"]
-    assert told
+    printed = capsys.readouterr().out
+    assert "FAILED" not in printed
+    assert "speed_cuda_selection.json: " in printed
+    report = json.loads((results / "speed_cuda_selection.json").read_text())["benchmarks"]
+    assert report
     drawn = table(results)
     assert "not measured" not in drawn
-    for one in told:
-        assert one["extra_info"]["median"] > 0
-        assert one["extra_info"]["scale"] == 0.002
-        assert f"{one['extra_info']['median']:.4g} s  {one['group']}: {one['name']}\n" in said
-        assert one["extra_info"]["who"] in drawn
+    for result in report:
+        assert result["extra_info"]["median"] > 0
+        assert result["extra_info"]["scale"] == 0.002
+        assert (
+            f"{result['extra_info']['median']:.4g} s  {result['group']}: {result['name']}\n"
+            in printed
+        )
+        assert result["extra_info"]["who"] in drawn
     assert [p.name for p in results.iterdir()] == ["speed_cuda_selection.json"]
 
 
 def test_one_question_that_fails_does_not_end_the_others(tmp_path, capfd):
     (tmp_path / "speed_cuda_b.json").write_text("an older run")
-    found = {"group": "q", "name": "n", "extra_info": {"median": 0.25}}
-    (tmp_path / "found.json").write_text(json.dumps({"benchmarks": [found]}))
+    results = {"group": "q", "name": "n", "extra_info": {"median": 0.25}}
+    (tmp_path / "found.json").write_text(json.dumps({"benchmarks": [results]}))
     write = "import shutil; shutil.copy('found.json', 'speed_cuda_c.json'); print('one passed')"
     hang = "open('speed_cuda_d.json', 'w'); import time; time.sleep(600)"
     here = f"import os; os.chdir({str(tmp_path)!r}); "
@@ -85,15 +88,15 @@ def test_one_question_that_fails_does_not_end_the_others(tmp_path, capfd):
         "growth_cuda.json": ["-c", "raise SystemExit('never begun')"],
     }
     cuda.measure(jobs, tmp_path, 3.0)
-    said = capfd.readouterr().out.splitlines()
-    assert said[0].startswith("speed_cuda_a.json: ")
-    assert said[0].endswith("FAILED")
-    assert said[1] == "    no"
-    assert said[2].startswith("speed_cuda_b.json: ")  # nothing is told of an older run
-    assert said[3].endswith("one passed")
-    assert said[4] == "    0.25 s  q: n"
-    assert said[5].endswith("stopped: the time was up")
-    assert said[6] == "growth_cuda.json: no time left"
+    printed = capfd.readouterr().out.splitlines()
+    assert printed[0].startswith("speed_cuda_a.json: ")
+    assert printed[0].endswith("FAILED")
+    assert printed[1] == "    no"
+    assert printed[2].startswith("speed_cuda_b.json: ")  # nothing is printed of an older run
+    assert printed[3].endswith("one passed")
+    assert printed[4] == "    0.25 s  q: n"
+    assert printed[5].endswith("stopped: the time was up")
+    assert printed[6] == "growth_cuda.json: no time left"
     assert (tmp_path / "speed_cuda_b.json").read_text() == "an older run"
     assert not (tmp_path / "speed_cuda_d.json").exists()  # empty, it would spoil the table
 
@@ -102,6 +105,6 @@ def test_one_question_that_fails_does_not_end_the_others(tmp_path, capfd):
 def test_on_cuda_the_rows_say_so(tmp_path):
     size = ["--scale", "0.002", "-k", FAST, "--only", "selection"]
     cuda.main(["--results", str(tmp_path), *size])
-    told = json.loads((tmp_path / "speed_cuda_selection.json").read_text())
-    assert told["machine_info"]["device"] == torch.cuda.get_device_name()
-    assert all(one["group"].endswith(", cuda") for one in told["benchmarks"])
+    report = json.loads((tmp_path / "speed_cuda_selection.json").read_text())
+    assert report["machine_info"]["device"] == torch.cuda.get_device_name()
+    assert all(result["group"].endswith(", cuda") for result in report["benchmarks"])

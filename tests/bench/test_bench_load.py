@@ -20,13 +20,15 @@ def results(tmp_path_factory):
 
 
 def test_every_round_is_measured_and_every_reading_recorded(results):
-    told = json.loads(results.read_text())
-    assert (told["users"], told["metrics"]) == (2000, 3)
-    assert [r["round"] for r in told["rounds"]] == [0, 1, 2]
-    assert all(r[part] > 0 for r in told["rounds"] for part in ("aggregate", "tell", "ask", "gib"))
-    assert told["rounds"][0]["rows"] == 0  # nobody was served before
-    assert [r["gib"] for r in told["rounds"]] == sorted(r["gib"] for r in told["rounds"])
-    first, second, third = told["rounds"]
+    report = json.loads(results.read_text())
+    assert (report["users"], report["metrics"]) == (2000, 3)
+    assert [r["round"] for r in report["rounds"]] == [0, 1, 2]
+    assert all(
+        r[part] > 0 for r in report["rounds"] for part in ("aggregate", "tell", "ask", "gib")
+    )
+    assert report["rounds"][0]["rows"] == 0  # nobody was served before
+    assert [r["gib"] for r in report["rounds"]] == sorted(r["gib"] for r in report["rounds"])
+    first, second, third = report["rounds"]
     assert first["arms"] == 8
     # An arm of each round and the control, three metrics each; the round before once more, as a
     # revision, while it is not too old.
@@ -35,12 +37,12 @@ def test_every_round_is_measured_and_every_reading_recorded(results):
 
 
 def test_the_table_says_what_the_file_says(results):
-    told = json.loads(results.read_text())
+    report = json.loads(results.read_text())
     head, rule, *rows = load.table(results).splitlines()
     assert "2,000 users, 3 metrics" in head
     assert rule.count("---") == head.count("|") - 1 == 7
     assert len(rows) == 3
-    for row, record in zip(rows, told["rounds"]):
+    for row, record in zip(rows, report["rounds"]):
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert cells[:3] == [str(record[k]) for k in ("round", "arms", "rows")]
         assert cells[3:] == [

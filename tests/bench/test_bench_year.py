@@ -22,10 +22,10 @@ def test_weeks_are_measured_and_shown(tmp_path, monkeypatch, every):
     arguments = ["--rounds", "78", "--keep", "24", "--results", str(results)]
     arguments += ["--every-round"] if every else []
     year.main([*arguments, "--changes", json.dumps(changes)])
-    told = json.loads(results.read_text())
-    weeks = told["weeks"]
+    measured = json.loads(results.read_text())
+    weeks = measured["weeks"]
     assert [w["round"] for w in weeks] == [47, 71, 77]
-    assert told["same"] is True
+    assert measured["same"] is True
     assert all(0 < w["median"] <= w["slowest"] for w in weeks)
     assert all(w["fitted"] <= 30 for w in weeks)
     assert weeks[-1]["born"] > weeks[0]["born"]

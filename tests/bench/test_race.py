@@ -12,7 +12,7 @@ from bench.quality.race.ours import Raw, Synchronous
 from bench.quality.race.records import interval
 from bench.quality.race.registry import check, make
 from bench.quality.race.rejudge import rejudge
-from bench.quality.race.run import Job, one
+from bench.quality.race.run import Job, run_job
 from hyperzero_torch.simulate import GuardrailWorld, PaperWorld
 
 SMALL = {"num_draws": 60, "num_samples": 64, "initial_candidates": 12}
@@ -20,7 +20,7 @@ SMALL = {"num_draws": 60, "num_samples": 64, "initial_candidates": 12}
 
 @pytest.mark.parametrize("contender", ["random", "hyperzero@num_draws=60@initial_candidates=12"])
 def test_a_kept_race_is_judged_again_to_the_same_verdict(contender, tmp_path):
-    record = one(Job("guardrail", 2, 1.0, 7, contender, 1, tmp_path))
+    record = run_job(Job("guardrail", 2, 1.0, 7, contender, 1, tmp_path))
     (path,) = tmp_path.glob("*.pt")
     assert rejudge(path) == record
     json.dumps(record)
@@ -31,11 +31,11 @@ def test_the_judge_knows_the_truth():
     world = GuardrailWorld(1, delay=0)
     tuner = hz.Tuner(world.problem, hz.TunerConfig(**SMALL))
     plan = tuner.ask()
-    found = Judge(world)(tuner, plan)
-    assert found["score"] == found["gain"] == found["violation"] == 0.0  # the base, for now
+    judged = Judge(world)(tuner, plan)
+    assert judged["score"] == judged["gain"] == judged["violation"] == 0.0  # the base, for now
     shares = torch.tensor(plan.shares, dtype=torch.float64)
     served = (-world.true_delta(plan.theta)[:, 1] - 0.001).clamp_min(0)
-    assert found["exposed_violation"] == pytest.approx(float(shares @ served), rel=1e-5)
+    assert judged["exposed_violation"] == pytest.approx(float(shares @ served), rel=1e-5)
 
 
 def test_the_synchronous_variant_serves_a_batch_until_it_has_reported():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.speed.growth import SERIES, exponent, one
+from bench.speed.growth import SERIES, exponent, measure_point
 from bench.speed.table import FILES, table
 
 ROOT = Path(__file__).parents[2]
@@ -31,8 +31,8 @@ def results(tmp_path_factory):
 
 
 def test_each_question_has_its_benchmark():
-    found = {path.stem.removeprefix("bench_") for path in (ROOT / "bench/speed").glob("bench_*.py")}
-    assert found == set(FILES)
+    names = {path.stem.removeprefix("bench_") for path in (ROOT / "bench/speed").glob("bench_*.py")}
+    assert names == set(FILES)
 
 
 def test_the_table_has_every_contender_against_limit_and_peer(results):
@@ -47,7 +47,7 @@ def test_the_table_has_every_contender_against_limit_and_peer(results):
 
 def test_the_table_is_drawn_from_what_was_measured(tmp_path):
     runs = [("limit", 100, 2.0), ("ours", 100, 1.0), ("peer", 10, 4.0)]
-    told = [
+    report = [
         {
             "group": "question",
             "extra_info": {"who": role, "role": role, "work": work, "median": median},
@@ -55,10 +55,10 @@ def test_the_table_is_drawn_from_what_was_measured(tmp_path):
         }
         for role, work, median in runs
     ]
-    (tmp_path / "speed_paths.json").write_text(json.dumps({"benchmarks": told}))
+    (tmp_path / "speed_paths.json").write_text(json.dumps({"benchmarks": report}))
     limit, ours, peer, cuda = table(tmp_path).splitlines()[2:]
     assert cuda == "| the same on CUDA (`python -m bench.cuda`) | not measured |  |  |  |  |"
-    (tmp_path / "speed_cuda_paths.json").write_text(json.dumps({"benchmarks": told}))
+    (tmp_path / "speed_cuda_paths.json").write_text(json.dumps({"benchmarks": report}))
     assert "not measured" not in table(tmp_path)
     assert limit == "| question | limit | 2 s | 50 |  |  |"
     assert ours == "|  | **ours** | 1 s | 100 | 0.50 x its time | 40.0 x as fast |"
@@ -67,7 +67,7 @@ def test_the_table_is_drawn_from_what_was_measured(tmp_path):
 
 @pytest.mark.parametrize("name", SERIES)
 def test_growth_measures_a_point(name):
-    point = one(name, min(SERIES[name].sizes))
+    point = measure_point(name, min(SERIES[name].sizes))
     assert point["seconds"] > 0
     assert point["mib"] >= 0
 

@@ -110,7 +110,7 @@ def test_hours_of_a_cron_job(platform):
         plan.unlink()
         code, _, err = platform.step("--readings", readings, "--plan", plan)
         assert code == 0
-        assert "taken before" in err
+        assert "recorded before" in err
         assert plan.read_bytes() == text
         assert platform.journal() == before
 
@@ -300,9 +300,9 @@ def test_a_metric_that_never_comes_is_named(platform):
     )
     code, _, err = platform.step("--readings", readings, "--plan", platform.folder / "plan_1.json")
     assert code == 0
-    assert "served alike" in err
+    assert "split evenly" in err
     code, out, _ = platform.run("status", "-c", platform.config)
-    assert "served alike" in out
+    assert "split evenly" in out
 
 
 def test_what_a_newcomer_gets_wrong(platform):
@@ -360,11 +360,16 @@ def test_a_wrong_study_file_gets_one_clear_error(platform, key, value, says):
 def test_help_teaches(platform):
     code, out, _ = platform.run("--help")
     assert code == 0
-    for command in ("demo", "init", "step", "status", "recommend", "report", "simulate"):
+    for command in (
+        "demo", "init", "step", "status", "recommend", "report", "simulate", "run", "explain",
+        "rollback", "set-aside", "compact",
+    ):  # fmt: skip
         assert command in out
         code, text, _ = platform.run(command, "--help")
         assert code == 0
         assert "Usage" in text
+        example = text[text.index("Example") :]
+        assert f"hyperzero {command}" in example
     assert "Exit codes" in out
 
 

@@ -25,6 +25,8 @@ from hyperzero_torch import live, simulate, testing
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+PACKAGES = [path for path in (ROOT / "hyperzero_torch").iterdir()
+            if path.is_dir() and (path / "__init__.py").is_file()] + ["errors"]  # fmt: skip
 PAGES = sorted(DOCS.rglob("*.md"))
 sys.path.insert(0, str(DOCS))
 hooks = importlib.import_module("hooks")
@@ -153,13 +155,11 @@ def test_a_docstring_gets_its_empty_lines():
 
 
 def test_what_is_inserted_is_there_and_what_is_not_is_an_error():
-    assert "| seeds |" in hooks.readme("appendix-a")[0]
-    assert "| `tuner`" not in hooks.rooms()[0]
-    assert "[`tuner`](hyperzero_torch/tuner/tuner.py)" in hooks.rooms()[0]
-    assert hooks.table("paper, default, why")[0].count("\n") > 8
+    assert "[`tuner`](hyperzero_torch/tuner/__init__.py)" in hooks.packages()[0]
+    assert hooks.packages()[0].count("\n") == 1 + len(PACKAGES)
     assert "| `--rounds` | Hours to run. Default: `30`. |" in hooks.commands()[0]
     assert "| `--dry-run` | Check and show; write nothing. |" in hooks.commands()[0]
-    for kind, wrong in (("readme", "nothing"), ("section", "Nothing"), ("table", "no, such")):
+    for kind, wrong in (("file", "NOTHING.md"), ("members", "hyperzero_torch.nothing")):
         with pytest.raises(hooks.MissingPieceError):
             hooks.PIECES[kind](wrong)
     with pytest.raises(hooks.MissingPieceError, match="hooks"):
@@ -167,8 +167,8 @@ def test_what_is_inserted_is_there_and_what_is_not_is_an_error():
 
 
 def test_links_in_what_is_inserted_are_moved():
-    text = hooks.inserted("<!-- insert: section Why deltas -->", "docs/reference")
-    assert "](../../bench/figures/figure_2.svg)" in text
+    text = hooks.inserted("<!-- insert: packages -->", "docs/reference")
+    assert "](../../hyperzero_torch/tuner/__init__.py)" in text
 
 
 words = st.text("abc", min_size=1, max_size=3)
@@ -292,14 +292,6 @@ def test_the_comparison_is_whole_and_every_cell_of_ours_leads_to_a_proof():
         links = re.findall(r"\]\(([^)]+)\)", row[1])
         assert all((DOCS / link).resolve().is_file() for link in links), row[0]
         assert links or "not in this release" in row[1], row[0]
-
-
-def test_the_readmes_comparison_is_the_pages():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    there = re.search(r"<!-- comparison -->\n(.*?)\n<!-- /comparison -->", text, re.S)
-    if there is None:
-        pytest.skip("README.md has no comparison")
-    assert there[1] == comparison()[0].replace("](../", "](")
 
 
 def test_the_site_is_built_without_a_warning_and_fetches_nothing(tmp_path):

@@ -1,17 +1,27 @@
-"""Every example of the pages runs as it stands and prints what is printed below it.
+"""Every example of README.md and of the pages under docs/ runs as it is shown, with its result.
 
-Python and bash run in the order of the page, in one folder of their own and in one namespace; SQL
-runs on the page's journal; contract suites that a page defines are run. What stands in ``sh`` is
-not for a test to run: its commands, options, extras and targets are looked up.
+A page starts in an empty folder. Its blocks run in their order:
+
+    python       in one namespace per page; its output is compared with a ``text`` block below it
+    bash         in a shell; its output is compared likewise, or its result by ``RESULTS``
+    sql          on the page's journal
+    title="..."  the block is a file of this name
+    sh           is not run: every line stands in ``NOT_RUN`` with the reason
+
+The options of all commands are checked, in sentences too. Contract suites that a page defines run.
 """
 
 import contextlib
 import importlib.util
 import io
+import json
+import os
 import re
-import shlex
+import shutil
 import sqlite3
 import subprocess
+import sys
+import time
 import tomllib
 import unittest
 import warnings
@@ -19,51 +29,256 @@ from pathlib import Path
 
 import pytest
 import typer
+from support.commands import installed
 
 import hyperzero_torch as hz
-from hyperzero_torch import cli
 from hyperzero_torch.cli.app import app
 from hyperzero_torch.testing import JournalContract, UpdaterContract
 
 ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
+FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.S | re.M)
 RUNNABLE = {"python", "bash", "sql"}
-KNOWN = {*RUNNABLE, "text", "sh", "yaml"}
+LANGUAGES = {*RUNNABLE, "text", "sh", "yaml"}
+ALL = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+}
+
+NETWORK = "installs from a package index"
+CHECKOUT = "runs in a checkout for minutes; tests/integrations/test_examples.py runs the program"
+NOT_RUN = {
+    "README.md": {
+        "make demo": "builds .venv from a package index; its recipe is checked below",
+        "make test": "runs this test again; its recipe is checked below",
+        "pip install -e '.[report,duckdb,flags]'": NETWORK,
+    },
+    "docs/tutorial.md": {"pip install -e '.[report]'": NETWORK},
+    "docs/notebooks.md": {
+        "pip install -e '.[report,duckdb,flags,botorch]' matplotlib jupyter": NETWORK,
+        "apt-get install chromium": NETWORK,
+    },
+    "docs/how-to/live.md": {
+        "pip install -e '.[duckdb,flags,metrics]'": NETWORK,
+        "hyperzero run -c tuning.yaml --log json --metrics-port 9108": (
+            "runs for hours; tests/live/test_live.py runs a study file with short rounds"
+        ),
+    },
+    "docs/how-to/examples.md": {
+        "pip install -e '.[ray]'": NETWORK,
+        "python examples/neural_objective.py": CHECKOUT,
+        "python examples/neural_objective.py --rounds 24": CHECKOUT,
+        "python examples/ray_studies.py": CHECKOUT,
+        "python examples/ray_studies.py --studies 8 --rounds 24": CHECKOUT,
+        "python examples/ray_studies.py --tune --trials 8": CHECKOUT,
+    },
+}
+
+
+class Folder(type(Path())):
+    """The folder in which a page runs, and what its files hold."""
+
+    def json(self, name):
+        return json.loads((self / name).read_text(encoding="utf-8"))
+
+    def rows(self, journal, query):
+        with contextlib.closing(sqlite3.connect(self / journal)) as db:
+            return db.execute(query).fetchall()
+
+    def num_readings(self, journal):
+        return self.rows(journal, "SELECT COUNT(*) FROM readings")[0][0]
+
+    def decisions(self, journal):
+        return self.rows(journal, "SELECT kind, reason FROM decisions ORDER BY entry")
+
+    def is_report(self, name, *words):
+        page = (self / name).read_text(encoding="utf-8")
+        return page.rstrip().endswith("</html>") and all(word in page for word in words)
+
+
+def is_plan(plan, round_):
+    shares = [arm["share"] for arm in plan["arms"]]
+    assert plan["round"] == round_
+    assert plan["arms"][0]["candidate"] == 0
+    assert len(shares) > 30
+    assert sum(shares) == pytest.approx(1)
+
+
+def readme_cron(folder, done):
+    is_plan(folder.json("plan_0.json"), 0)
+    is_plan(folder.json("plan_1.json"), 1)
+    assert folder.num_readings("study.db") == 4
+    assert "w_click" in done.stdout
+    assert folder.is_report("report.html", "feed", "w_click")
+
+
+def rows_were_collected(rounds, folder, done):
+    assert "Traceback" not in done.stderr
+    stopped = re.search(rf"stopped after {rounds} rounds; ([\d,]+) new readings", done.stderr)
+    collected = int(stopped[1].replace(",", ""))
+    assert collected > 100 * rounds
+    assert folder.num_readings("living/study.db") == collected
+    assert len(list(folder.glob("living/exposures/*.parquet"))) == rounds - 1
+    assert folder.json("living/flags.json")["flags"]["value-model"]["state"] == "ENABLED"
+    assert "true gain" in done.stdout
+
+
+def cron_first_plan(folder, done):
+    is_plan(folder.json("plan_0.json"), 0)
+    assert hz.StudyConfig.from_file(folder / "tuning.yaml").problem()
+
+
+def cron_second_plan(folder, done):
+    is_plan(folder.json("plan_1.json"), 1)
+    assert folder.num_readings("study.db") == 65 * 3
+
+
+def cron_again(folder, done):
+    assert folder.num_readings("study.db") == 65 * 3
+    status, recommendation = done.stdout.split("study feed: last round 1")[1].split("w_click")
+    assert "64" in status
+    assert "w_share" in recommendation
+
+
+def safety_explain(folder, done):
+    assert "round 8" in done.stdout
+    assert "P(feasible)" in done.stdout
+
+
+def last_decision(folder, kind, reason):
+    assert folder.decisions("study.db")[-1] == (kind, reason)
+
+
+def transfer_packages(folder, done):
+    for name in ("north", "east"):
+        assert folder.json(f"{name}.json")
+    assert "north" in done.stdout
+    assert "feed/south" in done.stdout
+
+
+def transfer_compared(folder, done):
+    assert folder.is_report("domains.html", "north", "east")
+    assert "north" in done.stdout
+    assert not (folder / "south.db").exists()
+
+
+def transfer_reported(folder, done):
+    assert "round 4" in done.stdout
+    assert folder.is_report("report.html", "Transfer from other domains", "north", "east")
+
+
+def transfer_signed(folder, done):
+    key = (folder / "transfer.key").read_text().strip()
+    assert len(key) == 64
+    assert key not in (folder / "signed.json").read_text()
+    assert "signed.json" in done.stdout + done.stderr
+
+
+def transfer_dry_run(folder, done):
+    assert not (folder / "private.json").exists()
+    assert not (folder / "north-ledger.json").exists()
+    assert "epsilon" in done.stdout + done.stderr
+
+
+# What a block of bash without a block of text below it comes to, in the order of the page.
+RESULTS = {
+    "README.md": [readme_cron, lambda *of: rows_were_collected(6, *of)],
+    "docs/how-to/cron.md": [cron_first_plan, cron_second_plan, cron_again],
+    "docs/how-to/live.md": [
+        lambda *of: rows_were_collected(3, *of),
+        lambda folder, done: "nothing was written" in done.stderr or pytest.fail(done.stderr),
+    ],
+    "docs/how-to/retention.md": [
+        lambda folder, done: "nothing" in done.stdout + done.stderr or pytest.fail(done.stdout),
+    ],
+    "docs/how-to/safety.md": [
+        safety_explain,
+        lambda folder, done: last_decision(folder, "set aside", "the ranker was down at four too"),
+        lambda folder, done: last_decision(
+            folder, "rolled back", "the model was wrong two hours earlier already"
+        ),
+    ],
+    "docs/transfer.md": [
+        transfer_packages, transfer_compared, transfer_reported, transfer_signed, transfer_dry_run,
+    ],
+}  # fmt: skip
+
+
+def cron_script(folder, shell):
+    """hour.sh with a query and a platform: two hours after the study began."""
+    (folder / "began").write_text(str(int(time.time()) - 2 * 3600 - 60))
+    shutil.copy(folder / "readings.csv", folder / "exported.csv")
+    for name, does in (("export_readings.sh", "cat exported.csv"), ("serve.sh", 'cp "$1" served')):
+        (folder / name).write_text(f"#!/bin/sh\n{does}\n")
+        (folder / name).chmod(0o755)
+    shell("./hour.sh")
+    is_plan(folder.json("served"), 2)
+    assert folder.num_readings("study.db") == 65 * 3
+
+
+# What is done with a page's files after its last block.
+AT_THE_END = {"docs/how-to/cron.md": cron_script}
 
 
 def blocks(page):
-    """Language, code and line of every fenced block."""
-    text = page.read_text(encoding="utf-8")
-    return [(m[1], m[2], text.count("\n", 0, m.start()) + 2) for m in FENCE.finditer(text)]
+    """Language, title, code and line of every fenced block."""
+    text = ALL[page]
+    return [(m[1], m[2], m[3], text.count("\n", 0, m.start()) + 2) for m in FENCE.finditer(text)]
 
 
-ALL = sorted(DOCS.rglob("*.md"))
 PAGES = [page for page in ALL if RUNNABLE & {language for language, *_ in blocks(page)}]
-
-
-def named(page):
-    return page.relative_to(DOCS).as_posix()
 
 
 def required(page):
     """A package that a page is about and that no extra installs; its first lines name it."""
-    found = re.match(r"---\nrequires: ([\w.]+)\n---\n", page.read_text(encoding="utf-8"))
-    return found and found[1]
+    header = re.match(r"---\nrequires: ([\w.]+)\n---\n", ALL[page])
+    return header and header[1]
 
 
-def shell(code):
-    """Plain commands, one a line; ours run in this process, which saves an import each."""
-    for line in code.strip().splitlines():
-        words = shlex.split(line, comments=True)
-        if words[0] != "hyperzero":
-            subprocess.run(words, check=True, capture_output=True)
-            continue
-        try:
-            cli.main(words[1:])
-        except SystemExit as end:
-            if end.code not in (None, 0):
-                raise AssertionError(f"{line} ended with {end.code}") from None
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory):
+    """Runs code in bash; fails where it fails."""
+    with installed(tmp_path_factory.mktemp("bin")) as commands:
+        path = os.pathsep.join(
+            [str(commands), str(Path(sys.executable).parent), os.environ["PATH"]]
+        )
+        environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+
+        def run(code):
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", code],
+                capture_output=True, text=True, env=environment,
+            )  # fmt: skip
+            assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+            return done
+
+        yield run
+
+
+def run_page(page, folder, shell, names):
+    results, printed = iter(RESULTS.get(page, ())), None
+    of_page = blocks(page)
+    for number, (language, title, code, line) in enumerate(of_page):
+        compared = of_page[number + 1][0] == "text" if number + 1 < len(of_page) else False
+        if title is not None:
+            (folder / title).write_text(code, encoding="utf-8")
+            (folder / title).chmod(0o755)
+        elif language == "python":
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                exec(compile("\n" * (line - 1) + code, page, "exec"), names)
+            printed = out.getvalue()
+            assert bool(printed.strip()) == ("print(" in code), f"line {line} prints {printed!r}"
+        elif language == "text":
+            assert printed == code, f"line {line}"
+        elif language == "bash":
+            done = shell(code)
+            printed = done.stdout
+            if not compared:
+                next(results)(folder, done)
+        elif language == "sql":
+            with contextlib.closing(sqlite3.connect("studies.db")) as db:
+                db.executescript(code)
+    assert next(results, None) is None, "RESULTS has more than the page has blocks"
 
 
 def run_laws(contract, folder):
@@ -76,37 +291,27 @@ def run_laws(contract, folder):
             getattr(contract(), name)(place)
 
 
-def run_page(page, names):
-    printed = None
-    for language, code, line in blocks(page):
-        if language == "python":
-            out = io.StringIO()
-            with contextlib.redirect_stdout(out):
-                exec(compile("\n" * (line - 1) + code, page, "exec"), names)
-            printed = out.getvalue()
-        elif language == "text":
-            assert printed == code, f"line {line}"
-        elif language == "bash":
-            shell(code)
-        elif language == "sql":
-            with contextlib.closing(sqlite3.connect("studies.db")) as db:
-                db.executescript(code)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=named)
-def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", PAGES)
+def test_the_examples_of_a_page_run_and_come_to_what_they_say(page, tmp_path, monkeypatch, shell):
     package = required(page)
     if package is not None and importlib.util.find_spec(package.split(".")[0]) is None:
-        compiled = [compile(code, page, "exec") for language, code, _ in blocks(page)
-                    if language == "python"]  # fmt: skip
+        compiled = [
+            compile(code, page, "exec")
+            for language, _, code, _ in blocks(page)
+            if language == "python"
+        ]
         assert compiled
         pytest.skip(f"{package} is not installed: the examples were compiled, not run")
-    monkeypatch.chdir(tmp_path)
+    folder = Folder(tmp_path / "page")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     names = {"__name__": "page"}
-    # What another stack says of itself is not ours to mend.
+    # Warnings of another library about itself do not count here.
     theirs = package is not None
     with warnings.catch_warnings(action="ignore") if theirs else contextlib.nullcontext():
-        run_page(page, names)
+        run_page(page, folder, shell, names)
+    if page in AT_THE_END:
+        AT_THE_END[page](folder, shell)
     laws = (JournalContract, UpdaterContract)
     for value in list(names.values()):
         if isinstance(value, type) and issubclass(value, laws) and value not in laws:
@@ -115,46 +320,77 @@ def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
 
 def test_there_are_examples_and_every_block_says_what_it_is():
     assert len(PAGES) >= 12
+    assert {*RESULTS, *AT_THE_END} <= set(PAGES)
     for page in ALL:
-        for language, _, line in blocks(page):
-            assert language in KNOWN, f"{named(page)}:{line} is a block of {language!r}"
+        for language, _, _, line in blocks(page):
+            assert language in LANGUAGES, f"{page}:{line} is a block of {language!r}"
+
+
+def test_every_command_that_is_not_run_has_a_reason():
+    shown = {}
+    for page in ALL:
+        for language, title, code, _ in blocks(page):
+            if language == "sh" and title is None:
+                lines = (line.split("  #")[0].strip() for line in code.splitlines())
+                shown.setdefault(page, set()).update(line for line in lines if line)
+    assert shown == {page: set(reasons) for page, reasons in NOT_RUN.items()}
+    for reasons in NOT_RUN.values():
+        for command in reasons:
+            program = re.match(r"python (\S+)", command)
+            assert program is None or (ROOT / program[1]).is_file()
+
+
+def test_the_two_commands_of_the_readme_do_what_it_says():
+    for target, command in (("demo", "hyperzero demo"), ("test", "python -m pytest")):
+        recipe = subprocess.run(
+            ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert command in recipe.stdout.splitlines()[-1]
 
 
 def test_study_files_on_the_pages_are_study_files(tmp_path):
-    found = 0
+    files = 0
     for page in ALL:
-        for language, code, _ in blocks(page):
+        for language, _, code, _ in blocks(page):
             if language == "yaml" and "parameters:" in code:
                 (tmp_path / "tuning.yaml").write_text(code)
                 hz.StudyConfig.from_file(tmp_path / "tuning.yaml").problem()
-                found += 1
-    assert found
+                files += 1
+    assert files
 
 
-def test_commands_that_are_only_shown_exist():
+def commands_of(page):
+    """Every command of ours that a page shows, in blocks and in sentences; its place and words."""
+    for language, _, code, line in blocks(page):
+        if language in ("sh", "bash"):
+            for m in re.finditer(r"\bhyperzero ([a-z-]+)([^\n#|;]*)", code):
+                yield f"{page}:{line}", m[1], m[2]
+    for m in re.finditer(r"`hyperzero ([a-z-]+)([^`]*)`", FENCE.sub("", ALL[page])):
+        yield f"{page}: {m[0]}", m[1], m[2]
+
+
+def test_commands_have_the_options_that_are_shown():
     commands = typer.main.get_command(app).commands
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = set(extras["optional-dependencies"])
-    found = 0
+    checked = 0
     for page in ALL:
-        for language, code, line in blocks(page):
-            for command in re.findall(r"\bhyperzero ([a-z-]+)([^\n#]*)", code):
-                if language not in ("sh", "bash"):
-                    continue
-                name, options = command
-                assert name in commands, f"{named(page)}:{line}: no command {name!r}"
-                asked, inner = commands[name], options.split(maxsplit=1)
-                if hasattr(asked, "commands"):  # a group of commands
-                    assert inner, f"{named(page)}:{line}: which command of {name!r}?"
-                    assert inner[0] in asked.commands, f"{named(page)}:{line}: no {inner[0]!r}"
-                    asked = asked.commands[inner[0]]
-                known = {o for p in asked.params for o in (*p.opts, *p.secondary_opts)}
-                wanted = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", options)) - {"--help"}
-                assert wanted <= known, f"{named(page)}:{line}: {wanted - known}"
-                found += 1
-        for listed in re.findall(r"hyperzero-torch\[([\w,]+)\]", page.read_text()):
-            assert set(listed.split(",")) <= extras, f"{named(page)}: extras {listed}"
-        targets = re.findall(r"`make (\w+)`", page.read_text())
-        makefile = (ROOT / "Makefile").read_text()
-        assert all(re.search(f"^{target}:", makefile, re.M) for target in targets), named(page)
-    assert found >= 5
+        for place, name, options in commands_of(page):
+            assert name in commands, f"{place}: no command {name!r}"
+            command, words = commands[name], options.split(maxsplit=1)
+            if hasattr(command, "commands") and words and not words[0].startswith("-"):  # a group
+                assert words[0] in command.commands, f"{place}: no {words[0]!r}"
+                command = command.commands[words[0]]
+            known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+            shown = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", options)) - {"--help"}
+            assert shown <= known, f"{place}: {shown - known}"
+            checked += 1
+    assert checked > 25
+
+
+def test_extras_and_targets_that_are_shown_exist():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    makefile = (ROOT / "Makefile").read_text()
+    for page, text in ALL.items():
+        for extras in re.findall(r"(?:hyperzero-torch|'\.)\[([\w,]+)\]", text):
+            assert set(extras.split(",")) <= set(project["optional-dependencies"]), page
+        for target in re.findall(r"`make (\w+)", text):
+            assert re.search(f"^{target}:", makefile, re.M), f"{page}: make {target}"

@@ -12,44 +12,44 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.ax_studies import (
+    AX_CONFIG,
+    BASE,
+    QUIET,
+    UNIT,
+    Arm,
+    ChoiceParameter,
+    ChoiceParameterConfig,
+    Data,
+    DerivedParameter,
+    Experiment,
+    FixedParameter,
+    GenerationStrategy,
+    HyperZeroNode,
+    Metric,
+    Objective,
+    ParameterConstraint,
+    ParameterType,
+    RangeParameter,
+    SearchSpace,
+    axes_of,
+    client_with,
+    fold,
+    optimization_config,
+    relativize_dataframe,
+    space_of,
+    truth,
+)
 
 import hyperzero_torch as hz
 
-with warnings.catch_warnings():  # whatever Ax's own imports say
-    warnings.simplefilter("ignore")
-    pytest.importorskip("ax", reason="needs Ax: pip install 'hyperzero-torch[ax]'")
-
-    from ax.api.client import Client
-    from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
-    from ax.core.arm import Arm
-    from ax.core.data import Data, relativize_dataframe
-    from ax.core.experiment import Experiment
-    from ax.core.metric import Metric
-    from ax.core.objective import Objective
-    from ax.core.optimization_config import OptimizationConfig
-    from ax.core.outcome_constraint import OutcomeConstraint
-    from ax.core.parameter import (
-        ChoiceParameter,
-        DerivedParameter,
-        FixedParameter,
-        ParameterType,
-        RangeParameter,
-    )
-    from ax.core.parameter_constraint import ParameterConstraint
-    from ax.core.search_space import SearchSpace
-    from ax.generation_strategy.generation_strategy import GenerationStrategy
-
-    from hyperzero_torch.integrations.ax import AX_CONFIG, HyperZeroNode, fold
-    from hyperzero_torch.integrations.ax.problem import axes_of, space_of
-
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    *QUIET,
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 
-NAMES = {"views": "views", "unfollows": "unfollows", "opens": "opens"}
-BASE = {"a": 0.3, "b": 0.3, "mode": "x"}
+NAMES = ("views", "unfollows", "opens")
+STATUS_QUO = BASE | {"mode": "x"}
 
 
 def parameters():
@@ -60,30 +60,15 @@ def parameters():
     ]
 
 
-def config(objective="views", constraints=("unfollows <= 1.02 * baseline",)):
-    return OptimizationConfig(
-        objective=Objective(expression=objective, metric_name_to_signature=NAMES),
-        outcome_constraints=[
-            OutcomeConstraint(expression=c, metric_name_to_signature=NAMES) for c in constraints
-        ],
-    )
-
-
-def an_experiment(space=None, wanted=None, status_quo=BASE, constraints=None):
+def an_experiment(space=None, wanted=None, status_quo=STATUS_QUO, constraints=None):
     space = space or SearchSpace(parameters(), constraints or [])
     return Experiment(
         search_space=space,
         name="feed",
-        optimization_config=wanted or config(),
+        optimization_config=wanted or optimization_config(NAMES),
         tracking_metrics=[Metric(name) for name in NAMES],
         status_quo=None if status_quo is None else Arm(status_quo, name="status_quo"),
     )
-
-
-def truth(p):
-    """Views are best at (0.7, 0.5), by 20 %; unfollows rise with a: 2 % more at a = 0.7."""
-    views = 10 * (1 + 0.2 - 0.8 * ((p["a"] - 0.7) ** 2 + (p["b"] - 0.5) ** 2))
-    return {"views": views, "unfollows": 1 + 0.05 * (p["a"] - 0.3)}
 
 
 def observe(trial, seed=0, users=200_000, with_users=True):
@@ -98,8 +83,8 @@ def observe(trial, seed=0, users=200_000, with_users=True):
             noise = torch.randn((), generator=generator, dtype=torch.float64).item()
             row = {"trial_index": trial.index, "arm_name": arm.name, "metric_name": metric}
             # As many digits as the node looks at.
-            told = {"mean": round(mean * hour + sem * noise, 9), "sem": round(sem, 9)}
-            row |= {"metric_signature": metric} | told
+            reported = {"mean": round(mean * hour + sem * noise, 9), "sem": round(sem, 9)}
+            row |= {"metric_signature": metric} | reported
             rows.append(row | ({"n": n} if with_users else {}))
     return Data(df=pd.DataFrame(rows))
 
@@ -169,7 +154,7 @@ def test_the_recommendation_is_good_and_keeps_the_guardrail(tuned):
 def test_deltas_are_those_of_axs_own_relativization(tuned):
     """Ax's ``relativize`` with bias correction is the oracle, trial by trial."""
     experiment, node = tuned
-    found = relativize_dataframe(
+    relative = relativize_dataframe(
         experiment.lookup_data().df,
         status_quo_name="status_quo",
         as_percent=False,
@@ -195,10 +180,10 @@ def test_deltas_are_those_of_axs_own_relativization(tuned):
         parameters = study.parameters(theta)
         name = next(n for n, arm in by_name.items() if arm.parameters == parameters)
         for column, metric in enumerate(study.tuner.problem.metrics):
-            here = found[
-                (found["trial_index"] == trial)
-                & (found["arm_name"] == name)
-                & (found["metric_name"] == metric)
+            here = relative[
+                (relative["trial_index"] == trial)
+                & (relative["arm_name"] == name)
+                & (relative["metric_name"] == metric)
             ]
             assert float(deltas.delta.mean[row, column]) == pytest.approx(
                 float(here["mean"].iloc[0]), abs=1e-12
@@ -250,9 +235,9 @@ def test_a_stored_experiment_goes_on_with_the_next_plan(tmp_path):
     save_experiment(experiment, str(tmp_path / "experiment.json"))
     loaded = load_experiment(str(tmp_path / "experiment.json"))
     plans = []
-    for one in (experiment, loaded):
-        (found,) = GenerationStrategy(nodes=[HyperZeroNode()]).gen(one, n=5)
-        plans.append([(a.parameters, w) for a, w in zip(found[0].arms, found[0].weights)])
+    for stage in (experiment, loaded):
+        (runs,) = GenerationStrategy(nodes=[HyperZeroNode()]).gen(stage, n=5)
+        plans.append([(a.parameters, w) for a, w in zip(runs[0].arms, runs[0].weights)])
     assert plans[0] == plans[1]
 
 
@@ -299,31 +284,21 @@ def test_arms_that_others_made_count_as_well():
 # --- one arm at a time: Ax's Client ------------------------------------------------------------
 
 
-def a_client(node, objective="views", constraints=("unfollows <= 1.02 * baseline",)):
-    client = Client(random_seed=0)
-    client.configure_experiment(
-        name="client",
-        parameters=[
-            RangeParameterConfig(name="a", parameter_type="float", bounds=(0.0, 1.0)),
-            RangeParameterConfig(name="b", parameter_type="float", bounds=(0.0, 1.0)),
-            ChoiceParameterConfig(
-                name="mode", parameter_type="str", values=["x", "y"], is_ordered=False
-            ),
-        ],
+def a_client(node):
+    mode = ChoiceParameterConfig(
+        name="mode", parameter_type="str", values=["x", "y"], is_ordered=False
     )
-    client.configure_optimization(objective=objective, outcome_constraints=list(constraints))
-    client.set_generation_strategy(GenerationStrategy(nodes=[node]))
-    return client
+    return client_with(node, [*UNIT, mode], random_seed=0)
 
 
 def measured(p, number, sem=0.004):
     generator = torch.Generator().manual_seed(number)
     penalty = 0.0 if p.get("mode", "x") == "x" else 0.1
-    found = {}
+    data = {}
     for metric, mean in truth(p).items():
         noise = torch.randn((), generator=generator, dtype=torch.float64).item()
-        found[metric] = ((mean - penalty) * (1 + sem * noise), mean * sem)
-    return found
+        data[metric] = ((mean - penalty) * (1 + sem * noise), mean * sem)
+    return data
 
 
 def test_axs_client_tunes_with_us():
@@ -379,11 +354,11 @@ def test_every_kind_of_parameter_comes_back_as_ax_would_have_it():
     ours = space_of(space, axes)
     assert constants == {"k": 7}
     for theta in ours.from_unit(ours.sobol(64, seed=0)).tolist():
-        found = {axis.name: axis.value(t) for axis, t in zip(axes, theta)} | constants
-        assert space.check_membership(found, raise_error=True)
-        assert space.check_types(found, raise_error=True)
-        again = [axis.theta(found[axis.name]) for axis in axes]
-        assert [a.value(t) for a, t in zip(axes, again)] == [found[a.name] for a in axes]
+        values = {axis.name: axis.value(t) for axis, t in zip(axes, theta)} | constants
+        assert space.check_membership(values, raise_error=True)
+        assert space.check_types(values, raise_error=True)
+        again = [axis.theta(values[axis.name]) for axis in axes]
+        assert [a.value(t) for a, t in zip(axes, again)] == [values[a.name] for a in axes]
 
 
 def test_linear_constraints_hold_for_what_is_proposed():
@@ -401,9 +376,9 @@ def test_linear_constraints_hold_for_what_is_proposed():
     ours = space_of(space, axes)
     seen = []
     for theta in ours.from_unit(ours.uniform(200, torch.Generator().manual_seed(0))).tolist():
-        found = {axis.name: axis.value(t) for axis, t in zip(axes, theta)}
-        assert space.check_membership(found, raise_error=True)
-        seen.append(found["i"])
+        values = {axis.name: axis.value(t) for axis, t in zip(axes, theta)}
+        assert space.check_membership(values, raise_error=True)
+        seen.append(values["i"])
     assert set(seen) == {-2, -1, 0}  # whatever a >= 0.4 leaves
 
 
@@ -444,7 +419,9 @@ def test_minimising_and_weighted_sums_mean_what_ax_means():
         ("-unfollows", -true["unfollows"]),
         ("2*views - 3*unfollows", 2 * true["views"] - 3 * true["unfollows"]),
     ):
-        experiment = an_experiment(wanted=config(objective, ["opens >= 4.5", "opens <= 4.9"]))
+        experiment = an_experiment(
+            wanted=optimization_config(NAMES, objective, ["opens >= 4.5", "opens <= 4.9"])
+        )
         study = fold(experiment, experiment.lookup_data(), AX_CONFIG)
         problem = study.tuner.problem
         levels = torch.tensor([base[m] for m in problem.metrics], dtype=torch.float64)
@@ -477,7 +454,9 @@ def multi_objective():
     from ax.core.optimization_config import MultiObjectiveOptimizationConfig
 
     wanted = MultiObjectiveOptimizationConfig(
-        objective=Objective(expression="views, -unfollows", metric_name_to_signature=NAMES)
+        objective=Objective(
+            expression="views, -unfollows", metric_name_to_signature={n: n for n in NAMES}
+        )
     )
     return with_status_quo_only(wanted=wanted)
 
@@ -485,7 +464,7 @@ def multi_objective():
 def odd_space(*more):
     space = SearchSpace([*parameters(), *more])
     names = {p.name: p for p in more}
-    quo = dict(BASE) | {n: (p.values[0] if hasattr(p, "values") else 0.3) for n, p in names.items()}
+    quo = STATUS_QUO | {n: (p.values[0] if hasattr(p, "values") else 0.3) for n, p in names.items()}
     return an_experiment(space=space, status_quo=quo)
 
 
@@ -510,7 +489,7 @@ REFUSED = {
         hz.ProblemError,
         "on several metrics",
         lambda: with_status_quo_only(
-            wanted=config(constraints=["opens + unfollows >= 0.9 * baseline"])
+            wanted=optimization_config(NAMES, constraints=["opens + unfollows >= 0.9 * baseline"])
         ),
     ),
     "a task": (

@@ -5,30 +5,24 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.ax_studies import (
+    AX_CONFIG,
+    QUIET,
+    GenerationStrategy,
+    HyperZeroNode,
+    MinTrials,
+    object_from_json,
+    object_to_json,
+)
 
 import hyperzero_torch as hz
 
-with warnings.catch_warnings():  # whatever Ax's own imports say
-    warnings.simplefilter("ignore")
-    pytest.importorskip("ax", reason="needs Ax: pip install 'hyperzero-torch[ax]'")
-
-    from ax.generation_strategy.generation_strategy import GenerationStrategy
-    from ax.generation_strategy.transition_criterion import MinTrials
-    from ax.storage.json_store.decoder import object_from_json
-    from ax.storage.json_store.encoder import object_to_json
-
-    from hyperzero_torch.integrations.ax import AX_CONFIG, HyperZeroNode
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = QUIET
 
 NO_NUMBER = st.one_of(
     st.booleans(),
@@ -106,8 +100,8 @@ def test_a_bad_argument_is_one_error_of_ours_that_names_it(data):
         st.fixed_dictionaries({}, optional={k: s for k, s in GOOD.items() if k != name})
     )
     value = data.draw(BAD[name])
-    said = "a node is named by" if name == "name" else name
-    with pytest.raises(hz.ConfigError, match=said) as caught:
+    expected = "name must be a text" if name == "name" else name
+    with pytest.raises(hz.ConfigError, match=expected) as caught:
         HyperZeroNode(**good, **{name: value})
     assert repr(value) in str(caught.value)
 
@@ -115,8 +109,8 @@ def test_a_bad_argument_is_one_error_of_ours_that_names_it(data):
 @pytest.mark.parametrize(
     ("arguments", "named", "match"),
     [
-        ((0,), {}, r"got 0; a seed or a configuration is given by name: HyperZeroNode\(seed=0"),
-        ((AX_CONFIG,), {}, r"given by name: .*config=TunerConfig"),
+        ((0,), {}, r"got 0; a seed or a configuration is given by keyword: HyperZeroNode\(seed=0"),
+        ((AX_CONFIG,), {}, r"given by keyword: .*config=TunerConfig"),
         ((), {"config": {"max_arms": 3}}, r"got {'max_arms': 3}; .* TunerConfig\(\*\*mapping\)"),
         ((), {"seed": "x"}, "seed is a whole number >= 0 and < 9223372036854775808, got 'x'"),
         ((), {"seed": True}, "seed is a whole number .* got True"),

@@ -13,36 +13,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from support.ax_studies import (
+    BASE,
+    QUIET,
+    SMALL,
+    Arm,
+    Data,
+    Experiment,
+    GenerationStrategy,
+    HyperZeroNode,
+    Metric,
+    ParameterType,
+    RangeParameter,
+    SearchSpace,
+    client_with,
+    fold,
+    optimization_config,
+    truth,
+)
 
 import hyperzero_torch as hz
 
-with warnings.catch_warnings():  # whatever Ax's own imports say
-    warnings.simplefilter("ignore")
-    pytest.importorskip("ax", reason="needs Ax: pip install 'hyperzero-torch[ax]'")
-
-    from ax.api.client import Client
-    from ax.api.configs import RangeParameterConfig
-    from ax.core.arm import Arm
-    from ax.core.data import Data
-    from ax.core.experiment import Experiment
-    from ax.core.metric import Metric
-    from ax.core.objective import Objective
-    from ax.core.optimization_config import OptimizationConfig
-    from ax.core.outcome_constraint import OutcomeConstraint
-    from ax.core.parameter import ParameterType, RangeParameter
-    from ax.core.search_space import SearchSpace
-    from ax.generation_strategy.generation_strategy import GenerationStrategy
-
-    from hyperzero_torch.integrations.ax import AX_CONFIG, HyperZeroNode, fold
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
-
-NAMES = {"views": "views", "unfollows": "unfollows"}
-QUO = {"a": 0.3, "b": 0.3}
-CONFIG = AX_CONFIG.model_copy(update={"num_samples": 256, "num_draws": 200})
+pytestmark = QUIET
+METRICS = ("views", "unfollows")
 
 
 class LateMetric(Metric):
@@ -53,39 +46,27 @@ class LateMetric(Metric):
         return datetime.timedelta(days=1)
 
 
-def truth(p):
-    views = 10 * (1 + 0.2 - 0.8 * ((p["a"] - 0.7) ** 2 + (p["b"] - 0.5) ** 2))
-    return {"views": views, "unfollows": 1 + 0.05 * (p["a"] - 0.3)}
-
-
 def an_experiment(late=Metric):
     return Experiment(
         search_space=SearchSpace([RangeParameter(n, ParameterType.FLOAT, 0.0, 1.0) for n in "ab"]),
         name="feed",
-        optimization_config=OptimizationConfig(
-            objective=Objective(expression="views", metric_name_to_signature=NAMES),
-            outcome_constraints=[
-                OutcomeConstraint(
-                    expression="unfollows <= 1.02 * baseline", metric_name_to_signature=NAMES
-                )
-            ],
-        ),
+        optimization_config=optimization_config(METRICS),
         tracking_metrics=[Metric("views"), late("unfollows")],
-        status_quo=Arm(QUO, name="status_quo"),
+        status_quo=Arm(BASE, name="status_quo"),
     )
 
 
 def rows(trial, level=1.0, sem=0.01, seed=0):
     """What a trial would report in full: relative errors of ``sem``, and a level of its own."""
     generator = np.random.default_rng([seed, trial.index])
-    found = []
+    records = []
     for arm in trial.arms:
         for metric, mean in truth(arm.parameters).items():
             value = mean * level * (1 + sem * generator.normal())
             row = {"trial_index": trial.index, "arm_name": arm.name, "metric_name": metric}
             row |= {"metric_signature": metric, "mean": value, "sem": mean * level * sem}
-            found.append(row)
-    return pd.DataFrame(found)
+            records.append(row)
+    return pd.DataFrame(records)
 
 
 def a_batch(experiment, points=((0.5, 0.5), (0.7, 0.4), (0.2, 0.8)), status_quo=True):
@@ -136,7 +117,7 @@ def no_control_unfollows(frame):
 
 
 def bucket(experiment, **changes):
-    config = CONFIG.model_copy(update=changes)
+    config = SMALL.model_copy(update=changes)
     return fold(experiment, experiment.lookup_data(), config).tuner.bucket()
 
 
@@ -170,12 +151,12 @@ def test_once_it_has_arrived_it_is_as_if_it_had_never_been_late():
     _, trial = batches(late, [whole, no_unfollows])
 
     def plan(experiment):
-        (found,) = GenerationStrategy(nodes=[HyperZeroNode(config=CONFIG)]).gen(experiment, n=4)
-        return [(arm.parameters, w) for arm, w in zip(found[0].arms, found[0].weights)]
+        (runs,) = GenerationStrategy(nodes=[HyperZeroNode(config=SMALL)]).gen(experiment, n=4)
+        return [(arm.parameters, w) for arm, w in zip(runs[0].arms, runs[0].weights)]
 
     assert len(plan(late)) == 5  # nobody has to wait for it
     close(late)
-    with pytest.warns(hz.TunerWarning, match=r"trials \[1\] are left out as to \['unfollows'\]"):
+    with pytest.warns(hz.TunerWarning, match=r"trials \[1\] give no deltas of \['unfollows'\]"):
         assert len(plan(late)) == 5
     late.attach_data(Data(df=rows(trial).query("metric_name == 'unfollows'")))
     assert plan(late) == plan(prompt)
@@ -189,9 +170,9 @@ def test_one_arm_without_a_metric_is_unknown_as_to_that_metric_only():
     frame.loc[(frame["arm_name"] == name) & (frame["metric_name"] == "unfollows"), "mean"] = np.nan
     experiment.attach_data(Data(df=frame))
     trial.mark_completed()
-    found = bucket(experiment)
-    assert int(found.tested.sum()) == 2
-    assert int((found.weight[:, 0] > 0).sum()) == 3
+    pooled = bucket(experiment)
+    assert int(pooled.tested.sum()) == 2
+    assert int((pooled.weight[:, 0] > 0).sum()) == 3
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -202,14 +183,14 @@ def test_a_metric_nobody_has_is_waited_for_as_long_as_it_may_come(running, late)
     batches(experiment, [no_unfollows])
     if not running:
         close(experiment)
-    strategy = GenerationStrategy(nodes=[HyperZeroNode(config=CONFIG)])
+    strategy = GenerationStrategy(nodes=[HyperZeroNode(config=SMALL)])
     if running or late is LateMetric:
-        (found,) = strategy.gen(experiment, n=3)
-        assert len(found[0].arms) == 4
+        (runs,) = strategy.gen(experiment, n=3)
+        assert len(runs[0].arms) == 4
         if late is Metric:  # while the next is running the first can no longer be waited for
             a_batch(experiment)
             experiment.trials[0].mark_completed()
-            with pytest.warns(hz.TunerWarning, match=r"trials \[0\] are left out as to"):
+            with pytest.warns(hz.TunerWarning, match=r"trials \[0\] give no deltas of"):
                 strategy.gen(experiment, n=3)
     else:
         with pytest.raises(hz.ReadingsError, match=r"data on \['unfollows'\].*data on \['views'\]"):
@@ -227,13 +208,13 @@ def test_a_batch_without_the_status_quos_data_is_left_out_aloud_and_only_where_i
     close(short)
     waiting = bucket(experiment)  # it is running: what is missing may come, and nothing is said
     close(experiment)
-    with pytest.warns(hz.TunerWarning, match=r"trials \[1\] are left out as to .*'unfollows'"):
+    with pytest.warns(hz.TunerWarning, match=r"trials \[1\] give no deltas of .*'unfollows'"):
         over = bucket(experiment)
     column = slice(0, 2) if keep is no_control else slice(1, 2)
     for field in ("mean", "var", "weight"):
         assert torch.equal(getattr(waiting, field).nan_to_num(), getattr(over, field).nan_to_num())
-        told = getattr(over, field)[over.tested][:, column]
-        assert torch.equal(told, getattr(bucket(short), field)[over.tested][:, column])
+        values = getattr(over, field)[over.tested][:, column]
+        assert torch.equal(values, getattr(bucket(short), field)[over.tested][:, column])
     if keep is no_control_unfollows:
         assert bool((over.num_rounds[over.tested] == 2).all())
 
@@ -253,7 +234,7 @@ def test_a_batch_that_never_served_the_status_quo_is_left_out_aloud():
     batches(experiment, [whole])
     trial = a_batch(experiment, status_quo=False)
     experiment.attach_data(Data(df=rows(trial)))
-    with pytest.warns(hz.TunerWarning, match=r"trials \[1\] are left out"):
+    with pytest.warns(hz.TunerWarning, match=r"trials \[1\] give no deltas"):
         bucket(experiment)
 
 
@@ -269,7 +250,7 @@ def test_any_pattern_of_missing_data_is_what_it_says_or_one_error(there, over):
         frame = rows(trial)
         arms = ["status_quo", *(arm.name for arm in trial.arms if arm.name != "status_quo")]
         keep = [
-            there[r, arms.index(row.arm_name), list(NAMES).index(row.metric_name)]
+            there[r, arms.index(row.arm_name), list(METRICS).index(row.metric_name)]
             for row in frame.itertuples()
         ]
         if any(keep):
@@ -279,39 +260,26 @@ def test_any_pattern_of_missing_data_is_what_it_says_or_one_error(there, over):
     both = there[:, :1] & there[:, 1:]  # rounds, arms, metrics: what a delta needs
     started = ~there[:, 1:].any((0, 1)) & there[:, 0].any(0)  # so far the status quo alone
     hopeless = there.any() and all(over) and not (both.any((0, 1)) | started).all()
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", hz.TunerWarning)
         if hopeless:
             with pytest.raises(hz.ReadingsError):
                 bucket(experiment)
             return
-        found = bucket(experiment)
-    arms = len(found.weight) - 2  # those of trials come after the initial candidates
-    np.testing.assert_array_equal((found.weight > 0).numpy()[arms:], both.any(0))
-    assert not bool((found.weight[:arms] > 0).any())
+        pooled = bucket(experiment)
+    arms = len(pooled.weight) - 2  # those of trials come after the initial candidates
+    np.testing.assert_array_equal((pooled.weight > 0).numpy()[arms:], both.any(0))
+    assert not bool((pooled.weight[:arms] > 0).any())
     left_out = any(over[r] and there[r].any() and not there[r, 0].all() for r in range(2))
-    assert any(issubclass(one.category, hz.TunerWarning) for one in said) == left_out
+    assert any(issubclass(warning.category, hz.TunerWarning) for warning in caught) == left_out
 
 
 # --- trials of a single arm ----------------------------------------------------------------------
 
 
 def a_client(node=None, baseline=True):
-    client = Client()
-    client.configure_experiment(
-        name="client",
-        parameters=[
-            RangeParameterConfig(name=n, parameter_type="float", bounds=(0.0, 1.0)) for n in "ab"
-        ],
-    )
-    client.configure_optimization(
-        objective="views", outcome_constraints=["unfollows <= 1.02 * baseline"]
-    )
-    node = node or HyperZeroNode(config=CONFIG, num_startup=4)
-    client.set_generation_strategy(GenerationStrategy(nodes=[node]))
-    if baseline:
-        client.attach_baseline(QUO)
-    return client
+    node = node or HyperZeroNode(config=SMALL, num_startup=4)
+    return client_with(node, base=BASE if baseline else None)
 
 
 def measured(p, metrics=("views", "unfollows")):
@@ -329,7 +297,7 @@ def test_a_baseline_that_is_still_running_is_waited_for_until_it_is_needed():
     go(client, 4)  # Sobol points, as they would be with it
     with pytest.raises(hz.ReadingsError, match=r"4 arms have data and the status quo has not"):
         client.get_next_trials(max_trials=1)
-    client.complete_trial(0, measured(QUO))
+    client.complete_trial(0, measured(BASE))
     go(client, 2)
     study = client._generation_strategy._nodes[0].study
     assert int(study.tuner.bucket().tested.sum()) == 5
@@ -343,7 +311,7 @@ def test_a_baseline_that_will_not_report_is_one_error_with_the_way_out(how):
     elif how == "abandoned":
         client.mark_trial_abandoned(0)
     else:
-        client.complete_trial(0, measured(QUO, ("views",)) if how == "no unfollows" else None)
+        client.complete_trial(0, measured(BASE, ("views",)) if how == "no unfollows" else None)
     if how == "no unfollows":
         with pytest.raises(hz.ReadingsError, match=r"no trial has data on \['unfollows'\]"):
             client.get_next_trials(max_trials=1)
@@ -354,8 +322,8 @@ def test_a_baseline_that_will_not_report_is_one_error_with_the_way_out(how):
     match = r"arms of trials \[1\] .*client.attach_trial\({'a': 0.3, 'b': 0.3}, arm_name='baseline"
     with pytest.raises(hz.ReadingsError, match=match):
         client.get_next_trials(max_trials=1)
-    index = client.attach_trial(QUO, arm_name="baseline")  # as it says
-    client.complete_trial(index, measured(QUO))
+    index = client.attach_trial(BASE, arm_name="baseline")  # as it says
+    client.complete_trial(index, measured(BASE))
     go(client, 5)
     study = client._generation_strategy._nodes[0].study
     assert int(study.tuner.bucket().tested.sum()) == 5
@@ -366,7 +334,7 @@ def test_a_status_quo_that_was_never_served_is_an_error_once_arms_have_data():
     trial = experiment.new_trial()
     trial.add_arm(Arm({"a": 0.5, "b": 0.5}))
     trial.mark_running(no_runner_required=True)
-    strategy = GenerationStrategy(nodes=[HyperZeroNode(config=CONFIG)])
+    strategy = GenerationStrategy(nodes=[HyperZeroNode(config=SMALL)])
     strategy.gen(experiment, n=1)
     experiment.attach_data(Data(df=rows(trial)))
     for n in (1, 3):
@@ -376,7 +344,7 @@ def test_a_status_quo_that_was_never_served_is_an_error_once_arms_have_data():
 
 def test_arms_that_never_report_a_metric_are_named_aloud():
     client = a_client()
-    client.complete_trial(0, measured(QUO))
+    client.complete_trial(0, measured(BASE))
     go(client, 4, metrics=("views",))
     with pytest.warns(hz.TunerWarning, match=r"4 arms have data, yet .*\['unfollows'\].*a Sobol"):
         client.get_next_trials(max_trials=1)
@@ -385,23 +353,23 @@ def test_arms_that_never_report_a_metric_are_named_aloud():
 def singles(levels, seed=0, sem=0.01):
     """The status quo in the first trial, arms in later ones, each with a level of its own."""
     experiment = an_experiment()
-    points = [QUO, {"a": 0.5, "b": 0.5}, {"a": 0.8, "b": 0.2}]
+    points = [BASE, {"a": 0.5, "b": 0.5}, {"a": 0.8, "b": 0.2}]
     for level, point in zip(levels, points):
         trial = experiment.new_trial()
-        trial.add_arm(Arm(point, name="status_quo" if point is QUO else None))
+        trial.add_arm(Arm(point, name="status_quo" if point is BASE else None))
         trial.mark_running(no_runner_required=True)
         experiment.attach_data(Data(df=rows(trial, level, sem, seed)))
     return close(experiment), points[1:]
 
 
 def deltas(experiment):
-    found = bucket(experiment, calibrate=False)
-    return found.mean[found.tested], found.var[found.tested]
+    pooled = bucket(experiment, calibrate=False)
+    return pooled.mean[pooled.tested], pooled.var[pooled.tested]
 
 
 def lifts(points):
-    base = truth(QUO)
-    rows = [[truth(p)[m] / base[m] - 1 for m in NAMES] for p in points]
+    base = truth(BASE)
+    rows = [[truth(p)[m] / base[m] - 1 for m in METRICS] for p in points]
     return torch.tensor(rows, dtype=torch.float64)
 
 
@@ -437,11 +405,11 @@ def test_several_trials_of_the_baseline_are_pooled_by_their_precision():
     trial.mark_running(no_runner_required=True)
     experiment.attach_data(Data(df=rows(trial, sem=0.005)))
     trial.mark_completed()
-    told = experiment.lookup_data().df.query("arm_name == 'status_quo' and metric_name == 'views'")
-    weight = 1 / told["sem"] ** 2
-    study = fold(experiment, experiment.lookup_data(), CONFIG)
+    data = experiment.lookup_data().df.query("arm_name == 'status_quo' and metric_name == 'views'")
+    weight = 1 / data["sem"] ** 2
+    study = fold(experiment, experiment.lookup_data(), SMALL)
     table = study.tuner.history.tables[0]
-    assert table.mean[0, 0] == pytest.approx((told["mean"] * weight).sum() / weight.sum(), rel=1e-6)
+    assert table.mean[0, 0] == pytest.approx((data["mean"] * weight).sum() / weight.sum(), rel=1e-6)
     assert table.var[0, 0] / table.count[0, 0] == pytest.approx(1 / weight.sum(), rel=1e-4)
 
 
@@ -472,14 +440,14 @@ def test_numbers_that_cannot_be_are_refused_by_trial_and_metric(change, match):
 def test_of_a_progression_only_the_latest_step_counts():
     """Steps of one trial hold the same users again and again."""
     client, other = a_client(), a_client()
-    for one, steps in ((client, (0, 1, 2)), (other, (2,))):
-        for index, p in ((0, QUO), (1, {"a": 0.5, "b": 0.5})):
+    for each, steps in ((client, (0, 1, 2)), (other, (2,))):
+        for index, p in ((0, BASE), (1, {"a": 0.5, "b": 0.5})):
             if index:
-                one.attach_trial(p)
+                each.attach_trial(p)
             for step in steps:
                 data = {m: (mean + step, sem) for m, (mean, sem) in measured(p).items()}
-                one.attach_data(index, data, progression=step)
-            one.complete_trial(index)
-    a, b = (bucket(one._experiment) for one in (client, other))
+                each.attach_data(index, data, progression=step)
+            each.complete_trial(index)
+    a, b = (bucket(each._experiment) for each in (client, other))
     assert torch.equal(a.mean.nan_to_num(), b.mean.nan_to_num())
     assert torch.equal(a.var.nan_to_num(), b.var.nan_to_num())

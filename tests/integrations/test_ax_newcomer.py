@@ -2,49 +2,39 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
 import torch
+from support.ax_studies import (
+    BASE,
+    BOUND,
+    QUIET,
+    SMALL,
+    UNIT,
+    ChoiceParameter,
+    ChoiceParameterConfig,
+    HyperZeroNode,
+    ParameterConstraint,
+    ParameterType,
+    RangeParameter,
+    RangeParameterConfig,
+    SearchSpace,
+    axes_of,
+    client_with,
+    space_of,
+)
 
 import hyperzero_torch as hz
 
-with warnings.catch_warnings():  # whatever Ax's own imports say
-    warnings.simplefilter("ignore")
-    pytest.importorskip("ax", reason="needs Ax: pip install 'hyperzero-torch[ax]'")
-
-    from ax.api.client import Client
-    from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
-    from ax.core.parameter import ChoiceParameter, ParameterType, RangeParameter
-    from ax.core.parameter_constraint import ParameterConstraint
-    from ax.core.search_space import SearchSpace
-    from ax.generation_strategy.generation_strategy import GenerationStrategy
-
-    from hyperzero_torch.integrations.ax import AX_CONFIG, HyperZeroNode
-    from hyperzero_torch.integrations.ax.problem import axes_of, space_of
-
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    *QUIET,
     pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
 ]
-CONFIG = AX_CONFIG.model_copy(update={"num_samples": 256, "num_draws": 200})
-NUMBERS = [RangeParameterConfig(name=n, parameter_type="float", bounds=(0.0, 1.0)) for n in "ab"]
-BASE = {"a": 0.3, "b": 0.3}
 
 
-def a_client(parameters=NUMBERS, objective="views", bounds=(), base=BASE, linear=()):
-    client = Client()
-    client.configure_experiment(
-        name="first", parameters=list(parameters), parameter_constraints=list(linear)
-    )
-    client.configure_optimization(objective=objective, outcome_constraints=list(bounds))
-    node = HyperZeroNode(config=CONFIG, num_startup=3)
-    client.set_generation_strategy(GenerationStrategy(nodes=[node]))
-    if base is not None:
-        client.attach_baseline(base)
-    return client
+def a_client(parameters=UNIT, objective="views", bounds=(), base=BASE, linear=()):
+    node = HyperZeroNode(config=SMALL, num_startup=3)
+    return client_with(node, parameters, objective, bounds, base=base, linear=linear)
 
 
 def conditional():
@@ -55,11 +45,11 @@ def conditional():
         dependent_parameters={"x": ["a"], "y": ["b"]},
         is_ordered=True,
     )
-    return a_client([fork, *NUMBERS], base=None)
+    return a_client([fork, *UNIT], base=None)
 
 
 def unknown_metric():
-    client = a_client(bounds=["unfollows <= 1.02 * baseline"])
+    client = a_client(bounds=[BOUND])
     client.complete_trial(0, {"views": (10.0, 0.1), "unfolows": (1.0, 0.01)})
     return client
 

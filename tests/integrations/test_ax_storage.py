@@ -13,33 +13,28 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.ax_studies import (
+    BASE,
+    QUIET,
+    SMALL,
+    Client,
+    Data,
+    DataRow,
+    HyperZeroNode,
+    RegistryBundle,
+    StorageConfig,
+    client_with,
+    create_all_tables,
+    get_engine,
+    init_engine_and_session_factory,
+    object_from_json,
+    object_to_json,
+    readings_of,
+)
 
-with warnings.catch_warnings():  # whatever Ax's own imports say
-    warnings.simplefilter("ignore")
-    pytest.importorskip("ax", reason="needs Ax: pip install 'hyperzero-torch[ax]'")
+import hyperzero_torch as hz
 
-    from ax.api.client import Client
-    from ax.api.configs import RangeParameterConfig, StorageConfig
-    from ax.core.data import Data, DataRow
-    from ax.generation_strategy.generation_strategy import GenerationStrategy
-    from ax.storage.json_store.decoder import object_from_json
-    from ax.storage.json_store.encoder import object_to_json
-    from ax.storage.registry_bundle import RegistryBundle
-    from ax.storage.sqa_store.db import (
-        create_all_tables,
-        get_engine,
-        init_engine_and_session_factory,
-    )
-
-    import hyperzero_torch as hz
-    from hyperzero_torch.integrations.ax import AX_CONFIG, HyperZeroNode
-    from hyperzero_torch.integrations.ax.readings import readings_of
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
-CONFIG = AX_CONFIG.model_copy(update={"num_samples": 256, "num_draws": 200})
+pytestmark = QUIET
 
 GO_ON = """
 import json, logging, sys, warnings
@@ -64,22 +59,10 @@ def measure(number, a, b):
 
 
 def a_client(storage=None):
-    client = Client(storage_config=storage)
-    client.configure_experiment(
-        name="feed",
-        parameters=[
-            RangeParameterConfig(name=name, parameter_type="float", bounds=(0.0, 1.0))
-            for name in "ab"
-        ],
-    )
-    client.configure_optimization(
-        objective="views", outcome_constraints=["unfollows <= 1.05 * baseline"]
-    )
-    client.set_generation_strategy(
-        GenerationStrategy(nodes=[HyperZeroNode("ours", CONFIG, seed=5, num_startup=4)])
-    )
-    index = client.attach_baseline({"a": 0.3, "b": 0.3})
-    client.complete_trial(index, measure(0, 0.3, 0.3))
+    node = HyperZeroNode("ours", SMALL, seed=5, num_startup=4)
+    bounds = ["unfollows <= 1.05 * baseline"]
+    client = client_with(node, constraints=bounds, base=BASE, storage_config=storage)
+    client.complete_trial(0, measure(0, **BASE))
     return client
 
 
@@ -131,7 +114,7 @@ def test_trial_by_trial_the_loaded_client_does_what_the_other_does(stored):
         ]
         assert arms[0] == arms[1]
     node = clients[1]._generation_strategy._nodes[0]
-    assert (node.name, node.seed, node.num_startup, node.config) == ("ours", 5, 4, CONFIG)
+    assert (node.name, node.seed, node.num_startup, node.config) == ("ours", 5, 4, SMALL)
 
 
 @pytest.mark.filterwarnings("ignore:TypeDecorator:sqlalchemy.exc.SAWarning")  # of Ax's tables
@@ -147,8 +130,8 @@ def test_axs_database_store_and_registry_bundles_take_the_node(tmp_path, monkeyp
     client = a_client(StorageConfig(url=url))
     go_on(client, 6)
     loaded = Client.load_from_database("feed", storage_config=StorageConfig(url=url))
-    assert loaded._generation_strategy._nodes[0].config == CONFIG
-    there, here = (one.get_next_trials(max_trials=1) for one in (loaded, client))
+    assert loaded._generation_strategy._nodes[0].config == SMALL
+    there, here = (each.get_next_trials(max_trials=1) for each in (loaded, client))
     assert there == here
     get_engine().dispose()
 
@@ -177,7 +160,7 @@ def test_what_a_file_brings_back_reads_as_what_was_stored(values):
     data = Data(data_rows=rows)
     loaded = object_from_json(json.loads(json.dumps(object_to_json(data))))
     arms = {str(arm): arm for arm in range(len(values))}
-    here, there = (readings_of(1, [0], one, ["m"], arms) for one in (data, loaded))
+    here, there = (readings_of(1, [0], source, ["m"], arms) for source in (data, loaded))
     for name in ("count", "mean", "var"):
         np.testing.assert_array_equal(getattr(here, name), getattr(there, name))
     given = np.array([mean for mean, _ in values])

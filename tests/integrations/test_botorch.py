@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 import hyperzero_torch as hz
 from hyperzero_torch.thompson import propose, select, select_paths
-from hyperzero_torch.transfer.model.rgpe import Ensemble
 
 pytest.importorskip("botorch", reason="needs botorch: pip install 'hyperzero-torch[botorch]'")
 
@@ -90,30 +89,30 @@ class TestHyperZeroModel(BotorchTestCase):
             assert model.batch_shape == torch.Size([])
             for batch in ((), (3,), (2, 3)):
                 for q in (1, 4):
-                    found = model.posterior(rand(*batch, q, 2))
+                    joint = model.posterior(rand(*batch, q, 2))
                     shape = torch.Size([*batch, q, len(outputs)])
-                    assert isinstance(found, GPyTorchPosterior)
-                    assert found.mean.shape == shape
-                    assert found.variance.shape == shape
-                    assert found.rsample(torch.Size([5])).shape == (5, *shape)
-                    assert found.mean.dtype == f64
+                    assert isinstance(joint, GPyTorchPosterior)
+                    assert joint.mean.shape == shape
+                    assert joint.variance.shape == shape
+                    assert joint.rsample(torch.Size([5])).shape == (5, *shape)
+                    assert joint.mean.dtype == f64
 
     def test_marginals_are_ours(self):
         posterior = fitted()
         x = rand(3, 4, 2)
-        found = HyperZeroModel(posterior).posterior(x)
+        joint = HyperZeroModel(posterior).posterior(x)
         mean, var = posterior.marginal(x)
-        self.assertAllClose(found.mean, mean, rtol=1e-9, atol=1e-12)
-        self.assertAllClose(found.variance, var, rtol=1e-5, atol=1e-7)
+        self.assertAllClose(joint.mean, mean, rtol=1e-9, atol=1e-12)
+        self.assertAllClose(joint.variance, var, rtol=1e-5, atol=1e-7)
 
     def test_the_joint_covariance_is_ours(self):
         posterior = fitted()
         x = rand(2, 6, 2)
         for metric in (0, 1):
-            one = HyperZeroModel(posterior, outputs=[metric]).posterior(x)
+            joint = HyperZeroModel(posterior, outputs=[metric]).posterior(x)
             for batch in (0, 1):
                 want = posterior.covariance(x[batch])[metric]
-                got = one.distribution.covariance_matrix[batch]
+                got = joint.distribution.covariance_matrix[batch]
                 self.assertAllClose(got, want, rtol=1e-5, atol=1e-8)
         both = HyperZeroModel(posterior).posterior(x[0]).distribution.covariance_matrix
         across = both.reshape(6, 2, 6, 2)  # points by outputs
@@ -132,9 +131,9 @@ class TestHyperZeroModel(BotorchTestCase):
     def test_a_unit_changes_the_numbers_and_nothing_else(self):
         posterior = fitted()
         x = rand(5, 2)
-        one, percent = HyperZeroModel(posterior), HyperZeroModel(posterior, unit=0.01)
-        self.assertAllClose(percent.posterior(x).mean, 100 * one.posterior(x).mean)
-        self.assertAllClose(percent.posterior(x).variance, 1e4 * one.posterior(x).variance)
+        fraction, percent = HyperZeroModel(posterior), HyperZeroModel(posterior, unit=0.01)
+        self.assertAllClose(percent.posterior(x).mean, 100 * fraction.posterior(x).mean)
+        self.assertAllClose(percent.posterior(x).variance, 1e4 * fraction.posterior(x).variance)
 
     def test_gradients_flow_into_the_points(self):
         model = HyperZeroModel(fitted())
@@ -152,10 +151,10 @@ class TestHyperZeroModel(BotorchTestCase):
     def test_a_posterior_transform_is_applied(self):
         model = HyperZeroModel(fitted())
         x, weights = rand(3, 4, 2), torch.tensor([0.3, 2.0], dtype=f64)
-        found = model.posterior(x, posterior_transform=ScalarizedPosteriorTransform(weights))
+        transformed = model.posterior(x, posterior_transform=ScalarizedPosteriorTransform(weights))
         plain = model.posterior(x)
-        self.assertAllClose(found.mean[..., 0], plain.mean @ weights)
-        self.assertAllClose(found.variance[..., 0], plain.variance @ weights.square())
+        self.assertAllClose(transformed.mean[..., 0], plain.mean @ weights)
+        self.assertAllClose(transformed.variance[..., 0], plain.variance @ weights.square())
 
     def test_observation_noise_is_added_where_it_is_given(self):
         model = HyperZeroModel(fitted())
@@ -176,8 +175,8 @@ class TestHyperZeroModel(BotorchTestCase):
             x = rand(6, 2, seed=11)
             # The textbook update of the joint normal of (f(x), f(new_x)) by new_y.
             for metric in (0, 1):
-                one = HyperZeroModel(posterior, 0.1, [metric])
-                joint = one.posterior(torch.cat([x, new_x])).distribution
+                single = HyperZeroModel(posterior, 0.1, [metric])
+                joint = single.posterior(torch.cat([x, new_x])).distribution
                 k = joint.covariance_matrix
                 system = k[6:, 6:] + noise[:, metric].diag()
                 gain = torch.linalg.solve(system, k[6:, :6]).mT
@@ -253,10 +252,10 @@ def test_small_deltas_need_a_unit_and_the_message_names_one_that_does():
     unit = float(str(caught.value).split("unit=")[1].split()[0])
     model = HyperZeroModel(posterior, unit)
     x = rand(7, 2)
-    found = model.posterior(x)
+    joint = model.posterior(x)
     mean, var = posterior.marginal(x)
-    torch.testing.assert_close(unit * found.mean, mean, rtol=1e-8, atol=0)
-    torch.testing.assert_close(unit**2 * found.variance, var, rtol=1e-5, atol=0)
+    torch.testing.assert_close(unit * joint.mean, mean, rtol=1e-8, atol=0)
+    torch.testing.assert_close(unit**2 * joint.variance, var, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -288,8 +287,12 @@ def test_small_deltas_need_a_unit_and_the_message_names_one_that_does():
         (hz.InputError, "unit cube, got values", lambda m, x: m.posterior(torch.nan * x)),
         (hz.ShapeError, "got list", lambda m, x: m.posterior([[0.1, 0.2]])),
         (hz.ShapeError, "got NoneType", lambda m, x: m.posterior(None)),
-        (hz.InputError, "fantasize, and with it", lambda m, x: m.fantasize(x, None)),
-        (hz.InputError, "fantasize, and with it", lambda m, x: qKnowledgeGradient(first(m), 2)(x)),
+        (hz.InputError, "acquisitions that need it", lambda m, x: m.fantasize(x, None)),
+        (
+            hz.InputError,
+            "acquisitions that need it",
+            lambda m, x: qKnowledgeGradient(first(m), 2)(x),
+        ),
         (hz.InputError, "traffic", lambda m, x: qMaxValueEntropy(first(m), x)(x[:, None])),
     ],
 )
@@ -336,7 +339,6 @@ def test_outputs_count_from_the_end_too_and_may_be_numpys():
     ("made", "match"),
     [
         (lambda: hz.Surrogate(), "got Surrogate: a Surrogate is a way of fitting"),
-        (lambda: Ensemble([POSTERIOR], torch.ones(2, 1)), "got Ensemble: .* pass its target"),
         (lambda: BoTorchPosterior(a_model(rand(6, 2))), "got BoTorchPosterior: .* already"),
         (lambda: rand(3, 2), r"got \(3, 2\)$"),
         (lambda: None, "got NoneType$"),
@@ -381,12 +383,12 @@ def test_points_of_any_dtype_are_answered_in_float64(dtype):
     posterior = fitted(scale=1e-3)
     model = HyperZeroModel(posterior)
     x = rand(3, 2).to(dtype)
-    found = model.posterior(x)
+    joint = model.posterior(x)
     mean, var = posterior.marginal(x.double())
-    assert found.mean.dtype == found.rsample().dtype == f64
+    assert joint.mean.dtype == joint.rsample().dtype == f64
     assert float(var.max()) < 1e-6
-    torch.testing.assert_close(found.mean, mean, rtol=1e-8, atol=0)
-    torch.testing.assert_close(found.variance, var, rtol=1e-5, atol=0)
+    torch.testing.assert_close(joint.mean, mean, rtol=1e-8, atol=0)
+    torch.testing.assert_close(joint.variance, var, rtol=1e-5, atol=0)
 
 
 def test_an_acquisition_in_float32_is_that_in_float64():
@@ -451,12 +453,10 @@ def test_a_path_model_takes_paths_and_points_of_the_cube():
         model(10 * rand(3, 2))
 
 
-def test_paths_of_an_ensemble_and_of_botorchs_model_are_deterministic_models_too(botorch_models):
+def test_paths_of_botorchs_model_are_a_deterministic_model_too(botorch_models):
     x = rand(5, 2)
-    ensemble = Ensemble([fitted(seed=3), POSTERIOR], torch.full((2, 2), 0.5, dtype=f64))
-    for posterior in (ensemble, BoTorchPosterior(botorch_models["a list"])):
-        paths = posterior.paths(3, gen())
-        torch.testing.assert_close(path_model(paths)(x[None]), paths(x), rtol=1e-6, atol=1e-8)
+    paths = BoTorchPosterior(botorch_models["a list"]).paths(3, gen())
+    torch.testing.assert_close(path_model(paths)(x[None]), paths(x), rtol=1e-6, atol=1e-8)
 
 
 def test_the_moments_of_our_paths_are_those_of_the_posterior_by_botorchs_own_helper():
@@ -624,10 +624,10 @@ def test_paths_are_functions_whatever_way_they_are_asked(botorch_models, name):
     x = rand(4, 2)
     paths = posterior.paths(130, gen(2))
     values = paths(x)
-    some = paths[60:129][3:]
-    assert some.num_paths == 66
-    torch.testing.assert_close(some(x), values[63:129], rtol=1e-9, atol=1e-9)
-    each = some.each(x.expand(66, 4, 2))
+    part = paths[60:129][3:]
+    assert part.num_paths == 66
+    torch.testing.assert_close(part(x), values[63:129], rtol=1e-9, atol=1e-9)
+    each = part.each(x.expand(66, 4, 2))
     torch.testing.assert_close(each, values[63:129], rtol=1e-6, atol=1e-8)
     state = torch.get_rng_state()
     torch.testing.assert_close(posterior.paths(130, gen(2))(x), values, rtol=0, atol=0)
@@ -707,7 +707,7 @@ def test_models_that_cannot_be_carried_are_refused(kind):
 @pytest.mark.parametrize(
     ("transforms", "match"),
     [
-        ({"input_transform": InputPerturbation(0.1 * rand(2, 2))}, "several points of one"),
+        ({"input_transform": InputPerturbation(0.1 * rand(2, 2))}, "maps one point to several"),
         ({"outcome_transform": Bilog()}, "Bilog, is not linear"),
         (
             {"outcome_transform": ChainedOutcomeTransform(a=Standardize(1), b=Bilog())},
@@ -790,14 +790,14 @@ def test_paths_refuse_what_ours_refuse(botorch_models):
 def test_any_points_get_a_proper_joint_normal(batch, q, seed, unit):
     model = HyperZeroModel(POSTERIOR, unit)
     x = rand(*batch, q, 2, seed=seed)
-    found = model.posterior(x)
-    covariance = found.distribution.covariance_matrix
+    joint = model.posterior(x)
+    covariance = joint.distribution.covariance_matrix
     assert torch.equal(covariance, covariance.mT) or torch.allclose(
         covariance, covariance.mT, rtol=1e-9, atol=1e-12
     )
     assert int(torch.linalg.cholesky_ex(covariance).info.abs().max()) == 0
     mean, _ = POSTERIOR.marginal(x)
-    torch.testing.assert_close(unit * found.mean, mean, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(unit * joint.mean, mean, rtol=1e-8, atol=1e-10)
 
 
 POSTERIOR = fitted()

@@ -23,11 +23,11 @@ def load(name):
 
 
 def test_a_neural_objective_learnt_from_past_experiments_finds_what_the_first_metric_misses():
-    found = load("neural_objective").main()
-    assert found["r_squared"] > 0.8
-    assert found["neural"] > 0.5 * found["possible"]
-    assert found["neural"] > found["first metric"] + 0.01
-    assert found["neural violation"] <= 0.001
+    results = load("neural_objective").main()
+    assert results["r_squared"] > 0.8
+    assert results["neural"] > 0.5 * results["possible"]
+    assert results["neural"] > results["first metric"] + 0.01
+    assert results["neural violation"] <= 0.001
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ def python(code):
 
 def test_an_adapter_without_its_package_names_the_extra():
     """One process for all: each package in turn is as if it were not installed."""
-    told = python(
+    lines = python(
         "import importlib, sys\n"
         "import hyperzero_torch as hz\n"
         f"for adapter, package in {ADAPTERS}.items():\n"
@@ -27,8 +27,8 @@ def test_an_adapter_without_its_package_names_the_extra():
         "        print(adapter, isinstance(error, ImportError), str(error).replace('\\n', ' '))\n"
         "    del sys.modules[package]\n"
     ).splitlines()
-    assert [line.split()[:2] for line in told] == [[adapter, "True"] for adapter in ADAPTERS]
-    for adapter, line in zip(ADAPTERS, told):
+    assert [line.split()[:2] for line in lines] == [[adapter, "True"] for adapter in ADAPTERS]
+    for adapter, line in zip(ADAPTERS, lines):
         assert f"pip install 'hyperzero-torch[{adapter}]'" in line
 
 

@@ -256,8 +256,8 @@ def test_it_compiles_into_one_graph(name):
     function, given_ = COMPILED[name]()
     with torch.no_grad():
         compiled = torch.compile(function, fullgraph=True, backend=counter)
-        found, want = compiled(given_), function(given_)
-    for got, right in zip(flat(found), flat(want), strict=True):
+        outputs, want = compiled(given_), function(given_)
+    for got, right in zip(flat(outputs), flat(want), strict=True):
         torch.testing.assert_close(got, right, rtol=1e-12, atol=1e-12)
     assert counter.frame_count == 1
 

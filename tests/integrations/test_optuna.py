@@ -44,12 +44,12 @@ def run(objective, n=30, seed=0, direction="minimize", sampler=None, **options):
 
 
 def test_it_finds_the_optimum_that_random_search_does_not():
-    found = [run(bowl, seed=seed).best_value for seed in range(2)]
+    ours = [run(bowl, seed=seed).best_value for seed in range(2)]
     random = [
         run(bowl, sampler=optuna.samplers.RandomSampler(seed=seed)).best_value for seed in range(2)
     ]
-    assert max(found) < 0.01
-    assert max(found) < 0.5 * min(random)
+    assert max(ours) < 0.01
+    assert max(ours) < 0.5 * min(random)
 
 
 def test_maximising_is_minimising_the_negative():
@@ -153,8 +153,8 @@ def test_conditional_parameters_go_to_the_independent_sampler_and_it_says_so(cap
     optuna.logging.enable_propagation()
     with caplog.at_level(logging.WARNING):
         study = run(objective, n=14, n_startup_trials=4)
-        told = [r.message for r in caplog.records if "'depth'" in r.message]
-        assert told
+        messages = [r.message for r in caplog.records if "'depth'" in r.message]
+        assert messages
         assert not [r for r in caplog.records if "'x' of trial" in r.message]
         caplog.clear()
         run(objective, n=14, n_startup_trials=4, warn_independent_sampling=False)
@@ -248,7 +248,7 @@ def test_unknown_noise_is_estimated_to_its_order_of_magnitude():
         noise = share * float(truth.var())
         luck = torch.randn(120, 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
         value = truth + noise**0.5 * luck
-        found = with_noise(x, value, torch.full_like(value, math.nan))
-        assert 0.25 < float(found[0]) / noise < 4.0
+        estimate = with_noise(x, value, torch.full_like(value, math.nan))
+        assert 0.25 < float(estimate[0]) / noise < 4.0
         given_ = torch.full_like(value, 7.0)
         assert torch.equal(with_noise(x, value, given_), given_)

@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 
 from hyperzero_torch.integrations.axes import number, number_axis
 from hyperzero_torch.integrations.optuna import HyperZeroSampler
-from hyperzero_torch.integrations.search import Search, Tried
+from hyperzero_torch.integrations.search import Search, Trials
 
 UNIT = FloatDistribution(0.0, 1.0)
 
@@ -141,11 +141,11 @@ def test_an_independent_sampler_of_ones_own_is_asked_and_told():
         def reseed_rng(self):
             self.calls.append("reseed")
 
-    told = Told()
-    study = a_study(independent_sampler=told)
+    sampler = Told()
+    study = a_study(independent_sampler=sampler)
     study.optimize(lambda t: t.suggest_float("x", 0, 1), n_trials=1)
     study.sampler.reseed_rng()
-    assert told.calls == ["before", "x", "after", "reseed"]
+    assert sampler.calls == ["before", "x", "after", "reseed"]
 
 
 def test_a_sampler_may_serve_several_studies():
@@ -362,9 +362,9 @@ def test_whatever_values_constraints_and_noise_the_next_trial_lies_in_the_space(
             noise |= {} if of_constraint is None else {"c": of_constraint}
         trial.set_user_attr("variance", noise)
         study.tell(trial, value)
-    found = study.ask(space).params
+    suggested = study.ask(space).params
     for name, distribution in space.items():
-        assert distribution._contains(distribution.to_internal_repr(found[name]))
+        assert distribution._contains(distribution.to_internal_repr(suggested[name]))
 
 
 # What both adapters share
@@ -422,22 +422,22 @@ def test_an_infinite_slack_is_as_large_as_any_on_its_own_side_of_zero(slacks, se
     largest = max([abs(s) for s in slacks if math.isfinite(s)], default=0.0) or 1.0
     finite = [s if math.isfinite(s) else math.copysign(largest, s) for s in slacks]
 
-    def found(column):
+    def proposal(column):
         n = len(column)
         rows = [[float(i % 3), s] for i, s in enumerate(column)]
         value = torch.tensor(rows, dtype=torch.float64)
         theta = torch.linspace(0, 1, n).double().unsqueeze(1)
-        tried = Tried(theta, value, torch.full_like(value, 0.01))
+        tried = Trials(theta, value, torch.full_like(value, 0.01))
         return Search([axis], 0, 8, 0).next(tried, seed, n)
 
-    assert found(slacks) == found(finite)
+    assert proposal(slacks) == proposal(finite)
 
 
 def test_a_search_with_nothing_but_infinite_slacks_goes_on():
     axis = number_axis("x", 0.0, 1.0)
     value = torch.tensor([[1.0, -math.inf], [2.0, math.inf], [3.0, -math.inf]]).double()
     theta = torch.tensor([[0.1], [0.5], [0.9]]).double()
-    tried = Tried(theta, value, torch.full_like(value, math.nan))
+    tried = Trials(theta, value, torch.full_like(value, math.nan))
     assert 0 <= Search([axis], 0, 8, 0).next(tried, 0, 3)["x"] <= 1
 
 

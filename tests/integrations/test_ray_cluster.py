@@ -51,8 +51,8 @@ def test_ray_tune_runs_it_and_leaves_a_state_that_goes_on(cluster, tmp_path):
     again = HyperZeroSearch(num_startup=3)
     again.restore_from_dir(str(tmp_path / "run"))
     again.set_search_properties("loss", "min", space)
-    found = sorted(theta[0] for theta, _, _ in again.get_state()["finished"])
-    assert found == sorted(r.config["x"] for r in results)
+    learnt = sorted(theta[0] for theta, _, _ in again.get_state()["finished"])
+    assert learnt == sorted(r.config["x"] for r in results)
     assert 0 <= again.suggest("next")["x"] <= 1
 
 
@@ -75,10 +75,10 @@ def test_a_wrong_report_is_that_trials_error_and_the_others_go_on(cluster, tmp_p
         run_config=tune.RunConfig(name="run", storage_path=str(tmp_path), verbose=0),
     )
     results = tuner.fit()
-    told = {int(4 * r.config["x"]): str(r.error) for r in results}
-    assert "loss_var = 'small'" in told[0]
-    assert "latency = None" in told[1]
-    assert told[2] == told[3] == "None"
+    errors = {int(4 * r.config["x"]): str(r.error) for r in results}
+    assert "loss_var = 'small'" in errors[0]
+    assert "latency = None" in errors[1]
+    assert errors[2] == errors[3] == "None"
     again = HyperZeroSearch(**options)
     again.restore_from_dir(str(tmp_path / "run"))
     assert len(again.get_state()["finished"]) == 2

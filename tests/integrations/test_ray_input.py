@@ -222,8 +222,8 @@ def test_choices_of_dicts_and_arrays_come_back_as_they_are():
     options = [{"deep": {"a": 1}}, np.zeros(3), np.ones(3), [1, 2]]
     search = a_search({"o": {"x": tune.choice(options)}}, num_startup=64)
     for number in range(32):
-        found = search.suggest(f"{number}")["o"]["x"]
-        (index,) = [i for i, option in enumerate(options) if option is found]
+        value = search.suggest(f"{number}")["o"]["x"]
+        (index,) = [i for i, option in enumerate(options) if option is value]
         assert search.get_state()["live"][f"{number}"] == [float(index)]
     search.add_evaluated_point({"o": {"x": {"deep": {"a": 1}}}}, 1.0)
     assert search.get_state()["finished"][-1][0] == [0.0]
@@ -348,11 +348,11 @@ def test_a_damaged_state_is_refused_whole_or_was_not_damaged(path, new, drop):
         assert search.get_state() == before
         return
     taken = search.get_state()
-    said = {key: value for key, value in state.items() if value is not None}
-    assert taken == taken | said  # what nobody had said yet is what the searcher knew
-    found = search.suggest("next")
-    assert 0 <= found["x"] <= 1
-    assert found["net"]["depth"] in (1, 2, 3, 4)
+    stated = {key: value for key, value in state.items() if value is not None}
+    assert taken == taken | stated  # what nobody had said yet is what the searcher knew
+    suggested = search.suggest("next")
+    assert 0 <= suggested["x"] <= 1
+    assert suggested["net"]["depth"] in (1, 2, 3, 4)
 
 
 @settings(max_examples=50, deadline=None)
@@ -394,9 +394,9 @@ def test_whatever_is_reported_is_refused_or_learnt_from(reports, numbers):
         assert search.get_state()["live"] == {}
     again = a_search(at_most={"latency": 1.0}, variances={"loss": "v"}, num_startup=1)
     again.set_state(json.loads(json.dumps(search.get_state(), allow_nan=False)))
-    found = search.suggest("last")
-    assert 0 <= found["x"] <= 1
-    assert again.suggest("last") == found
+    suggested = search.suggest("last")
+    assert 0 <= suggested["x"] <= 1
+    assert again.suggest("last") == suggested
 
 
 DOMAINS = st.sampled_from(
@@ -432,11 +432,11 @@ def test_whatever_the_space_it_is_refused_or_its_values_are_rays(space):
     except hz.InputError:
         return
 
-    def within(domains, found):
+    def within(domains, values):
         if isinstance(domains, dict):
-            assert set(found) <= set(domains)
-            return sum(within(domains[key], found[key]) for key in found)
-        assert domains.is_valid(found)
+            assert set(values) <= set(domains)
+            return sum(within(domains[key], values[key]) for key in values)
+        assert domains.is_valid(values)
         return 1
 
     assert within(space, search.suggest("t")) == len(search.get_state()["live"]["t"])

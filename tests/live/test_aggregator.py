@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import hyperzero_torch as hz
-from hyperzero_torch.live.aggregate.aggregator import Aggregator, Excluded
+from hyperzero_torch.live.aggregate.aggregator import Aggregator
 from hyperzero_torch.live.aggregate.metrics import Metric
 from hyperzero_torch.live.aggregate.sample_ratio import mismatch
 
@@ -78,6 +78,10 @@ ENGINES = {
 # --- the oracle: every user by himself -------------------------------------------------------
 
 
+def not_counted(bots=0, in_two_arms=0, unexposed=0):
+    return {"bots": bots, "in_two_arms": in_two_arms, "unexposed": unexposed}
+
+
 def oracle(metrics, exposures, events, covariates=(), *, as_of, lateness=6, max_events=None):
     """Rows (round, candidate, metric) -> (count, mean, var), and the excluded."""
     metrics = [Metric(m) if isinstance(m, str) else m for m in metrics]
@@ -106,7 +110,7 @@ def oracle(metrics, exposures, events, covariates=(), *, as_of, lateness=6, max_
         }
         ghosts = {u for (u, r) in number if r == round_ and u not in here and number[u, r]}
         if here or ghosts:
-            excluded[round_] = Excluded(len(bots), len(two), len(ghosts))
+            excluded[round_] = not_counted(len(bots), len(two), len(ghosts))
         users = {u: min(arms) for u, arms in here.items() if u not in two | bots}
         for metric in metrics:
             values = oracle_metric(metric, users, round_, sums, before, has, covariates)
@@ -217,12 +221,12 @@ def test_every_engine_gives_what_the_oracle_gives_user_by_user(engine):
     result = Aggregator(METRICS, max_events=5).aggregate(*ENGINES[engine](*frames), as_of=6)
     expected, excluded = oracle(METRICS, exposures, events, covariates, as_of=6, max_events=5)
     assert len(expected) == 3 * 4 * len(METRICS)
-    assert all(e.bots and e.unexposed for e in excluded.values())
-    assert excluded[3].in_two_arms > 0
+    assert all(e["bots"] and e["unexposed"] for e in excluded.values())
+    assert excluded[3]["in_two_arms"] > 0
     assert_equal(as_dict(result.readings), expected)
-    assert dict(result.excluded) == excluded
-    assert result.suspect == {}
-    assert result.left_out == {}
+    assert dict(result.excluded_users) == excluded
+    assert result.excluded_rounds == {}
+    assert result.omitted == {}
     assert set(zip(result.readings.round, result.readings.revision)) == {(3, 2), (4, 1), (5, 0)}
 
 
@@ -277,7 +281,7 @@ def test_pyspark_gives_the_same(spark):
     result = Aggregator(metrics, max_events=5).aggregate(*spark_frames, as_of=6)
     expected, excluded = oracle(metrics, exposures, events, covariates, as_of=6, max_events=5)
     assert_equal(as_dict(result.readings), expected)
-    assert dict(result.excluded) == excluded
+    assert dict(result.excluded_users) == excluded
     there = Aggregator(metrics, max_events=5).aggregate(*frames, as_of=6)
     assert_equal(as_dict(result.readings), as_dict(there.readings), rel=1e-12)
 
@@ -318,8 +322,8 @@ def test_engines_agree_on_any_log(exposures, events, covariates, as_of):
     )
     first = results["pandas"]
     for result in results.values():
-        assert dict(result.excluded) == excluded
-        assert result.left_out == first.left_out
+        assert dict(result.excluded_users) == excluded
+        assert result.omitted == first.omitted
         assert_equal(as_dict(result.readings), as_dict(first.readings), scale=1e4)
     # where sums cancel to 0 the oracle's rounding decides whether the control's mean is 0
     found = as_dict(first.readings)
@@ -585,7 +589,7 @@ def test_the_mismatch_p_value_is_scipys(counts):
     assert 0 <= p <= 1
 
 
-def test_a_suspect_round_is_kept_out_with_its_reason():
+def test_a_round_with_a_mismatch_is_excluded_with_its_reason():
     exposures = [(u, 1, u % 2) for u in range(3000)] + [(u, 2, int(u % 3 > 0)) for u in range(3000)]
     exposures += [(u, 3, u % 2) for u in range(3000)] + [(u, 4, u % 3) for u in range(300)]
     events = [(u, r, "m", 1.0 + u) for r in (1, 2, 3, 4) for u in range(3000)]
@@ -593,10 +597,10 @@ def test_a_suspect_round_is_kept_out_with_its_reason():
     half = {0: 0.5, 1: 0.5}
     result = Aggregator(["m"]).aggregate(*frames, as_of=5, planned={1: half, 2: half, 4: half})
     assert set(result.readings.round.tolist()) == {1}
-    assert set(result.suspect) == {2, 3, 4}
-    assert "worst is arm 0: 1,500.0 users expected, 1,000 counted" in result.suspect[2]
-    assert "no plan names this round" in result.suspect[3]
-    assert "no share: [2]" in result.suspect[4]
+    assert set(result.excluded_rounds) == {2, 3, 4}
+    assert "worst is arm 0: 1,500.0 users expected, 1,000 counted" in result.excluded_rounds[2]
+    assert "no plan names this round" in result.excluded_rounds[3]
+    assert "no share: [2]" in result.excluded_rounds[4]
     untested = Aggregator(["m"]).aggregate(*frames, as_of=5)
     assert set(untested.readings.round.tolist()) == {1, 2, 3, 4}
 
@@ -719,14 +723,14 @@ def test_empty_frames_are_no_readings(engine):
     for exposures, events in ((nothing, no_events), (GOOD, no_events), (nothing, GOOD_EVENTS)):
         result = aggregator.aggregate(*ENGINES[engine](exposures, events), as_of=2)
         assert result.readings is None
-    assert result.excluded == {}  # the metric of these events was not asked for
+    assert result.excluded_users == {}  # the metric of these events was not asked for
     result = aggregator.aggregate(*ENGINES[engine](GOOD, no_events), as_of=2)
-    assert "the control's mean is 0" in result.left_out[1][0]
+    assert "the control's mean is 0" in result.omitted[1][0]
     result = Aggregator(["m"]).aggregate(*ENGINES[engine](nothing, GOOD_EVENTS), as_of=2)
-    assert result.excluded == {1: Excluded(unexposed=20)}
+    assert result.excluded_users == {1: not_counted(unexposed=20)}
 
 
-def test_what_cannot_be_said_is_left_out_and_named():
+def test_what_cannot_be_computed_is_omitted_and_named():
     exposures = exposures_of([(u, 1, min(u % 4, 2)) for u in range(40)] + [(99, 1, 3)])
     events = [(u, 1, "view", 1.0 + u) for u in range(40) if u % 4 != 1]
     events += [(u, 1, "click", 1.0) for u in range(40)] + [(99, 1, "view", 2.0)]
@@ -735,7 +739,7 @@ def test_what_cannot_be_said_is_left_out_and_named():
     assert set(as_dict(result.readings)) == {
         (1, 0, "click"), (1, 1, "click"), (1, 2, "click"), (1, 0, "ctr"), (1, 2, "ctr"),
     }  # fmt: skip
-    assert result.left_out[1] == (
+    assert result.omitted[1] == (
         "arms [3]: one user, a variance needs two",
         "metric 'ctr': no denominator in arms [1]",
         "metric 'never': the control's mean is 0 or undefined",

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -182,6 +183,31 @@ def main_(arguments):
     assert ended.value.code == 0
 
 
+def test_run_says_when_no_readings_come(tmp_path, capsys):
+    """A log that nobody writes to: a warning in every round from the seventh on, and at the end."""
+    path = study_file(tmp_path, round_seconds=0.2)
+    main_(["run", "-c", str(path), "--rounds", "8"])
+    said = capsys.readouterr().err
+    assert "no readings of the last 6 rounds have arrived" in said
+    stopped, warning = said.splitlines()[-2:]
+    assert stopped == "stopped after 8 rounds; 0 new readings recorded"
+    assert "warning: no readings of the last" in warning
+
+
+def test_a_world_runs_in_a_folder_that_is_named_relatively(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main_(["run", "--world", "value-model", "--rounds", "3", "--users", "1000", "--out", "a/b"])
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    rows = [int(n) for n in re.findall(r"round \d+: (\d+) new rows", said)]
+    assert rows[0] == 0
+    assert all(rows[1:])
+    assert f"stopped after 3 rounds; {sum(rows):,} new readings recorded" in said
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.suffix != ".parquet") == [
+        "a", "b", "events", "exposures", "flags.json", "study.db",
+    ]  # fmt: skip
+
+
 def test_a_dry_run_writes_nothing(tmp_path, capsys):
     path = study_file(tmp_path)
     main_(["run", "-c", str(path), "--dry-run"])
@@ -221,13 +247,13 @@ def test_rollback_and_set_aside_by_command(tmp_path, capsys):
     for _ in range(3):
         main_(["step", "-c", str(path), "--plan", str(tmp_path / "plan.json")])
     main_(["rollback", "-c", str(path), "--to-round", "1", "--reason", "why", "--dry-run"])
-    assert "2 rounds set aside" in capsys.readouterr().err
+    assert "2 rounds excluded" in capsys.readouterr().err
     main_(["set-aside", "-c", str(path), "--round", "0", "--reason", "an incident"])
-    assert "rounds set aside now: [0]" in capsys.readouterr().err
+    assert "excluded rounds: [0]" in capsys.readouterr().err
     main_(["status", "-c", str(path)])
-    assert "round 0 does not count: an incident" in capsys.readouterr().out
+    assert "round 0 is excluded: an incident" in capsys.readouterr().out
     main_(["set-aside", "-c", str(path), "--round", "0", "--reason", "it was none", "--undo"])
-    assert "now: none" in capsys.readouterr().err
+    assert "excluded rounds: none" in capsys.readouterr().err
     main_(["rollback", "-c", str(path), "--to-round", "1", "--reason", "a wrong ranker"])
     with sqlite3.connect(tmp_path / "study.db") as db:
         kinds = [row[0] for row in db.execute("select kind from decisions order by rowid")]
@@ -324,10 +350,11 @@ def test_telemetry_counts_rounds(tmp_path):
     pytest.importorskip("prometheus_client")
     telemetry = Telemetry("a study")
     telemetry.observe(Round(0, None, False, 0, ("x", "y"), 0.5), None)
-    telemetry.observe(Round(1, None, True, 12, (), 0.25), None)
+    telemetry.observe(Round(1, None, True, 12, (), 0.25, rounds_without_readings=3), None)
     telemetry.write(tmp_path / "m.prom")
     text = (tmp_path / "m.prom").read_text()
-    for says in ("rounds_total", "2.0"), ("rounds_not_applied_total", "1.0"), ("readings", "12.0"):
+    for says in (("rounds_total", "2.0"), ("rounds_not_applied_total", "1.0"),
+                 ("readings", "12.0"), ("rounds_without_readings", "3.0")):  # fmt: skip
         assert any(line.startswith(f"hyperzero_{says[0]}") and line.endswith(says[1])
                    for line in text.splitlines())  # fmt: skip
     with pytest.raises(hz.ConfigError, match="cannot be written"):
@@ -335,7 +362,7 @@ def test_telemetry_counts_rounds(tmp_path):
 
 
 def test_an_app_that_does_not_see_the_plan_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("hyperzero_torch.live.simulated._MOST_POLLS", 2)
+    monkeypatch.setattr("hyperzero_torch.live.simulated._MAX_POLLS", 2)
     app = LivingRecommender(ValueModelWorld(0, num_users=100, panel=200), tmp_path)
     try:
         with pytest.raises(hz.HyperZeroError, match="does not serve round 0"):

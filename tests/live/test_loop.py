@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hyperzero_torch as hz
+from hyperzero_torch.live.clock import SimulatedClock
 from hyperzero_torch.live.loop import Collected, Loop
-from hyperzero_torch.live.retry import Part, Patience, SimulatedClock
+from hyperzero_torch.live.retry import Component, RetryPolicy
 
 CONFIG = hz.TunerConfig(num_draws=40, num_samples=32, num_proposals=1, initial_candidates=4)
 HOUR = 3600.0
@@ -70,7 +71,7 @@ class Platform:
 
 def loop_of(tuner, platform, clock=None, **how):
     clock = clock or SimulatedClock(1_000_000.0)
-    how = {"patience": Patience(attempts=3, first_wait=1.0, timeout=5.0)} | how
+    how = {"retry": RetryPolicy(attempts=3, first_wait=1.0, timeout=5.0)} | how
     return Loop(tuner, platform, platform, clock, HOUR, **how)
 
 
@@ -144,8 +145,8 @@ def test_a_warehouse_that_fails_holds_up_no_plan():
 def test_a_part_that_hangs_is_not_waited_for_and_not_called_again_meanwhile():
     platform, release = Platform(), threading.Event()
     platform.trouble["apply"] = [lambda: release.wait(30)]
-    quick = Patience(attempts=2, first_wait=0.0, timeout=0.2)
-    steps = loop_of(make(), platform, patience=quick).run(3)
+    quick = RetryPolicy(attempts=2, first_wait=0.0, timeout=0.2)
+    steps = loop_of(make(), platform, retry=quick).run(3)
     first = next(steps)
     assert not first.applied
     assert "an earlier call is still at work" in first.notes[0]
@@ -175,7 +176,7 @@ def test_readings_that_are_refused_do_not_hold_up_the_others():
     assert "unknown round 99" in refused[0].reason
 
 
-def test_a_suspect_round_is_set_aside_with_its_reason():
+def test_a_round_with_a_mismatch_is_excluded_with_its_reason():
     platform, tuner = Platform(), make()
     honest = platform.collect
 
@@ -319,21 +320,21 @@ def test_whatever_arrives_in_whatever_order_the_last_revision_stands_once(data):
 @pytest.mark.parametrize(
     "how", [{"attempts": 0}, {"first_wait": -1.0}, {"timeout": 0.0}, {"timeout": float("nan")}]
 )
-def test_patience_that_is_none_is_refused(how):
-    with pytest.raises(hz.ConfigError, match="patience needs"):
-        Patience(**how)
+def test_a_retry_policy_out_of_range_is_refused(how):
+    with pytest.raises(hz.ConfigError, match="a retry policy needs"):
+        RetryPolicy(**how)
 
 
-def test_patience_waits_longer_each_time_and_says_what_happened():
+def test_each_wait_is_longer_and_the_error_says_what_happened():
     clock, tries = SimulatedClock(), []
 
     def work():
         tries.append(clock.now())
         raise KeyError("x")
 
-    said = r"asking failed 4 times in \d+ s, at last with KeyErr"
-    with pytest.raises(hz.GivenUpError, match=said):
-        Part(Patience(4, 1.0, 5.0), clock).call("asking", work)
+    message = r"asking failed 4 times in \d+ s; last error: KeyErr"
+    with pytest.raises(hz.GivenUpError, match=message):
+        Component(RetryPolicy(4, 1.0, 5.0), clock).call("asking", work)
     waits = np.diff(tries)
     assert np.all(waits >= [1, 4, 16])
     assert np.all(waits <= [1.25, 5, 20])
@@ -344,7 +345,7 @@ def test_a_round_without_a_length_is_refused():
         Loop(make(), Platform(), Platform(), SimulatedClock(), 0.0)
 
 
-def test_a_person_who_reinstates_a_suspect_round_is_believed():
+def test_a_person_who_reinstates_an_excluded_round_is_believed():
     platform, tuner = Platform(), make()
     honest = platform.collect
     platform.collect = lambda *a: Collected(honest(*a).readings, {1: "p = 1e-9"})
@@ -399,7 +400,7 @@ def test_users_that_are_not_counted_are_logged(caplog):
     platform, tuner = Platform(), make()
     honest = platform.collect
     counts = {0: {"bots": 3, "in_two_arms": 0}, 1: {"bots": 0, "in_two_arms": 0}}
-    platform.collect = lambda *a: Collected(honest(*a).readings, excluded=counts)
+    platform.collect = lambda *a: Collected(honest(*a).readings, excluded_users=counts)
     with caplog.at_level(logging.INFO):
         list(loop_of(tuner, platform).run(2))
     told = [r for r in caplog.records if hasattr(r, "excluded")]
@@ -433,3 +434,29 @@ def test_readings_older_than_they_have_to_be_kept_are_compacted():
     assert [d.kind for d in history.decisions].count("refused") == 1
     assert "round 1 was compacted" in history.decisions[-1].reason
     assert tuner.bucket().num_rounds[history.plans[3].candidates[1]] > 0
+
+
+def test_rounds_without_readings_are_warned_of(caplog):
+    """Each hour in the log and in the round's notes, once in the journal, until readings come."""
+    platform, tuner = Platform(late=100), make()
+    loop = loop_of(tuner, platform)
+    with caplog.at_level(logging.WARNING, "hyperzero_torch"):
+        quiet = list(loop.run(9))
+    assert [d.rounds_without_readings for d in quiet] == list(range(9))
+    assert [len(d.notes) for d in quiet] == [0] * 6 + [1] * 3
+    assert "no readings of the last 6 rounds have arrived (rounds 0 to 5)" in quiet[6].notes[0]
+    assert sum("no readings of the last" in r.getMessage() for r in caplog.records) == 3
+    noted = [d.reason for d in tuner.history.decisions if d.kind == "readings"]
+    assert noted == list(quiet[6].notes)
+
+    platform.late = 1
+    *_, after = list(loop.run(2))
+    assert after.rows
+    assert after.rounds_without_readings == 0
+    assert not after.notes
+
+
+def test_readings_that_are_always_late_are_no_silence():
+    done = list(loop_of(make(), Platform(late=8)).run(12))
+    assert [bool(d.notes) for d in done] == [False] * 6 + [True] * 2 + [False] * 4
+    assert done[-1].rounds_without_readings == 7

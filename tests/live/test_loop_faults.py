@@ -9,6 +9,7 @@ import logging
 import resource
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -22,7 +23,8 @@ from support.postgres import shared_server, why_not
 import hyperzero_torch as hz
 from hyperzero_torch.cli.live import _drive
 from hyperzero_torch.live import Collected, FlagdUpdater, TableUpdater
-from hyperzero_torch.live.retry import Part, Patience, SimulatedClock
+from hyperzero_torch.live.clock import SimulatedClock
+from hyperzero_torch.live.retry import Component, RetryPolicy
 from hyperzero_torch.study.journal import Planned, ReadingsReceived
 
 
@@ -287,7 +289,7 @@ def test_a_database_that_is_down_for_hours_costs_these_rounds_and_no_reading(ser
 # --- parts that answer hours late, or never -----------------------------------------------------
 
 # Long enough for what answers, on a busy machine too.
-QUICK = Patience(attempts=2, first_wait=0.0, timeout=0.3)
+QUICK = RetryPolicy(attempts=2, first_wait=0.0, timeout=0.3)
 
 
 class Hours:
@@ -331,8 +333,8 @@ def in_time(tuner):
         if not isinstance(entry, ReadingsReceived):
             journal.append(tuner.study.name, [entry], after=len(journal.read(tuner.study.name)))
         if isinstance(entry, Planned) and entry.round in known:
-            twin.sync()
-            twin.tell(reading(twin._plan(entry.round)))
+            twin.study.sync()
+            twin.tell(reading(twin.study.plan(entry.round)))
     return twin
 
 
@@ -348,7 +350,7 @@ def test_a_warehouse_that_answers_six_hours_late_is_as_good_as_one_in_time(hours
         return found
 
     platform.collect = collect
-    steps = loop_of(tuner, platform, patience=QUICK).run(10)
+    steps = loop_of(tuner, platform, retry=QUICK).run(10)
     done = []
     for round_ in range(10):
         hours.pass_to(round_)
@@ -371,7 +373,7 @@ def test_a_warehouse_that_answers_six_hours_late_is_as_good_as_one_in_time(hours
 def test_a_warehouse_that_never_answers_holds_up_nothing(hours):
     tuner, platform = make(), Platform()
     platform.collect = lambda as_of, planned, missing=(): hours.hang(as_of)
-    loop = loop_of(tuner, platform, patience=QUICK)
+    loop = loop_of(tuner, platform, retry=QUICK)
     done = list(loop.run(11))
     assert all(d.applied for d in done)
     assert [d.round for d in done] == list(range(11))
@@ -385,7 +387,7 @@ def test_one_call_that_never_comes_back_costs_one_round(hours):
     """A connection that died: the next hour asks anew."""
     tuner, platform = make(), Platform()
     platform.trouble["collect"] = [None, lambda: hours.hang(2)]
-    done = list(loop_of(tuner, platform, patience=QUICK).run(5))
+    done = list(loop_of(tuner, platform, retry=QUICK).run(5))
     assert [bool(d.notes) for d in done] == [False, False, True, False, False]
     assert {key[0] for key in stored(tuner)} == {0, 1, 2, 3}
 
@@ -397,7 +399,7 @@ def test_a_platform_that_answers_six_hours_late_never_serves_the_older_over_the_
     """While it is at work nothing else is sent; rounds are planned; then the newest is served."""
     tuner, platform = make(), Served(TableUpdater(tmp_path / "table.json"))
     platform.trouble["apply"] = [None, None, lambda: hours.hang(2)]
-    steps = loop_of(tuner, platform, patience=QUICK).run(11)
+    steps = loop_of(tuner, platform, retry=QUICK).run(11)
     done, tables = [], []
     for round_ in range(11):
         hours.pass_to(round_)
@@ -416,7 +418,7 @@ def test_a_platform_that_answers_six_hours_late_never_serves_the_older_over_the_
 def test_a_platform_that_never_answers_keeps_what_it_serves(hours, tmp_path):
     tuner, platform = make(), Served(FlagdUpdater(tmp_path / "flags.json"))
     platform.trouble["apply"] = [None, lambda: hours.hang(1)]
-    steps = loop_of(tuner, platform, patience=QUICK).run(8)
+    steps = loop_of(tuner, platform, retry=QUICK).run(8)
     next(steps)
     before = platform.file
     done = list(steps)
@@ -428,33 +430,39 @@ def test_a_platform_that_never_answers_keeps_what_it_serves(hours, tmp_path):
     assert {key[0] for key in stored(tuner)} == {0}
 
 
+def test_a_call_that_exits_is_a_failure_like_others():
+    component = Component(RetryPolicy(1, 0.0, 5.0), SimulatedClock())
+    with pytest.raises(hz.GivenUpError, match=r"asking failed once; last error: .*SystemExit"):
+        component.call("asking", sys.exit)
+
+
 def test_a_late_answer_is_handed_out_once():
     gate = threading.Event()
-    part = Part(Patience(1, 0.0, 0.05), SimulatedClock(), reads=True)
+    part = Component(RetryPolicy(1, 0.0, 0.05), SimulatedClock(), reads=True)
     with pytest.raises(hz.GivenUpError, match="no answer in"):
         part.call("asking", lambda: gate.wait(30) and "late")
-    assert part.late() == []
+    assert part.late_answers() == []
     assert part.call("asking", lambda: "in time") == "in time"
     gate.set()
     late = []
     for _ in range(500):
-        late += part.late()
+        late += part.late_answers()
         if late:
             break
         time.sleep(0.01)
     assert late == ["late"]
-    assert part.late() == []
+    assert part.late_answers() == []
 
 
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (None, "a source answers with Collected"),
+        (None, "a source must return Collected"),
         ({"readings": None}, "got dict"),
         (lambda: Collected([1, 2]), "one hz.Readings or None, got list"),
-        (lambda: Collected(suspect={0: ""}), "map rounds to reasons"),
-        (lambda: Collected(suspect=["round 0"]), "map rounds to reasons"),
-        (lambda: Collected(excluded={0: 3}), "map rounds to counts"),
+        (lambda: Collected(excluded_rounds={0: ""}), "excluded_rounds must map rounds"),
+        (lambda: Collected(excluded_rounds=["round 0"]), "map rounds to reasons"),
+        (lambda: Collected(excluded_users={0: 3}), "map rounds to counts"),
     ],
 )
 def test_a_source_that_answers_nonsense_is_a_warehouse_that_failed(answer, says):
@@ -525,7 +533,7 @@ def test_an_objective_that_fails_keeps_what_is_served_and_is_said_by_its_name(
     assert not said(tuner, "planning")
     notes = said(tuner, "error")
     assert [d.reason for d in notes] == [
-        f"planning round {r} failed by itself: KeyError: 'watch'" for r in (3, 4)
+        f"planning round {r} failed: KeyError: 'watch'" for r in (3, 4)
     ]
     logged = [r for r in caplog.records if getattr(r, "part", None) == "error"]
     assert [r.exc_info[0] for r in logged] == [KeyError, KeyError]
@@ -541,9 +549,9 @@ def test_an_objective_that_fails_once_costs_nothing(broken):
     assert all(d.applied and not d.notes for d in steps)
 
 
-def test_one_try_of_patience_does_not_make_a_fault_the_journals(broken):
+def test_a_single_attempt_does_not_make_a_fault_the_journals(broken):
     objective, tuner = broken
-    steps = loop_of(tuner, Platform(), patience=Patience(1, 0.0, 5.0)).run(4)
+    steps = loop_of(tuner, Platform(), retry=RetryPolicy(1, 0.0, 5.0)).run(4)
     for _ in range(3):
         next(steps)
     objective.breaks = [ValueError("odd")] * 2

@@ -270,7 +270,7 @@ def test_constraints_are_read(source, coefficients, bound):
         ("1 <= 2", 6, "no parameter is named"),
         ("w_a - w_a <= 1", 14, "cancel out"),
         ("0 * w_a <= 1", 12, "cancel out"),
-        ("w_a <= 1)", 8, "cannot stand here"),
+        ("w_a <= 1)", 8, "unexpected .* or the end"),
         ("(w_a <= 1", 5, r"expected '\)'"),
         ("w_a 2 <= 1", 4, r"expected an operator"),
         ("1e308 * 1e308 * w_a <= 1", 24, "too large"),

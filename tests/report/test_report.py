@@ -16,12 +16,12 @@ import torch
 
 import hyperzero_torch as hz
 from hyperzero_torch.report import write_report
-from hyperzero_torch.report.data import round_rows, tables
-from hyperzero_torch.report.data.facts import look
-from hyperzero_torch.report.data.surfaces import believe_at, slices
+from hyperzero_torch.report.data import candidate_rows, late_readings, round_rows, tables
+from hyperzero_torch.report.data.facts import collect
+from hyperzero_torch.report.data.surfaces import at_theta, slices
 from hyperzero_torch.report.figures import canvas
 from hyperzero_torch.report.html import page
-from hyperzero_torch.report.sections.page_order import sections
+from hyperzero_torch.report.sections.all import sections
 from hyperzero_torch.simulate import Oracle, ReplayWorld, run
 
 SECTIONS = ["where", "progress", "traffic", "candidates", "surface", "parameters", "deltas"]
@@ -226,7 +226,7 @@ def test_nothing_planned_is_a_round_error_and_writes_nothing(tmp_path):
 def test_planned_without_evidence_says_so_in_place_of_plots(tmp_path):
     parsed, figures = check_page(text_of(STATES["planned"](), tmp_path))
     assert len(figures) == 2  # traffic and late readings
-    assert " ".join(parsed.text).count("Nothing is known of the candidates yet") == 5
+    assert " ".join(parsed.text).count("There are no estimates yet") == 5
 
 
 def test_a_simulation_adds_truth_and_oracle(tmp_path):
@@ -266,8 +266,7 @@ def test_an_unknown_criterion_is_refused(tmp_path):
 
 
 def facts_of(tuner, criterion="lcb", **more):
-    more = {"records": None, "oracle": None, "world": None} | more
-    return look(tuner, criterion=criterion, **more)
+    return collect(tuner, criterion=criterion, **more)
 
 
 def test_names_are_escaped_in_html_and_inert_in_plots(tmp_path):
@@ -320,18 +319,18 @@ def test_traffic_adds_up_and_the_tail_is_grouped():
 
 def test_evidence_and_funnel_are_the_buckets():
     facts = facts_of(mixed())
-    bucket, watched = mixed().bucket(), facts.watched
+    bucket, tracked = mixed().bucket(), facts.tracked
     for m in range(3):
-        rows = tables.evidence_of(facts, m)
+        rows = candidate_rows.evidence(facts, facts.posterior, m)
         ids = [int(name[1:]) for name in rows.column("candidate")]
         assert rows.column("own") == bucket.mean[ids, m].tolist()
         mean, var = mixed().posterior(bucket.theta[ids])
         assert rows.column("posterior") == pytest.approx(mean[:, m].tolist())
         assert rows.column("posterior_half") == pytest.approx((1.96 * var[:, m].sqrt()).tolist())
-        by_hour = round_rows.funnel(facts, watched, m)
-        assert len(by_hour.rows) == bucket.num_rounds[watched]
-        assert by_hour.column("pooled")[-1] == pytest.approx(float(bucket.mean[watched, m]))
-        half = 1.96 * float(bucket.var[watched, m].sqrt())
+        by_hour = round_rows.funnel(facts, tracked, m)
+        assert len(by_hour.rows) == bucket.num_rounds[tracked]
+        assert by_hour.column("pooled")[-1] == pytest.approx(float(bucket.mean[tracked, m]))
+        half = 1.96 * float(bucket.var[tracked, m].sqrt())
         assert by_hour.column("pooled_half")[-1] == pytest.approx(half)
 
 
@@ -339,12 +338,12 @@ def test_beliefs_and_late_readings_are_the_tuners():
     tuner = mixed()
     _, belief = tuner.belief()
     facts = facts_of(tuner)
-    rows = tables.beliefs(facts)
+    rows = candidate_rows.estimated_gains(facts)
     ids = [int(name[1:]) for name in rows.column("candidate")]
     assert rows.column("prob") == belief.prob_feasible[ids].tolist()
     assert rows.column("mean") == pytest.approx(belief.mean[ids].tolist())  # the base's is 0
     assert rows.column("low") == sorted(rows.column("low"), reverse=True)
-    waiting = round_rows.late(facts).column("waiting")
+    waiting = late_readings.arms(facts.history).column("waiting")
     assert sum(waiting) == tuner.history.num_in_flight
     assert waiting[:-1] == [0, 0, 0]
 
@@ -361,14 +360,15 @@ def test_slices_pass_through_the_recommended_and_stay_in_the_space():
     facts = facts_of(mixed())
     best = facts.bucket.theta[facts.best.candidate_id]
     space = facts.problem.space
-    here = believe_at(facts, best.unsqueeze(0))
+    here = at_theta(facts, facts.posterior, best.unsqueeze(0))
     assert float(here.gain[0]) == pytest.approx(facts.best.objective_mean, abs=2e-4)
-    for one in slices(facts, best):
-        for theta, parameters in zip(one.theta, space.to_parameters(one.theta)):
+    each = slices(facts, facts.posterior, best)
+    for param, varied, _ in each:
+        for theta, parameters in zip(varied, space.to_parameters(varied)):
             assert torch.allclose(space.theta(parameters), theta)
-        others = [i for i in range(3) if i != one.param]
-        assert (one.theta[:, others] == best[others]).all()
-    assert [len(s.theta) for s in slices(facts, best)] == [41, 8, 3]
+        others = [i for i in range(3) if i != param]
+        assert (varied[:, others] == best[others]).all()
+    assert [len(s.theta) for s in each] == [41, 8, 3]
 
 
 def test_maps_say_what_the_posterior_says():

@@ -18,20 +18,20 @@ import hyperzero_torch as hz
 from hyperzero_torch.report import write_report
 from hyperzero_torch.report.data import (
     calibration,
+    candidate_rows,
     decisions,
-    lateness,
+    late_readings,
     round_rows,
     sensitivity,
     tables,
 )
-from hyperzero_torch.report.data.facts import look
-from hyperzero_torch.report.data.retrospect import FIRST, MOST_MOMENTS, look_back
+from hyperzero_torch.report.data.facts import collect
+from hyperzero_torch.report.data.retrospect import MOST_MOMENTS, look_back
 from hyperzero_torch.report.figures import canvas, parallel
 from hyperzero_torch.report.html import page
 from hyperzero_torch.report.html.style import CSS
+from hyperzero_torch.report.sections.all import sections
 from hyperzero_torch.report.sections.blocks import Plot, Section, Sheet, Tile
-from hyperzero_torch.report.sections.page_order import sections
-from hyperzero_torch.study.decisions import STOPPED
 from hyperzero_torch.study.journal import (
     CandidateAdded,
     Configured,
@@ -41,13 +41,16 @@ from hyperzero_torch.study.journal import (
     ReadingsReceived,
     StudyHeader,
 )
+from hyperzero_torch.study.journal.trace import STOPPED
+from hyperzero_torch.tuner.drift import NUM_WARM_UP
+from hyperzero_torch.tuner.model import conditioned
 
 f64 = torch.float64
 
 
 @cache
 def troubled():
-    with pytest.warns(hz.TunerWarning, match="the world has moved"):
+    with pytest.warns(hz.TunerWarning, match="Drift: deltas of"):
         return trouble(make())
 
 
@@ -61,7 +64,7 @@ def calm():
 
 
 def facts_of(tuner, **more):
-    return look(tuner, None, None, more.get("world"), "lcb")
+    return collect(tuner, world=more.get("world"))
 
 
 @cache
@@ -87,12 +90,11 @@ def words_of(section):
 
 def test_the_last_moment_is_what_is_believed_today():
     facts, past = seen()
-    rows = round_rows.believed(facts, past)
-    watched = facts.watched
-    gain = [float(facts.gain(f[watched])) for f in (facts.belief.mean, facts.belief.lcb)]
+    rows = round_rows.estimates(facts, past)
+    gain = [float(facts.gain(f[facts.tracked])) for f in (facts.belief.mean, facts.belief.lcb)]
     assert rows.column("mean")[-1] == pytest.approx(gain[0], abs=1e-4)
     assert rows.column("low")[-1] == pytest.approx(gain[1], abs=2e-3)  # another set of draws
-    assert rows.column("chosen")[-1] == f"c{facts.best.candidate_id}"
+    assert rows.column("best")[-1] == f"c{facts.best.candidate_id}"
     assert rows.column("round")[-1] == facts.last_round + 1
     assert rows.column("round") == sorted(set(rows.column("round")))
 
@@ -109,16 +111,20 @@ def test_a_moment_is_the_posterior_of_the_readings_before_it():
     ]
     journal.create(tuner.journal.header(tuner.study.name), kept)
     other = hz.Tuner.resume(journal, tuner.study.name, problem=tuner.problem)
-    known, _ = other.belief()
-    rows = known.view[known.bucket.tested[known.view]]
-    given = hz.learn.to_fit(known.problem, tuner.config, known.bucket, rows, torch.device("cpu"))
-    posterior = hz.Surrogate(facts.posterior.hyperparameters).condition(*given)
-    x = tuner.problem.space.to_unit(facts.bucket.theta[facts.watched]).unsqueeze(0)
+    model, _ = other.belief()
+    posterior = conditioned(
+        model.problem,
+        tuner.config,
+        model.bucket,
+        model.fit_set,
+        facts.posterior.hyperparameters,
+    )
+    x = tuner.problem.space.to_unit(facts.bucket.theta[facts.tracked]).unsqueeze(0)
     mean, _ = posterior.marginal(x)
     expected = float(mean[0, 0] + 0.2 * mean[0, 1])  # the objective is linear
-    assert float(moment.watched.gain[0, 0]) == pytest.approx(expected, abs=1e-5)
+    assert float(moment.tracked.gain[0, 0]) == pytest.approx(expected, abs=1e-5)
     slack = 0.03 - float(mean[0, 2])
-    assert float(moment.watched.slack[0, 0, 0]) == pytest.approx(slack, abs=1e-5)
+    assert float(moment.tracked.slack[0, 0, 0]) == pytest.approx(slack, abs=1e-5)
 
 
 def test_no_moment_recommends_whom_harm_had_stopped():
@@ -150,7 +156,7 @@ def test_honest_uncertainty_covers_what_it_claims_and_drift_shows():
     for m in range(3):
         rounds, z = calibration.residuals(past, m)
         assert len(z) == rows.column("num")[m] == len(rounds)
-        assert min(rounds) >= FIRST
+        assert min(rounds) >= NUM_WARM_UP
         # Five standard deviations of a share and of a spread, if all is as claimed; noise is
         # estimated, so a fifth more on either side.
         edge = 5 * math.sqrt(0.8 * 0.2 / len(z))
@@ -169,12 +175,12 @@ def test_honest_uncertainty_covers_what_it_claims_and_drift_shows():
 def test_coverage_is_a_count(values, level):
     z = torch.tensor(values, dtype=f64)
     edge = -float(torch.special.ndtri(torch.tensor((1 - level) / 2, dtype=f64)))
-    share = calibration.covered(z, level)
+    share = calibration.share_within(z, level)
     if values:
         inside = sum(abs(v) <= edge for v in values)
         outer = sum(abs(v) <= edge * (1 + 1e-12) for v in values)
         assert inside / len(values) <= share <= outer / len(values)
-        low, high = calibration.luck(level, len(values))
+        low, high = calibration.sampling_interval(level, len(values))
         assert 0 <= low <= level <= high <= 1
     else:
         assert math.isnan(share)
@@ -187,12 +193,12 @@ def shares(monkeypatch, function):
     """Total effects of a known function of u, on the calm study's space: ``(params,)``."""
     facts, _ = seen(calm)
 
-    def known(_, x):
+    def at_draws(_, __, x):
         value = function(facts.problem.space.from_unit(x))
         return value.unsqueeze(-1).expand(*value.shape, 4).unsqueeze(-1)
 
-    monkeypatch.setattr(sensitivity, "_at_draws", known)
-    return sensitivity.sensitivity(facts).share[0, 0]
+    monkeypatch.setattr(sensitivity, "_at_draws", at_draws)
+    return sensitivity.sensitivity(facts, facts.posterior).share[0, 0]
 
 
 def test_total_effects_of_known_functions(monkeypatch):
@@ -216,7 +222,7 @@ def test_total_effects_of_known_functions(monkeypatch):
 
 def test_sensitivity_finds_what_the_world_was_made_of():
     facts, _ = seen(calm)
-    found = sensitivity.sensitivity(facts)
+    found = sensitivity.sensitivity(facts, facts.posterior)
     assert found.share.shape == (3, 3, 4)
     assert found.lengthscale.shape == (3, 4)
     mean, low, high = found.share
@@ -225,12 +231,13 @@ def test_sensitivity_finds_what_the_world_was_made_of():
     assert mean[0].argmax() == 0  # the objective: w_watch
     assert mean[1].argmax() == 3  # reports: mode, and surely
     assert low[1, 3] > high[1, :3].max()
-    again = sensitivity.sensitivity(facts_of(calm()))
+    other = facts_of(calm())
+    again = sensitivity.sensitivity(other, other.posterior)
     assert torch.equal(again.share, found.share)  # the same report twice
 
 
 def test_a_metric_of_another_unit_changes_no_share_and_no_residual():
-    plans = calm().journal.read(calm().study)
+    plans = calm().journal.read(calm().study.name)
 
     def scaled(entry):
         if not isinstance(entry, ReadingsReceived):
@@ -243,10 +250,10 @@ def test_a_metric_of_another_unit_changes_no_share_and_no_residual():
         )
 
     journal = MemoryJournal()
-    journal.create(calm().journal.header(calm().study), [scaled(e) for e in plans])
-    other = facts_of(hz.Tuner.resume(journal, calm().study, problem=calm().problem))
+    journal.create(calm().journal.header(calm().study.name), [scaled(e) for e in plans])
+    other = facts_of(hz.Tuner.resume(journal, calm().study.name, problem=calm().problem))
     facts, past = seen(calm)
-    shares_of = [sensitivity.sensitivity(f).share for f in (facts, other)]
+    shares_of = [sensitivity.sensitivity(f, f.posterior).share for f in (facts, other)]
     torch.testing.assert_close(*shares_of, rtol=1e-4, atol=1e-5, equal_nan=True)
     z = [calibration.residuals(p, 1)[1] for p in (past, look_back(other))]
     torch.testing.assert_close(*z, rtol=1e-4, atol=1e-5)
@@ -257,7 +264,7 @@ def test_a_metric_of_another_unit_changes_no_share_and_no_residual():
 
 def test_lines_stand_where_the_parameters_are():
     facts, _ = seen()
-    rows = parallel.rows(facts, [0, 1, 2, 3])
+    rows = candidate_rows.over_parameters(facts, [0, 1, 2, 3])
     drawn, width = parallel.draw(facts, rows, [0, 1, 2, 3])
     assert width > 390  # it scrolls on a phone
     assert rows.rows[-1][0] == "base"
@@ -279,8 +286,10 @@ def test_lines_stand_where_the_parameters_are():
 def test_who_was_stopped_withdrawn_or_retired_and_why():
     facts, _ = seen()
     standing = facts.history.status
-    rows = decisions.ended(facts)
-    what = {int(str(name)[1:]): w for name, w in zip(rows.column("candidate"), rows.column("what"))}
+    rows = decisions.retired_and_stopped(facts)
+    what = {
+        int(str(name)[1:]): w for name, w in zip(rows.column("candidate"), rows.column("status"))
+    }
     assert {c for c, w in what.items() if w in ("stopped", "withdrawn")} == standing.stopped
     assert {c for c, w in what.items() if w == "retired"} == standing.retired - standing.stopped
     reasons = dict(zip(what, rows.column("reason")))
@@ -288,29 +297,29 @@ def test_who_was_stopped_withdrawn_or_retired_and_why():
     for candidate, kind in what.items():
         if kind == "stopped":
             assert modes[candidate] == 2  # who breaks "reports"
-            assert "surely breaks 'reports <= 3%'" in reasons[candidate]
+            assert f"Stopped: candidate {candidate} breaks 'reports <= 3%'" in reasons[candidate]
         elif kind == "withdrawn":
             assert reasons[candidate] == "a wrong release went out at 19"
         else:
-            assert "no draw won in 4 rounds" in reasons[candidate]
+            assert "Retired: not selected in 4 rounds" in reasons[candidate]
     section = section_of(facts, "ended")
     assert f"{len(standing.stopped)} candidates are stopped or withdrawn" in words_of(section)
 
 
 def test_suspect_rounds_with_their_reasons_and_what_became_of_them():
     facts, _ = seen()
-    rows = decisions.suspects(facts)
+    rows = decisions.excluded_rounds(facts)
     assert [row[:2] for row in rows.rows] == [
         ("19 to 20", "rolled back"),
         ("7", "reinstated"),
-        ("6 to 7", "set aside"),
-        ("5", "set aside"),
+        ("6 to 7", "excluded"),
+        ("5", "excluded"),
     ]
     assert rows.column("still") == ["19 to 20", "none", "6", "5"]
     assert "12,001 users" in rows.column("reason")[-1]
-    late = round_rows.late(facts)
+    late = late_readings.arms(facts.history)
     of = {row[0]: dict(zip([c.key for c in late.columns], row)) for row in late.rows}
-    assert [r for r, row in of.items() if row["aside"]] == [5, 6, 19, 20]
+    assert [r for r, row in of.items() if row["excluded"]] == [5, 6, 19, 20]
     assert {r: row["revised"] for r, row in of.items() if row["revised"]} == {18: of[18]["arms"]}
     assert sum(row["waiting"] for row in of.values()) == facts.history.num_in_flight
 
@@ -332,34 +341,34 @@ def test_how_late_readings_came_is_read_from_the_order_of_the_journal():
         message(4, 1),
         message(1, 0, 5),
     ]
-    found = lateness.count(entries)
+    found = late_readings.count(entries)
     assert found.first == {0: 2, 2: 2, 6: 5}
     assert found.revised == {3: 2}
-    rows = round_rows.arrivals(found)
+    rows = late_readings.arrivals(found)
     assert rows.column("first") == [2, 0, 2, 0, 0, 0, 5]
     assert rows.column("revised") == [0, 0, 0, 2, 0, 0, 0]
     assert rows.column("by_then")[2] == pytest.approx(4 / 9)
     assert rows.column("by_then")[-1] == 1
-    far = round_rows.arrivals(lateness.count([plan(500), message(0), message(499)]))
-    assert len(far.rows) == round_rows.MOST_LATE
+    far = late_readings.arrivals(late_readings.count([plan(500), message(0), message(499)]))
+    assert len(far.rows) == late_readings.MOST_LATE
     assert far.column("first")[-1] == 2
     assert sum(far.column("first")) == 4
     facts, _ = seen()
     told = sum(int((t.revision >= 0).sum()) for t in facts.history.tables.values())
-    assert sum(facts.lateness.first.values()) == told
-    assert facts.lateness.first.keys() == {0}
-    assert facts.lateness.revised == {2: 3 * len(facts.history.plans[18].candidates)}
+    assert sum(facts.delays.first.values()) == told
+    assert facts.delays.first.keys() == {0}
+    assert facts.delays.revised == {2: 3 * len(facts.history.plans[18].candidates)}
 
 
 def test_drift_and_roll_backs_are_marked_by_round_and_told():
     facts, _ = seen()
     drift = [d.round for d in facts.history.decisions if d.kind == "drift"]
     assert drift
-    turned = decisions.turns(facts)
-    assert turned.column("what").count("drift") == len(drift)
+    turned = decisions.drift_and_rollbacks(facts)
+    assert turned.column("event").count("drift") == len(drift)
     assert "watch" in turned.column("where")
     assert [w for w in turned.column("where") if w.startswith("to ")] == ["to round 19"]
-    assert decisions.remarks(facts).column("reason") == ["serving round 18 took long <script>"]
+    assert decisions.notes(facts).column("reason") == ["serving round 18 took long <script>"]
     for key in ("progress", "traffic", "late", "calibration"):
         plots = [b for b in section_of(facts, key).blocks if hasattr(b, "figure")]
         marked = [p for p in plots if "yaxis2" in p.figure["layout"]]
@@ -374,12 +383,12 @@ def test_drift_and_roll_backs_are_marked_by_round_and_told():
             assert symbols["triangle-left"] == [19]
             assert set(symbols["x-thin-open"]) <= {5, 6, 19, 20}
             labels = {k.label for k in plot.keys}
-            assert {"drift noticed", "rolled back to", "round set aside"} <= labels
+            assert {"drift detected", "rolled back to", "excluded round"} <= labels
 
 
 @given(st.sets(st.integers(0, 60)))
 def test_runs_of_rounds_are_written_as_one(rounds):
-    said = decisions._ranges(sorted(rounds))
+    said = decisions.ranges(sorted(rounds))
     assert len(said) <= 9
     if not said or not said[-1].startswith("and "):
         back = [
@@ -395,12 +404,12 @@ def test_runs_of_rounds_are_written_as_one(rounds):
 @given(st.lists(st.integers(0, 10**6), unique=True, max_size=300), st.integers(1, 40))
 def test_blocks_keep_every_round_once_in_order(rounds, most):
     rounds = sorted(rounds)
-    found = round_rows.blocks(rounds, most)
+    found = tables.blocks(rounds, most)
     assert [r for block in found for r in block] == rounds
     assert len(found) <= most
     assert len({len(block) for block in found[:-1]}) <= 1
-    averages = round_rows.in_words(rounds, "averages")
-    assert (averages == "") == (len(rounds) <= round_rows.MOST_ROUNDS)
+    averages = tables.in_words(rounds, "averages")
+    assert (averages == "") == (len(rounds) <= tables.MOST_ROUNDS)
 
 
 def long_study(rounds, arms=5):
@@ -453,18 +462,16 @@ def test_a_long_study_has_a_small_report_that_says_what_it_leaves_out(tmp_path):
     assert len(json.dumps(figures)) < 600_000
     for figure in figures:
         for trace in figure["data"]:
-            assert len(trace.get("x", [])) <= max(
-                3 * round_rows.MOST_ROUNDS, calibration.MOST_POINTS
-            )
+            assert len(trace.get("x", [])) <= max(3 * tables.MOST_ROUNDS, calibration.MOST_POINTS)
     facts = facts_of(tuner)
     said = " ".join(words_of(s) for s in sections(facts))
     assert "490 rounds are drawn in blocks of 3" in said
-    assert re.search(r"Drawn are \d+ of the \d+ rounds whose deltas are kept one by one", said)
-    num = len(decisions.ended(facts).rows)
+    assert re.search(r"\d+ of \d+ rounds whose deltas are kept are drawn", said)
+    num = len(decisions.retired_and_stopped(facts).rows)
     assert f"The first {decisions.MOST_ROWS} of {num} are listed" in said
     for one in sections(facts):
         for table in tables_of(one).values():
-            assert len(table.rows) <= round_rows.MOST_ROUNDS
+            assert len(table.rows) <= tables.MOST_ROUNDS
     traffic = round_rows.traffic(facts)
     for row in traffic.rows:
         assert sum(row[1:]) == pytest.approx(1.0)
@@ -516,13 +523,11 @@ def test_where_all_were_stopped_the_report_says_so(tmp_path):
     shown, shell = page_of(tuner, tmp_path)
     facts = facts_of(tuner)
     assert facts.best.candidate_id == 0
-    assert (
-        "no candidate with evidence is left that was not stopped: stay with the base" in shown.said
-    )
-    assert len(decisions.ended(facts).rows) == len(everyone)
-    assert decisions.ended(facts).column("reason").count("harm <to> all") == len(everyone) - len(
-        already
-    )
+    assert "All candidates with evidence are stopped; stay with the base" in shown.said
+    assert len(decisions.retired_and_stopped(facts).rows) == len(everyone)
+    assert decisions.retired_and_stopped(facts).column("reason").count("harm <to> all") == len(
+        everyone
+    ) - len(already)
     assert "<to>" not in shell
 
 
@@ -557,7 +562,7 @@ def test_a_study_whose_rounds_are_all_set_aside_has_a_report(tmp_path):
     shown, shell = page_of(tuner, tmp_path)
     assert "<lost>" not in shell
     assert "the log was <lost>" in shown.said
-    assert "2 rounds do not count today." in shown.said
+    assert "2 rounds are excluded today." in shown.said
 
 
 def test_what_users_wrote_is_escaped_everywhere(tmp_path):
@@ -587,7 +592,7 @@ def test_any_text_is_shown_as_it_is_and_adds_nothing(text):
     """Whatever a user may name: the same tags, and the text itself for the reader."""
 
     def rendered(name):
-        rows = tables.table([("a", name, "text"), ("b", "b", "number")], [(name, 1.0)])
+        rows = tables.table(("a", name, "text", [name]), ("b", "b", "number", [1.0]))
         figure = canvas.figure([], 100, {"title": canvas.short(name)}, {})
         blocks = [name, [Tile(name, name, name)], Sheet(name, rows)]
         blocks.append(Plot(name, figure, rows, (canvas.Key(name, "#000000", "circle"),)))

@@ -12,9 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import hyperzero_torch as hz
 from hyperzero_torch.stats import delta, evidence, moments
 from hyperzero_torch.stats.moments import Moments
-from hyperzero_torch.surrogate import Hyperparameters, Posterior
+from hyperzero_torch.surrogate import Hyperparameters, Posterior, Standardiser
 from hyperzero_torch.surrogate.kernels import features, matern52
-from hyperzero_torch.surrogate.posterior import Standardiser
 from hyperzero_torch.thompson import select
 from hyperzero_torch.thompson.winners import best_of
 

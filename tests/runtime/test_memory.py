@@ -88,7 +88,7 @@ def test_out_of_memory_shrinks_the_tile_once_and_changes_nothing(monkeypatch, fi
         return (*posterior.marginal(x), chosen.winners, best.x)
 
     want = work()
-    for room, name in ((hz.Posterior, "_cross"), (hz.Paths, "__call__")):
+    for room, name in ((hz.Posterior, "cross"), (hz.Paths, "__call__")):
         with monkeypatch.context() as patch:
             out_of_memory(patch, room, name, 1)
             for found, right in zip(work(), want):
@@ -115,7 +115,7 @@ def test_where_small_tiles_do_not_fit_either_it_is_said(monkeypatch, fitted):
     posterior = fitted(world, num=20)
     x = world.problem.space.sobol(100, seed=1)
     monkeypatch.setattr(posterior_room, "_TILE_ELEMENTS", 20 * 64)
-    out_of_memory(monkeypatch, hz.Posterior, "_cross", 2)
+    out_of_memory(monkeypatch, hz.Posterior, "cross", 2)
     with pytest.raises(
         hz.DeviceMemoryError, match="cpu ran out of memory in a tile of 8"
     ) as caught:

@@ -19,8 +19,7 @@ from hyperzero_torch.runtime import native
 from hyperzero_torch.runtime.native import build
 from hyperzero_torch.stats import delta, evidence, moments
 from hyperzero_torch.stats.moments import Moments
-from hyperzero_torch.surrogate import Hyperparameters, Posterior
-from hyperzero_torch.surrogate.posterior import Standardiser
+from hyperzero_torch.surrogate import Hyperparameters, Posterior, Standardiser
 
 f64 = torch.float64
 law = settings(deadline=None, max_examples=60, derandomize=True)

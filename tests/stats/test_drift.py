@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -69,6 +69,7 @@ def test_every_bet_is_fair_and_none_is_better_where_the_noise_is_smaller(memory)
             torch.testing.assert_close(mean, torch.ones_like(mean), rtol=1e-12, atol=0)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.floats(0, 0.9), st.sampled_from([1.0, 1.5]))
 def test_the_sums_over_starting_rounds_are_as_written_out(seed, missing, tolerance):
     """D = sum over starts of products; E the same with weights 1 / (j (j + 1)), and what waits."""
@@ -164,6 +165,7 @@ def test_an_outlier_alone_is_not_bet_on_for_long():
     assert float(own.max()) < math.log(1000)
 
 
+@settings(deadline=None)
 @given(st.floats(-1e6, 1e6), st.integers(1, 4))
 def test_no_residual_however_large_breaks_the_state(value, arms):
     state = fold(torch.full((3, arms, 1), value, dtype=f64))
@@ -176,6 +178,7 @@ def test_no_residual_however_large_breaks_the_state(value, arms):
 # Whitening
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 6), st.sampled_from([1e-8, 1.0, 1e8]))
 def test_white_residuals_are_independent_and_standard(seed, arms, unit):
     """L^-1 S L^-T = 1, column by column, whatever the unit; its squares are Mahalanobis'."""

@@ -79,7 +79,7 @@ def test_pooling_by_blocks_is_pooling_where_nothing_is_calibrated(told, world, w
     tuner.load_state_dict(told)
     whole = gather(tuner.history, Pooling(weights, 6))
     parts = gather(tuner.history, Pooling(weights, 6, False, BLOCK))
-    for name in ("mean", "var", "weight", "num_rounds", "power"):
+    for name in ("mean", "var", "weight", "num_rounds", "round_precision"):
         one, other = getattr(whole, name), getattr(parts, name)
         torch.testing.assert_close(one, other, rtol=1e-9, atol=0, equal_nan=True)
     rows = torch.arange(1, len(whole.mean))
@@ -317,7 +317,7 @@ def test_candidates_in_view_are_bounded_and_hold_all_that_compete(tuner):
 
 def test_a_crowd_makes_room_and_says_so(tuner):
     reasons = [d.reason for d in tuner.history.decisions if d.kind == "retired"]
-    assert any("candidates compete, more than" in r for r in reasons)
+    assert any("candidates compete, the limit is" in r for r in reasons)
     most = max_competing(tuner.config)
     assert len(competing(tuner.history, tuner.config)) <= most + tuner.config.num_proposals + 2
 
@@ -422,7 +422,7 @@ def test_weeks_that_differ_widen_the_variance(between):
 def test_an_explanation_does_not_know_what_was_decided_later(tuner):
     tuner.study.set_aside([4, 5], "an incident, found late")
     tuner.study.compact(keep=2 * BLOCK)
-    with pytest.raises(hz.RoundError, match="differs from the evidence when"):
+    with pytest.raises(hz.RoundError, match="differs from the evidence"):
         tuner.explain(ROUNDS - 2)
     tuner.ask()
     assert tuner.explain(ROUNDS).round == ROUNDS

@@ -6,9 +6,10 @@ import torch
 from support.small_study import CONFIG, make, play, reply
 
 import hyperzero_torch as hz
-from hyperzero_torch.study.decisions import DRIFT, ROLLED_BACK, STOPPED, Discount, StudyStatus
+from hyperzero_torch.study.decisions import Discount, StudyStatus
 from hyperzero_torch.study.history import History
 from hyperzero_torch.study.journal import CandidateAdded, Decision, Planned
+from hyperzero_torch.study.journal.trace import DRIFT, ROLLED_BACK, STOPPED
 
 
 def evidence(tuner):
@@ -57,7 +58,7 @@ def test_the_next_plan_knows_of_what_was_set_aside():
         play(tuner, 3)
     plan = spoiled.ask()
     spoiled.tell(reply(plan, twist=-50.0))
-    spoiled.set_aside([3], "an incident")
+    spoiled.study.set_aside([3], "an incident")
     honest.ask()
     a, b = honest.ask(), spoiled.ask()
     # The same evidence; the fit may start from another hour's hyperparameters.
@@ -183,7 +184,7 @@ def test_a_discount_that_makes_no_sense_is_corrupt(details):
 def test_rounds_that_were_never_planned_are_corrupt(named):
     history = History(1, ["m"])
     history.extend([CandidateAdded(0, 0, "base", (0.0,), {}), Planned(0, (0,), (0,), (1.0,))])
-    with pytest.raises(hz.JournalCorruptError, match=r"do not exist|damaged trace"):
+    with pytest.raises(hz.JournalCorruptError, match=r"do not exist|damaged"):
         history.extend([Decision(0, "set aside", "why", {"rounds": named})])
 
 

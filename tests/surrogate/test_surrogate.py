@@ -20,13 +20,14 @@ from hyperzero_torch.errors import FitError, ShapeError
 from hyperzero_torch.surrogate import (
     Hyperparameters,
     Posterior,
+    Standardiser,
     Surrogate,
+    default_hyperparameters,
+    leave_one_out_log_density,
     likelihood,
     posterior,
 )
-from hyperzero_torch.surrogate.hyperparameters import default_hyperparameters
 from hyperzero_torch.surrogate.kernels import features, frequencies, matern52
-from hyperzero_torch.surrogate.posterior import Standardiser
 
 law = settings(deadline=None, max_examples=25)
 f64 = torch.float64
@@ -422,13 +423,13 @@ def test_marginal_takes_any_leading_axes_and_tiles(monkeypatch):
     torch.testing.assert_close(single[0], mean[2, 3], rtol=1e-12, atol=0)
     torch.testing.assert_close(single[1], var[2, 3], rtol=1e-10, atol=0)
     widest = []
-    cross = Posterior._cross
+    cross = Posterior.cross
 
     def watched(self, at, metrics):
         widest.append(cross(self, at, metrics))
         return widest[-1]
 
-    monkeypatch.setattr(Posterior, "_cross", watched)
+    monkeypatch.setattr(Posterior, "cross", watched)
     monkeypatch.setattr(posterior, "_TILE_ELEMENTS", 12 * 4)  # four points at a time
     tiled = p.marginal(points)
     torch.testing.assert_close(tiled[0], mean, rtol=1e-12, atol=0)
@@ -1049,3 +1050,19 @@ def test_joint_quantities_need_one_list_of_points(shape):
 def test_paths_refuse_a_count_below_one(num):
     with pytest.raises(ShapeError, match=f"got {num}"):
         Surrogate().fit(X, MEAN, VAR).paths(num)
+
+
+def test_leave_one_out_densities_are_those_of_each_row_given_all_others():
+    root = randn(6, 6)
+    covariance, residual = root @ root.T + torch.eye(6, dtype=f64), randn(6, seed=1)
+    observed = tensor([1.0, 1.0, 0.0, 1.0, 1.0, 1.0])
+    factor = torch.linalg.cholesky(covariance)
+    weights = torch.cholesky_solve(residual[:, None], factor)[:, 0]
+    density = leave_one_out_log_density(factor, weights, observed)
+    for row in range(6):
+        others = [k for k in range(6) if k != row]
+        gain = torch.linalg.solve(covariance[others][:, others], covariance[others, row])
+        var = covariance[row, row] - gain @ covariance[others, row]
+        expected = torch.distributions.Normal(gain @ residual[others], var.sqrt())
+        expected = expected.log_prob(residual[row]) + 0.5 * math.log(2 * math.pi)
+        torch.testing.assert_close(density[row], expected * observed[row])

@@ -18,11 +18,10 @@ from hyperzero_torch.errors import ShapeError
 from hyperzero_torch.problem.problem import Constraint, Outcome, Problem
 from hyperzero_torch.problem.space import Choice, Float, Int, SearchSpace
 from hyperzero_torch.simulate import GuardrailWorld
-from hyperzero_torch.surrogate import Hyperparameters, Paths, Posterior, Surrogate
-from hyperzero_torch.surrogate.posterior import Standardiser
+from hyperzero_torch.surrogate import Hyperparameters, Paths, Posterior, Standardiser, Surrogate
 from hyperzero_torch.thompson import propose, select, select_paths
 from hyperzero_torch.thompson import select as select_function
-from hyperzero_torch.thompson.propose import _best_chunk, _Found
+from hyperzero_torch.thompson.propose import _best_points
 from hyperzero_torch.thompson.winners import best_of, scaled_violation
 
 law = settings(deadline=None, max_examples=25)
@@ -601,17 +600,14 @@ def test_caution_does_not_vanish_where_there_are_few_draws():
 
 
 def test_of_the_best_by_chunk_the_feasible_come_first_and_violations_have_one_unit():
-    def found(utility, slack):
-        outcome = Outcome(tensor([utility]), tensor([[slack]]))
-        alone = Outcome(outcome.utility.unsqueeze(1), outcome.slack.unsqueeze(1))
-        return _Found(tensor([[slack, utility]]), best_of(alone), outcome)
+    def best_point(*outcomes):
+        """Of chunks of one point each, which is at (slack, utility)."""
+        chunks = [tensor([[slack, utility]]) for utility, slack in outcomes]
+        points, best = _best_points(chunks, lambda x: Outcome(x[None, :, 1], x[None, :, :1]))
+        return points.tolist(), best.feasible.tolist()
 
-    points, best = _best_chunk([found(9.0, -3.0), found(-math.inf, 1.0)])
-    assert points.tolist() == [[1.0, -math.inf]]
-    assert best.feasible.tolist() == [True]
-    points, best = _best_chunk([found(0.0, -2.0), found(0.0, -5.0), found(0.0, -1.0)])
-    assert points.tolist() == [[-1.0, 0.0]]
-    assert best.feasible.tolist() == [False]
+    assert best_point((9.0, -3.0), (-math.inf, 1.0)) == ([[1.0, -math.inf]], [True])
+    assert best_point((0.0, -2.0), (0.0, -5.0), (0.0, -1.0)) == ([[-1.0, 0.0]], [False])
 
 
 @pytest.mark.parametrize("num_starts", [0, 3])

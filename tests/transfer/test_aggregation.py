@@ -1,9 +1,10 @@
-"""``transfer.aggregation``: the sum is exact, and a single contribution is noise."""
+"""``transfer.sharing.secure_sum``: the sum is exact, and a single contribution is noise."""
 
 import math
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from hyperzero_torch.transfer.sharing.noise import Clip, collect, release
 from hyperzero_torch.transfer.sharing.secure_sum import Agreement, Party, flatten, total, unflatten
 
 pytest.importorskip("cryptography")
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def agree(parties, num_values, session="s", bound=1e6, **how):
@@ -128,7 +131,7 @@ def test_messages_that_do_not_belong_are_refused():
     with pytest.raises(hz.InputError, match="its own key"):
         stranger.mask(torch.ones(2), agree(everyone, 2, "third"))
     null = replace(agreement, session="fourth", keys={**agreement.keys, "domain 1": bytes(32)})
-    with pytest.raises(hz.InputError, match="is none"):
+    with pytest.raises(hz.InputError, match="is invalid"):
         everyone[0].mask(torch.ones(2), null)
 
 
@@ -148,8 +151,8 @@ def test_values_that_cannot_be_sent_are_refused(values):
     [
         ({"session": ""}, "session"),
         ({"keys": {}}, "empty"),
-        ({"keys": {"a": b"x" * 32, "b": b"y" * 32}}, "each knows the other's"),
-        ({"keys": dict.fromkeys("abc", b"x" * 32)}, "one key"),
+        ({"keys": {"a": b"x" * 32, "b": b"y" * 32}}, "each learns the other's"),
+        ({"keys": dict.fromkeys("abc", b"x" * 32)}, "the same key"),
         ({"keys": {n: n.encode() for n in "abc"}}, "32 bytes"),
         ({"keys": ["a", "b", "c"]}, "must map"),
         ({"num_values": 0}, "num_values"),
@@ -184,6 +187,33 @@ def test_domains_release_the_sum_of_their_users_and_no_more():
     assert bool((told.count > 0).all())
     with pytest.raises(hz.InputError, match="values for these sums"):
         unflatten(torch.zeros(5, dtype=torch.long), own[0])
+
+
+def test_three_domains_learn_their_sum_and_nobodys_numbers(tmp_path):
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        import secure_sum as example
+    finally:
+        sys.path.remove(str(EXAMPLES))
+    folder = tmp_path / "exchange"
+    command = [sys.executable, str(EXAMPLES / "secure_sum.py"), str(folder), "--seconds", "500"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    own = [example.sums_of(name) for name in example.DOMAINS]
+    together = own[0]._replace(
+        **{name: sum(getattr(s, name) for s in own) for name in ("count", "first", "second")}
+    )
+    lines = sorted(done.stdout.splitlines())
+    assert len(lines) == 3
+    for name, line in zip(sorted(example.DOMAINS), lines):
+        assert line.startswith(f"{name}: ")
+        assert line.endswith(str(example.means(together)))
+    for name, sums in zip(example.DOMAINS, own):
+        words = np.frombuffer((folder / f"{name}.words").read_bytes(), dtype=np.uint64)
+        assert not (words.view(np.int64) == flatten(sums).numpy()).any()
+        assert (folder / f"{name}.key").stat().st_size == 32
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode != 0
+    assert "not empty" in again.stderr
 
 
 def test_without_the_extra_it_says_what_to_install():

@@ -5,7 +5,7 @@ from support.family_of_surfaces import aligned, cold, filling
 
 from hyperzero_torch.surrogate.kernels import matern52
 from hyperzero_torch.transfer.model import target
-from hyperzero_torch.transfer.model.ablation import carried, left_out
+from hyperzero_torch.transfer.model.ablation import contributions, without_each_parameter
 from hyperzero_torch.transfer.model.family import gather_family
 
 COLUMNS = {"first": slice(0, 1), "second": slice(1, 2)}
@@ -38,17 +38,17 @@ def told(seed):
     north = domains.pop()
     own = cold(north.x[:15], north.mean[:15], north.var[:15])
     family = gather_family(domains, filling())
-    found = target.learn(family, own)
-    less = dict(zip(COLUMNS, left_out(family, BASE, [*COLUMNS.values()])))
-    nothing = carried(family, found.target, torch.zeros_like(found.share), less)
+    found = target.fit_target(family, own)
+    less = dict(zip(COLUMNS, without_each_parameter(family, BASE, [*COLUMNS.values()])))
+    nothing = contributions(family, found.target, torch.zeros_like(found.loading), less)
     assert all(float(value.abs().max()) < 1e-9 for value in nothing.values())
-    return found, carried(family, found.target, found.share, less)
+    return found, contributions(family, found.target, found.loading, less)
 
 
 def test_the_parameter_that_domains_share_carries_more_than_the_other():
     trials = [told(seed) for seed in range(5)]
     first, second = (torch.tensor([float(nats[name][0]) for _, nats in trials]) for name in COLUMNS)
-    assert all(float(found.share[0, -1]) > 0 for found, _ in trials)
+    assert all(float(found.loading[0, -1]) > 0 for found, _ in trials)
     assert float(first.min()) > 1.0
     assert float((first > second).double().mean()) >= 0.8
     assert float(first.sum()) > 1.5 * float(second.sum())

@@ -8,7 +8,7 @@ import torch
 
 import hyperzero_torch as hz
 from hyperzero_torch.transfer import Source, align, translate
-from hyperzero_torch.transfer.model.source_posterior import learn_alone
+from hyperzero_torch.transfer.model.source_posterior import fit_source
 from hyperzero_torch.transfer.space_reduction import propose, sensitivities
 
 SPACE = hz.SearchSpace(
@@ -37,7 +37,7 @@ def source(name, num=40, seed=0, shift=0.0, target=None, noise=NOISE, **changes)
     seen = true + noise * torch.randn(true.shape, generator=generator, dtype=torch.float64)
     made = Source(name, space.to_parameters(space.from_unit(x)), ["gain", "guard"], seen,
                   torch.full_like(seen, noise**2), **changes)  # fmt: skip
-    return learn_alone(align(made, target), target)
+    return fit_source(align(made, target), target)
 
 
 def generator():
@@ -162,7 +162,7 @@ def test_one_parameter_always_stays():
     space, x = target.space, target.space.sobol(40, 0)
     flat = Source("A", space.to_parameters(space.from_unit(x)), ["gain", "guard"],
                   torch.zeros(40, 2), torch.full((40, 2), 1e-6))  # fmt: skip
-    learned = learn_alone(align(flat, target), target)
+    learned = fit_source(align(flat, target), target)
     proposal = propose(target, {"A": learned, "B": learned}, generator(), negligible=0.999)
     assert len(proposal.space.names) >= 1
 

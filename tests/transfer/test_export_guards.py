@@ -125,7 +125,7 @@ def test_foreign_json_is_called_so(tmp_path, content):
     path.write_text(content)
     with pytest.raises(hz.PackageError, match="schema") as refused:
         package.look(path)
-    assert "byte was changed" not in str(refused.value)
+    assert "changed after it was written" not in str(refused.value)
 
 
 def test_a_damaged_ledger_is_restored_not_fetched(tmp_path):

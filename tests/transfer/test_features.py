@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hyperzero_torch as hz
-from hyperzero_torch.study.decisions import ASIDE
 from hyperzero_torch.study.history import History
 from hyperzero_torch.study.journal import CandidateAdded, Decision, Planned, ReadingsReceived
+from hyperzero_torch.study.journal.trace import ASIDE
 from hyperzero_torch.transfer import features
 
 

@@ -91,7 +91,7 @@ def test_what_is_believed_of_the_target_is_the_dense_conditional(share, own, see
     inducing, x, y, var, spectra, _ = small([share] * 3, seed=seed)
     r = torch.full((1, 3), share, dtype=torch.float64)
     mean, covariance = believed(
-        coregionalization.factor(spectra, r), torch.tensor([own], dtype=torch.float64)
+        coregionalization.shared_posterior(spectra, r), torch.tensor([own], dtype=torch.float64)
     )
     root = inducing.root[0]
     k = matern52(x, x, ELL)[0]
@@ -105,9 +105,11 @@ def test_what_is_believed_of_the_target_is_the_dense_conditional(share, own, see
 
 def test_pseudo_observations_say_what_the_sources_say():
     _, _, _, _, spectra, _ = small([0.95] * 3, seed=3)
-    known = coregionalization.factor(spectra, torch.full((1, 3), 0.95, dtype=torch.float64))
+    known = coregionalization.shared_posterior(
+        spectra, torch.full((1, 3), 0.95, dtype=torch.float64)
+    )
     own = torch.tensor([0.9], dtype=torch.float64)
-    told = coregionalization.message(known, own)
+    told = coregionalization.pseudo_observations(known, own)
     mean, covariance = believed(known, own)
     unit = torch.eye(len(told.value[0]), dtype=torch.float64)
     gain = torch.linalg.inv(unit + told.noise[0])
@@ -118,7 +120,7 @@ def test_pseudo_observations_say_what_the_sources_say():
 def test_sources_of_no_share_say_nothing():
     _, _, _, _, spectra, _ = small([0.9] * 3)
     zero = torch.zeros(1, 3, dtype=torch.float64)
-    known = coregionalization.factor(spectra, zero)
+    known = coregionalization.shared_posterior(spectra, zero)
     assert float(known.information.abs().max()) == 0.0
     mean, covariance = believed(known, torch.tensor([0.9], dtype=torch.float64))
     assert float(mean.abs().max()) == 0.0
@@ -180,7 +182,7 @@ def test_the_share_is_found_from_the_agreement_of_the_sources(share):
     found = []
     for seed in range(6):
         sources, *_ = family(share, num=6, seed=seed, rows=50, noise=0.2)
-        found.append(gather_family(sources, filling()).share.mean())
+        found.append(gather_family(sources, filling()).loading.mean())
     mean = float(torch.stack(found).mean())
     # Six families of six: the average is within a tenth or so, more where little is shared.
     assert abs(mean**2 - share**2) < 0.2
@@ -191,7 +193,7 @@ def test_a_sources_unit_and_offset_change_nothing():
     plain = gather_family(sources, filling())
     moved = [s._replace(mean=1e3 * s.mean + 7.0, var=1e6 * s.var) for s in sources]
     scaled = gather_family(moved, filling())
-    torch.testing.assert_close(scaled.share, plain.share, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scaled.loading, plain.loading, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(scaled.spread, 1e3 * plain.spread, rtol=1e-4, atol=0)
 
 
@@ -209,7 +211,7 @@ def test_a_domains_own_part_is_neither_lost_nor_made_up_where_nearly_all_is_shar
     found = []
     for seed in range(8):
         sources, *_ = family(share, num=6, seed=seed, rows=50, noise=0.1)
-        own = float(1 - gather_family(sources, filling()).share.square().mean())
+        own = float(1 - gather_family(sources, filling()).loading.square().mean())
         found.append(own / (1 - share**2))
     assert 0.75 < min(found) <= max(found) < 2.2
     assert 0.8 < sum(found) / len(found) < 1.5

@@ -13,8 +13,8 @@ from transfer.test_transfer_cli import begin, run
 import hyperzero_torch as hz
 from hyperzero_torch.live import Collected, Loop, SimulatedClock
 from hyperzero_torch.study.config import SourceConfig
-from hyperzero_torch.study.decisions import SOURCE
 from hyperzero_torch.study.journal import Decision
+from hyperzero_torch.study.journal.trace import SOURCE
 from hyperzero_torch.transfer import from_journal, refresh
 from hyperzero_torch.transfer.journaled import recorded
 
@@ -130,7 +130,7 @@ def test_two_sources_of_one_name_are_told_apart_or_refused(folder, capsys):
     rewrite(folder / "south.yaml", sources=twice)
     code, _, err = run(capsys, "-c", folder / "south.yaml", group="step")
     assert code == 3
-    assert "tell them apart by 'name'" in err
+    assert "give each its own 'name'" in err
     assert not (folder / "south.db").exists()
     rewrite(folder / "south.yaml", sources=[twice[0], {"source": twice[1], "name": "west"}])
     assert run(capsys, "-c", folder / "south.yaml", group="step")[0] == 0
@@ -149,7 +149,7 @@ def test_a_study_is_no_source_of_its_own(folder, capsys):
         assert opened(folder).history.num_entries == before
     # By way of a package it is the evidence that tells.
     own = from_journal(f"sqlite:///{folder}/south.db#south", "copy")
-    with pytest.raises(hz.ConfigError, match="evidence of the target"):
+    with pytest.raises(hz.ConfigError, match="evidence as the target"):
         opened(folder).learn_from([replace(own, origin="")])
 
 
@@ -241,7 +241,7 @@ def test_a_changed_map_counts_as_soon_as_the_sources_are_refreshed(folder, capsy
     assert run(capsys, *where, group="step")[0] == 0
     first = opened(folder).history
     code, _, err = run(capsys, "refresh", *where)
-    assert (code, "as they were read" in err) == (0, True)
+    assert (code, "no source has changed" in err) == (0, True)
     rewrite(folder / "south.yaml", sources=[entry | {"map": {"a": {"name": "a", "factor": 0.5}}}])
     code, _, err = run(capsys, "refresh", *where, "--dry-run")
     assert code == 0
@@ -291,7 +291,7 @@ def test_an_expert_overrules_by_command(folder, capsys):
         (("--forbid", "north:zeal"), "no parameter 'zeal'"),
         (("--pin", "north"), "SOURCE=NUMBER"),
         (("--pin", "north=2"), "[0, 1]"),
-        (("--pin", "north=0.5", "--forbid", "north"), "more than one word"),
+        (("--pin", "north=0.5", "--forbid", "north"), "named more than once"),
         (("--pin", "north=0.5", "--pin", "north=0.9"), "name it once"),
         (("--reason", " ", "--forbid", "north"), "needs a reason"),
     ]:

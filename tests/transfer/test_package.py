@@ -220,7 +220,7 @@ def test_scope_is_kept(written):
         (NOW, ["feed"], {}, "not after now"),
         (datetime(2030, 1, 1), ["feed"], {}, "with its zone"),
         ("tomorrow", ["feed"], {}, "with its zone"),
-        (timedelta.max, ["feed"], {}, "beyond"),
+        (timedelta.max, ["feed"], {}, "outside the range of dates"),
         (DAY, [], {}, "scopes is empty"),
         (DAY, "feed", {}, "list of names"),
         (DAY, ["feed", "feed"], {}, "come twice"),

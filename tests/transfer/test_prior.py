@@ -9,11 +9,12 @@ import torch
 
 import hyperzero_torch as hz
 from hyperzero_torch.simulate import GuardrailWorld
-from hyperzero_torch.study.decisions import SOURCE, TRANSFER
 from hyperzero_torch.study.interventions import remark
+from hyperzero_torch.study.journal import Configured, StudyHeader
+from hyperzero_torch.study.journal.trace import SOURCE, TRANSFER
 from hyperzero_torch.transfer import ExpertOverride, Source
-from hyperzero_torch.transfer.journaled import overruled
-from hyperzero_torch.transfer.model.gates import worth_serving
+from hyperzero_torch.transfer.journaled import current_override
+from hyperzero_torch.transfer.model.acceptance import risk_screen
 from hyperzero_torch.tuner import transfer_candidates
 from hyperzero_torch.tuner.transfer_candidates import TRANSFERRED
 
@@ -103,11 +104,11 @@ def test_where_sources_count_nothing_new_is_served_that_is_not_worth_it(monkeypa
     judged = []
 
     def nothing_is(posterior, problem, x, generator):
-        found = worth_serving(posterior, problem, x, generator)
+        found = risk_screen(posterior, problem, x, generator)
         judged.append(len(x))
         return found._replace(accepted=torch.zeros_like(found.accepted))
 
-    monkeypatch.setattr(transfer_candidates, "worth_serving", nothing_is)
+    monkeypatch.setattr(transfer_candidates, "risk_screen", nothing_is)
     rounds(tuner, place, 6, 9, mail)
     assert sum(judged) > 0
     kinds = {b.origin for b in tuner.history.candidates if b.round >= 6}
@@ -215,7 +216,7 @@ def test_a_single_parameter_of_a_source_is_overruled_and_journaled(tmp_path):
     tuner.overrule(word)
     rounds(tuner, place, 0, 6)
     again = hz.Tuner.resume(url, problem=place.problem)
-    assert overruled(again.history) == word
+    assert current_override(again.history) == word
     assert again.ask(5) == tuner.ask(5)
     whole = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place))
     rounds(whole, place, 0, 6)
@@ -273,26 +274,8 @@ def test_a_single_source_with_one_setting_teaches_nothing_and_says_so():
         rounds(one, place, 0, 6)
     assert plans(tuner) == plans(cold)
     told = tuner.history.plans[5].details["transfer"]
-    assert "no source says anything" in told["reason"]
+    assert "no source has usable evidence" in told["reason"]
     assert told["silent"] == {"tiny": list(place.problem.metrics)}
-
-
-def test_words_that_an_ensemble_does_not_know_are_refused_and_the_others_count():
-    place = world()
-    config = QUICK.model_copy(update={"transfer": "ensemble"})
-    told = {}
-    for left in (None, 0.001):
-        tuner = hz.Tuner(place.problem, config, seed=3, sources=related(place))
-        if left is not None:
-            tuner.overrule(ExpertOverride(discount={"domain_0": left}, reason="an older ranker"))
-        rounds(tuner, place, 0, 6)
-        sources = tuner.history.plans[5].details["transfer"]["sources"]
-        told[left] = sum(sources["domain_0"]["weight"])
-    assert told[0.001] < 0.5 * told[None]
-    first = place.problem.space.names[0]
-    for word in ({"pin": {"domain_0": 0.5}}, {"forbid": [("domain_0", first)]}):
-        with pytest.raises(hz.ConfigError, match="ensemble"):
-            tuner.overrule(ExpertOverride(**word, reason="so"))
 
 
 @pytest.mark.parametrize("word", [None, {"forbid": ["north"]}, "north"])
@@ -312,17 +295,20 @@ def test_a_source_that_does_not_fit_leaves_no_study_behind():
     assert journal.studies() == []
 
 
-def test_the_ensemble_stands_in_the_same_place():
+@pytest.mark.parametrize("stored", ["shared", "ensemble"])
+def test_the_option_that_is_gone_is_refused_where_it_is_given_and_dropped_where_it_is_stored(
+    stored, tmp_path
+):
+    with pytest.raises(hz.ConfigError, match="'transfer' no longer exists"):
+        hz.TunerConfig(transfer=stored)
+    file = tmp_path / "config.yaml"
+    file.write_text(f"transfer: {stored}\n")
+    with pytest.raises(hz.ConfigError, match="'transfer' no longer exists"):
+        hz.TunerConfig.from_file(file)
+    journal = hz.MemoryJournal()
     place = world()
-    config = QUICK.model_copy(update={"transfer": "ensemble", "num_starts": 1})
-    tuner = hz.Tuner(place.problem, config, seed=3, sources=related(place))
-    rounds(tuner, place, 0, 6)
-    told = tuner.history.plans[5].details["transfer"]
-    assert told["used"]
-    assert sum(one["weight"][0] for one in told["sources"].values()) > 0.3
-    assert tuner.recommend().prob_feasible >= 0.0
-    assert tuner.explain(5).arms
-    bad = hz.Tuner(place.problem, config, seed=3, sources=related(place, sign=-1.0))
-    rounds(bad, place, 0, 6)
-    told = bad.history.plans[5].details["transfer"]
-    assert all(max(one["weight"]) < 0.05 for one in told["sources"].values())
+    entries = [Configured(QUICK.model_dump(mode="json") | {"transfer": stored})]
+    journal.create(StudyHeader("feed", 3, place.problem.spec()), entries)
+    tuner = hz.Tuner.resume(journal, "feed", problem=place.problem)
+    assert tuner.config == QUICK
+    assert tuner.ask() == hz.Tuner(place.problem, QUICK, study="feed", seed=3).ask()

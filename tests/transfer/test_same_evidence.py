@@ -21,7 +21,7 @@ from hyperzero_torch.transfer import (
     refresh,
     translate,
 )
-from hyperzero_torch.transfer.own import own_evidence
+from hyperzero_torch.transfer.duplicates import own_evidence
 from hyperzero_torch.transfer.sharing import package as packages
 
 CONFIG = hz.TunerConfig(
@@ -57,7 +57,7 @@ def test_independent_evidence_is_taken_for_the_same_no_oftener_than_it_says(
     num, alarms = 400, 0
     for _ in range(num):
         pair = [measured(generator, shared=shared, known=known, gap=gap) for _ in range(2)]
-        alarms += duplicates.between(*map(duplicates.Told, pair)) is not None
+        alarms += duplicates.same_evidence(*map(duplicates.Comparable, pair)) is not None
     assert alarms <= 0.05 * num + 3 * math.sqrt(0.05 * 0.95 * num)
 
 
@@ -75,7 +75,10 @@ def test_evidence_that_was_added_to_is_the_same_evidence(known):
             before, name="june", mean=(2 * before.mean + later.mean) / 3, var=before.var * 2 / 3,
             shared=None if before.shared is None else before.shared * 2 / 3,
         )  # fmt: skip
-        found.append(duplicates.between(duplicates.Told(before), duplicates.Told(both)) is not None)
+        found.append(
+            duplicates.same_evidence(duplicates.Comparable(before), duplicates.Comparable(both))
+            is not None
+        )
     assert sum(found) >= 18
 
 
@@ -93,7 +96,7 @@ def test_no_order_hides_a_copy(order, swapped, num):
     )  # fmt: skip
     with pytest.raises(hz.ConfigError, match="count twice"):
         check_distinct([one, copy])
-    with pytest.raises(hz.ConfigError, match="evidence of the target"):
+    with pytest.raises(hz.ConfigError, match="evidence as the target"):
         check_distinct([copy], target=one)
 
 
@@ -107,7 +110,7 @@ def test_a_copy_among_other_settings_and_in_another_unit_is_found():
         torch.cat([one.var[:6], more.var]),
     )  # fmt: skip
     mapped = translate(other, problem_of("a", "b"), {"a": Rescaled("percent", 0.01)})
-    with pytest.raises(hz.ConfigError, match="at 6 settings the deltas are the very same"):
+    with pytest.raises(hz.ConfigError, match="the deltas of 6 settings are equal"):
         check_distinct([one, mapped])
 
 
@@ -175,7 +178,7 @@ def test_a_studys_older_evidence_is_no_source_of_it(studies):
         "shuffled", [old.parameters[i] for i in order], old.metrics, old.mean[order], old.var[order]
     )
     for copy in (old, shuffled):
-        with pytest.raises(hz.ConfigError, match="evidence of the target, of today or of an earl"):
+        with pytest.raises(hz.ConfigError, match="evidence as the target, now or after an earl"):
             tuner.learn_from([copy])
     assert tuner.history.num_entries == before
     # Most settings are the same, but not the noise.
@@ -216,7 +219,7 @@ def test_commands_and_refreshes_see_it_too(tmp_path, capsys):
         code, _, err = run(capsys, command, "-c", config, f"north={tmp_path / 'own.json'}",
                            "--scope", "feed/eu")  # fmt: skip
         assert code == 3
-        assert "evidence of the target" in err
+        assert "same evidence as the target" in err
     # A source that is known, and whose file holds the study's own evidence one day.
     study = hz.StudyConfig.from_file(config)
     tuner = hz.Tuner.resume(study.journal_url(tmp_path), "south", problem=study.problem())
@@ -226,4 +229,4 @@ def test_commands_and_refreshes_see_it_too(tmp_path, capsys):
     read = refresh.read([entry], tmp_path, study.problem(), tuner.history, every=True)
     assert read.sources == ()
     assert "stays as it was read" in read.remarks[0]
-    assert "evidence of the target" in read.remarks[0]
+    assert "same evidence as the target" in read.remarks[0]

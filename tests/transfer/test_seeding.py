@@ -4,8 +4,7 @@ import pytest
 import torch
 from transfer.test_prior import related, source, world
 
-from hyperzero_torch.transfer.model import gates, seeds
-from hyperzero_torch.transfer.model.suited import suited
+from hyperzero_torch.transfer.model import acceptance, seeds
 from hyperzero_torch.transfer.prior import Prior
 
 
@@ -23,7 +22,7 @@ def test_seeds_are_good_apart_and_within_reach(prior):
     place, found = prior
     seeds = found.seeds(place.problem, 6, generator())
     assert 3 <= len(seeds.theta) <= 6
-    assert seeds.facts["seeds"] == len(seeds.theta)
+    assert seeds.trace.seeds == len(seeds.theta)
     truth = place.truth(seeds.theta)
     best = place.oracle(num_samples=4000).gain
     assert float(truth.gain[truth.violation <= 0].max()) > 0.8 * best
@@ -46,7 +45,7 @@ def test_a_single_source_and_sources_that_disagree_seed_nothing():
     place = world()
     alone = Prior(place.problem, related(place, num=1)).seeds(place.problem, 4, generator())
     assert len(alone.theta) == 0
-    assert "nobody to agree with" in alone.facts["reason"]
+    assert "shows no agreement" in alone.trace.reason
     mixed = [source("a", place), source("b", place, seed=1)]
     order = torch.randperm(len(mixed[0]), generator=generator(5))
     shuffled = [
@@ -68,7 +67,7 @@ def test_a_single_source_and_sources_that_disagree_seed_nothing():
 
 def test_what_is_expected_of_the_target_is_0_at_its_base_and_near_the_truth(prior):
     place, found = prior
-    expected = seeds.expected(place.problem, found.family)
+    expected = seeds.prior_posterior(place.problem, found.family)
     base = place.problem.space.to_unit(place.problem.base_theta.unsqueeze(0))
     mean, var = expected.marginal(base)
     assert float(mean.abs().max()) < 1e-3
@@ -81,10 +80,10 @@ def test_what_is_expected_of_the_target_is_0_at_its_base_and_near_the_truth(prio
 
 def test_suited_points_reach_their_level_and_rise_as_it_falls(prior):
     place, found = prior
-    expected = seeds.expected(place.problem, found.family)
-    points = suited(expected, place.problem, (0.99, 0.6), generator())
+    expected = seeds.prior_posterior(place.problem, found.family)
+    points = seeds.feasible_maximisers(expected, place.problem, (0.99, 0.6), generator())
     assert points.shape == (2, 2)
-    judged = gates.worth_serving(expected, place.problem, points, generator(1))
+    judged = acceptance.risk_screen(expected, place.problem, points, generator(1))
     # P(gain > 0 and feasible) is estimated from 512 draws here and 128 there.
     assert float(judged.prob[0]) > 0.9
     assert float(judged.prob[1]) > 0.45

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hyperzero_torch as hz
-from hyperzero_torch.transfer.model.source_posterior import Alone
+from hyperzero_torch.transfer.model.correlation import by_evidence, table
+from hyperzero_torch.transfer.model.source_posterior import SourcePosterior
 from hyperzero_torch.transfer.overrides import ExpertOverride
-from hyperzero_torch.transfer.similarity import by_evidence, by_features, heat_map, plot, table
+from hyperzero_torch.transfer.similarity import by_features
 
 numbers = st.floats(-100, 100)
 made = st.dictionaries(st.sampled_from(["level:gain", "trend:gain", "users", "own"]), numbers)
@@ -68,7 +69,7 @@ def test_few_domains_and_features_of_ones_own():
     four = by_features(domains | {"D": {"own": 3.0}})
     assert four.scale["own"] == pytest.approx(1.4826)  # deviations 1.5, .5, 2.5, .5 from 2.5
     alike = by_features({d: {"own": 1.0} for d in "ABCDE"} | {"F": {"own": 2.0}})
-    assert "most domains agree" in alike.left_out["own"]
+    assert "most domains have the same value" in alike.left_out["own"]
     assert "only one" in by_features({"A": {"own": 1.0}, "B": {}}).left_out["own"]
 
 
@@ -117,7 +118,7 @@ def worlds(correlation, num, generator, n=24, noise=0.1):
 
 def fit(x, y, noise=0.1):
     y = y.unsqueeze(-1)
-    return Alone(hz.Surrogate().fit(x, y, torch.full_like(y, noise**2)), ("gain",))
+    return SourcePosterior(hz.Surrogate().fit(x, y, torch.full_like(y, noise**2)), ("gain",))
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.7])
@@ -194,42 +195,27 @@ def test_it_can_be_looked_at():
     assert rows[1]["features"] is None
     assert rows[0]["low:gain"] <= rows[0]["mean:gain"] <= rows[0]["high:gain"]
     json.dumps(rows, allow_nan=False)
-    for figure in (heat_map(features), heat_map(evidence, "gain")):
-        assert "<b>" not in json.dumps(figure, allow_nan=False).replace("<br>", "")
-        assert figure["data"][0]["x"] == ["A&lt;b&gt;", "B&#37;", "C"]
-    with pytest.raises(hz.ConfigError, match="no metric"):
-        heat_map(evidence, "guard")
-    with pytest.raises(hz.ConfigError, match="whole domains, not of a metric, got 'zz'"):
-        heat_map(features, metric="zz")
-    with pytest.raises(hz.ConfigError, match="by_features or by_evidence returned, got NoneType"):
-        heat_map(None)
     with pytest.raises(hz.ConfigError, match="same domains"):
         table(by_features({"A": {}}), evidence)
-    go = pytest.importorskip("plotly.graph_objects")
-    assert isinstance(plot(features), go.Figure)
 
 
-def test_an_expert_has_the_last_word():
-    computed = {"north": 0.8, "south": 0.5, "east": math.nan, "west": 0.4}
-    said = ExpertOverride(
+def test_an_override_names_what_it_changes():
+    override = ExpertOverride(
         pin={"east": 0.3},
         forbid=["north", ("west", "a")],
-        discount={"south": 0.5, ("south", "b"): np.float32(0.5)},
+        discount={"south": 0.5, ("south", "b"): np.float32(0.5), "west": 0.0},
         reason="another product",
     )
-    ruled = said.rule(computed, ["a", "b"])
-    assert ruled.similarity == {"north": 0.0, "south": 0.25, "east": 0.3, "west": 0.4}
-    assert ruled.by_parameter == {
-        "north": {"a": 0.0, "b": 0.0},
-        "south": {"a": 0.25, "b": 0.125},
-        "east": {"a": 0.3, "b": 0.3},
-        "west": {"a": 0.0, "b": 0.4},
-    }
-    assert {r.whom for r in ruled.rulings} == {
-        "east", "north", "south", ("south", "b"), ("west", "a")
-    }  # fmt: skip
-    untouched = ExpertOverride().rule(computed, ["a"])
-    assert untouched.rulings == ()
+    override.check(["north", "south", "east", "west"], ["a", "b"])
+    assert override.subjects == ["east", "north", ("west", "a"), "south", ("south", "b"), "west"]
+    assert override.summary == (
+        "pin east = 0.3, forbid north, forbid west:a, discount south = 0.5, discount south:b = "
+        "0.5, discount west = 0"
+    )
+    assert [override.excludes(name) for name in ("north", "south", "east", "west")] == [
+        True, False, False, True,
+    ]  # fmt: skip
+    assert ExpertOverride().summary == ""
 
 
 @pytest.mark.parametrize(
@@ -270,4 +256,4 @@ def test_a_pin_is_of_a_whole_source():
 def test_an_overrule_of_nobody_is_refused():
     for said in (ExpertOverride(forbid=["nord"]), ExpertOverride(discount={("north", "c"): 0.5})):
         with pytest.raises(hz.ConfigError, match="there is no"):
-            said.rule({"north": 1.0}, ["a"])
+            said.check(["north"], ["a"])

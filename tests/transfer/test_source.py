@@ -93,7 +93,7 @@ def test_later_changes_of_what_was_given_change_nothing():
         ({"mean": [[0.1, 0.2]]}, "mean must have shape (2, 2), got (1, 2)"),
         ({"mean": [["x", 0], [0, 0]]}, "mean must be numbers"),
         ({"mean": [[math.inf, 0], [0, 0]]}, "mean is infinite in rows [0]"),
-        ({"mean": [[NAN] * 2] * 2}, "no evidence at all"),
+        ({"mean": [[NAN] * 2] * 2}, "there is no evidence"),
         ({"var": [[-1e-4, 1], [1, 1]]}, "above 0"),
         ({"var": [[0.0, 1], [1, 1]]}, "above 0"),
         ({"var": [[NAN, 1], [1, 1]]}, "above 0"),
@@ -107,10 +107,10 @@ def test_later_changes_of_what_was_given_change_nothing():
         ({"base": {"a": 1.0}}, "base must name the parameters ['a', 'b'], got ['a']"),
         ({"base": {}}, "base must be a setting"),
         ({"base": [0.1, 0.2]}, "base must be a setting"),
-        ({"base": {"a": NAN, "b": 1.0}}, "base: 'a' = nan is no finite number"),
+        ({"base": {"a": NAN, "b": 1.0}}, "base: 'a' = nan is not a finite number"),
         ({"base": {"a": 10**400, "b": 1.0}}, "base: 'a' = 1000"),
         ({"base": {1: 1.0, "b": 1.0}}, "base: parameter names must be strings"),
-        ({"parameters": [{"a": 10**400, "b": 1.0}] * 2}, "no finite number"),
+        ({"parameters": [{"a": 10**400, "b": 1.0}] * 2}, "not a finite number"),
         ({"meta_features": {"x": 10**400}}, "meta_features['x'] must be finite"),
         ({"meta_features": {"x": 10**9000}}, "of type int that cannot be shown"),
         ({"mean": [[True, False], [0, 0]]}, "not booleans"),
@@ -122,7 +122,7 @@ def test_later_changes_of_what_was_given_change_nothing():
         ({"mean": np.ones((2, 2), dtype=complex)}, "or complex"),
         ({"mean": torch.ones(2, 2).to_sparse()}, "to_dense()"),
         ({"mean": [[1e170, 0], [0, 0]]}, "within +-1e+12"),
-        ({"var": [[1e25, 1], [1, 1]]}, "1e+24 at most"),
+        ({"var": [[1e25, 1], [1, 1]]}, "at most 1e+24"),
         ({"shared": torch.ones(2, 2, 2)}, "diagonal must lie between 0 and var"),
         ({"shared": torch.ones(2, 2)}, "shared must have shape"),
         (
@@ -338,7 +338,7 @@ def test_a_mapping_that_cannot_be_is_refused(mapping, said):
 def test_what_is_ignored_is_left_out_and_a_name_never_stands_for_two():
     settings = [{"w": 0.1, "a": 0.3, "b": 0.9}, {"w": 0.7, "a": 0.4, "b": 0.2}]
     other = source(parameters=settings)
-    with pytest.raises(hz.ConfigError, match="would stand for nothing"):
+    with pytest.raises(hz.ConfigError, match="would be unused"):
         translate(other, problem(), {"a": "w"})
     translated = translate(other, problem(), {"a": "w"}, ignore=["a"])
     assert list(translated.parameters) == [{"a": 0.1, "b": 0.9}, {"a": 0.7, "b": 0.2}]
@@ -395,7 +395,7 @@ def test_the_same_evidence_never_counts_twice():
         check_distinct([source(), source(name="south")])
     with pytest.raises(hz.ConfigError, match="two are named 'north'"):
         check_distinct([source(), source(mean=[[0.03, NAN], [0.02, -0.01]])])
-    with pytest.raises(hz.ConfigError, match="evidence of the target"):
+    with pytest.raises(hz.ConfigError, match="evidence as the target"):
         check_distinct([source()], target=source(name="target"))
 
 
@@ -427,7 +427,7 @@ def test_a_studys_own_evidence_becomes_a_source(study):
     base = tuner.problem.space.to_unit(tuner.problem.base_theta)
     assert torch.equal(aligned.base, base)
     assert torch.equal(aligned.shared, bucket.shared(known))
-    with pytest.raises(hz.ConfigError, match="evidence of the target"):
+    with pytest.raises(hz.ConfigError, match="evidence as the target"):
         check_distinct([read], target=own)
 
 
@@ -502,7 +502,9 @@ def test_addresses_that_name_nothing_are_refused_and_nothing_is_made(tmp_path, s
             from_journal(address)
         assert "package" not in str(error.value)
     for address in ("memory://#x", "sqlite://#x", "sqlite:///:memory:#x"):
-        with pytest.raises(hz.InputError, match="journal in memory, which nobody else can read"):
+        with pytest.raises(
+            hz.InputError, match="journal in memory, which other processes cannot read"
+        ):
             from_journal(address)
     with pytest.raises(hz.InputError) as error:
         from_journal("postgresql://me:s3cret@host/db")

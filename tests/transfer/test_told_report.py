@@ -9,19 +9,18 @@ import torch
 from support.browser import Browser, find
 from support.transfer_study import EVIL, make, play, told
 
-from hyperzero_torch.report import write_report
+from hyperzero_torch.report import write_comparison, write_report
 from hyperzero_torch.report.data import transfer_rows
-from hyperzero_torch.report.data.facts import look
+from hyperzero_torch.report.data.facts import collect
 from hyperzero_torch.report.data.tables import Table
-from hyperzero_torch.report.domains import write_comparison
 from hyperzero_torch.report.figures import transfer_plots
-from hyperzero_torch.report.sections.page_order import sections
+from hyperzero_torch.report.sections.all import sections
 from hyperzero_torch.report.sections.transfer import transfer
-from hyperzero_torch.study.decisions import DRIFT
 from hyperzero_torch.study.history import History
 from hyperzero_torch.study.journal import Decision
-from hyperzero_torch.transfer import similarity
-from hyperzero_torch.transfer.model.source_posterior import learn_alone
+from hyperzero_torch.study.journal.trace import DriftFound
+from hyperzero_torch.transfer import correlation, similarity
+from hyperzero_torch.transfer.model.source_posterior import fit_source
 
 OVERFLOW = """Array.from(document.querySelectorAll('#transfer *')).filter(e=>{
   let box=e.getBoundingClientRect();
@@ -30,7 +29,7 @@ OVERFLOW = """Array.from(document.querySelectorAll('#transfer *')).filter(e=>{
 
 
 def facts_of(tuner):
-    return look(tuner, None, None, None, "lcb")
+    return collect(tuner)
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +63,14 @@ def test_only_a_study_with_sources_has_the_section(facts, tmp_path):
 def test_sources_stand_with_their_packages(facts):
     rows = transfer_rows.sources(facts)
     north = cells(rows, "name", "north")
-    terms = transfer_rows.given(facts)[0].terms
+    terms = transfer_rows.used_sources(facts)[0].terms
     assert north["origin"] == f"package {terms.sha256[:12]}"
     assert north["scopes"] == "feed/eu"
     assert north["expires"] == terms.expires.isoformat(" ", "minutes")
-    assert north["noise"] == "no noise"
+    assert north["privacy"] == "no noise added"
     assert (north["settings"], north["rounds"], north["round"]) == ("40 of 40", 48, 0)
-    assert cells(rows, "name", EVIL)["noise"] == "epsilon 2 at delta 1e-06"
-    assert cells(rows, "name", "reversed")["origin"] == "given by hand"
+    assert cells(rows, "name", EVIL)["privacy"] == "epsilon 2 at delta 1e-06"
+    assert cells(rows, "name", "reversed")["origin"] == "given in Python"
     assert cells(rows, "name", "reversed")["expires"] == "–"
 
 
@@ -86,9 +85,9 @@ def test_every_round_is_told_as_it_was_decided(study, facts):
     assert len(kept) >= 6
     for round_, said in kept.items():
         row = cells(rows, "round", round_)
-        assert row["wealth"] == said["wealth"]
+        assert row["log_e_value"] == said["wealth"]
         assert row["needed"] == said["needed"]
-        assert row["taken"].startswith("sources too" if said["used"] else "cold start")
+        assert row["taken"].startswith("with sources" if said["used"] else "own evidence only")
         for metric, one in said.get("held_out", {}).items():
             assert row[f"held:{metric}"] == pytest.approx(one["transferred"] - one["cold"])
         for name, one in said["sources"].items():
@@ -131,14 +130,14 @@ def test_each_change_of_mind_has_a_reason_and_its_alternative(facts):
     assert all(all(cell for cell in row[1:]) for row in rows.rows)
     first = cells(rows, "round", 0)
     assert "first design" in first["taken"]
-    judged = transfer_rows.judged(facts)
-    states = [(f["used"], f["metrics"]) for _, f in judged]
+    judged = transfer_rows.weighed_rounds(facts)
+    states = [(t.used, t.metrics) for _, t in judged]
     turned = [r for (r, _), now, old in zip(judged, states, [None, *states]) if now != old]
     assert set(turned) < set(rows.column("round"))
 
 
 def test_what_experts_said_is_told_and_the_latest_holds(facts):
-    rows = transfer_rows.overrules(facts)
+    rows = transfer_rows.overrides(facts)
     assert rows.column("words") == ["forbid reversed", "discount north = 0.5"]
     assert rows.column("holds") == ["yes", "no, replaced"]
     assert "<i>ranker</i>" in rows.rows[0][-1]
@@ -152,13 +151,16 @@ def test_criteria_of_refreshing_are_looked_at(facts):
         )
     )
     assert met["its package has expired"] == f"yes: {EVIL}"
-    assert met["drift was noticed since it was recorded"] == "no"
-    assert met["it has no weight in the latest round"] == "yes: reversed"
+    assert met["drift was detected after it was added"] == "no"
+    assert met["it had no weight in the latest round"] == "yes: reversed"
     later = transfer_rows.criteria(facts, datetime.now(UTC) + timedelta(days=31))
     assert later.column("met")[0] == f"yes: north, {EVIL}"
     drifted = History(2, facts.history.metrics)
     drifted.__dict__.update(facts.history.__dict__)
-    drifted.decisions = [*facts.history.decisions, Decision(6, DRIFT, "it turned", {})]
+    drifted.decisions = [
+        *facts.history.decisions,
+        Decision.of(6, "it turned", DriftFound(metrics=(0,), before=6, factor=0.25)),
+    ]
     rows = transfer_rows.criteria(replace(facts, history=drifted))
     assert rows.column("met")[1] == f"yes: north, {EVIL}, reversed"
 
@@ -168,26 +170,12 @@ def test_a_study_that_has_not_begun_to_weigh_says_so(tmp_path):
     tuner.ask()
     (section,) = transfer(facts_of(tuner))
     assert any("No round has weighed" in b for b in section.blocks if isinstance(b, str))
-    assert "Sources, and what they may be used for" in sheets(section)
-
-
-def test_an_ensemble_is_told_too(tmp_path):
-    from told_study import CONFIG
-
-    tuner = make(tmp_path, config=CONFIG.model_copy(update={"transfer": "ensemble"}))
-    play(tuner, 3)
-    facts = facts_of(tuner)
-    rows = transfer_rows.by_round(facts)
-    assert rows.rows
-    assert set(rows.column("wealth")) == {None}
-    (section,) = transfer(facts)
-    assert "Weight of each source" in sheets(section)
-    assert "Bets on the sources" not in sheets(section)
+    assert "Sources and their terms" in sheets(section)
 
 
 def test_cells_of_a_heat_map_are_legible_on_their_colours():
     value = torch.tensor([[1.0, -0.9], [0.1, torch.nan]], dtype=torch.float64)
-    drawn = transfer_plots.alike(["a", "b"], value, [["1", "2"], ["3", "4"]], signed=True)
+    drawn = transfer_plots.heat_map(["a", "b"], value, [["1", "2"], ["3", "4"]], signed=True)
     inks = [n["font"]["color"] for n in drawn["layout"]["annotations"]]
     assert inks == ["#ffffff", "#000000", "#000000", "@ink"]
     assert drawn["data"][0]["z"] == [[1.0, -0.9], [0.1, None]]
@@ -223,10 +211,10 @@ def test_domains_compared_make_a_page_of_their_own(browser, study, tmp_path):
     browser.errors.clear()
     facts = facts_of(study)
     looks = transfer_rows.by_features(facts)
-    aligned = facts.known.prior.aligned
+    aligned = facts.model.prior.aligned
     looks = similarity.by_features({a.name: a.meta for a in aligned})
-    acts = similarity.by_evidence(
-        {a.name: learn_alone(a, study.problem) for a in aligned},
+    acts = correlation.by_evidence(
+        {a.name: fit_source(a, study.problem) for a in aligned},
         study.problem.metrics,
         study.problem.space.sobol(64, seed=0),
         torch.Generator().manual_seed(0),
@@ -258,7 +246,7 @@ def test_every_cells_text_has_the_contrast_that_readers_need(signed):
     text = [["x"] * 201]
     for start in range(201):
         one = row[:, start : start + 1]
-        drawn = transfer_plots.alike(["a"], one, text, signed)
+        drawn = transfer_plots.heat_map(["a"], one, text, signed)
         colors = [c for _, c in drawn["data"][0]["colorscale"]]
         at = (float(one) - drawn["data"][0]["zmin"]) / (1 - drawn["data"][0]["zmin"])
         place = at * (len(colors) - 1)

@@ -209,7 +209,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_paid(studies, tmp
         ("north", {"-o": tmp_path / "no" / "p.json"}, "there is no folder"),
         ("north", {"--meta": "users"}, "NAME=NUMBER"),
         ("north", {"--meta": "x=nan"}, "NAME=NUMBER"),
-        ("north", {"--epsilon": "1"}, "go with a --ledger"),
+        ("north", {"--epsilon": "1"}, "need a --ledger"),
         ("north", {"--ledger": ledger}, "needs --epsilon"),
         ("north", private, "every metric"),
         ("north", private | {"--clip": "gain=20:0"}, "LOW below HIGH"),
@@ -285,7 +285,7 @@ def test_sources_that_cannot_be_used_are_refused(studies, written, tmp_path, cap
         ([written, "--scope", "ads"], "not for 'ads'", 3),
         ([written, written, "--scope", "feed/eu"], "two are named", 3),
         ([written, f"again={written}", "--scope", "feed/eu"], "count twice", 3),
-        ([written, "--scope", "feed/eu"], "takes two to compare", 3),
+        ([written, "--scope", "feed/eu"], "needs two domains", 3),
         ([f"sqlite:///{tmp_path / 'none.db'}#x"], "none.db", 4),
     ):
         code, out, err = run(capsys, *south, *given_)
@@ -303,7 +303,7 @@ def test_a_study_that_learns_from_packages_explains_itself(studies, written, tmp
     told = json.loads(out)
     assert set(told["transfer"]["sources"]) == {"north", "east"}
     said = " ".join(run(capsys, "-c", config, group="explain")[1].split())
-    assert "alternative not taken:" in said
+    assert "alternative not chosen:" in said
     assert "source north: correlation with this study" in said
     code, out, _ = run(capsys, "compare", "-c", config, "--json")  # its own sources
     assert code == 0

@@ -11,7 +11,7 @@ from support.family_of_surfaces import aligned, cold, family, filling
 import hyperzero_torch as hz
 from hyperzero_torch.surrogate import Hyperparameters
 from hyperzero_torch.transfer import ExpertOverride, Source
-from hyperzero_torch.transfer.model import betting, coregionalization, gates, target
+from hyperzero_torch.transfer.model import acceptance, betting, coregionalization, gates, target
 from hyperzero_torch.transfer.model.family import SourceBeliefs, gather_family
 from hyperzero_torch.transfer.model.inducing import reduce, spectrum
 from hyperzero_torch.transfer.prior import Prior, source_weights
@@ -23,7 +23,7 @@ def learned(share, seed, num=3, target_share=None, rows=40, noise=0.3):
     )
     found = gather_family(sources, filling())
     own = cold(x, mean, var)
-    return found, own, target.learn(found, own), truth
+    return found, own, target.fit_target(found, own), truth
 
 
 NOBODY = torch.zeros(3, dtype=torch.float64)
@@ -50,7 +50,11 @@ def test_the_expected_wealth_of_bets_on_nothing_is_one(alike):
         y = (projected @ u).squeeze(-1) + (noise + rest).sqrt() * e
         target = spectrum(reduce(projected, y, noise, None, 0.0))
         target = type(target)(*(field.unsqueeze(1) for field in target))
-        ratios.append(betting.score(found.spectrum, found.share, found.known, target, looks).wealth)
+        ratios.append(
+            betting.score(
+                found.spectrum, found.loading, found.has_evidence, target, looks
+            ).log_e_value
+        )
     wealth = torch.tensor(ratios, dtype=torch.float64).exp()
     # Heavy-tailed above, so the mean of a finite sample lies below 1 rather than above.
     assert float(wealth.mean()) < 1 + 4 * float(wealth.std()) / math.sqrt(num)
@@ -62,14 +66,14 @@ def test_related_sources_are_admitted_and_reversed_ones_never():
     for seed in range(3):
         found, own, got, _ = learned(0.95, seed)
         assert gates.admit(got).admitted
-        assert bool((got.share > 0.5).all())
+        assert bool((got.loading > 0.5).all())
         bad = found._replace(
             spectrum=found.spectrum._replace(information=-found.spectrum.information)
         )
-        against = target.learn(bad, own)
+        against = target.fit_target(bad, own)
         assert not gates.admit(against).admitted
-        assert against.scores.wealth < 0
-        assert bool((against.share == 0).all())
+        assert against.scores.log_e_value < 0
+        assert bool((against.loading == 0).all())
 
 
 def test_one_good_among_bad_gets_the_weight():
@@ -77,9 +81,9 @@ def test_one_good_among_bad_gets_the_weight():
     others, *_ = family(0.0, num=4, seed=77, rows=60, noise=0.15)
     named = [s._replace(name=f"bad_{i}") for i, s in enumerate(others)]
     found = gather_family([sources[0], *named], filling())
-    got = target.learn(found, cold(x, mean, var))
+    got = target.fit_target(found, cold(x, mean, var))
     assert int(got.scores.each[0].argmax()) == 0
-    weight = source_weights(found, got.share)
+    weight = source_weights(found, got.loading)
     assert float(weight[0, 0]) > 0.9
     assert float(weight.sum()) == pytest.approx(1.0)
 
@@ -102,18 +106,21 @@ def test_with_the_sources_the_truth_is_predicted_better_and_as_surely_as_claimed
 
 def test_without_shares_the_posterior_is_the_cold_one():
     found, own, got, _ = learned(0.95, 0)
-    none = got._replace(share=torch.zeros_like(got.share))
+    none = got._replace(loading=torch.zeros_like(got.loading))
     plain = target.posterior(found, own, none)
     points = filling()
     for a, b in zip(plain.marginal(points), own.marginal(points)):
         torch.testing.assert_close(a, b)
-    torch.testing.assert_close(target.left_out(plain, len(own.x)), target.left_out(own, len(own.x)))
+    torch.testing.assert_close(
+        gates.held_out_log_density(plain, len(own.x)),
+        gates.held_out_log_density(own, len(own.x)),
+    )
 
 
 def test_left_out_of_all_rows_is_the_posteriors_own():
     _, own, _, _ = learned(0.9, 1)
-    wanted = own.left_out() + 0.5 * len(own.x) * math.log(2 * math.pi)
-    torch.testing.assert_close(target.left_out(own, len(own.x)), wanted)
+    wanted = own.leave_one_out() + 0.5 * len(own.x) * math.log(2 * math.pi)
+    torch.testing.assert_close(gates.held_out_log_density(own, len(own.x)), wanted)
 
 
 def test_a_worse_model_falls_back():
@@ -133,10 +140,10 @@ def test_a_worse_model_falls_back():
 def test_the_unit_of_a_metric_changes_nothing(share, own_share):
     sources, x, mean, var, _ = family(share, seed=5, target_share=own_share, rows=25)
     big = [s._replace(mean=1e4 * s.mean, var=1e8 * s.var) for s in sources]
-    plain = target.learn(gather_family(sources, filling()), cold(x, mean, var))
-    scaled = target.learn(gather_family(big, filling()), cold(x, 1e4 * mean, 1e8 * var))
-    assert scaled.scores.wealth == pytest.approx(plain.scores.wealth, rel=1e-2, abs=1e-2)
-    torch.testing.assert_close(scaled.share, plain.share, atol=0.02, rtol=0.05)
+    plain = target.fit_target(gather_family(sources, filling()), cold(x, mean, var))
+    scaled = target.fit_target(gather_family(big, filling()), cold(x, 1e4 * mean, 1e8 * var))
+    assert scaled.scores.log_e_value == pytest.approx(plain.scores.log_e_value, rel=1e-2, abs=1e-2)
+    torch.testing.assert_close(scaled.loading, plain.loading, atol=0.02, rtol=0.05)
 
 
 def test_pinned_and_forbidden_sources():
@@ -146,9 +153,9 @@ def test_pinned_and_forbidden_sources():
     plain = gather_family(
         sources, filling(), SourceBeliefs(base, {"source_0": 0.0}, {}, {"source_1": 0.25})
     )
-    got = target.learn(plain, own)
-    assert float(got.share[0, 0]) == 0.0
-    assert float(got.share[0, 1] * got.share[0, -1]) == pytest.approx(0.25, rel=1e-6)
+    got = target.fit_target(plain, own)
+    assert float(got.loading[0, 0]) == 0.0
+    assert float(got.loading[0, 1] * got.loading[0, -1]) == pytest.approx(0.25, rel=1e-6)
     half = gather_family(sources, filling(), SourceBeliefs(base, {"source_0": 0.5}, {}, {}))
     whole = gather_family(sources, filling())
     assert float(half.spectrum.precision[0, 0].sum()) < float(whole.spectrum.precision[0, 0].sum())
@@ -157,20 +164,22 @@ def test_pinned_and_forbidden_sources():
 def test_looks_move_the_stakes_and_nothing_where_nobody_looks_like_anything():
     features = {"level:gain": 1.0, "users": 8.0}
     like = torch.zeros((), dtype=torch.float64)
-    looks = betting.likeness([features, {}, {"level:gain": 9.0, "users": 1.0}], features, like)
+    looks = betting.feature_similarity(
+        [features, {}, {"level:gain": 9.0, "users": 1.0}], features, like
+    )
     assert float(looks[0]) == pytest.approx(1.0)
     assert float(looks[1]) == 0.0
     assert -0.6 < float(looks[2]) < -0.4
     found, own, plain, _ = learned(0.95, 1)
-    same = target.learn(found, own, NOBODY)
-    assert torch.equal(plain.share, same.share)
-    assert plain.scores.wealth == same.scores.wealth
-    alike = target.learn(found, own, NOBODY + 1)
-    unlike = target.learn(found, own, NOBODY - 0.5)
+    same = target.fit_target(found, own, NOBODY)
+    assert torch.equal(plain.loading, same.loading)
+    assert plain.scores.log_e_value == same.scores.log_e_value
+    alike = target.fit_target(found, own, NOBODY + 1)
+    unlike = target.fit_target(found, own, NOBODY - 0.5)
     # Sources that do tell something win more where they were staked on.
     assert bool((alike.scores.each > plain.scores.each).all())
     assert bool((unlike.scores.each < plain.scores.each).all())
-    assert float(alike.share[0, -1]) > float(plain.share[0, -1]) > float(unlike.share[0, -1])
+    assert float(alike.loading[0, -1]) > float(plain.loading[0, -1]) > float(unlike.loading[0, -1])
 
 
 def test_the_source_that_looks_like_the_target_has_the_larger_stake():
@@ -178,10 +187,10 @@ def test_the_source_that_looks_like_the_target_has_the_larger_stake():
     bad = [s._replace(mean=-s.mean, name=f"bad_{i}") for i, s in enumerate(sources[1:])]
     found = gather_family([sources[0], *bad], filling())
     own = cold(x[:8], mean[:8], var[:8])
-    right = target.learn(found, own, torch.tensor([1.0, -0.5, -0.5], dtype=torch.float64))
-    wrong = target.learn(found, own, torch.tensor([-0.5, 1.0, 1.0], dtype=torch.float64))
-    plain = target.learn(found, own)
-    assert right.scores.wealth > plain.scores.wealth > wrong.scores.wealth
+    right = target.fit_target(found, own, torch.tensor([1.0, -0.5, -0.5], dtype=torch.float64))
+    wrong = target.fit_target(found, own, torch.tensor([-0.5, 1.0, 1.0], dtype=torch.float64))
+    plain = target.fit_target(found, own)
+    assert right.scores.log_e_value > plain.scores.log_e_value > wrong.scores.log_e_value
 
 
 def test_what_a_source_says_of_a_forbidden_parameter_has_no_part_in_anything():
@@ -210,7 +219,7 @@ def test_what_a_source_says_of_a_forbidden_parameter_has_no_part_in_anything():
             found = gather_family([source], points, words)
             # Believed all but fully, so that what the source says is what is compared.
             share = torch.full((1, 2), 0.995, dtype=torch.float64)
-            got = target.learn(found, own)._replace(share=share)
+            got = target.fit_target(found, own)._replace(loading=share)
             warm = target.posterior(found, own, got)
             said[part, sign] = [warm.marginal(p)[0].squeeze(-1) for p in (points, on_slice)]
     apart = {
@@ -240,7 +249,7 @@ def test_how_strong_a_forbidden_parameter_is_hardly_matters():
             words = SourceBeliefs(base, {}, {"north": [(slice(1, 2), part)]}, {})
             found = gather_family([aligned("north", x, mean, 0.0005**2)], points, words)
             share = torch.full((1, 2), 0.995, dtype=torch.float64)
-            got = target.learn(found, own)._replace(share=share)
+            got = target.fit_target(found, own)._replace(loading=share)
             believed = target.posterior(found, own, got).marginal(points)[0]
             told[part, size] = (float(found.spread[0, 0]), found.inducing.lengthscale, believed)
     for size in (0.02, 0.2):
@@ -271,12 +280,12 @@ def test_a_forbidden_source_is_no_part_of_the_family():
     for word in (ExpertOverride(forbid=["source_0"]), ExpertOverride(discount={"source_0": 0.0})):
         with_it = Prior(problem, given, word).judge(own, {"users": 3.0})
         without_it = Prior(problem, given[1:]).judge(own, {"users": 3.0})
-        assert with_it.facts == without_it.facts
+        assert with_it.trace == without_it.trace
         believed = [one.posterior.marginal(filling())[0] for one in (with_it, without_it)]
         assert torch.equal(*believed)
     nobody = Prior(problem, given, ExpertOverride(forbid=[s.name for s in given]))
     assert not nobody.judge(own).used
-    assert "every source is forbidden" in nobody.judge(own).facts["reason"]
+    assert "every source is forbidden" in nobody.judge(own).trace.reason
     assert len(nobody.seeds(problem, 3, torch.Generator()).theta) == 0
 
 
@@ -284,15 +293,15 @@ def test_looks_that_move_with_the_evidence_move_no_bet():
     found, own, _, _ = learned(0.95, 1)
     first = torch.tensor([1.0, -0.5, 0.0], dtype=torch.float64)
     wealth = {
-        target.learn(found, own, moved, first).scores.wealth for moved in (first, -first, NOBODY)
+        target.fit_target(found, own, moved, first).scores.log_e_value
+        for moved in (first, -first, NOBODY)
     }
     assert len(wealth) == 1
 
 
 def test_acceptance_weighs_gain_against_risk():
     import hyperzero_torch as hz
-    from hyperzero_torch.surrogate import Posterior
-    from hyperzero_torch.surrogate.posterior import Standardiser
+    from hyperzero_torch.surrogate import Posterior, Standardiser
 
     problem = hz.Problem(
         space=hz.SearchSpace([hz.Float("a", 0.0, 1.0)]),
@@ -312,7 +321,7 @@ def test_acceptance_weighs_gain_against_risk():
         Standardiser(0 * ones, ones),
     )
     generator = torch.Generator().manual_seed(0)
-    judged = gates.worth_serving(posterior, problem, x, generator)
+    judged = acceptance.risk_screen(posterior, problem, x, generator)
     assert judged.accepted.tolist() == [True, False, False]
     assert float(judged.prob[0]) > 0.95
     assert float(judged.promise[0]) > 0 > float(judged.promise[1:].max())
@@ -322,16 +331,18 @@ def test_told_by_each_is_the_gain_of_a_pair():
     found, own, got, _ = learned(0.9, 3, num=2)
     scaled = got.variance / own.standardiser.scale.new_ones(1)
     projected = found.inducing.project(own.x)
-    y = own._residual + own.hyperparameters.constant.unsqueeze(-1)
+    y = own.outputs
     size = scaled.unsqueeze(-1)
     target = spectrum(reduce(projected, y / size.sqrt(), own.noise / size, None, 1.0 / scaled))
     target = type(target)(*(field.unsqueeze(1) for field in target))
     grid = torch.tensor([0.4, 0.8], dtype=torch.float64)
-    each = coregionalization.told_by_each(found.spectrum, target, grid)
+    each = coregionalization.log_bayes_factor_by_source(found.spectrum, target, grid)
     one = type(found.spectrum)(*(field[:, :1] for field in found.spectrum))
     for g, value in enumerate(grid.tolist()):
         share, own_share = torch.ones(1, 1).double(), torch.full((1,), value).double()
-        wanted = coregionalization.told(coregionalization.factor(one, share), target, own_share)
+        wanted = coregionalization.log_bayes_factor(
+            coregionalization.shared_posterior(one, share), target, own_share
+        )
         assert float(each[0, 0, g]) == pytest.approx(float(wanted[0]), abs=1e-5)
 
 
@@ -342,7 +353,7 @@ def test_a_bad_source_takes_nothing_from_the_good_ones():
         bad = sources[2]._replace(mean=-sources[2].mean)
         own = cold(x, mean, var)
         for found, given_ in ((kept, [*sources[:2], bad]), (alone, sources[:2])):
-            share = target.learn(gather_family(given_, filling()), own).share
+            share = target.fit_target(gather_family(given_, filling()), own).loading
             found.append(share[0, :2] * share[0, -1])
             if given_[-1] is bad:
                 assert float(share[0, 2]) == 0.0

@@ -46,7 +46,7 @@ def test_every_arm_has_a_reason_and_the_readings_behind_it():
     assert last.round == 4
     assert all(arm.why for arm in (*first.arms, *last.arms))
     assert "the control" in first.arms[0].why[0]
-    assert "served in turn" in first.arms[1].why[0]
+    assert "traffic is split evenly" in first.arms[1].why[0]
     assert first.arms[1].prob_best is None
     newcomers = [arm for arm in last.arms if not arm.readings and arm.candidate]
     assert all("never served" in " ".join(arm.why) for arm in newcomers)
@@ -70,5 +70,5 @@ def test_a_round_that_was_never_planned_is_refused():
     with pytest.raises(hz.RoundError, match="no round was planned yet"):
         tuner.explain()
     tuner.ask()
-    with pytest.raises(hz.RoundError, match="round 7 was never planned; planned are 0 to 0"):
+    with pytest.raises(hz.RoundError, match="round 7 was never planned; rounds 0 to 0 were"):
         tuner.explain(7)

@@ -7,7 +7,7 @@ import torch
 
 import hyperzero_torch as hz
 from hyperzero_torch.simulate import GuardrailWorld, run
-from hyperzero_torch.stats.normals import normals
+from hyperzero_torch.stats.normals import sobol_normals
 from hyperzero_torch.tuner.verification import (
     noise_per_round,
     posterior_variance_after,
@@ -112,7 +112,7 @@ def test_a_recommendation_says_who_leads_and_for_how_long():
 
 
 def test_normals_are_symmetric_and_standard():
-    x = normals(512, 3, seed=0)
+    x = sobol_normals(512, 3, seed=0)
     assert x.shape == (512, 3)
     assert torch.equal(x[:256], -x[256:])
     torch.testing.assert_close(x.T @ x / 512, torch.eye(3, dtype=F64), atol=0.05, rtol=0)

@@ -797,9 +797,9 @@ def test_a_trigger_finds_its_plan_again(world, tmp_path):
     tuner.ask(trigger="message 2")
     tuner.journal.close()
     again = hz.Tuner.resume(journal, problem=world.problem)
-    assert again.planned_for("message 1") == plan
-    assert again.planned_for("message 2").round == 1
-    assert again.planned_for("message 3") is None
+    assert again.study.planned_for("message 1") == plan
+    assert again.study.planned_for("message 2").round == 1
+    assert again.study.planned_for("message 3") is None
     with pytest.raises(hz.RoundError, match="a trigger is the text"):
         again.ask(trigger=5)
     again.journal.close()

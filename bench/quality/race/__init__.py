@@ -1,6 +1,6 @@
 """The race: every contender gets the same worlds, traffic, deltas and rule of recommendation.
 
-contender   who is served: a contender decides, its tuner keeps the journal and recommends
+contender   a contender decides who is served; its tuner keeps the journal and recommends
 registry    the contenders by name
 loop        one contender in one world, hour by hour
 worlds      the worlds by name

@@ -2,11 +2,11 @@
 
 ``ThompsonSampler`` and ``EmpiricalBayesThompsonSampler`` as Ax's tutorial "Factorial design with
 empirical Bayes and Thompson sampling" uses them: first every arm equally, then each arm by its
-probability of being the best feasible one, arms below ``min_weight = 0.01`` left out, and a
-control that weighs sqrt(arms) times an arm ("to optimize for power ... the status quo should be
-sqrt(k) larger"). They are called directly, with pooled means and variances: one observation per
-arm is what they ask for. All arms are served equally until each has been observed or is overdue,
-and where Ax finds no arm to serve (no feasible one, none above the weight).
+probability of being the best feasible one, without arms below ``min_weight = 0.01``, and a control
+with sqrt(arms) times the weight of an arm ("to optimize for power ... the status quo should be
+sqrt(k) larger"). They are called directly, with pooled means and variances, because they expect one
+observation per arm. All arms are served equally until each has been observed or is overdue, and
+whenever Ax returns no arm (none is feasible, or none reaches the weight).
 """
 
 from __future__ import annotations
@@ -42,11 +42,9 @@ class AxThompson(Peer):
         rows = seen.rows[seen.rows > 0].tolist()
         if not rows or seen.pending:
             return equal
-        found = seen.outcomes()
-        known = found.utility[1:], found.utility_var[1:], found.slack[1:], found.slack_var[1:]
-        utility, utility_var, slack, slack_var = known
+        utility, utility_var, slack, slack_var = (column[1:] for column in seen.outcomes())
         num = slack.shape[1]
-        points = [[row] for row in rows]  # arms by their id: the sampler only tells them apart
+        points = [[row] for row in rows]  # arms by their id: the sampler only distinguishes them
         sampler = self.sampler(min_weight=_MIN_WEIGHT)
         np.random.seed((self.seed * 1000 + seen.round) % 2**32)  # noqa: NPY002 (Ax draws from it)
         try:

@@ -1,17 +1,17 @@
 """``ax_default``: Ax's ``Client`` with its default strategy.
 
-The strategy is Ax's own choice (centre, Sobol points, then BoTorch with known noise and points in
-flight as pending). The base is attached by ``attach_baseline``, constraints are relative to it
-("slack_1 >= 0.999 * baseline"), data are (mean, standard error). Ax's authors advise how to run it
-on A/B tests (github.com/facebook/Ax/issues/274 and 2342, tutorial "Factorial design"), which is
-followed here: metrics relative to the control of the same hour; rather more arms with less traffic
-each (8 and more, "for 3 parameters maybe 5"; each new one costs a second or more, so here they are
-5); some arms of earlier batches repeated (here the best one by Ax's model); and a control that
-weighs sqrt(arms) times an arm. Sobol points go on until the first readings have come
-(``allow_exceeding_initialization_budget``), else there would be nothing to serve. Only the search
-for the best point of the acquisition function is cut, from 20 restarts among 1024 raw points to 4
-of 50 steps among 256, by the generator's documented ``optimizer_kwargs``: it took nearly all the
-time.
+The strategy is Ax's own choice (centre, Sobol points, then BoTorch with known noise and pending
+points). The base is attached by ``attach_baseline``, constraints are relative to it
+("slack_1 >= 0.999 * baseline"), data are (mean, standard error). The advice of Ax's authors for A/B
+tests is followed (github.com/facebook/Ax/issues/274 and 2342, tutorial "Factorial design"):
+metrics relative to the control of the same hour; more arms with less traffic each (8 and more, "for
+3 parameters maybe 5"; each new one costs a second or more, so here they are 5); some arms of
+earlier batches repeated (here the best one by Ax's model); and a control with sqrt(arms) times the
+weight of an arm. Sobol points continue until the first readings arrive
+(``allow_exceeding_initialization_budget``), because otherwise there would be nothing to serve. Only
+the search for the acquisition function's maximum is shortened, from 20 restarts among 1024 raw
+points to 4 of 50 steps among 256, by the generator's documented ``optimizer_kwargs``: it took
+nearly all the time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _METRIC = "utility"
 _SEARCH = {
     "num_restarts": 4,
     "raw_samples": 256,
-    "retry_on_optimization_warning": False,  # a search that ends at its last step would start anew
+    "retry_on_optimization_warning": False,  # it would restart a search that used all its steps
     "options": {"init_batch_limit": 256, "maxiter": 50},
 }
 
@@ -52,16 +52,15 @@ class AxDefault(Peer):
         seed: int,
         *,
         repeats: float = 1,
-        arms: float | None = None,
-        control_share: float | None = None,
+        **options: float | None,
     ) -> None:
-        super().__init__(world, seed, arms=arms, control_share=control_share)
+        super().__init__(world, seed, **options)
         self.repeats = int(repeats)
         self.client = Client(random_seed=seed)
         self._names = [f"x{i}" for i in range(self.dims)]
         self._trials: dict[tuple[float, ...], int] = {}  # from x to the Ax trial
         self._bounds: dict[str, float] = {}  # of each constraint, relative to the baseline's 1
-        self._told: dict[int, int] = {}  # from the Ax trial to the rounds that its data sum up
+        self._rounds: dict[int, int] = {}  # from the Ax trial to the number of rounds in its data
 
     def control_share(self, num_arms: int) -> float:
         if self._control_share is not None:
@@ -109,49 +108,52 @@ class AxDefault(Peer):
         self._trials[key(seen.x[0])] = self.client.attach_baseline(base)
 
     def _tell(self, seen: Seen) -> None:
-        found = _relative(seen.outcomes())
+        outcomes = _relative(seen.outcomes())
         for i, row in enumerate(seen.rows.tolist()):
             trial = self._trials[key(seen.x[row])]
             rounds = int(seen.num_rounds[row])
-            if self._told.get(trial) == rounds:
+            if self._rounds.get(trial) == rounds:
                 continue
-            data = {_METRIC: (float(found.utility[i]), float(found.utility_var[i]) ** 0.5)}
-            for k in range(found.slack.shape[1]):
-                data[f"slack_{k}"] = (float(found.slack[i, k]), float(found.slack_var[i, k]) ** 0.5)
-            if trial in self._told:
+            data = {_METRIC: (float(outcomes.utility[i]), float(outcomes.utility_var[i]) ** 0.5)}
+            for k in range(outcomes.slack.shape[1]):
+                data[f"slack_{k}"] = (
+                    float(outcomes.slack[i, k]),
+                    float(outcomes.slack_var[i, k]) ** 0.5,
+                )
+            if trial in self._rounds:
                 self.client.attach_data(trial, data)
             else:
                 self.client.complete_trial(trial, data)
-            self._told[trial] = rounds
+            self._rounds[trial] = rounds
         for row in seen.lost:
             trial = self._trials[key(seen.x[row])]
-            if trial not in self._told:
+            if trial not in self._rounds:
                 self.client.mark_trial_abandoned(trial)
-                self._told[trial] = 0
+                self._rounds[trial] = 0
 
     def _best(self, seen: Seen) -> list[list[float]]:
-        """The candidate that Ax's model believes in most, where it is another than the base."""
+        """The best candidate by Ax's model, unless that is the base."""
         if len(seen.rows) <= 2 * self.arms:
             return []
         points = [dict(zip(self._names, x)) for x in seen.x[seen.rows].tolist()]
-        believed = self.client.predict(points)
-        slack = [name for name in believed[0] if name != _METRIC]
+        predicted = self.client.predict(points)
+        slack = [name for name in predicted[0] if name != _METRIC]
         safe = [
             (means[_METRIC][0], i)
-            for i, means in enumerate(believed)
+            for i, means in enumerate(predicted)
             if all(means[name][0] >= self._bounds[name] for name in slack)
         ]
         best = max(safe)[1] if safe else 0
         return [seen.x[seen.rows[best]].tolist()] if best else []
 
 
-def _relative(found: Outcomes) -> Outcomes:
-    """Everything over the base's, which stands in row 0 and becomes 1."""
-    base = float(found.utility[0])
+def _relative(outcomes: Outcomes) -> Outcomes:
+    """Values relative to the base, which is row 0 and becomes 1."""
+    base = float(outcomes.utility[0])
     unit = abs(base) if abs(base) > 1e-9 else 1.0
     return Outcomes(
-        1 + (found.utility - base) / unit,
-        found.utility_var / unit**2,
-        1 + found.slack - found.slack[0],
-        found.slack_var,
+        1 + (outcomes.utility - base) / unit,
+        outcomes.utility_var / unit**2,
+        1 + outcomes.slack - outcomes.slack[0],
+        outcomes.slack_var,
     )

@@ -1,9 +1,8 @@
-"""What a contender is: it decides who is served; all else is the same for everyone.
+"""A contender decides who is served; everything else is the same for all contenders.
 
 Each contender has an ``hz.Tuner`` of the default configuration. Its journal holds the contender's
-own births and plans and the readings that they earned; so the deltas that a peer sees are those
-of ``hz.Tuner.bucket()``, and the recommendation is ``hz.Tuner.recommend("lcb")`` among the
-candidates that the contender has tested.
+candidates and plans and their readings. So a peer sees the deltas of ``hz.Tuner.bucket()``, and
+its recommendation is ``hz.Tuner.recommend("lcb")`` among the candidates that it has tested.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from hyperzero_torch.study.history import CONTROL, History
 from hyperzero_torch.study.journal import CandidateAdded, Entry, Planned
 from hyperzero_torch.study.plan import Plan
 
-# Readings that have not come after so many rounds are taken for lost; delays are 3 to 6.
+# Readings that have not arrived after so many rounds count as lost; delays are 3 to 6.
 _PATIENCE = 12
 _NUM_SLOTS = 1000
 
@@ -38,11 +37,11 @@ class Outcomes(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What is known when a round begins; row 0 of every tensor is the control, its delta 0.
+    """What has been observed when a round begins; row 0 of every tensor is the control, delta 0.
 
-    ``x (candidates, dims)`` lies in the unit cube; ``mean`` and ``var (candidates, metrics)`` are
-    pooled deltas; ``tested (candidates,)`` says where they are known, the control included.
-    ``pending`` are candidates that wait for their first readings, ``lost`` those whose readings
+    ``x (candidates, dims)`` is in the unit cube; ``mean`` and ``var (candidates, metrics)`` are
+    pooled deltas; ``tested (candidates,)`` is True where they are known, the control included.
+    ``pending`` are candidates whose first readings have not arrived, ``lost`` those whose readings
     are overdue.
     """
 
@@ -77,14 +76,14 @@ class Contender(ABC):
     """Decides who is served in each round of a world.
 
     Args:
-        world: where it races.
+        world: in which it runs.
         seed: of its own randomness.
     """
 
     def __init__(self, world: Environment, seed: int) -> None:
         self.seed = seed
         self.tuner = hz.Tuner(world.problem, seed=seed)
-        #: CPU seconds that the last plan took, without what the rule of recommendation took.
+        #: CPU seconds of the last plan, without the recommendation.
         self.seconds = 0.0
 
     def tell(self, readings: list[hz.Readings]) -> None:
@@ -96,15 +95,15 @@ class Contender(ABC):
         """Who is served in this round."""
 
     def settings(self) -> dict[str, float]:
-        """What is worth a note beside its results."""
+        """Settings that are stored with its results."""
         return {}
 
 
 class Peer(Contender):
-    """A contender from elsewhere: it proposes points, they share the traffic equally.
+    """Another optimiser: it proposes points, which share the traffic equally.
 
     Args:
-        world: where it races.
+        world: in which it runs.
         seed: of its own randomness.
         arms: new points a round.
         control_share: of the traffic; None takes ``advised_control_share``.
@@ -123,7 +122,7 @@ class Peer(Contender):
     ) -> None:
         super().__init__(world, seed)
         space = world.problem.space
-        # What no world of the race has, no peer is made for.
+        # The peers do not support these cases, and no world of the race has them.
         assert space.num_dims == space.num_params, "a parameter that is not continuous"
         assert world.problem.num_constraints, "no constraint"
         assert world.problem.base_levels is not None or not world.problem.sees_levels
@@ -136,12 +135,12 @@ class Peer(Contender):
         """``(arms, dims)`` in the unit cube."""
 
     def traffic(self, seen: Seen) -> Traffic:
-        """Who is served; by default what is proposed, equally."""
+        """Who is served; by default the proposed points, equally."""
         x = self.propose(seen)
         return Traffic(x, torch.ones(len(x), dtype=torch.float64))
 
     def control_share(self, num_arms: int) -> float:
-        """The control's share beside so many arms."""
+        """The control's share for this number of arms."""
         return self.advised_control_share if self._control_share is None else self._control_share
 
     def plan(self, round: int) -> Plan:
@@ -162,21 +161,21 @@ class Peer(Contender):
     def _entries(self, history: History, round: int, traffic: Traffic) -> list[Entry]:
         problem, space = self.tuner.problem, self.tuner.problem.space
         births: list[Entry] = []
-        known = {theta: i for i, theta in enumerate(map(tuple, history.theta.tolist()))}
+        candidates = {theta: i for i, theta in enumerate(map(tuple, history.theta.tolist()))}
 
         def candidate(theta: tuple[float, ...], origin: str) -> int:
-            if theta not in known:
-                known[theta] = len(known)
+            if theta not in candidates:
+                candidates[theta] = len(candidates)
                 parameters = space.to_parameters(torch.tensor([theta], dtype=torch.float64))[0]
-                births.append(CandidateAdded(known[theta], round, origin, theta, parameters))
-            return known[theta]
+                births.append(CandidateAdded(candidates[theta], round, origin, theta, parameters))
+            return candidates[theta]
 
         candidate(tuple(problem.base_theta.tolist()), "base")
         weights: dict[int, float] = {}
         theta = space.from_unit(space.snap(traffic.x.double().clamp(0, 1)))
         for row, weight in zip(theta.tolist(), traffic.weight.tolist()):
             arm = candidate(tuple(row), "proposal")
-            if arm != CONTROL:  # the base is served already
+            if arm != CONTROL:  # the base is the control
                 weights[arm] = weights.get(arm, 0.0) + weight
         arms = sorted(weights)
         control = self.control_share(len(arms)) if arms else 1.0
@@ -193,12 +192,12 @@ class Peer(Contender):
 
 
 def key(x: Iterable[float]) -> tuple[float, ...]:
-    """What a point is remembered under: the way to theta and back may move it by an ulp."""
+    """A key for a point: converting to theta and back can change the last bit."""
     return tuple(round(float(value), 9) for value in x)
 
 
 def see(tuner: hz.Tuner, round: int) -> Seen:
-    """What the tuner's journal says when a round begins."""
+    """What the tuner has observed when a round begins."""
     bucket: Bucket = tuner.bucket()
     problem, history = tuner.problem, tuner.history
     tested = bucket.tested.clone()
@@ -206,7 +205,7 @@ def see(tuner: hz.Tuner, round: int) -> Seen:
     theta = bucket.theta
     if len(theta):
         tested[CONTROL], mean[CONTROL], var[CONTROL] = True, 0.0, 0.0
-    else:  # nobody is born yet; the base is known all the same
+    else:  # there are no candidates yet; the base is known
         theta = problem.base_theta.unsqueeze(0)
         tested = torch.ones(1, dtype=torch.bool)
         mean = var = torch.zeros(1, problem.num_metrics, dtype=torch.float64)
@@ -226,7 +225,7 @@ def see(tuner: hz.Tuner, round: int) -> Seen:
 
 
 def outcomes(problem: hz.Problem, mean: Tensor, var: Tensor) -> Outcomes:
-    """Utility and slack of deltas ``(n, metrics)``; exact where they are linear in the deltas."""
+    """Utility and slack of deltas ``(n, metrics)``; exact if they are linear in the deltas."""
     mean = mean.detach().clone().requires_grad_()
     with torch.enable_grad():
         utility, slack = problem.evaluate(mean)
@@ -241,7 +240,7 @@ def outcomes(problem: hz.Problem, mean: Tensor, var: Tensor) -> Outcomes:
 
 
 def _hyperparameters(tuner: hz.Tuner) -> dict[str, object]:
-    """What the next fit starts from, as the tuner's own plans say it."""
+    """The starting point of the next fit, as in the tuner's own plans."""
     try:
         fitted = tuner.surrogate().hyperparameters
     except hz.RoundError:  # no evidence yet

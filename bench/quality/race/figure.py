@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from .records import OURS, Race, interval
 
 _COLUMNS = 3
-# Okabe and Ito's colours, told apart by the colour-blind; ours is black and thick.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; ours is black and thick.
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#999999")
 _DASHES = ("-", "--", ":")
 
@@ -45,10 +45,10 @@ def draw(races: list[Race], path: Path) -> None:
     for panel in panels[len(races) :]:
         panel.remove()
     panels[0].set_ylabel("share of the oracle's gain")
-    found: dict[str, Line2D] = {}
+    handles: dict[str, Line2D] = {}
     for panel in panels[: len(races)]:
-        found |= {str(line.get_label()): line for line in panel.get_lines()}
-    order = sorted(found, key=lambda name: (name != OURS, name))
-    figure.legend([found[n] for n in order], order, loc="outside lower center", ncols=5)
+        handles |= {str(line.get_label()): line for line in panel.get_lines()}
+    order = sorted(handles, key=lambda name: (name != OURS, name))
+    figure.legend([handles[n] for n in order], order, loc="outside lower center", ncols=5)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="svg", metadata={"Date": None})

@@ -1,4 +1,4 @@
-"""What a round was worth, as someone sees it who knows the truth."""
+"""Score the recommendation of each round against the truth."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from hyperzero_torch.study.history import CONTROL
 from hyperzero_torch.study.plan import Plan
 from hyperzero_torch.tuner.recommend import Criterion
 
-# A recommendation that truly violates by more than this is worth nothing.
+# A recommendation whose true violation exceeds this scores 0.
 TOLERANCE = 1e-3
-#: What a recommendation ranks by, and what its columns' names end with.
+#: The criterion of a recommendation, and the suffix of its columns' names.
 CRITERIA: dict[Criterion, str] = {"lcb": "", "mean": "_mean"}
 
 
 def short(value: float) -> float:
-    """Six digits: enough for means over worlds, and the raw numbers stay small."""
+    """Six digits: enough for means over worlds, and the result files stay small."""
     return float(f"{value:.6g}")
 
 
 class Judge:
     """Judges rounds of one world, in order.
 
-    A recommendation is judged by what had arrived when the round began. ``score`` is its true
-    gain over the oracle's, 0 where it violates. Where no theta is feasible, the oracle's gain is
-    0 and the score is 1 for staying with the base. In a world that drifts, truth and oracle are
-    those of the round.
+    A recommendation uses the readings that had arrived when the round began. ``score`` is its true
+    gain over the oracle's, 0 if it violates. If no theta is feasible, the oracle's gain is 0 and
+    the score is 1 for recommending the base. In a world with drift, truth and oracle are those of
+    the round.
     """
 
     def __init__(self, world: Environment) -> None:
@@ -48,8 +48,8 @@ class Judge:
             "control_share": plan.control_share,
         }
         for criterion, suffix in CRITERIA.items():
-            found = self._recommendation(tuner, criterion, plan.round)
-            columns |= {f"{name}{suffix}": value for name, value in found.items()}
+            recommended = self._recommendation(tuner, criterion, plan.round)
+            columns |= {f"{name}{suffix}": value for name, value in recommended.items()}
         return {name: short(value) for name, value in columns.items()}
 
     def _recommendation(

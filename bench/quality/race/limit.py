@@ -1,13 +1,12 @@
-"""What could someone score who knows the answer and only has to prove it?
+"""The expected score of an oracle that knows the best theta and only has to verify it.
 
     python -m bench.quality.race.limit
 
-In a guardrail world, take the one theta that is best to verify, give it half of all traffic and the
-control the other half from the first hour on, and recommend it as soon as P(feasible) >= 0.9 and
-its gain's interval lies above 0, as for everyone. The chance of that has a closed form, and so has
-the expected score; the best theta for the hour in question is taken. Who does not know the answer,
-and has to look for it with the same traffic, will hardly do better. (Not impossible: neighbours
-share their evidence, a single theta has no neighbours.)
+In a guardrail world, one theta gets half of all traffic and the control the other half from the
+first hour on. It is recommended as soon as P(feasible) >= 0.9 and its gain's interval lies above 0,
+as for every contender. The probability of this has a closed form, and so has the expected score; it
+is maximised over theta for each hour. A contender that has to search with the same traffic will
+hardly score higher. (It is possible: neighbours share evidence, a single theta has no neighbours.)
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def score(world: GuardrailWorld, hour: int, criterion: str) -> float:
     """The expected score at an hour."""
     space = world.truth_problem.space
     gain, guard = world.true_delta(space.from_unit(space.sobol(8192, seed=1))).unbind(-1)
-    rounds = range(max(0, hour - world.delay))  # readings that are there when the hour begins
+    rounds = range(max(0, hour - world.delay))  # readings that have arrived when the hour begins
     level = torch.stack([world.levels[r % DAY] for r in rounds]) / SIGMA
     precision = level.square().sum(0) * world.draws_per_round / 4
     std_gain, std_guard = precision.rsqrt().unbind()
@@ -51,17 +50,17 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=30)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found = {}
+    scores = {}
     for dims, traffic in KINDS:
         worlds = [GuardrailWorld(s, dims, traffic=traffic) for s in range(options.worlds)]
         title = f"guardrail, d = {dims}, traffic x {traffic:g}"
-        found[title] = {
+        scores[title] = {
             f"{hour}{suffix}": sum(score(w, hour, c) for w in worlds) / len(worlds)
             for c, suffix in CRITERIA.items()
             for hour in HOURS
         }
-        print(title, {key: round(value, 3) for key, value in found[title].items()}, flush=True)
-    (options.results / "limit.json").write_text(json.dumps(found, indent=1) + "\n")
+        print(title, {key: round(value, 3) for key, value in scores[title].items()}, flush=True)
+    (options.results / "limit.json").write_text(json.dumps(scores, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One contender in one world: deliver what is due, plan, serve; readings come rounds later."""
+"""One contender in one world: deliver readings that are due, plan, serve."""
 
 from __future__ import annotations
 

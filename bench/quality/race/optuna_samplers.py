@@ -1,10 +1,10 @@
 """``optuna_gp`` and ``optuna_tpe``: Optuna 5's samplers for constrained problems.
 
-As its "Ask-and-Tell" tutorial shows batches: ``study.ask`` once per arm, ``study.tell`` when the
-readings have come; until then the trial is running, and both samplers keep away from running
-trials (``GPSampler`` by q-batch acquisition, ``TPESampler`` by ``constant_liar``, on by default).
-Constraints go through ``trial.set_constraint``, <= 0 where they hold, which version 5 advises
-instead of ``constraints_func``. Samplers have their defaults; ``GPSampler`` estimates the noise,
+Batches follow Optuna's "Ask-and-Tell" tutorial: ``study.ask`` once per arm, ``study.tell`` when
+the readings have arrived. Until then the trial is running, and both samplers avoid running trials
+(``GPSampler`` by q-batch acquisition, ``TPESampler`` by ``constant_liar``, on by default).
+Constraints use ``trial.set_constraint``, <= 0 where they hold, which version 5 recommends instead
+of ``constraints_func``. Samplers have their default settings; ``GPSampler`` estimates the noise,
 since Optuna takes no variances. The base is the first trial.
 """
 
@@ -24,15 +24,8 @@ from .contender import Peer, Seen, key
 
 
 class _Optuna(Peer):
-    def __init__(
-        self,
-        world: Environment,
-        seed: int,
-        *,
-        arms: float | None = None,
-        control_share: float | None = None,
-    ) -> None:
-        super().__init__(world, seed, arms=arms, control_share=control_share)
+    def __init__(self, world: Environment, seed: int, **options: float | None) -> None:
+        super().__init__(world, seed, **options)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.study = optuna.create_study(sampler=self.sampler(seed), direction="maximize")
         self._box: dict[str, BaseDistribution] = {
@@ -58,12 +51,12 @@ class _Optuna(Peer):
         return torch.tensor(rows, dtype=torch.float64)
 
     def _tell(self, seen: Seen) -> None:
-        found = seen.outcomes()
+        outcomes = seen.outcomes()
         for i, row in enumerate(seen.rows.tolist()):
             for trial in self._running.pop(key(seen.x[row]), []):
-                for k, slack in enumerate(found.slack[i].tolist()):
+                for k, slack in enumerate(outcomes.slack[i].tolist()):
                     trial.set_constraint(f"constraint {k}", -slack)
-                self.study.tell(trial, float(found.utility[i]))
+                self.study.tell(trial, float(outcomes.utility[i]))
         for row in seen.lost:
             for trial in self._running.pop(key(seen.x[row]), []):
                 self.study.tell(trial, state=optuna.trial.TrialState.FAIL)

@@ -1,10 +1,11 @@
-"""The tuner itself: as it comes, with single levers off, and the paper's own variants.
+"""The tuner itself: its default, with single features off, and the paper's variants.
 
 ``hyperzero`` is the default configuration; an option is a field of ``TunerConfig``
-(``hyperzero@caution=0@num_starts=0``). ``hyperzero_paper`` serves what ``TunerConfig.paper()``
-plans and is recommended for by the same rule as everyone; ``hyperzero_paper_own`` also recommends
-as the paper does, from each candidate's own average. ``hyperzero_sync`` and ``hyperzero_raw`` are
-the ablated variants of the paper's Figure 5, and there are the same two of ``TunerConfig.paper()``.
+(``hyperzero@caution=0@num_starts=0``). ``hyperzero_paper`` serves the plans of
+``TunerConfig.paper()`` and recommends by the same rule as all contenders; ``hyperzero_paper_own``
+also recommends as the paper does, from each candidate's own average. ``hyperzero_sync`` and
+``hyperzero_raw`` are the ablations of the paper's Figure 5; both also exist for
+``TunerConfig.paper()``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .contender import Contender
 
 
 class HyperZero(Contender):
-    """Its own tuner plans and recommends."""
+    """One tuner plans and recommends."""
 
     base: ClassVar[dict[str, Any]] = {}
 
@@ -54,7 +55,7 @@ class HyperZeroPaperOwn(HyperZero):
 
 
 class HyperZeroPaper(HyperZeroPaperOwn):
-    """A second tuner plans; its births and plans are copied into the one that recommends."""
+    """A second tuner plans; its candidates and plans are copied to the one that recommends."""
 
     def __init__(self, world: Environment, seed: int, **changes: Any) -> None:
         super().__init__(world, seed, **changes)
@@ -79,7 +80,7 @@ class HyperZeroPaper(HyperZeroPaperOwn):
 
 
 class Synchronous(HyperZero):
-    """Waits until a batch's first round has reported whole; meanwhile it goes on serving it."""
+    """Serves a batch again until its first round has reported completely."""
 
     def __init__(self, world: Environment, seed: int, **changes: Any) -> None:
         super().__init__(world, seed, **changes)
@@ -101,9 +102,9 @@ class SynchronousPaper(Synchronous):
 
 
 class Raw(HyperZero):
-    """Reads hourly metrics as they are: every hour's control is said to be the first hour's.
+    """Uses hourly metrics without deltas: every hour's control is replaced by the first hour's.
 
-    What differs from hour to hour then stays in the "deltas".
+    Differences between hours then remain in the "deltas".
     """
 
     def __init__(self, world: Environment, seed: int, **changes: Any) -> None:

@@ -3,7 +3,7 @@
 As BoTorch documents it for noisy, constrained, batched problems (tutorial "Closed-loop batch,
 constrained BO with qLogEI and qLogNEI"; docstring of ``qLogNoisyExpectedImprovement``): one
 ``SingleTaskGP`` per metric with the known noise of its observations, objective and constraints as
-functions of the posterior samples, ``prune_baseline=True``, what is in flight as ``X_pending``,
+functions of the posterior samples, ``prune_baseline=True``, pending points as ``X_pending``,
 and a batch chosen greedily (``sequential=True``). Objective and slacks are divided by their
 spread, because the temperatures of the smooth maximum and of the constraints assume values of
 about 1. The tutorial's 10 restarts of 200 steps from 512 raw points with 256 samples are cut to 4,
@@ -49,19 +49,19 @@ class QLogNEI(Peer):
         torch.manual_seed(seed)
         x, mean, var = seen.x[seen.rows], seen.mean[seen.rows], seen.var[seen.rows]
         model = fit(x, mean, var)
-        found = seen.outcomes()
-        return best_batch(model, seen, found, self.arms, seed, prune=True)
+        outcomes = seen.outcomes()
+        return best_batch(model, seen, outcomes, self.arms, seed, prune=True)
 
 
 def best_batch(
-    model: Model, seen: Seen, found: Outcome, arms: int, seed: int, prune: bool
+    model: Model, seen: Seen, outcomes: Outcome, arms: int, seed: int, prune: bool
 ) -> Tensor:
-    """The ``(arms, dims)`` that promise most by qLogNEI under a model of the metrics.
+    """The batch ``(arms, dims)`` that maximises qLogNEI under a model of the metrics.
 
-    ``found`` scales utility and slacks: outcomes of points that are typical.
+    ``outcomes`` of typical points set the scale of utility and slacks.
     """
     x, evaluate = seen.x[seen.rows], seen.problem.evaluate
-    shift, scale = found.utility.mean(), _spread(found.utility)
+    shift, scale = outcomes.utility.mean(), _spread(outcomes.utility)
 
     def utility(samples: Tensor, X: Tensor | None = None) -> Tensor:  # noqa: N803
         return (evaluate(samples).utility - shift) / scale
@@ -71,7 +71,7 @@ def best_batch(
 
     constraints: list[Callable[[Tensor], Tensor]] = [
         partial(excess, column=k, scale=_spread(slack))
-        for k, slack in enumerate(found.slack.unbind(-1))
+        for k, slack in enumerate(outcomes.slack.unbind(-1))
     ]
     acquisition = qLogNoisyExpectedImprovement(
         model,

@@ -1,4 +1,4 @@
-"""The JSON lines of the race, read back and summed up."""
+"""The race's JSON lines, read and summarised."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .judge import TOLERANCE
 from .run import RESULTS
 
-#: What the others are compared with.
+#: The contender with which the others are compared.
 OURS = "hyperzero"
 HOURS = (10, 20, 30)
 # Student's t for a two-sided interval of 95 %, by degrees of freedom; above 30 the normal's.
@@ -44,7 +44,7 @@ class Race(NamedTuple):
         return sorted(names, key=lambda name: -float(self.column(name, "score")[:, hour].mean()))
 
     def hours(self) -> list[int]:
-        """Those of ``HOURS`` that every run reached; the last round where there is none."""
+        """Those of ``HOURS`` that every run reached, or else the last round."""
         last = min(len(r["score"]) for runs in self.runs.values() for r in runs.values()) - 1
         return [hour for hour in HOURS if hour <= last] or [last]
 
@@ -68,7 +68,7 @@ class Race(NamedTuple):
 
 
 def interval(values: list[float] | NDArray[np.float64]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % interval; NaN where there are too few values."""
+    """Mean and half the width of its 95 % interval; NaN if there are too few values."""
     data = np.asarray(values, dtype=np.float64)
     if not len(data):
         return float("nan"), float("nan")
@@ -79,7 +79,7 @@ def interval(values: list[float] | NDArray[np.float64]) -> tuple[float, float]:
 
 
 def load(results: Path = RESULTS) -> dict[str, Race]:
-    """All races of a folder by file name; of runs that come twice the longest counts."""
+    """All races of a folder by file name; of repeated runs the longest is used."""
     races = {}
     for path in sorted(results.glob("race_*.jsonl")):
         runs: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
@@ -96,7 +96,7 @@ def load(results: Path = RESULTS) -> dict[str, Race]:
 
 
 def load_limits(results: Path = RESULTS) -> dict[str, dict[str, float]]:
-    """What ``race.limit`` has written: from a race's title to its scores."""
+    """The results of ``race.limit``: from a race's title to its scores."""
     path = results / "limit.json"
-    found: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    limits: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
+    return limits

@@ -1,4 +1,4 @@
-"""The contenders by name. Each is imported only when it races, so that peers stay optional."""
+"""The contenders by name. Each is imported only when it runs, so that peers stay optional."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _value(text: str) -> Any:
 
 
 def check(label: str) -> str:
-    """The label, where there is such a contender."""
+    """The label, if there is such a contender."""
     name = label.split("@")[0]
     if name not in CONTENDERS:
         raise ValueError(f"no contender {name!r}; there are {', '.join(CONTENDERS)}")

@@ -1,11 +1,11 @@
-"""Judge kept races again, by the rule of recommendation of the code as it is now.
+"""Judge kept races again, by the current code's rule of recommendation.
 
     python -m bench.quality.race.run --keep FOLDER ...
     python -m bench.quality.race.rejudge FOLDER [--hours 10,20,30] [--workers 2]
 
-A peer's plans depend on the deltas of its own arms, not on our surrogate, but it is recommended
-for by our rule. So after a change of the rule the plans can stay: each kept study is replayed
-round by round, and its record gets the new verdicts, of all rounds or of those named.
+A peer's plans depend on the deltas of its own arms, not on our surrogate, but its recommendation
+comes from our rule. So the plans stay valid when the rule changes: each kept study is replayed
+round by round, and its record gets the new results, for all rounds or for those named.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
+
+from bench.processes import single_threaded_pool
 
 from .run import RESULTS, path_of
 
 
 def rejudge(path: Path, hours: frozenset[int] | None = None) -> dict[str, Any]:
-    """The record of a kept race with this code's verdicts, of these hours or of all.
+    """The record of a kept race with this code's results, for these hours or for all.
 
     A column that the record did not have is NaN at the other hours.
     """
@@ -62,21 +62,19 @@ def rejudge(path: Path, hours: frozenset[int] | None = None) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="what was given to race.run --keep")
+    parser.add_argument("folder", type=Path, help="the folder given to race.run --keep")
     parser.add_argument("--hours", help="judge these alone, e.g. 10,20,30")
     parser.add_argument("--contenders", help="judge these alone")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
     paths = sorted(options.folder.glob("*.pt"))
     if options.contenders:
         wanted = tuple(f"_{name}_" for name in options.contenders.split(","))
         paths = [p for p in paths if p.stem.rstrip("0123456789").endswith(wanted)]
     hours = frozenset(map(int, options.hours.split(","))) if options.hours else None
     fresh: dict[Path, dict[tuple[str, int], dict[str, Any]]] = {}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, context) as pool:
+    with single_threaded_pool(options.workers) as pool:
         for num, done in enumerate(
             as_completed([pool.submit(rejudge, p, hours) for p in paths]), 1
         ):

@@ -1,10 +1,10 @@
-"""Race contenders over many worlds, one process per run, into JSON lines.
+"""Run contenders in many worlds, one process per run, and write JSON lines.
 
     python -m bench.quality.race.run --world guardrail --dims 2 --traffic 1 --worlds 30 \\
         --rounds 31 --contenders random,qlognei,hyperzero --workers 2
 
-Runs that the file holds already are skipped, so a race can be stopped and started again. An
-option of a contender follows its name: ``qlognei@arms=4@control_share=0.3``. Peers are optional:
+Runs that the file already has are skipped, so a race can be stopped and started again. Options of a
+contender follow its name: ``qlognei@arms=4@control_share=0.3``. Peers are optional:
 ``pip install -e .[peers]``.
 """
 
@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from importlib.metadata import PackageNotFoundError, version
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from bench.processes import single_threaded_pool, versions
 
 from .registry import CONTENDERS, check
 from .worlds import WORLDS
@@ -41,19 +40,19 @@ class Job(NamedTuple):
 
 
 def path_of(world: str, dims: int, traffic: float, results: Path = RESULTS) -> Path:
-    """Where the runs of a kind of world are kept."""
+    """The file with the runs of one kind of world."""
     return results / f"race_{world}_d{dims}_x{traffic:g}.jsonl"
 
 
-def one(job: Job) -> dict[str, Any]:
-    """One run, as its record."""
+def run_job(job: Job) -> dict[str, Any]:
+    """The record of one run."""
     import logging
     import warnings
 
     import torch
 
     torch.set_num_threads(1)
-    # Peers warn of what is theirs to mend: deprecations, and points that come twice.
+    # Peers warn about their own deprecations and about repeated points.
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     from .loop import race
@@ -66,7 +65,7 @@ def one(job: Job) -> dict[str, Any]:
     record = {
         **{name: value for name, value in job._asdict().items() if name != "keep"},
         "settings": contender.settings(),
-        "versions": _versions(),
+        "versions": versions(_PACKAGES),
         "seconds_in_all": time.perf_counter() - start,
         **columns,
     }
@@ -103,14 +102,10 @@ def main() -> None:
     ]
     if options.keep is not None:
         options.keep.mkdir(parents=True, exist_ok=True)
-    print(f"{len(jobs)} runs, {len(done)} there already: {path.name}", flush=True)
-    os.environ["OMP_NUM_THREADS"] = "1"  # read by the new processes when they import torch
-    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):  # else glibc gives every
-        os.environ.setdefault(name, str(2**32))  # tile back at once: a quarter of the time
-    pool = ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"))
+    print(f"{len(jobs)} runs to do, {len(done)} done already: {path.name}", flush=True)
     failed = 0
-    with pool:
-        running = {pool.submit(one, job): job for job in jobs}
+    with single_threaded_pool(options.workers) as pool:
+        running = {pool.submit(run_job, job): job for job in jobs}
         for num, finished in enumerate(as_completed(running), 1):
             job = running[finished]
             head = f"{num:3d}/{len(jobs)} {job.contender:20} seed {job.seed:3d}  "
@@ -130,9 +125,9 @@ def main() -> None:
 def _summary(record: dict[str, Any]) -> str:
     score, seconds = record["score"], record["seconds"]
     hours = [h for h in _HOURS if h < len(score)] or [len(score) - 1]
-    found = "  ".join(f"hour {h}: {score[h]:6.1%}" for h in hours)
+    scores = "  ".join(f"hour {h}: {score[h]:6.1%}" for h in hours)
     return (
-        f"{found}  violation {record['violation'][-1]:.4f}  "
+        f"{scores}  violation {record['violation'][-1]:.4f}  "
         f"{sum(seconds) / len(seconds):.2f} s a round, {record['seconds_in_all']:.0f} s"
     )
 
@@ -142,16 +137,6 @@ def _done(path: Path, rounds: int) -> set[tuple[str, int]]:
         return set()
     records = [json.loads(line) for line in path.read_text().splitlines()]
     return {(r["contender"], r["seed"]) for r in records if r["rounds"] >= rounds}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # a peer that does not race here
-            continue
-    return found
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 As in BoTorch's tutorial "Scalable Constrained Bayesian Optimization": one process for the
 objective and one per constraint (Matern 5/2, lengthscales in [0.005, 4]), a trust region around
 the best point that doubles after 10 successes and halves after ``max(4, dims) / batch`` failures,
-and constrained Thompson samples of 2000 perturbed points inside it. What the tutorial leaves to
-its noiseless test function follows TuRBO and SCBO, on whose papers it rests:
+and constrained Thompson samples of 2000 perturbed points inside it. The tutorial's test function
+has no noise and no delay; for these the papers on TuRBO and SCBO are followed:
 
 - the noise of each observation is known and given to the models;
-- under noise points are compared by their posterior means, not by their lucky readings;
-- the trust region is updated on every ``batch`` points that have arrived, whatever their rounds;
-  Thompson samples need no correction for points in flight;
-- a trust region that has become too small starts anew at its first size.
+- points are compared by their posterior means, not by their noisy readings;
+- the trust region is updated after every ``batch`` points that have arrived, from any rounds;
+  Thompson samples need no correction for pending points;
+- a trust region that has become too small is reset to its initial size.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SUCCESSES = 10
 
 @dataclass
 class TrustRegion:
-    """Side length of the region, and how often in a row it has succeeded or failed."""
+    """Side length of the region, and its numbers of consecutive successes and failures."""
 
     failures_allowed: int
     length: float = _LENGTH
@@ -61,29 +61,23 @@ class TrustRegion:
 
 
 class SCBO(Peer):
-    def __init__(
-        self,
-        world: Environment,
-        seed: int,
-        *,
-        arms: float | None = None,
-        control_share: float | None = None,
-    ) -> None:
-        super().__init__(world, seed, arms=arms, control_share=control_share)
+    def __init__(self, world: Environment, seed: int, **options: float | None) -> None:
+        super().__init__(world, seed, **options)
         allowed = math.ceil(max(4.0, self.dims) / self.arms)
         self.region = TrustRegion(allowed)
         self.sobol = SobolEngine(self.dims, scramble=True, seed=seed)
-        self._judged: list[int] = [0]  # candidates that the trust region has heard of
+        self._judged: list[int] = [0]  # candidates that have updated the trust region
 
     def propose(self, seen: Seen) -> Tensor:
         torch.manual_seed(self.seed * 1000 + seen.round)
         if len(seen.rows) <= _NUM_SOBOL:
             self._judged = seen.rows.tolist()
             return self.sobol.draw(self.arms, dtype=torch.float64)
-        x, found = seen.x[seen.rows], seen.outcomes()
-        models = [_fit(x, found.utility, found.utility_var)]
+        x, outcomes = seen.x[seen.rows], seen.outcomes()
+        models = [_fit(x, outcomes.utility, outcomes.utility_var)]
         models += [
-            _fit(x, -found.slack[:, k], found.slack_var[:, k]) for k in range(found.slack.shape[1])
+            _fit(x, -outcomes.slack[:, k], outcomes.slack_var[:, k])
+            for k in range(outcomes.slack.shape[1])
         ]
         with torch.no_grad(), gpytorch.settings.max_cholesky_size(10**6):
             means = [model.posterior(x).mean.squeeze(-1) for model in models]
@@ -97,9 +91,9 @@ class SCBO(Peer):
             return chosen
 
     def _update(self, rows: list[int], utility: Tensor, excess: Tensor) -> None:
-        news = [i for i, row in enumerate(rows) if row not in self._judged]
-        while len(news) >= self.arms:
-            batch, news = news[: self.arms], news[self.arms :]
+        new = [i for i, row in enumerate(rows) if row not in self._judged]
+        while len(new) >= self.arms:
+            batch, new = new[: self.arms], new[self.arms :]
             old = [i for i, row in enumerate(rows) if row in self._judged]
             both = torch.tensor(old + batch)
             best = int(both[_best(utility[both], excess[both])])
@@ -117,7 +111,7 @@ class SCBO(Peer):
 
 
 def _best(utility: Tensor, excess: Tensor) -> Tensor:
-    """The best feasible point, else the one that violates least."""
+    """The best feasible point, or else the one with the least violation."""
     feasible = (excess <= 0).all(-1)
     if bool(feasible.any()):
         return torch.where(feasible, utility, -torch.inf).argmax()

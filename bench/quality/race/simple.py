@@ -1,4 +1,4 @@
-"""``random``: new uniform points every round. Whoever does not beat it has learnt nothing."""
+"""``random``: new uniform points every round. A contender that is not better has learnt nothing."""
 
 from __future__ import annotations
 

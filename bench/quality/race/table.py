@@ -2,9 +2,9 @@
 
     python -m bench.quality.race.table [--figure bench/figures/race.svg]
 
-Scores are mean shares of the oracle's gain when that hour begins, 0 where the recommendation truly
-violates; candidates are ranked by LCB, or in one column by mean. In parentheses stands the paired
-difference on the same worlds, ours less theirs, in points with its 95 % interval.
+Scores are mean shares of the oracle's gain when the hour begins, 0 if the recommendation truly
+violates; candidates are ranked by LCB, or in one column by mean. The paired difference on the same
+worlds, ours less theirs, is given in parentheses, in points with its 95 % interval.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def table(race: Race, limit: dict[str, float] | None = None) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     if limit is not None:
-        found = [f"{100 * limit[str(hour)]:.1f} %" for hour in hours]
+        scores = [f"{100 * limit[str(hour)]:.1f} %" for hour in hours]
         by_mean = f"{100 * limit[f'{last}_mean']:.1f} %"
-        lines.append(f"| *knows the answer* | | {' | '.join(found)} | {by_mean} | | | |")
+        lines.append(f"| *knows the answer* | | {' | '.join(scores)} | {by_mean} | | | |")
     return "\n".join(lines)
 
 
 def ablation(race: Race) -> str:
-    """Ours with one lever off at a time, on the same worlds."""
+    """Ours with one feature off at a time, on the same worlds."""
     *_, before, last = race.hours()
     lines = [
         f"| off | worlds | hour {before} | hour {last} | costs at hour {last} | violating | "
@@ -81,7 +81,7 @@ def ablation(race: Race) -> str:
 
 
 def _score(race: Race, name: str, hour: int) -> str:
-    """Mean score, and how far ours is ahead on the same worlds."""
+    """Mean score, and our advantage on the same worlds."""
     score = f"{100 * race.column(name, 'score')[:, hour].mean():.1f} %"
     mean, half, shared = race.advantage(name, hour)
     if name == OURS or not shared:

@@ -1,1 +1,1 @@
-"""`hyperzero transfer`: what other domains tell, packages for them, and decisions on them."""
+"""`hyperzero transfer`: packages of evidence, comparisons of domains, and an expert's overrides."""

@@ -1,4 +1,4 @@
-"""The command that writes a transfer package, with noise that is paid for where it is asked for."""
+"""``hyperzero transfer export``: write a package, with differentially private noise on request."""
 
 from __future__ import annotations
 
@@ -18,15 +18,12 @@ from rich.console import Console
 from rich.text import Text
 
 from ...errors import ConfigError
-from ...study.evidence.active_set import fit_set
-from ...study.evidence.bucket import gather
-from ...study.evidence.pooling import Pooling
 from ...study.history import History
-from ...transfer import features, from_bucket
+from ...transfer.duplicates import own_evidence
 from ...transfer.sharing import package as packages
 from ...transfer.sharing.budget import Budget
 from ...transfer.sharing.noise import Clip, check_private, private_history
-from ...transfer.source import Source
+from ...transfer.source import Source, features_of, from_history
 from ...tuner.tuner import Tuner
 from ..study import AsJson, Config, DryRun, open_study
 
@@ -35,20 +32,18 @@ notes = Console(stderr=True, soft_wrap=True)
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([hdw])")
 _HOURS = {"h": 1.0, "d": 24.0, "w": 168.0}
 _CHOSEN = (
-    "chosen by the study; where it saw readings without noise, that choice is outside the guarantee"
+    "chosen by the study; if it saw readings without noise, that choice is outside the guarantee"
 )
 
 KeyVariable = Annotated[
     str | None,
-    typer.Option("--key-env", help="Environment variable that holds the key; never the key."),
+    typer.Option("--key-env", help="Environment variable that holds the key, not the key itself."),
 ]
-KeyFile = Annotated[
-    Path | None, typer.Option("--key-file", help="File that holds the key and nothing else.")
-]
+KeyFile = Annotated[Path | None, typer.Option("--key-file", help="File that holds only the key.")]
 
 
 class AccountantName(enum.StrEnum):
-    """Who adds up what was spent."""
+    """How privacy losses are composed."""
 
     RDP = "rdp"
     PLD = "pld"
@@ -58,60 +53,58 @@ def export(
     config: Config,
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write.")],
     expires: Annotated[
-        str, typer.Option(help="When it may no longer be used: 36h, 30d, 8w, or a time with zone.")
+        str, typer.Option(help="When it expires: 36h, 30d, 8w, or a time with its zone.")
     ],
-    scope: Annotated[
-        list[str], typer.Option(help="What it may be used for; may be given repeatedly.")
-    ],
+    scope: Annotated[list[str], typer.Option(help="What it may be used for; may be repeated.")],
     name: Annotated[
-        str | None, typer.Option(help="Of the domain; by default the study's name.")
+        str | None, typer.Option(help="Name of the domain; by default the study's.")
     ] = None,
     meta: Annotated[
         list[str] | None,
-        typer.Option(help="A feature of your own, NAME=NUMBER; may be given repeatedly."),
+        typer.Option(help="A feature of your own, NAME=NUMBER; may be repeated."),
     ] = None,
     key_env: KeyVariable = None,
     key_file: KeyFile = None,
     ledger: Annotated[
-        Path | None, typer.Option(help="Privacy: JSON file that keeps what was spent.")
+        Path | None, typer.Option(help="Privacy: JSON file that records all releases.")
     ] = None,
     epsilon: Annotated[
-        float | None, typer.Option(help="Privacy: the ledger's budget, over all releases.")
+        float | None, typer.Option(help="Privacy: the ledger's budget for all releases together.")
     ] = None,
-    delta: Annotated[float, typer.Option(help="Privacy: well below one over your users.")] = 1e-6,
+    delta: Annotated[float, typer.Option(help="Privacy: well below 1 / number of users.")] = 1e-6,
     accountant: Annotated[
-        AccountantName, typer.Option(help="Privacy: who adds up; as the ledger was made.")
+        AccountantName, typer.Option(help="Privacy: the accountant that the ledger was made with.")
     ] = AccountantName.RDP,
     clip: Annotated[
         list[str] | None,
         typer.Option(
-            help="Privacy: METRIC=LOW:HIGH, the bounds to which the platform clips every user's "
-            "value in an hour; for every metric. Never taken from the data at hand."
+            help="Privacy: METRIC=LOW:HIGH for every metric, the bounds to which the platform "
+            "clips each user's value in an hour. Never derive them from the data at hand."
         ),
     ] = None,
     noise: Annotated[
         float | None,
         typer.Option(
-            help="Privacy: noise of each hour, over the sensitivity; by default the least that the "
-            "rest of the budget allows."
+            help="Privacy: noise of each hour over the sensitivity; by default the smallest that "
+            "fits into the remaining budget."
         ),
     ] = None,
     release: Annotated[
         str | None,
-        typer.Option(help="Privacy: the ledger's name for this release, used once; the study's."),
+        typer.Option(help="Privacy: unique name of the release; by default the study's."),
     ] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the study's evidence as a transfer package for others.
+    """Write the study's evidence as a transfer package for other domains.
 
-    With a key that both sides share, theirs can tell that the package is yours. The key comes from
-    an environment variable or a file, since arguments can be read by every process of a machine.
+    With a shared key, recipients can verify that the package is yours. The key comes from an
+    environment variable or a file, since other processes can read a command's arguments.
 
-    With --ledger every hour's sums get differentially private noise (the extra 'privacy') before
-    anything is computed from them. The ledger is charged first, and refuses what goes over its
-    budget; the variance of the noise becomes part of the evidence. A user is taken to be in every
-    hour, in one arm, with values that the platform has clipped to --clip.
+    With --ledger, differentially private noise is added to every hour's sums before anything is
+    computed from them (extra 'privacy'). The ledger is charged first and refuses releases beyond
+    its budget; the variance of the noise becomes part of the evidence. A user is assumed to be in
+    every hour, in one arm, with values that the platform has clipped to --clip.
 
     Examples:
 
@@ -122,10 +115,10 @@ def export(
     """
     now = datetime.now(UTC)
     end, key = read_expiry(expires, now), read_key(key_env, key_file)
-    # Whatever can be refused is refused before anything is paid for.
+    # Refuse everything that can be refused before the ledger is charged.
     packages.check_export(out, end, scope, key=key, now=now)
     if ledger is not None and ledger.resolve() == out.resolve():
-        raise ConfigError(f"--out and --ledger are both {out}; give each a file of its own")
+        raise ConfigError(f"--out and --ledger are both {out}; use two different files")
     own, clips = (
         unique("--meta", map(_number, meta or ())),
         unique("--clip", map(_clip, clip or ())),
@@ -133,19 +126,19 @@ def export(
     if ledger is None and (
         epsilon is not None or clips or noise is not None or release is not None
     ):
-        raise ConfigError("--epsilon, --clip, --noise and --release go with a --ledger")
+        raise ConfigError("--epsilon, --clip, --noise and --release need a --ledger")
     if ledger is not None and epsilon is None:
         raise ConfigError("--ledger needs --epsilon, the budget of all its releases together")
     tuner = open_study(config)
-    domain, told = name or tuner.study.name, tuner.history
+    domain, history = name or tuner.study.name, tuner.history
     check_meta(tuner, own)
-    source = evidence(tuner, domain, told, own)
+    source = evidence(tuner, domain, history, own)
     statement: dict[str, Any] | None = None
     if ledger is not None and epsilon is not None:
         what = release or tuner.study.name
-        kept = ledger if ledger.exists() else None
-        budget = Budget(epsilon, delta, kept, accountant.value)
-        noise, after = check_private(told, clips, budget, what, noise)
+        existing = ledger if ledger.exists() else None
+        budget = Budget(epsilon, delta, existing, accountant.value)
+        noise, after = check_private(history, clips, budget, what, noise)
         if dry_run:
             notes.print(Text(
                 f"dry run: noise {noise:.4g} would take epsilon from {budget.spent():.4g} to "
@@ -153,13 +146,13 @@ def export(
             ))  # fmt: skip
             return
         budget = Budget(epsilon, delta, ledger, accountant.value)
-        told = private_history(told, clips, budget, what, noise)
+        history = private_history(history, clips, budget, what, noise)
         statement = budget.statement() | {
             "noise_multiplier": noise,
             "clips": {metric: list(bounds) for metric, bounds in clips.items()},
             "settings": _CHOSEN,
         }
-        source = evidence(tuner, domain, told, own, drowned=True)
+        source = evidence(tuner, domain, history, own, noised=True)
     if dry_run:
         notes.print(Text(f"dry run: {len(source)} settings would be written; nothing was"))
         return
@@ -180,32 +173,26 @@ def export(
 
 
 def evidence(
-    tuner: Tuner, name: str, history: History, own: dict[str, float], drowned: bool = False
+    tuner: Tuner, name: str, history: History, own: dict[str, float], noised: bool = False
 ) -> Source:
     """The study's evidence by its own configuration, from its history or a noised one."""
-    config = tuner.config
-    bucket = gather(history, Pooling.of(config))
-    if drowned and not bool((bucket.weight > 0).any()):
+    if noised and own_evidence(tuner.problem, history) is None:
         raise ConfigError(
-            "nothing is left under the noise: every arm has too few users for it. It was paid for "
-            "all the same; give a larger --epsilon to a new ledger, or wait for more users"
+            "the noise leaves no evidence: every arm has too few users for it. The ledger was "
+            "charged; use a larger --epsilon with a new ledger, or wait for more users"
         )
-    found = features.of(history, config.rounds_per_day, bucket.dispersion, own)
-    rows = fit_set(history, bucket, config)
-    return from_bucket(tuner.problem, bucket, name, found, rows=rows)
+    return from_history(tuner.problem, history, name, own)
 
 
 def check_meta(tuner: Tuner, own: Mapping[str, float]) -> None:
-    """Features of one's own stand beside those that readings give, never in their place.
+    """Refuse features of one's own under the names of computed ones.
 
     Raises:
         ConfigError: a name that is taken.
     """
-    bucket = gather(tuner.history, Pooling.of(tuner.config))
-    found = features.of(tuner.history, tuner.config.rounds_per_day, bucket.dispersion)
-    if taken := sorted(set(own) & set(found)):
+    if taken := sorted(set(own) & set(features_of(tuner.history))):
         raise ConfigError(
-            f"--meta: {taken} are computed from the study's readings; give yours another name"
+            f"--meta: {taken} are computed from the study's readings; use other names"
         )
 
 
@@ -215,19 +202,19 @@ def unique(option: str, pairs: Iterable[tuple[str, _Value]]) -> dict[str, _Value
     Raises:
         ConfigError: a name comes twice.
     """
-    found: dict[str, _Value] = {}
+    mapping: dict[str, _Value] = {}
     for name, value in pairs:
-        if name in found:
-            raise ConfigError(f"{option} names {name!r} twice; say it once")
-        found[name] = value
-    return found
+        if name in mapping:
+            raise ConfigError(f"{option} names {name!r} twice; name it once")
+        mapping[name] = value
+    return mapping
 
 
 def read_key(variable: str | None, file: Path | None) -> bytes | None:
-    """The key that a variable or a file holds, without the end of a line.
+    """The key in a variable or a file, without a trailing line break.
 
     Raises:
-        ConfigError: both, or neither holds one; the message never repeats it.
+        ConfigError: both are given, or it cannot be read; the message never contains the key.
     """
     if variable is not None and file is not None:
         raise ConfigError("give --key-env or --key-file, not both")
@@ -263,14 +250,14 @@ def read_expiry(written: str, now: datetime) -> datetime:
         end = None
     if end is None or end.utcoffset() is None:
         raise ConfigError(
-            f"--expires is 36h, 30d, 8w or a time with its zone such as 2027-01-31T12:00+00:00, "
+            "--expires must be 36h, 30d, 8w or a time with its zone, e.g. 2027-01-31T12:00+00:00, "
             f"got {written!r:.60}"
         )
     return end.astimezone(UTC)
 
 
 def short(value: Any) -> str:
-    """A value of a statement, for people."""
+    """A value for display."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -281,7 +268,7 @@ def _number(pair: str) -> tuple[str, float]:
     except ValueError:
         number = math.nan
     if not mark or not name.strip() or not math.isfinite(number):
-        raise ConfigError(f"--meta is NAME=NUMBER, got {pair!r:.60}")
+        raise ConfigError(f"--meta must be NAME=NUMBER, got {pair!r:.60}")
     return name.strip(), number
 
 
@@ -289,9 +276,9 @@ def _clip(pair: str) -> tuple[str, Clip]:
     metric, mark, bounds = pair.rpartition("=")
     low, colon, high = bounds.partition(":")
     try:
-        found = Clip(float(low), float(high))
+        bounds_of_metric = Clip(float(low), float(high))
     except ValueError:
-        found = Clip(math.nan, math.nan)
-    if not mark or not metric or not colon or not found.low < found.high:
-        raise ConfigError(f"--clip is METRIC=LOW:HIGH with LOW below HIGH, got {pair!r:.60}")
-    return metric, found
+        bounds_of_metric = Clip(math.nan, math.nan)
+    if not mark or not metric or not colon or not bounds_of_metric.low < bounds_of_metric.high:
+        raise ConfigError(f"--clip must be METRIC=LOW:HIGH with LOW below HIGH, got {pair!r:.60}")
+    return metric, bounds_of_metric

@@ -1,4 +1,4 @@
-"""``hyperzero transfer overrule``: an expert's word on the sources of a study."""
+"""``hyperzero transfer overrule``: an expert's override of a study's sources."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from rich.console import Console
 from rich.text import Text
 
 from ...errors import ConfigError
-from ...transfer.journaled import overruled, overruling, recorded
-from ...transfer.overrides import ExpertOverride, Whom, called
+from ...transfer.journaled import current_override, override_entry, recorded
+from ...transfer.overrides import ExpertOverride, Subject, label
 from ..study import Config, DryRun, open_study
 
 notes = Console(stderr=True, soft_wrap=True)
 
-_WHOM = "SOURCE or SOURCE:PARAMETER"
+_SUBJECT = "SOURCE or SOURCE:PARAMETER"
 
 
 def overrule(
     config: Config,
-    reason: Annotated[str, typer.Option(help="Why; it goes into the journal.")],
+    reason: Annotated[str, typer.Option(help="Why; it is stored in the journal.")],
     pin: Annotated[
         list[str] | None,
-        typer.Option(help="SOURCE=0.8: correlates with this study by that, whatever is learnt."),
+        typer.Option(help="SOURCE=0.8: its correlation with this study, whatever the evidence."),
     ] = None,
     forbid: Annotated[
-        list[str] | None, typer.Option(help=f"{_WHOM}: nothing that it says is believed.")
+        list[str] | None, typer.Option(help=f"{_SUBJECT}: its evidence is not used.")
     ] = None,
     discount: Annotated[
-        list[str] | None, typer.Option(help=f"{_WHOM}=0.5: that part of it is believed.")
+        list[str] | None,
+        typer.Option(help=f"{_SUBJECT}=0.5: this part of its evidence's precision is used."),
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Overrule what was learnt about sources: pin, forbid or discount them, until the next word.
+    """Override what was learned about sources: pin, forbid or discount them.
 
-    All that holds is said at once: a word that is not said again no longer holds, and --reason
-    alone takes all words back. What a source says about a forbidden parameter is not believed: it
-    is asked only at this study's base value of it.
+    Each override replaces the one before, so state everything that is to hold; --reason alone
+    removes all overrides. The evidence about a forbidden parameter is used only where the parameter
+    is at this study's base value.
 
     Example:
 
@@ -46,50 +47,48 @@ def overrule(
     """
     tuner = open_study(config)
     names = [source.name for source in recorded(tuner.history)]
-    parameters = tuner.problem.space.names
-    word = ExpertOverride(
+    override = ExpertOverride(
         pin=_numbers("--pin", pin or [], names),
-        forbid=[_whom(one, names) for one in forbid or ()],
+        forbid=[_subject(text, names) for text in forbid or ()],
         discount=_numbers("--discount", discount or [], names),
         reason=reason,
     )
-    entry = overruling(tuner.history, word, names, parameters)
-    before = overruled(tuner.history)
+    entry = override_entry(tuner.history, override, names, tuner.problem.space.names)
+    before = current_override(tuner.history)
     for kind in ("pin", "forbid", "discount"):
-        gone = [whom for whom in getattr(before, kind) if whom not in getattr(word, kind)]
+        gone = [s for s in getattr(before, kind) if s not in getattr(override, kind)]
         if gone:
-            said = ", ".join(map(called, gone))
-            notes.print(Text(f"no longer holds: {kind} {said}", style="yellow"))
+            labels = ", ".join(map(label, gone))
+            notes.print(Text(f"no longer holds: {kind} {labels}", style="yellow"))
     if dry_run:
         notes.print(Text(f"dry run: {entry.reason}; nothing was written"))
         return
-    tuner.overrule(word)
+    tuner.overrule(override)
     notes.print(Text(f"{entry.reason}; it counts from the next plan on"))
 
 
-def _whom(given: str, names: list[str]) -> Whom:
-    """A source, whose name may hold colons, or one parameter of it."""
-    if given in names:
-        return given
-    source, colon, parameter = given.rpartition(":")
-    return (source, parameter) if colon else given
+def _subject(text: str, names: list[str]) -> Subject:
+    """A source, whose name may contain colons, or one parameter of it."""
+    if text in names:
+        return text
+    source, colon, parameter = text.rpartition(":")
+    return (source, parameter) if colon else text
 
 
-def _numbers(option: str, given: list[str], names: list[str]) -> dict[Whom, float]:
-    found: dict[Whom, float] = {}
-    for one in given:
-        whom, number = _number(option, one, names)
-        if whom in found:
+def _numbers(option: str, given: list[str], names: list[str]) -> dict[Subject, float]:
+    numbers: dict[Subject, float] = {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        try:
+            subject, value = _subject(name, names), float(number)
+        except ValueError:
             raise ConfigError(
-                f"{option} says {one!r} and {found[whom]:g} of the same; name it once"
+                f"{option} must be SOURCE=NUMBER, such as north=0.5, got {text!r}"
+            ) from None
+        if subject in numbers:
+            raise ConfigError(
+                f"{option} gives both {text!r} and {numbers[subject]:g} for the same subject; name "
+                "it once"
             )
-        found[whom] = number
-    return found
-
-
-def _number(option: str, given: str, names: list[str]) -> tuple[Whom, float]:
-    whom, _, number = given.rpartition("=")
-    try:
-        return _whom(whom, names), float(number)
-    except ValueError:
-        raise ConfigError(f"{option} is SOURCE=NUMBER, such as north=0.5, got {given!r}") from None
+        numbers[subject] = value
+    return numbers

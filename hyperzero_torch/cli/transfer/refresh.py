@@ -1,4 +1,4 @@
-"""``hyperzero transfer refresh``: other domains' newest evidence, without waiting for its turn."""
+"""``hyperzero transfer refresh``: read other domains' newest evidence now."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _UNREAD = 3  # the exit code of every error
 
 
 def refresh(config: Config, dry_run: DryRun = False) -> None:
-    """Read the sources that the study file names anew, due or not.
+    """Read all sources of the study file again, due or not.
 
-    After a change of a source's map, scope or key in the study file, or when a domain is known to
-    have learnt something. What cannot be read stays as it was, and the exit code is 3.
+    Use it after a change of a source's map, scope or key in the study file, or when a domain has
+    new evidence. A source that cannot be read stays as it was, and the exit code is 3.
 
     Example:
 
@@ -30,15 +30,17 @@ def refresh(config: Config, dry_run: DryRun = False) -> None:
     if not study.sources:
         raise ConfigError(f"{config} names no sources; list them under 'sources'")
     tuner = open_study(config)
-    named = read(study.sources, config.resolve().parent, tuner.problem, tuner.history, every=True)
-    news = entries(tuner.problem, tuner.history, named.sources)
+    refreshed = read(
+        study.sources, config.resolve().parent, tuner.problem, tuner.history, every=True
+    )
+    news = entries(tuner.problem, tuner.history, refreshed.sources)
     if not dry_run:
-        tuner.learn_from(named.sources)
+        tuner.learn_from(refreshed.sources)
     for entry in news:
         notes.print(Text(f"{'dry run: ' if dry_run else ''}{entry.reason}"))
-    if not news and not named.remarks:
-        notes.print(Text("all sources are as they were read"))
-    for remark in named.remarks:
+    if not news and not refreshed.remarks:
+        notes.print(Text("no source has changed"))
+    for remark in refreshed.remarks:
         notes.print(Text(remark, style="yellow"))
-    if named.remarks:
+    if refreshed.remarks:
         raise typer.Exit(_UNREAD)

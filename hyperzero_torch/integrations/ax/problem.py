@@ -1,4 +1,4 @@
-"""What an Ax experiment tunes, as a problem of ours."""
+"""An Ax experiment's search space and optimization config as a problem of ours."""
 
 from __future__ import annotations
 
@@ -6,21 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from ax.core.experiment import Experiment
+from ax.core.optimization_config import OptimizationConfig
+from ax.core.outcome_constraint import OutcomeConstraint
+from ax.core.parameter import ChoiceParameter, FixedParameter, ParameterType, RangeParameter
+from ax.core.search_space import SearchSpace as AxSearchSpace
+from ax.core.types import ComparisonOp
 
-from ...errors import MissingExtraError, ProblemError
+from ...errors import ProblemError
 from ...problem.problem import Constraint, Objective, Problem
 from ...problem.space import Int, SearchSpace
 from ..axes import Axis, choice_axis, number_axis, ordered_axis
-
-try:
-    from ax.core.experiment import Experiment
-    from ax.core.optimization_config import OptimizationConfig
-    from ax.core.outcome_constraint import OutcomeConstraint
-    from ax.core.parameter import ChoiceParameter, FixedParameter, ParameterType, RangeParameter
-    from ax.core.search_space import SearchSpace as AxSearchSpace
-    from ax.core.types import ComparisonOp
-except ImportError as error:
-    raise MissingExtraError("hyperzero_torch.integrations.ax", "ax-platform", "ax") from error
 
 _SUPPORTED = (
     "supported are RangeParameters (linear or log), ChoiceParameters that are no task, and "
@@ -29,7 +25,7 @@ _SUPPORTED = (
 
 
 def problem_of(experiment: Experiment, axes: Sequence[Axis]) -> Problem:
-    """What an Ax experiment optimises: levels for objectives and absolute bounds, deltas else.
+    """An Ax experiment's problem: objectives and absolute bounds on levels, the rest on deltas.
 
     Raises:
         ProblemError: see ``fold``.
@@ -68,12 +64,12 @@ def _levels(weights: Sequence[tuple[str, float]]) -> str:
 
 
 def _constraint(constraint: OutcomeConstraint) -> Constraint:
-    """Relative bounds, in percent, are on a delta; others on levels."""
+    """Relative bounds, in percent, apply to a delta, absolute ones to levels."""
     weights, bound = constraint.metric_weights, constraint.bound
     if constraint.relative:
         if len(weights) > 1:
             raise ProblemError(
-                f"the relative bound {constraint} on several metrics cannot be carried; supported "
+                f"the relative bound {constraint} on several metrics is not supported; supported "
                 "are relative bounds on one metric, and absolute bounds on weighted sums"
             )
         (name, weight), bound = weights[0], bound / 100
@@ -90,7 +86,7 @@ def _constraint(constraint: OutcomeConstraint) -> Constraint:
 
 
 def axes_of(space: AxSearchSpace) -> tuple[list[Axis], dict[str, Any]]:
-    """Ax's parameters that vary, and the values of those that do not."""
+    """The parameters that vary as axes, and the values of those that do not."""
     axes, constants = [], {}
     for name, parameter in space.parameters.items():
         if parameter.is_disabled:
@@ -120,14 +116,14 @@ def axes_of(space: AxSearchSpace) -> tuple[list[Axis], dict[str, Any]]:
 
 
 def _step(parameter: RangeParameter) -> float | None:
-    """The grid that Ax rounds a parameter to."""
+    """Spacing of the grid to which Ax rounds a parameter."""
     if parameter.parameter_type == ParameterType.INT:
         return 1
     return None if parameter.digits is None else float(10.0**-parameter.digits)
 
 
 def space_of(space: AxSearchSpace, axes: Sequence[Axis]) -> SearchSpace:
-    """With Ax's linear constraints, in the numbers that our theta holds."""
+    """Our search space, with Ax's linear constraints in the units of our theta."""
     by_name = {axis.name: axis for axis in axes}
     constraints = []
     for constraint in space.parameter_constraints:

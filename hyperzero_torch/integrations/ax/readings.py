@@ -1,4 +1,4 @@
-"""What an Ax experiment's data say of each round, as readings of ours."""
+"""An Ax experiment's data as readings of ours."""
 
 from __future__ import annotations
 
@@ -8,26 +8,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from ax.core.data import Data
+from ax.core.experiment import Experiment
 from numpy.typing import NDArray
 
-from ...errors import MissingExtraError, ReadingsError, TunerWarning
+from ...errors import ReadingsError, TunerWarning
 from ...study.history import CONTROL
 from ...study.readings import Readings
 
-try:
-    from ax.core.base_trial import BaseTrial
-    from ax.core.data import Data
-    from ax.core.experiment import Experiment
-except ImportError as error:
-    raise MissingExtraError("hyperzero_torch.integrations.ax", "ax-platform", "ax") from error
-
-# Users that the best known arm of a round stands for, where Ax is told no numbers of users.
+# Users attributed to the most precise arm of a round if Ax has no numbers of users.
 _USERS = 1e6
-# Ax's JSON keeps ten decimals of a number. One less hides how it breaks ties, and twelve digits
-# hide that its reader errs in the last of sixteen.
+# Ax's JSON keeps ten decimals of a number. We round to one decimal less, so that its rounding of
+# ties does not matter, and to twelve digits, because its reader errs in the last of sixteen.
 _DECIMALS = 10
 _DIGITS = 12
-_COARSE = 1e-5  # standard errors that nine decimals tell to four digits
+_COLUMNS = ("round", "candidate", "metric", "count", "mean", "var")
+_COARSE = 1e-5  # nine decimals give standard errors from here on at least four digits
 
 
 def readings_of(
@@ -37,39 +33,37 @@ def readings_of(
     metrics: Sequence[str],
     arms: Mapping[str, int],
 ) -> Readings | None:
-    """What has been observed in a round; None where nothing has.
+    """The readings of a round; None if there are no data.
 
-    A metric that an arm has no data on, or only NaN, is unknown of that arm.
+    A metric on which an arm has no data, or only NaN, is unknown for that arm.
 
     Args:
-        round_: of ours.
-        trials: indices of the trials it is made of.
+        round_: of our study.
+        trials: indices of the round's trials.
         data: of the experiment.
-        metrics: signatures of those that the problem needs.
+        metrics: signatures of the metrics that the problem needs.
         arms: candidates by names of arms.
     Raises:
-        ReadingsError: a mean without a standard error.
+        ReadingsError: a mean that is infinite, has no standard error, or is the status quo's and 0.
     """
     frame = data.df
     frame = frame[frame["trial_index"].isin(trials) & frame["arm_name"].isin(arms.keys())]
     frame = frame[frame["metric_signature"].isin(metrics) & frame["mean"].notna()]
     if not len(frame):
         return None
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("round", "candidate", "metric", "count", "mean", "var")
-    }
+    records: list[tuple[Any, ...]] = []
     for name in metrics:
         rows = frame[frame["metric_signature"] == name]
         mean, sem = rows["mean"].to_numpy(float), rows["sem"].to_numpy(float)
         if not (np.isfinite(sem) & (sem >= 0)).all():
             raise ReadingsError(
                 f"{name!r} has no standard errors >= 0 in trials {list(trials)}; attach data as "
-                "(mean, sem): without standard errors nobody can tell luck from gain"
+                "(mean, sem): without standard errors noise cannot be distinguished from gain"
             )
         if not np.isfinite(mean).all():
             raise ReadingsError(
                 f"{name!r} has infinite means in trials {list(trials)}; attach finite ones, and "
-                "none where a metric is not known"
+                "none if a metric is unknown"
             )
         mean, sem = _as_stored(mean, sem)
         users = _users(rows["n"].to_numpy(float) if "n" in rows else None, sem)
@@ -77,24 +71,27 @@ def readings_of(
         for candidate in np.unique(ids):
             mine = ids == candidate
             count = users[mine].sum()
-            columns["round"].append(round_)
-            columns["candidate"].append(int(candidate))
-            columns["metric"].append(name)
-            columns["count"].append(float(count))
-            columns["mean"].append(float((users * mean)[mine].sum() / count))
+            pooled = float((users * mean)[mine].sum() / count)
+            if candidate == CONTROL and pooled == 0:
+                raise ReadingsError(
+                    f"the status quo's mean of {name!r} in trials {list(trials)} is 0, and no "
+                    "change relative to 0 exists; supported are metrics whose status quo differs "
+                    "from 0"
+                )
             # The squared error of the pooled mean, as the variance of a single user.
             squares = ((users * sem)[mine] ** 2).sum() / count**2
-            columns["var"].append(float(squares * count))
-    _check_control(trials, columns)
-    return Readings.from_frame(columns)
+            records.append(
+                (round_, int(candidate), name, float(count), pooled, float(squares * count))
+            )
+    return Readings.from_frame(dict(zip(_COLUMNS, map(list, zip(*records)))))
 
 
 def _as_stored(
     mean: NDArray[np.float64], sem: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What a file of Ax's would bring back too, where the error hides the difference.
+    """Round to what Ax's files preserve, unless a standard error is too small for that.
 
-    So an experiment that was stored and loaded is planned for as the one in memory, bit for bit.
+    A stored and loaded experiment then gives the same plan as the one in memory, bit for bit.
     """
     coarse = [round(s, _DECIMALS) >= _COARSE for s in sem.tolist()]
     values = (zip(column.tolist(), coarse) for column in (mean, sem))
@@ -108,26 +105,17 @@ def _stored(value: float) -> float:
     return round(kept, min(_DECIMALS - 1, _DIGITS - 1 - size))
 
 
-def _check_control(trials: Sequence[int], columns: Mapping[str, Sequence[Any]]) -> None:
-    for candidate, metric, mean in zip(columns["candidate"], columns["metric"], columns["mean"]):
-        if candidate == CONTROL and mean == 0:
-            raise ReadingsError(
-                f"the status quo's mean of {metric!r} in trials {list(trials)} is 0, and no change "
-                "relative to 0 exists; supported are metrics whose status quo differs from 0"
-            )
-
-
 def check_signs(experiment: Experiment, readings: Readings) -> None:
-    """Ax's relative bounds are on changes by the status quo's size, our deltas are on ratios.
+    """Ax's relative bounds divide by the status quo's absolute value, our deltas by its value.
 
     Raises:
         ReadingsError: a relative bound on a metric whose status quo is below 0.
     """
     constraints = experiment.optimization_config.outcome_constraints
     relative = {name for c in constraints if c.relative for name, _ in c.metric_weights}
-    columns = (readings.candidate.tolist(), readings.metric.tolist(), readings.mean.tolist())
-    for candidate, metric, mean in zip(*columns):
-        if candidate == CONTROL and metric in relative and mean < 0:
+    control = readings.candidate == CONTROL
+    for metric, mean in zip(readings.metric[control].tolist(), readings.mean[control].tolist()):
+        if metric in relative and mean < 0:
             raise ReadingsError(
                 f"{metric!r} has a relative bound and a status quo of {mean:g}, below 0; "
                 "supported are relative bounds on positive metrics, and absolute bounds"
@@ -135,12 +123,12 @@ def check_signs(experiment: Experiment, readings: Readings) -> None:
 
 
 def _users(given: NDArray[Any] | None, sem: NDArray[Any]) -> NDArray[Any]:
-    """Users behind each mean; where Ax is told none, as many as its precision is worth."""
+    """Users behind each mean; if Ax has none, in proportion to its precision."""
     if given is not None and np.isfinite(given).all() and (given >= 2).all():
         return given
     least = sem[sem > 0].min() if (sem > 0).any() else math.inf
-    worth = np.where(sem > 0, np.square(least / np.where(sem > 0, sem, 1.0)), 1.0)
-    return np.asarray(np.maximum(2.0, np.round(_USERS * worth)))
+    precision = np.where(sem > 0, np.square(least / np.where(sem > 0, sem, 1.0)), 1.0)
+    return np.asarray(np.maximum(2.0, np.round(_USERS * precision)))
 
 
 def check_control(
@@ -150,32 +138,32 @@ def check_control(
     rounds: Mapping[int, Sequence[int]],
     metrics: Sequence[str],
 ) -> None:
-    """Deltas need the status quo's data of the same round, metric by metric.
+    """Check that the status quo has data in each round, metric by metric: deltas need them.
 
-    What may yet arrive is waited for: see ``_may_come``.
+    Data that may still arrive do not count as missing: see ``_may_arrive``.
 
     Args:
         experiment: with a status quo.
         data: its data.
-        readings: by round, of those with any.
+        readings: by round, for rounds with data.
         rounds: indices of every round's trials.
-        metrics: signatures of those that the problem needs.
+        metrics: signatures of the metrics that the problem needs.
     Raises:
-        ReadingsError: nobody has data on a metric, or arms have and the status quo has none in any
-            of their rounds, and none is to come.
+        ReadingsError: no trial has data on a metric, or arms have data and the status quo has none
+            in any of their rounds, and none can arrive.
     Warns:
-        TunerWarning: some rounds say nothing of some metric for want of the status quo's data.
+        TunerWarning: some rounds give no deltas of some metric, as the status quo has no data.
     """
     unknown: list[str] = []
-    blind: list[str] = []
+    without_control: list[str] = []
     lost: dict[int, list[str]] = {}
     for name in metrics:
-        control = {r for r, told in readings.items() if _has(told, name, of_control=True)}
-        arms = {r for r, told in readings.items() if _has(told, name, of_control=False)}
-        to_come = {r for r, trials in rounds.items() if _may_come(experiment, trials, name)}
-        if readings and not to_come and not arms & control and (arms or not control):
-            (blind if arms else unknown).append(name)
-        for r in set(readings) - control - to_come:
+        control = {r for r, rows in readings.items() if _has(rows, name, of_control=True)}
+        arms = {r for r, rows in readings.items() if _has(rows, name, of_control=False)}
+        waiting = {r for r, trials in rounds.items() if _may_arrive(experiment, trials, name)}
+        if readings and not waiting and not arms & control and (arms or not control):
+            (without_control if arms else unknown).append(name)
+        for r in set(readings) - control - waiting:
             lost.setdefault(r, []).append(name)
     if unknown:
         raise ReadingsError(
@@ -184,20 +172,20 @@ def check_control(
             "the optimization config does, or leave trials running until their data are complete"
         )
     base = experiment.status_quo
-    told = {i for r in lost for i in rounds[r]}
-    trials = [i for i in sorted(told) if {a.name for a in experiment.trials[i].arms} - {base.name}]
-    if blind:
+    indices = sorted({i for r in lost for i in rounds[r]})
+    trials = [i for i in indices if {a.name for a in experiment.trials[i].arms} - {base.name}]
+    if without_control:
         raise ReadingsError(
-            f"arms of trials {trials} have data on {blind} and there are none of the status quo "
-            "beside them, so there are no deltas. In a batch serve it: "
-            "trial.add_status_quo_arm(weight). For trials of a single arm complete one of it with "
-            f"data: client.attach_trial({dict(base.parameters)}, arm_name={base.name!r})"
+            f"arms of trials {trials} have data on {without_control}, and none of the status quo "
+            "are in the same round, so there are no deltas. In a batch add it: "
+            "trial.add_status_quo_arm(weight). For single-arm trials complete one of the status "
+            f"quo: client.attach_trial({dict(base.parameters)}, arm_name={base.name!r})"
         )
     if lost:
-        names = sorted({name for found in lost.values() for name in found})
+        names = sorted({name for missing in lost.values() for name in missing})
         warnings.warn(
-            f"trials {trials} are left out as to {names}: they are over, the status quo has no "
-            "data on it there, and without these there are no deltas",
+            f"trials {trials} give no deltas of {names}: they are over, and the status quo has no "
+            "data on these metrics there",
             TunerWarning,
             stacklevel=2,
         )
@@ -208,19 +196,18 @@ def _has(readings: Readings, metric: str, *, of_control: bool) -> bool:
     return bool(((readings.metric == metric) & (is_control == of_control)).any())
 
 
-def _may_come(experiment: Experiment, trials: Sequence[int], signature: str) -> bool:
-    """Whether the status quo's data on a metric may yet arrive for one of these trials.
+def _may_arrive(experiment: Experiment, trials: Sequence[int], signature: str) -> bool:
+    """Whether the status quo's data on a metric may still arrive for one of these trials.
 
-    So it is for a trial that is not over, and for metrics whose class says that their data arrive
+    True for a trial that is not over, and for metrics whose class says that their data arrive
     after a trial (``period_of_new_data_after_trial_completion``).
     """
     late = any(
         metric.signature == signature and metric.period_of_new_data_after_trial_completion()
         for metric in experiment.metrics.values()
     )
-    for index in trials:
-        trial: BaseTrial = experiment.trials[index]
-        served = experiment.status_quo.name in {arm.name for arm in trial.arms}
-        if served and (late or not trial.status.is_terminal):
-            return True
-    return False
+    return any(
+        experiment.status_quo.name in {arm.name for arm in trial.arms}
+        and (late or not trial.status.is_terminal)
+        for trial in (experiment.trials[index] for index in trials)
+    )

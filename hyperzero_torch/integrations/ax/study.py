@@ -6,30 +6,25 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from ax.core.arm import Arm
+from ax.core.batch_trial import BatchTrial
+from ax.core.data import Data
+from ax.core.experiment import Experiment
 
-from ...errors import MissingExtraError, SpaceError
+from ...errors import SpaceError
 from ...study.config import TunerConfig
 from ...study.history import CONTROL, History
 from ...study.journal import Configured, Entry, MemoryJournal, Planned, StudyHeader
 from ...tuner.candidates import add_candidates, initial_design
 from ...tuner.tuner import Tuner
 from ..axes import Axis
-
-try:
-    from ax.core.arm import Arm
-    from ax.core.batch_trial import BatchTrial
-    from ax.core.data import Data
-    from ax.core.experiment import Experiment
-
-    from .problem import axes_of, problem_of
-    from .readings import check_control, check_signs, readings_of
-except ImportError as error:
-    raise MissingExtraError("hyperzero_torch.integrations.ax", "ax-platform", "ax") from error
+from .problem import axes_of, problem_of
+from .readings import check_control, check_signs, readings_of
 
 if TYPE_CHECKING:
     from ax.core.base_trial import BaseTrial
 
-_SINGLES = 0  # the round that trials of a single arm share; batches follow
+_SINGLE_ARM_ROUND = 0  # shared by all single-arm trials; batches follow
 
 
 class AxStudy(NamedTuple):
@@ -46,11 +41,11 @@ class AxStudy(NamedTuple):
 
     @property
     def num_reported(self) -> int:
-        """Candidates with data on any metric, whether or not the status quo has any."""
-        found: set[int] = set()
+        """Number of candidates with data on any metric, whether or not the status quo has any."""
+        reported: set[int] = set()
         for table in self.tuner.history.tables.values():
-            found |= set(table.candidates[(table.revision >= 0).any(axis=1)].tolist())
-        return len(found - {CONTROL})
+            reported |= set(table.candidates[(table.revision >= 0).any(axis=1)].tolist())
+        return len(reported - {CONTROL})
 
     def parameters(self, theta: Sequence[float]) -> dict[str, Any]:
         """A row of theta as Ax's parameters."""
@@ -60,40 +55,40 @@ class AxStudy(NamedTuple):
         """Ax's parameters as a row of theta.
 
         Raises:
-            SpaceError: a value that a parameter cannot have.
+            SpaceError: an invalid value.
         """
         return [axis.theta(parameters.get(axis.name)) for axis in self.axes]
 
     def num_unknown(self, parameters: Sequence[Mapping[str, Any]]) -> int:
-        """How many of these were in no trial yet."""
-        found = [self.tuner.history.find(self.theta(p)) for p in parameters]
-        return sum(c is None or not self.tuner.history.times_served[c] for c in found)
+        """How many of these have not been in a trial yet."""
+        candidates = [self.tuner.history.find(self.theta(p)) for p in parameters]
+        return sum(c is None or not self.tuner.history.times_served[c] for c in candidates)
 
 
 def fold(experiment: Experiment, data: Data, config: TunerConfig, seed: int = 0) -> AxStudy:
     """An Ax experiment as a study of ours.
 
-    A batch is a round of its own, in which arms are compared with the status quo of the same batch.
-    All trials of a single arm are one round: each is compared with the pooled trials of the status
-    quo, whenever these were.
+    Each batch is a round, in which arms are compared with the status quo of the same batch. All
+    single-arm trials form one round: each is compared with the pooled trials of the status quo,
+    whenever these ran.
 
     Args:
         experiment: with a status quo, and a single objective.
-        data: its data. What is missing is unknown, as long as it may yet arrive.
+        data: its data. Missing data count as unknown while they may still arrive.
         config: how to tune.
         seed: of all randomness.
     Raises:
-        ProblemError: no status quo, several objectives, constraints or parameters that cannot be
-            carried; names what is supported.
-        ReadingsError: data without a metric that the problem needs, without standard errors, or
-            without the status quo, of trials that are over.
+        ProblemError: no status quo, several objectives, unsupported constraints or parameters; the
+            message names what is supported.
+        ReadingsError: trials are over, and their data lack a metric that the problem needs,
+            standard errors, or the status quo.
     Warns:
-        TunerWarning: some rounds say nothing for want of the status quo's data.
+        TunerWarning: some rounds give no deltas, as the status quo has no data.
     """
     axes, constants = axes_of(experiment.search_space)
     problem = problem_of(experiment, axes)
     births = initial_design(problem, config, seed)
-    known = {born.theta: born.candidate for born in births}
+    candidates = {birth.theta: birth.candidate for birth in births}
     num_arms = 0
     arms: dict[str, int] = {experiment.status_quo.name: CONTROL}
     rounds: dict[int, list[int]] = {}
@@ -102,20 +97,20 @@ def fold(experiment: Experiment, data: Data, config: TunerConfig, seed: int = 0)
         num_arms += len(trial.arms)
         if trial.status.is_failed or trial.status.is_abandoned:
             continue
-        round_ = 1 + index if isinstance(trial, BatchTrial) else _SINGLES
+        round_ = 1 + index if isinstance(trial, BatchTrial) else _SINGLE_ARM_ROUND
         for arm, weight in _weights(trial).items():
             if arm.name not in arms:
                 try:
                     row = [axis.theta(arm.parameters.get(axis.name)) for axis in axes]
                     problem.space.check(torch.tensor(row, dtype=torch.float64))
-                except (SpaceError, TypeError):  # served once, and not to be proposed
+                except (SpaceError, TypeError):  # outside the space: it is no candidate
                     continue
-                arms[arm.name] = known.setdefault(tuple(row), len(known))
+                arms[arm.name] = candidates.setdefault(tuple(row), len(candidates))
             plan = plans.setdefault(round_, {})
             plan[arms[arm.name]] = plan.get(arms[arm.name], 0.0) + weight
         rounds.setdefault(round_, []).append(index)
     entries: list[Entry] = [Configured(config.model_dump(mode="json"))]
-    rows = [row for row, candidate in known.items() if candidate >= len(births)]
+    rows = [row for row, candidate in candidates.items() if candidate >= len(births)]
     theta = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), len(axes))
     history = History(len(axes), problem.metrics)
     history.extend(births)
@@ -124,12 +119,15 @@ def fold(experiment: Experiment, data: Data, config: TunerConfig, seed: int = 0)
     journal = MemoryJournal()
     journal.create(StudyHeader(experiment.name, seed, problem.spec()), entries)
     tuner = Tuner(problem, journal=journal, study=experiment.name)
-    found = {r: readings_of(r, rounds[r], data, problem.metrics, arms) for r in sorted(rounds)}
-    readings = {round_: told for round_, told in found.items() if told is not None}
+    readings = {
+        round_: reported
+        for round_, trials in sorted(rounds.items())
+        if (reported := readings_of(round_, trials, data, problem.metrics, arms)) is not None
+    }
     check_control(experiment, data, readings, rounds, problem.metrics)
-    for told in readings.values():
-        check_signs(experiment, told)
-        tuner.tell(told)
+    for reported in readings.values():
+        check_signs(experiment, reported)
+        tuner.tell(reported)
     return AxStudy(tuner, tuple(axes), constants, rounds, num_arms)
 
 
@@ -141,7 +139,7 @@ def _weights(trial: BaseTrial) -> Mapping[Arm, float]:
 
 
 def _planned(round_: int, weights: Mapping[int, float]) -> Planned:
-    """A trial as a plan of ours; the control is in every plan, served or not."""
+    """A trial as a plan of ours; every plan has the control, with share 0 if it was not served."""
     total = sum(weights.values())
     candidates = sorted({CONTROL, *weights})
     shares = tuple(weights.get(c, 0.0) / total for c in candidates)

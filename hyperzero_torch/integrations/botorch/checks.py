@@ -1,4 +1,4 @@
-"""What comes in from BoTorch's side, checked: points, outputs, units."""
+"""Checks of what BoTorch passes in: points, outputs, units."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 
 from ...errors import InputError, ShapeError
 
-# By how much finite differences and optimisers may step over the cube's edge.
+# Finite differences and optimisers may step this far outside the cube.
 _OUTSIDE = 0.01
 
 
 def check_points(
     x: Tensor, like: Tensor, wanted: str, at_least: int = 1, exactly: int | None = None
 ) -> None:
-    """Refuse what are no points as wide as ``like (n, dims)`` on its device.
+    """Refuse points that differ from ``like (n, dims)`` in width or device.
 
     Args:
-        x: what came.
-        like: points of the right kind.
-        wanted: the shape, with ``{}`` for the dims, for the message.
-        at_least: axes.
-        exactly: axes, where only one number will do.
+        x: the points.
+        like: points of the right width, on the right device.
+        wanted: the expected shape, with ``{}`` for the dims, for the message.
+        at_least: number of axes.
+        exactly: number of axes, if only one is allowed.
     Raises:
         ShapeError: names what was expected.
     """
@@ -33,17 +33,13 @@ def check_points(
         axes = x.ndim >= at_least if exactly is None else x.ndim == exactly
         if axes and x.shape[-1] == dims and x.device == like.device:
             return
-        came = f"{tuple(x.shape)} on {x.device}"
-    else:
-        came = type(x).__name__
-    raise ShapeError(
-        f"expected points {wanted.format(dims)}, a tensor on {like.device}, got {came}"
-    )
+    got = f"{shape_or_type(x)} on {x.device}" if isinstance(x, Tensor) else shape_or_type(x)
+    raise ShapeError(f"expected points {wanted.format(dims)}, a tensor on {like.device}, got {got}")
 
 
-def told(what: object) -> str:
-    """What came, for a message: a tensor's shape or else the type."""
-    return str(tuple(what.shape)) if isinstance(what, Tensor) else type(what).__name__
+def shape_or_type(value: object) -> str:
+    """The shape of a tensor or the type of anything else, for messages."""
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
 def checked_unit(unit: float) -> float:
@@ -56,22 +52,22 @@ def checked_unit(unit: float) -> float:
     return float(unit)
 
 
-def some_of(which: Sequence[int], num: int) -> tuple[int, ...]:
-    """Numbers of outputs, each once; negative ones count from the end."""
-    listed = list(which) if isinstance(which, Sequence) else []
-    whole = all(isinstance(one, Integral) and not isinstance(one, bool) for one in listed)
-    inside = whole and all(-num <= one < num for one in listed)
-    places = [int(one) % num for one in listed] if inside else []
+def checked_outputs(outputs: Sequence[int], num: int) -> tuple[int, ...]:
+    """Indices of distinct outputs; negative ones count from the end."""
+    listed = list(outputs) if isinstance(outputs, Sequence) else []
+    whole = all(isinstance(i, Integral) and not isinstance(i, bool) for i in listed)
+    inside = whole and all(-num <= i < num for i in listed)
+    places = [int(i) % num for i in listed] if inside else []
     if not places or len(set(places)) < len(places):
         raise ShapeError(
             f"outputs are a list of whole numbers from 0 to {num - 1}, each once, e.g. [0]; "
-            f"got {which!r}"
+            f"got {outputs!r}"
         )
     return tuple(places)
 
 
 def check_in_cube(x: Tensor) -> None:
-    """Refuse points in the user's units; BoTorch would get the prior there and never know."""
+    """Refuse points in the user's units: there BoTorch would silently get the prior."""
     if not bool(((x >= -_OUTSIDE) & (x <= 1 + _OUTSIDE)).all()):
         raise InputError(
             f"points lie in the unit cube, got values from {float(x.min()):g} to "

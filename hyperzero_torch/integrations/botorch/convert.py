@@ -1,11 +1,4 @@
-"""BoTorch and this package, in both directions.
-
-    HyperZeroModel(posterior)     our posterior as a BoTorch ``Model``
-    path_model(paths)             our path draws as a ``GenericDeterministicModel``
-    BoTorchPosterior(model)       a fitted BoTorch model for ``thompson.propose`` and its kin
-
-Points are in the unit cube on both sides.
-"""
+"""Our posterior and its paths as BoTorch models."""
 
 from __future__ import annotations
 
@@ -14,33 +7,24 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
+from botorch.models.deterministic import GenericDeterministicModel
+from botorch.models.model import Model
+from botorch.posteriors.gpytorch import GPyTorchPosterior
+from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
+from gpytorch.settings import min_variance
 from torch import Tensor, nn
 
-from ...errors import InputError, MissingExtraError, ShapeError
-from ...surrogate import Hyperparameters, Paths, Posterior, Surrogate
+from ...errors import InputError, ShapeError
+from ...surrogate import Hyperparameters, Paths, Posterior, Standardiser, Surrogate
 from ...surrogate.kernels import matern52
-from ...surrogate.posterior import Standardiser
-from ...transfer.model.rgpe import Ensemble, EnsemblePaths
-from .checks import check_in_cube, check_points, checked_unit, some_of, told
-
-try:
-    from botorch.models.deterministic import GenericDeterministicModel
-    from botorch.models.model import Model
-    from botorch.posteriors.gpytorch import GPyTorchPosterior
-    from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
-    from gpytorch.settings import min_variance
-
-    from .posterior import BoTorchPaths, BoTorchPosterior
-except ImportError as error:
-    raise MissingExtraError("hyperzero_torch.integrations.botorch", "botorch", "botorch") from error
-
-__all__ = ["BoTorchPaths", "BoTorchPosterior", "HyperZeroModel", "path_model"]
+from .checks import check_in_cube, check_points, checked_outputs, checked_unit, shape_or_type
+from .posterior import BoTorchPaths, BoTorchPosterior
 
 if TYPE_CHECKING:
     from botorch.acquisition.objective import PosteriorTransform
 
-# What keeps joint covariances of points that lie on each other factorisable, as a fraction of the
-# prior variance.
+# Added to the diagonal of joint covariances, as a fraction of the prior variance, so that those of
+# coinciding points can be factorised.
 _JITTER = 1e-9
 
 
@@ -49,13 +33,13 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
 
     Args:
         posterior: over the unit cube, in deltas; held, not copied.
-        unit: in which outputs are given, e.g. 0.01 for percentage points. GPyTorch rounds
-            variances up to 1e-10, which is much for the square of a well known delta.
-        outputs: which metrics by number, each once; all by default.
+        unit: of the outputs, e.g. 0.01 for percentage points. GPyTorch rounds variances up to
+            1e-10, which can exceed the variance of a precisely known delta.
+        outputs: indices of metrics, each once; all by default.
     Raises:
-        InputError: no fitted posterior of ours, no unit, or a unit in which some posterior
-            variances would be rounded up; names one in which they are not.
-        ShapeError: outputs that are not there.
+        InputError: not a fitted posterior of ours, an invalid unit, or a unit in which some
+            posterior variances would be rounded up; the message names a unit that works.
+        ShapeError: outputs that do not exist.
     """
 
     def __init__(
@@ -65,7 +49,7 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
         if not isinstance(posterior, Posterior):
             raise InputError(_no_posterior(posterior))
         num = posterior.num_metrics
-        self.outputs = some_of(range(num) if outputs is None else outputs, num)
+        self.outputs = checked_outputs(range(num) if outputs is None else outputs, num)
         self.belief = posterior
         self.unit = unit = checked_unit(unit)
         with torch.no_grad():
@@ -80,18 +64,18 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
 
     @property
     def num_outputs(self) -> int:
-        """Metrics."""
+        """Number of metrics."""
         return len(self.outputs)
 
     @property
     def batch_shape(self) -> torch.Size:
-        """None: one posterior."""
+        """Empty: there is one posterior."""
         return torch.Size([])
 
     def subset_output(self, idcs: list[int]) -> HyperZeroModel:
         """The same model with some of its outputs."""
-        some = some_of(idcs, self.num_outputs)
-        return HyperZeroModel(self.belief, self.unit, [self.outputs[i] for i in some])
+        kept = checked_outputs(idcs, self.num_outputs)
+        return HyperZeroModel(self.belief, self.unit, [self.outputs[i] for i in kept])
 
     def posterior(
         self,
@@ -102,23 +86,23 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
     ) -> Any:
         """Joint over the q points of each batch, differentiable in ``X``.
 
-        In float64 whatever ``X`` is: GPyTorch rounds variances in float32 up to 1e-6 units.
+        Always in float64: GPyTorch rounds float32 variances up to 1e-6 units.
 
         Args:
             X: ``(*batch, q, dims)`` in the unit cube.
-            output_indices: some of the outputs.
-            observation_noise: variances ``(*batch, q, outputs)`` or what broadcasts to it, in
-                ``unit`` squared. True is refused: the noise of a delta depends on the traffic.
+            output_indices: a subset of the outputs.
+            observation_noise: variances ``(*batch, q, outputs)`` or a shape that broadcasts to it,
+                in ``unit`` squared. True is refused: a delta's noise depends on the traffic.
             posterior_transform: applied last.
         Returns:
-            ``GPyTorchPosterior`` of ``(*batch, q, outputs)``, or what the transform makes of it.
+            ``GPyTorchPosterior`` of ``(*batch, q, outputs)``, or its transform.
         Raises:
             ShapeError: points of another width, or noise of another shape.
-            InputError: points outside the unit cube, or observation noise that is no variances.
+            InputError: points outside the unit cube, or noise that does not hold variances.
         """
         if output_indices is not None:
-            some = self.subset_output(output_indices)
-            return some.posterior(X, None, observation_noise, posterior_transform)
+            subset = self.subset_output(output_indices)
+            return subset.posterior(X, None, observation_noise, posterior_transform)
         self._check(X)
         mean, covariance = self._joint(X.to(self.belief.x))
         if observation_noise is not False:
@@ -129,8 +113,8 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
             normal = MultitaskMultivariateNormal.from_batch_mvn(normal, task_dim=0)
         else:
             normal = MultivariateNormal(normal.mean[0], normal.covariance_matrix[0])
-        found = GPyTorchPosterior(normal)
-        return found if posterior_transform is None else posterior_transform(found, X=X)
+        joint = GPyTorchPosterior(normal)
+        return joint if posterior_transform is None else posterior_transform(joint, X=X)
 
     def _check(self, X: Tensor) -> None:  # noqa: N803
         check_points(X, self.belief.x, "(*batch, q, {})", at_least=2)
@@ -140,7 +124,7 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
         """Variances ``(*points, outputs)``, finite and not negative."""
         if not isinstance(noise, Tensor):
             raise InputError(
-                f"observation_noise={noise} has no meaning here: how noisy a delta is depends on "
+                f"observation_noise={noise} has no meaning here: the noise of a delta depends on "
                 "the traffic that it will get; pass the variances as a tensor (*batch, q, outputs)"
             )
         shape = (*points, self.num_outputs)
@@ -156,33 +140,34 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
         return wide
 
     def fantasize(self, *_: Any, **__: Any) -> NoReturn:
-        """Not supported: conditions on a batch of outcomes at once.
+        """Not supported: it would condition on a batch of outcomes at once.
 
         Raises:
-            InputError: always; names what to use.
+            InputError: always; names the alternatives.
         """
         raise InputError(
-            "fantasize, and with it qKnowledgeGradient and its kin, is not supported: a posterior "
-            "of ours holds one set of outcomes, not a batch; use qLogNoisyExpectedImprovement or "
-            "another acquisition that needs the posterior alone, or condition_on_observations"
+            "fantasize, and acquisitions that need it such as qKnowledgeGradient, are not "
+            "supported: a posterior of ours holds one set of outcomes, not a batch; use "
+            "qLogNoisyExpectedImprovement or another acquisition that needs the posterior alone, "
+            "or condition_on_observations"
         )
 
     def _joint(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean ``(outputs, *batch, q)`` and covariance ``(outputs, *batch, q, q)``, in ``unit``."""
-        belief, some = self.belief, list(self.outputs)
+        belief, rows = self.belief, list(self.outputs)
         batch, q = x.shape[:-2], x.shape[-2]
-        k = belief.cross(x.reshape(-1, x.shape[-1]))[some]  # (outputs, N, n)
+        k = belief.cross(x.reshape(-1, x.shape[-1]))[rows]  # (outputs, N, n)
         mean = (
-            belief.constant[some].unsqueeze(-1) + (k @ belief.weights[some].unsqueeze(-1))[..., 0]
+            belief.constant[rows].unsqueeze(-1) + (k @ belief.weights[rows].unsqueeze(-1))[..., 0]
         )
-        half = torch.linalg.solve_triangular(belief.cholesky[some], k.mT, upper=False)
-        half = half.mT.reshape(len(some), *batch, q, -1)
-        prior = matern52(x, x, belief.lengthscale[some]) + _JITTER * torch.eye(q).to(x)
-        prior = prior * belief.outputscale[some].view(-1, *(1,) * x.ndim)
-        scale = belief.scale[some] / self.unit
+        half = torch.linalg.solve_triangular(belief.cholesky[rows], k.mT, upper=False)
+        half = half.mT.reshape(len(rows), *batch, q, -1)
+        prior = matern52(x, x, belief.lengthscale[rows]) + _JITTER * torch.eye(q).to(x)
+        prior = prior * belief.outputscale[rows].view(-1, *(1,) * x.ndim)
+        scale = belief.scale[rows] / self.unit
         covariance = (prior - half @ half.mT) * scale.square().view(-1, *(1,) * x.ndim)
-        mean = belief.shift[some].unsqueeze(-1) / self.unit + scale.unsqueeze(-1) * mean
-        return mean.reshape(len(some), *batch, q), covariance
+        mean = belief.shift[rows].unsqueeze(-1) / self.unit + scale.unsqueeze(-1) * mean
+        return mean.reshape(len(rows), *batch, q), covariance
 
     def condition_on_observations(
         self,
@@ -197,10 +182,11 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
             X: ``(n', dims)`` in the unit cube; batches are not supported.
             Y: ``(n', outputs)``, in ``unit``.
             noise: ``(n', outputs)`` their variances, in ``unit`` squared; required. Infinite where
-                nothing was observed, whatever ``Y`` is there.
+                nothing was observed; ``Y`` is then ignored.
         Raises:
-            InputError: no variances, a model of some outputs, batches, or what is not finite.
-            ShapeError: shapes that do not fit.
+            InputError: no variances, a model with a subset of the outputs, batches, or values that
+                are not finite.
+            ShapeError: shapes that do not match.
         """
         belief, num = self.belief, self.belief.num_metrics
         self._check(X)
@@ -212,7 +198,8 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
             )
         if not isinstance(Y, Tensor) or Y.shape != (len(X), num) or noise.shape != Y.shape:
             raise ShapeError(
-                f"expected Y and noise ({len(X)}, {num}), got {told(Y)} and {told(noise)}"
+                f"expected Y and noise ({len(X)}, {num}), "
+                f"got {shape_or_type(Y)} and {shape_or_type(noise)}"
             )
         if not bool(((noise >= 0) & (Y.isfinite() | noise.isinf())).all()):
             raise InputError(
@@ -221,14 +208,14 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
             )
         scale = belief.scale / self.unit
         y = (Y.to(scale) - belief.shift / self.unit) / scale
-        known = torch.cat([belief.noise.T, noise.to(scale) / scale.square()])
-        shared = belief._shared
+        variances = torch.cat([belief.noise.T, noise.to(scale) / scale.square()])
+        shared = belief.shared_noise
         if shared is not None:
             shared = nn.functional.pad(shared, (0, len(X), 0, len(X)))
         more = Posterior(
             torch.cat([belief.x, X.to(belief.x)]),
-            torch.cat([belief._y.T, y]),
-            known,
+            torch.cat([belief.outputs.T, y]),
+            variances,
             Hyperparameters(*belief.hyperparameters),
             Standardiser(*belief.standardiser),
             shared,
@@ -237,28 +224,26 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
         return HyperZeroModel(more, self.unit)
 
 
-def path_model(
-    paths: Paths | BoTorchPaths | EnsemblePaths, unit: float = 1.0
-) -> GenericDeterministicModel:
+def path_model(paths: Paths | BoTorchPaths, unit: float = 1.0) -> GenericDeterministicModel:
     """Our path draws as a deterministic BoTorch model.
 
-    One path maps ``(*batch, n, dims)`` to ``(*batch, n, metrics)``. Several are a model of batch
-    shape ``(paths,)``: path p maps its own points of ``(*batch, paths, n, dims)``.
+    One path maps ``(*batch, n, dims)`` to ``(*batch, n, metrics)``. Several paths form a model of
+    batch shape ``(paths,)``: path p maps its own points of ``(*batch, paths, n, dims)``.
 
     Args:
         paths: from ``posterior.paths``.
         unit: as in ``HyperZeroModel``.
     Raises:
-        InputError: no paths, no unit, or, when it is called, points outside the unit cube.
+        InputError: not paths, an invalid unit, or, at a call, points outside the unit cube.
     """
-    if not isinstance(paths, Paths | BoTorchPaths | EnsemblePaths):
+    if not isinstance(paths, Paths | BoTorchPaths):
         raise InputError(
             "path_model takes functions drawn from a posterior, posterior.paths(num_paths); "
-            f"got {told(paths)}"
+            f"got {shape_or_type(paths)}"
         )
     num, unit, like = paths.num_paths, checked_unit(unit), paths.posterior.x
 
-    def one(x: Tensor) -> Tensor:
+    def single(x: Tensor) -> Tensor:
         check_points(x, like, "(*batch, n, {})", at_least=2)
         check_in_cube(x)
         value = paths(x.reshape(-1, x.shape[-1]))[0]
@@ -268,7 +253,8 @@ def path_model(
         wanted = f"(*batch, {num}, n, {{}})"
         check_points(x, like, wanted, at_least=3)
         if x.shape[-3] not in (1, num):
-            raise ShapeError(f"expected points {wanted.format(like.shape[1])}, got {told(x)}")
+            expected = wanted.format(like.shape[1])
+            raise ShapeError(f"expected points {expected}, got {shape_or_type(x)}")
         check_in_cube(x)
         x = x.expand(*x.shape[:-3], num, *x.shape[-2:]).movedim(-3, 0)  # (paths, *batch, n, dims)
         value = paths.each(x.reshape(num, -1, x.shape[-1]))
@@ -276,19 +262,18 @@ def path_model(
 
     metrics = paths.posterior.num_metrics
     if num == 1:
-        return GenericDeterministicModel(one, metrics, torch.Size([]))
+        return GenericDeterministicModel(single, metrics, torch.Size([]))
     return GenericDeterministicModel(several, metrics, torch.Size([num]))
 
 
-def _no_posterior(what: object) -> str:
-    """Why that cannot be believed, and what can."""
+def _no_posterior(given: object) -> str:
+    """The message for an argument that is not a fitted posterior of ours."""
     why = {
         Surrogate: "a Surrogate is a way of fitting; pass what its fit returns",
-        Ensemble: "an Ensemble weighs several posteriors; pass its target, the study's own",
         BoTorchPosterior: "that is a BoTorch model already; pass its model to BoTorch",
     }
-    hint = next((hint for kind, hint in why.items() if isinstance(what, kind)), None)
+    hint = next((hint for kind, hint in why.items() if isinstance(given, kind)), None)
     return (
         "HyperZeroModel takes a fitted posterior, from hz.Surrogate().fit(x, mean, var) or "
-        f"tuner.surrogate(); got {told(what)}" + (f": {hint}" if hint else "")
+        f"tuner.surrogate(); got {shape_or_type(given)}" + (f": {hint}" if hint else "")
     )

@@ -1,4 +1,4 @@
-"""A fitted BoTorch model, as far as our kernels ask for a posterior."""
+"""A fitted BoTorch model with the interface that our kernels need of a posterior."""
 
 from __future__ import annotations
 
@@ -7,38 +7,33 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from botorch.models import ModelListGP, SingleTaskGP
+from botorch.models.deterministic import MatheronPathModel
+from botorch.sampling.pathwise.utils import get_train_inputs
 from torch import Tensor, nn
 
-from ...errors import InputError, MissingExtraError, ShapeError
+from ...errors import InputError, ShapeError
 from .checks import check_points
 
-try:
-    from botorch.models import ModelListGP, SingleTaskGP
-    from botorch.models.deterministic import MatheronPathModel
-    from botorch.sampling.pathwise.utils import get_train_inputs
-except ImportError as error:
-    raise MissingExtraError("hyperzero_torch.integrations.botorch", "botorch", "botorch") from error
-
-# Paths in one of BoTorch's path models, and elements of one of its evaluations.
-_GROUP = 64
-_TILE_ELEMENTS = 2**22
-_FEATURES = 1024  # BoTorch's own number
-_OUTSIDE = 1e-6  # rounding
+_GROUP = 64  # paths in each of BoTorch's path models
+_TILE_ELEMENTS = 2**22  # of one evaluation of such a model
+_FEATURES = 1024  # random Fourier features, BoTorch's default
+_OUTSIDE = 1e-6  # rounding error allowed at the cube's edge
 
 
 class BoTorchPosterior:
-    """A fitted BoTorch model, as far as ``thompson.propose`` and ``select_paths`` ask for one.
+    """A fitted BoTorch model as a posterior for ``thompson.propose`` and ``select_paths``.
 
-    Input transforms are the model's own business, as long as a point stays one point; so is an
-    outcome transform that is linear (``Standardize``).
+    The model may have input transforms that map each point to one point, and a linear outcome
+    transform (``Standardize``).
 
     Args:
         model: ``SingleTaskGP``, or ``ModelListGP`` of such with one output each, over the unit
             cube, in deltas, one output per metric; copied, in float64.
     Raises:
-        InputError: any other model, a batch of models, transforms beyond that, or one that was
-            fitted to points outside the unit cube: draws are made in it.
-        ShapeError: the models of a list are over different numbers of dims.
+        InputError: any other model or transform, a batch of models, or a model fitted to points
+            outside the unit cube, in which draws are made.
+        ShapeError: the models of a list have different numbers of dims.
     """
 
     fit_succeeded = True
@@ -47,10 +42,10 @@ class BoTorchPosterior:
         parts = _parts_of(model)
         for part in parts:
             _check_transforms(part)
-        # In training first: what a model has cached is of the dtype that it had.
+        # Training mode first: it clears what the model has cached in its original dtype.
         self.model = copy.deepcopy(model).double().train().eval().requires_grad_(False)
         inputs = [_inputs(part) for part in _parts_of(self.model)]
-        #: ``(n, dims)``, what the (first) model was fitted to.
+        #: ``(n, dims)``, the points to which the (first) model was fitted.
         self.x: Tensor = inputs[0]
         if len({x.shape[1] for x in inputs}) > 1:
             raise ShapeError(
@@ -66,32 +61,32 @@ class BoTorchPosterior:
 
     @property
     def num_metrics(self) -> int:
-        """Outputs of the model."""
+        """Number of outputs of the model."""
         return int(self.model.num_outputs)
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """Device of the model."""
         return self.x.device
 
     def marginal(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance at each point on its own, ``(..., dims)`` to ``(..., metrics)``."""
+        """Marginal mean and variance at each point, ``(..., dims)`` to ``(..., metrics)``."""
         check_points(x, self.x, "(..., {})")
         flat = x.reshape(-1, x.shape[-1]).to(self.x)
         tile = max(1, min(1024, _TILE_ELEMENTS // len(self.x)))
-        found = [self.model.posterior(part) for part in torch.split(flat, tile)]
+        parts = [self.model.posterior(points) for points in torch.split(flat, tile)]
         shape = (*x.shape[:-1], self.num_metrics)
-        mean, var = torch.cat([p.mean for p in found]), torch.cat([p.variance for p in found])
+        mean, var = torch.cat([p.mean for p in parts]), torch.cat([p.variance for p in parts])
         return mean.reshape(shape).to(x.dtype), var.reshape(shape).to(x.dtype)
 
     def paths(self, num_paths: int, generator: torch.Generator | None = None) -> BoTorchPaths:
-        """Joint draws as functions, BoTorch's own (``draw_matheron_paths``).
+        """Joint draws as functions, made by BoTorch (``draw_matheron_paths``).
 
         Args:
             num_paths: how many.
-            generator: seeds them; the default generator where it is None.
+            generator: seeds them; the default generator if None.
         Raises:
-            ShapeError: no path.
+            ShapeError: fewer than one path.
             InputError: BoTorch cannot draw paths of a model with this kernel.
         """
         if not isinstance(num_paths, int) or num_paths < 1:
@@ -107,7 +102,7 @@ class BoTorchPosterior:
         except NotImplementedError as error:
             raise InputError(
                 f"BoTorch cannot draw functions from this model ({str(error).splitlines()[0]}); "
-                "fit one with a Matern or RBF kernel, or draw every point on its own: "
+                "fit one with a Matern or RBF kernel, or draw every point independently: "
                 'thompson.propose(..., draws="marginal")'
             ) from error
         return BoTorchPaths(self, groups, range(num_paths))
@@ -125,20 +120,20 @@ class BoTorchPaths:
 
     @property
     def num_paths(self) -> int:
-        """How many functions."""
+        """Number of functions."""
         return len(self._which)
 
     @property
     def tile(self) -> int:
-        """Points whose evaluation stays within about 64 MiB of temporaries."""
+        """Points per evaluation, so that temporaries stay within about 64 MiB."""
         width = self.num_paths + _FEATURES + len(self.posterior.x)
         return max(1, 2 * _TILE_ELEMENTS // (self.posterior.num_metrics * width))
 
-    def __getitem__(self, some: slice) -> BoTorchPaths:
-        """A few of the functions, by a slice."""
-        if not isinstance(some, slice) or some.step not in (None, 1):
-            raise ShapeError(f"paths are taken by slices, e.g. paths[3:4], got {some!r}")
-        return BoTorchPaths(self.posterior, self._groups, self._which[some])
+    def __getitem__(self, rows: slice) -> BoTorchPaths:
+        """A slice of the functions."""
+        if not isinstance(rows, slice) or rows.step not in (None, 1):
+            raise ShapeError(f"paths are taken by slices, e.g. paths[3:4], got {rows!r}")
+        return BoTorchPaths(self.posterior, self._groups, self._which[rows])
 
     def __call__(self, x: Tensor) -> Tensor:
         """Every function at every point: ``(N, dims)`` to ``(paths, N, metrics)``."""
@@ -155,13 +150,13 @@ class BoTorchPaths:
         at, values = x.to(self.posterior.x), []
         for group, rows, mine in self._parts():
             size = self._groups[group].sample_shape[0]
-            around = (0, 0, 0, 0, rows.start, size - rows.stop)  # the group's others, anywhere
-            whole = nn.functional.pad(at[mine], around)
-            values.append(self._groups[group](whole)[rows])
+            around = (0, 0, 0, 0, rows.start, size - rows.stop)  # the group's other paths get zeros
+            padded = nn.functional.pad(at[mine], around)
+            values.append(self._groups[group](padded)[rows])
         return torch.cat(values).to(x.dtype)
 
     def _parts(self) -> list[tuple[int, slice, slice]]:
-        """Of each group that takes part: its number, its rows, and their places here."""
+        """For each group with some of these paths: its index, its rows, and their places here."""
         first, last = self._which.start, self._which.stop
         parts = []
         for group in range(first // _GROUP, -(-last // _GROUP)):
@@ -172,7 +167,7 @@ class BoTorchPaths:
 
 
 def _parts_of(model: Any) -> list[SingleTaskGP]:
-    """The models, one or a list's, that can be carried."""
+    """The single-output models of a list, or the one model, if they are supported."""
     listed = isinstance(model, ModelListGP)
     parts = list(model.models) if listed else [model]
     got = type(model).__name__
@@ -190,12 +185,12 @@ def _parts_of(model: Any) -> list[SingleTaskGP]:
 
 
 def _check_transforms(model: SingleTaskGP) -> None:
-    """Refuse what makes several points of one, or draws that are no normal ones."""
+    """Refuse transforms after which points multiply or draws are not normal."""
     inputs, outcome = (getattr(model, f"{of}_transform", None) for of in ("input", "outcome"))
     if inputs is not None and inputs.is_one_to_many:
         raise InputError(
-            f"the model's input transform, {type(inputs).__name__}, makes several points of one; "
-            "leave it out, and put what it stands for into the objective"
+            f"the model's input transform, {type(inputs).__name__}, maps one point to several; "
+            "leave it out, and put its effect into the objective"
         )
     if outcome is not None and not outcome._is_linear:
         raise InputError(
@@ -205,7 +200,7 @@ def _check_transforms(model: SingleTaskGP) -> None:
 
 
 def _inputs(model: SingleTaskGP) -> Tensor:
-    """``(n, dims)``, what a model was fitted to, before its own transform."""
+    """``(n, dims)``, the points to which a model was fitted, before its own transform."""
     x: Tensor
     (x,) = get_train_inputs(model, transformed=False)
     return x if x.ndim == 2 else x[0]

@@ -1,5 +1,16 @@
-"""A searcher for Ray Tune."""
+"""A searcher for Ray Tune.
 
-from .searcher import HyperZeroSearch
+searcher   the searcher itself
+space      Ray's parameter space as axes of ours
+reports    what trials report, as values, slacks and variances
+state      what is saved and restored
+"""
+
+from ...errors import MissingExtraError
+
+try:
+    from .searcher import HyperZeroSearch
+except ImportError as error:
+    raise MissingExtraError("hyperzero_torch.integrations.ray", "ray[tune]", "ray") from error
 
 __all__ = ["HyperZeroSearch"]

@@ -11,18 +11,18 @@ from ..axes import number
 
 
 class Reports:
-    """Which of the reported metrics matter, and how.
+    """Which reported metrics are used, and how.
 
     Args:
-        at_most: bounds on metrics, by name.
-        at_least: likewise from below.
+        at_most: upper bounds on metrics, by name.
+        at_least: lower bounds, likewise.
         variances: for a metric, the name under which its variance is reported.
     Raises:
-        ConfigError: bounds that are no finite numbers or leave no room, or names that are none.
+        ConfigError: bounds that are not finite or contradict each other, or invalid names.
     """
 
     def __init__(self, at_most: Any, at_least: Any, variances: Any) -> None:
-        # Of each bounded metric: minus the value and plus the bound, or the other way round.
+        # Name, sign and bound of each bounded metric: its slack is sign * (value - bound).
         self.bounds = [*_bounds("at_most", at_most, -1.0), *_bounds("at_least", at_least, 1.0)]
         most = {name: bound for name, sign, bound in self.bounds if sign < 0}
         for name, sign, bound in self.bounds:
@@ -30,10 +30,10 @@ class Reports:
                 raise ConfigError(
                     f"{name!r} cannot be at least {bound} and at most {most[name]}; mend the bounds"
                 )
-        self._variances = _names(variances)
+        self._variances = _variances(variances)
 
     def check(self, metric: str | None) -> None:
-        """Once the metric is known: nobody would ever read the variance of another one.
+        """Refuse variances that would never be used, as soon as the metric is known.
 
         Raises:
             ConfigError: a variance for a metric that is neither this one nor bounded.
@@ -43,14 +43,14 @@ class Reports:
         if metric and unknown:
             raise ConfigError(
                 f"variances names {unknown}, and only the metric {metric!r} and those with bounds, "
-                f"{bounded}, are learnt from; correct the names or drop them"
+                f"{bounded}, are used; correct the names or drop them"
             )
 
     def read(self, trial_id: str, metric: str, result: Any) -> tuple[list[float], list[float]]:
-        """The value and the slacks, and their variances; NaN where not known.
+        """The value and the slacks, and their variances; NaN where unknown.
 
         Raises:
-            ReadingsError: a metric is missing or no number, or a variance negative or infinite.
+            ReadingsError: a metric is missing or not a number, or a variance negative or infinite.
         """
         if not isinstance(result, Mapping):
             raise ReadingsError(
@@ -58,40 +58,35 @@ class Reports:
             )
         names = [metric, *(name for name, _, _ in self.bounds)]
         sources = [self._variances[name] for name in names if name in self._variances]
-        found = _numbers(trial_id, dict(_flat(result)), list(dict.fromkeys([*names, *sources])))
-        wrong = [n for n in sources if found[n] < 0 or found[n] == math.inf]
+        values = _numbers(trial_id, dict(_flat(result)), list(dict.fromkeys([*names, *sources])))
+        wrong = [n for n in sources if values[n] < 0 or values[n] == math.inf]
         if wrong:
             raise ReadingsError(
-                f"trial {trial_id} reported variances that are none, expected >= 0",
-                [f"{name} = {found[name]}" for name in wrong],
+                f"trial {trial_id} reported invalid variances, expected >= 0 and finite",
+                [f"{name} = {values[name]}" for name in wrong],
             )
-        variances = [found.get(self._variances.get(name, ""), math.nan) for name in names]
-        slacks = [sign * (found[name] - bound) for name, sign, bound in self.bounds]
-        return [found[metric], *slacks], variances
+        variances = [values.get(self._variances.get(name, ""), math.nan) for name in names]
+        slacks = [sign * (values[name] - bound) for name, sign, bound in self.bounds]
+        return [values[metric], *slacks], variances
 
 
 def _numbers(trial_id: str, flat: Mapping[str, Any], wanted: list[str]) -> dict[str, float]:
-    """What was reported under these names."""
+    """The values reported under these names."""
     missing = [name for name in wanted if name not in flat]
     if missing:
         raise ReadingsError(
             f"trial {trial_id} reported no {missing}; it reported "
             f"{sorted(name for name, value in flat.items() if number(value) is not None)}"
         )
-    found, wrong = {}, []
-    for name in wanted:
-        value = number(flat[name])
-        if value is None:
-            wrong.append(f"{name} = {flat[name]!r}")
-        else:
-            found[name] = value
+    values = {name: number(flat[name]) for name in wanted}
+    wrong = [f"{name} = {flat[name]!r}" for name, value in values.items() if value is None]
     if wrong:
-        raise ReadingsError(f"trial {trial_id} reported what are no numbers; report floats", wrong)
-    return found
+        raise ReadingsError(f"trial {trial_id} reported values that are not numbers", wrong)
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _flat(result: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Metrics by name; nested ones by the way to them, ``"eval/loss"``, as Ray names them."""
+    """Metrics by name; nested ones by their path, ``"eval/loss"``, as in Ray."""
     for key, value in result.items():
         yield f"{prefix}{key}", value
         if isinstance(value, Mapping):
@@ -103,16 +98,16 @@ def _bounds(what: str, given: Any, sign: float) -> list[tuple[str, float, float]
         not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given)
     ):
         raise ConfigError(f"{what} maps names of reported metrics to numbers, got {given!r}")
-    found = []
+    bounds = []
     for name, value in (given or {}).items():
         bound = number(value)
         if bound is None or not math.isfinite(bound):
             raise ConfigError(f"the bound on {name!r} must be a finite number, got {value!r}")
-        found.append((name, sign, bound))
-    return found
+        bounds.append((name, sign, bound))
+    return bounds
 
 
-def _names(given: Any) -> dict[str, str]:
+def _variances(given: Any) -> dict[str, str]:
     if given is None:
         return {}
     if not isinstance(given, Mapping) or not all(

@@ -2,67 +2,62 @@
 
     HyperZeroSearch(at_most={"latency": 0.2}, variances={"loss": "loss_var"})
 
-What trials report may be noisy; where nobody reports a variance, one is estimated. ``save`` writes
-JSON, and ``restore`` reads it. Beside it: ``space`` reads Ray's space, ``reports`` what
-trials report, ``state`` what was saved.
+Reported values may be noisy: an unknown variance is estimated from all trials. ``save`` writes
+JSON, and ``restore`` reads it.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import secrets
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from ray.tune.search import Searcher
 
 from ...errors import (
     ConfigError,
-    MissingExtraError,
     ProblemError,
     ReadingsError,
     RoundError,
     SpaceError,
     StudyMismatchError,
 )
-from ..axes import number
-from ..search import Search, Tried
+from ...runtime.files import write_atomically
+from ..axes import number, whole_number
+from ..search import Search, Trials
 from . import state as states
 from .reports import Reports
-
-try:
-    from ray.tune.search import Searcher
-
-    from .space import axes_of, description, nested, values_at
-except ImportError as error:
-    raise MissingExtraError("hyperzero_torch.integrations.ray", "ray[tune]", "ray") from error
+from .space import axes_of, description, nested, values_at
 
 
 class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
     """Thompson sampling of an exact Gaussian process, with constraints and known noise.
 
-    What is suggested is a function of the seed, the finished trials and the number of suggestions
-    before, so a restored searcher goes on as the saved one would have. Whatever raises an error
-    has changed nothing: a trial that was reported wrongly can be reported again.
+    A suggestion is a function of the seed, the finished trials and the number of earlier
+    suggestions, so a restored searcher continues exactly as the saved one would have. A call that
+    raises changes nothing: a trial that was reported wrongly can be reported again.
 
     Args:
         space: Ray's parameter space; by default the ``param_space`` of ``tune.Tuner``.
-        metric: what trials report and is optimised; by default that of ``tune.TuneConfig``.
+        metric: the reported metric to optimise; by default that of ``tune.TuneConfig``.
         mode: ``"min"`` or ``"max"``; likewise.
-        at_most: bounds on other reported metrics, by name.
-        at_least: likewise from below.
+        at_most: upper bounds on other reported metrics, by name.
+        at_least: lower bounds, likewise.
         variances: for the metric or a bounded one, the name under which trials report its variance.
-        seed: of all randomness; drawn anew where it is None.
-        num_startup: finished trials before the surrogate speaks; until then Sobol points.
-        num_samples: random points of the space among which a draw's best are found.
-        num_starts: of these, how many are moved uphill along the draw.
+        seed: of all randomness; drawn at random if None.
+        num_startup: finished trials before the surrogate is used; Sobol points until then.
+        num_samples: random points of the space at which each draw is evaluated.
+        num_starts: how many of these are refined by gradient ascent along the draw.
     Raises:
-        ProblemError: several metrics, a mode that is none, or a space that cannot be carried:
-            grid searches, functions, conditional choices, parameters in lists.
-        ConfigError: bounds, variances, a seed or numbers that cannot be.
+        ProblemError: several metrics, an invalid mode, or an unsupported space: grid searches,
+            functions, conditional choices, parameters in lists.
+        ConfigError: invalid bounds, variances, seed or numbers.
     """
 
-    CKPT_FILE_TMPL = "searcher-state-{}.json"  # Ray's name for the file's name
+    CKPT_FILE_TMPL = "searcher-state-{}.json"  # the attribute's name is Ray's
     _metric: str | None
     _mode: str | None
 
@@ -81,18 +76,17 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         num_starts: int = 4,
     ) -> None:
         _check_metric(metric, mode)
-        least = {"seed": 0, "num_startup": 0, "num_samples": 1, "num_starts": 0}
-        given = (0 if seed is None else seed, num_startup, num_samples, num_starts)
-        for name, value in zip(least, given):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least[name]:
-                raise ConfigError(f"{name} is a whole number >= {least[name]}, got {value!r}")
+        self._seed = secrets.randbits(62) if seed is None else whole_number("seed", seed, 0)
+        self._numbers = (
+            whole_number("num_startup", num_startup, 0),
+            whole_number("num_samples", num_samples, 1),
+            whole_number("num_starts", num_starts, 0),
+        )
         super().__init__(metric=metric, mode=mode)
         self._reports = Reports(at_most, at_least, variances)
         self._reports.check(metric)
-        self._seed = secrets.randbits(62) if seed is None else seed
-        self._numbers = (num_startup, num_samples, num_starts)
         self._search: Search | None = None
-        self._space: list[str] | None = None  # what a restored state was made for
+        self._space: list[str] | None = None  # that of a restored state, or else of the search
         self._suggested = 0
         self._live: dict[str, list[float]] = {}
         self._finished: list[tuple[list[float], list[float], list[float]]] = []
@@ -102,27 +96,27 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
     ) -> bool:
-        """Take over what ``tune.Tuner`` was told; False where the space was given already."""
+        """Take over the settings of ``tune.Tuner``; False if the space was given before."""
         _check_metric(metric, mode)
-        for name, said in (("metric", metric), ("mode", mode)):
-            known = getattr(self, f"_{name}")
-            if self._finished and said and known and said != known:
+        for name, new in (("metric", metric), ("mode", mode)):
+            current = getattr(self, f"_{name}")
+            if self._finished and new and current and new != current:
                 raise StudyMismatchError(
-                    f"the search has learnt from trials with {name} {known!r}, got {said!r}"
+                    f"the search has learnt from trials with {name} {current!r}, got {new!r}"
                 )
         self._reports.check(metric or self._metric)
-        new = self._search is None
-        if new:
+        without_space = self._search is None
+        if without_space:
             self._set_space(config)
         self._metric, self._mode = metric or self._metric, mode or self._mode
-        return new or not config
+        return without_space or not config
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The parameters of the next trial.
 
         Raises:
-            ProblemError: nobody has said yet what is optimised, or over which space.
-            RoundError: the trial has its parameters already, and has not finished.
+            ProblemError: the metric, the mode or the space is not set yet.
+            RoundError: the trial already has parameters, and has not finished.
         """
         if self._search is None or not self._metric or not self._mode:
             raise ProblemError(
@@ -135,29 +129,30 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
                 f"trial {trial_id!r} was given its parameters and has not finished; "
                 "call on_trial_complete for it first, or name another trial"
             )
-        found = self._search.next(self._tried(), self._seed, self._suggested)
-        self._live[trial_id] = self._search.theta(found)
+        parameters = self._search.next(self._trials(self._search), self._seed, self._suggested)
+        self._live[trial_id] = self._search.theta(parameters)
         self._suggested += 1
-        return nested(found)
+        return nested(parameters)
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Learn from a finished trial; one that failed, or whose value is NaN, says nothing.
+        """Learn from a finished trial; a failed one, or one whose value is NaN, is dropped.
 
-        A bounded metric or a variance that is NaN counts as not known. A trial that was never
+        A bounded metric or a variance that is NaN counts as unknown. A trial that was never
         suggested is ignored.
 
         Raises:
-            ReadingsError: the result lacks a metric that matters, or has one that is no number, or
-                a wrong variance; the trial still waits for its result.
+            ReadingsError: a needed metric is missing or not a number, or a variance is invalid; the
+                trial can be reported again.
         """
         _check_trial(trial_id)
         theta = self._live.get(trial_id)
         if theta is None:
             return
         if not error and result is not None and result != {}:
-            self._learn(theta, *self._reports.read(trial_id, str(self._metric), result))
+            values, variances = self._reports.read(trial_id, str(self._metric), result)
+            self._add_finished(theta, values, variances)
         del self._live[trial_id]
 
     def add_evaluated_point(
@@ -168,34 +163,35 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         pruned: bool = False,
         intermediate_values: list[float] | None = None,
     ) -> None:
-        """Learn from a trial that ran elsewhere; what has bounds is not known of it.
+        """Learn from a trial that ran elsewhere; its bounded metrics count as unknown.
 
         Raises:
             ProblemError: there is no space yet.
             SpaceError: parameters that are missing, or outside the space.
-            ReadingsError: the value is no number.
+            ReadingsError: the value is not a number.
         """
         if self._search is None:
             raise ProblemError("HyperZeroSearch needs its space before points; pass space=...")
         if error or pruned:
             return
         theta = self._search.theta(values_at(parameters, self._search.axes))
-        said = number(value)
-        if said is None:
+        reported = number(value)
+        if reported is None:
             raise ReadingsError(f"the value at {dict(parameters)} must be a number, got {value!r}")
         unknown = [math.nan] * len(self._reports.bounds)
-        self._learn(theta, [said, *unknown], [math.nan, *unknown])
+        self._add_finished(theta, [reported, *unknown], [math.nan, *unknown])
 
     def save(self, checkpoint_path: str) -> None:
-        """Write the state as JSON, whole or not at all.
+        """Write the state as JSON, completely or not at all.
 
         Raises:
             ConfigError: the folder does not exist or cannot be written to.
         """
-        states.write(checkpoint_path, self.get_state())
+        text = json.dumps(self.get_state(), allow_nan=False)
+        write_atomically(states.checked_path(checkpoint_path), text)
 
     def restore(self, checkpoint_path: str) -> None:
-        """Read what ``save`` wrote; what was passed to the constructor is not in it.
+        """Read what ``save`` wrote; the constructor's numbers are not part of it.
 
         Raises:
             ConfigError: not such a file.
@@ -207,7 +203,7 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         """Read what Ray has saved in an experiment's folder.
 
         Raises:
-            ConfigError: there is nothing of ours; else see ``restore``.
+            ConfigError: it holds no state of ours; else see ``restore``.
         """
         folder = states.checked_path(checkpoint_dir)
         if not any(folder.glob(self.CKPT_FILE_TMPL.format("*"))):
@@ -218,7 +214,7 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         super().restore_from_dir(str(folder))
 
     def get_state(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The state as plain JSON values."""
         return states.State.model_construct(
             version=states.VERSION,
             space=self._space,
@@ -232,7 +228,7 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         ).plain()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what ``get_state`` gave.
+        """Continue from the result of ``get_state``.
 
         Raises:
             ConfigError: anything else.
@@ -240,11 +236,11 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         """
         saved = states.checked(state)
         own = {"space": self._space, "metric": self._metric, "mode": self._mode}
-        for key, ours in (own | {"bounds": self._reports.bounds}).items():
-            theirs = getattr(saved, key)
-            if theirs is not None and ours is not None and theirs != ours:
+        for key, here in (own | {"bounds": self._reports.bounds}).items():
+            there = getattr(saved, key)
+            if there is not None and here is not None and there != here:
                 raise StudyMismatchError(
-                    f"the state was saved for another {key}: {theirs}, here {ours}"
+                    f"the state was saved for another {key}: {there}, here {here}"
                 )
         self._reports.check(saved.metric or self._metric)
         if self._search is not None:
@@ -264,22 +260,18 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         _check_rows(search, [*self._live.values(), *(theta for theta, _, _ in self._finished)])
         self._space, self._search = space, search
 
-    def _learn(self, theta: list[float], values: list[float], variances: list[float]) -> None:
+    def _add_finished(
+        self, theta: list[float], values: list[float], variances: list[float]
+    ) -> None:
         if not math.isnan(values[0]):
             self._finished.append((theta, values, variances))
 
-    def _tried(self) -> Tried:
-        """Finished trials, the value first and to be maximised."""
-        columns = list(zip(*self._finished)) or [(), (), ()]
-        assert self._search is not None  # the caller's branch
-        widths = (len(self._search.axes), *[1 + len(self._reports.bounds)] * 2)
-        theta, value, var = (
-            torch.tensor(rows, dtype=torch.float64).reshape(len(rows), width)
-            for rows, width in zip(columns, widths)
-        )
+    def _trials(self, search: Search) -> Trials:
+        """Finished trials; the value comes first and is to be maximised."""
+        trials = Trials.from_rows(self._finished, len(search.axes), len(self._reports.bounds))
         if self._mode == "min":
-            value[:, 0] *= -1.0
-        return Tried(theta, value, var)
+            trials.value[:, 0] *= -1.0
+        return trials
 
 
 def _check_metric(metric: Any, mode: Any) -> None:
@@ -293,12 +285,12 @@ def _check_metric(metric: Any, mode: Any) -> None:
 
 
 def _check_trial(trial_id: Any) -> None:
-    if not isinstance(trial_id, str):  # what is saved would name another one
+    if not isinstance(trial_id, str):  # JSON would turn it into another id
         raise ReadingsError(f"a trial's id is a string, got {trial_id!r}")
 
 
 def _check_rows(search: Search, thetas: list[list[float]]) -> None:
-    """What a damaged file holds may have the right width, and lie outside all the same."""
+    """Refuse rows of a damaged file that have the right width but lie outside the space."""
     try:
         if thetas:
             search.space.check(torch.tensor(thetas, dtype=torch.float64))

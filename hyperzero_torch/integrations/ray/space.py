@@ -1,6 +1,6 @@
-"""What varies in Ray's parameter space, as axes of ours, and values of these put back in place.
+"""What varies in Ray's parameter space, as axes of ours; and their values in Ray's nested form.
 
-An axis of a nested space has its place for a name: ``"net/lr"`` is ``config["net"]["lr"]``.
+An axis is named by its path in a nested space: ``"net/lr"`` is ``config["net"]["lr"]``.
 """
 
 from __future__ import annotations
@@ -10,22 +10,19 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ...errors import MissingExtraError, ProblemError, SpaceError
-from ..axes import Axis, choice_axis, number_axis
+from ray.tune.search.sample import (
+    Categorical,
+    Domain,
+    Float,
+    Integer,
+    LogUniform,
+    Quantized,
+    Uniform,
+)
+from ray.tune.search.variant_generator import parse_spec_vars
 
-try:
-    from ray.tune.search.sample import (
-        Categorical,
-        Domain,
-        Float,
-        Integer,
-        LogUniform,
-        Quantized,
-        Uniform,
-    )
-    from ray.tune.search.variant_generator import parse_spec_vars
-except ImportError as error:
-    raise MissingExtraError("hyperzero_torch.integrations.ray", "ray[tune]", "ray") from error
+from ...errors import ProblemError, SpaceError
+from ..axes import Axis, choice_axis, number_axis
 
 _SUPPORTED = (
     "supported are tune.uniform, quniform, loguniform, qloguniform, randint, qrandint, lograndint, "
@@ -35,21 +32,21 @@ _SEPARATOR = "/"
 
 
 def axes_of(space: Any) -> list[Axis]:
-    """What varies in Ray's space; constants are Ray's to fill in.
+    """What varies in Ray's space; Ray itself fills in the constants.
 
     Raises:
-        ProblemError: no mapping; grid searches, functions, conditional choices, parameters in
-            lists or under names that are no plain strings; or nothing that varies.
-        SpaceError: bounds that cannot be.
+        ProblemError: not a mapping; grid searches, functions, conditional choices, parameters in
+            lists or under names that are not plain strings; or nothing varies.
+        SpaceError: invalid bounds.
     """
     if not isinstance(space, Mapping):
         raise ProblemError(
-            "a space maps names to what tune.uniform and its kin return, got "
+            "a space maps names to what tune.uniform and similar functions return, got "
             f"{type(space).__name__} {space!r}"
         )
     try:
         _, domains, grids = parse_spec_vars(dict(space))
-    except Exception as error:  # whatever Ray stumbles over in what it is given
+    except Exception as error:  # Ray raises many types of error for malformed spaces
         raise ProblemError(f"Ray cannot read the space {dict(space)}: {error}") from error
     if grids:
         names = [_name(path) for path, _ in grids]
@@ -66,15 +63,15 @@ def values_at(parameters: Any, axes: Iterable[Axis]) -> dict[str, Any]:
     Raises:
         SpaceError: one is missing.
     """
-    found = {}
+    values = {}
     for axis in axes:
         value = parameters
         for key in axis.name.split(_SEPARATOR):
             if not isinstance(value, Mapping) or key not in value:
                 raise SpaceError(f"parameter {axis.name!r} is missing in {parameters!r}")
             value = value[key]
-        found[axis.name] = value
-    return found
+        values[axis.name] = value
+    return values
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,17 +87,17 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def description(axes: Iterable[Axis]) -> list[str]:
-    """One line for each axis, the same in every process: what a saved state is compared by."""
+    """One line per axis, the same in every process; a saved state is compared by these."""
     lines = (repr((axis.name, axis.parameter, axis.step, axis.values)) for axis in axes)
     return [re.sub(r" at 0x[0-9a-fA-F]+", "", line) for line in lines]
 
 
 def _name(path: Sequence[Any]) -> str:
-    """Where a parameter stands; Ray's suggestions and results know no other places."""
+    """The name for a parameter's path; Ray accepts suggestions only at paths of plain names."""
     if any(not isinstance(key, str) or _SEPARATOR in key for key in path):
         raise ProblemError(
             f"the parameter at {list(path)} stands in a list, or under a name that is no string "
-            f"or holds {_SEPARATOR!r}; give it a name of its own in a dict"
+            f"or holds {_SEPARATOR!r}; give it its own name in a dict"
         )
     return _SEPARATOR.join(path)
 
@@ -112,14 +109,14 @@ def _axis(name: str, domain: Domain) -> Axis:
     if isinstance(domain, Categorical):
         if any(_varies(value) for value in domain.categories):
             raise ProblemError(
-                f"{name!r} chooses between spaces, and conditional spaces cannot be carried; "
-                "make its parameters parameters of their own"
+                f"{name!r} chooses between spaces, and conditional spaces are not supported; "
+                "make their parameters separate parameters"
             )
         if len(domain.categories) == 1:
             raise ProblemError(f"{name!r} can only be {domain.categories[0]!r}; make it a constant")
         return choice_axis(name, domain.categories)
-    known = isinstance(domain, Float | Integer) and isinstance(sampler, Uniform | LogUniform)
-    if not known or not (_finite(domain.lower) and _finite(domain.upper)):
+    supported = isinstance(domain, Float | Integer) and isinstance(sampler, Uniform | LogUniform)
+    if not supported or not (_finite(domain.lower) and _finite(domain.upper)):
         raise ProblemError(f"{name!r} is {domain.domain_str or domain!r}; {_SUPPORTED}")
     low, high = domain.lower, domain.upper
     if step is not None:  # Ray rounds to multiples, the upper bound included
@@ -138,12 +135,12 @@ def _axis(name: str, domain: Domain) -> Axis:
 def _finite(bound: Any) -> bool:
     try:
         return math.isfinite(bound)
-    except (TypeError, OverflowError):  # no number, or a whole one that floats cannot hold
+    except (TypeError, OverflowError):  # not a number, or an int too large for a float
         return False
 
 
 def _varies(value: Any) -> bool:
-    """Whether anything in it is sampled."""
+    """Whether anything inside the value is sampled."""
     if isinstance(value, Mapping):
         return set(value) in ({"grid_search"}, {"eval"}) or any(_varies(v) for v in value.values())
     if isinstance(value, list | tuple):

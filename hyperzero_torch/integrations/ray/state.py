@@ -1,11 +1,10 @@
-"""What a searcher for Ray Tune has learnt, as JSON: checked whole before any of it is used."""
+"""The state of a Ray Tune searcher as JSON: validated as a whole before any of it is used."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,11 +21,10 @@ from pydantic import (
 )
 
 from ...errors import ConfigError
-from ...runtime.files import write_atomically
 
 VERSION = 1
 _WORDS = ("nan", "inf", "-inf")  # JSON has no numbers for these
-_MOST_TOLD = 3  # of all that is wrong with a damaged state
+_MAX_ERRORS = 3  # listed in the message about a damaged state
 
 
 def _number(value: Any) -> Any:
@@ -48,18 +46,18 @@ _Finished = tuple[_Theta, list[_Number], list[Annotated[_Number, AfterValidator(
 
 
 class State(BaseModel):
-    """A searcher's memory.
+    """What a searcher remembers.
 
     Args:
         version: of this schema.
         space: a line for each parameter, or None before there is a space.
-        metric: what is optimised, likewise.
-        mode: ``"min"`` or ``"max"``, likewise.
+        metric: to be optimised, or None while unknown.
+        mode: ``"min"`` or ``"max"``, or None while unknown.
         bounds: name of a metric, the sign of its slack, and the bound.
         seed: of all randomness.
-        suggested: how many suggestions have been made.
-        live: parameters of trials that have not finished, by trial.
-        finished: parameters of trials that have; their value and slacks; the variances of these.
+        suggested: number of suggestions so far.
+        live: parameters of unfinished trials, by trial.
+        finished: of each finished trial the parameters, the value and slacks, and their variances.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -90,17 +88,21 @@ class State(BaseModel):
         return [*self.live.values(), *(theta for theta, _, _ in self.finished)]
 
     def plain(self) -> dict[str, Any]:
-        """What JSON can hold."""
-        rows = [[theta, _plain(values), _plain(var)] for theta, values, var in self.finished]
+        """JSON values; NaN and infinities become words."""
+        rows = [[theta, _words(values), _words(var)] for theta, values, var in self.finished]
         bounds = [list(bound) for bound in self.bounds]
         return self.model_dump() | {"bounds": bounds, "finished": rows}
 
 
+def _words(values: list[float]) -> list[float | str]:
+    return [value if math.isfinite(value) else str(value) for value in values]
+
+
 def checked(state: Any) -> State:
-    """A state from what ``State.plain`` gave.
+    """A state from the result of ``State.plain``.
 
     Raises:
-        ConfigError: anything else; says where it is wrong.
+        ConfigError: anything else; the message says where it is wrong.
     """
     if not isinstance(state, dict) or state.get("version") != VERSION:
         raise ConfigError(
@@ -114,45 +116,30 @@ def checked(state: Any) -> State:
             f"{'.'.join(map(str, e['loc'])) or 'all'}: {e['msg']}"
             for e in error.errors(include_url=False, include_input=False)
         ]
-        more = f"; and {len(wrong) - _MOST_TOLD} more" if len(wrong) > _MOST_TOLD else ""
+        more = f"; and {len(wrong) - _MAX_ERRORS} more" if len(wrong) > _MAX_ERRORS else ""
         raise ConfigError(
-            f"the state of HyperZeroSearch is damaged ({'; '.join(wrong[:_MOST_TOLD])}{more}); "
-            "pass what save() wrote, as it wrote it"
+            f"the state of HyperZeroSearch is damaged ({'; '.join(wrong[:_MAX_ERRORS])}{more}); "
+            "pass what save() wrote, unchanged"
         ) from None
 
 
-def write(path: Any, state: dict[str, Any]) -> None:
-    """Write a state, whole or not at all.
-
-    Raises:
-        ConfigError: not the name of a file that can be written.
-    """
-    write_atomically(checked_path(path), json.dumps(state, allow_nan=False))
-
-
 def read(path: Any) -> Any:
-    """What a file holds, not checked yet.
+    """The content of a file, not validated yet.
 
     Raises:
         ConfigError: no file, or not JSON.
     """
+    file = checked_path(path)
     try:
-        return json.loads(checked_path(path).read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, ConfigError):
-            raise
         raise ConfigError(
             f"{str(path)!r} cannot be read ({error}); name a file that save() wrote"
         ) from None
 
 
 def checked_path(path: Any) -> Path:
-    """Raise ``ConfigError`` for what can name no file."""
+    """A path; raises ``ConfigError`` for anything that cannot be one."""
     if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path):
         raise ConfigError(f"expected the name of a file, got {path!r}")
     return Path(path)
-
-
-def _plain(values: Iterable[float]) -> list[float | str]:
-    """JSON has neither NaN nor infinity."""
-    return [value if math.isfinite(value) else str(value) for value in values]

@@ -1,1 +1,1 @@
-"""Events and exposures -> readings per arm, round and metric."""
+"""From events and exposures to readings per arm, round and metric."""

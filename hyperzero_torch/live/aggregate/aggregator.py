@@ -1,13 +1,12 @@
-"""Exposures and events to readings.
+"""From exposures and events to readings.
 
-exposures, events -> sums per arm (arm_rows.py) -> suspect? -> means and variances -> readings
+exposures, events -> sums per arm (arm_rows.py) -> test of the split -> means and variances
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,52 +17,24 @@ from .arm_rows import BOT, TWO_ARMS, UNEXPOSED, ArmRows
 from .frames import Tables, engine_errors
 from .metrics import Metric, arm_sums, check_metrics, mean_and_var
 from .sample_ratio import check_shares, mismatch
+from .source import Collected
 
-
-@dataclass(frozen=True)
-class Excluded:
-    """Users of one round who were not counted.
-
-    Args:
-        bots: users with more events than `Aggregator` allows.
-        in_two_arms: users exposed to more than one candidate in the round; bots among them
-            are counted here.
-        unexposed: users with events but without an exposure in the round.
-    """
-
-    bots: int = 0
-    in_two_arms: int = 0
-    unexposed: int = 0
-
-
-@dataclass(frozen=True)
-class Aggregated:
-    """What an aggregation found.
-
-    Args:
-        readings: one message for all rounds that are neither empty nor suspect; None without any.
-        excluded: per round seen in the data, the users who were not counted.
-        suspect: per round kept out of the readings, the reason.
-        left_out: per round, what else is not in the readings, and why.
-    """
-
-    readings: Readings | None
-    excluded: Mapping[int, Excluded]
-    suspect: Mapping[int, str]
-    left_out: Mapping[int, tuple[str, ...]]
+_USERS_NOT_COUNTED = {"bots": BOT, "in_two_arms": TWO_ARMS, "unexposed": UNEXPOSED}
+_COLUMNS = ("round", "candidate", "metric", "count", "mean", "var", "revision")
 
 
 class Aggregator:
-    """From exposures and events to readings.
+    """Computes readings from exposures and events.
 
     Args:
         metrics: `Metric`s, or names of plain ones.
         lateness: a round is reported, each time as a higher revision, until it is so many rounds
-            old; later events are not waited for.
-        max_events: more events of the metrics by one user in one round are a bot's; None: no limit.
-        srm_alpha: false alarms per round of the sample-ratio-mismatch test.
+            old; events that arrive later are not counted.
+        max_events: a user with more events of the metrics in a round is taken for a bot; None: no
+            limit.
+        srm_alpha: false-alarm rate per round of the sample-ratio-mismatch test; 0 never alarms.
     Raises:
-        ConfigError: no metric, a metric twice, or a limit that is none.
+        ConfigError: no metric, a metric twice, or a limit out of its range.
     """
 
     def __init__(
@@ -80,13 +51,13 @@ class Aggregator:
         if isinstance(srm_alpha, bool) or not isinstance(srm_alpha, int | float):
             raise ConfigError(f"srm_alpha must be a number in [0, 1), got {srm_alpha!r}")
         if not 0 <= srm_alpha < 1:
-            raise ConfigError(f"srm_alpha must be in [0, 1), got {srm_alpha!r}; 0 never suspects")
+            raise ConfigError(f"srm_alpha must be in [0, 1), got {srm_alpha!r}; 0 never alarms")
         self.srm_alpha = float(srm_alpha)
         self._rows = ArmRows(self.metrics, self.max_events)
         self.sources = self._rows.sources
 
     def reaching(self, lateness: int) -> Aggregator:
-        """The same, reporting rounds up to so many rounds old; never fewer than before."""
+        """A copy that reports rounds up to so many rounds old; never fewer than this one."""
         return Aggregator(
             self.metrics,
             lateness=max(self.lateness, lateness),
@@ -103,8 +74,8 @@ class Aggregator:
         as_of: int,
         rounds: Collection[int] | None = None,
         planned: Mapping[int, Mapping[int, float]] | None = None,
-    ) -> Aggregated:
-        """Readings of the rounds ``as_of - lateness < round < as_of``, as known in ``as_of``.
+    ) -> Collected:
+        """Readings of the rounds ``as_of - lateness < round < as_of``, as of the round ``as_of``.
 
         A round's revision is ``as_of - round - 1``: the same ``as_of`` over the same rows gives
         the identical message, a later one a higher revision.
@@ -114,33 +85,35 @@ class Aggregator:
                 count once. A pandas or Polars frame (eager or lazy), a DuckDB relation or a PySpark
                 frame; or the path of a Parquet file, a glob or a list of them, read by DuckDB.
             events: ``user, round, metric, value[, arrived]``; values of a user add up. Rows with
-                ``arrived >= as_of`` are not seen yet, whenever they are looked for: the round
-                ``as_of`` may be under way. Metrics that nobody asked for are ignored.
+                ``arrived >= as_of`` are not counted yet, since the round ``as_of`` may be under
+                way. Events of other metrics are ignored.
             covariates: ``user, metric, value`` from before the experiment; values add up.
             as_of: the current round.
             rounds: only these of the rounds; all must lie in the window.
-            planned: per round the share of every candidate, the control among them, summing to 1.
-                Given at all, a round that it lacks is suspect; None: nothing is tested.
+            planned: per round the share of every candidate including the control, summing to 1.
+                Rounds without shares are excluded; None: the split is not tested.
         Returns:
             Means and unbiased variances of per-user sums over the users of each arm and round,
-            those without events as zeros. Arms of fewer than two users, undefined ratios, and
-            metrics whose control mean is 0 are left out, with the reason.
+            those without events as zeros. ``omitted`` names arms of fewer than two users, undefined
+            ratios, and metrics whose control mean is 0. ``excluded_users`` counts, per round seen
+            in the data, ``"bots"`` (more than ``max_events`` events), users ``"in_two_arms"``
+            (exposed to several candidates, bots among them) and ``"unexposed"`` users (events
+            without an exposure).
         Raises:
-            ConfigError: ``as_of``, ``rounds`` or ``planned`` cannot be.
+            ConfigError: ``as_of``, ``rounds`` or ``planned`` is not valid.
             ReadingsError: frames of different or unknown engines, missing columns, wrong types,
-                nulls, negative rounds or candidates, values that are not finite, or an engine that
-                fails.
-            MissingExtraError: Parquet paths without duckdb.
+                nulls, negative rounds or candidates, values that are not finite, or a failure of
+                the engine.
+            MissingExtraError: Parquet paths, and DuckDB is not installed.
         """
         window = self._window(as_of, rounds)
         shares = _planned(planned)
-        wants = any(m.covariate for m in self.metrics)
-        if wants and covariates is None:
-            names = [m.name for m in self.metrics if m.covariate]
-            raise ConfigError(f"metrics {names} ask for a covariate: hand over covariates")
+        adjusted = [m.name for m in self.metrics if m.covariate]
+        if adjusted and covariates is None:
+            raise ConfigError(f"metrics {adjusted} need a covariate; pass covariates=")
         if not window:
-            return Aggregated(None, {}, {}, {})
-        tables = Tables(exposures, events, covariates if wants else None)
+            return Collected()
+        tables = Tables(exposures, events, covariates if adjusted else None)
         try:
             with engine_errors("the expression"):
                 rows = self._rows.of(tables, window, int(as_of))
@@ -155,47 +128,44 @@ class Aggregator:
             return window
         if isinstance(rounds, str) or not isinstance(rounds, Collection):
             raise ConfigError(f"rounds must be a list of rounds, got {rounds!r}")
-        asked = sorted({_whole("a round", r, 0) for r in rounds})
-        late = [r for r in asked if r not in window]
-        if late:
+        requested = sorted({_whole("a round", r, 0) for r in rounds})
+        outside = [r for r in requested if r not in window]
+        if outside:
             raise ConfigError(
-                f"rounds {late} are not in the window {now - self.lateness} < round < {now} of "
+                f"rounds {outside} are not in the window {now - self.lateness} < round < {now} of "
                 f"as_of {now} and lateness {self.lateness}"
             )
-        return asked
+        return requested
 
     def _report(
         self, rows: list[dict[str, Any]], as_of: int, shares: dict[int, dict[int, float]] | None
-    ) -> Aggregated:
-        excluded: dict[int, Excluded] = {}
-        suspect: dict[int, str] = {}
-        left_out: dict[int, tuple[str, ...]] = {}
-        columns: dict[str, list[Any]] = {
-            n: [] for n in ("round", "candidate", "metric", "count", "mean", "var", "revision")
-        }
+    ) -> Collected:
+        excluded_users: dict[int, dict[str, int]] = {}
+        excluded_rounds: dict[int, str] = {}
+        omitted: dict[int, tuple[str, ...]] = {}
+        columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         for round_ in sorted({int(row["round"]) for row in rows}):
-            here = sorted((r for r in rows if r["round"] == round_), key=lambda r: r["arm"])
-            out = {int(r["arm"]): int(r["users"]) for r in here if r["arm"] < 0}
-            excluded[round_] = Excluded(
-                out.get(BOT, 0), out.get(TWO_ARMS, 0), out.get(UNEXPOSED, 0)
-            )
-            arms = [r for r in here if r["arm"] >= 0]
-            reason = self._suspicion(round_, arms, shares)
+            users = {int(r["arm"]): int(r["users"]) for r in rows if r["round"] == round_}
+            excluded_users[round_] = {n: users.get(c, 0) for n, c in _USERS_NOT_COUNTED.items()}
+            arms = [r for r in rows if r["round"] == round_ and r["arm"] >= 0]
+            arms.sort(key=lambda row: row["arm"])
+            reason = self._mismatch(round_, arms, shares)
             if reason is not None:
-                suspect[round_] = reason
+                excluded_rounds[round_] = reason
             elif arms:
-                left_out[round_] = self._append(columns, round_, arms, as_of - round_ - 1)
+                reasons = self._append(columns, round_, arms, as_of - round_ - 1)
+                if reasons:
+                    omitted[round_] = reasons
         readings = Readings.from_frame(columns) if columns["round"] else None
-        return Aggregated(
-            readings, excluded, suspect, {r: why for r, why in left_out.items() if why}
-        )
+        return Collected(readings, excluded_rounds, excluded_users, omitted)
 
-    def _suspicion(
+    def _mismatch(
         self,
         round_: int,
         arms: list[dict[str, Any]],
         shares: dict[int, dict[int, float]] | None,
     ) -> str | None:
+        """Why a round's users do not fit its planned shares; None where they fit."""
         if shares is None or not arms:
             return None
         if round_ not in shares:
@@ -206,32 +176,32 @@ class Aggregator:
     def _append(
         self, columns: dict[str, list[Any]], round_: int, arms: list[dict[str, Any]], revision: int
     ) -> tuple[str, ...]:
-        """One round's rows; returns what is left out."""
-        why: list[str] = []
+        """Add one round's rows; returns the arms and metrics omitted, with the reasons."""
+        reasons: list[str] = []
         few = [int(r["arm"]) for r in arms if r["users"] < 2]
         if few:
-            why.append(f"arms {few}: one user, a variance needs two")
+            reasons.append(f"arms {few}: one user, a variance needs two")
         for k, metric in enumerate(self.metrics):
-            with np.errstate(over="ignore", invalid="ignore"):  # Readings refuses what overflows
+            with np.errstate(over="ignore", invalid="ignore"):  # Readings refuses an overflow
                 mean, var = mean_and_var(arm_sums(arms, k, metric))
             undefined = [int(r["arm"]) for r, m in zip(arms, mean) if np.isnan(m)]
             if undefined:
-                why.append(f"metric {metric.name!r}: no denominator in arms {undefined}")
+                reasons.append(f"metric {metric.name!r}: no denominator in arms {undefined}")
             if arms[0]["arm"] == 0 and (np.isnan(mean[0]) or mean[0] == 0):
-                why.append(f"metric {metric.name!r}: the control's mean is 0 or undefined")
+                reasons.append(f"metric {metric.name!r}: the control's mean is 0 or undefined")
                 continue
             for row, m, v in zip(arms, mean.tolist(), var.tolist()):
                 if not (math.isnan(m) or row["users"] < 2):
                     cells = (round_, int(row["arm"]), metric.name, int(row["users"]), m, v)
                     for column, cell in zip(columns.values(), (*cells, revision)):
                         column.append(cell)
-        return tuple(why)
+        return tuple(reasons)
 
 
-def _whole(name: str, value: Any, least: int) -> int:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise ConfigError(f"{name} must be a whole number from {least} on, got {value!r}")
+def _whole(name: str, value: Any, minimum: int) -> int:
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_whole or value < minimum:
+        raise ConfigError(f"{name} must be a whole number >= {minimum}, got {value!r}")
     return int(value)
 
 

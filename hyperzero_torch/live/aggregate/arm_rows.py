@@ -1,13 +1,13 @@
-"""The one expression that the user's own engine runs: from rows per event to rows per arm.
+"""The expression that the user's own engine runs: from rows per event to rows per arm.
 
     exposures, events -> sums per user -> (clip) -> deviations from the arm's mean -> sums per arm
 
 It runs unchanged on pandas, Polars, DuckDB and PySpark; only sums per arm and round reach Python.
 
-Whatever order an engine adds in, the sums are the same to the last bit, so that the same data give
-the identical message: every addend is split into two whole numbers of a common unit, the upper 26
-bits and the next 27, whose sums double precision holds exactly up to 2^26 addends. Variances are
-sums of squared deviations from the arm's own mean, taken in a second pass.
+The sums do not depend on the order of addition, to the last bit, so that the same data give the
+identical message. Every addend is split into two whole numbers of a common unit, the upper 26 bits
+and the next 27; double precision holds their sums exactly up to 2^26 addends. Variances are sums of
+squared deviations from the arm's own mean, taken in a second pass.
 Source: Demmel and Nguyen (2013), reproducible summation by pre-rounding.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import narwhals as nw
 
-from .frames import Tables, check_rows, collect, offered
+from .frames import Tables, check_rows, collect, in_window
 from .metrics import (
     KEYS,
     LOWER,
@@ -30,7 +30,7 @@ from .metrics import (
     with_means,
 )
 
-UNEXPOSED, TWO_ARMS, BOT = -3, -2, -1  # in place of an arm, where a user is not counted
+UNEXPOSED, TWO_ARMS, BOT = -3, -2, -1  # in place of an arm, for users who are not counted
 NO_ARM = 2**62
 
 
@@ -39,7 +39,7 @@ class ArmRows:
 
     Args:
         metrics: what is summed.
-        max_events: more events of the metrics by one user in one round are a bot's; None: no limit.
+        max_events: a user with more events of the metrics in a round is a bot; None: no limit.
     """
 
     def __init__(self, metrics: Sequence[Metric], max_events: int | None) -> None:
@@ -52,12 +52,12 @@ class ArmRows:
 
         Args:
             tables: exposures, events and covariates.
-            window: the rounds asked for, ascending.
-            as_of: events that arrived in this round or later are not seen yet.
+            window: the rounds to report, ascending.
+            as_of: events that arrived in this round or later are not counted.
         """
-        exposures = tables.exposures.filter(offered(window))
-        asked = nw.col("metric").is_in(self.sources) | nw.col("metric").is_null()
-        events = tables.events.filter(offered(window) & asked)
+        exposures = tables.exposures.filter(in_window(window))
+        needed = nw.col("metric").is_in(self.sources) | nw.col("metric").is_null()
+        events = tables.events.filter(in_window(window) & needed)
         if "arrived" in tables.events.collect_schema().names():
             events = events.filter((nw.col("arrived") < as_of) | nw.col("arrived").is_null())
         check_rows("exposures", exposures, ("user", "round", "candidate"))
@@ -69,13 +69,8 @@ class ArmRows:
         rows = collect(self._arms(users), "the sums per arm")
         for row in rows:
             for k, metric in enumerate(self.metrics):
-                if f"mean{k}" not in row:
-                    continue
-                top = units[self.sources.index(metric.sources[0])]
-                unit = (
-                    top / units[self.sources.index(metric.sources[1])] if metric.numerator else top
-                )
-                row[f"unit{k}"] = unit
+                unit, *below = (units[self.sources.index(source)] for source in metric.sources)
+                row[f"unit{k}"] = unit / below[0] if below else unit
         return rows
 
     def _users(
@@ -113,9 +108,9 @@ class ArmRows:
     def _join_covariates(
         self, users: nw.LazyFrame[Any], covariates: nw.LazyFrame[Any]
     ) -> nw.LazyFrame[Any]:
-        """Adds ``c{k}`` and ``known{k}`` for every metric with a covariate."""
-        wanted = [(k, m) for k, m in enumerate(self.metrics) if m.covariate]
-        names = tuple(dict.fromkeys(s for _, m in wanted for s in m.sources))
+        """Add ``c{k}`` and ``covered{k}`` for every metric with a covariate."""
+        adjusted = [(k, m) for k, m in enumerate(self.metrics) if m.covariate]
+        names = tuple(dict.fromkeys(s for _, m in adjusted for s in m.sources))
         covariates = covariates.filter(nw.col("metric").is_in(names) | nw.col("metric").is_null())
         units = check_rows("covariates", covariates, ("user", "metric", "value"), names)
         rows, sums = sums_by_metric(covariates, names, units)
@@ -123,30 +118,30 @@ class ArmRows:
             nw.when(nw.col("metric") == name).then(1.0).otherwise(0.0).alias(f"n{i}")
             for i, name in enumerate(names)
         ]
-        known = [nw.col(f"n{i}").max() for i in range(len(names))]
-        table = rows.with_columns(*present).group_by("user").agg(*sums, *known)
+        is_present = [nw.col(f"n{i}").max() for i in range(len(names))]
+        table = rows.with_columns(*present).group_by("user").agg(*sums, *is_present)
         whole = [joined_halves(f"s{i}") for i in range(len(names))]
         table = table.select("user", *whole, *(f"n{i}" for i in range(len(names))))
-        ratios = _ratios(table, names, units, [m for _, m in wanted if m.numerator])
+        ratios = _ratios(table, names, units, [m for _, m in adjusted if m.numerator])
         columns = []
-        for k, metric in wanted:
+        for k, metric in adjusted:
             at = [names.index(s) for s in metric.sources]
             value, has = nw.col(f"s{at[0]}"), nw.col(f"n{at[0]}")
             if metric.numerator:
-                # Linearised about one ratio for all arms, so that the arms' adjustments differ
-                # only by chance; which ratio it is does not matter for that.
+                # Linearised about one ratio for all arms, so that the adjustments of the arms
+                # differ only by chance; any ratio would do.
                 slope = ratios[metric.name] * (units[at[1]] / units[at[0]])
                 value = value - slope * nw.col(f"s{at[1]}")
                 value = value * (1.0 / (1.0 + abs(slope)))
                 has = nw.when(nw.col(f"n{at[1]}") > 0).then(1.0).otherwise(has)
-            columns += [value.alias(f"c{k}"), has.alias(f"known{k}")]
-        table = table.select(nw.col("user").alias("covered"), *columns)
-        joined = users.join(table, how="left", left_on="user", right_on="covered")
-        filled = [nw.col(f"c{k}", f"known{k}").fill_null(0.0) for k, _ in wanted]
+            columns += [value.alias(f"c{k}"), has.alias(f"covered{k}")]
+        table = table.select(nw.col("user").alias("covered_user"), *columns)
+        joined = users.join(table, how="left", left_on="user", right_on="covered_user")
+        filled = [nw.col(f"c{k}", f"covered{k}").fill_null(0.0) for k, _ in adjusted]
         return joined.with_columns(*filled)
 
     def _clip(self, users: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        """``s{i}`` into ``y{k}`` (and ``x{k}`` for ratios), clipped where a metric asks for it."""
+        """Turn ``s{i}`` into ``y{k}`` (and ``x{k}`` for ratios), winsorised where configured."""
         clipped: dict[tuple[int, float], str] = {
             (self.sources.index(s), m.winsorise): f"cap{j}_{s_}"
             for j, m in enumerate(self.metrics)
@@ -177,14 +172,14 @@ class ArmRows:
                         over = (nw.col("round") == round_) & (nw.col(f"s{i}") > cap)
                         value = nw.when(over).then(cap).otherwise(value)
                 columns.append(value.alias(f"{letter}{k}"))
-        keep = [n for k in self._covered() for n in (f"c{k}", f"known{k}")]
+        keep = [n for k in self._covered() for n in (f"c{k}", f"covered{k}")]
         return users.select(*KEYS, *columns, *keep)
 
     def _covered(self) -> list[int]:
         return [k for k, m in enumerate(self.metrics) if m.covariate]
 
     def _arms(self, users: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        """Sums per round and arm: the second pass, about each arm's own means."""
+        """Sums per round and arm: the second pass, of deviations from each arm's own means."""
         values = [f"{z}{k}" for k, m in enumerate(self.metrics) for z in "yx"[: len(m.sources)]]
         covered = self._covered()
         users = with_means(users, [*values, *(f"c{k}" for k in covered)], covered)
@@ -201,9 +196,9 @@ class ArmRows:
             deviations += [mean.alias(f"mean{k}"), d.alias(f"d{k}")]
             if metric.covariate:
                 e = nw.col(f"c{k}") - nw.col(f"mean_c{k}")
-                e = nw.when(nw.col(f"known{k}") > 0).then(e).otherwise(0.0)
+                e = nw.when(nw.col(f"covered{k}") > 0).then(e).otherwise(0.0)
                 deviations += [e.alias(f"e{k}"), nw.col(f"mean_c{k}")]
-        keep = [f"known{k}" for k in covered]
+        keep = [f"covered{k}" for k in covered]
         users = users.select(*KEYS, *keep, *deviations)
         return sum_products(users, self.metrics)
 
@@ -211,7 +206,7 @@ class ArmRows:
 def _ratios(
     table: nw.LazyFrame[Any], names: Sequence[str], units: Sequence[float], metrics: list[Metric]
 ) -> dict[str, float]:
-    """Each ratio over the whole table of covariates, the same for every arm and round."""
+    """Each ratio over all covariates, the same for every arm and round."""
     if not metrics:
         return {}
     parts = table.select(*(h for i in range(len(names)) for h in halves(nw.col(f"s{i}"), f"s{i}")))

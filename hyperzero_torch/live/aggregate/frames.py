@@ -1,4 +1,4 @@
-"""The frames that an aggregation reads: of one engine, with the columns it needs, and sound."""
+"""The frames that an aggregation reads, validated: one engine, needed columns, usable values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = {
 
 
 class Tables:
-    """The frames, of one engine, with the columns that are needed in common types."""
+    """The frames, all of one engine, with the needed columns in common types."""
 
     def __init__(self, exposures: Any, events: Any, covariates: Any) -> None:
         given = {"exposures": exposures, "events": events, "covariates": covariates}
@@ -91,7 +91,7 @@ class Tables:
             raise ReadingsError(f"{name}: {files} cannot be read as Parquet: {error}") from error
 
     def close(self) -> None:
-        """Close the connection that read Parquet files; others are their owners'."""
+        """Close the connection that read Parquet files; a caller's own connection stays open."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -106,7 +106,7 @@ def _paths(frame: Any) -> list[str] | None:
 
 
 def _typed(name: str, frame: nw.LazyFrame[Any]) -> tuple[nw.LazyFrame[Any], str]:
-    """The columns needed, in Int64, Float64 and String, and what users are: a type's name."""
+    """The needed columns in Int64, Float64 and String, and the type of the users, in words."""
     try:
         schema = frame.collect_schema()
     except Exception as error:
@@ -117,8 +117,8 @@ def _typed(name: str, frame: nw.LazyFrame[Any]) -> tuple[nw.LazyFrame[Any], str]
             f"{name} need the columns {list(COLUMNS[name])}: missing {missing}, got {list(schema)}"
         )
     columns, faults, kind = [], [], ""
-    wanted = [*COLUMNS[name], *(("arrived",) if name == "events" and "arrived" in schema else ())]
-    for column in wanted:
+    arrived = ("arrived",) if name == "events" and "arrived" in schema else ()
+    for column in (*COLUMNS[name], *arrived):
         dtype = schema[column]
         text = isinstance(dtype, nw.String | nw.Categorical | nw.Enum)
         to: Any = nw.String if text else nw.Int64
@@ -126,14 +126,14 @@ def _typed(name: str, frame: nw.LazyFrame[Any]) -> tuple[nw.LazyFrame[Any], str]
             if not text and dtype in (nw.UInt64, nw.Int128, nw.UInt128):
                 to = nw.String  # Int64 could not hold them all
             kind = "text" if text else f"integer ({'wide' if to == nw.String else 'Int64'})"
-            good, expected = text or dtype.is_integer(), "integers or text"
+            is_valid, expected = text or dtype.is_integer(), "integers or text"
         elif column == "metric":
-            good, expected = text, "text"
+            is_valid, expected = text, "text"
         elif column == "value":
-            good, expected, to = dtype.is_numeric(), "numbers", nw.Float64
+            is_valid, expected, to = dtype.is_numeric(), "numbers", nw.Float64
         else:
-            good, expected = dtype.is_integer(), "integers without missing values"
-        if not good:
+            is_valid, expected = dtype.is_integer(), "integers without missing values"
+        if not is_valid:
             faults.append(f"column {column!r} must hold {expected}, got {dtype}")
         columns.append(nw.col(column).cast(to))
     if faults:
@@ -141,8 +141,8 @@ def _typed(name: str, frame: nw.LazyFrame[Any]) -> tuple[nw.LazyFrame[Any], str]
     return frame.select(*columns), kind
 
 
-def offered(window: list[int]) -> nw.Expr:
-    """Rows of the rounds asked for, and rows whose round is none, to be refused."""
+def in_window(window: list[int]) -> nw.Expr:
+    """Rows of the window's rounds, and rows of an invalid round, which are refused later."""
     at = nw.col("round")
     inside = (at >= window[0]) & (at <= window[-1])
     if len(window) < window[-1] - window[0] + 1:
@@ -153,36 +153,39 @@ def offered(window: list[int]) -> nw.Expr:
 def check_rows(
     name: str, frame: nw.LazyFrame[Any], columns: Sequence[str], sources: Sequence[str] = ()
 ) -> list[float]:
-    """Refuse what cannot be counted; the unit of each source, a power of 2.
+    """Refuse rows that cannot be counted; returns the unit of each source.
 
-    The unit of the largest value seen is its upper bound over 2^26.
+    A unit is a power of 2: the upper bound of the source's largest value, over 2^26.
+
+    Raises:
+        ReadingsError: nulls, negative rounds or candidates, or values that are not finite.
     """
 
     def count(condition: nw.Expr, label: str) -> nw.Expr:
         return nw.when(condition).then(1).otherwise(0).sum().alias(label)
 
-    asked = []
+    counts = []
     for column in columns:
         bad = nw.col(column).is_null()
         if column == "value":
             bad = bad | ~nw.col(column).is_finite()
-        asked.append(count(bad, f"bad_{column}"))
+        counts.append(count(bad, f"bad_{column}"))
         if column in ("round", "candidate"):
-            asked.append(count(nw.col(column) < 0, f"negative_{column}"))
+            counts.append(count(nw.col(column) < 0, f"negative_{column}"))
     for i, source in enumerate(sources):
         size = nw.when(nw.col("metric") == source).then(nw.col("value").abs()).otherwise(0.0)
-        asked.append(size.max().alias(f"largest{i}"))
-    found = collect(frame.select(*asked), name)[0]
-    what = {"bad_value": "a value that is missing or not finite"}
+        counts.append(size.max().alias(f"largest{i}"))
+    totals = collect(frame.select(*counts), name)[0]
+    texts = {"bad_value": "a value that is missing or not finite"}
     faults = [
-        f"{int(found[key]):,} rows with "
-        + what.get(key, key.replace("bad_", "no ").replace("_", " "))
-        for key in found
-        if not key.startswith("largest") and found[key]
+        f"{int(totals[key]):,} rows with "
+        + texts.get(key, key.replace("bad_", "no ").replace("_", " "))
+        for key in totals
+        if not key.startswith("largest") and totals[key]
     ]
     if faults:
         raise ReadingsError(f"{name} are refused, nothing was aggregated:", faults)
-    largest = [float(found[f"largest{i}"] or 0.0) for i in range(len(sources))]
+    largest = [float(totals[f"largest{i}"] or 0.0) for i in range(len(sources))]
     return [math.ldexp(1.0, max(math.frexp(top)[1], -900)) / UPPER for top in largest]
 
 
@@ -190,7 +193,7 @@ def collect(frame: nw.LazyFrame[Any], what: str) -> list[dict[str, Any]]:
     """The rows of a small aggregate.
 
     Raises:
-        ReadingsError: the engine fails; ``what`` says at what.
+        ReadingsError: the engine fails; ``what`` names the step.
     """
     with engine_errors(what):
         return frame.collect().rows(named=True)
@@ -198,7 +201,7 @@ def collect(frame: nw.LazyFrame[Any], what: str) -> list[dict[str, Any]]:
 
 @contextmanager
 def engine_errors(what: str) -> Iterator[None]:
-    """An engine's own error as a `ReadingsError`; the engines have no common tree of errors."""
+    """Turn an engine's error into a `ReadingsError`; the engines share no base class of errors."""
     try:
         yield
     except (HyperZeroError, MemoryError):

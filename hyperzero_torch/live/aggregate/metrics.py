@@ -1,4 +1,4 @@
-"""What a metric is, its sums as expressions, and how an arm's sums become mean and variance."""
+"""Metrics of users' events: definition, sums as expressions, mean and variance per arm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UPPER, LOWER = 2.0**26, 2.0**27  # the two halves that an addend is split into
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of the readings, made of users' events.
+    """One metric of the readings, computed from users' events.
 
     ``Metric("views")`` is the mean over an arm's users of each user's sum of ``views``;
     `Metric.ratio` is a ratio of two such sums.
@@ -27,14 +27,14 @@ class Metric:
     Args:
         name: the metric's name in the readings, and in the events unless it is a ratio.
         winsorise: per-user sums above this quantile of the round's counted users of all arms,
-            those without events (zeros) among them, are set to it; in (0.5, 1]. The quantile
+            including those without events (zeros), are set to it; in (0.5, 1]. The quantile
             interpolates linearly between order statistics (position ``q (n - 1)``, NumPy's
-            default). A ratio's numerator and denominator are clipped each at its own quantile.
-        covariate: adjust by what the same users did before the experiment (CUPED).
-        numerator: the events above the fraction line; only with ``denominator``.
-        denominator: the events below it.
+            default). A ratio's numerator and denominator are each clipped at their own quantile.
+        covariate: adjust by the same users' events before the experiment (CUPED).
+        numerator: the events of a ratio's numerator; only with ``denominator``.
+        denominator: the events of its denominator.
     Raises:
-        ConfigError: a name that is none, or a quantile outside (0.5, 1].
+        ConfigError: an empty name, a quantile outside (0.5, 1], or half of a ratio.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Metric:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The events that it is made of: itself, or numerator and denominator."""
+        """Names of the events it is computed from: its own, or numerator and denominator."""
         if self.numerator is None or self.denominator is None:
             return (self.name,)
         return (self.numerator, self.denominator)
@@ -96,44 +96,45 @@ class ArmSums(NamedTuple):
     """One metric's sums over the users of each arm of one round, each field ``(arms,)``.
 
     ``d`` is a user's deviation from the arm's mean (for a ratio the linearised one), ``e`` that of
-    the covariate from the mean of the arm's users who have one, and 0 for the others.
+    the covariate from the mean over the arm's users who have one (the covered users), and 0 for
+    the others.
     """
 
     num_users: Array
     mean: Array
     sum_dd: Array
-    num_known: Array
-    mean_known: Array
+    num_covered: Array
+    mean_covariate: Array
     sum_ee: Array
     sum_de: Array
-    sum_d_known: Array
+    sum_d_covered: Array
 
 
 def mean_and_var(sums: ArmSums) -> tuple[Array, Array]:
     """Mean and unbiased variance of each arm of one round, adjusted by the covariate.
 
     CUPED: ``y - b (c - mean c)``, ``mean c`` over the round's users of all arms who have a
-    covariate; users without one are given that mean. ``b`` is the covariance within arms over the
-    variance within arms, both pooled over the round's arms, so every arm is adjusted alike.
-    Without covariates (``num_known`` 0) nothing is adjusted.
+    covariate; users without one get that mean. ``b`` is the covariance within arms over the
+    variance within arms, both pooled over the round's arms, so all arms get the same adjustment.
+    Without covariates (``num_covered`` 0) nothing is adjusted.
 
     Returns:
         ``(arms,)`` each; the variance of an arm of one user is NaN, an undefined mean stays NaN.
     Source: Deng, Xu, Kohavi and Walker (2013).
     """
-    ok = np.isfinite(sums.mean)
-    known = np.where(ok, sums.num_known, 0.0)
+    is_defined = np.isfinite(sums.mean)
+    covered = np.where(is_defined, sums.num_covered, 0.0)
     mean, total = sums.mean, sums.sum_dd
-    if known.sum() > 0:
-        grand = float(known @ sums.mean_known) / float(known.sum())
-        shift = np.where(known > 0, sums.mean_known - grand, 0.0)
+    if covered.sum() > 0:
+        grand = float(covered @ sums.mean_covariate) / float(covered.sum())
+        shift = np.where(covered > 0, sums.mean_covariate - grand, 0.0)
         # Deviations about the arm's own mean of the filled-in covariate, from those about the
-        # mean of the users who have one: sums of positive terms, nothing cancels.
-        spread = sums.sum_ee + shift**2 * known * (1.0 - known / sums.num_users)
-        joint = sums.sum_de + shift * sums.sum_d_known
-        below = float(spread[ok].sum())
-        slope = float(joint[ok].sum()) / below if below > 0 else 0.0
-        mean = mean - slope * shift * known / sums.num_users
+        # mean of the covered users: sums of positive terms, without cancellation.
+        spread = sums.sum_ee + shift**2 * covered * (1.0 - covered / sums.num_users)
+        joint = sums.sum_de + shift * sums.sum_d_covered
+        pooled = float(spread[is_defined].sum())
+        slope = float(joint[is_defined].sum()) / pooled if pooled > 0 else 0.0
+        mean = mean - slope * shift * covered / sums.num_users
         total = np.maximum(total - 2 * slope * joint + slope**2 * spread, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         var = np.where(sums.num_users > 1, total / (sums.num_users - 1), np.nan)
@@ -144,31 +145,36 @@ def check_metrics(metrics: Sequence[Any]) -> tuple[Metric, ...]:
     """The metrics as a tuple; a bare name is a plain metric.
 
     Raises:
-        ConfigError: none, something that is no metric, or a name twice.
+        ConfigError: no metric, something else than a metric, or a name twice.
     """
     if isinstance(metrics, str | Metric) or not isinstance(metrics, Sequence) or not metrics:
         raise ConfigError(f"metrics must be a list of Metric, at least one, got {metrics!r}")
-    known = tuple(Metric(m) if isinstance(m, str) else m for m in metrics)
-    for metric in known:
+    checked = tuple(Metric(m) if isinstance(m, str) else m for m in metrics)
+    for metric in checked:
         if not isinstance(metric, Metric):
             raise ConfigError(f"metrics must be Metric or names, got {metric!r}")
-    names = [metric.name for metric in known]
+    names = [metric.name for metric in checked]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"metrics named twice: {twice}; give every metric a name of its own")
-    return known
+    return checked
 
 
 def halves(value: nw.Expr, name: str) -> list[nw.Expr]:
     """``value`` as two whole numbers whose sums are exact, ``{name}_upper`` and ``{name}_lower``.
 
-    Engines round halves differently; the lower part makes up for it, the sum is the same.
+    Engines round .5 differently; the lower part compensates, so the total is the same.
     """
     upper = value.round()
     return [
         upper.alias(f"{name}_upper"),
         ((value - upper) * LOWER).round().alias(f"{name}_lower"),
     ]
+
+
+def half_sums(names: Sequence[str]) -> list[nw.Expr]:
+    """The sums of the `halves` of each column."""
+    return [nw.col(f"{name}_{half}").sum() for name in names for half in ("upper", "lower")]
 
 
 def joined_halves(name: str) -> nw.Expr:
@@ -180,85 +186,65 @@ def sums_by_metric(
     rows: nw.LazyFrame[Any], sources: Sequence[str], units: Sequence[float]
 ) -> tuple[nw.LazyFrame[Any], list[nw.Expr]]:
     """Columns ``s{i}_upper``, ``s{i}_lower`` of each source's values, and the sums to group."""
-    code, scale = nw.lit(-1, dtype=nw.Int64), nw.lit(0.0, dtype=nw.Float64)
-    for i, (source, unit) in enumerate(zip(sources, units)):
-        code = nw.when(nw.col("metric") == source).then(i).otherwise(code)
-        scale = nw.when(nw.col("code") == i).then(1.0 / unit).otherwise(scale)
-    rows = rows.with_columns(code.alias("code"))
-    rows = rows.with_columns((nw.col("value") * scale).alias("part"))
-    rows = rows.with_columns(*halves(nw.col("part"), "part"))
-    columns = [
-        nw.when(nw.col("code") == i)
-        .then(nw.col(f"part_{half}"))
-        .otherwise(0.0)
-        .alias(f"s{i}_{half}")
-        for i in range(len(sources))
-        for half in ("upper", "lower")
+    names = [f"s{i}" for i in range(len(sources))]
+    scaled = [
+        (nw.when(nw.col("metric") == source).then(nw.col("value")).otherwise(0.0) * (1.0 / unit))
+        for source, unit in zip(sources, units)
     ]
-    sums = [
-        nw.col(f"s{i}_{half}").sum() for i in range(len(sources)) for half in ("upper", "lower")
-    ]
-    return rows.with_columns(*columns), sums
+    rows = rows.with_columns(*(value.alias(name) for value, name in zip(scaled, names)))
+    parts = [half for name in names for half in halves(nw.col(name), name)]
+    return rows.with_columns(*parts), half_sums(names)
 
 
 def with_means(
     users: nw.LazyFrame[Any], names: Sequence[str], covered: Sequence[int]
 ) -> nw.LazyFrame[Any]:
-    """Adds ``mean_{name}`` of each column over its arm; covariates over the users who have one."""
+    """Add ``mean_{name}`` of each column over its arm; covariates over the covered users."""
     users = users.with_columns(*(half for n in names for half in halves(nw.col(n), n)))
-    totals = [
-        nw.col(f"{n}_{half}").sum().over(*KEYS).alias(f"{n}_{half}")
-        for n in names
-        for half in ("upper", "lower")
-    ]
-    known = [nw.col(f"known{k}").sum().over(*KEYS).alias(f"num_c{k}") for k in covered]
-    users = users.with_columns(nw.len().over(*KEYS).alias("num"), *known, *totals)
+    totals = [total.over(*KEYS) for total in half_sums(names)]
+    counts = [nw.col(f"covered{k}").sum().over(*KEYS).alias(f"num_c{k}") for k in covered]
+    users = users.with_columns(nw.len().over(*KEYS).alias("num"), *counts, *totals)
     means = []
     for name in names:
         num = nw.col("num")
         if name.startswith("c"):
             num = nw.when(nw.col(f"num_{name}") > 0).then(nw.col(f"num_{name}")).otherwise(1.0)
         means.append((joined_halves(name) / num).alias(f"mean_{name}"))
-        # joined_halves() is renamed: the column of the users' own values stays as it is.
     return users.with_columns(*means)
 
 
 def sum_products(users: nw.LazyFrame[Any], metrics: Sequence[Metric]) -> nw.LazyFrame[Any]:
-    """Per round and arm the sums of ``d d``, ``e e``, ``d e`` and ``d`` of those with ``e``.
+    """Per round and arm the sums of ``d d``, ``e e``, ``d e``, and ``d`` of the covered users.
 
     Products are scaled by the arm's largest deviations, so each is at most 1.
     """
-    letters = [f"{z}{k}" for k, m in enumerate(metrics) for z in ("de" if m.covariate else "d")]
+    deviations = [f"{z}{k}" for k, m in enumerate(metrics) for z in ("de" if m.covariate else "d")]
     users = users.with_columns(
-        *(nw.col(n).abs().max().over(*KEYS).alias(f"max_{n}") for n in letters)
+        *(nw.col(n).abs().max().over(*KEYS).alias(f"max_{n}") for n in deviations)
     )
+    positive = {n: nw.when(nw.col(f"max_{n}") > 0).then(nw.col(f"max_{n}")) for n in deviations}
     users = users.with_columns(
-        *(
-            (
-                nw.col(n) / nw.when(nw.col(f"max_{n}") > 0).then(nw.col(f"max_{n}")).otherwise(1.0)
-            ).alias(n)
-            for n in letters
-        )
+        *((nw.col(n) / scale.otherwise(1.0)).alias(n) for n, scale in positive.items())
     )
     products: dict[str, nw.Expr] = {}
-    once = []
+    constants = []  # columns with one value per arm
     for k, metric in enumerate(metrics):
         d, e = nw.col(f"d{k}"), nw.col(f"e{k}")
         products[f"dd{k}"] = d * d
-        once += [f"mean{k}", f"max_d{k}"]
+        constants += [f"mean{k}", f"max_d{k}"]
         if metric.numerator:
-            once.append(f"below{k}")
+            constants.append(f"below{k}")
         if metric.covariate:
-            products |= {f"ee{k}": e * e, f"de{k}": d * e, f"dk{k}": d * nw.col(f"known{k}")}
-            once += [f"mean_c{k}", f"max_e{k}"]
+            products |= {f"ee{k}": e * e, f"de{k}": d * e, f"dk{k}": d * nw.col(f"covered{k}")}
+            constants += [f"mean_c{k}", f"max_e{k}"]
     users = users.with_columns(
         *(half for name, product in products.items() for half in halves(product * UPPER, name))
     )
     return users.group_by(*KEYS).agg(
         nw.len().alias("users"),
-        *(nw.col(name).max() for name in once),
-        *(nw.col(f"known{k}").sum() for k, m in enumerate(metrics) if m.covariate),
-        *(nw.col(f"{name}_{half}").sum() for name in products for half in ("upper", "lower")),
+        *(nw.col(name).max() for name in constants),
+        *(nw.col(f"covered{k}").sum() for k, m in enumerate(metrics) if m.covariate),
+        *half_sums([*products]),
     )
 
 
@@ -288,9 +274,9 @@ def arm_sums(arms: Sequence[Mapping[str, Any]], k: int, metric: Metric) -> ArmSu
         num_users=num,
         mean=mean,
         sum_dd=total(f"dd{k}", d, d),
-        num_known=column(f"known{k}"),
-        mean_known=column(f"mean_c{k}"),
+        num_covered=column(f"covered{k}"),
+        mean_covariate=column(f"mean_c{k}"),
         sum_ee=total(f"ee{k}", e, e),
         sum_de=total(f"de{k}", d, e),
-        sum_d_known=total(f"dk{k}", d),
+        sum_d_covered=total(f"dk{k}", d),
     )

@@ -1,4 +1,4 @@
-"""Rounds whose counted users do not fit the planned shares: the sample-ratio-mismatch test."""
+"""The sample-ratio-mismatch test: do counted users fit the planned shares?"""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 
 from ...errors import ConfigError
 
-MIN_EXPECTED = 5.0  # cells expected to be smaller are tested together: Cochran's rule
+MIN_EXPECTED = 5.0  # arms below it are tested together: Cochran's rule
 
 
 def check_shares(round: int, shares: Any) -> dict[int, float]:
-    """The planned shares of one round.
+    """The planned shares of one round, validated.
 
     Raises:
         ConfigError: not a mapping from candidate to share, a share that is negative or not finite,
@@ -34,13 +34,14 @@ def check_shares(round: int, shares: Any) -> dict[int, float]:
         if not whole or candidate < 0 or not (0 <= number <= 1 + 1e-6):
             raise ConfigError(
                 f"planned shares of round {round}: candidate {candidate!r} with share {share!r}; "
-                "expected a whole number from 0 on and a fraction in [0, 1]"
+                "expected a whole number >= 0 and a fraction in [0, 1]"
             )
         planned[int(candidate)] = number
     total = sum(planned.values())
     if abs(total - 1) > 1e-6:
         raise ConfigError(
-            f"planned shares of round {round} sum to {total:.9g}, expected 1 with the control's"
+            f"planned shares of round {round} sum to {total:.9g}, expected 1 including the "
+            "control's"
         )
     return planned
 
@@ -50,59 +51,61 @@ def mismatch(
 ) -> tuple[float, str | None]:
     """Pearson's chi-square test of counted users against planned shares.
 
-    Arms of which fewer than five users are expected are tested together as one. Users in an arm
-    without a planned share are a mismatch by themselves.
+    Arms with fewer than five expected users are tested together as one. Users in an arm without a
+    planned share are a mismatch.
 
     Args:
         counted: users per candidate.
         planned: share per candidate, sums to 1.
-        alpha: the rate of false alarms per round.
+        alpha: the false-alarm rate per round.
     Returns:
-        The p-value, and the reason for suspicion: None where p >= alpha.
+        The p-value, and the mismatch in words: None where p >= alpha.
     """
     num_users = sum(counted.values())
     if num_users == 0:
         return 1.0, None
-    stray = sorted(c for c, n in counted.items() if n > 0 and planned.get(c, 0.0) == 0.0)
-    if stray:
-        users = sum(counted[c] for c in stray)
+    unplanned = sorted(c for c, n in counted.items() if n > 0 and planned.get(c, 0.0) == 0.0)
+    if unplanned:
+        users = sum(counted[c] for c in unplanned)
         return 0.0, (
             f"sample-ratio mismatch: p = 0, {users:,} users counted in arms that the plan gives "
-            f"no share: {stray[:10]}, 0 expected"
+            f"no share: {unplanned[:10]}, 0 expected"
         )
     arms = [c for c in sorted(planned) if planned[c] > 0]
-    seen = np.array([counted.get(c, 0) for c in arms], dtype=np.float64)
+    observed = np.array([counted.get(c, 0) for c in arms], dtype=np.float64)
     expected = np.array([planned[c] for c in arms]) * num_users / sum(planned.values())
-    p = _p_value(*_cells(seen, expected))
+    p = _p_value(*_cells(observed, expected))
     if p >= alpha:
         return p, None
-    worst = int(np.argmax(np.abs(seen - expected) / np.sqrt(expected)))
+    worst = int(np.argmax(np.abs(observed - expected) / np.sqrt(expected)))
     return p, (
         f"sample-ratio mismatch: p = {p:.3g} < {alpha:g} over {len(arms)} arms and "
         f"{num_users:,} users; worst is arm {arms[worst]}: {expected[worst]:,.1f} users expected, "
-        f"{int(seen[worst]):,} counted"
+        f"{int(observed[worst]):,} counted"
     )
 
 
 def _cells(
-    seen: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]
+    observed: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Arms expected to be small as one cell, with further small arms until it is large enough."""
+    """Merge arms of few expected users into one cell, until that cell is large enough."""
     order = np.argsort(expected, kind="stable")
     size = np.cumsum(expected[order])
     small = int((expected < MIN_EXPECTED).sum())
     if small:
         enough = int(np.searchsorted(size, MIN_EXPECTED)) + 1
         small = min(max(small, enough), len(order))
-        seen, expected = seen[order], expected[order]
-        seen = np.append(seen[small:], seen[:small].sum())
+        observed, expected = observed[order], expected[order]
+        observed = np.append(observed[small:], observed[:small].sum())
         expected = np.append(expected[small:], expected[:small].sum())
-    return seen, expected
+    return observed, expected
 
 
-def _p_value(seen: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
-    if len(seen) < 2:
+def _p_value(observed: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
+    if len(observed) < 2:
         return 1.0
-    half = torch.tensor([(len(seen) - 1) / 2, ((seen - expected) ** 2 / expected).sum() / 2])
+    half = torch.tensor(
+        [(len(observed) - 1) / 2, ((observed - expected) ** 2 / expected).sum() / 2]
+    )
     half = half.to(torch.float64)
     return float(torch.special.gammaincc(half[0], half[1]))

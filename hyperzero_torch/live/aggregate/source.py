@@ -1,4 +1,4 @@
-"""Where a loop's readings come from, and what a source may answer."""
+"""Sources of a loop's readings, and the result of collecting them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,22 @@ from ...study.readings import Readings
 
 @dataclass(frozen=True)
 class Collected:
-    """What a source has: ``readings``, None for nothing; rounds that are ``suspect``, and why;
-    users left out of rounds, by reason, for the log.
+    """Readings, and what was kept out of them.
 
+    Args:
+        readings: one message for all rounds; None where there are no readings.
+        excluded_rounds: rounds that must not count, such as those whose counts do not fit the
+            planned shares; each with the reason.
+        excluded_users: per round, how many users were not counted, by reason.
+        omitted: per round, arms and metrics without a reading, and why.
     Raises:
-        ReadingsError: a field that is something else; says which.
+        ReadingsError: a field of another type; the message names it.
     """
 
     readings: Readings | None = None
-    suspect: Mapping[int, str] = field(default_factory=dict)
-    excluded: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    excluded_rounds: Mapping[int, str] = field(default_factory=dict)
+    excluded_users: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    omitted: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (self.readings is None or isinstance(self.readings, Readings)):
@@ -30,14 +36,12 @@ class Collected:
                 f"{type(self.readings).__name__}; make one with hz.Readings.from_frame(frame), or "
                 "of several with hz.Readings.concat"
             )
-        if not _maps(self.suspect, str) or not all(r.strip() for r in self.suspect.values()):
+        rounds, users = self.excluded_rounds, self.excluded_users
+        if not _maps_rounds(rounds, str) or not all(r.strip() for r in rounds.values()):
+            raise ReadingsError(f"excluded_rounds must map rounds to reasons, got {rounds!r:.200}")
+        if not _maps_rounds(users, Mapping):
             raise ReadingsError(
-                f"a source's suspect rounds map rounds to reasons, got {self.suspect!r:.200}"
-            )
-        if not _maps(self.excluded, Mapping):
-            raise ReadingsError(
-                "a source's excluded users map rounds to counts by reason, got "
-                f"{self.excluded!r:.200}"
+                f"excluded_users must map rounds to counts by reason, got {users!r:.200}"
             )
 
 
@@ -50,33 +54,34 @@ class Source(Protocol):
         planned: Mapping[int, Mapping[int, float]],
         missing: Collection[int] = (),
     ) -> Collected:
-        """Everything known when round ``as_of`` begins, of any earlier rounds.
+        """All readings of earlier rounds that are available when round ``as_of`` begins.
 
-        What was handed over before may be handed over again, and an answer that came too late for
-        its round is taken in a later one. ``planned`` has the shares by candidate of the rounds of
-        the last week, for checking the split. Of those that are ``missing`` nothing has arrived
-        yet: the warehouse or the loop may have been away.
+        Readings may be returned repeatedly. An answer that comes after its round is recorded in a
+        later one. A call that hangs is left running, and a later call may run beside it.
 
-        A call that hangs is left behind after some hours, and another is made beside it.
+        Args:
+            as_of: the round that begins.
+            planned: shares by candidate of the rounds of the last week, to check the split.
+            missing: those of these rounds of which no reading has arrived yet.
         """
         ...
 
 
-def checked(found: object) -> Collected:
-    """What a source answered.
+def check_collected(answer: object) -> Collected:
+    """The answer of a source.
 
     Raises:
-        ReadingsError: it is no ``Collected``.
+        ReadingsError: it is not a ``Collected``.
     """
-    if not isinstance(found, Collected):
+    if not isinstance(answer, Collected):
         raise ReadingsError(
-            f"a source answers with Collected(readings), got {type(found).__name__}; nothing is "
-            "Collected()"
+            f"a source must return Collected(readings), or Collected() where it has none, got "
+            f"{type(answer).__name__}"
         )
-    return found
+    return answer
 
 
-def _maps(value: object, kind: type) -> bool:
+def _maps_rounds(value: object, kind: type) -> bool:
     return isinstance(value, Mapping) and all(
-        isinstance(key, int) and isinstance(one, kind) for key, one in value.items()
+        isinstance(key, int) and isinstance(item, kind) for key, item in value.items()
     )

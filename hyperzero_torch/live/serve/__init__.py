@@ -1,1 +1,1 @@
-"""A plan -> what the platform serves: flag definitions and JSON tables."""
+"""From a plan to what the platform serves: flag definitions and JSON tables."""

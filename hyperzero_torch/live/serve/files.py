@@ -1,4 +1,4 @@
-"""The one file that an updater writes: found, read, replaced in one step."""
+"""The file that an updater writes: its path, reading it, and replacing it in one step."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ from typing import Any
 from ...errors import ConfigError, InputError
 from ...runtime.files import write_atomically
 
-# Readers that poll compare times as float seconds, which are 2.4e-7 s apart in this century.
+# Readers that poll compare times as float seconds, which resolve 2.4e-7 s in this century.
 _TICK_NS = 1_000_000
 
 
 def checked_path(path: str | Path) -> Path:
-    """The path of a file that may be there or not, with symbolic links followed.
+    """The path of a file that may not exist yet. Symbolic links are followed, so that the file
+    they point to is written and the link is kept.
 
-    Whoever links to a file in another folder wants that file written, not the link replaced.
+    Raises:
+        ConfigError: the path is empty or has a NUL.
     """
     if not str(path) or "\0" in str(path):
-        raise ConfigError(f"{str(path)!r} is no path; name a file in a folder that exists")
+        raise ConfigError(f"{str(path)!r} is not a path; name a file in a folder that exists")
     return Path(os.path.realpath(path))
 
 
 def to_json(document: Mapping[str, Any]) -> str:
-    """JSON in ASCII: read the same in any locale, embedded in a page as in a file.
+    """JSON in ASCII, which reads the same in any locale, and embedded in a page.
 
     Raises:
-        InputError: a number that JSON cannot hold.
+        InputError: a value that JSON cannot hold.
     """
     try:
         text = json.dumps(document, indent=1, allow_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"this cannot be written as JSON: {error}") from None
-    # These three occur in JSON inside texts only, where their escapes mean the same.
+    # In JSON these three occur only inside texts, where an escape means the same.
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text + "\n"
@@ -50,35 +52,36 @@ def read_object(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, or holds something else.
     """
     try:
-        found = json.loads(
+        document = json.loads(
             path.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite
         )
     except OSError as error:
         raise ConfigError(f"{str(path)!r} cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{str(path)!r} is no JSON ({error}); it is left as it is: mend it or move it away"
+            f"{str(path)!r} is not JSON ({error}); it was not changed: repair it, or name another "
+            "file"
         ) from None
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise ConfigError(
-            f"{str(path)!r} holds a JSON {type(found).__name__} where an object was expected; it "
-            "is left as it is: name another file"
+            f"{str(path)!r} holds a JSON {type(document).__name__} where an object was expected; "
+            "it was not changed: name another file"
         )
-    return found
+    return document
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is no finite number")
+        raise ValueError(f"{text[:20]} is not a finite number")
     return number
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Put ``text`` in the place of the file in one step; the same text again touches nothing.
+    """Replace the file's content in one step; the same text again does not touch the file.
 
-    The file's permissions are kept, and its time of change grows even where the clock stepped
-    back or two changes fall into one tick: readers that poll this time miss no change.
+    The file's permissions are kept. Its time of change increases even where the clock stepped back
+    or two changes fall into one tick, so that readers that poll this time miss no change.
 
     Raises:
         ConfigError: the file cannot be written; it is unchanged.
@@ -93,7 +96,7 @@ def replace_file(path: Path, text: str) -> None:
     except OSError as error:
         raise ConfigError(f"{str(path)!r} cannot be read ({error.strerror})") from None
     write_atomically(path, text)
-    with contextlib.suppress(OSError):  # the file is in place: what is left is no failure to serve
+    with contextlib.suppress(OSError):  # the plan is served already
         after = path.stat()
         if after.st_mtime_ns < before.st_mtime_ns + _TICK_NS:
             os.utime(path, ns=(after.st_atime_ns, before.st_mtime_ns + _TICK_NS))

@@ -1,4 +1,4 @@
-"""Plans as flagd flag definitions, and the reader that applications ask for their theta.
+"""Plans as flagd flag definitions, and the client that gives an application its parameters.
 
     updater = FlagdUpdater("flags.json")                      # in the job that calls ask()
     updater.apply(tuner.ask())
@@ -6,7 +6,7 @@
     with ThetaClient.open("flags.json", base) as client:      # in the application
         served = client.assign(user)                          # .candidate .round .parameters
 
-Only the client needs the extra ``flags``; writing a definition needs nothing.
+Only the client needs the extra ``flags``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ...study.plan import Plan
 from .files import checked_path, read_object, replace_file, to_json
 from .updater import PLANNED, Assignment, check_plan
 
-#: The largest sum of weights that flagd's ``fractional`` takes: MaxInt32.
+#: The largest sum of weights that flagd's ``fractional`` accepts: MaxInt32.
 MAX_TOTAL_WEIGHT = 2**31 - 1
 
 _CONTROL_VARIANT = "control"
@@ -38,25 +38,25 @@ class FlagdUpdater:
     """Writes plans into a flagd flag definition file.
 
     The flag is an object flag with one variant per arm, ``{"candidate": id, "round": r,
-    "parameters": {...}}``. Users are hashed by flag, round and targeting key, so they are assigned
-    anew each round. The control is the default variant: a user without targeting key, and any
-    failure of the targeting, is served the control.
+    "parameters": {...}}``. Users are hashed by flag, round and targeting key, so each round assigns
+    them anew. The control is the default variant: users without a targeting key get it, and so does
+    everybody where targeting fails.
 
-    Shares become integer weights that sum to 2**31 - 1, the largest sum that flagd takes, by
-    largest remainders, which for a given sum makes the largest error smallest. flagd serves weight
-    W of T to the hashes h of 32 bits with ``(h * T) >> 32`` in a range of W numbers: together a
-    share served differs from the planned one by less than 1 / (2**31 - 1) + 2**-32 < 7e-10. Shares
-    below that may not be served at all.
+    Shares become integer weights that sum to 2**31 - 1, the largest sum that flagd accepts, by
+    largest remainders, which minimise the largest error for a given sum. flagd serves weight W of T
+    to the hashes h of 32 bits with ``(h * T) >> 32`` in a range of W numbers. So a served share
+    differs from the planned one by less than 1 / (2**31 - 1) + 2**-32 < 7e-10. Shares below that
+    may not be served at all.
 
-    Other flags in the file, ``$evaluators`` and metadata are kept; the flag of this name is ours.
-    Applications that read the flag without ``ThetaClient`` log an exposure only where OpenFeature's
-    reason is ``TARGETING_MATCH``: a default is no part of the experiment.
+    Other flags in the file, ``$evaluators`` and metadata are kept; the flag of this name is
+    replaced. An application that reads the flag without ``ThetaClient`` must log an exposure only
+    where OpenFeature's reason is ``TARGETING_MATCH``: defaults are not part of the experiment.
 
     Args:
         path: the definition, JSON, in a folder that exists; its permissions are kept.
         flag: the flag's key.
     Raises:
-        ConfigError: the path is YAML, or no path; the key is empty.
+        ConfigError: the path is empty or YAML, or the key is empty.
     Source: flagd's documents "Fractional Operation" and "High-Precision Fractional Bucketing".
     """
 
@@ -68,7 +68,7 @@ class FlagdUpdater:
                 "as texts (1e-05); name a .json file"
             )
         if not isinstance(flag, str) or not flag:
-            raise ConfigError(f"a flag's key is a text, not {flag!r}")
+            raise ConfigError(f"a flag's key is a text that is not empty, got {flag!r}")
         self.flag = flag
 
     def apply(self, plan: Plan) -> None:
@@ -76,7 +76,7 @@ class FlagdUpdater:
 
         Raises:
             InputError: the plan cannot be served.
-            ConfigError: the file cannot be read or written, or is no flag definition; it is
+            ConfigError: the file cannot be read or written, or is not a flag definition; it is
                 unchanged.
         """
         check_plan(plan)
@@ -86,10 +86,10 @@ class FlagdUpdater:
             self._write(document, _flag(plan, self.flag))
 
     def withdraw(self) -> None:
-        """Serve the control alone, outside any round; nothing where the flag is not there yet.
+        """Serve the control alone, outside any round; without the flag it does nothing.
 
         Raises:
-            ConfigError: the file cannot be read or written, or is no flag definition; it is
+            ConfigError: the file cannot be read or written, or is not a flag definition; it is
                 unchanged.
         """
         with locked(self.path):
@@ -100,21 +100,21 @@ class FlagdUpdater:
             if not isinstance(control, dict):
                 raise ConfigError(
                     f"{str(self.path)!r}: flag {self.flag!r} has no variant "
-                    f"{_CONTROL_VARIANT!r} to serve; it was not written here: name another flag"
+                    f"{_CONTROL_VARIANT!r} to serve, so it belongs to others: name another flag"
                 )
             variants = {_CONTROL_VARIANT: {**control, "round": None}}
             self._write(document, _frame(variants))
 
     def _read(self) -> dict[str, Any]:
-        """The file's definition, or an empty one where there is none yet."""
+        """The file's definition, or an empty one where there is no file yet."""
         if not self.path.exists():
             return {"flags": {}}
         document = read_object(self.path)
-        wrong = _wrong_in(document)
-        if wrong:
+        fault = _fault_of(document)
+        if fault:
             raise ConfigError(
-                f"{str(self.path)!r} is no flagd definition: {wrong}; it is left as it is: mend "
-                "it, or name another file"
+                f"{str(self.path)!r} is not a flagd definition: {fault}; it was not changed: "
+                "repair it, or name another file"
             )
         return document
 
@@ -130,7 +130,7 @@ def weights(shares: Sequence[float], total: int = MAX_TOTAL_WEIGHT) -> list[int]
     ``(1 - 1 / arms) / total``. A share of 0 has the weight 0.
 
     Args:
-        shares: not negative, with a sum above 0; scaled to 1 first.
+        shares: not negative, with a sum above 0; they are scaled to the sum 1.
     Source: Hamilton's method; Balinski and Young (1982), Fair Representation.
     """
     exact = [Fraction(share) for share in shares]
@@ -152,7 +152,7 @@ def _flag(plan: Plan, key: str) -> dict[str, Any]:
     user = {"var": "targetingKey"}
     served = [[name, weight] for name, weight in zip(names, weights(plan.shares)) if weight]
     split = {"fractional": [{"cat": [f"{key}/{plan.round}/", user]}, *served]}
-    # Without a key all those users would fall into one bucket, hence to one arm.
+    # Users without a key would all fall into one bucket, hence into one arm.
     return _frame(variants) | {"targeting": {"if": [user, split]}}
 
 
@@ -160,20 +160,20 @@ def _frame(variants: dict[str, Any]) -> dict[str, Any]:
     return {"state": "ENABLED", "variants": variants, "defaultVariant": _CONTROL_VARIANT}
 
 
-def _wrong_in(document: Mapping[str, Any]) -> str | None:
-    """What keeps flagd's provider from reading a definition, in words; None where it reads it.
+def _fault_of(document: Mapping[str, Any]) -> str | None:
+    """Why flagd's provider cannot read a definition; None where it can.
 
-    One flag that it cannot read makes it refuse the whole file, ours included.
+    One flag that it cannot read makes it refuse the whole file.
     """
     flags = document.get("flags")
     if not isinstance(flags, dict):
         return 'it has no object "flags"'
     for field in ("metadata", "$evaluators"):
         if not isinstance(document.get(field, {}), dict):
-            return f'its "{field}" is no object'
+            return f'its "{field}" is not an object'
     for key, flag in flags.items():
         if not isinstance(flag, dict):
-            return f"flag {key[:80]!r} is no object"
+            return f"flag {key[:80]!r} is not an object"
         if flag.get("state") not in _STATES:
             return f'flag {key[:80]!r} has no "state" among {_STATES}'
         if not isinstance(flag.get("variants"), dict) or not flag["variants"]:
@@ -182,7 +182,7 @@ def _wrong_in(document: Mapping[str, Any]) -> str | None:
 
 
 def _check_references(plan: Plan, evaluators: Mapping[str, Any]) -> None:
-    """flagd replaces ``"$ref": "name"`` by the evaluator of that name, inside variants too."""
+    """Refuse references: flagd replaces ``"$ref": "name"`` by an evaluator, in variants too."""
     for candidate, parameters in zip(plan.candidate_ids, plan.parameters):
         value = parameters.get("$ref")
         if isinstance(value, str) and value in evaluators:
@@ -193,20 +193,20 @@ def _check_references(plan: Plan, evaluators: Mapping[str, Any]) -> None:
 
 
 class ThetaClient:
-    """What an application asks: which parameters does this user get now?
+    """Gives an application the parameters of a user.
 
-    It never raises and never waits once it is open: whatever fails, the user gets the control with
+    Once open it never raises and never waits. Where anything fails, the user gets the control with
     the ``base`` parameters and takes no part in the round (``round`` is None).
 
     ``open`` reads a definition file in this process, through OpenFeature and flagd's provider,
-    which looks for changes every ``poll_seconds``. A thread does this: where a server forks its
-    workers, open the client in each worker. For a flagd server, or a provider of your own, wrap
-    its client: ``ThetaClient(openfeature.api.get_client(), base)``.
+    which looks for changes every ``poll_seconds`` in a thread. Where a server forks its workers,
+    open the client in each worker. For a flagd server, or a provider of your own, wrap its client:
+    ``ThetaClient(openfeature.api.get_client(), base)``.
 
     Args:
         client: an OpenFeature client.
-        base: the control's parameters: served when all else fails. A variant that does not set
-            exactly these is not served.
+        base: the control's parameters, which are also the fallback. A variant that does not set
+            exactly these parameters is not served.
         flag: the flag's key.
     Raises:
         MissingExtraError: OpenFeature is not installed.
@@ -234,16 +234,14 @@ class ThetaClient:
         flag: str = "value-model",
         poll_seconds: float = 0.5,
     ) -> ThetaClient:
-        """A client of a definition file; the file may come later.
+        """A client of a definition file, which may be written later.
 
         Raises:
             MissingExtraError: OpenFeature or flagd's provider is not installed.
             ConfigError: ``poll_seconds`` is not at least a millisecond and at most a day.
         """
         if not 0.001 <= poll_seconds <= 86400.0:
-            raise ConfigError(
-                f"poll_seconds={poll_seconds!r}: the file is looked at every 0.001 to 86400 s"
-            )
+            raise ConfigError(f"poll_seconds must be from 0.001 to 86400, got {poll_seconds!r}")
         try:
             from openfeature import api
             from openfeature.contrib.provider.flagd import FlagdProvider
@@ -256,18 +254,18 @@ class ThetaClient:
         provider = FlagdProvider(
             resolver_type=ResolverType.FILE,
             offline_flag_source_path=str(path),
-            deadline_ms=round(poll_seconds * 1000),  # in file mode this is how often it looks
+            deadline_ms=round(poll_seconds * 1000),  # in file mode this is the polling interval
         )
-        # A domain of its own: the application's providers are not disturbed.
+        # A domain of its own leaves the application's providers alone.
         domain = f"hyperzero-torch-{next(_domains)}"
-        with contextlib.suppress(OpenFeatureError):  # no file yet, or not whole: it goes on looking
+        with contextlib.suppress(OpenFeatureError):  # no valid file yet: it goes on polling
             api.set_provider_and_wait(provider, domain)
         client = cls(api.get_client(domain), base, flag=flag)
         client._domain = domain
         return client
 
     def assign(self, user: str) -> Assignment:
-        """Candidate, round and parameters for a user; the same all round long."""
+        """Candidate, round and parameters of a user; they stay the same during a round."""
         try:
             return self._assign(user)
         except Exception as error:
@@ -283,7 +281,7 @@ class ThetaClient:
         value = details.value
         candidate, number, parameters = value["candidate"], value["round"], value["parameters"]
         if not isinstance(candidate, int) or not isinstance(number, int):
-            return self._fallback("the variant is not of a plan")
+            return self._fallback("the variant does not come from a plan")
         if parameters.keys() != self._base.keys():
             return self._fallback("the variant sets other parameters than base")
         return Assignment(candidate, number, dict(parameters), PLANNED)
@@ -292,7 +290,7 @@ class ThetaClient:
         return Assignment(CONTROL, None, dict(self._base), reason)
 
     def close(self) -> None:
-        """Stop looking at the file; ``assign`` gives the control from now on."""
+        """Stop polling the file; ``assign`` gives the control from now on."""
         if self._domain is None:
             return
         from openfeature import api

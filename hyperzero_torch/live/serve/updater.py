@@ -1,9 +1,9 @@
-"""Experiment updaters: a plan becomes what a platform serves.
+"""Experiment updaters: they write a plan in the form that a platform serves.
 
     plan -> FlagdUpdater -> flag definition -> flagd or its provider -> ThetaClient -> the app
     plan -> TableUpdater -> plain JSON table -> bucket(user, round, salt) -> a platform of your own
 
-Both write one file, whole or not at all, and what users name stands in it as data only.
+Both write one file, whole or not at all. Names and texts of users are written as data only.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from ...study.history import CONTROL
 from ...study.plan import Plan
 from .files import checked_path, read_object, replace_file, to_json
 
-#: What ``Assignment.reason`` says of a user who is part of the round.
+#: ``Assignment.reason`` of a user who takes part in the round.
 PLANNED = "planned"
 
 _KIND = "hyperzero-torch assignment table"
 _VERSION = 1
-# Shares come from float sums; what is farther from 1 was not meant as shares.
+# Rounding error of a sum of shares; a larger difference to 1 is refused.
 _SUM_TOLERANCE = 1e-9
 
 
 @runtime_checkable
 class Updater(Protocol):
-    """Where plans are served; the laws are in ``UpdaterContract``.
+    """Where plans are served; ``hyperzero_torch.testing.UpdaterContract`` tests an implementation.
 
-    A platform of your own needs these two methods. Whatever they raise, what was served before
-    goes on being served.
+    A platform of your own needs these two methods. Where they raise, the platform must keep serving
+    the plan before.
     """
 
     def apply(self, plan: Plan) -> None:
         """Serve this plan from now on; the same plan again changes nothing.
 
         Raises:
-            HyperZeroError: the plan cannot be served; the one before it still is.
+            HyperZeroError: the plan cannot be served; the one before is still served.
         """
         ...
 
     def withdraw(self) -> None:
         """Serve the control alone, outside any round, until the next ``apply``.
 
-        Nothing happens where no plan was applied yet, or where it was withdrawn before.
+        It changes nothing where no plan was applied yet, or where the plan was withdrawn before.
         """
         ...
 
@@ -64,9 +64,9 @@ class Assignment:
 
     Args:
         candidate: whose parameters these are; 0 is the control.
-        round: the round that the exposure counts in; None where the user takes no part in it and
-            gets the control as a fallback: log no exposure, it would bias the control.
-        parameters: name to value; a copy, to change at will.
+        round: the round that the exposure counts in. None where the user takes no part and gets the
+            control as a fallback: log no exposure then, it would bias the control.
+        parameters: name to value; a copy that may be changed.
         reason: ``"planned"``, or why the user takes no part.
     """
 
@@ -84,13 +84,13 @@ class TableUpdater:
 
     A user belongs to the arm with ``from <= bucket(user, round, salt) < to``. The control comes
     first; the boundaries go from 0.0 to 1.0 without a gap, and an arm's width differs from its
-    share by less than 1e-15, apart from what the shares' own sum lacks to 1. A round of null means
-    that the control alone is served and that nothing counts as an exposure.
+    share by less than 1e-15, apart from the rounding error of the shares' own sum. A round of null
+    means that the control alone is served and that nothing counts as an exposure.
 
     Args:
         path: the table, in a folder that exists; its permissions are kept.
-        salt: tells experiments apart, so that they assign users independently of each other; any
-            text without a NUL.
+        salt: the experiment's name, so that experiments assign users independently of each other;
+            any text without a NUL.
     Raises:
         ConfigError: the path or the salt cannot be used.
     """
@@ -98,7 +98,9 @@ class TableUpdater:
     def __init__(self, path: str | Path, *, salt: str = "value-model") -> None:
         self.path = checked_path(path)
         if not isinstance(salt, str) or not salt or "\0" in salt:
-            raise ConfigError(f"a salt is a text without NUL, not {salt!r}; name the experiment")
+            raise ConfigError(
+                f"a salt is a text without NUL, got {salt!r}; use the experiment's name"
+            )
         self.salt = salt
 
     def apply(self, plan: Plan) -> None:
@@ -106,7 +108,7 @@ class TableUpdater:
 
         Raises:
             InputError: the plan cannot be served.
-            ConfigError: the file cannot be read or written, or is no such table; it is unchanged.
+            ConfigError: the file cannot be read or written, or is another file; it is unchanged.
         """
         check_plan(plan)
         ends = _ends(plan.shares)
@@ -119,14 +121,15 @@ class TableUpdater:
         text = to_json(self._table(plan.round, arms))
         with locked(self.path):
             if self.path.exists():
-                read_table(self.path)  # a file that is something else is not ours to replace
+                read_table(self.path)  # refuses to replace a file that is something else
             replace_file(self.path, text)
 
     def withdraw(self) -> None:
-        """Serve the control alone, outside any round; nothing where no table was written yet.
+        """Serve the control alone, outside any round; without a table it does nothing.
 
         Raises:
-            ConfigError: the file cannot be read or written, or is no such table; it is unchanged.
+            ConfigError: the file cannot be read or written, or is not such a table; it is
+                unchanged.
         """
         with locked(self.path):
             if not self.path.exists():
@@ -141,7 +144,7 @@ class TableUpdater:
 
 
 def bucket(user: str, round: int, salt: str) -> float:
-    """Where a user stands in ``[0, 1)`` in this round: the same everywhere, anew each round.
+    """A user's place in ``[0, 1)``: the same in every process, and another one in every round.
 
     The first 53 bits of BLAKE2b-512 over ``salt NUL round NUL user`` (UTF-8, the round in
     decimal), as a fraction. For ``salt = "value-model"``, round 17, user "u1" the digest is that of
@@ -155,7 +158,7 @@ def bucket(user: str, round: int, salt: str) -> float:
 
 
 def assign(table: Mapping[str, Any], user: str) -> Assignment:
-    """Whom a table, as ``read_table`` gives it, assigns a user to.
+    """The arm that a table, as read by ``read_table``, assigns a user to.
 
     A user without a name gets the control and takes no part.
     """
@@ -165,8 +168,8 @@ def assign(table: Mapping[str, Any], user: str) -> Assignment:
         number, reason = None, "withdrawn" if user else "no user"
     else:
         place = bucket(user, number, table["salt"])
-        # Arms without width share their start with the next one, which is the one found.
-        arm = arms[bisect_right(arms, place, key=lambda one: one["from"]) - 1]
+        # An arm of width 0 starts where the next arm starts, and bisect_right finds the latter.
+        arm = arms[bisect_right(arms, place, key=lambda a: a["from"]) - 1]
     return Assignment(arm["candidate"], number, dict(arm["parameters"]), reason)
 
 
@@ -174,13 +177,13 @@ def read_table(path: str | Path) -> dict[str, Any]:
     """A table written by ``TableUpdater``.
 
     Raises:
-        ConfigError: the file cannot be read or is no such table.
+        ConfigError: the file cannot be read or is not such a table.
     """
     path = checked_path(path)
     table = read_object(path)
     try:
         numbers = [arm["from"] for arm in table["arms"]] + [table["arms"][-1]["to"]]
-        fits = (
+        is_valid = (
             (table["kind"], table["version"]) == (_KIND, _VERSION)
             and isinstance(table["salt"], str)
             and (table["round"] is None or isinstance(table["round"], int))
@@ -191,35 +194,35 @@ def read_table(path: str | Path) -> dict[str, Any]:
             and all(isinstance(arm["candidate"], int) for arm in table["arms"])
         )
     except (KeyError, TypeError, IndexError):
-        fits = False
-    if not fits:
+        is_valid = False
+    if not is_valid:
         raise ConfigError(
-            f"{str(path)!r} is no assignment table of version {_VERSION}; it is left as it is: "
-            "name another file, or move this one away"
+            f"{str(path)!r} is not an assignment table of version {_VERSION}; it was not "
+            "changed: name another file"
         )
     return table
 
 
 def check_plan(plan: Plan) -> None:
-    """Refuse a plan that no platform could serve as it stands.
+    """Refuse a plan that a platform could not serve.
 
     Raises:
-        InputError: rounds, candidates, shares or parameters that cannot be; says which.
+        InputError: a round, candidate, share or parameter that is not valid; the message names it.
     """
     ids, shares = plan.candidate_ids, plan.shares
     if not all(_is_count(number) for number in (plan.round, *ids)):
         raise InputError(
-            f"rounds and candidates are whole numbers from 0, not {plan.round!r} and {ids!r}"
+            f"rounds and candidates are whole numbers >= 0, got {plan.round!r} and {ids!r}"
         )
     if not len(ids) == len(shares) == len(plan.parameters):
         raise InputError(
-            f"a plan has one share and one set of parameters per arm, not {len(shares)} and "
+            f"a plan has one share and one set of parameters per arm, got {len(shares)} and "
             f"{len(plan.parameters)} for {len(ids)} arms"
         )
     if ids[:1] != (CONTROL,) or len(set(ids)) != len(ids):
         raise InputError(
-            f"a plan's candidates are the control, {CONTROL}, first and then each arm once, "
-            f"not {_brief(ids)}"
+            f"a plan's candidates are the control, {CONTROL}, and then each other arm once, got "
+            f"{_brief(ids)}"
         )
     _check_shares(shares)
     for candidate, parameters in zip(ids, plan.parameters):
@@ -231,26 +234,26 @@ def _check_shares(shares: tuple[float, ...]) -> None:
         isinstance(s, int | float) and math.isfinite(s) and 0.0 <= s <= 1.0 + _SUM_TOLERANCE
         for s in shares
     ):
-        raise InputError(f"shares are fractions from 0 to 1, not {_brief(shares)}")
+        raise InputError(f"shares are fractions from 0 to 1, got {_brief(shares)}")
     total = math.fsum(shares)
     if abs(total - 1.0) > _SUM_TOLERANCE:
-        raise InputError(f"a plan's shares sum to 1, not to {total!r}; scale them")
+        raise InputError(f"a plan's shares must sum to 1, got {total!r}; scale them")
 
 
 def _check_parameters(
     candidate: int, parameters: Mapping[str, Value], control: Mapping[str, Value]
 ) -> None:
     if parameters.keys() != control.keys():
-        odd = sorted(map(str, parameters.keys() ^ control.keys()))
+        names = sorted(map(str, parameters.keys() ^ control.keys()))
         raise InputError(
             f"every arm sets the parameters that the control sets; candidate {candidate} differs "
-            f"in {_brief(odd)}"
+            f"in {_brief(names)}"
         )
     for name, value in parameters.items():
         if not isinstance(name, str):
-            raise InputError(f"a parameter's name is a text, not {name!r}")
-        finite = not isinstance(value, float) or math.isfinite(value)
-        if not isinstance(value, bool | int | float | str) or not finite:
+            raise InputError(f"a parameter's name is a text, got {name!r}")
+        is_finite = not isinstance(value, float) or math.isfinite(value)
+        if not isinstance(value, bool | int | float | str) or not is_finite:
             raise InputError(
                 f"candidate {candidate}: parameter {_brief(name)} is {_brief(value)}; JSON holds "
                 "finite numbers, texts, true and false"
@@ -267,6 +270,6 @@ def _brief(value: object) -> str:
 
 
 def _ends(shares: tuple[float, ...]) -> tuple[float, ...]:
-    """Upper boundaries, exact sums rounded once; the last one is 1.0."""
+    """Upper boundaries of the arms: exact sums, rounded once; the last one is 1.0."""
     sums = list(accumulate(map(Fraction, shares)))
     return tuple(float(s / sums[-1]) for s in sums)

@@ -1,4 +1,4 @@
-"""Linear constraints on theta: read, tested, and points that satisfy them."""
+"""Linear constraints on theta: parsing, tests, and points that satisfy them."""
 
 from .nearest import nearest
 from .parse import Linear, parse_linear

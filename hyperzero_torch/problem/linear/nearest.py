@@ -1,4 +1,4 @@
-"""The nearest point of a region: where a step that left it is put back."""
+"""The nearest feasible point, for points that violate a constraint."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ _RUNGS = 32
 
 
 def nearest(region: Region, v: Tensor) -> Tensor:
-    """Points ``v (n, k)`` moved into the region; those that hold already stay as they are.
+    """Points ``v (n, k)`` moved into the region; feasible points are unchanged.
 
     Distance is measured in theta, each parameter by its range. Whole numbers are kept where the
-    other parameters can make up for it. Where the projection does not hold after snapping, the
-    way from a point of the region to it is searched, and its last point that holds is taken: the
-    result always holds, and is the nearest of all only as far as the projection is.
+    other parameters can compensate. Where the projection is infeasible after snapping, the result
+    is the last feasible point on the line from a point of the region to the projection: it is
+    always feasible, but not always the nearest.
     """
     with torch.no_grad():
         out = v.double().clone()
-        bad = ~region.holds(out)
-        if not bool(bad.any()):
+        outside = ~region.holds(out)
+        if not bool(outside.any()):
             return v
         anchor = region.starts[0].to(out.device)
-        z = region.to_z(out[bad])
+        z = region.to_z(out[outside])
         z = torch.where(z.isnan(), anchor, z)
         whole = region.tensor("whole", out)
         moved = _project(region, z, ~whole) if not bool(whole.all()) else z
-        lost = ~region.holds(region.to_v(moved))
-        if bool(lost.any()):
-            target = moved[lost]
+        infeasible = ~region.holds(region.to_v(moved))
+        if bool(infeasible.any()):
+            target = moved[infeasible]
             if bool(whole.any()):
-                target = _project(region, z[lost], torch.ones_like(whole))
-            moved[lost] = _search(region, anchor, target)
-        out[bad] = region.snap(region.to_v(moved))
+                target = _project(region, z[infeasible], torch.ones_like(whole))
+            moved[infeasible] = _search(region, anchor, target)
+        out[outside] = region.snap(region.to_v(moved))
         return out.to(v.dtype)
 
 
@@ -64,13 +64,13 @@ def _project(region: Region, z: Tensor, free: Tensor) -> Tensor:
         rest = before - z
         if sweep % 4 == 0 and bool(region.holds(region.to_v(z)).all()):
             break
-    if len(normals):  # what is left of the distance to an equality
+    if len(normals):  # the remaining distance to an equality
         z = (z - ((z - middle) @ normals.T) @ normals).clamp(0.0, 1.0)
     return torch.where(free, z, start)
 
 
 def _search(region: Region, anchor: Tensor, target: Tensor) -> Tensor:
-    """From ``anchor (k,)``, which holds, to ``target (n, k)``: the last point that holds."""
+    """The last feasible point on the lines from a feasible ``anchor (k,)`` to ``target (n, k)``."""
     step = target - anchor
 
     def holds(part: Tensor) -> Tensor:

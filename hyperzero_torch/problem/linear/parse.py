@@ -1,13 +1,8 @@
 """Linear constraints on theta, such as ``"w_click + 2 * w_share <= 1.5"``, in the user's units.
 
-    constraint := sum (">=" | "<=") sum
-    sum        := product (("+" | "-") product)*
-    product    := signed (("*" | "/") signed)*
-    signed     := ("-" | "+") signed | atom
-    atom       := number ["%"] | parameter | "(" sum ")"
-
-Of a product at most one side names parameters, and a divisor names none. Parameters are Floats and
-Ints; one whose name is not an identifier stands in backticks. An equality is two constraints.
+The rules are in ``grammar``, without powers and functions. Of a product at most one side names
+parameters, and a divisor names none. Parameters are Floats and Ints. An equality is two
+constraints.
 """
 
 from __future__ import annotations
@@ -17,10 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..grammar import Parser, Token
 from ..parameters import Choice, Float, Int
-from ..tokens import Reader, Token
 
-_IN_FULL = "a number, a parameter or '('"
 _NOT_LINEAR = "a constraint on theta is linear: numbers times parameters, added up"
 
 
@@ -38,26 +32,12 @@ def parse_linear(source: str, parameters: Sequence[Float | Int | Choice]) -> Lin
 
     Raises:
         ExpressionError: not understood, not linear, or it names a Choice or no parameter; says
-            where and what would be understood.
+            where and what was expected.
     """
     parser = _Parser(source, parameters)
-    left = parser.sum()
-    token = parser.next()
-    if token.symbol not in (">=", "<="):
-        raise parser.error("expected an operator (+ - * /), or '>=' or '<=' and a bound", token)
-    right = parser.sum()
-    end = parser.peek()
-    if end.symbol in (">=", "<="):
-        raise parser.error(
-            "a second comparison: write a range as two constraints, one for each bound", end
-        )
-    if end.kind != "end":
-        raise parser.error(
-            f"{end.text!r} cannot stand here; expected an operator (+ - * /) or the end", end
-        )
-    if token.symbol == ">=":
-        left, right = right, left
-    form = left.plus(right, -1.0)
+    greater, less = parser.comparison()
+    end = parser.end()
+    form = less.plus(greater, -1.0)
     if not form.slopes:
         raise parser.error(f"no parameter is named; known parameters: {parser.usable}", end)
     row = [form.slopes.get(i, 0.0) for i in range(len(parameters))]
@@ -69,7 +49,7 @@ def parse_linear(source: str, parameters: Sequence[Float | Int | Choice]) -> Lin
 
 
 class _Form(NamedTuple):
-    """``constant + sum of slopes[i] * theta[i]``; a parameter that was named has a slope."""
+    """``constant + sum of slopes[i] * theta[i]``; every parameter that was named has a slope."""
 
     slopes: dict[int, float]
     constant: float
@@ -83,78 +63,48 @@ class _Form(NamedTuple):
     def times(self, factor: float) -> _Form:
         return _Form({i: s * factor for i, s in self.slopes.items()}, self.constant * factor)
 
+    def over(self, divisor: float) -> _Form:
+        return _Form({i: s / divisor for i, s in self.slopes.items()}, self.constant / divisor)
 
-class _Parser(Reader):
-    """Recursive descent over the grammar at the top of this file; each rule is one method."""
+
+class _Parser(Parser[_Form]):
+    """Values are linear forms in theta."""
 
     def __init__(self, source: str, parameters: Sequence[Float | Int | Choice]) -> None:
         names = [p.name for p in parameters]
-        super().__init__(
-            source, names, "parameter", _IN_FULL, "+ - * / >= <=", "write it more briefly"
-        )
+        operands = "a number, a parameter or '('"
+        super().__init__(source, names, "parameter", operands, "+ - * /", "write it more briefly")
         self.choices = {p.name for p in parameters if isinstance(p, Choice)}
         self.usable = [name for name in names if name not in self.choices]
 
-    def sum(self) -> _Form:
-        value = self.product()
-        while self.peek().symbol in ("+", "-"):
-            sign = 1.0 if self.next().symbol == "+" else -1.0
-            value = value.plus(self.product(), sign)
-        return value
+    def constant(self, value: float) -> _Form:
+        return _Form({}, value)
 
-    def product(self) -> _Form:
-        value = self.signed()
-        while self.peek().symbol in ("*", "/", "**"):
-            token = self.next()
-            if token.symbol == "**":
-                raise self.error(f"no powers here; {_NOT_LINEAR}", token)
-            other = self.signed()
-            if token.symbol == "/":
-                value = self._divide(value, other, token)
-            elif value.slopes and other.slopes:
+    def negative(self, value: _Form) -> _Form:
+        return value.times(-1.0)
+
+    def power(self, base: _Form, token: Token) -> _Form:
+        raise self.error(f"no powers here; {_NOT_LINEAR}", token)
+
+    def operations(self, first: _Form, rest: Sequence[tuple[Token, _Form]]) -> _Form:
+        value = first
+        for token, operand in rest:
+            if token.symbol in ("+", "-"):
+                value = value.plus(operand, 1.0 if token.symbol == "+" else -1.0)
+            elif token.symbol == "/":
+                if operand.slopes:
+                    raise self.error(f"a division by a parameter; {_NOT_LINEAR}", token)
+                if operand.constant == 0:
+                    raise self.error("a division by 0", token)
+                value = value.over(operand.constant)
+            elif value.slopes and operand.slopes:
                 raise self.error(f"a product of parameters; {_NOT_LINEAR}", token)
-            elif other.slopes:
-                value = other.times(value.constant)
             else:
-                value = value.times(other.constant)
+                value, factor = (operand, value) if operand.slopes else (value, operand)
+                value = value.times(factor.constant)
         return value
 
-    def _divide(self, value: _Form, other: _Form, token: Token) -> _Form:
-        if other.slopes:
-            raise self.error(f"a division by a parameter; {_NOT_LINEAR}", token)
-        if other.constant == 0:
-            raise self.error("a division by 0", token)
-        return _Form(
-            {i: s / other.constant for i, s in value.slopes.items()},
-            value.constant / other.constant,
-        )
-
-    def signed(self) -> _Form:
-        token = self.peek()
-        self.deeper(token)
-        if token.symbol in ("+", "-"):
-            self.next()
-            inner = self.signed()
-            value = inner if token.symbol == "+" else inner.times(-1.0)
-        else:
-            value = self.atom()
-        self.depth -= 1
-        return value
-
-    def atom(self) -> _Form:
-        token = self.next()
-        if token.kind == "number":
-            return _Form({}, self.number(token))
-        if token.kind in ("name", "quoted"):
-            return self._parameter(token)
-        if token.symbol == "(":
-            inner = self.sum()
-            self.close(token)
-            return inner
-        what = "the constraint ends here" if token.kind == "end" else f"{token.text!r} came"
-        raise self.error(f"{what}; expected {_IN_FULL}", token)
-
-    def _parameter(self, token: Token) -> _Form:
+    def name(self, token: Token) -> _Form:
         if token.kind == "name" and self.peek().symbol == "(":
             raise self.error(f"no functions here, not even {token.text}(); {_NOT_LINEAR}", token)
         column = self.column(token)

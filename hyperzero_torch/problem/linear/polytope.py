@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[np.float64]
 
-# In the unit cube of a box that has been tightened: what counts as one point, and as no violation.
+# In the unit cube of a tightened box: the width of a single point, and a violation that is
+# rounding.
 _FLAT = 1e-11
 _PIVOT = 1e-11
 _MAX_PIVOTS = 20_000
@@ -45,9 +46,9 @@ class Extent(NamedTuple):
 
 
 def tighten(matrix: Array, bound: Array, box: Box) -> Box | None:
-    """The box without what no point of the polytope needs; None where nothing is left.
+    """The smallest box around the polytope by interval arithmetic; None where that is empty.
 
-    Interval arithmetic, row by row: a bound on one parameter is met exactly, whatever the scale.
+    Row by row: a bound on a single parameter is exact at any scale.
     """
     low, high = box.low.copy(), box.high.copy()
     for _ in range(20):
@@ -83,8 +84,8 @@ class Programme:
         unit = np.abs(matrix).max(1, initial=0.0)
         unit[unit == 0] = 1.0
         matrix, bound = matrix / unit[:, None], bound / unit
-        # One more unknown: how much less than ``worst`` every row may be violated. At the origin
-        # nothing of it is used, so the origin is a corner to start from.
+        # One more unknown: by how much the violation of every row stays below ``worst``. It is 0 at
+        # the origin, so the origin is a feasible corner to start from.
         worst = float(max(0.0, -bound.min(initial=0.0)))
         body = np.zeros((rows + k + 1, k + 1))
         body[:rows, :k], body[:rows, k] = matrix, 1.0
@@ -99,7 +100,7 @@ class Programme:
         reduced = self._climb(cost)
         self.violation = worst - float(self._corner()[k])
         self.conflict = [r for r in range(rows) if -reduced[k + 1 + r] > 1e-9]
-        # What stays at the least violation: columns with a price may not come in again.
+        # To stay at the least violation, columns with a price may not enter again.
         self.allowed = reduced > -1e-9
 
     def maximise(self, direction: Array) -> Array:
@@ -115,22 +116,22 @@ class Programme:
         return values
 
     def _climb(self, cost: Array) -> Array:
-        """Pivot until no column pays; returns the reduced costs."""
+        """Pivot until no column improves the objective; returns the reduced costs."""
         table = self.table
         for pivots in range(_MAX_PIVOTS):
             reduced: Array = cost - cost[self.basis] @ table[:, :-1]
-            pays = np.flatnonzero((reduced > _PIVOT) & self.allowed)
-            if not len(pays):
+            improving = np.flatnonzero((reduced > _PIVOT) & self.allowed)
+            if not len(improving):
                 break
-            # The steepest column first; the first one (Bland) once this may be going in circles.
+            # The steepest column first; the first one (Bland's rule) once this may cycle.
             steep = pivots < 20 * len(table)
-            column = pays[reduced[pays].argmax()] if steep else pays[0]
+            column = improving[reduced[improving].argmax()] if steep else improving[0]
             ratio = np.full(len(table), np.inf)
             up = table[:, column] > _PIVOT
             ratio[up] = table[up, -1].clip(min=0.0) / table[up, column]
             tied = np.flatnonzero(ratio <= ratio.min() * (1 + 1e-12))
             if not np.isfinite(ratio.min()):
-                break  # rounding: a bounded set has no open way
+                break  # rounding: a bounded set has no unbounded ray
             row = tied[self.basis[tied].argmin()]
             table[row] /= table[row, column]
             other = np.arange(len(table)) != row
@@ -142,34 +143,34 @@ class Programme:
 def extent(programme: Programme) -> Extent:
     """How far a polytope reaches, by two programmes for each dimension.
 
-    Every direction is at right angles to the chords found before it, so that even the thin ones
-    are found, and what remains without any width are the normals.
+    Every direction is orthogonal to earlier chords, so that thin ones are found too; directions
+    without extent are the normals.
     """
     k = programme.k
     random = np.random.default_rng(0)
     points = [programme.maximise(np.zeros(k))]
     chords: list[Array] = []
     normals: list[Array] = []
-    known: list[Array] = []
-    while len(known) < k:
-        w = _across(random.standard_normal(k), known)
+    axes: list[Array] = []
+    while len(axes) < k:
+        w = _across(random.standard_normal(k), axes)
         first, last = programme.maximise(-w), programme.maximise(w)
         if w @ (last - first) <= _FLAT:
             normals.append(w)
-            known.append(w)
+            axes.append(w)
             continue
         chords.append(last - first)
         points += [first, last]
-        known.append(_across(last - first, known))
+        axes.append(_across(last - first, axes))
     return Extent(
         np.stack(points), np.array(chords).reshape(-1, k), np.array(normals).reshape(-1, k)
     )
 
 
-def _across(vector: Array, known: list[Array]) -> Array:
-    """The part of a vector at right angles to all that are known, scaled to length 1."""
+def _across(vector: Array, axes: list[Array]) -> Array:
+    """The part of a vector orthogonal to all axes, scaled to length 1."""
     for _ in range(2):  # twice is enough for rounding
-        for q in known:
+        for q in axes:
             vector = vector - (vector @ q) * q
     unit: Array = vector / np.linalg.norm(vector)
     return unit
@@ -183,7 +184,7 @@ def cube(matrix: Array, bound: Array, box: Box) -> tuple[Array, Array]:
 def whole_point(matrix: Array, bound: Array, box: Box) -> tuple[Box | None, bool]:
     """A box whose whole numbers are pinned such that the polytope meets it, by branch and bound.
 
-    Returns the box or None, and whether None is proved: the search ends after a number of nodes.
+    Returns the box or None, and whether None is proven, since the search is limited in nodes.
     """
     stack = [box]
     for _ in range(_MAX_NODES):

@@ -1,4 +1,4 @@
-"""The part of the cube where linear constraints on theta hold: its test, its place, its shape.
+"""The region of the cube where linear constraints on theta hold.
 
 v   (..., k) one number in [0, 1] for each parameter that a constraint names: equal cells for
     the whole numbers of an Int, the place on the logarithm for a log Float.
@@ -29,7 +29,7 @@ from .polytope import (
     whole_point,
 )
 
-# Of the terms of a constraint: what rounding may do to them is no violation.
+# Relative to the terms of a constraint: violations that may be rounding.
 _TOLERANCE = 1e-10
 _ULPS = 50
 _LARGEST = 1e250
@@ -38,7 +38,7 @@ _MOST_NUMBERS = 2**23
 
 
 class Region:
-    """Where the constraints hold.
+    """The points where all constraints hold.
 
     Args:
         parameters: all of the space's.
@@ -72,7 +72,7 @@ class Region:
         self._box, self._pinned = self._find(Box(low, high, whole))
 
     def _find(self, box: Box) -> tuple[Box, Box | None]:
-        """The box that holds the region; the same with a choice of whole numbers that works."""
+        """A box around the region; and one with feasible whole numbers pinned, or None."""
         programme = Programme(*cube(self.matrix, self.bound, box))
         tight = tighten(self.matrix, self.bound, box)
         if tight is None or (Programme(*cube(self.matrix, self.bound, tight)).violation > 1e-11):
@@ -96,9 +96,9 @@ class Region:
         )
 
     def violations(self, theta: Tensor) -> Tensor:
-        """By how much each constraint is violated, ``(..., params)`` to ``(..., constraints)``.
+        """The violation of each constraint, ``(..., params)`` to ``(..., constraints)``.
 
-        Zero and less is satisfied; rounding is forgiven.
+        Zero or less is satisfied; rounding is tolerated.
         """
         value, slop = self._measure(theta[..., self.columns].double(), theta.dtype)
         return torch.where(value <= slop, value.clamp_max(0.0), value)
@@ -129,7 +129,7 @@ class Region:
 
     @cached_property
     def _pilot(self) -> Tensor:
-        """Points that hold among a fixed sample of the cube: the same for every caller."""
+        """The feasible points of a fixed sample of the cube."""
         generator = torch.Generator().manual_seed(0)
         v = torch.rand(self._num_pilot, len(self.columns), dtype=torch.float64, generator=generator)
         return v[self.holds(v)]
@@ -140,27 +140,27 @@ class Region:
 
     @property
     def share(self) -> float:
-        """About how much of the cube is inside."""
+        """About the fraction of the cube that is feasible."""
         return len(self._pilot) / self._num_pilot
 
     @cached_property
     def cells(self) -> Box:
-        """The box in which a whole number takes all of its cell."""
+        """The box extended by half a cell around whole numbers."""
         half = 0.5 * self.whole
         return Box(self._box.low - half, self._box.high + half, self.whole)
 
     @property
     def start(self) -> Array:
-        """Where the cells' box begins, ``(k,)``."""
+        """Lower corner of the cells' box, ``(k,)``."""
         return self.cells.low
 
     @property
     def span(self) -> Array:
-        """How wide the cells' box is, ``(k,)``."""
+        """Width of the cells' box, ``(k,)``."""
         return self.cells.span
 
     def tensor(self, name: str, like: Tensor) -> Tensor:
-        """An array of the region's as a tensor beside another one; copied there once."""
+        """An array of the region as a tensor on the device of another; copied once."""
         key = name, like.device
         if key not in self._tensors:
             self._tensors[key] = torch.tensor(getattr(self, name), device=like.device)
@@ -168,20 +168,20 @@ class Region:
 
     @cached_property
     def faces(self) -> tuple[Array, Array]:
-        """Rows over z that every point of the region obeys, wherever it is in its cells."""
+        """Rows over z that hold for every point of the region, anywhere in its cells."""
         matrix, bound = cube(self.matrix, self.bound, self.cells)
         return matrix, bound + 0.5 * np.abs(self.matrix) @ self.whole
 
     @cached_property
     def extent(self) -> Extent:
-        """How far the faces reach."""
+        """Extent of the polytope of the faces."""
         return extent(Programme(*self.faces))
 
     @cached_property
     def halfspaces(self) -> tuple[Tensor, Tensor, Tensor]:
         """The constraints over z: ``matrix (rows, k)``, ``bound`` and ``room``, each ``(rows,)``.
 
-        Rows are scaled to a largest coefficient of 1; ``room`` is how far inside a point can be.
+        Rows are scaled to a largest coefficient of 1; ``room`` is the largest slack of a point.
         """
         matrix, bound = cube(self.matrix, self.bound, self.cells)
         unit = np.abs(matrix).max(1)
@@ -191,7 +191,7 @@ class Region:
 
     @cached_property
     def starts(self) -> Tensor:
-        """Points ``z (m, k)`` that hold, from which all else is found.
+        """Feasible points ``z (m, k)``, from which chains and projections start.
 
         Raises:
             SpaceError: none was found.

@@ -1,8 +1,8 @@
 """Points of a region, ``u (n, params)``: one number in [0, 1] per parameter of the space.
 
-Samples are uniform in u given the constraints. Where a fair part of the cube is inside, points of
-the whole cube are kept where they hold. Where little is, hit-and-run chains walk the region: each
-of their points holds, and they are uniform as nearly as a chain of finite length is.
+Samples are uniform in u given the constraints. Where at least 1/64 of the cube is feasible, they
+are rejection samples. Where less is, they are states of hit-and-run chains, which are feasible, and
+uniform up to the finite length of the chains.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ def sobol(region: Region, num: int, params: int, seed: int) -> Tensor:
 
 
 def _keep(region: Region, draw: Callable[[int], Tensor], num: int, params: int) -> Tensor:
-    """The first ``num`` rows that hold of what ``draw`` gives, asked as often as it takes."""
+    """The first ``num`` feasible rows of ``draw``, which is called as often as needed."""
     if num == 0:
         return draw(0)
     kept: list[Tensor] = []
-    found = 0
-    while found < num:  # ends: a share of the cube is inside, and is known to be no less than 1/64
-        u = draw(min(int(1.1 * (num - found) / region.share) + 8, _MOST_NUMBERS // params + 1))
+    num_kept = 0
+    while num_kept < num:  # ends, since at least about 1/64 of the cube is inside
+        u = draw(min(int(1.1 * (num - num_kept) / region.share) + 8, _MOST_NUMBERS // params + 1))
         kept.append(u[region.holds(u[:, region.columns])])
-        found += len(kept[-1])
+        num_kept += len(kept[-1])
     return torch.cat(kept)[:num]
 
 
@@ -81,7 +81,7 @@ def grid(region: Region, num: int, parameters: Sequence[Float | Int | Choice]) -
         return u[region.holds(u[:, region.columns])]
 
     def size(per: int) -> int:
-        """How many points the whole grid has."""
+        """Number of points of the whole grid."""
         sizes = [
             min(per, p.high - p.low + 1) if isinstance(p, Int) else per
             for p in parameters
@@ -102,14 +102,14 @@ def grid(region: Region, num: int, parameters: Sequence[Float | Int | Choice]) -
             f"a grid over {len(parameters)} parameters does not fit into {num} points; allow more "
             "initial candidates or use initial_design='sobol'"
         )
-    while low < high:  # by halves, as if more levels never gave fewer points
+    while low < high:  # bisection, assuming that more levels give at least as many points
         per = (low + high + 1) // 2
-        found = points(per) if size(per) <= limit else None
-        if found is None or len(found) > num:
+        grid_points = points(per) if size(per) <= limit else None
+        if grid_points is None or len(grid_points) > num:
             high = per - 1
             continue
         low = per
-        best = found if len(found) >= len(best) else best
+        best = grid_points if len(grid_points) >= len(best) else best
     if _FEW * len(best) < num and (size(limit) > limit or not len(best)):
         raise SpaceError(
             f"of a grid only {len(best)} points where {num} are wanted satisfy the constraints "
@@ -123,8 +123,8 @@ def walk(
 ) -> Tensor:
     """``v (num, k)`` by hit-and-run: chains that move along random lines through the region.
 
-    Lines are random sums of chords that span the region, so that a thin one is walked as well as
-    a round one. A move to where a constraint fails after snapping is not made. On a logarithm a
+    Directions are random sums of chords that span the region, so thin regions mix as well as round
+    ones. A move to a point that violates a constraint after snapping is rejected. On a logarithm a
     point is as likely as ``1 / theta``. Memory: a few ``(512, rows + 2 k)``.
 
     Source: Smith (1984), Efficient Monte Carlo procedures for generating points uniformly
@@ -139,7 +139,7 @@ def walk(
         torch.cat([matrix, eye, -eye]),
         torch.cat([bound, torch.ones(k).to(bound), torch.zeros(k).to(bound)]),
     )
-    # A row that binds everywhere limits no line within the region, but for its rounding.
+    # A row that binds everywhere limits no line within the region except by rounding.
     unit = matrix.abs().amax(1).clamp_min(1e-300)
     live = (bound - points @ matrix.T).amax(0) > 1e-10 * unit
     matrix, bound = matrix[live], bound[live]
@@ -159,7 +159,7 @@ def walk(
         return torch.rand(*shape, dtype=z.dtype, device=device, generator=generator)
 
     def weight(theta: Tensor) -> Tensor:
-        """The logarithm of the density over z of what is uniform over v."""
+        """The log density over z of the uniform distribution over v."""
         if not region.log:
             return theta.new_zeros(len(theta))
         total = -theta[:, region.log].log().sum(1)
@@ -167,9 +167,9 @@ def walk(
             slope = torch.ones_like(theta)
             slope[:, region.log] = theta[:, region.log] * units
             across = normals * slope.unsqueeze(1)
-            one = len(normals) == 1
+            single = len(normals) == 1
             total = total + 0.5 * (
-                across.square().sum((1, 2)).log() if one else torch.logdet(across @ across.mT)
+                across.square().sum((1, 2)).log() if single else torch.logdet(across @ across.mT)
             )
         return total
 
@@ -198,7 +198,7 @@ def walk(
         made = region.holds(region.to_v(there)) & (rand(len(z)).log() <= gain)
         return torch.where(made.unsqueeze(1), there, z), made.any()
 
-    # Ways between small and large values of a logarithm are long, and steps over cells rare.
+    # Chains mix slowly over a logarithm, and rarely step from one whole number to the next.
     slow = 4 if region.log or region.whole.any() else 1
     burn, thin = min(100 + 2 * k * k, 600) * slow, 2 * k + 4
     logs = [i for i in region.log if spans[i] > 0]

@@ -1,145 +1,127 @@
-"""What was decided, by whomever, as plain rows: the latest, as far as they fit on a page."""
+"""The audit trail as tables: retired and stopped candidates, excluded rounds, drift, notes."""
 
 from __future__ import annotations
 
-from ...study.decisions import (
-    ASIDE,
-    CHANGES,
-    DRIFT,
-    REINSTATED,
-    RETIRED,
-    ROLLED_BACK,
-    STOPPED,
-)
+from collections.abc import Sequence
+
 from ...study.history import CONTROL
 from ...study.journal import Decision
+from ...study.journal.trace import (
+    CHANGES,
+    DriftFound,
+    Retired,
+    RolledBack,
+    RoundsExcluded,
+    RoundsReinstated,
+    Stopped,
+)
 from .facts import Facts
-from .tables import Table, name_of, table
+from .tables import Table, from_rows, name_of, table
 
 MOST_ROWS = 60
-_NAMED = 8  # candidates or rounds that are listed one by one
+_MOST_LISTED = 8  # candidates or rounds that are listed one by one
 
 
-def ended(facts: Facts) -> Table:
-    """Candidates that compete no longer: stopped and withdrawn ones first, then the latest."""
-    standing, belief = facts.history.status, facts.belief
-    last: dict[int, Decision] = {}
+def retired_and_stopped(facts: Facts) -> Table:
+    """Candidates out of use: stopped and withdrawn ones first, each group from the latest on."""
+    status, belief = facts.history.status, facts.belief
+    latest: dict[int, Decision] = {}
     stopped_by: dict[int, Decision] = {}
     for decision in facts.history.decisions:
-        if decision.kind in (STOPPED, ROLLED_BACK, RETIRED):
-            for candidate in decision.details.get("candidates", ()):
-                last[candidate] = decision
-                if decision.kind != RETIRED:
+        if isinstance(decision.trace, Retired | Stopped | RolledBack):
+            for candidate in decision.trace.candidates:
+                latest[candidate] = decision
+                if not isinstance(decision.trace, Retired):
                     stopped_by.setdefault(candidate, decision)
-    gone = {c: stopped_by[c] for c in standing.stopped if c in stopped_by}
-    gone |= {c: last[c] for c in standing.retired - standing.stopped if c in last}
-    order = sorted(gone, key=lambda c: (c not in standing.stopped, -gone[c].round, c))
-    gain = facts.gain(belief.mean)
+    by = {c: stopped_by[c] for c in status.stopped if c in stopped_by}
+    by |= {c: latest[c] for c in status.retired - status.stopped if c in latest}
+    by.pop(CONTROL, None)
+    ids = sorted(by, key=lambda c: (c not in status.stopped, -by[c].round, c))
+    kinds = ["withdrawn" if isinstance(by[c].trace, RolledBack) else by[c].kind for c in ids]
     return table(
-        [
-            ("candidate", "candidate", "text"),
-            ("what", "what", "text"),
-            ("round", "in round", "whole"),
-            ("rounds", "rounds with evidence", "whole"),
-            ("gain", "believed gain", "signed"),
-            ("prob", "P(feasible)", "prob"),
-            ("reason", "reason", "text"),
-        ],
-        [
-            (
-                name_of(c),
-                "withdrawn" if gone[c].kind == ROLLED_BACK else gone[c].kind,
-                gone[c].round,
-                int(facts.bucket.num_rounds[c]),
-                float(gain[c]),
-                float(belief.prob_feasible[c]) if belief.mean[c].isfinite() else None,
-                gone[c].reason,
-            )
-            for c in order
-            if c != CONTROL
-        ],
+        ("candidate", "candidate", "text", map(name_of, ids)),
+        ("status", "status", "text", kinds),
+        ("round", "since round", "whole", [by[c].round for c in ids]),
+        ("rounds", "rounds with evidence", "whole", facts.bucket.num_rounds[ids]),
+        ("gain", "estimated gain", "signed", facts.gain(belief.mean[ids])),
+        ("prob", "P(feasible)", "prob", facts.prob_feasible(ids)),
+        ("reason", "reason", "text", [by[c].reason for c in ids]),
     )
 
 
-def suspects(facts: Facts) -> Table:
-    """Rounds whose readings do not count, and those that were let back, with the reasons."""
+def excluded_rounds(facts: Facts) -> Table:
+    """Decisions that excluded or reinstated rounds, the latest first."""
     rows = []
-    for decision in facts.history.decisions:
-        if decision.kind in (ASIDE, REINSTATED, ROLLED_BACK):
-            rounds = list(decision.details.get("rounds", ()))
-            still = [r for r in rounds if r in facts.history.status.excluded_rounds]
+    for decision in reversed(facts.history.decisions):
+        trace = decision.trace
+        if isinstance(trace, RoundsExcluded | RoundsReinstated | RolledBack):
+            still = [r for r in trace.rounds if r in facts.history.status.excluded_rounds]
+            kind = "excluded" if isinstance(trace, RoundsExcluded) else decision.kind
             rows.append(
-                (
-                    ", ".join(_ranges(rounds)) or "none",
-                    decision.kind,
-                    decision.round,
-                    ", ".join(_ranges(still)) or "none",
-                    decision.reason,
-                )
+                (_listed(trace.rounds), kind, decision.round, _listed(still), decision.reason)
             )
-    return table(
+    return from_rows(
         [
             ("rounds", "rounds", "text"),
-            ("what", "what", "text"),
+            ("decision", "decision", "text"),
             ("round", "decided in round", "whole"),
-            ("still", "set aside today", "text"),
+            ("still", "excluded today", "text"),
             ("reason", "reason", "text"),
         ],
-        rows[::-1],
+        rows,
     )
 
 
-def turns(facts: Facts) -> Table:
-    """Alarms of drift and roll-backs, the latest first."""
+def drift_and_rollbacks(facts: Facts) -> Table:
+    """Detected drift and rollbacks, the latest first."""
     rows = []
-    for decision in facts.history.decisions:
-        details = decision.details
-        if decision.kind == DRIFT:
-            names = [facts.problem.metrics[m] for m in details["metrics"]]
-            what = f"{details['factor']:g} of the precision is kept before {details['before']}"
-            rows.append((decision.round, "drift", ", ".join(names), what, decision.reason))
-        elif decision.kind == ROLLED_BACK:
-            num = len(details.get("rounds", ()))
-            what = f"{num} rounds set aside, {len(details.get('candidates', ()))} withdrawn"
-            target = f"to round {details['to_round']}"
-            rows.append((decision.round, "rolled back", target, what, decision.reason))
-    return table(
+    for decision in reversed(facts.history.decisions):
+        trace = decision.trace
+        if isinstance(trace, DriftFound):
+            event = "drift"
+            where = ", ".join(facts.problem.metrics[m] for m in trace.metrics)
+            kept = f"{100 * trace.factor:.3g} %"
+            effect = f"evidence from before round {trace.before} keeps {kept} of its precision"
+        elif isinstance(trace, RolledBack):
+            event, where = "rollback", f"to round {trace.to_round}"
+            withdrawn = len(trace.candidates)
+            effect = f"{len(trace.rounds)} rounds excluded, {withdrawn} candidates withdrawn"
+        else:
+            continue
+        rows.append((decision.round, event, where, effect, decision.reason))
+    return from_rows(
         [
             ("round", "in round", "whole"),
-            ("what", "what", "text"),
-            ("where", "metrics, or target", "text"),
-            ("effect", "what follows", "text"),
+            ("event", "event", "text"),
+            ("where", "metrics, or target round", "text"),
+            ("effect", "effect", "text"),
             ("reason", "reason", "text"),
         ],
-        rows[::-1],
+        rows,
     )
 
 
-def remarks(facts: Facts) -> Table:
+def notes(facts: Facts) -> Table:
     """All other entries of the audit trail, the latest first."""
-    said = [d for d in facts.history.decisions if d.kind not in CHANGES]
+    decisions = [d for d in reversed(facts.history.decisions) if d.kind not in CHANGES]
     return table(
-        [
-            ("round", "in round", "whole"),
-            ("kind", "about", "text"),
-            ("reason", "remark", "text"),
-        ],
-        [(d.round, d.kind, d.reason) for d in reversed(said)],
+        ("round", "in round", "whole", [d.round for d in decisions]),
+        ("kind", "about", "text", [d.kind for d in decisions]),
+        ("reason", "note", "text", [d.reason for d in decisions]),
     )
 
 
-def head(rows: Table) -> Table:
-    """As many rows as fit on a page."""
-    return rows._replace(rows=rows.rows[:MOST_ROWS])
-
-
-def cut(rows: Table) -> str:
-    """What is left out, in words."""
+def omitted(rows: Table) -> str:
+    """A sentence on the rows beyond those shown, empty where all are."""
     num = len(rows.rows)
     return "" if num <= MOST_ROWS else f" The first {MOST_ROWS} of {num} are listed."
 
 
-def _ranges(rounds: list[int]) -> list[str]:
+def _listed(rounds: Sequence[int]) -> str:
+    return ", ".join(ranges(rounds)) or "none"
+
+
+def ranges(rounds: Sequence[int]) -> list[str]:
     """Whole numbers with runs written as one; the rest counted where there are many."""
     runs: list[list[int]] = []
     for r in sorted(rounds):
@@ -147,6 +129,6 @@ def _ranges(rounds: list[int]) -> list[str]:
             runs[-1][1] = r
         else:
             runs.append([r, r])
-    said = [str(a) if a == b else f"{a} to {b}" for a, b in runs]
-    rest = len(said) - _NAMED
-    return said if rest <= 0 else [*said[:_NAMED], f"and {rest} more"]
+    parts = [str(a) if a == b else f"{a} to {b}" for a, b in runs]
+    rest = len(parts) - _MOST_LISTED
+    return parts if rest <= 0 else [*parts[:_MOST_LISTED], f"and {rest} more"]

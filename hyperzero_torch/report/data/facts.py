@@ -1,4 +1,4 @@
-"""One consistent look at a study: all that a report says is computed from it."""
+"""One consistent reading of a study, from which the whole report is computed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...surrogate import Posterior
 from ...tuner.beliefs import Belief
 from ...tuner.model import ModelState
 from ...tuner.recommend import Criterion, Recommendation, recommend
-from .lateness import Lateness, lateness
+from .late_readings import Delays, delays_of
 
 if TYPE_CHECKING:
     from ...simulate import Environment, Oracle, RoundRecord
@@ -28,46 +28,46 @@ _ZERO = 1e-9  # an objective whose base is smaller has no relative gain
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a study at one moment.
+    """The state of a study at one moment.
 
     Args:
         study: its name.
         history: plans and readings.
         config: the configuration in force.
-        known: evidence, problem with its levels, posterior.
-        belief: what follows for every candidate.
+        model: evidence, problem with its levels, posterior.
+        belief: estimates for every candidate.
         best: the recommendation.
-        records: what a simulation knows of every round; empty in life.
-        oracle: the best feasible theta, where someone knows it.
+        records: the true outcome of every round of a simulation; empty on a real platform.
+        oracle: the best feasible theta, where it is known.
         world: the simulated platform, where there is one.
-        lateness: how late readings came of late.
+        delays: how many rounds late readings arrived.
     """
 
     study: str
     history: History
     config: TunerConfig
-    known: ModelState
+    model: ModelState
     belief: Belief
     best: Recommendation
     records: tuple[RoundRecord, ...]
     oracle: Oracle | None
     world: Environment | None
-    lateness: Lateness
+    delays: Delays
 
     @property
     def problem(self) -> Problem:
-        """What is tuned, with the base levels as far as they are known."""
-        return self.known.problem
+        """The problem, with the base levels as far as they are known."""
+        return self.model.problem
 
     @property
     def bucket(self) -> Bucket:
         """All candidates with their evidence."""
-        return self.known.bucket
+        return self.model.bucket
 
     @property
     def posterior(self) -> Posterior | None:
-        """None as long as there is nothing to fit; ``known.why_not`` says why."""
-        return self.known.posterior
+        """None where nothing could be fitted; ``model.why_not`` says why."""
+        return self.model.posterior
 
     @property
     def is_relative(self) -> bool:
@@ -85,34 +85,50 @@ class Facts:
         return max(self.history.plans)
 
     @property
-    def watched(self) -> int | None:
-        """The candidate whose hours are shown: the recommended, the leader, or the best known."""
+    def tracked(self) -> int | None:
+        """The candidate shown by round: recommended, else the leader, else with most evidence."""
         if self.best.candidate_id != CONTROL:
             return self.best.candidate_id
         if self.best.leader is not None:
             return self.best.leader
-        heaviest = self.by_weight(1)
-        return heaviest[0] if heaviest else None
+        return next(iter(self.by_weight(1)), None)
+
+    @property
+    def role(self) -> str:
+        """Why that candidate is shown."""
+        if self.best.candidate_id != CONTROL:
+            return "the recommended candidate"
+        return "the candidate with most evidence" if self.best.leader is None else "the leader"
 
     def by_weight(self, num: int) -> list[int]:
-        """The candidates with the most evidence, of all metrics alike; ids, heaviest first."""
+        """Ids of the candidates with the most evidence over all metrics, the most first."""
         weight = self.bucket.weight
         share = (weight / weight.amax(0).clamp_min(1e-300)).sum(-1)
         share[CONTROL] = 0.0
         order = torch.argsort(share, descending=True, stable=True)[:num]
         return [c for c in order.tolist() if share[c] > 0]
 
+    def with_best(self, ids: list[int], most: int) -> list[int]:
+        """At most so many ids, the recommended candidate among them."""
+        best = self.best.candidate_id
+        return ids[:most] if best in (CONTROL, *ids[:most]) else [*ids[: most - 1], best]
+
+    def prob_feasible(self, ids: list[int]) -> Tensor:
+        """P(feasible) of candidates, NaN for those without an estimate."""
+        is_known = self.belief.mean[ids].isfinite()
+        return torch.where(is_known, self.belief.prob_feasible[ids], torch.nan)
+
     def true_delta(self, theta: Tensor) -> Tensor | None:
-        """True deltas ``(n, metrics)`` of ``(n, params)``, where a world knows them."""
+        """True deltas ``(n, metrics)`` of ``(n, params)``; None without a simulated world."""
         return None if self.world is None else self.world.true_delta(theta)
 
 
-def look(
+def collect(
     tuner: Tuner,
-    records: Iterable[RoundRecord] | None,
-    oracle: Oracle | None,
-    world: Environment | None,
-    criterion: Criterion,
+    records: Iterable[RoundRecord] | None = None,
+    oracle: Oracle | None = None,
+    world: Environment | None = None,
+    criterion: Criterion = "lcb",
 ) -> Facts:
     """Read the study once.
 
@@ -120,20 +136,18 @@ def look(
         RoundError: nothing was planned yet.
         ConfigError: an unknown criterion.
     """
-    known, belief = tuner.belief()
-    plan = tuner.history.last_plan
-    assert plan is not None  # belief() has refused a study without a plan
-    stopped = tuner.history.status.stopped
-    best = recommend(known, tuner.config, belief, criterion, plan.shares, stopped)
+    model, belief = tuner.belief()
+    history = tuner.history
+    shares = history.plans[max(history.plans)].shares
     return Facts(
         study=tuner.study.name,
-        history=tuner.history,
+        history=history,
         config=tuner.config,
-        known=known,
+        model=model,
         belief=belief,
-        best=best,
+        best=recommend(model, tuner.config, belief, criterion, shares, history.status.stopped),
         records=tuple(records or ()),
         oracle=oracle,
         world=world,
-        lateness=lateness(tuner),
+        delays=delays_of(tuner),
     )

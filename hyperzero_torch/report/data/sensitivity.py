@@ -1,8 +1,8 @@
-"""How much of the objective, and of each guardrail, hangs on each parameter.
+"""How much the objective and each guardrail depend on each parameter.
 
 Total-effect indices: the share of a function's variance over the space that would be left if all
-parameters but one were known. They are computed for joint draws of the posterior, so that what is
-not known shows as an interval: 0 has to be read beside it.
+parameters but one were known. They are computed for joint draws of the posterior, whose spread
+gives each index an interval.
 
     T_i = E (f(A) - f(A with parameter i of B))^2 / (2 var f)
 
@@ -23,6 +23,7 @@ from torch.quasirandom import SobolEngine
 
 from ...problem.space import Choice
 from ...runtime.randomness import random
+from ...surrogate import Posterior
 from .facts import Facts
 
 _NUM_POINTS = 512
@@ -33,32 +34,30 @@ _TILE = 2048  # points at which all paths are held at once
 class Sensitivity(NamedTuple):
     """Of the objective, then of each guardrail: ``share (3, functions, params)``.
 
-    Mean, low and high over the draws (their middle ``confidence``), NaN where a draw is constant;
-    ``lengthscale (metrics, params)`` in ranges of the parameter: how far it has to move before the
-    metric forgets.
+    Mean, low and high over the draws (their middle ``confidence``), NaN where a draw is constant.
+    ``lengthscale (metrics, params)`` is in fractions of the parameter's range.
     """
 
     share: Tensor
     lengthscale: Tensor
 
 
-def sensitivity(facts: Facts) -> Sensitivity:
-    """Total effects over joint draws of the posterior, which must be there; on the CPU."""
-    posterior, space = facts.posterior, facts.problem.space
-    assert posterior is not None  # the caller's branch
-    functions = _at_draws(facts, _points(facts))  # (1 + params, points, paths, functions)
+def sensitivity(facts: Facts, posterior: Posterior) -> Sensitivity:
+    """Total effects over joint draws of the posterior; on the CPU."""
+    # (1 + params, points, paths, functions)
+    functions = _at_draws(facts, posterior, _points(facts))
     here, moved = functions[0], functions[1:]
-    # Of both halves together: where a parameter does it all, luck cancels.
+    # Over both halves together: where one parameter has all the effect, sampling errors cancel.
     var = torch.stack([torch.cat([here, other]).var(dim=0) for other in moved])
     half = (here.unsqueeze(0) - moved).square().mean(dim=1) / 2
     share = torch.where(var > 1e-24, half / var, torch.nan)  # (params, paths, functions)
     tail = (1 - facts.config.confidence) / 2
     quantiles = torch.tensor([tail, 1 - tail], dtype=share.dtype)
     band = torch.nanquantile(share, quantiles, dim=1)
-    found = torch.cat([share.nanmean(dim=1).unsqueeze(0), band]).transpose(1, 2)
+    bands = torch.cat([share.nanmean(dim=1).unsqueeze(0), band]).transpose(1, 2)
     lengthscale = posterior.hyperparameters.lengthscale.cpu()
-    parts = torch.split(lengthscale, list(space.widths), dim=-1)
-    return Sensitivity(found, torch.stack([p.amin(-1) for p in parts], dim=-1))
+    parts = torch.split(lengthscale, list(facts.problem.space.widths), dim=-1)
+    return Sensitivity(bands, torch.stack([p.amin(-1) for p in parts], dim=-1))
 
 
 def _points(facts: Facts) -> Tensor:
@@ -90,10 +89,8 @@ def _theta(facts: Facts, u: Tensor) -> Tensor:
     return torch.stack(columns, dim=-1)
 
 
-def _at_draws(facts: Facts, x: Tensor) -> Tensor:
+def _at_draws(facts: Facts, posterior: Posterior, x: Tensor) -> Tensor:
     """Objective and slacks of joint draws: ``(..., dims)`` to ``(..., paths, functions)``."""
-    posterior = facts.posterior
-    assert posterior is not None  # the caller's branch
     generator = random(0, facts.history.num_messages, "sensitivity", posterior.device)
     paths = posterior.paths(_NUM_PATHS, generator)
     problem = facts.problem.to(posterior.device)
@@ -102,6 +99,6 @@ def _at_draws(facts: Facts, x: Tensor) -> Tensor:
         for tile in torch.split(x.reshape(-1, x.shape[-1]), _TILE):
             delta = paths(tile.to(posterior.x))  # (paths, points, metrics)
             outcome = problem.evaluate(delta)
-            both = torch.cat([outcome.utility.unsqueeze(-1), outcome.slack], dim=-1)
-            parts.append(both.transpose(0, 1).cpu())
+            functions = torch.cat([outcome.utility.unsqueeze(-1), outcome.slack], dim=-1)
+            parts.append(functions.transpose(0, 1).cpu())
     return torch.cat(parts).reshape(*x.shape[:-1], _NUM_PATHS, -1)

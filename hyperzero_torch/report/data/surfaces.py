@@ -1,7 +1,7 @@
-"""What the posterior says of the objective and the guardrails, anywhere in the space.
+"""Estimates of the objective and the guardrails anywhere in the space.
 
-Deltas are drawn from the posterior's marginals, the same normals at every point, so that a
-surface is as smooth as the posterior is.
+Deltas are drawn from their normal marginals with the same base samples at every point, so a surface
+is as smooth as the posterior is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ...problem.space import Choice, Float, Int
-from ...stats.normals import normals
+from ...stats.normals import sobol_normals
+from ...surrogate import Posterior
 from .facts import Facts
 
 GRID = 41
@@ -20,8 +21,8 @@ _NUM_DRAWS = 256
 _TILE = 512  # points whose draws are held at once
 
 
-class Believed(NamedTuple):
-    """Expectation and interval: ``gain (3, n)``, ``slack (3, n, constraints)``; mean, low, high.
+class Estimates(NamedTuple):
+    """Mean, low and high of ``gain (3, n)`` and ``slack (3, n, constraints)``.
 
     ``holds (n, constraints)`` is the probability of each guardrail, ``prob_feasible (n,)`` of all.
     """
@@ -31,38 +32,36 @@ class Believed(NamedTuple):
     holds: Tensor
     prob_feasible: Tensor
 
+    def at(self, rows: slice) -> Estimates:
+        """The estimates at some of the points."""
+        gain, slack = self.gain[:, rows], self.slack[:, rows]
+        return Estimates(gain, slack, self.holds[rows], self.prob_feasible[rows])
+
 
 class Slice(NamedTuple):
-    """One parameter varied through a centre: ``theta (n, params)`` and what is believed there."""
+    """One parameter varied through a centre: ``theta (n, params)`` and the estimates there."""
 
     param: int
     theta: Tensor
-    believed: Believed
+    estimates: Estimates
 
 
-def believe_deltas(facts: Facts, mean: Tensor, var: Tensor) -> Believed:
-    """Gain and slack of deltas known as normals, ``(n, metrics)`` each; on the CPU."""
+def from_deltas(facts: Facts, mean: Tensor, var: Tensor) -> Estimates:
+    """Gain and slack of normal deltas, mean and variance ``(n, metrics)`` each; on the CPU."""
     problem = facts.problem.to(mean.device)
     # Quasi-random: a few hundred give probabilities as thousands of independent draws would.
-    normal = normals(2 * _NUM_DRAWS, mean.shape[1], seed=0).to(mean).unsqueeze(1)
+    normal = sobol_normals(2 * _NUM_DRAWS, mean.shape[1], seed=0).to(mean).unsqueeze(1)
     tail = (1 - facts.config.confidence) / 2
     quantiles = torch.tensor([tail, 1 - tail], dtype=mean.dtype, device=mean.device)
-    parts: list[Believed] = []
+    parts: list[Estimates] = []
     with torch.no_grad():
         for start in range(0, len(mean), _TILE):
             rows = slice(start, start + _TILE)
             utility, slack = problem.evaluate(mean[rows] + var[rows].sqrt() * normal)
-            gain = facts.gain(utility)
             holds = (slack >= 0).to(mean.dtype)
-            bands = _band(gain, quantiles), _band(slack, quantiles)
-            parts.append(Believed(*bands, holds.mean(0), holds.prod(-1).mean(0)))
-    gains, slacks, held, feasible = zip(*parts)
-    return Believed(
-        torch.cat(gains, dim=1).cpu(),
-        torch.cat(slacks, dim=1).cpu(),
-        torch.cat(held).cpu(),
-        torch.cat(feasible).cpu(),
-    )
+            bands = _band(facts.gain(utility), quantiles), _band(slack, quantiles)
+            parts.append(Estimates(*bands, holds.mean(0), holds.prod(-1).mean(0)))
+    return Estimates(*(torch.cat(f, dim=d).cpu() for f, d in zip(zip(*parts), (1, 1, 0, 0))))
 
 
 def _band(values: Tensor, quantiles: Tensor) -> Tensor:
@@ -73,12 +72,10 @@ def _band(values: Tensor, quantiles: Tensor) -> Tensor:
     return torch.cat([mean, torch.quantile(values, quantiles, dim=0)])
 
 
-def believe_at(facts: Facts, theta: Tensor) -> Believed:
-    """What the posterior, which must be there, says of ``(n, params)``."""
-    posterior = facts.posterior
-    assert posterior is not None  # the caller's branch
+def at_theta(facts: Facts, posterior: Posterior, theta: Tensor) -> Estimates:
+    """The posterior's estimates at ``(n, params)``."""
     x = facts.problem.space.to_unit(theta).to(posterior.x)
-    return believe_deltas(facts, *posterior.marginal(x))
+    return from_deltas(facts, *posterior.marginal(x))
 
 
 def is_plane(facts: Facts) -> bool:
@@ -93,24 +90,20 @@ def plane(facts: Facts) -> Tensor:
     return facts.problem.space.from_unit(torch.cartesian_prod(axis, axis))
 
 
-def slices(facts: Facts, centre: Tensor) -> list[Slice]:
-    """One slice per parameter through the centre ``(params,)``; all in one go."""
-    space = facts.problem.space
+def slices(facts: Facts, posterior: Posterior, centre: Tensor) -> list[Slice]:
+    """One slice per parameter through the centre ``(params,)``."""
     thetas: list[Tensor] = []
-    for i, parameter in enumerate(space.parameters):
+    for i, parameter in enumerate(facts.problem.space.parameters):
         axis = _axis(parameter)
         theta = centre.repeat(len(axis), 1)
         theta[:, i] = axis
         thetas.append(theta)
-    gain, slack, holds, feasible = believe_at(facts, torch.cat(thetas))
-    sizes = [len(t) for t in thetas]
-    columns = zip(
-        torch.split(gain, sizes, 1),
-        torch.split(slack, sizes, 1),
-        torch.split(holds, sizes),
-        torch.split(feasible, sizes),
-    )
-    return [Slice(i, t, Believed(*parts)) for i, (t, parts) in enumerate(zip(thetas, columns))]
+    estimates = at_theta(facts, posterior, torch.cat(thetas))  # all in one evaluation
+    ends = torch.tensor([len(t) for t in thetas]).cumsum(0).tolist()
+    return [
+        Slice(i, theta, estimates.at(slice(end - len(theta), end)))
+        for i, (theta, end) in enumerate(zip(thetas, ends))
+    ]
 
 
 def _axis(parameter: Float | Int | Choice) -> Tensor:

@@ -1,4 +1,4 @@
-"""Frame, lines and marks that all figures are made of.
+"""The frame, lines, markers and axes that all figures are made of.
 
 A figure is a plain dictionary, ``{"data": [...], "layout": {...}}``, which plotly.js draws in the
 reader's browser; nothing here imports plotly. Colours that depend on light or dark are written
@@ -15,12 +15,22 @@ from ..data.tables import Cell
 
 Figure: TypeAlias = dict[str, Any]
 
-# Okabe and Ito's palette, told apart with every kind of colour vision.
+# Okabe and Ito's palette, distinguishable with every kind of colour vision.
 GREEN, VERMILLION, PURPLE = "#009E73", "#D55E00", "#CC79A7"
 FILLS = ("#0072B2", "#E69F00", GREEN, "#56B4E9", "#CC79A7", "#F0E442")
-# Its blues are lighter in the dark, where thin lines would drown.
+# Its blues are lighter in the dark theme, where thin lines would have too little contrast.
 BLUE, SKY = "@blue", "@sky"
 INK, MUTED, GRID_COLOR, PAPER = "@ink", "@muted", "@grid", "@paper"
+SIGNED, PERCENT = "+.3~%", ".3~%"  # d3 formats of axes and tooltips
+#: How metrics (or functions) are distinguished in one plot: colour, dash, symbol.
+METRIC_LOOKS = (
+    (BLUE, "solid", "circle"),
+    (VERMILLION, "dash", "square"),
+    (GREEN, "dot", "diamond"),
+    (PURPLE, "dashdot", "triangle-up"),
+    ("#E69F00", "longdash", "cross"),
+    (SKY, "longdashdot", "x"),
+)
 # How a legend shows a dash and a symbol of plotly's.
 SHAPES = {
     "solid": "solid",
@@ -121,6 +131,14 @@ def fade(color: str) -> str:
     return f"{color}/0.2" if color.startswith("@") else f"@{color}/0.2"
 
 
+def markers(
+    x: Sequence[Cell], y: Sequence[Cell], color: str, symbol: str = "circle", size: float = 7
+) -> dict[str, Any]:
+    """Markers without lines."""
+    marker = {"color": color, "size": size, "symbol": symbol}
+    return {"type": "scatter", "mode": "markers", "x": x, "y": y, "marker": marker}
+
+
 def points(
     x: Sequence[Cell],
     y: Sequence[Cell],
@@ -130,14 +148,63 @@ def points(
     axis: str = "y",
     **more: Any,
 ) -> dict[str, Any]:
-    """Markers with error bars along one axis."""
+    """Markers with error bars of equal halves along one axis."""
     error = {"type": "data", "array": half, "color": color, "thickness": 1.5, "width": 0}
-    marker = {"color": color, "size": 7, "symbol": symbol}
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": x,
-        "y": y,
-        "marker": marker,
-        f"error_{axis}": error,
-    } | more
+    return markers(x, y, color, symbol) | {f"error_{axis}": error} | more
+
+
+def intervals(
+    bands: Sequence[Sequence[Cell]],
+    at: Sequence[Cell],
+    color: str,
+    symbol: str = "circle",
+    axis: str = "x",
+    **more: Any,
+) -> dict[str, Any]:
+    """Markers at the means of ``bands`` (mean, low, high), with bars to their ends."""
+    mean, low, high = ([number(cell) for cell in band] for band in bands)
+    above = [h - m for h, m in zip(high, mean)]
+    x, y = (mean, at) if axis == "x" else (at, mean)
+    trace = points(x, y, above, color, symbol, axis, **more)
+    trace[f"error_{axis}"] |= {
+        "symmetric": False,
+        "arrayminus": [m - v for m, v in zip(mean, low)],
+    }
+    return trace
+
+
+def bars(
+    x: Sequence[Cell], y: Sequence[Cell], color: str, hover: str, striped: bool = False
+) -> Any:
+    """Bars; stripes distinguish them without colour."""
+    marker: dict[str, Any] = {"color": color, "line": {"width": 0}}
+    if striped:
+        pattern = {"shape": "/", "bgcolor": color, "fgcolor": "#ffffff", "fillmode": "replace"}
+        marker["pattern"] = pattern | {"size": 7, "solidity": 0.25}
+    return {"type": "bar", "x": x, "y": y, "marker": marker, "hovertemplate": hover}
+
+
+def stacked(drawn: Figure, gap: float) -> Figure:
+    """The figure with its bars on top of each other."""
+    drawn["layout"] |= {"barmode": "stack", "bargap": gap}
+    return drawn
+
+
+def over_rounds(data: list[Any], height: int, y: dict[str, Any], rounds: Sequence[Cell]) -> Figure:
+    """A figure whose horizontal axis is the round."""
+    return figure(data, height, {"title": "round"} | axis_of_rounds(rounds), y)
+
+
+def axis_of_rounds(x: Sequence[Cell]) -> dict[str, Any]:
+    """Ticks at whole rounds, and no range beyond the rounds that are shown."""
+    if not len(x):
+        return {"nticks": 12}
+    first, last = number(x[0]), number(x[-1])
+    margin = max(0.6, 0.015 * (last - first))
+    ends = {"range": [first - margin, last + margin]}
+    return ends | ({"tick0": 0, "dtick": 1} if last - first < 10 else {"nticks": 12})
+
+
+def number(cell: Cell) -> float:
+    """A cell as a number, NaN where it is unknown."""
+    return float("nan") if cell is None else float(cell)

@@ -1,14 +1,13 @@
-"""Figures of the posterior over theta: maps of two parameters, slices of any number."""
+"""Figures of estimates over theta: maps of two parameters, slices of any number."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-from ...problem.space import Choice, Float, Int, Value
+from ...problem.space import Choice, Float, Int
 from ..data.facts import Facts
 from ..data.surfaces import GRID
 from ..data.tables import Kind, name_of
@@ -18,12 +17,15 @@ from .canvas import (
     GRID_COLOR,
     INK,
     MUTED,
+    PERCENT,
+    SIGNED,
     VERMILLION,
     Figure,
     band,
     figure,
+    intervals,
     line,
-    points,
+    markers,
     short,
 )
 
@@ -33,7 +35,7 @@ _SEQUENTIAL = (
     "#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369",
     "#e1cc55", "#fee838",
 )  # fmt: skip
-# Orange is refused, blue is allowed, and what lies between is undecided.
+# Orange is infeasible, blue is feasible, and pale is near the border.
 _DIVERGING = ("#b35806", "#e08214", "#fdb863", "#f3ead9", "#b2cde8", "#5a9bd0", "#0b5d9c")
 
 
@@ -46,7 +48,7 @@ def map_of(
     diverging: bool = False,
     border: tuple[Tensor, float] | None = None,
 ) -> Figure:
-    """Values ``(41 * 41,)`` over the plane, with candidates, base, recommended and oracle.
+    """Values ``(41 * 41,)`` over the plane, with candidates, base, oracle and recommended.
 
     ``border`` is a second surface and the height at which a line is drawn.
     """
@@ -54,14 +56,9 @@ def map_of(
     x, y = grid[:, 0, 0].tolist(), grid[0, :, 1].tolist()
     colors = _DIVERGING if diverging else _SEQUENTIAL
     scale = [[i / (len(colors) - 1), c] for i, c in enumerate(colors)]
-    number = {"percent": ".3~%", "signed": "+.3~%"}.get(kind, ".3~g")
+    form = {"percent": PERCENT, "signed": SIGNED}.get(kind, ".3~g")
     bar = {"orientation": "h", "thickness": 9, "len": 1, "y": 1.01, "yanchor": "bottom"}
-    bar |= {
-        "ticklabelposition": "outside top",
-        "tickformat": number,
-        "outlinewidth": 0,
-        "nticks": 6,
-    }
+    bar |= {"ticklabelposition": "outside top", "tickformat": form, "outlinewidth": 0, "nticks": 6}
     surface: dict[str, Any] = {
         "type": "contour",
         "x": x,
@@ -71,7 +68,7 @@ def map_of(
         "colorbar": bar,
         "ncontours": 18,
         "line": {"width": 0},
-        "hovertemplate": "%{x:.4~g}, %{y:.4~g}: %{z:" + number + "}<extra></extra>",
+        "hovertemplate": "%{x:.4~g}, %{y:.4~g}: %{z:" + form + "}<extra></extra>",
     }
     if diverging:
         top = float(values.nan_to_num(0.0).abs().max()) or 1.0
@@ -80,6 +77,7 @@ def map_of(
     if border is not None:
         height = border[1]
         level = {"coloring": "none", "start": height, "end": height, "size": 1}
+        ink = "#111111" if diverging else "#ffffff"
         data.append(
             {
                 "type": "contour",
@@ -88,11 +86,7 @@ def map_of(
                 "z": _rows(border[0]),
                 "contours": level | {"type": "levels", "showlabels": False},
                 "autocontour": False,
-                "line": {
-                    "color": "#111111" if diverging else "#ffffff",
-                    "width": 2,
-                    "dash": "dash",
-                },
+                "line": {"color": ink, "width": 2, "dash": "dash"},
                 "showscale": False,
                 "hoverinfo": "skip",
             }
@@ -114,39 +108,25 @@ def _rows(values: Tensor) -> list[list[float | None]]:
 
 
 def _marks(facts: Facts) -> list[dict[str, Any]]:
-    """Who lies where; the recommended on top of all."""
-    ids = facts.by_weight(_MOST_MARKS)
-    theta = facts.bucket.theta
-    names: list[Sequence[str]] = [[name_of(c) for c in ids], ["base"]]
-    where = [theta[ids], theta[:1]]
-    looks: list[dict[str, Any]] = [
-        {"symbol": "circle", "size": 5, "color": "#ffffff", "line": _edge("#333333", 0.8)},
-        {"symbol": "square", "size": 11, "color": "#111111", "line": _edge("#ffffff", 1.6)},
+    """Candidates, base and oracle; the recommended candidate on top of all."""
+    ids, theta, best = facts.by_weight(_MOST_MARKS), facts.bucket.theta, facts.best.candidate_id
+    shown: list[tuple[list[str], Tensor, str, str, float]] = [
+        ([name_of(c) for c in ids], theta[ids], "#ffffff", "circle", 5),
+        (["base"], theta[:1], "#111111", "square", 11),
     ]
     if facts.oracle is not None:
-        names.append(["oracle"])
-        where.append(facts.oracle.theta.reshape(1, -1))
-        looks.append({"symbol": "diamond", "size": 13, "color": GREEN})
-        looks[-1]["line"] = _edge("#ffffff", 1.6)
-    if facts.best.candidate_id:
-        best = facts.best.candidate_id
-        names.append([f"recommended: {name_of(best)}"])
-        where.append(theta[best : best + 1])
-        looks.append({"symbol": "star", "size": 17, "color": VERMILLION})
-        looks[-1]["line"] = _edge("#ffffff", 1.6)
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "x": at[:, 0].tolist(),
-            "y": at[:, 1].tolist(),
-            "text": name,
-            "marker": look,
-            "cliponaxis": False,
-            "hovertemplate": "%{text} (%{x:.4~g}, %{y:.4~g})<extra></extra>",
-        }
-        for name, at, look in zip(names, where, looks)
-    ]
+        shown.append((["oracle"], facts.oracle.theta.reshape(1, -1), GREEN, "diamond", 13))
+    if best:
+        name = f"recommended: {name_of(best)}"
+        shown.append(([name], theta[best : best + 1], VERMILLION, "star", 17))
+    traces = []
+    for names, at, color, symbol, size in shown:
+        trace = markers(at[:, 0].tolist(), at[:, 1].tolist(), color, symbol, size)
+        edge = _edge("#333333", 0.8) if symbol == "circle" else _edge("#ffffff", 1.6)
+        trace["marker"] |= {"line": edge}
+        hover = "%{text} (%{x:.4~g}, %{y:.4~g})<extra></extra>"
+        traces.append(trace | {"text": names, "cliponaxis": False, "hovertemplate": hover})
+    return traces
 
 
 def _edge(color: str, width: float) -> dict[str, Any]:
@@ -156,44 +136,39 @@ def _edge(color: str, width: float) -> dict[str, Any]:
 def slice_of(
     facts: Facts, param: int, theta: Tensor, values: Tensor, kind: Kind, title: str
 ) -> Figure:
-    """Mean, low and high ``(3, n)`` along one parameter; lines where base and others stand."""
+    """Mean, low and high ``(3, n)`` along one parameter, with the base, oracle and recommended."""
     parameter = facts.problem.space.parameters[param]
     x = theta[:, param].tolist()
     mean, low, high = (_plain(row) for row in values)
-    number = {"percent": ".3~%", "signed": "+.3~%"}.get(kind, ".4~g")
-    hover = "%{x:.4~g}: %{y:" + number + "}<extra></extra>"
+    form = {"percent": PERCENT, "signed": SIGNED}.get(kind, ".4~g")
     finite = values[values.isfinite()]
     bottom, top = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if isinstance(parameter, Choice):
-        trace = points(x, mean, [], BLUE, hovertemplate="%{y:" + number + "}<extra></extra>")
-        trace["error_y"] |= {
-            "symmetric": False,
-            "array": _plain(values[2] - values[0]),
-            "arrayminus": _plain(values[0] - values[1]),
-        }
-        data = [trace]
+        hover = "%{y:" + form + "}<extra></extra>"
+        data = [intervals((mean, low, high), x, BLUE, axis="y", hovertemplate=hover)]
     else:
+        hover = "%{x:.4~g}: %{y:" + form + "}<extra></extra>"
         data = [*band(x, low, high, BLUE), line(x, mean, BLUE, hovertemplate=hover)]
         if isinstance(parameter, Int) and len(x) <= 30:
             data[-1] |= {"mode": "lines+markers", "marker": {"size": 6}}
-    if kind != "signed":  # a slack: below the line it is refused
+    if kind != "signed":  # a slack is infeasible below 0
         data.insert(0, line([x[0], x[-1]], [0, 0], MUTED, hoverinfo="skip"))
         data[0]["line"]["width"] = 1
         bottom, top = min(bottom, 0.0), max(top, 0.0)
-    for value, color, dash, symbol in _standing(facts, param):
+    for value, color, dash, symbol in _references(facts, param):
         if isinstance(parameter, Choice):  # a line would hide the error bar
-            look = {"color": color, "size": 15, "symbol": symbol, "line": _edge(color, 2)}
-            spot = {"type": "scatter", "mode": "markers", "marker": look, "hoverinfo": "skip"}
-            data.append(spot | {"x": [value], "y": [mean[int(value)]]})
+            spot = markers([value], [mean[int(value)]], color, symbol, 15)
+            spot["marker"] |= {"line": _edge(color, 2)}
+            data.append(spot | {"hoverinfo": "skip"})
         else:
             data.append(line([value, value], [bottom, top], color, dash, hoverinfo="skip"))
             data[-1]["line"]["width"] = 1.5
-    y = {"title": title, "tickformat": number, "nticks": 6}
+    y = {"title": title, "tickformat": form, "nticks": 6}
     return figure(data, 250, _axis(parameter), y | {"zeroline": kind == "signed"})
 
 
-def _standing(facts: Facts, param: int) -> list[tuple[float, str, str, str]]:
-    """Where the base, the oracle and the recommended stand on one parameter, and their looks."""
+def _references(facts: Facts, param: int) -> list[tuple[float, str, str, str]]:
+    """Base, oracle and recommended on one parameter: value, colour, dash, symbol."""
     theta = facts.bucket.theta
     spots = [(float(theta[0, param]), INK, "dot", "circle-open")]
     if facts.oracle is not None:
@@ -214,7 +189,7 @@ def _axis(parameter: Float | Int | Choice) -> dict[str, Any]:
     axis: dict[str, Any] = {"title": short(parameter.name, 40), "gridcolor": GRID_COLOR}
     if isinstance(parameter, Choice):
         at = [*range(parameter.width)]
-        text = [short(_said(o), 14) for o in parameter.options]
+        text = [short(str(option), 14) for option in parameter.options]
         return axis | {"tickvals": at, "ticktext": text, "range": [-0.5, parameter.width - 0.5]}
     low, high = float(parameter.low), float(parameter.high)
     axis |= {"tickformat": "~g", "nticks": 6}
@@ -222,7 +197,3 @@ def _axis(parameter: Float | Int | Choice) -> dict[str, Any]:
         return axis | {"type": "log", "range": [math.log10(low), math.log10(high)]}
     margin = 0.5 if isinstance(parameter, Int) else 0.0
     return axis | {"range": [low - margin, high + margin]}
-
-
-def _said(option: Value) -> str:
-    return str(option)

@@ -1,92 +1,79 @@
-"""Figures whose axis is the round: rows to plots."""
+"""Figures whose horizontal axis is the round."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from ..data.tables import Cell, Kind, Table, name_of
-from .candidate_plots import METRIC_LOOKS, number
+from ..data.tables import Kind, Table, name_of
 from .canvas import (
     BLUE,
     FILLS,
     GREEN,
     INK,
+    METRIC_LOOKS,
     MUTED,
+    PERCENT,
+    SIGNED,
     SKY,
     VERMILLION,
     Figure,
     Key,
+    axis_of_rounds,
     band,
+    bars,
     figure,
     label,
     line,
+    markers,
+    number,
+    over_rounds,
     points,
+    stacked,
     step,
 )
 
-_SIGNED = "+.3~%"
-_PERCENT = ".3~%"
 #: Residuals farther out are drawn at the edge.
 _FARTHEST = 6.0
 
 
-def believed_by_round(rows: Table, key: str, kind: Kind, title: str) -> Figure:
-    """What was believed of the watched candidate, hour by hour; ``key`` "" is its gain."""
-    mean, low, high = ("mean", "low", "high") if not key else (key, f"{key}_low", f"{key}_high")
+def estimate_by_round(rows: Table, prefix: str, kind: Kind, title: str) -> Figure:
+    """An estimate for the tracked candidate, round by round; the gain has an empty prefix."""
+    mean, low, high = (rows.column(f"{prefix}{key}") for key in ("mean", "low", "high"))
     x = rows.column("round")
-    form = {"signed": _SIGNED, "percent": _PERCENT}.get(kind, ".4~g")
+    form = {"signed": SIGNED, "percent": PERCENT}.get(kind, ".4~g")
     hover = "before round %{x}: %{y:" + form + "}<extra></extra>"
-    data = [
-        *band(x, rows.column(low), rows.column(high), BLUE),
-        line(x, rows.column(mean), BLUE, hovertemplate=hover),
-    ]
-    if len(x) == 1:  # a line of one point is none
+    data = [*band(x, low, high, BLUE), line(x, mean, BLUE, hovertemplate=hover)]
+    if len(x) == 1:  # a single point makes no line
         data[-1] |= {"mode": "markers", "marker": {"size": 7, "color": BLUE}}
-    if not key:
-        text, gain = rows.column("chosen"), rows.column("chosen_gain")
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "x": x,
-                "y": gain,
-                "text": text,
-                "marker": {"symbol": "star", "size": 10, "color": VERMILLION},
-                "hovertemplate": "before round %{x}: %{text}, %{y:+.2%}<extra></extra>",
-            }
-        )
+    if not prefix:
+        best = markers(x, rows.column("best_gain"), VERMILLION, "star", 10)
+        hover = "before round %{x}: %{text}, %{y:+.2%}<extra></extra>"
+        data.append(best | {"text": rows.column("best"), "hovertemplate": hover})
     y: dict[str, Any] = {"title": title, "tickformat": form, "zeroline": True, "nticks": 6}
-    return figure(data, 280, {"title": "round"} | axis_of_rounds(x), y | {"rangemode": "tozero"})
+    return over_rounds(data, 280, y | {"rangemode": "tozero"}, x)
 
 
 def residuals_by_round(
     each: Sequence[tuple[str, Sequence[int], Sequence[float]]], edge: float
 ) -> Figure:
-    """Standardised residuals of every metric; most lie between the lines of a level."""
+    """Standardised residuals of every metric, and the lines between which most should lie."""
     data: list[dict[str, Any]] = []
     for i, ((name, rounds, z), (color, _, symbol)) in enumerate(zip(each, METRIC_LOOKS)):
         beside = 0.5 * (i - (len(each) - 1) / 2) / len(each)  # metrics do not hide each other
         shown = [max(-_FARTHEST, min(_FARTHEST, value)) for value in z]
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "x": [r + beside for r in rounds],
-                "y": shown,
-                "marker": {"color": color, "symbol": symbol, "size": 6, "opacity": 0.75},
-                "hovertemplate": f"round %{{x:.0f}}, {label(name)}: %{{y:.2f}}<extra></extra>",
-            }
-        )
+        trace = markers([r + beside for r in rounds], shown, color, symbol, 6)
+        trace["marker"]["opacity"] = 0.75
+        hover = f"round %{{x:.0f}}, {label(name)}: %{{y:.2f}}<extra></extra>"
+        data.append(trace | {"hovertemplate": hover})
     x = [r for _, rounds, _ in each for r in rounds]
     ends = [min(x, default=0), max(x, default=1)]
     data += [line(ends, [v, v], MUTED, "dash", hoverinfo="skip") for v in (-edge, edge)]
-    y: dict[str, Any] = {"title": "standardised residual", "zeroline": True}
-    return figure(data, 300, {"title": "round"} | axis_of_rounds(ends), y)
+    return over_rounds(data, 300, {"title": "standardised residual", "zeroline": True}, ends)
 
 
 def gain_by_round(rows: Table, oracle: float | None) -> Figure:
-    """True gain of what was recommended, hour by hour."""
+    """True gain of each round's recommendation."""
     x = rows.column("round")
     hover = "round %{x}: %{y:+.2%} (%{text})<extra></extra>"
     names = {"text": rows.column("candidate"), "hovertemplate": hover}
@@ -94,57 +81,51 @@ def gain_by_round(rows: Table, oracle: float | None) -> Figure:
     if oracle is not None:
         hover = "oracle: %{y:+.2%}<extra></extra>"
         data.append(line([x[0], x[-1]], [oracle, oracle], GREEN, "dash", hovertemplate=hover))
-    y = {"title": "true gain over base", "tickformat": _SIGNED, "zeroline": True}
-    return figure(data, 300, {"title": "round"} | axis_of_rounds(x), y | {"rangemode": "tozero"})
+    y = {"title": "true gain over base", "tickformat": SIGNED, "zeroline": True}
+    return over_rounds(data, 300, y | {"rangemode": "tozero"}, x)
 
 
 def violation_by_round(rows: Table) -> Figure:
-    """True violation of what was recommended, and of all that was served."""
+    """True violation of each round's recommendation, and over all of its traffic."""
     x = rows.column("round")
     hover = {"hovertemplate": "round %{x}: %{y:.3%}<extra></extra>"}
     data = [
         step(x, rows.column("exposed"), BLUE, "dot") | hover,
         step(x, rows.column("violation"), VERMILLION) | hover,
     ]
-    y: dict[str, Any] = {"title": "violation", "tickformat": _PERCENT, "rangemode": "tozero"}
+    y: dict[str, Any] = {"title": "violation", "tickformat": PERCENT, "rangemode": "tozero"}
     largest = max((c for t in data for c in t["y"] if isinstance(c, float)), default=0.0)
-    if largest <= 0:  # all is well; an axis from -1 to 1 would say less
+    if largest <= 0:  # without violations plotly's axis would go from -1 to 1
         y["range"] = [-0.0002, 0.002]
-    return figure(data, 240, {"title": "round"} | axis_of_rounds(x), y)
+    return over_rounds(data, 240, y, x)
 
 
 def traffic_by_round(rows: Table, best: str) -> tuple[Figure, list[Key]]:
-    """Shares stacked up to 1: the control at the bottom, the long tail on top."""
+    """Shares stacked up to 1: the control at the bottom, all others together on top."""
     x = rows.column("round")
     data: list[dict[str, Any]] = []
     keys: list[Key] = []
     used = 0
     for column in rows.columns[1:]:
-        pattern = ""
+        is_striped = False
         if column.key == "others":
             color = "#c9c9c9"
-        elif column.label == best and best != name_of(0):
-            color = VERMILLION
         elif column.label == name_of(0):
             color = "#7d7d7d"
+        elif column.label == best:
+            color = VERMILLION
         else:
-            color, pattern = FILLS[used % len(FILLS)], "/" if used >= len(FILLS) else ""
+            color, is_striped = FILLS[used % len(FILLS)], used >= len(FILLS)
             used += 1
-        marker: dict[str, Any] = {"color": color, "line": {"width": 0}}
-        if pattern:
-            marker["pattern"] = _stripes(color)
-        trace = {"type": "bar", "x": x, "y": rows.column(column.key), "marker": marker}
         hover = f"round %{{x}}, {column.label}: %{{y:.1%}}<extra></extra>"
-        data.append(trace | {"hovertemplate": hover})
-        keys.append(Key(column.label, color, "striped" if pattern else "square"))
+        data.append(bars(x, rows.column(column.key), color, hover, is_striped))
+        keys.append(Key(column.label, color, "striped" if is_striped else "square"))
     y = {"title": "share of traffic", "tickformat": ".0%", "range": [0, 1]}
-    drawn = figure(data, 340, {"title": "round"} | axis_of_rounds(x), y)
-    drawn["layout"] |= {"barmode": "stack", "bargap": 0.06 if len(x) <= 60 else 0}
-    return drawn, keys
+    return stacked(over_rounds(data, 340, y, x), 0.06 if len(x) <= 60 else 0), keys
 
 
-def hourly_funnel(rows: Table, believed: float, truth: float | None) -> Figure:
-    """One candidate's deltas hour by hour, and how the pooled one closes in."""
+def funnel_by_round(rows: Table, posterior: float, truth: float | None) -> Figure:
+    """One candidate's deltas by round, and how its pooled delta converges."""
     x, pooled, half = (rows.column(key) for key in ("round", "pooled", "pooled_half"))
     low = [number(p) - number(h) for p, h in zip(pooled, half)]
     high = [number(p) + number(h) for p, h in zip(pooled, half)]
@@ -155,70 +136,42 @@ def hourly_funnel(rows: Table, believed: float, truth: float | None) -> Figure:
         points(x, rows.column("delta"), rows.column("half"), SKY, hovertemplate=hover),
         line(x, pooled, VERMILLION, hovertemplate=pooled_hover),
     ]
-    if len(x) == 1:  # a line of one point is none
-        data[-1] |= {
-            "mode": "markers",
-            "marker": {"size": 8, "color": VERMILLION, "symbol": "diamond"},
-        }
+    if len(x) == 1:  # a single point makes no line
+        marker = {"size": 8, "color": VERMILLION, "symbol": "diamond"}
+        data[-1] |= {"mode": "markers", "marker": marker}
     ends = [number(x[0]) - 0.5, number(x[-1]) + 0.5] if x else []
-    for value, color, dash, what in (
-        (believed, INK, "dash", "posterior"),
+    for value, color, dash, name in (
+        (posterior, INK, "dash", "posterior"),
         (truth, GREEN, "dot", "truth"),
     ):
         if value is not None and x:
-            hover = f"{what}: %{{y:+.2%}}<extra></extra>"
+            hover = f"{name}: %{{y:+.2%}}<extra></extra>"
             data.append(line(ends, [value, value], color, dash, hovertemplate=hover))
-    y = {"title": "delta against control", "tickformat": _SIGNED, "zeroline": True}
-    return figure(data, 300, {"title": "round"} | axis_of_rounds(x), y)
+    y = {"title": "delta against control", "tickformat": SIGNED, "zeroline": True}
+    return over_rounds(data, 300, y, x)
 
 
-def waiting_by_round(rows: Table) -> Figure:
-    """Arms served and, of these, arms still silent."""
+def arms_by_round(rows: Table) -> Figure:
+    """Arms with readings and arms without."""
     x = rows.column("round")
     arms, waiting = rows.column("arms"), rows.column("waiting")
     arrived = [number(a) - number(w) for a, w in zip(arms, waiting)]
-    data: list[dict[str, Any]] = [
-        {"type": "bar", "x": x, "y": y, "marker": {"color": color}, "hovertemplate": hover}
-        for y, color, hover in (
-            (arrived, SKY, "round %{x}: %{y} arrived<extra></extra>"),
-            (waiting, VERMILLION, "round %{x}: %{y} waiting<extra></extra>"),
-        )
+    data = [
+        bars(x, arrived, SKY, "round %{x}: %{y} arrived<extra></extra>"),
+        bars(x, waiting, VERMILLION, "round %{x}: %{y} waiting<extra></extra>", True),
     ]
-    data[1]["marker"]["pattern"] = _stripes(VERMILLION)
     y = {"title": "arms", "rangemode": "tozero"}
-    drawn = figure(data, 240, {"title": "round"} | axis_of_rounds(x), y)
-    drawn["layout"] |= {"barmode": "stack", "bargap": 0.15 if len(x) <= 60 else 0}
-    return drawn
+    return stacked(over_rounds(data, 240, y, x), 0.15 if len(x) <= 60 else 0)
 
 
 def arrivals(rows: Table) -> Figure:
-    """Readings by the rounds that they came late, and how many had come by then."""
+    """Readings by the rounds that they were late."""
     x = rows.column("late")
     hover = "%{x} rounds late: %{y}<extra></extra>"
-    data: list[dict[str, Any]] = [
-        {"type": "bar", "x": x, "y": rows.column(key), "marker": look, "hovertemplate": hover}
-        for key, look in (
-            ("first", {"color": SKY}),
-            ("revised", {"color": VERMILLION, "pattern": _stripes(VERMILLION)}),
-        )
+    data = [
+        bars(x, rows.column("first"), SKY, hover),
+        bars(x, rows.column("revised"), VERMILLION, hover, True),
     ]
     y = {"title": "readings", "rangemode": "tozero"}
-    drawn = figure(data, 240, {"title": "rounds late"} | axis_of_rounds(x), y)
-    drawn["layout"] |= {"barmode": "stack", "bargap": 0.15}
-    return drawn
-
-
-def _stripes(color: str) -> dict[str, Any]:
-    """A pattern, for those who do not tell colours apart."""
-    stripes: dict[str, Any] = {"shape": "/", "bgcolor": color, "fgcolor": "#ffffff"}
-    return stripes | {"fillmode": "replace", "size": 7, "solidity": 0.25}
-
-
-def axis_of_rounds(x: Sequence[Cell]) -> dict[str, Any]:
-    """Whole rounds only: no tick at round 1.5; and no more of them than are shown."""
-    if not len(x):
-        return {"nticks": 12}
-    first, last = number(x[0]), number(x[-1])
-    margin = max(0.6, 0.015 * (last - first))
-    ends = {"range": [first - margin, last + margin]}
-    return ends | ({"tick0": 0, "dtick": 1} if last - first < 10 else {"nticks": 12})
+    x_axis = {"title": "rounds late"} | axis_of_rounds(x)
+    return stacked(figure(data, 240, x_axis, y), 0.15)

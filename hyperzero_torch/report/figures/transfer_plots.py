@@ -1,4 +1,4 @@
-"""Figures of transfer: weights, bets and left-out evidence by round, and how alike domains are."""
+"""Figures of transfer: weights and evidence by round, and the similarity of domains."""
 
 from __future__ import annotations
 
@@ -9,19 +9,29 @@ from typing import Any
 from torch import Tensor
 
 from ..data.tables import Table
-from .candidate_plots import METRIC_LOOKS
-from .canvas import INK, MUTED, SHAPES, Figure, Key, figure, label, line, short
-from .round_plots import axis_of_rounds
+from .canvas import (
+    INK,
+    METRIC_LOOKS,
+    MUTED,
+    SHAPES,
+    Figure,
+    Key,
+    figure,
+    label,
+    line,
+    over_rounds,
+    short,
+)
 
-#: Sources that a plot tells apart.
+#: Most sources in a plot.
 MOST_DRAWN = len(METRIC_LOOKS)
-# Dissimilar is pale and alike is blue; a negative correlation is orange.
-_ALIKE = ("#f3ead9", "#b2cde8", "#5a9bd0", "#0b5d9c")
+# Dissimilar is pale and similar is blue; a negative correlation is orange.
+_UNSIGNED = ("#f3ead9", "#b2cde8", "#5a9bd0", "#0b5d9c")
 _SIGNED = ("#b35806", "#e08214", "#fdb863", "#f3ead9", "#b2cde8", "#5a9bd0", "#0b5d9c")
 
 
 def lines_by_round(rows: Table, columns: Sequence[tuple[str, str]], y: dict[str, Any]) -> Figure:
-    """A line for each of some columns, ``(key, name)``."""
+    """A line for each of these columns, ``(key, name)``."""
     x = rows.column("round")
     data = []
     for (key, name), (color, dash, symbol) in zip(columns, METRIC_LOOKS):
@@ -29,14 +39,14 @@ def lines_by_round(rows: Table, columns: Sequence[tuple[str, str]], y: dict[str,
         marker = {"symbol": symbol, "size": 6, "color": color}
         data.append(line(x, rows.column(key), color, dash, hovertemplate=hover, marker=marker))
         data[-1]["mode"] = "lines+markers" if len(x) <= 60 else "lines"
-    return figure(data, 280, {"title": "round"} | axis_of_rounds(x), y)
+    return over_rounds(data, 280, y, x)
 
 
-def bets_by_round(rows: Table) -> Figure:
-    """The log wealth of the bets on the sources, and what is needed of it."""
+def e_value_by_round(rows: Table) -> Figure:
+    """The log e-value of the sources, and the threshold from which they count."""
     x = rows.column("round")
-    drawn = lines_by_round(rows, [("wealth", "log wealth")], {"title": "log wealth"})
-    hover = "needed: %{y:.3~g}<extra></extra>"
+    drawn = lines_by_round(rows, [("log_e_value", "log e-value")], {"title": "log e-value"})
+    hover = "threshold: %{y:.3~g}<extra></extra>"
     drawn["data"].append(line(x, rows.column("needed"), MUTED, "dash", hovertemplate=hover))
     return drawn
 
@@ -46,19 +56,19 @@ def keys_of(names: Sequence[str]) -> tuple[Key, ...]:
     return tuple(Key(n, color, SHAPES[dash]) for n, (color, dash, _) in zip(names, METRIC_LOOKS))
 
 
-def alike(
+def heat_map(
     names: Sequence[str], value: Tensor, text: Sequence[Sequence[str]], signed: bool
 ) -> Figure:
     """A heat map of domains against domains, with the numbers in it.
 
     Args:
         names: of the domains.
-        value: ``(domains, domains)``, NaN where it is not known.
-        text: what stands in the cells, free of markup but for line breaks.
+        value: ``(domains, domains)``, NaN where it is unknown.
+        text: the text in the cells, free of markup but for line breaks.
         signed: whether values lie in [-1, 1] rather than [0, 1].
     """
-    colors, low = (_SIGNED, -1.0) if signed else (_ALIKE, 0.0)
-    # Short names may coincide, and then two domains would share a row: places, not names.
+    colors, low = (_SIGNED, -1.0) if signed else (_UNSIGNED, 0.0)
+    # Positions instead of names: shortened names may coincide, and would share a row.
     at = list(range(len(names)))
     rows: list[list[float]] = value.tolist()
     trace = {
@@ -96,9 +106,9 @@ def alike(
 
 
 def _legible(value: float, colors: Sequence[str], low: float) -> str:
-    """Black or white, whichever is told better from the colour of its cell.
+    """Black or white, whichever has more contrast with the colour of its cell.
 
-    One of them always has a contrast of at least 4.5 (sqrt(21) where both are alike).
+    One of them always has a contrast of at least 4.5 (sqrt(21) where both are equal).
     Source: WCAG 2.2, 1.4.3 and the definition of relative luminance.
     """
     if math.isnan(value):

@@ -1,8 +1,8 @@
-"""Sections to one HTML file that needs nothing else: no network, no second file.
+"""Sections to one HTML file that loads nothing else: no network, no second file.
 
-Whatever a user named passes ``escape``, or sits in JSON whose ``<``, ``>`` and ``&`` are written as
-``\\u003c`` and so on, which no ``</script>`` can leave. Beyond that a content policy lets only our
-own scripts run, known by their hashes, and nothing load.
+Every name that a user chose passes ``escape``, or stands in JSON whose ``<``, ``>`` and ``&`` are
+written as ``\\u003c`` and so on, so that no ``</script>`` can end the script. A content policy also
+allows only this package's scripts, by their hashes, and no loading.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from ..sections.blocks import Block, Plot, Section, Sheet, Tile
 from .script import PAUSE, SCRIPT, THEME
 from .style import CSS
 
-# How a page of ours begins, and what its title ends with.
+# How a page of this package begins, and how its title ends.
 _DOCTYPE, _MARK, _HEAD_BYTES = b"<!doctype html", " · HyperZero</title>".encode(), 2**16
 
 
 def check_place(path: Path, what: str) -> None:
-    """A place where a page may be written: in a folder, over nothing but a page of ours.
+    """Refuse to write a page outside a folder, or over any file but an earlier page.
+
+    So a journal or a study's file is not lost when it is named by mistake.
 
     Raises:
-        ConfigError: it is none; a journal or a study's file that a slip of the hand named is not
-            lost.
+        ConfigError: the page cannot be written there.
     """
     if not path.parent.is_dir():
         raise ConfigError(
@@ -40,17 +41,17 @@ def check_place(path: Path, what: str) -> None:
         )
     if path.is_dir():
         raise ConfigError(f"the {what} cannot be written to {str(path)!r}: it is a folder")
-    if path.exists() and not path.is_file():  # to open a pipe would wait, a device would be gone
-        raise ConfigError(f"the {what} would replace {str(path)!r}, which is no regular file")
+    if path.exists() and not path.is_file():  # opening a pipe would block
+        raise ConfigError(f"the {what} would replace {str(path)!r}, which is not a regular file")
     try:
         with path.open("rb") as file:
             start = file.read(_HEAD_BYTES)
-    except OSError:  # nothing there; what cannot be written is said when it is written
+    except OSError:  # there is no such file; writing reports any other problem
         return
     if start and not (start.startswith(_DOCTYPE) and _MARK in start):
         raise ConfigError(
-            f"the {what} would replace {str(path)!r}, which is no HTML page of ours; give another "
-            "name, or move that file away first"
+            f"the {what} would replace {str(path)!r}, which is not a page of this package; choose "
+            "another name, or move that file away first"
         )
 
 
@@ -75,14 +76,14 @@ def render(
     plotly: str,
     reload_every: float | None = None,
 ) -> str:
-    """The whole file; where it is given, the page loads itself anew after so many seconds."""
+    """The whole file; with ``reload_every`` the page reloads itself after so many seconds."""
     figures: list[dict[str, Any]] = []
     body = "\n".join(_section(section, figures) for section in sections)
     links = "".join(f'<a href="#{s.key}">{escape(s.title)}</a>' for s in sections)
-    # A page of a later plotly may hold any text; a script ends at the first of these.
+    # A later plotly.js may contain this text, which would end the script.
     plotly = plotly.replace("</script", "<\\/script")
     script = SCRIPT.replace("__RELOAD__", _json(reload_every))
-    script = script.replace("__FIGURES__", _json(figures))  # last: it holds what users wrote
+    script = script.replace("__FIGURES__", _json(figures))  # last: it holds users' names
     hashes = " ".join(f"'sha256-{_sha256(source)}'" for source in (THEME, plotly, script))
     policy = (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
@@ -147,7 +148,7 @@ def _plot(plot: Plot, figures: list[dict[str, Any]]) -> str:
     height = plot.figure["layout"]["height"]
     style = f"height:{height}px" + (f";min-width:{plot.min_width}px" if plot.min_width else "")
     title = escape(plot.title)
-    # Scrolled by keys too, where it is wider than its frame.
+    # Keys can scroll it too, where it is wider than its frame.
     frame = ' tabindex="0"' if plot.min_width else ""
     return (
         f'<figure class="{"wide" if plot.is_wide else "half"}"><figcaption><h3>{title}</h3>'
@@ -167,7 +168,7 @@ def _legend(keys: tuple[Key, ...]) -> str:
 
 
 def _css(color: str) -> str:
-    """A colour of ours; "@ink" is the CSS variable of that name."""
+    """A colour for CSS; "@ink" is the variable of that name."""
     return f"var(--{color[1:]})" if color.startswith("@") else color
 
 
@@ -198,7 +199,7 @@ def _table(table: Table, caption: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON that can stand inside a script; NaN, which JSON does not know, becomes null."""
+    """JSON that is safe inside a script; NaN becomes null."""
     text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
     for raw in "<>&":
         text = text.replace(raw, f"\\u{ord(raw):04x}")

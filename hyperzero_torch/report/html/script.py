@@ -1,6 +1,6 @@
-"""What runs in the reader's browser: the theme, the figures, the reloading of a watched file."""
+"""The page's scripts: the theme, the figures, the reloading of a watched file."""
 
-#: Before anything is painted: the theme that the reader chose, where the browser remembers it.
+#: Before the first paint: the theme that the reader chose, if the browser has stored it.
 THEME = """
 (function(){"use strict";
 try{var chosen=localStorage.getItem("hyperzero-theme");
@@ -9,11 +9,11 @@ catch(error){}
 })();
 """
 
-#: A page that reloads itself must be possible to stop (WCAG 2.2.1 and 2.2.2).
+#: Readers must be able to stop a page from reloading itself (WCAG 2.2.1 and 2.2.2).
 PAUSE = """<button type="button" id="pause" aria-pressed="false">Pause refreshing</button>"""
 
-# "@ink" and its like are colours of the stylesheet, so that plots follow light and dark. Figures
-# near the window are drawn first, all before printing.
+# Colours such as "@ink" are the stylesheet's, so that plots follow light and dark. Figures near the
+# visible part are drawn first, and all before printing.
 SCRIPT = """
 (function(){
 "use strict";
@@ -27,12 +27,12 @@ var figures=__FIGURES__;
 var plots=Array.prototype.slice.call(document.querySelectorAll(".plot"));
 var drawn={};
 function keep(store,key,value){try{store.setItem(key,value);}catch(error){}}
-function kept(store,key){try{return store.getItem(key);}catch(error){return null;}}
+function stored(store,key){try{return store.getItem(key);}catch(error){return null;}}
 function color(value,style){
-  var parts=value.slice(1).split("/"),found=parts[0];
-  if(found[0]!=="#"){found=style.getPropertyValue("--"+found).trim();}
-  if(parts.length===1){return found;}
-  var rgb=[1,3,5].map(function(i){return parseInt(found.slice(i,i+2),16);});
+  var parts=value.slice(1).split("/"),hex=parts[0];
+  if(hex[0]!=="#"){hex=style.getPropertyValue("--"+hex).trim();}
+  if(parts.length===1){return hex;}
+  var rgb=[1,3,5].map(function(i){return parseInt(hex.slice(i,i+2),16);});
   return "rgba("+rgb.join(",")+","+parts[1]+")";
 }
 function resolve(value,style,key){
@@ -64,13 +64,13 @@ if("IntersectionObserver" in window){
   },{rootMargin:"900px 300px"});
   plots.forEach(function(plot){near.observe(plot);});
 }else{drawAll();}
-// The rest when there is time, one by one, so that the page answers meanwhile.
+// The rest later, one by one, so that the page stays responsive.
 function drawNext(){
   var i=plots.findIndex(function(_,at){return !drawn[at];});
   if(i>=0){draw(i);setTimeout(drawNext,20);}
 }
 addEventListener("load",function(){setTimeout(drawNext,200);});
-// On paper all is light, whatever the screen is.
+// On paper the theme is light.
 var onScreen;
 addEventListener("beforeprint",function(){
   onScreen=root.dataset.theme;
@@ -82,7 +82,7 @@ addEventListener("afterprint",function(){
   if(onScreen){root.dataset.theme=onScreen;}else{delete root.dataset.theme;}
   redraw();
 });
-// A plot follows its own box: a window may change without it, and it without the window.
+// A plot follows the size of its own box.
 var boxes=new ResizeObserver(function(entries){
   entries.forEach(function(entry){
     if(drawn[plots.indexOf(entry.target)]){Plotly.Plots.resize(entry.target);}
@@ -90,30 +90,30 @@ var boxes=new ResizeObserver(function(entries){
 });
 plots.forEach(function(plot){boxes.observe(plot);});
 var button=document.getElementById("theme");
-function say(){
+function showTheme(){
   var chosen=root.dataset.theme||"automatic";
   button.textContent="Theme: "+chosen;
 }
-say();
+showTheme();
 button.addEventListener("click",function(){
   var order=["automatic",dark.matches?"light":"dark",dark.matches?"dark":"light"];
   var next=order[(order.indexOf(root.dataset.theme||"automatic")+1)%3];
   if(next==="automatic"){delete root.dataset.theme;}else{root.dataset.theme=next;}
   keep(localStorage,"hyperzero-theme",next);
-  say();
+  showTheme();
   redraw();
 });
 dark.addEventListener("change",redraw);
 if(reloadEvery!==null){
-  // The same tables stay open and the same place stays in view from one file to the next.
+  // After a reload the same tables are open, at the same scroll position.
   var where="hyperzero-place "+location.pathname;
   var tables=Array.prototype.slice.call(document.querySelectorAll("details"));
-  var names=tables.map(function(one){
-    return one.parentNode.querySelector("h3").textContent;
+  var names=tables.map(function(table){
+    return table.parentNode.querySelector("h3").textContent;
   });
-  var before=JSON.parse(kept(sessionStorage,where)||"null");
+  var before=JSON.parse(stored(sessionStorage,where)||"null");
   if(before){
-    tables.forEach(function(one,i){one.open=before.open.indexOf(names[i])>=0;});
+    tables.forEach(function(table,i){table.open=before.open.indexOf(names[i])>=0;});
     scrollTo({top:before.top,behavior:"instant"});
   }
   var pause=document.getElementById("pause"),timer=null;
@@ -127,7 +127,7 @@ if(reloadEvery!==null){
   pause.addEventListener("click",function(){
     var paused=pause.getAttribute("aria-pressed")!=="true";
     pause.setAttribute("aria-pressed",String(paused));
-    pause.textContent=paused?"Go on refreshing":"Pause refreshing";
+    pause.textContent=paused?"Resume refreshing":"Pause refreshing";
     if(paused){clearTimeout(timer);}else{wait();}
   });
   wait();

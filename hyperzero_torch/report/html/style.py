@@ -1,4 +1,4 @@
-"""How a report looks: its stylesheet."""
+"""The page's stylesheet."""
 
 _LIGHT = """color-scheme:light;--ink:#16181d;--muted:#5d6470;--grid:#e3e6ea;--paper:#ffffff;
 --page:#f5f6f8;--accent:#0072B2;--blue:#0072B2;--sky:#56B4E9;

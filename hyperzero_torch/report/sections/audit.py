@@ -1,71 +1,69 @@
-"""The sections on what was late or suspect, who was retired or stopped, and what turned."""
+"""The sections on late and excluded readings, retired and stopped candidates, drift and notes."""
 
 from __future__ import annotations
 
-from ..data import decisions, round_rows
-from ..data.decisions import cut, head
+from ..data import decisions, late_readings
+from ..data.decisions import omitted
 from ..data.facts import Facts
-from ..data.lateness import MOST_ENTRIES
-from ..figures import marks, round_plots
+from ..data.tables import in_words
+from ..figures import round_plots
 from ..figures.canvas import SKY, VERMILLION, Key
-from .blocks import Block, Plot, Section, Sheet
+from .blocks import Block, Plot, Section, latest_first, plot_by_round
 
 
 def late(facts: Facts) -> Section:
-    """What has not arrived, what came again, what does not count."""
-    rows = round_rows.late(facts)
+    """Readings that are missing, late, revised or excluded."""
+    rows = late_readings.arms(facts.history)
     keys = (Key("arrived", SKY, "square"), Key("waiting", VERMILLION, "striped"))
     lead = f"{facts.history.num_in_flight} arms were served and have not reported any metric yet."
-    lead += round_rows.in_words(sorted(facts.history.tables), "sums, named by their first round")
-    drawn = marks.put(facts, round_plots.waiting_by_round(rows), rows.column("round"))
-    blocks: list[Block] = [lead, Plot("Arms by round", drawn, rows, (*keys, *marks.keys(facts)))]
-    came = round_rows.arrivals(facts.lateness)
-    if facts.lateness.first:
-        keys = (Key("first", SKY, "square"), Key("revisions", VERMILLION, "striped"))
-        drawn = round_plots.arrivals(came)
+    lead += in_words(sorted(facts.history.tables), "sums, labelled by their first round")
+    drawn = round_plots.arms_by_round(rows)
+    blocks: list[Block] = [lead, plot_by_round(facts, "Arms by round", drawn, rows, keys)]
+    if facts.delays.first:
+        rows = late_readings.arrivals(facts.delays)
+        keys = (Key("first report", SKY, "square"), Key("revision", VERMILLION, "striped"))
         blocks.append(
-            "How late readings came, by the order of the last "
-            f"{MOST_ENTRIES} entries of the journal: rounds planned since they were served."
+            "Delays of readings, in rounds planned since they were served, over the last "
+            f"{late_readings.MOST_ENTRIES} entries of the journal."
         )
-        blocks.append(Plot("Readings by rounds late", drawn, came, keys))
-    aside = facts.history.status.excluded_rounds
-    suspects = decisions.suspects(facts)
-    if suspects.rows:
-        blocks.append(f"{len(aside)} rounds do not count today.{cut(suspects)}")
-        blocks.append(Sheet("Suspect rounds", head(suspects), is_wide=True))
+        blocks.append(Plot("Readings by delay", round_plots.arrivals(rows), rows, keys))
+    excluded = decisions.excluded_rounds(facts)
+    if excluded.rows:
+        num = len(facts.history.status.excluded_rounds)
+        blocks.append(f"{num} rounds are excluded today.{omitted(excluded)}")
+        blocks.append(latest_first("Excluded and reinstated rounds", excluded))
     else:
-        blocks.append("No round is suspect: every reading counts.")
-    return Section("late", "Late and suspect readings", blocks)
+        blocks.append("No round is excluded: every reading counts.")
+    return Section("late", "Late and excluded readings", blocks)
 
 
-def ended(facts: Facts) -> Section:
-    """Who competes no longer, and why."""
-    rows = decisions.ended(facts)
-    standing = facts.history.status
+def retired(facts: Facts) -> Section:
+    """Candidates out of use, with the reasons."""
+    title = "Retired and stopped candidates"
+    rows, status = decisions.retired_and_stopped(facts), facts.history.status
     if not rows.rows:
-        return Section("ended", "Retired and stopped", ["All candidates compete."])
-    retired = len(standing.retired - standing.stopped)
+        return Section("ended", title, ["No candidate is retired or stopped."])
     lead = (
-        f"{len(standing.stopped)} candidates are stopped or withdrawn and never served again; "
-        f"{retired} are retired, and come back where a draw proposes them anew.{cut(rows)}"
+        f"{len(status.stopped)} candidates are stopped or withdrawn and are never served again. "
+        f"{len(status.retired - status.stopped)} are retired, and can return when a draw proposes "
+        f"them again.{omitted(rows)}"
     )
-    sheet = Sheet("Candidates that compete no longer", head(rows), is_wide=True)
-    return Section("ended", "Retired and stopped", [lead, sheet])
+    return Section("ended", title, [lead, latest_first("Candidates out of use", rows)])
 
 
-def turns(facts: Facts) -> Section:
-    """Drift, roll-backs, and all other remarks of the audit trail."""
+def drift(facts: Facts) -> Section:
+    """Drift, rollbacks, and all other entries of the audit trail."""
     blocks: list[Block] = []
-    rows = decisions.turns(facts)
+    rows = decisions.drift_and_rollbacks(facts)
     if rows.rows:
-        blocks.append(f"Marked in the plots by round as well.{cut(rows)}")
-        blocks.append(Sheet("Drift and roll-backs", head(rows), is_wide=True))
+        blocks.append(f"These events are also marked in the plots by round.{omitted(rows)}")
+        blocks.append(latest_first("Drift and rollbacks", rows))
     elif facts.config.drift_alpha is None:
-        blocks.append("Nobody watches for drift (drift_alpha is None); nothing was rolled back.")
+        blocks.append("Drift detection is off (drift_alpha is None); there was no rollback.")
     else:
-        blocks.append("No drift was noticed, nothing was rolled back.")
-    rows = decisions.remarks(facts)
+        blocks.append("No drift was detected, and there was no rollback.")
+    rows = decisions.notes(facts)
     if rows.rows:
-        blocks.append(f"Whatever else was out of the ordinary.{cut(rows)}")
-        blocks.append(Sheet("Remarks", head(rows), is_wide=True))
-    return Section("turns", "Drift, roll-backs, remarks", blocks)
+        blocks.append(f"Other entries of the audit trail.{omitted(rows)}")
+        blocks.append(latest_first("Notes", rows))
+    return Section("turns", "Drift, rollbacks and notes", blocks)

@@ -1,11 +1,14 @@
-"""What a section can hold."""
+"""The blocks that a section holds, and the sentences that several sections share."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
+from ..data.decisions import MOST_ROWS
 from ..data.facts import Facts
 from ..data.tables import Table
+from ..figures import marks
 from ..figures.canvas import Figure, Key
 
 
@@ -18,7 +21,7 @@ class Tile(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """A figure with its legend, and the numbers in it.
+    """A figure with its legend, and the table of its numbers.
 
     On screens narrower than ``min_width`` pixels it scrolls inside its frame.
     """
@@ -32,7 +35,7 @@ class Plot(NamedTuple):
 
 
 class Sheet(NamedTuple):
-    """A table that is open to all."""
+    """A table that is always open."""
 
     title: str
     table: Table
@@ -43,13 +46,36 @@ Block: TypeAlias = str | list[Tile] | Plot | Sheet
 
 
 class Section(NamedTuple):
-    """A heading and what stands under it; a string is a paragraph."""
+    """A heading and its blocks; a string is a paragraph."""
 
     key: str
     title: str
     blocks: list[Block]
 
 
-def nothing_known(facts: Facts) -> str:
+def plot_by_round(
+    facts: Facts,
+    title: str,
+    figure: Figure,
+    rows: Table,
+    keys: Iterable[Key] = (),
+    is_wide: bool = True,
+) -> Plot:
+    """A plot over rounds, with drift, rollbacks and excluded rounds marked."""
+    drawn = marks.add(facts, figure, rows.column("round"))
+    return Plot(title, drawn, rows, (*keys, *marks.keys(facts)), is_wide)
+
+
+def latest_first(title: str, rows: Table) -> Sheet:
+    """The first rows of a table of events, over the whole width."""
+    return Sheet(title, rows.head(MOST_ROWS), is_wide=True)
+
+
+def no_estimates(facts: Facts) -> str:
     """The sentence in place of a plot."""
-    return f"Nothing is known of the candidates yet: {facts.known.why_not}."
+    return f"There are no estimates yet: {facts.model.why_not}."
+
+
+def limited(num: int, total: int, what: str, which: str = "") -> str:
+    """A sentence on what is not drawn, empty where all is."""
+    return "" if num >= total else f" {num} of {total} {what} are drawn{which}."

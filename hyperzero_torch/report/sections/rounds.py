@@ -1,133 +1,124 @@
-"""The sections on what was believed hour by hour, and on how well it foretold what came."""
+"""The sections by round: gain and guardrails, traffic, calibration."""
 
 from __future__ import annotations
 
-from ...study.history import CONTROL
-from ..data import calibration as calibrated
+from ...tuner.drift import NUM_WARM_UP
+from ..data import calibration as residual_rows
 from ..data import round_rows
+from ..data.candidate_rows import slack_kind
 from ..data.facts import Facts
-from ..data.retrospect import FIRST, Past
-from ..data.tables import Kind, name_of, slack_kind
-from ..figures import candidate_plots, marks, round_plots
-from ..figures.canvas import BLUE, GREEN, MUTED, SHAPES, SPOTS, VERMILLION, Key
-from .blocks import Block, Plot, Section, nothing_known
+from ..data.retrospect import Retrospect
+from ..data.tables import SIGMAS, in_words, name_of
+from ..figures import candidate_plots, round_plots
+from ..figures.canvas import BLUE, GREEN, METRIC_LOOKS, MUTED, SHAPES, SPOTS, VERMILLION, Key
+from .blocks import Block, Plot, Section, limited, no_estimates, plot_by_round
 
-_MOST_GUARDRAILS = 8  # that are drawn by hour
-_EDGE = 1.96
+_MOST_GUARDRAILS = 8  # that are drawn one by one
 
 
-def by_hour(facts: Facts, past: Past) -> Section:
-    """Gain and guardrails by hour: as believed, and where a simulation knows it, in truth."""
+def progress(facts: Facts, past: Retrospect | None) -> Section:
+    """Gain and guardrails by round: true values in a simulation, then estimates."""
     blocks: list[Block] = _truth(facts) if facts.records else []
-    blocks += _believed(facts, past) if past.moments else [nothing_known(facts)]
-    return Section("progress", "Gain and guardrails by hour", blocks)
+    blocks += [no_estimates(facts)] if past is None else _estimates(facts, past)
+    return Section("progress", "Gain and guardrails by round", blocks)
 
 
 def _truth(facts: Facts) -> list[Block]:
-    rows = round_rows.progress(facts)
+    rows = round_rows.truth(facts)
     oracle = None if facts.oracle is None else facts.oracle.gain
-    recommended = Key("recommended", VERMILLION, "solid")
-    gain_keys = (recommended,) if oracle is None else (recommended, Key("oracle", GREEN, "dashed"))
-    violation_keys = (recommended, Key("average over all traffic", BLUE, "dotted"))
-    x = rows.column("round")
-    gain = marks.put(facts, round_plots.gain_by_round(rows, oracle), x)
-    violation = marks.put(facts, round_plots.violation_by_round(rows), x)
-    lead = "The truth about the candidate that was recommended in each round."
-    lead += round_rows.in_words([r.round for r in facts.records], "the last of each is drawn")
-    known = marks.keys(facts)
+    best = Key("recommended", VERMILLION, "solid")
+    gain_keys = (best,) if oracle is None else (best, Key("oracle", GREEN, "dashed"))
+    violation_keys = (best, Key("average over all traffic", BLUE, "dotted"))
+    gain, violation = round_plots.gain_by_round(rows, oracle), round_plots.violation_by_round(rows)
+    lead = "True values, known in a simulation, for the candidate recommended in each round."
+    lead += in_words([r.round for r in facts.records], "the last round of each")
     return [
         lead,
-        Plot("True gain", gain, rows, (*gain_keys, *known), is_wide=False),
-        Plot("True violation", violation, rows, (*violation_keys, *known), is_wide=False),
+        plot_by_round(facts, "True gain", gain, rows, gain_keys, is_wide=False),
+        plot_by_round(facts, "True violation", violation, rows, violation_keys, is_wide=False),
     ]
 
 
-def _believed(facts: Facts, past: Past) -> list[Block]:
-    watched = facts.watched
-    assert watched is not None  # else there are no moments
-    name = name_of(watched)
-    who = "which is recommended" if facts.best.candidate_id != CONTROL else "the one to watch"
+def _estimates(facts: Facts, past: Retrospect) -> list[Block]:
+    name, names = name_of(past.candidate), facts.problem.constraint_names
+    rows = round_rows.estimates(facts, past)
+    shown = names[:_MOST_GUARDRAILS]
     lead = (
-        f"What was to be believed of {name}, {who}, before each round, with "
-        f"{facts.config.confidence:.0%} bands; stars are the gains of what would have been "
-        "recommended then. Computed today, from the readings of all earlier rounds whenever they "
-        "came, with today's kernel."
+        f"Estimates for {name}, {facts.role}, before each round, with "
+        f"{facts.config.confidence:.0%} intervals. Stars mark the gain of the candidate that would "
+        "have been recommended then. All are computed with the current model from the readings of "
+        "the earlier rounds, whenever these arrived."
     )
-    if len(past.moments) - 1 < past.num_rounds:
-        num = len(past.moments) - 1
-        lead += (
-            f" Drawn are {num} of the {past.num_rounds} rounds whose deltas are kept one by one."
-        )
-    rows = round_rows.believed(facts, past)
-    x = rows.column("round")
-    names, known = facts.problem.constraint_names, marks.keys(facts)
-    if len(names) > _MOST_GUARDRAILS:
-        lead += f" Drawn are the first {_MOST_GUARDRAILS} of {len(names)} guardrails."
-    keys = (Key(name, BLUE, "solid"), Key("recommended then", VERMILLION, "star"), *known)
-    drawn = round_plots.believed_by_round(rows, "", "signed", "gain over base")
-    shown: list[tuple[str, str, Kind]] = [
-        (f"Slack of {guardrail}", f"s{i}", slack_kind(facts, i))
-        for i, guardrail in list(enumerate(names))[:_MOST_GUARDRAILS]
-    ]
-    blocks: list[Block] = [lead]
-    title = f"Gain over base, {name}"
-    blocks.append(Plot(title, marks.put(facts, drawn, x), rows, keys, is_wide=not shown))
-    for title, key, kind in shown:
-        drawn = round_plots.believed_by_round(rows, key, kind, "slack (broken below 0)")
-        drawn = marks.put(facts, drawn, x)
-        keys = (Key(name, BLUE, "solid"), *known)
-        blocks.append(Plot(title, drawn, rows, keys, is_wide=False))
+    lead += limited(len(past.moments) - 1, past.num_rounds, "rounds whose deltas are kept")
+    lead += limited(len(shown), len(names), "guardrails")
+    key = Key(name, BLUE, "solid")
+    keys = (key, Key("recommended then", VERMILLION, "star"))
+    title = f"Estimated gain of {name} by round (current model)"
+    drawn = round_plots.estimate_by_round(rows, "", "signed", "gain over base")
+    blocks: list[Block] = [lead, plot_by_round(facts, title, drawn, rows, keys, not shown)]
+    for i, guardrail in enumerate(shown):
+        kind = slack_kind(facts, i)
+        drawn = round_plots.estimate_by_round(rows, f"s{i}_", kind, "slack (violated below 0)")
+        title = f"Slack of {guardrail}"
+        blocks.append(plot_by_round(facts, title, drawn, rows, (key,), is_wide=False))
     return blocks
 
 
-def calibration(facts: Facts, past: Past) -> Section:
-    """Whether its uncertainty tells the truth."""
-    title = "Does the uncertainty tell the truth?"
-    rows = calibrated.coverage(facts, past)
-    most = max((float(n or 0) for n in rows.column("num")), default=0.0)
-    if not most:
-        why = f"Nothing to compare yet: the first {FIRST} rounds are left out, since the noise is "
-        return Section("calibration", title, [f"{why}not known well enough in them."])
-    compared = sum(moment.z is not None for moment in past.moments)
-    lead = (
-        f"The new deltas of {compared} rounds against what the rounds before them foretold, in "
-        "units of the predicted spread, each freed of what the other arms of its round explain "
-        "(they share one control). Where belief and noise are as claimed, these residuals have "
-        "mean 0 and spread 1, and 95 % of them lie within ±1.96. Kernel and noise are today's; "
-        f"the first {FIRST} rounds are left out."
-    )
-    metrics = facts.problem.metrics
-    if len(metrics) > len(candidate_plots.METRIC_LOOKS):
-        lead += (
-            f" Drawn are the first {len(candidate_plots.METRIC_LOOKS)} of {len(metrics)} metrics."
+def traffic(facts: Facts) -> Section:
+    """Shares of the traffic by candidate."""
+    rows = round_rows.traffic(facts)
+    drawn, keys = round_plots.traffic_by_round(rows, name_of(facts.best.candidate_id))
+    lead = "Planned share of the traffic by candidate; the control is at the bottom."
+    lead += in_words(sorted(facts.history.plans), "averages, labelled by their first round")
+    plot = plot_by_round(facts, "Share by round", drawn, rows, keys)
+    return Section("traffic", "Traffic", [lead, plot])
+
+
+def calibration(facts: Facts, past: Retrospect | None) -> Section:
+    """Whether prediction intervals contain as many new deltas as they should."""
+    coverage = None if past is None else residual_rows.coverage(facts, past)
+    counts = [] if coverage is None else [int(n or 0) for n in coverage.column("num")]
+    if past is None or coverage is None or not max(counts):
+        first = (
+            f"There are no residuals yet: the first {NUM_WARM_UP} rounds are left out, because "
+            "their noise is not known well enough."
         )
-    level = [float(v) for v in calibrated.CURVE]
-    lucky = [calibrated.luck(v, int(most)) for v in level]
-    curve = calibrated.curve(facts, past)
-    drawn = candidate_plots.coverage_curve(
-        curve, [low for low, _ in lucky], [high for _, high in lucky]
+        return Section("calibration", "Calibration", [first])
+    most = max(counts)
+    compared = sum(moment.z is not None for moment in past.moments)
+    metrics = facts.problem.metrics
+    looks = list(zip(metrics, METRIC_LOOKS))
+    stride = -(-most // residual_rows.MOST_POINTS)
+    lead = (
+        f"New deltas of {compared} rounds against their predictions from the rounds before. "
+        "Residuals are standardised by the predicted standard deviation, with the error taken out "
+        "that arms share through the control. If the model is right they have mean 0 and standard "
+        f"deviation 1, and 95 % lie within ±1.96. The model is the current one; the first "
+        f"{NUM_WARM_UP} rounds are left out, because their noise is not known well enough."
     )
-    looks = list(zip(metrics, candidate_plots.METRIC_LOOKS))
-    lines = [Key(m, color, SHAPES.get(dash, "dashed")) for m, (color, dash, _) in looks]
-    lines += [Key("as claimed", MUTED, "dotted"), Key("by luck, 95 %", MUTED, "solid")]
-    each = []
-    stride = -(-int(most) // calibrated.MOST_POINTS)
-    for m, (name, _) in enumerate(looks):
-        rounds, z = calibrated.residuals(past, m)
-        each.append((name, rounds[::stride], z[::stride].tolist()))
+    lead += limited(len(looks), len(metrics), "metrics")
     if stride > 1:
-        lead += f" Of the residuals one in {stride} is drawn; all are counted."
-    by_round = calibrated.by_round(facts, past)
-    spread = round_plots.residuals_by_round(each, _EDGE)
-    spread = marks.put(facts, spread, by_round.column("round"))
+        lead += f" One in {stride} residuals is drawn; all are counted."
+    curve = residual_rows.curve(facts, past)
+    bands = [residual_rows.sampling_interval(v, most) for v in residual_rows.CURVE]
+    drawn = candidate_plots.coverage_curve(curve, [a for a, _ in bands], [b for _, b in bands])
+    lines = [Key(m, color, SHAPES.get(dash, "dashed")) for m, (color, dash, _) in looks]
+    lines.append(Key("ideal", MUTED, "dotted"))
+    lines.append(Key("95 % sampling interval", MUTED, "solid"))
+    each = []
+    for m, (name, _) in enumerate(looks):
+        rounds, z = residual_rows.residuals(past, m)
+        each.append((name, rounds[::stride], z[::stride].tolist()))
+    spread = round_plots.residuals_by_round(each, SIGMAS)
     spots = [Key(m, color, SPOTS[symbol]) for m, (color, _, symbol) in looks]
-    spots += [Key("95 % lie within", MUTED, "dashed"), *marks.keys(facts)]
+    spots.append(Key("95 % interval", MUTED, "dashed"))
+    rows = residual_rows.by_round(facts, past)
     return Section(
         "calibration",
-        title,
+        "Calibration",
         [
             lead,
-            Plot("Coverage", drawn, rows, tuple(lines), is_wide=False),
-            Plot("Residuals by round", spread, by_round, tuple(spots), is_wide=False),
+            Plot("Coverage", drawn, coverage, tuple(lines), is_wide=False),
+            plot_by_round(facts, "Residuals by round", spread, rows, spots, is_wide=False),
         ],
     )

@@ -1,136 +1,126 @@
-"""The section on transfer: what was taken over from other domains, why, and what it was worth."""
+"""The section on transfer: what was used from other domains, why, and its effect."""
 
 from __future__ import annotations
 
 from ...transfer.decision import weight
 from ..data import transfer_rows
-from ..data.decisions import cut, head
+from ..data.decisions import omitted
 from ..data.facts import Facts
-from ..data.tables import Table, as_cell, show
-from ..domains import alike_by_features
-from ..figures import marks, transfer_plots
-from ..figures.candidate_plots import METRIC_LOOKS
-from ..figures.canvas import MUTED, Key
-from .blocks import Block, Plot, Section, Sheet, Tile
+from ..data.tables import Table, show
+from ..figures import transfer_plots
+from ..figures.canvas import METRIC_LOOKS, MUTED, Key
+from .blocks import Block, Section, Sheet, Tile, latest_first, limited, plot_by_round
+from .similarity import feature_map
 
 _TITLE = "Transfer from other domains"
 
 
 def transfer(facts: Facts) -> list[Section]:
-    """Nothing for a study without sources."""
-    if facts.known.prior is None:
+    """No section for a study without sources."""
+    if facts.model.prior is None:
         return []
-    looks = transfer_rows.by_features(facts)
+    by_features = transfer_rows.by_features(facts)
     rows = transfer_rows.by_round(facts)
-    told = transfer_rows.decisions(facts)
     blocks: list[Block] = [
         _tiles(facts, rows),
-        "Sources are believed only as far as their word on this study's own evidence has come "
-        "true; where they are not admitted, or predict left-out evidence worse in a metric, the "
-        "plan is that of a cold start.",
-        Sheet("Sources, and what they may be used for", transfer_rows.sources(facts), True),
-        Sheet("How alike the domains are", transfer_rows.similarities(facts, looks), True),
+        "Sources count as far as they have predicted this study's own evidence. Where they are not "
+        "admitted, or predict held-out evidence of a metric worse, plans use the study's own "
+        "evidence only.",
+        Sheet("Sources and their terms", transfer_rows.sources(facts), True),
+        Sheet("Similarity of the sources", transfer_rows.similarities(facts, by_features), True),
     ]
-    if looks is not None:
-        blocks.append(alike_by_features(looks))
-    carried = transfer_rows.parameters(facts)
-    if carried.rows:
+    if by_features is not None:
+        blocks.append(feature_map(by_features))
+    parameters = transfer_rows.parameters(facts)
+    if parameters.rows:
         blocks.append(
-            "Which parameters carry over: nats by which this study's evidence is predicted worse "
-            "without what the sources say about a parameter; below 0 their word on it misleads."
+            "How much the sources help through each parameter: the log density of this study's "
+            "evidence that is lost without what they say about it. Below 0 they mislead."
         )
-        blocks.append(Sheet("What each parameter carries over", carried, True))
+        blocks.append(Sheet("Transfer by parameter", parameters, True))
     if rows.rows:
         blocks += _by_round(facts, rows)
     else:
         blocks.append("No round has weighed the sources yet: this study has no evidence so far.")
+    decisions = transfer_rows.decisions(facts)
     blocks.append(
-        "Each change of mind, with its reason and what was not done; hyperzero explain tells of "
-        f"any round.{cut(told)}"
+        "Each change of use with its reason. For any round: hyperzero explain." + omitted(decisions)
     )
-    blocks.append(Sheet("Decisions, and the alternative not taken", head(told), True))
-    suggested = transfer_rows.suggestions(facts)
-    if suggested.rows:
-        title = "Candidates that other domains suggested"
-        blocks.append(Sheet(title, head(suggested), True))
-    said = transfer_rows.overrules(facts)
-    if said.rows:
-        blocks.append(Sheet("Overruled by people", head(said), True))
+    blocks.append(latest_first("Decisions and alternatives not taken", decisions))
+    proposals = transfer_rows.proposals(facts)
+    if proposals.rows:
+        blocks.append(latest_first("Candidates proposed by sources", proposals))
+    overrides = transfer_rows.overrides(facts)
+    if overrides.rows:
+        blocks.append(latest_first("Expert overrides", overrides))
     else:
-        blocks.append("Nobody has overruled what was computed.")
+        blocks.append("There are no expert overrides.")
     blocks.append(Sheet("When to refresh a source", transfer_rows.criteria(facts), True))
     return [Section("transfer", _TITLE, blocks)]
 
 
 def _tiles(facts: Facts, rows: Table) -> list[Tile]:
-    given = transfer_rows.given(facts)
-    judged = transfer_rows.judged(facts)
-    tiles = [Tile("Sources", str(len(given)), "domains that the study may learn from")]
-    if not judged:
-        return [*tiles, Tile("Taken over", "nothing", "nothing was weighed yet")]
-    _, told = judged[-1]
-    metrics = ", ".join(told["metrics"])
-    tiles.append(Tile("Taken over", metrics if told["used"] else "nothing", told["reason"]))
-    weights = {g.source.name: weight(told, g.source.name) for g in given}
-    if told["used"]:
+    used = transfer_rows.used_sources(facts)
+    traces = [trace for _, trace in transfer_rows.weighed_rounds(facts)]
+    tiles = [Tile("Sources", str(len(used)), "domains whose evidence the study may use")]
+    if not traces:
+        return [*tiles, Tile("In use", "none", "sources have not been weighed yet")]
+    latest = traces[-1]
+    metrics = ", ".join(latest.metrics or ())
+    tiles.append(Tile("In use for", metrics if latest.used else "no metric", latest.reason))
+    if latest.used:
+        weights = {u.source.name: weight(latest, u.source.name) for u in used}
         first = max(weights, key=lambda name: weights[name])
-        tiles.append(Tile("Weighs most", first, f"weight {show(weights[first], 'prob')}"))
-    held = [
-        (float(one["transferred"]) - float(one["cold"]), name)
-        for name, one in told.get("held_out", {}).items()
-    ]
+        tiles.append(Tile("Largest weight", first, f"weight {show(weights[first], 'prob')}"))
+    held = [(h.transferred - h.cold, name) for name, h in latest.held_out.items()]
     if held:
-        worst, name = min(held)
+        least, name = min(held)
         note = (
-            f"nats by which left-out evidence on {name}, the metric that gains least, is predicted "
-            "better than from a cold start"
+            f"nats gained over a cold start in predicting held-out evidence of {name}, the metric "
+            "that gains least"
         )
-        tiles.append(Tile("Least held-out gain", f"{worst:+.2f}", note))
-    if "wealth" in told:
-        note = f"log wealth of the bets on the sources; needed to count: {told['needed']:.2f}"
-        tiles.append(Tile("Bets", show(as_cell(told["wealth"]), "number"), note))
-    used = sum(f["used"] for _, f in judged)
-    tiles.append(Tile("Rounds", f"{used} of {len(judged)}", "planned with the sources' help"))
-    return tiles
+        tiles.append(Tile("Least held-out gain", f"{least:+.2f}", note))
+    if latest.log_e_value is not None:
+        note = f"of the sources; they count from {show(latest.needed, 'number')} on"
+        tiles.append(Tile("Log e-value", show(latest.log_e_value, "number"), note))
+    num = sum(trace.used for trace in traces)
+    return [*tiles, Tile("Rounds", f"{num} of {len(traces)}", "planned with sources")]
 
 
 def _by_round(facts: Facts, rows: Table) -> list[Block]:
-    """Plots of what the decisions rest on; each holds all the numbers by round."""
-    x = rows.column("round")
-    more = marks.keys(facts)
-    found: list[Block] = []
-    lead = f"The empirical side, by round: {len(rows.rows)} rounds have weighed the sources."
-    if len(transfer_rows.judged(facts)) > len(rows.rows):
-        lead = f"The empirical side, by round: the latest {len(rows.rows)} are drawn."
-    if len(transfer_rows.given(facts)) > transfer_plots.MOST_DRAWN:
-        lead += f" Lines are drawn for {transfer_plots.MOST_DRAWN} sources; the tables hold all."
-    found.append(lead)
-    if any(w is not None for w in rows.column("wealth")):
-        drawn = marks.put(facts, transfer_plots.bets_by_round(rows), x)
-        bets = Key("log wealth of the bets", METRIC_LOOKS[0][0], "solid")
-        needed = Key("needed to be admitted", MUTED, "dashed")
-        found.append(Plot("Bets on the sources", drawn, rows, (bets, needed, *more), False))
-    halves = len(found) - 1
+    """Plots of the evidence for the sources; each has the whole table by round."""
+    num_sources = len(transfer_rows.used_sources(facts))
+    total = len(transfer_rows.weighed_rounds(facts))
+    lead = f"{total} rounds have weighed the sources."
+    lead += limited(len(rows.rows), total, "rounds", ", the latest")
+    lead += limited(transfer_plots.MOST_DRAWN, num_sources, "sources")
+    blocks: list[Block] = [lead]
+    if any(value is not None for value in rows.column("log_e_value")):
+        drawn = transfer_plots.e_value_by_round(rows)
+        keys = (
+            Key("log e-value", METRIC_LOOKS[0][0], "solid"),
+            Key("threshold for use", MUTED, "dashed"),
+        )
+        blocks.append(plot_by_round(facts, "Evidence for the sources", drawn, rows, keys, False))
     metrics = [(f"held:{m}", m) for m in facts.problem.metrics]
     metrics = [c for c in metrics if any(v is not None for v in rows.column(c[0]))]
     if metrics:
         y = {"title": "nats gained", "zeroline": True}
-        drawn = marks.put(facts, transfer_plots.lines_by_round(rows, metrics, y), x)
-        keys = (*transfer_plots.keys_of([n for _, n in metrics]), *more)
-        title = "Left-out evidence: transferred against cold"
-        found.append(Plot(title, drawn, rows, keys, is_wide=False))
-        halves += 1
+        drawn = transfer_plots.lines_by_round(rows, metrics, y)
+        of_metrics = transfer_plots.keys_of([name for _, name in metrics])
+        title = "Held-out evidence: with sources against without"
+        blocks.append(plot_by_round(facts, title, drawn, rows, of_metrics, False))
     names = _heaviest(facts, rows)
-    columns = [(f"weight:{n}", n) for n in names]
     y = {"title": "weight", "tickformat": ".0%", "rangemode": "tozero"}
-    drawn = marks.put(facts, transfer_plots.lines_by_round(rows, columns, y), x)
-    keys = (*transfer_plots.keys_of(names), *more)
-    found.append(Plot("Weight of each source", drawn, rows, keys, is_wide=halves % 2 == 0))
-    return found
+    drawn = transfer_plots.lines_by_round(rows, [(f"weight:{n}", n) for n in names], y)
+    is_wide = len(blocks) % 2 == 1  # the plots before it fill their rows
+    of_sources = transfer_plots.keys_of(names)
+    title = "Weight of each source"
+    return [*blocks, plot_by_round(facts, title, drawn, rows, of_sources, is_wide)]
 
 
 def _heaviest(facts: Facts, rows: Table) -> list[str]:
-    """The sources that ever weighed most, as many as a plot tells apart."""
-    names = [g.source.name for g in transfer_rows.given(facts)]
+    """The sources with the largest weights in any round, as many as are drawn."""
+    names = [used.source.name for used in transfer_rows.used_sources(facts)]
     peak = {n: max(float(w or 0.0) for w in rows.column(f"weight:{n}")) for n in names}
     return sorted(names, key=lambda n: -peak[n])[: transfer_plots.MOST_DRAWN]

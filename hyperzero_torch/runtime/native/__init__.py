@@ -1,7 +1,7 @@
-"""Compiled kernels for the CPU, for work that is large; their PyTorch twins are the definition.
+"""Compiled CPU kernels for large work; the PyTorch code beside each call is their definition.
 
-A caller asks ``usable`` and goes its own way where it says no: on other devices, for other dtypes,
-under autograd, ``torch.compile`` or ``vmap``, for small work, and where no C compiler is found.
+Callers ask ``usable`` first and run the PyTorch code where it is False: on other devices, for other
+dtypes, under autograd, ``torch.compile`` or ``vmap``, for small work, and without a C compiler.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .build import library
 
 #: Elements of work from which a kernel is used.
 LEAST_WORK = 2**16
-# Elements of a covariance for which one more thread is worth its start.
-_A_THREADS_WORK = 2**17
-# Users of a part for each arm: sums of their own for every thread should not outgrow the users.
-_USERS_AN_ARM = 8
+# Elements of a covariance that are worth starting one more thread.
+_WORK_PER_THREAD = 2**17
+# Users per arm in a thread's part, so that the threads' sums stay smaller than the data.
+_USERS_PER_ARM = 8
 _SUFFIX = {torch.float64: "f64", torch.float32: "f32"}
 
 
 def usable(work: int, *tensors: Tensor) -> bool:
-    """Whether the kernels can do this.
+    """Whether the compiled kernels can be used.
 
     Args:
-        work: elements of it.
+        work: elements to go over.
         tensors: every floating tensor that a kernel reads or writes, or that these are made from.
     """
     if work < LEAST_WORK or torch.compiler.is_compiling():
@@ -53,34 +53,34 @@ def usable(work: int, *tensors: Tensor) -> bool:
 
 
 def _has_tangent(tensor: Tensor) -> bool:
-    """Whether forward differentiation is under way."""
+    """Whether a tensor takes part in forward differentiation."""
     return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def summarise(values: Tensor, arm: Tensor, num_arms: int) -> tuple[Tensor, Tensor]:
     """Count ``(parts, arms)``, and shift, sum and sum of squares ``(parts, arms, 3, metrics)``.
 
-    Of each part of the users by itself, sums being of (value - shift).
+    One row for each part of the users; sums are of (value - shift).
 
     Raises:
         IndexError: an arm out of range.
     """
     values, arm = values.contiguous(), arm.contiguous()
     users, metrics = values.shape
-    parts = _parts(users, users // max(1, _USERS_AN_ARM * num_arms))
+    parts = _parts(users, users // max(1, _USERS_PER_ARM * num_arms))
     count = arm.new_zeros(len(parts), num_arms)
     sums = values.new_zeros(len(parts), num_arms, 3, metrics, dtype=torch.float64)
     kernel = _kernel("summarise", values)
 
-    def one(number: int) -> int:
+    def run(number: int) -> int:
         part = parts[number]
-        wrong: int = kernel(
-            *_all(values[part], arm[part], part.stop - part.start, metrics, num_arms),
-            *_all(count[number], sums[number]),
+        invalid_row: int = kernel(
+            *_c(values[part], arm[part], part.stop - part.start, metrics, num_arms),
+            *_c(count[number], sums[number]),
         )
-        return wrong
+        return invalid_row
 
-    if any(wrong >= 0 for wrong in _run(one, len(parts))):
+    if any(invalid_row >= 0 for invalid_row in _in_threads(run, len(parts))):
         raise IndexError("arm out of range")
     return count, sums
 
@@ -95,14 +95,14 @@ def stream(
     parts = _parts(rows)
     kernel = _kernel("stream", state[0])
 
-    def one(number: int) -> None:
+    def run(number: int) -> None:
         part = parts[number]
         kernel(
-            *_all(part.stop - part.start, metrics, *(t[part] for t in moments)),
-            *_all(*control, *(t[part] for t in state)),
+            *_c(part.stop - part.start, metrics, *(t[part] for t in moments)),
+            *_c(*control, *(t[part] for t in state)),
         )
 
-    _run(one, len(parts))
+    _in_threads(run, len(parts))
 
 
 def covariance(x: Tensor, data: Tensor, out: Tensor) -> None:
@@ -111,28 +111,28 @@ def covariance(x: Tensor, data: Tensor, out: Tensor) -> None:
     Both scaled by sqrt(5) / lengthscale; ``out`` is contiguous.
     """
     x, data = x.contiguous(), data.contiguous()
-    parts = _parts(len(x), 1 + out.numel() // _A_THREADS_WORK)
+    parts = _parts(len(x), 1 + out.numel() // _WORK_PER_THREAD)
     kernel = _kernel("covariance", x)
 
-    def one(number: int) -> None:
+    def run(number: int) -> None:
         part = parts[number]
         rows = x[part]
-        kernel(*_all(rows, len(rows), x.shape[1], data, data.shape[1], out[part]))
+        kernel(*_c(rows, len(rows), x.shape[1], data, data.shape[1], out[part]))
 
-    _run(one, len(parts))
+    _in_threads(run, len(parts))
 
 
 def slopes(x: Tensor, weight: Tensor) -> Tensor:
-    """The twin of ``surrogate.kernels.matern52_slopes``, ``(1 + dims,)``.
+    """``surrogate.kernels.matern52_slopes`` in C, ``(1 + dims,)``.
 
     ``x (n, dims)`` scaled by sqrt(5) / lengthscale, ``weight (n, n)`` symmetric.
     """
     x, data, weight = x.contiguous(), x.T.contiguous(), weight.contiguous()
-    num = min(torch.get_num_threads(), 1 + weight.numel() // _A_THREADS_WORK)
+    num = min(torch.get_num_threads(), 1 + weight.numel() // _WORK_PER_THREAD)
     out = x.new_empty(num, 1 + x.shape[1], dtype=torch.float64)
     kernel = _kernel("slopes", x)
-    # Rows in turn: their parts of the triangle differ.
-    _run(lambda first: kernel(*_all(x, data, *x.shape, weight, first, num, out[first])), num)
+    # Threads take rows in turn, since rows of a triangle differ in length.
+    _in_threads(lambda first: kernel(*_c(x, data, *x.shape, weight, first, num, out[first])), num)
     return out.sum(0).to(x)
 
 
@@ -150,40 +150,42 @@ def paths(
     parts = _parts(len(x))
     kernel = _kernel("paths", x)
 
-    def one(number: int) -> None:
+    def run(number: int) -> None:
         part = parts[number]
         rows = x[part]
         kernel(
-            *_all(rows, len(rows), x.shape[1], data, data.shape[1], update, len(update)),
-            *_all(omega, omega.shape[1], cosines, sines, out[part]),
+            *_c(rows, len(rows), x.shape[1], data, data.shape[1], update, len(update)),
+            *_c(omega, omega.shape[1], cosines, sines, out[part]),
         )
 
-    _run(one, len(parts))
+    _in_threads(run, len(parts))
     return out
 
 
 def _parts(rows: int, most: int | None = None) -> list[slice]:
-    """Equal parts of the rows, one per thread of PyTorch's, ``most`` at most."""
+    """Equal parts of the rows, one per PyTorch thread, at most ``most``."""
     num = max(1, min(torch.get_num_threads(), rows if most is None else most))
     return [slice(rows * k // num, rows * (k + 1) // num) for k in range(num)]
 
 
-def _run(work: Callable[[int], Any], num: int) -> list[Any]:
-    """``work(0)`` to ``work(num - 1)`` at the same time; a foreign call holds no lock."""
+def _in_threads(work: Callable[[int], Any], num: int) -> list[Any]:
+    """``work(0)`` to ``work(num - 1)``, each in a thread; C code runs without the GIL."""
     if num == 1:
         return [work(0)]
-    with ThreadPoolExecutor(num) as pool:  # for each call: a pool kept would not survive a fork
+    with ThreadPoolExecutor(num) as pool:  # a new one each time: a pool does not survive a fork
         return list(pool.map(work, range(num)))
 
 
 def _kernel(name: str, like: Tensor) -> Any:
-    found = library()
-    assert found is not None  # ``usable`` said so
-    return getattr(found, f"{name}_{_SUFFIX[like.dtype]}")  # the same object every time
+    kernels = library()
+    if kernels is None:
+        raise RuntimeError("there are no compiled kernels here; ask usable() first")
+    return getattr(kernels, f"{name}_{_SUFFIX[like.dtype]}")  # the same object every time
 
 
-def _all(*given: Tensor | int) -> tuple[Any, ...]:
-    """Arguments as C has them: the address of each tensor, 64 bits for each number."""
+def _c(*arguments: Tensor | int) -> tuple[Any, ...]:
+    """Arguments for C: the address of each tensor, 64 bits for each number."""
     return tuple(
-        ctypes.c_void_p(g.data_ptr()) if isinstance(g, Tensor) else ctypes.c_int64(g) for g in given
+        ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else ctypes.c_int64(a)
+        for a in arguments
     )

@@ -16,11 +16,11 @@ from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 _SOURCES = ("kernels.c", "by_type.h")
-# As written, but for what the sources themselves allow to be reordered (omp simd) or fused.
+# Floating-point operations keep their order, except where the sources allow another (omp simd).
 _FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-fPIC", "-shared")
-# For this very machine, where the compiler knows how to say that.
+# For this machine's processor, by whichever flag the compiler knows.
 _MACHINE = ("-march=native", "-mcpu=native", "")
-_MOST_SECONDS = 60
+_TIMEOUT_SECONDS = 60
 
 
 @functools.cache
@@ -28,16 +28,16 @@ def library() -> ctypes.CDLL | None:
     """The compiled kernels; None where there is no compiler that builds them.
 
     They are kept in the user's cache folder, under a name that changes with the sources, the
-    compiler and the processor. Set ``CC`` to name a compiler, or to nothing for none.
+    compiler and the processor. The variable ``CC`` names the compiler; empty turns kernels off.
     """
     try:
-        found = _load()
+        kernels = _load()
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        _LOG.debug("no compiled kernels (%s): the PyTorch code does their work, slower", error)
+        _LOG.debug("no compiled kernels (%s): the slower PyTorch code is used", error)
         return None
     for kind in ("f64", "f32"):
-        found[f"summarise_{kind}"].restype = ctypes.c_int64
-    return found
+        kernels[f"summarise_{kind}"].restype = ctypes.c_int64
+    return kernels
 
 
 def _load() -> ctypes.CDLL:
@@ -45,7 +45,9 @@ def _load() -> ctypes.CDLL:
     if not compiler or shutil.which(compiler[0]) is None:
         raise FileNotFoundError(f"no C compiler {' '.join(compiler)!r}; name one in CC")
     here = Path(__file__).parent
-    version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=_MOST_SECONDS)
+    version = subprocess.run(
+        [*compiler, "--version"], capture_output=True, timeout=_TIMEOUT_SECONDS
+    )
     made_by = (compiler, version.stdout, _FLAGS, _MACHINE, _processor())
     key = hashlib.sha256(repr(made_by).encode())
     for name in _SOURCES:
@@ -60,24 +62,24 @@ def _load() -> ctypes.CDLL:
             built = _build(compiler, here, Path(scratch))
             with built.open("rb") as file:
                 os.fsync(file.fileno())
-            os.replace(built, path)  # whole or not at all, also where two processes build at once
+            os.replace(built, path)  # atomic, also where two processes build at once
     return ctypes.CDLL(str(path))
 
 
 def _build(compiler: list[str], here: Path, scratch: Path) -> Path:
     to = scratch / "kernels.so"
-    said = b""
+    message = b""
     for machine in _MACHINE:
         flags = [*_FLAGS, *([machine] if machine else [])]
         done = subprocess.run(
             [*compiler, *flags, str(here / _SOURCES[0]), "-o", str(to)],
             capture_output=True,
-            timeout=_MOST_SECONDS,
+            timeout=_TIMEOUT_SECONDS,
         )
         if done.returncode == 0:
             return to
-        said = done.stderr
-    raise OSError(f"{compiler[0]} failed: {said.decode(errors='replace')[:500]}")
+        message = done.stderr
+    raise OSError(f"{compiler[0]} failed: {message.decode(errors='replace')[:500]}")
 
 
 def _cache() -> Path | None:
@@ -92,10 +94,10 @@ def _cache() -> Path | None:
 
 
 def _processor() -> str:
-    """What the code is built for: one home folder may be seen by different machines."""
+    """The processor that the code is built for: machines may share a home folder."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    told = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
-    return repr((platform.machine(), platform.processor(), sorted(told)))
+    facts = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    return repr((platform.machine(), platform.processor(), sorted(facts)))

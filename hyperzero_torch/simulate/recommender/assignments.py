@@ -1,4 +1,4 @@
-"""What an application serves: a candidate and its parameters for every user who comes."""
+"""An application's assignments: a candidate and its parameters for every visiting user."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ...problem.space import SearchSpace, Value
 
 
 class Assignment(NamedTuple):
-    """What a user is served: the candidate, and its parameters by name."""
+    """The candidate that a user is served, and its parameters by name."""
 
     candidate: int
     parameters: Mapping[str, Value]
 
 
-#: From the ids of the users who come in a round to what each is served, in the same order.
+#: From the ids of a round's visiting users to their assignments, in the same order.
 Assign = Callable[[Sequence[str]], Sequence[Assignment]]
 
 

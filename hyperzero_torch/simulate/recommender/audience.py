@@ -1,4 +1,4 @@
-"""Users with tastes, items with topics and styles, and rankers that guess what users will do.
+"""Users with tastes, items with topics and styles, and rankers that predict users' responses.
 
     affinity   a(u, i) = taste_u . vector_i              topics and styles, about N(0, 1)
     true       z_m(u, i) = appeal_im + propensity_um + pull_m a(u, i)
@@ -6,13 +6,15 @@
 
 ``p(click)`` and ``p(hide)`` are sigmoids of ``z``, given that the user looks at the item;
 ``p(share)`` and ``p(follow)`` the same given a click, and watch time is exponential with mean
-``exp(z)`` seconds given a click. Styles make metrics trade off: bait is clicked, soon left and
-hidden; outrage is watched and shared, and hidden most of all; quality is watched and followed.
+``exp(z)`` seconds given a click. Styles make metrics trade off: bait raises clicks, shortens watch
+time and raises hides; outrage raises watch time, shares and, most of all, hides; quality raises
+watch time and follows.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -21,12 +23,13 @@ from torch import Tensor
 from ...runtime.randomness import random
 from ..synthetic import DAY
 
-#: What a user may do with an item that was looked at; the first four have rankers.
+#: Responses to an item that was looked at; the first four have rankers.
 OUTCOMES = ("click", "share", "follow", "watch", "hide")
 NUM_RANKERS = 4
 CLICK, SHARE, FOLLOW, WATCH, HIDE = range(5)
 
 _CPU = torch.device("cpu")
+_CHUNK = 4096  # requests at a time, so that their tensors stay in the processor's caches
 _TOPICS, _STYLES, _CLUSTERS = 8, 3, 12
 # One row per outcome: intercept, pull of affinity, then quality, bait, outrage.
 _RESPONSE = (
@@ -45,7 +48,7 @@ _PEAK_TO_TROUGH = 8.0
 
 
 class Requests(NamedTuple):
-    """Requests of feeds, each field ``(requests,)``: who asks, and which slate is retrieved.
+    """Requests of feeds, each field ``(requests,)``: the user, and the slate that is retrieved.
 
     A slate is every ``stride``-th item of the catalogue in random order, from ``start`` on; strides
     have no divisor in common with the number of items, so no slate holds an item twice.
@@ -60,7 +63,7 @@ class Audience:
     """A fixed population of users and a fixed catalogue of items.
 
     Args:
-        seed: of all of it.
+        seed: of users and items.
         num_users: users, each with tastes, propensities and habits that stay.
         num_items: items in the catalogue.
         slate: items retrieved for a request.
@@ -74,7 +77,7 @@ class Audience:
         self.seed, self.drift, self.slate = seed, drift, slate
         self.num_users, self.num_items = num_users, num_items
         draw = _Draw(random(seed, 0, "audience", _CPU))
-        # No two worlds respond alike: a tenth of each coefficient is the seed's.
+        # Coefficients vary by a tenth from seed to seed.
         response = torch.tensor(_RESPONSE)
         response[:, 1:] *= 1 + 0.1 * draw.normal(len(OUTCOMES), 1 + _STYLES).clamp(-2, 2)
         self._pull = response[:, 1]
@@ -85,9 +88,9 @@ class Audience:
         self._vector = torch.cat([topic / topic.norm(dim=1, keepdim=True), style], dim=1)
         self._appeal = response[:, 0] + style @ response[:, 2:].T
         error = draw.normal(num_items, NUM_RANKERS) * torch.tensor(_ITEM_ERROR_STD)
-        # One table, so that a slate's vectors and guesses are fetched together.
-        guess = self._appeal[:, :NUM_RANKERS] + error
-        self._catalogue = torch.cat([self._vector, guess], dim=1)
+        # One table, so that a slate's vectors and predictions are fetched together.
+        prediction = self._appeal[:, :NUM_RANKERS] + error
+        self._catalogue = torch.cat([self._vector, prediction], dim=1)
 
         self._taste = draw.taste(num_users, _STYLE_TASTE)
         self._later = draw.taste(num_users, _LATER_STYLE_TASTE)
@@ -110,20 +113,20 @@ class Audience:
 
     @property
     def demand(self) -> Tensor:
-        """Expected requests of each user, ``(users,)``, up to a factor that is the hour's."""
+        """Expected requests of each user, ``(users,)``, up to a factor of the hour."""
         return self._activity * (1 + 2 * self._appetite)
 
     def visits(self, round: int) -> Tensor:
-        """How often each user asks for a feed in a round, ``(users,)``; 0 for who stays away.
+        """Requests of each user in a round, ``(users,)``; 0 for users who do not visit.
 
-        Who comes asks 1 + Poisson(2 x appetite) times. Expected requests are each user's weight
-        times the hour's, so that lifts are the same at every hour.
+        A user who visits makes 1 + Poisson(2 x appetite) requests. Expected requests are the
+        product of a user's weight and the hour's, so that lifts are the same at every hour.
         """
         generator = random(self.seed, round, "visits", _CPU)
         chance = self._visits * self._curve[round % DAY] * self._activity
-        comes = torch.rand(self.num_users, generator=generator) < chance
+        visits = torch.rand(self.num_users, generator=generator) < chance
         more = torch.poisson(2 * self._appetite, generator=generator)
-        return torch.where(comes, 1 + more, 0.0).long()
+        return torch.where(visits, 1 + more, 0.0).long()
 
     def retrieve(self, user: Tensor, generator: torch.Generator) -> Requests:
         """One request for each entry of ``user``, with a random slate."""
@@ -133,14 +136,14 @@ class Audience:
         return Requests(user, start, self._strides[stride])
 
     def items(self, requests: Requests) -> Tensor:
-        """The slates, item numbers ``(requests, slate)``. Items have no order, so none is made."""
+        """The slates, item numbers ``(requests, slate)``; items have no order."""
         steps = torch.arange(self.slate) * requests.stride.unsqueeze(-1)
         return (requests.start.unsqueeze(-1) + steps) % self.num_items
 
     def rank(
         self, taste: Tensor, user: Tensor, items: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """What rankers predict for slates, and the true affinity.
+        """The rankers' predictions for slates, and the true affinity.
 
         Args:
             taste: of the round, ``(users, topics + styles)``.
@@ -149,7 +152,7 @@ class Audience:
             generator: of the rankers' noise.
         Returns:
             Predictions ``(rankers, requests, slate)``: p(click), p(share), p(follow) and expected
-            minutes of watch time, all given only that the user looks; affinity
+            minutes of watch time, all given only that the user looks; and affinities,
             ``(requests, slate)``.
         """
         table = self._catalogue[items]
@@ -164,8 +167,22 @@ class Audience:
         predicted = torch.stack([click, share, follow, click * z[WATCH].exp() / 60])
         return predicted, affinity.squeeze(-1)
 
+    def ranked(
+        self, requests: Requests, round: int, generator: torch.Generator
+    ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+        """Retrieve and rank in chunks: rows, slates, predictions and affinities of each.
+
+        The generator is used once per chunk, before the chunk is yielded.
+        """
+        taste = self.tastes(round)
+        for first in range(0, len(requests.user), _CHUNK):
+            rows = slice(first, first + _CHUNK)
+            part = Requests(*(field[rows] for field in requests))
+            slate = self.items(part)
+            yield rows, slate, *self.rank(taste, part.user, slate, generator)
+
     def respond(self, user: Tensor, items: Tensor, affinity: Tensor) -> Tensor:
-        """What users truly do with items they look at, ``(outcomes, requests, n)``.
+        """True responses of users to items they look at, ``(outcomes, requests, n)``.
 
         Probabilities of a click and a hide; of a share and a follow given a click; expected
         seconds given a click.

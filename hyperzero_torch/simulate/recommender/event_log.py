@@ -1,11 +1,11 @@
-"""What an application logs of a round: exposures and events as Arrow tables and Parquet files.
+"""The log of a round: exposures and events as Arrow tables and Parquet files.
 
-    exposures   user, round, candidate                     one row for each user and arm seen
-    events      user, round, metric, value, arrived        one row for each thing that happened
+    exposures   user, round, candidate                     one row for each user and arm
+    events      user, round, metric, value, arrived        one row for each event
 
 ``round`` is when the user was served, ``arrived`` the round in which the event reached the log. A
-file holds events of one round that arrived in one round, so it never changes once it is there, and
-what has not arrived yet is in no file::
+file holds events of one round that arrived in one round, so it never changes once it is written.
+Events that have not arrived are in no file::
 
     folder/exposures/round-000012.parquet
     folder/events/round-000012-arrived-000015.parquet
@@ -13,8 +13,6 @@ what has not arrived yet is in no file::
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +22,13 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError, MissingExtraError
-from .feed import EVENT_METRICS, Happenings
+from ...runtime.files import write_atomically
+from .feed import EVENT_METRICS, Events
 
 
 @dataclass(frozen=True)
 class Served:
-    """One served round as its application sees it.
+    """One served round as the application sees it.
 
     Args:
         round: when the users were served.
@@ -44,14 +43,14 @@ class Served:
     def write(self, folder: str | Path, arrived_by: int | None = None) -> list[Path]:
         """Log the round: its events by the round in which they arrived, then its exposures.
 
-        Every file is written under another name and moved to its place in one step, and one that
-        is there already is left as it is. So a round whose exposures are there is complete, and a
-        round that was cut off can be served and written again, with the same assignment.
+        Every file is moved to its place in one step, and a file that exists is kept. So a round
+        with exposures is complete, and an interrupted round can be served and written again, with
+        the same assignment.
 
         Args:
             folder: of the log; made where it does not exist.
-            arrived_by: leave out events that arrive later; None leaves out none, for readers that
-                look at ``arrived`` themselves.
+            arrived_by: leave out events that arrive later; None keeps all, for readers that filter
+                by ``arrived`` themselves.
         Returns:
             The files that are new.
         Raises:
@@ -70,7 +69,7 @@ class Served:
 
 
 def as_tables(
-    round: int, names: list[str], exposed: Tensor, candidate: Tensor, happened: Happenings
+    round: int, names: list[str], exposed: Tensor, candidate: Tensor, events: Events
 ) -> Served:
     """Tensors as tidy tables.
 
@@ -78,29 +77,29 @@ def as_tables(
         round: when the users were served.
         names: every user's id, by the user's number.
         exposed: ``(exposures,)``, users' numbers.
-        candidate: ``(exposures,)``, what each was shown.
-        happened: the events.
+        candidate: ``(exposures,)``, the candidate that each was served.
+        events: all of the round.
     Raises:
         MissingExtraError: pyarrow is not installed.
     """
     pa = _pyarrow()
-    exposures = {
+    exposure_columns = {
         "user": _named(exposed, names),
         "round": pa.array(np.full(len(exposed), round, dtype=np.int64)),
         "candidate": pa.array(candidate.numpy().astype(np.int64)),
     }
-    events = {
-        "user": _named(happened.user, names),
-        "round": pa.array(np.full(len(happened.user), round, dtype=np.int64)),
-        "metric": _named(happened.metric, EVENT_METRICS),
-        "value": pa.array(happened.value.numpy()),
-        "arrived": pa.array((round + happened.late).to(torch.int64).numpy()),
+    event_columns = {
+        "user": _named(events.user, names),
+        "round": pa.array(np.full(len(events.user), round, dtype=np.int64)),
+        "metric": _named(events.metric, EVENT_METRICS),
+        "value": pa.array(events.value.numpy()),
+        "arrived": pa.array((round + events.late).to(torch.int64).numpy()),
     }
-    return Served(round, pa.table(exposures), pa.table(events))
+    return Served(round, pa.table(exposure_columns), pa.table(event_columns))
 
 
 def _named(index: Tensor, names: list[str] | tuple[str, ...]) -> Any:
-    """Plain strings, not a dictionary: engines disagree on what a categorical column may do."""
+    """Plain strings instead of a dictionary: engines treat categorical columns differently."""
     pa = _pyarrow()
     return pa.DictionaryArray.from_arrays(index.numpy().astype(np.int32), pa.array(names)).cast(
         pa.string()
@@ -108,34 +107,20 @@ def _named(index: Tensor, names: list[str] | tuple[str, ...]) -> Any:
 
 
 def _write_parquet(table: Any, path: Path) -> list[Path]:
-    """The path, or nothing where the file is there already."""
+    """The path, or nothing where the file exists already."""
     if path.exists():
         return []
-    pa, pq = _pyarrow(), _pyarrow("parquet")
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    beside: str | None = None
+    sink = _pyarrow().BufferOutputStream()
+    _pyarrow("parquet").write_table(table, sink)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # No name that a pattern such as *.parquet would find before it is whole.
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.stem}.", suffix=".part", delete=False
-        ) as file:
-            beside = file.name
-            file.write(sink.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(beside, 0o666 & ~umask)  # temporary files are private, logs are not
-        os.replace(beside, path)
     except OSError as error:
-        if beside is not None:
-            Path(beside).unlink(missing_ok=True)
         raise ConfigError(
             f"{str(path)!r} cannot be written ({error.strerror}); name a folder that can be "
             "written to"
         ) from None
+    # Its name until it is whole does not match patterns such as *.parquet.
+    write_atomically(path, sink.getvalue().to_pybytes())
     return [path]
 
 

@@ -1,9 +1,9 @@
-"""The value model at work: slates are ranked, the top is shown, and users act.
+"""Feeds and events: slates are ranked by the value model, the top is shown, users respond.
 
     score = theta_1 p(click) + theta_2 p(share) + theta_3 p(follow) + theta_4 minutes of watch time
 
 A user looks at the item in position j = 1, 2, ... with probability 1 / log2(j + 1), clicks or hides
-what was looked at, and watches, shares or follows after a click.
+items that were looked at, and watches, shares or follows after a click.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 
 from ...runtime.randomness import random
+from ...stats import moments
+from ...study.plan import Plan
+from ...study.readings import Readings
 from .audience import (
     CLICK,
     FOLLOW,
@@ -23,7 +26,6 @@ from .audience import (
     SHARE,
     WATCH,
     Audience,
-    Requests,
 )
 
 #: Metrics that events can have; all but the last are changed by theta.
@@ -33,11 +35,11 @@ WATCH_TIME, CLICKS, SHARES, FOLLOWS, HIDES, IMPRESSIONS = range(6)
 MAX_LATENESS = 6
 
 _LATE = 0.03  # share of events that arrive an hour late; shares of items take 1 to 6 hours
-_CHUNK = 4096  # requests at a time: what is in work stays in the caches
+_BOT_CLICKS, _BOT_IMPRESSIONS = (2_000, 8_000), 20  # clicks of a bot in a round, shown per click
 _CPU = torch.device("cpu")
 
 
-class Happenings(NamedTuple):
+class Events(NamedTuple):
     """Events as tensors, each field ``(events,)``.
 
     ``user`` is a user's number, ``metric`` a place in ``EVENT_METRICS``, ``value`` is float64 in
@@ -51,68 +53,64 @@ class Happenings(NamedTuple):
     late: Tensor
 
 
-def join(parts: Sequence[Happenings]) -> Happenings:
-    """All events of several, in their order."""
-    return Happenings(*(torch.cat(field) for field in zip(*parts)))
+def join(parts: Sequence[Events]) -> Events:
+    """The events of several parts, in their order."""
+    return Events(*(torch.cat(field) for field in zip(*parts)))
 
 
-def happen(
+def feed_events(
     audience: Audience, round: int, user: Tensor, theta: Tensor, bonus: Tensor, shown: int
-) -> Happenings:
-    """What users do with the feeds they ask for.
+) -> Events:
+    """The events of the feeds that users request.
 
-    All randomness but the events' lateness is drawn for requests and positions, whatever theta is:
-    two thetas are compared on the same users, slates, rankers' noise and luck.
+    All randomness but the events' lateness is drawn for requests and positions, independently of
+    theta: two thetas are compared on the same users, slates, rankers' noise and random responses.
 
     Args:
         audience: the users and items.
         round: the hour.
-        user: ``(requests,)``, who asks.
+        user: ``(requests,)``, the user of each.
         theta: ``(requests, rankers)``, by which each is ranked.
-        bonus: ``(requests,)``, by how much clicks are likelier, a fraction.
+        bonus: ``(requests,)``, relative increase of the click probability.
         shown: items shown of a slate.
     """
     generator = random(audience.seed, round, "feed", _CPU)
-    requests, taste = audience.retrieve(user, generator), audience.tastes(round)
+    requests = audience.retrieve(user, generator)
     parts = []
-    for first in range(0, len(user), _CHUNK):
-        chunk = slice(first, first + _CHUNK)
-        some = Requests(*(field[chunk] for field in requests))
-        slate = audience.items(some)
-        predicted, affinity = audience.rank(taste, some.user, slate, generator)
+    for chunk, slate, predicted, affinity in audience.ranked(requests, round, generator):
         places = top(predicted, theta[chunk], shown)
-        true = audience.respond(some.user, slate.gather(1, places), affinity.gather(1, places))
-        parts.append(_act(some.user, true, bonus[chunk], generator))
+        true = audience.respond(user[chunk], slate.gather(1, places), affinity.gather(1, places))
+        parts.append(_respond(user[chunk], true, bonus[chunk], generator))
     num = torch.full((len(user),), float(shown), dtype=torch.float64)
-    nothing = torch.zeros(len(user), dtype=torch.int64)
-    parts.append(Happenings(user, torch.full_like(user, IMPRESSIONS), num, nothing))
-    happened = join(parts)
-    return happened._replace(late=_lateness(happened.metric, audience.seed, round))
+    on_time = torch.zeros(len(user), dtype=torch.int64)
+    parts.append(Events(user, torch.full_like(user, IMPRESSIONS), num, on_time))
+    events = join(parts)
+    return events._replace(late=_lateness(events.metric, audience.seed, round))
 
 
-def _act(user: Tensor, true: Tensor, bonus: Tensor, generator: torch.Generator) -> Happenings:
+def _respond(user: Tensor, true: Tensor, bonus: Tensor, generator: torch.Generator) -> Events:
     """Events of requests whose shown items have the true outcomes ``(outcomes, requests, n)``."""
     shape = true.shape[1:]
     looks = examination(shape[1])
-    luck = torch.rand(4, *shape, generator=generator)
+    uniform = torch.rand(4, *shape, generator=generator)
     seconds = true[WATCH] * torch.empty(shape).exponential_(generator=generator)
     chance = true[CLICK] * (1 + bonus.to(looks).unsqueeze(-1))
-    clicked = luck[0] < chance.clamp_max(1) * looks
+    clicked = uniform[0] < chance.clamp_max(1) * looks
     rows, metrics, values = [], [], []
     for metric, where in (
         (WATCH_TIME, clicked),
         (CLICKS, clicked),
-        (SHARES, clicked & (luck[1] < true[SHARE])),
-        (FOLLOWS, clicked & (luck[2] < true[FOLLOW])),
-        (HIDES, luck[3] < true[HIDE] * looks),
+        (SHARES, clicked & (uniform[1] < true[SHARE])),
+        (FOLLOWS, clicked & (uniform[2] < true[FOLLOW])),
+        (HIDES, uniform[3] < true[HIDE] * looks),
     ):
         row = where.nonzero()[:, 0]
         rows.append(row)
         metrics.append(torch.full_like(row, metric))
-        one = torch.ones(len(row), dtype=torch.float64)
-        values.append(seconds[where].double() if metric == WATCH_TIME else one)
+        ones = torch.ones(len(row), dtype=torch.float64)
+        values.append(seconds[where].double() if metric == WATCH_TIME else ones)
     row = torch.cat(rows)
-    return Happenings(user[row], torch.cat(metrics), torch.cat(values), torch.zeros_like(row))
+    return Events(user[row], torch.cat(metrics), torch.cat(values), torch.zeros_like(row))
 
 
 def _lateness(metric: Tensor, seed: int, round: int) -> Tensor:
@@ -123,11 +121,11 @@ def _lateness(metric: Tensor, seed: int, round: int) -> Tensor:
 
 
 def top(predicted: Tensor, theta: Tensor, num: int) -> Tensor:
-    """Places of the best items by the value model, best first, ``(requests, num)``.
+    """Places of the items with the highest scores, the highest first, ``(requests, num)``.
 
     Args:
         predicted: ``(rankers, requests, slate)``.
-        theta: ``(requests, rankers)``, or ``(1, rankers)`` for one that serves all.
+        theta: ``(requests, rankers)``, or ``(1, rankers)`` for all of them.
         num: items to show.
     """
     weight = theta.to(predicted.dtype).T.unsqueeze(-1)  # (rankers, requests, 1)
@@ -140,3 +138,47 @@ def top(predicted: Tensor, theta: Tensor, num: int) -> Tensor:
 def examination(num: int) -> Tensor:
     """How likely a user looks at each position, ``(num,)``; 1 for the first."""
     return 1 / torch.log2(torch.arange(num) + 2.0)
+
+
+def bot_events(bots: Tensor, generator: torch.Generator) -> Events:
+    """Thousands of clicks of each bot, which arrive without delay."""
+    clicks = torch.randint(*_BOT_CLICKS, (len(bots),), generator=generator)
+    user = torch.cat([torch.repeat_interleave(bots, clicks), bots])
+    ones = torch.ones(int(clicks.sum()), dtype=torch.float64)
+    metric = torch.full_like(user, CLICKS)
+    metric[len(ones) :] = IMPRESSIONS
+    value = torch.cat([ones, _BOT_IMPRESSIONS * clicks.double()])
+    return Events(user, metric, value, torch.zeros_like(user))
+
+
+def aggregate(
+    plan: Plan, user: Tensor, arm: Tensor, events: Events, metrics: list[int], revision: int
+) -> Readings | None:
+    """Moments of sums per user, by arm; None where no arm has two users or the control no events.
+
+    Args:
+        plan: of the round.
+        user: ``(users,)`` users who visited, ascending.
+        arm: ``(users,)`` the arm of each.
+        events: of these users.
+        metrics: places in ``EVENT_METRICS`` of those to report.
+        revision: of the readings.
+    """
+    width = len(EVENT_METRICS)
+    place = torch.searchsorted(user, events.user) * width + events.metric
+    sums = torch.zeros(len(user) * width, dtype=torch.float64)
+    values = sums.index_add(0, place, events.value).reshape(-1, width)[:, metrics]
+    by_arm = moments.summarise(values, arm, len(plan))
+    arms = (by_arm.count[:, 0] >= 2).nonzero().squeeze(-1)
+    positive = (by_arm.mean[0] > 0).nonzero().squeeze(-1)
+    if not len(arms) or not len(positive):
+        return None
+    return Readings(
+        plan.round,
+        torch.tensor(plan.candidate_ids)[arms],
+        by_arm.count[arms, 0],
+        by_arm.mean[arms][:, positive],
+        by_arm.var[arms][:, positive],
+        metrics=[EVENT_METRICS[metrics[i]] for i in positive.tolist()],
+        revision=revision,
+    )

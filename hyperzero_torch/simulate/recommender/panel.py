@@ -1,4 +1,4 @@
-"""What is expected under any theta: a panel of requests, and the best theta on it."""
+"""Expected metrics under any theta: a panel of requests, and the best theta on it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from ...problem.problem import Problem
 from ...runtime.randomness import random
 from ...study.plan import Plan
 from ..environment import Delivery, Environment, Oracle
-from .audience import CLICK, FOLLOW, HIDE, SHARE, WATCH, Audience, Requests
+from .audience import CLICK, FOLLOW, HIDE, SHARE, WATCH, Audience
 from .feed import examination, top
 
 _OUTCOMES = [WATCH, CLICK, SHARE, FOLLOW, HIDE]  # the outcome that each metric sums
-_CHUNK = 4096  # requests at a time
 _MOST_CACHED = 200_000  # thetas whose expectation is kept
 _COARSE, _MOST_SAMPLES = 4096, 500  # requests and Sobol points of the oracle's search
-_CLOSE, _NUM_CLOSE = (0.02, 0.005), 50  # and the clouds in which the whole panel decides
+_CLOSE, _NUM_CLOSE = (0.02, 0.005), 50  # clouds that are evaluated on the whole panel
 _CPU = torch.device("cpu")
 
 
 class Panel:
-    """A fixed sample of requests, and what is expected of them under any theta.
+    """A fixed sample of requests, and their expected metrics under any theta.
 
     Users, slates and rankers' noise are the same for every theta and in every round; users are
     drawn systematically in proportion to their expected requests. Takes about 1.8 KB a request
@@ -43,13 +42,10 @@ class Panel:
         offset = torch.rand(1, dtype=torch.float64, generator=generator)
         ticks = (torch.arange(num_requests, dtype=torch.float64) + offset) / num_requests
         user = torch.searchsorted(edges, ticks * edges[-1]).clamp_max(audience.num_users - 1)
-        requests, taste = audience.retrieve(user, generator), audience.tastes(round)
+        requests = audience.retrieve(user, generator)
         parts = []
-        for first in range(0, num_requests, _CHUNK):
-            some = Requests(*(field[first : first + _CHUNK] for field in requests))
-            slate = audience.items(some)
-            predicted, affinity = audience.rank(taste, some.user, slate, generator)
-            expected = audience.respond(some.user, slate, affinity)
+        for rows, slate, predicted, affinity in audience.ranked(requests, round, generator):
+            expected = audience.respond(user[rows], slate, affinity)
             expected[[SHARE, FOLLOW, WATCH]] *= expected[CLICK]
             parts.append((predicted, expected[_OUTCOMES]))
         self._predicted, self._expected = (torch.cat(both, dim=1) for both in zip(*parts))
@@ -62,7 +58,7 @@ class Panel:
         return (shown @ self._looks).T.double()
 
     def part(self, num_requests: int) -> Panel:
-        """Evenly spread requests of it, about ``num_requests``."""
+        """About ``num_requests`` of its requests, evenly spread."""
         other = copy.copy(self)
         step = max(1, self._predicted.shape[1] // num_requests)
         other._predicted = self._predicted[:, ::step].contiguous()
@@ -85,7 +81,7 @@ class Panel:
 
 
 class PanelTruth(Environment):
-    """The lifts of one panel, as a world that serves nothing; each theta is computed once.
+    """The lifts on one panel, as a world without traffic; each theta is computed once.
 
     Args:
         problem: whose base and terms are used.
@@ -100,7 +96,7 @@ class PanelTruth(Environment):
         self._totals: dict[tuple[float, ...], Tensor] = {}
 
     def serve(self, plan: Plan) -> list[Delivery]:
-        """Nothing."""
+        """No messages: a panel has no traffic."""
         return []
 
     def true_delta(self, theta: Tensor, round: int | None = None) -> Tensor:
@@ -116,17 +112,16 @@ class PanelTruth(Environment):
         return torch.stack(rows) if rows else base.new_empty(0, self.problem.num_metrics)
 
     def oracle(self, num_samples: int = _MOST_SAMPLES, round: int | None = None) -> Oracle:
-        """The best feasible theta: searched on a part of the panel, decided on all of it.
+        """The best feasible theta: searched on a part of the panel, then on all of it.
 
-        To rank a panel takes milliseconds a theta, where other worlds have a formula: so there are
-        at most 500 samples to begin with.
+        Ranking a panel takes milliseconds a theta, so at most 500 samples are drawn at first.
         """
         part = PanelTruth(self.problem, self.panel.part(_COARSE))
-        found = Environment.oracle(part, min(num_samples, _MOST_SAMPLES))
+        coarse = Environment.oracle(part, min(num_samples, _MOST_SAMPLES))
         space, generator = self.problem.space, torch.Generator().manual_seed(0)
-        # The base is feasible, so something always is.
-        theta = torch.stack([self.problem.base_theta, found.theta])
-        centre = found.theta
+        # The base is feasible, so at least one point is.
+        theta = torch.stack([self.problem.base_theta, coarse.theta])
+        centre = coarse.theta
         for width in _CLOSE:
             noise = torch.randn(_NUM_CLOSE, space.num_dims, dtype=theta.dtype, generator=generator)
             near = (space.to_unit(centre) + width * noise).clamp(0, 1)

@@ -1,47 +1,44 @@
-"""A living recommender: users, items, rankers, and a value model whose weights are tuned.
+"""A simulated recommender: users, items, rankers, and a value model whose weights are tuned.
 
     score = w_click p(click) + w_share p(share) + w_follow p(follow) + w_watch minutes of watch time
 
-A request retrieves a slate, the value model ranks it by what rankers predict, the top is shown with
-position bias, and users do what their true probabilities say. So metrics trade off through the
-items that rise: the weights that win the most watch time promote what is hidden most.
+A request retrieves a slate, the value model ranks it by the rankers' predictions, the top is shown
+with position bias, and users respond by their true probabilities. Metrics trade off through the
+items that rise: the weights with the most watch time promote the items that are hidden most.
 
     maximise  watch_time     subject to  hides <= 1 %,  follows >= -1 %          all deltas
 
-What makes life hard is here as well: a daily rhythm with a peak of 8 times the trough, users who
-come back and stay themselves, thetas that please because they are new, tastes that drift, events
-that arrive late, bots, and users who see two arms.
+The difficulties of a real platform are included: a daily rhythm with a peak of 8 times the trough,
+returning users with persistent tastes, novelty effects, tastes that drift, late events, bots, and
+users who see two arms.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import ConfigError, InputError
+from ...errors import InputError
 from ...problem.problem import Problem
 from ...problem.space import Float, SearchSpace
 from ...runtime.randomness import random
-from ...stats import moments
 from ...study.plan import Plan
-from ...study.readings import Readings
-from ..environment import Delivery, Environment, Oracle
+from ..environment import Delivery, Environment, Oracle, check_range
 from .assignments import Assign, Assignment, one_by_one, read_assignments
 from .audience import Audience
 from .event_log import Served, as_tables
 from .feed import (
-    CLICKS,
     EVENT_METRICS,
     IMPRESSIONS,
     MAX_LATENESS,
     SHARES,
-    Happenings,
-    happen,
+    Events,
+    aggregate,
+    bot_events,
+    feed_events,
     join,
 )
 from .panel import Panel, PanelTruth
@@ -50,9 +47,9 @@ __all__ = ["METRICS", "Assign", "Assignment", "ValueModelWorld", "one_by_one"]
 
 METRICS = EVENT_METRICS[:IMPRESSIONS]  # impressions are the same under every theta
 _BASE = {"w_click": 1.0, "w_share": 2.0, "w_follow": 5.0, "w_watch": 0.3}
-_BOT_ROUNDS, _BOT_CLICKS, _BOT_IMPRESSIONS = 0.5, (2_000, 8_000), 20
-_NOTICED = 0.1  # distance from the base, in the unit cube, at which 63 % of a change is noticed
-_FORGOTTEN = 20  # spans of novelty_hours after which nothing is left of the bonus
+_BOT_ROUNDS = 0.5  # probability that a bot is active in a round
+_NOTICED = 0.1  # distance from the base, in the unit cube, with 63 % of the full novelty effect
+_FADED = 20  # spans of novelty_hours after which the novelty effect is negligible
 _CPU = torch.device("cpu")
 
 
@@ -60,26 +57,26 @@ class ValueModelWorld(Environment):
     """A recommender at the level of users, items and events.
 
     It serves an application's own assignments (``serve_round``, whose tables can be logged), or
-    plans like every other world (``serve``, which aggregates by itself).
+    plans like every other world (``serve``, which also aggregates).
 
     All randomness is a function of (seed, round): the same round with the same assignment gives the
-    same tables. Only the bonus of novelty remembers, namely in which earlier rounds a theta was
+    same tables. Only the novelty effect has a memory: the earlier rounds in which a theta was
     served.
 
     Args:
-        seed: of users, items, rankers and all that happens.
-        num_users: users; about 30 % of them come in the average hour.
+        seed: of users, items, rankers and events.
+        num_users: users; about 30 % of them visit in the average hour.
         num_items: items in the catalogue.
         slate: items that a request retrieves.
         shown: items that are shown of them.
-        visits: probability that the average user comes in the average hour.
+        visits: probability that the average user visits in the average hour.
         delay: rounds that the readings of ``serve`` are late, beyond the events' own lateness.
-        drift: radians an hour by which tastes turn; quality gains and outrage loses.
-        novelty: by how much a fresh theta far from the base raises clicks at first, a fraction.
-        novelty_hours: rounds of being served after which 63 % of that is gone.
+        drift: radians an hour by which tastes turn, towards quality and away from outrage.
+        novelty: relative increase of clicks at first for a new theta far from the base.
+        novelty_hours: rounds of being served after which 63 % of that has faded.
         bots: users in whose name a script clicks thousands of times in about every second round;
-            they are in the tables of ``serve_round``, not in the readings of ``serve``.
-        flips: fraction of users who see a second arm within a round, in the tables only as well.
+            they are in the tables of ``serve_round`` but not in the readings of ``serve``.
+        flips: fraction of users who see a second arm within a round, also in the tables only.
         panel: requests over which ``true_delta`` averages; see ``true_delta_error``.
     Raises:
         ConfigError: an argument outside its range.
@@ -104,19 +101,19 @@ class ValueModelWorld(Environment):
         flips: float = 0.0,
         panel: int = 16_384,
     ) -> None:
-        _check("seed", seed, 0, 2**63 - 1, whole=True)
-        _check("num_users", num_users, 2, 10_000_000, whole=True)
-        _check("num_items", num_items, 2, 10_000_000, whole=True)
-        _check("slate", slate, 2, min(num_items, 1000), whole=True)
-        _check("shown", shown, 1, slate, whole=True)
-        _check("visits", visits, 1e-6, 0.4)
-        _check("delay", delay, 0, 1_000_000, whole=True)
-        _check("drift", drift, 0.0, 1.0)
-        _check("novelty", novelty, 0.0, 1.0)
-        _check("novelty_hours", novelty_hours, 1e-3, 1e6)
-        _check("bots", bots, 0, num_users, whole=True)
-        _check("flips", flips, 0.0, 1.0)
-        _check("panel", panel, 100, 1_000_000, whole=True)
+        check_range("seed", seed, 0, 2**63 - 1, whole=True)
+        check_range("num_users", num_users, 2, 10_000_000, whole=True)
+        check_range("num_items", num_items, 2, 10_000_000, whole=True)
+        check_range("slate", slate, 2, min(num_items, 1000), whole=True)
+        check_range("shown", shown, 1, slate, whole=True)
+        check_range("visits", visits, 1e-6, 0.4)
+        check_range("delay", delay, 0, 1_000_000, whole=True)
+        check_range("drift", drift, 0.0, 1.0)
+        check_range("novelty", novelty, 0.0, 1.0)
+        check_range("novelty_hours", novelty_hours, 1e-3, 1e6)
+        check_range("bots", bots, 0, num_users, whole=True)
+        check_range("flips", flips, 0.0, 1.0)
+        check_range("panel", panel, 100, 1_000_000, whole=True)
         self.seed, self.shown, self.delay, self.drift = seed, shown, delay, drift
         self.novelty, self.novelty_hours, self.flips = novelty, novelty_hours, flips
         self.audience = Audience(seed, num_users, num_items, slate, visits, drift)
@@ -146,14 +143,12 @@ class ValueModelWorld(Environment):
             )
         )
 
-    # What an application does
-
     def serve_round(self, round: int, assign: Assign) -> Served:
-        """Let the users of a round come, and serve each what ``assign`` says.
+        """Serve the users who visit in a round by their assignments.
 
         Args:
             round: the hour, 0 or later.
-            assign: called once with the ids of all users who come; ``one_by_one`` makes one from a
+            assign: called once with the ids of all visiting users; ``one_by_one`` makes one from a
                 function of a single user's id.
         Returns:
             Exposures and events as tidy tables, events that arrive later included.
@@ -176,27 +171,29 @@ class ValueModelWorld(Environment):
         other = self._flip(round, arm)
         flipped = (other != arm).nonzero().squeeze(-1)
         row = torch.repeat_interleave(visits[user])
-        # The later half of what a flipped user asks for is served by the other arm.
+        # The later half of a flipped user's requests is served by the other arm.
         nth = torch.arange(len(row)) - (visits[user].cumsum(0) - visits[user])[row]
         served = torch.where(2 * nth < visits[user][row], arm[row], other[row])
         bonus = self._bonus(round, theta)
-        happened = happen(self.audience, round, user[row], theta[served], bonus[served], self.shown)
+        events = feed_events(
+            self.audience, round, user[row], theta[served], bonus[served], self.shown
+        )
         tables = as_tables(
             round,
             self.user_ids,
             torch.cat([user, user[flipped]]),
             candidates[torch.cat([arm, other[flipped]])],
-            join([happened, _script(bots, generator)]),
+            join([events, bot_events(bots, generator)]),
         )
         self._latest[round] = tables
         self._latest = {r: t for r, t in self._latest.items() if r >= round - MAX_LATENESS}
         return tables
 
     def write(self, folder: str | Path, arrived_by: int | None = None) -> list[Path]:
-        """Log what has arrived of the last rounds served; see ``Served.write``.
+        """Log the events that have arrived of the last rounds served; see ``Served.write``.
 
-        Called after every ``serve_round`` it writes the exposures of that round, and the events of
-        this and the six rounds before that have arrived by its end.
+        Called after every ``serve_round``, it writes the exposures of that round, and those events
+        of this round and the six before it that have arrived by its end.
 
         Args:
             folder: of the log.
@@ -209,15 +206,13 @@ class ValueModelWorld(Environment):
         by = max(self._latest, default=0) if arrived_by is None else arrived_by
         return [path for served in self._latest.values() for path in served.write(folder, by)]
 
-    # What an environment does
-
     def serve(self, plan: Plan) -> list[Delivery]:
-        """Serve a plan by its shares; every user is put into an arm anew each round.
+        """Serve a plan by its shares; users are assigned to arms independently in each round.
 
-        Values are sums per user who came. Two messages: in the next round what has arrived by then,
-        without shares, which take hours; and when the last event has arrived all of it, as
-        revision 1. An arm with fewer than two users is left out, and so is a metric of which the
-        control has nothing.
+        Values are sums per visiting user. There are two messages. The first, in the next round, has
+        the events that have arrived by then, without shares, which take hours. The second, when the
+        last event has arrived, has all of them as revision 1. Arms with fewer than two users are
+        left out, and so are metrics for which the control has no events.
         """
         visits = self.audience.visits(plan.round)
         user = visits.nonzero().squeeze(-1)
@@ -228,23 +223,17 @@ class ValueModelWorld(Environment):
         served = torch.repeat_interleave(arm, visits[user])
         theta = plan.theta.to(torch.float64)
         bonus = self._bonus(plan.round, theta)
-        happened = happen(
-            self.audience,
-            plan.round,
-            torch.repeat_interleave(user, visits[user]),
-            theta[served],
-            bonus[served],
-            self.shown,
+        requests = torch.repeat_interleave(user, visits[user])
+        events = feed_events(
+            self.audience, plan.round, requests, theta[served], bonus[served], self.shown
         )
         due = plan.round + 1 + self.delay
-        in_time = Happenings(*(field[happened.late == 0] for field in happened))
-        early = [m for m in range(len(METRICS)) if m != SHARES]
+        in_time = Events(*(field[events.late == 0] for field in events))
+        metrics = list(range(len(METRICS)))
+        early = [m for m in metrics if m != SHARES]
         messages = (
-            (due, _aggregate(plan, user, arm, in_time, early, revision=0)),
-            (
-                due + MAX_LATENESS,
-                _aggregate(plan, user, arm, happened, list(range(len(METRICS))), revision=1),
-            ),
+            (due, aggregate(plan, user, arm, in_time, early, revision=0)),
+            (due + MAX_LATENESS, aggregate(plan, user, arm, events, metrics, revision=1)),
         )
         return [Delivery(when, readings) for when, readings in messages if readings is not None]
 
@@ -265,10 +254,8 @@ class ValueModelWorld(Environment):
         """The best feasible theta; see ``PanelTruth.oracle``."""
         return self._truth_at(round).oracle(num_samples)
 
-    # Inside
-
     def _truth_at(self, round: int | None) -> PanelTruth:
-        """What is expected with the tastes of a round; that of the last round is kept."""
+        """Expectations under the tastes of a round; those of the last round asked for are kept."""
         key = round if self.drift and round else 0
         if self._truth is None or self._truth[0] != key:
             panel = Panel(self.audience, key, self._num_panel, self.shown)
@@ -276,7 +263,7 @@ class ValueModelWorld(Environment):
         return self._truth[1]
 
     def _bonus(self, round: int, theta: Tensor) -> Tensor:
-        """By how much novelty raises clicks, ``(arms,)``; and note that these thetas are served.
+        """The novelty effect on clicks, ``(arms,)``; also records that these thetas are served.
 
         novelty * (1 - exp(-distance / 0.1)) * exp(-rounds served before / novelty_hours)
         """
@@ -289,13 +276,13 @@ class ValueModelWorld(Environment):
         for key in map(tuple, theta.tolist()):
             rounds = self._rounds_served[key]
             ages.append(sum(earlier < round for earlier in rounds))
-            if len(rounds) < _FORGOTTEN * self.novelty_hours:
+            if len(rounds) < _FADED * self.novelty_hours:
                 rounds.add(round)
         age = torch.tensor(ages, dtype=torch.float64)
         return self.novelty * noticed * (-age / self.novelty_hours).exp()
 
     def _flip(self, round: int, arm: Tensor) -> Tensor:
-        """The arm that each user sees later in the round, ``(users,)``: mostly the same.
+        """The arm that each user sees later in the round, ``(users,)``: the same for most.
 
         A flipped user gets the arm of another user, as a second device would.
         """
@@ -303,45 +290,3 @@ class ValueModelWorld(Environment):
         flips = torch.rand(len(arm), generator=generator) < self.flips
         partner = torch.randperm(len(arm), generator=generator)
         return torch.where(flips, arm[partner], arm)
-
-
-def _script(bots: Tensor, generator: torch.Generator) -> Happenings:
-    """Thousands of clicks of each bot, logged at once like those of anybody."""
-    clicks = torch.randint(*_BOT_CLICKS, (len(bots),), generator=generator)
-    user = torch.cat([torch.repeat_interleave(bots, clicks), bots])
-    one = torch.ones(int(clicks.sum()), dtype=torch.float64)
-    metric = torch.full_like(user, CLICKS)
-    metric[len(one) :] = IMPRESSIONS
-    value = torch.cat([one, _BOT_IMPRESSIONS * clicks.double()])
-    return Happenings(user, metric, value, torch.zeros_like(user))
-
-
-def _aggregate(
-    plan: Plan, user: Tensor, arm: Tensor, happened: Happenings, metrics: list[int], revision: int
-) -> Readings | None:
-    """Moments of sums per user, by arm; None where nothing can be said."""
-    width = len(EVENT_METRICS)
-    place = torch.searchsorted(user, happened.user) * width + happened.metric
-    sums = torch.zeros(len(user) * width, dtype=torch.float64)
-    values = sums.index_add(0, place, happened.value).reshape(-1, width)[:, metrics]
-    by_arm = moments.summarise(values, arm, len(plan))
-    arms = (by_arm.count[:, 0] >= 2).nonzero().squeeze(-1)
-    known = (by_arm.mean[0] > 0).nonzero().squeeze(-1)
-    if not len(arms) or not len(known):
-        return None
-    return Readings(
-        plan.round,
-        torch.tensor(plan.candidate_ids)[arms],
-        by_arm.count[arms, 0],
-        by_arm.mean[arms][:, known],
-        by_arm.var[arms][:, known],
-        metrics=[METRICS[metrics[i]] for i in known.tolist()],
-        revision=revision,
-    )
-
-
-def _check(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
-    kind = "a whole number" if whole else "a number"
-    number = isinstance(value, int | np.integer) if whole else isinstance(value, int | float)
-    if isinstance(value, bool) or not number or not low <= value <= high:
-        raise ConfigError(f"{name} must be {kind} from {low:g} to {high:g}, got {value!r}")

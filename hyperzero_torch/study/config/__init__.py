@@ -1,7 +1,7 @@
 """How to tune (``TunerConfig``), and a whole study in one YAML file (``StudyConfig``)."""
 
 from .study import LiveConfig, MetricConfig, RescaledConfig, SourceConfig, StudyConfig
-from .tuner import TunerConfig
+from .tuner import TunerConfig, upcast
 
 __all__ = [
     "LiveConfig",
@@ -10,4 +10,5 @@ __all__ = [
     "SourceConfig",
     "StudyConfig",
     "TunerConfig",
+    "upcast",
 ]

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ...errors import ConfigError
 from .base import Config
+
+#: Options that earlier versions had, and why they are gone.
+_REMOVED = {
+    "transfer": "the ranking-weighted ensemble is gone, and sources are always combined by the "
+    "hierarchical model; remove the option",
+}
+
+
+def upcast(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as a journal or a state stores it, without options that are gone."""
+    return {name: value for name, value in stored.items() if name not in _REMOVED}
 
 
 class TunerConfig(Config):
@@ -79,9 +91,6 @@ class TunerConfig(Config):
     """Fit with the base as a point whose deltas are exactly 0."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Two-sided level of the bounds in a recommendation."""
-    transfer: Literal["shared", "ensemble"] = "shared"
-    """Model of other domains, where there are any: a hierarchical model of their evidence, or a
-    ranking-weighted ensemble of their posteriors."""
     num_seeds: int = Field(default=12, ge=0, le=1000)
     """Number of candidates that sources suggest when they are first used; 0 for none."""
     seed_first: bool = False
@@ -89,6 +98,15 @@ class TunerConfig(Config):
     there is evidence that they help."""
     rounds_per_day: int = Field(default=24, ge=1)
     """Rounds of one daily cycle, over which base levels are averaged."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_removed(cls, values: Any) -> Any:
+        """Say why an option is gone, rather than that it is unknown."""
+        for name, reason in _REMOVED.items():
+            if isinstance(values, Mapping) and name in values:
+                raise ConfigError(f"the option {name!r} no longer exists: {reason}")
+        return values
 
     def model_post_init(self, _: Any) -> None:
         """Refuse combinations of fields that are not valid together."""

@@ -64,8 +64,8 @@ class Record(BaseModel):
             raise TraceError(f"{where or cls.__name__}: {first['msg']}") from None
 
     def stored(self) -> dict[str, Any]:
-        """Plain JSON values under the stored names; unset fields and None are omitted."""
-        values = self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+        """Plain JSON values under the stored names; fields at their defaults are omitted."""
+        values = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         return values | {_VERSION_KEY: VERSION}
 
 

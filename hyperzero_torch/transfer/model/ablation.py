@@ -1,8 +1,8 @@
-"""Which parameters carry over: what the sources say about each, by how well it came true.
+"""Which parameters transfer: the predictive value of what sources say about each parameter.
 
-For each parameter the sources are asked once more with what they say about it left out, that is,
-only where it stands as in the target's base. The nats by which they then predict the target's
-evidence worse are what this parameter has carried over; below 0 it misled.
+For each parameter the log Bayes factor of the sources is computed once more without their evidence
+about it, that is, with their functions known only where the parameter has the target's base value.
+The nats that are lost are the parameter's contribution; a negative one misled.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from .family import Family, without
 from .inducing import Reduced, Spectrum, spectrum
 
 
-def left_out(family: Family, base: Tensor, columns: Sequence[slice]) -> tuple[Spectrum, ...]:
+def without_each_parameter(
+    family: Family, base: Tensor, columns: Sequence[slice]
+) -> tuple[Spectrum, ...]:
     """The sources' evidence without what it says about each parameter, in their order.
 
     Args:
@@ -29,40 +31,41 @@ def left_out(family: Family, base: Tensor, columns: Sequence[slice]) -> tuple[Sp
     whole = Reduced(
         (basis * eigen.unsqueeze(-2)) @ basis.mT,
         (basis @ information.unsqueeze(-1)).squeeze(-1),
-        torch.zeros_like(family.share),
+        torch.zeros_like(family.loading),
     )
-    found = []
-    for some in columns:
+    reduced_spectra = []
+    for parameter in columns:
         parts = [
             [
-                without(Reduced(*(f[i, j] for f in whole)), family.inducing, i, some, base, 0.0)
+                without(
+                    Reduced(*(f[i, j] for f in whole)), family.inducing, i, parameter, base, 0.0
+                )
                 for j in range(len(family.names))
             ]
-            for i in range(len(family.share))
+            for i in range(len(family.loading))
         ]
         fields = (
             torch.stack([torch.stack([part[k] for part in row]) for row in parts]) for k in range(3)
         )
-        found.append(spectrum(Reduced(*fields)))
-    return tuple(found)
+        reduced_spectra.append(spectrum(Reduced(*fields)))
+    return tuple(reduced_spectra)
 
 
-def carried(
-    family: Family, target: Spectrum, share: Tensor, less: Mapping[str, Spectrum]
+def contributions(
+    family: Family, target: Spectrum, loading: Tensor, reduced: Mapping[str, Spectrum]
 ) -> dict[str, Tensor]:
-    """Nats ``(metrics,)`` that each parameter has carried over.
+    """Nats ``(metrics,)`` that each parameter contributes to the prediction of the target.
 
     Args:
         family: the sources.
         target: its evidence, leading axes ``(metrics, 1)``.
-        share: ``(metrics, sources + 1)`` as learned; metrics where it is 0 carry nothing.
-        less: the sources without what they say about each parameter.
+        loading: ``(metrics, sources + 1)`` as fitted; metrics where it is 0 contribute nothing.
+        reduced: the sources without what they say about each parameter.
     """
 
-    def told(sources: Spectrum) -> Tensor:
-        return coregionalization.told(
-            coregionalization.factor(sources, share[:, :-1]), target, share[:, -1]
-        )
+    def log_bayes_factor(sources: Spectrum) -> Tensor:
+        shared = coregionalization.shared_posterior(sources, loading[:, :-1])
+        return coregionalization.log_bayes_factor(shared, target, loading[:, -1])
 
-    whole = told(family.spectrum)
-    return {name: whole - told(rest) for name, rest in less.items()}
+    whole = log_bayes_factor(family.spectrum)
+    return {name: whole - log_bayes_factor(rest) for name, rest in reduced.items()}

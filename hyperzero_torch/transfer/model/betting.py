@@ -1,18 +1,18 @@
-"""What each source is worth to the target, by how well it predicted the target's own evidence.
+"""How well sources predict the target's evidence: bets on each source, and their e-value.
 
-The log marginal likelihood of the target's evidence given a source is the sum of the log densities
-of its rows, each predicted before it counts (the prequential score). Its gain over what none of
-the sources would have scored is the logarithm of a bet's wealth: while the sources tell nothing,
-wealth has mean 1 at most, and it ever reaches 1 / alpha with probability alpha at most. So sources
-may be asked at every look, and count only once they have won:
+The log marginal likelihood of the target's evidence given a source is the sum of the log predictive
+densities of its rows, each given the rows before it (the prequential score). Its excess over the
+same without the source is a log Bayes factor. An average of Bayes factors with weights chosen in
+advance is an e-value: while no source is informative its expectation is at most 1, and it ever
+reaches 1 / alpha with probability at most alpha. So sources can be tested after every round:
 
-    wealth = 1/2 of all sources together + 1/2 of each alone, by their stakes
-    of a hypothesis: product over metrics of (1/2 + 1/2 x mean over shares of its likelihood ratio)
+    e-value = 1/2 of all sources together + 1/2 of each alone, by their stakes
+    of a hypothesis: product over metrics of (1/2 + 1/2 x mean Bayes factor over loadings)
 
-Which source a bet is on, and on which correlation, is staked once, when a source is first weighed,
-more on domains that look like the target (``likeness``): by its control's levels, its traffic and
-its users' noise, none of which tells which setting is better. Stakes that moved with the evidence
-would not be a bet.
+Stakes on sources and on correlations are fixed when a source is first weighed. They are larger for
+domains whose features resemble the target's (``feature_similarity``): its control's levels, its
+traffic and its users' noise, none of which shows which setting is better. Stakes that changed with
+the evidence would not give an e-value.
 
 The amplitude of the target's function, and its kernel, are the same on both sides of each bet.
 
@@ -32,83 +32,87 @@ from .. import similarity
 from . import coregionalization
 from .inducing import Spectrum
 
-#: Correlations with the target that a source's bets are spread over.
+#: Correlations with the target among which the bets on a source are spread.
 CORRELATIONS = (0.3, 0.5, 0.7, 0.85, 0.95)
-#: Shares of the target that bets on all sources together are spread over.
-TARGET_SHARES = (0.5, 0.7, 0.85, 0.95)
-# Two ordinary domains are this alike (``similarity.by_features``): then nothing is tilted.
+#: Loadings of the target among which the bets on all sources together are spread.
+TARGET_LOADINGS = (0.5, 0.7, 0.85, 0.95)
+# Similarity (``similarity.by_features``) of two ordinary domains; it leaves the stakes equal.
 _ORDINARY = math.exp(-1)
-# A domain just like the target has three times the stake of an ordinary one, and three times the
-# odds of the largest correlation over the middle one.
+# A domain with the target's features has three times the stake of an ordinary one, and three times
+# the odds of the largest correlation over the middle one.
 _TILT = math.log(3)
 
 
 class Scores(NamedTuple):
-    """Nats by which the target's evidence is predicted better with sources than without.
+    """Log Bayes factors of the target's evidence with sources against without, in nats.
 
-    ``each (metrics, sources)`` by every source alone, ``together (metrics,)`` by all with the
-    shares of their own agreement, both averaged over the correlations that were bet on;
-    ``wealth`` the logarithm of the wealth of all bets.
+    ``each (metrics, sources)`` of every source alone, and ``together (metrics,)`` of all with the
+    loadings of their own agreement, both averaged over the correlations of the bets;
+    ``log_e_value`` of all bets.
     """
 
     each: Tensor
     together: Tensor
-    wealth: float
+    log_e_value: float
 
 
-def likeness(
+def feature_similarity(
     sources: Sequence[Mapping[str, float]], target: Mapping[str, float], like: Tensor
 ) -> Tensor:
-    """How much more alike the target a source looks than an ordinary domain, ``(sources,)``.
+    """How much more similar to the target a source is than an ordinary domain, ``(sources,)``.
 
-    1 for one that looks the same, 0 for an ordinary one and where no features are known, down to
-    -0.58 for one that looks like none.
+    1 for the same features, 0 for an ordinary domain and where no features are known, down to
+    -0.58 for a domain that is as different as can be.
 
     Args:
         sources: meta-features of each.
         target: its own.
-        like: of the dtype and on the device of the result.
+        like: a tensor of the wanted dtype and device.
     """
-    domains = {str(i): _unseen(meta) for i, meta in enumerate(sources)}
-    value = similarity.by_features(domains | {"target": _unseen(target)}).value[:-1, -1]
+    domains = {str(i): _of_traffic(meta) for i, meta in enumerate(sources)}
+    value = similarity.by_features(domains | {"target": _of_traffic(target)}).value[:-1, -1]
     return ((value - _ORDINARY) / (1 - _ORDINARY)).nan_to_num(nan=0.0).to(like)
 
 
-def _unseen(meta: Mapping[str, float]) -> dict[str, float]:
-    """Features without the one that rests on the candidates' own deltas."""
+def _of_traffic(meta: Mapping[str, float]) -> dict[str, float]:
+    """Features without the one that is computed from the candidates' own deltas."""
     return {name: v for name, v in meta.items() if name.partition(":")[0] != "dispersion"}
 
 
 def score(
-    sources: Spectrum, share: Tensor, known: Tensor, target: Spectrum, alike: Tensor
+    sources: Spectrum,
+    loading: Tensor,
+    has_evidence: Tensor,
+    target: Spectrum,
+    initial_similarity: Tensor,
 ) -> Scores:
-    """Bets of every source, and of all together, on the target's evidence.
+    """Bets on every source, and on all together, by the target's evidence.
 
     Args:
         sources: leading axes ``(metrics, sources)``.
-        share: ``(metrics, sources)`` by the sources' own agreement.
-        known: ``(metrics, sources)`` where a source has evidence at all.
+        loading: ``(metrics, sources)`` by the sources' own agreement.
+        has_evidence: bool ``(metrics, sources)``.
         target: leading axes ``(metrics, 1)``.
-        alike: ``(sources,)``, see ``likeness``; as it was when each source was first weighed.
+        initial_similarity: ``(sources,)``, see ``feature_similarity``, when each was first weighed.
     """
-    each = coregionalization.told_by_each(sources, target, share.new_tensor(CORRELATIONS))
-    steps = torch.linspace(-1, 1, len(CORRELATIONS), dtype=share.dtype, device=share.device)
-    staked = (_TILT * alike.unsqueeze(-1) * steps).log_softmax(-1)
-    each = torch.where(known, (each + staked).logsumexp(-1), 0.0)
-    known_of_shared = coregionalization.factor(sources, share)
-    together = torch.stack(
+    grid = loading.new_tensor(CORRELATIONS)
+    each = coregionalization.log_bayes_factor_by_source(sources, target, grid)
+    steps = torch.linspace(-1, 1, len(CORRELATIONS), dtype=loading.dtype, device=loading.device)
+    log_stakes = (_TILT * initial_similarity.unsqueeze(-1) * steps).log_softmax(-1)
+    each = torch.where(has_evidence, (each + log_stakes).logsumexp(-1), 0.0)
+    shared = coregionalization.shared_posterior(sources, loading)
+    by_loading = torch.stack(
         [
-            coregionalization.told(known_of_shared, target, share.new_full(share.shape[:1], own))
-            for own in TARGET_SHARES
+            coregionalization.log_bayes_factor(shared, target, loading.new_full((len(loading),), r))
+            for r in TARGET_LOADINGS
         ]
     )
-    joint = together.logsumexp(0) - math.log(len(TARGET_SHARES))
-    bets = torch.cat([joint.unsqueeze(1), each], dim=1)  # (metrics, 1 + sources)
+    together = by_loading.logsumexp(0) - math.log(len(TARGET_LOADINGS))
+    bets = torch.cat([together.unsqueeze(1), each], dim=1)  # (metrics, 1 + sources)
     hedged = torch.logaddexp(bets, torch.zeros_like(bets)) - math.log(2)
     total = hedged.sum(0)
-    num = each.shape[1]
-    wealth = float(total[1])
-    if num > 1:
-        singly = (total[1:] + (_TILT * alike).log_softmax(0)).logsumexp(0)
-        wealth = float(torch.logaddexp(total[0], singly)) - math.log(2)
-    return Scores(each, joint, wealth)
+    log_e_value = float(total[1])
+    if each.shape[1] > 1:
+        alone = (total[1:] + (_TILT * initial_similarity).log_softmax(0)).logsumexp(0)
+        log_e_value = float(torch.logaddexp(total[0], alone)) - math.log(2)
+    return Scores(each, together, log_e_value)

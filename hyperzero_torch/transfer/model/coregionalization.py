@@ -1,19 +1,19 @@
-"""One shared function and a part of its own for every domain; all metrics at once.
+"""One shared function and one specific function per domain, for all metrics at once.
 
     f_d(x) = offset_d + a_d ( r_d g(x) + sqrt(1 - r_d^2) h_d(x) )
 
-``g`` and every ``h_d`` are independent Gaussian processes with one kernel, so what is shared and
-what is the domain's own are equally smooth, and ``r_d`` in [0, 1) says how much of a domain is
-shared: two domains correlate by ``r_d r_e``. Everything works on ``u_d``, the domain's function at
-the inducing points (``inducing``), where it is
+``g`` and all ``h_d`` are independent Gaussian processes with the same kernel. The *loading* ``r_d``
+in [0, 1) is the part of domain ``d`` that is shared: two domains correlate by ``r_d r_e``. All
+computations are on ``u_d``, the whitened values of the domain's function at the inducing points
+(``inducing``), where the model is
 
     u_d = r_d g + sqrt(1 - r_d^2) h_d,          g, h_d ~ N(0, I)
 
-Given the sources, the target's ``u`` is normal again. Since all parts have one kernel, the
-sources tell nothing of the target's function elsewhere that they do not tell at the inducing
-points (the Markov property of intrinsic coregionalisation), so all that they say is equal to a
-few pseudo-observations of the target's own function with a known dense noise covariance. With them
-as rows, the ordinary exact posterior is the posterior of the whole hierarchical model.
+Given the sources, the target's ``u`` is normal. All parts have one kernel, so given the function at
+the inducing points the sources carry no further information about it elsewhere (the Markov property
+of intrinsic coregionalisation). The sources are therefore equivalent to a few pseudo-observations
+of the target's function with a known dense noise covariance: with these as extra rows, the exact
+posterior is the posterior of the whole hierarchical model.
 
 Source: Bonilla, Chai and Williams (2008), Multi-task Gaussian process prediction (the kernel);
     O'Hagan (1998), A Markov property for covariance structures.
@@ -29,283 +29,294 @@ from torch import Tensor
 
 from .inducing import Spectrum
 
-#: Largest share: no domain is a copy of another.
-MOST = 0.999
-#: Median share of a family of which nothing is known; two domains then correlate by 0.5.
-MEDIAN = 0.7
-#: Standard deviations of logit(r / MOST): of a family's share, and of its domains' around it.
-POPULATION_SPREAD, SPREAD = 2.0, 0.7
-#: Standard deviation of what is believed of the logarithm of an amplitude's error.
-SCALE_SPREAD = 0.3
-# Logits of r / MOST that a family's share is sought among: even steps, because from 0.97 to 0.99 a
-# domain's own part halves.
-_LEVELS = (-4.0, 6.0, 41)
+#: Largest loading: no domain is a copy of another.
+MAX_LOADING = 0.999
+#: Prior median of a family's loading; two of its domains then correlate by 0.5.
+MEDIAN_LOADING = 0.7
+#: Prior standard deviations of logit(r / MAX_LOADING): of a family, and of a domain in its family.
+FAMILY_LOGIT_STD, LOGIT_STD = 2.0, 0.7
+#: Prior standard deviation of the logarithm of an amplitude's error.
+LOG_AMPLITUDE_STD = 0.3
+# Grid of logits for a family's loading. Even steps in logits: from 0.97 to 0.99 a domain's specific
+# variance halves.
+_LOGIT_GRID = (-4.0, 6.0, 41)
 _ITERATIONS = 20
-# An eigenvalue of the message below this says nothing (variance 1000 times the prior's).
-_LEAST_SAID = 1e-3
+# Least part of a direction's prior variance that a pseudo-observation explains (its noise variance
+# is then 1000 times the prior's); keeps the noise finite where the sources carry no information.
+_LEAST_EXPLAINED = 1e-3
 
 
-class Factor(NamedTuple):
-    """What is known of ``g``: ``precision (metrics, m, m)``, ``information (metrics, m)``."""
+class SharedPosterior(NamedTuple):
+    """Of ``g``: ``precision (metrics, m, m)`` and ``information (metrics, m)``."""
 
     precision: Tensor
     information: Tensor
 
 
-class Message(NamedTuple):
-    """Pseudo-observations of ``u``: ``value (metrics, m)``, ``noise (metrics, m, m)``."""
+class PseudoObservations(NamedTuple):
+    """Of ``u``: ``value (metrics, m)`` and the covariance of its ``noise (metrics, m, m)``."""
 
     value: Tensor
     noise: Tensor
 
 
-def factor(sources: Spectrum, r: Tensor) -> Factor:
+def shared_posterior(sources: Spectrum, loading: Tensor) -> SharedPosterior:
     """The posterior of ``g`` given the sources.
 
     Args:
         sources: fields with leading axes ``(metrics, sources)``.
-        r: ``(metrics, sources)`` shares.
+        loading: ``(metrics, sources)``.
     """
-    told = _term(sources, r)
-    precision, information = told.precision.sum(-3), told.information.sum(-2)
-    unit = torch.eye(precision.shape[-1], dtype=r.dtype, device=r.device)
-    return Factor(precision + unit, information)
+    likelihood = _likelihood_of_shared(sources, loading)
+    return SharedPosterior(
+        likelihood.precision.sum(-3) + _identity(likelihood.precision),
+        likelihood.information.sum(-2),
+    )
 
 
-def log_evidence(domains: Spectrum, r: Tensor) -> Tensor:
+def log_evidence(domains: Spectrum, loading: Tensor) -> Tensor:
     """Log marginal likelihood of all domains' evidence together, ``(metrics,)``.
 
-    Up to constants that do not depend on ``r``. Arguments as for ``factor``.
+    Up to constants that do not depend on the loadings. Arguments as for ``shared_posterior``.
     """
-    return _specific(domains, r).sum(-1) + _of_shared(factor(domains, r))
+    specific = _log_evidence_of_specific(domains, loading).sum(-1)
+    return specific + _log_evidence_of_shared(shared_posterior(domains, loading))
 
 
-def _term(domains: Spectrum, r: Tensor) -> Factor:
-    """What each domain by itself says of ``g``, the prior left out; an axis for domains."""
-    square = r.square().unsqueeze(-1)
-    told = 1.0 + (1.0 - square) * domains.precision
-    scaled = domains.basis * (square * domains.precision / told).unsqueeze(-2)
-    weights = (r.unsqueeze(-1) * domains.information / told).unsqueeze(-1)
-    return Factor(scaled @ domains.basis.mT, (domains.basis @ weights).squeeze(-1))
+def _likelihood_of_shared(domains: Spectrum, loading: Tensor) -> SharedPosterior:
+    """The likelihood of ``g`` under each domain's evidence alone, with an axis for domains."""
+    square = loading.square().unsqueeze(-1)
+    scale = 1.0 + (1.0 - square) * domains.precision
+    scaled_basis = domains.basis * (square * domains.precision / scale).unsqueeze(-2)
+    weights = (loading.unsqueeze(-1) * domains.information / scale).unsqueeze(-1)
+    return SharedPosterior(scaled_basis @ domains.basis.mT, (domains.basis @ weights).squeeze(-1))
 
 
-def _specific(domains: Spectrum, r: Tensor) -> Tensor:
-    """The part of the log evidence that each domain's own function answers for."""
-    own = (1.0 - r.square()).unsqueeze(-1)
-    told = 1.0 + own * domains.precision
-    found: Tensor = 0.5 * (own * domains.information.square() / told - told.log()).sum(-1)
-    return found
+def _log_evidence_of_specific(domains: Spectrum, loading: Tensor) -> Tensor:
+    """The part of the log evidence that depends on each domain's specific function."""
+    specific = (1.0 - loading.square()).unsqueeze(-1)
+    scale = 1.0 + specific * domains.precision
+    fit = specific * domains.information.square() / scale
+    density: Tensor = 0.5 * (fit - scale.log()).sum(-1)
+    return density
 
 
-def _of_shared(known: Factor) -> Tensor:
-    """The part of the log evidence that ``g`` answers for."""
-    root = torch.linalg.cholesky(known.precision)
-    half = torch.linalg.solve_triangular(root, known.information.unsqueeze(-1), upper=False)
-    found: Tensor = 0.5 * half.square().sum((-2, -1)) - root.diagonal(dim1=-2, dim2=-1).log().sum(
-        -1
-    )
-    return found
+def _log_evidence_of_shared(shared: SharedPosterior) -> Tensor:
+    """The part of the log evidence that depends on ``g``."""
+    root = torch.linalg.cholesky(shared.precision)
+    half = torch.linalg.solve_triangular(root, shared.information.unsqueeze(-1), upper=False)
+    volume = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    density: Tensor = 0.5 * half.square().sum((-2, -1)) - volume
+    return density
 
 
-def message(known: Factor, r: Tensor) -> Message:
-    """Pseudo-observations of a new domain's ``u`` that say what the sources say.
+def pseudo_observations(shared: SharedPosterior, loading: Tensor) -> PseudoObservations:
+    """Observations of a new domain's ``u`` that are equivalent to the sources.
 
-    Directions of which the sources say next to nothing get a finite but very large variance.
+    Directions in which the sources carry next to no information get a large finite variance.
+
+    Args:
+        shared: given the sources.
+        loading: ``(metrics,)`` of the new domain.
     """
-    eigen, basis = torch.linalg.eigh(known.precision)
-    kept = (eigen - 1.0).clamp_min(0.0) / eigen  # of g's prior variance, what is explained
-    said = (r.square().unsqueeze(-1) * kept).clamp_min(_LEAST_SAID)
-    mean = r.unsqueeze(-1) * (basis.mT @ known.information.unsqueeze(-1)).squeeze(-1) / eigen
-    value = (basis @ (mean / said).unsqueeze(-1)).squeeze(-1)
-    return Message(value, (basis * ((1.0 - said) / said).unsqueeze(-2)) @ basis.mT)
+    eigen, basis = torch.linalg.eigh(shared.precision)
+    reduction = (eigen - 1.0).clamp_min(0.0) / eigen  # of g's prior variance
+    explained = (loading.square().unsqueeze(-1) * reduction).clamp_min(_LEAST_EXPLAINED)
+    information = (basis.mT @ shared.information.unsqueeze(-1)).squeeze(-1)
+    mean = loading.unsqueeze(-1) * information / eigen
+    value = (basis @ (mean / explained).unsqueeze(-1)).squeeze(-1)
+    noise = (1.0 - explained) / explained
+    return PseudoObservations(value, (basis * noise.unsqueeze(-2)) @ basis.mT)
 
 
-class Level(NamedTuple):
-    """A family's share: ``share (metrics,)``, and ``spread (metrics,)`` of its domains' logits.
+class FamilyLoading(NamedTuple):
+    """``loading (metrics,)`` of a family, and ``logit_std (metrics,)`` of a domain around it.
 
-    The spread is that of domains around their family's share, and of what is believed of that.
+    The standard deviation includes the uncertainty of the family's own loading.
     """
 
-    share: Tensor
-    spread: Tensor
+    loading: Tensor
+    logit_std: Tensor
 
 
-def level(sources: Spectrum, known: Tensor) -> Level:
-    """How much the domains of a family share, by the agreement of those that are ``known``.
+def family_loading(sources: Spectrum, members: Tensor) -> FamilyLoading:
+    """The loading that the domains of a family have in common, from how well they agree.
 
-    Of a single one nothing is known but what families are like.
+    With a single member the prior is all there is.
 
     Args:
         sources: leading axes ``(metrics, sources)``.
-        known: ``(metrics, sources)`` who belongs to it.
+        members: bool ``(metrics, sources)``, which sources belong to the family.
     """
     like = sources.precision
-    logits = torch.linspace(*_LEVELS, dtype=like.dtype, device=like.device)
-    grid = MOST * logits.sigmoid()
-    away = (logits - _logit(grid.new_tensor(MEDIAN))) / POPULATION_SPREAD
-    found = torch.stack([log_evidence(sources, torch.where(known, r, 0.0)) for r in grid])
-    chance = (found - 0.5 * away.square().unsqueeze(-1)).softmax(0)
-    # What a domain has of its own is thought as large as it is expected to be: the most probable
-    # share makes too much of few sources.
-    share = (chance * grid.square().unsqueeze(-1)).sum(0).sqrt()
-    mean = (chance * logits.unsqueeze(-1)).sum(0)
-    var = (chance * (logits.unsqueeze(-1) - mean).square()).sum(0)
-    return Level(share, (SPREAD**2 + var).sqrt())
+    logits = torch.linspace(*_LOGIT_GRID, dtype=like.dtype, device=like.device)
+    grid = MAX_LOADING * logits.sigmoid()
+    deviation = (logits - _logit(grid.new_tensor(MEDIAN_LOADING))) / FAMILY_LOGIT_STD
+    density = torch.stack([log_evidence(sources, torch.where(members, r, 0.0)) for r in grid])
+    weight = (density - 0.5 * deviation.square().unsqueeze(-1)).softmax(0)
+    # The root of E[r^2], so that the specific variance 1 - r^2 is its expectation. The most
+    # probable loading overstates what few sources share.
+    loading = (weight * grid.square().unsqueeze(-1)).sum(0).sqrt()
+    mean = (weight * logits.unsqueeze(-1)).sum(0)
+    var = (weight * (logits.unsqueeze(-1) - mean).square()).sum(0)
+    return FamilyLoading(loading, (LOGIT_STD**2 + var).sqrt())
 
 
-def coherence(sources: Spectrum, known: Tensor) -> Tensor:
-    """How much each source shares with the others, by their own evidence, ``(metrics, sources)``.
+def source_loadings(sources: Spectrum, has_evidence: Tensor) -> Tensor:
+    """Each source's loading by the sources' own evidence, ``(metrics, sources)``.
 
-    First one share for the whole family, then each source's around it, which is most probable. A
-    source's own evidence says little of its share, all of them together say much.
-
-    Args:
-        sources: leading axes ``(metrics, sources)``.
-        known: ``(metrics, sources)`` where a source has evidence at all.
-    """
-    median = torch.where(known, level(sources, known).share.unsqueeze(1), 0.0)
-
-    def loss(r: Tensor) -> Tensor:
-        return -log_evidence(sources, r).sum()
-
-    return _most_probable(loss, median, SPREAD)
-
-
-def scales(sources: Spectrum, r: Tensor) -> Tensor:
-    """Factors by which the sources' amplitudes fit each other better, ``(metrics, sources)``.
-
-    A source's own evidence leaves its amplitude uncertain by a quarter or so; what it shares with
-    the others tells more. Most probable under a log-normal prior around 1.
+    First the loading of the whole family, then the most probable loading of each source around it:
+    one source says little about its loading, all of them together say much.
 
     Args:
         sources: leading axes ``(metrics, sources)``.
-        r: ``(metrics, sources)`` shares.
+        has_evidence: bool ``(metrics, sources)``.
     """
-    at = torch.zeros_like(r, requires_grad=True)
+    common = family_loading(sources, has_evidence).loading.unsqueeze(1)
+    median = torch.where(has_evidence, common, 0.0)
+
+    def loss(loading: Tensor) -> Tensor:
+        return -log_evidence(sources, loading).sum()
+
+    return _most_probable(loss, median, LOGIT_STD)
+
+
+def amplitude_factors(sources: Spectrum, loading: Tensor) -> Tensor:
+    """Most probable corrections of the sources' amplitudes, ``(metrics, sources)``.
+
+    One source's evidence leaves its amplitude uncertain by about a quarter; the function that it
+    shares with the others determines it better. The prior is log-normal around 1.
+
+    Args:
+        sources: leading axes ``(metrics, sources)``.
+        loading: ``(metrics, sources)``.
+    """
+    logarithm = torch.zeros_like(loading, requires_grad=True)
 
     def loss() -> Tensor:
-        away = at / SCALE_SPREAD
-        return 0.5 * away.square().sum() - log_evidence(scaled(sources, at.exp()), r).sum()
+        prior = 0.5 * (logarithm / LOG_AMPLITUDE_STD).square().sum()
+        return prior - log_evidence(rescaled(sources, logarithm.exp()), loading).sum()
 
-    _descend(at, loss)
-    return at.detach().exp()
+    _minimise(logarithm, loss)
+    return logarithm.detach().exp()
 
 
-def scaled(domains: Spectrum, factor: Tensor) -> Spectrum:
-    """Evidence on the same functions if their amplitudes are by ``factor`` what was thought."""
+def rescaled(domains: Spectrum, factor: Tensor) -> Spectrum:
+    """Evidence about the same functions if their amplitudes are ``factor`` times as large."""
     by = factor.unsqueeze(-1)
     return Spectrum(domains.basis, domains.precision * by.square(), domains.information * by)
 
 
-def shares(
+def loadings(
     sources: Spectrum,
     target: Spectrum,
     median: Tensor,
-    spread: Tensor | float = SPREAD,
+    logit_std: Tensor | float = LOGIT_STD,
     start: Tensor | None = None,
 ) -> Tensor:
-    """Shares of all sources and, last, of the target, by the target's own evidence.
+    """Loadings of all sources and, last, of the target, by the target's evidence.
 
-    Most probable under log p(target's evidence | sources' evidence, r): what the sources agree on
-    among themselves does not count here, only what they told of the target.
+    They maximise log p(target's evidence | sources' evidence, r) plus the prior: how well the
+    sources agree among themselves does not count here, only what they predict of the target.
 
     Args:
         sources: leading axes ``(metrics, sources)``.
         target: leading axes ``(metrics, 1)``.
-        median: ``(metrics, sources + 1)`` of the logit-normal prior; 0 keeps a share at 0.
-        spread: its standard deviations, ``(metrics, 1)`` or one number.
-        start: where to begin; the medians where it is None.
+        median: ``(metrics, sources + 1)`` of the logit-normal prior; 0 fixes a loading at 0.
+        logit_std: the prior's standard deviation, ``(metrics, 1)`` or one number.
+        start: where the optimiser begins; the medians where it is None.
     Returns:
         ``(metrics, sources + 1)``.
     """
 
     def loss(r: Tensor) -> Tensor:
-        return -told(factor(sources, r[:, :-1]), target, r[:, -1]).sum()
+        return -log_bayes_factor(shared_posterior(sources, r[:, :-1]), target, r[:, -1]).sum()
 
-    return _most_probable(loss, median, spread, start)
+    return _most_probable(loss, median, logit_std, start)
 
 
-def told(known: Factor, target: Spectrum, own: Tensor) -> Tensor:
+def log_bayes_factor(shared: SharedPosterior, target: Spectrum, loading: Tensor) -> Tensor:
     """Nats by which all sources together predict the target's evidence better, ``(metrics,)``.
 
     Args:
-        known: of ``g``, by the sources.
+        shared: of ``g``, given the sources.
         target: leading axes ``(metrics, 1)``.
-        own: ``(metrics,)`` its share.
+        loading: ``(metrics,)`` of the target.
     """
-    found: Tensor = _gain(
-        Factor(*(field.unsqueeze(1) for field in known)), target, own.unsqueeze(1)
-    )
-    return found.squeeze(1)
+    by_hypothesis = SharedPosterior(*(field.unsqueeze(1) for field in shared))
+    return _log_bayes_factor(by_hypothesis, target, loading.unsqueeze(1)).squeeze(1)
 
 
-def told_by_each(sources: Spectrum, target: Spectrum, grid: Tensor) -> Tensor:
+def log_bayes_factor_by_source(sources: Spectrum, target: Spectrum, grid: Tensor) -> Tensor:
     """Nats by which each source alone predicts the target's evidence better than none does.
 
-    By the chain rule this is the held-out predictive score summed over the target's rows, each
-    predicted from the source and the rows before it.
+    By the chain rule this is the predictive log score summed over the target's rows, each predicted
+    from the source and the rows before it.
 
     Args:
         sources: leading axes ``(metrics, sources)``.
         target: leading axes ``(metrics, 1)``.
-        grid: ``(g,)`` correlations with the target to try.
+        grid: ``(g,)`` correlations with the target.
     Returns:
         ``(metrics, sources, g)``.
     Source: Dawid (1984), Statistical theory: the prequential approach.
     """
-    # With r = 1 for the source, the target's own share is their correlation.
-    says = _term(sources, torch.ones_like(sources.information[..., 0]))
-    unit = torch.eye(says.precision.shape[-1], dtype=grid.dtype, device=grid.device)
-    known = Factor(says.precision + unit, says.information)
-    like = torch.ones_like(target.information[..., 0])
-    return torch.stack([_gain(known, target, value * like) for value in grid], dim=-1)
+    # With loading 1 for the source, the target's loading is their correlation.
+    likelihood = _likelihood_of_shared(sources, torch.ones_like(sources.information[..., 0]))
+    shared = SharedPosterior(
+        likelihood.precision + _identity(likelihood.precision), likelihood.information
+    )
+    ones = torch.ones_like(target.information[..., 0])
+    return torch.stack([_log_bayes_factor(shared, target, r * ones) for r in grid], dim=-1)
 
 
-def _gain(known: Factor, target: Spectrum, r: Tensor) -> Tensor:
-    """Nats by which knowing ``g`` so well predicts the target's evidence better, ``(metrics, k)``.
+def _log_bayes_factor(shared: SharedPosterior, target: Spectrum, loading: Tensor) -> Tensor:
+    """Log Bayes factors of hypotheses about ``g`` against no sources, ``(metrics, k)``.
 
     Args:
-        known: leading axes ``(metrics, k)``.
+        shared: leading axes ``(metrics, k)``.
         target: leading axes ``(metrics, 1)``.
-        r: ``(metrics, 1)``.
+        loading: ``(metrics, 1)``.
     """
-    after = Factor(*(a + b for a, b in zip(known, _term(target, r))))
-    own = _specific(target, r) - _specific(target, torch.zeros_like(r))
-    return own + _of_shared(after) - _of_shared(known)
+    likelihood = _likelihood_of_shared(target, loading)
+    after = SharedPosterior(*(a + b for a, b in zip(shared, likelihood)))
+    specific = _log_evidence_of_specific(target, loading)
+    specific = specific - _log_evidence_of_specific(target, torch.zeros_like(loading))
+    return specific + _log_evidence_of_shared(after) - _log_evidence_of_shared(shared)
 
 
-def tilted(r: Tensor, by: Tensor) -> Tensor:
-    """Shares moved by this many standard deviations of their logit-normal prior."""
-    return MOST * (_logit(r) + SPREAD * by).sigmoid()
+def shifted(loading: Tensor, by: Tensor) -> Tensor:
+    """Loadings moved by this many standard deviations of their logit-normal prior."""
+    return MAX_LOADING * (_logit(loading) + LOGIT_STD * by).sigmoid()
 
 
 def _most_probable(
     loss: Callable[[Tensor], Tensor],
     median: Tensor,
-    spread: Tensor | float,
+    logit_std: Tensor | float,
     start: Tensor | None = None,
 ) -> Tensor:
-    """Minimise ``loss(r)`` with the prior, over logits; zeros of ``median`` stay."""
+    """Minimise ``loss(loading)`` plus the prior over logits; zeros of ``median`` stay zero."""
     free = median > 0
     centre = _logit(torch.where(free, median, 0.5))
-    at = _logit(torch.where(free, median if start is None else start, 0.5)).clone()
-    at.requires_grad_(True)
+    logits = _logit(torch.where(free, median if start is None else start, 0.5)).clone()
+    logits.requires_grad_(True)
 
-    def whole() -> Tensor:
-        r = torch.where(free, MOST * at.sigmoid(), 0.0)
-        away = torch.where(free, (at - centre) / spread, 0.0)
-        return loss(r) + 0.5 * away.square().sum()
+    def penalised() -> Tensor:
+        loading = torch.where(free, MAX_LOADING * logits.sigmoid(), 0.0)
+        deviation = torch.where(free, (logits - centre) / logit_std, 0.0)
+        return loss(loading) + 0.5 * deviation.square().sum()
 
-    _descend(at, whole)
-    found = at.detach()
-    found = torch.where(found.isfinite(), found, centre)
-    return torch.where(free, MOST * found.sigmoid(), 0.0)
+    _minimise(logits, penalised)
+    best = logits.detach()
+    best = torch.where(best.isfinite(), best, centre)
+    return torch.where(free, MAX_LOADING * best.sigmoid(), 0.0)
 
 
-def _descend(at: Tensor, loss: Callable[[], Tensor]) -> None:
+def _minimise(parameters: Tensor, loss: Callable[[], Tensor]) -> None:
     """L-BFGS in place."""
     optimiser = torch.optim.LBFGS(
-        [at], max_iter=_ITERATIONS, tolerance_grad=1e-2, tolerance_change=1e-3,
+        [parameters], max_iter=_ITERATIONS, tolerance_grad=1e-2, tolerance_change=1e-3,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
 
@@ -319,6 +330,10 @@ def _descend(at: Tensor, loss: Callable[[], Tensor]) -> None:
     optimiser.step(closure)  # type: ignore[no-untyped-call]
 
 
-def _logit(r: Tensor) -> Tensor:
-    part = (r / MOST).clamp(1e-6, 1 - 1e-6)
+def _identity(like: Tensor) -> Tensor:
+    return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
+
+
+def _logit(loading: Tensor) -> Tensor:
+    part = (loading / MAX_LOADING).clamp(1e-6, 1 - 1e-6)
     return part.log() - torch.log1p(-part)

@@ -1,37 +1,32 @@
-"""Guarded: when sources may count at all, and the way back to a cold start.
+"""The two gates between the sources and a plan, and the way back to the cold model.
 
-Two gates stand between the sources and a plan. They are admitted once their bets on the target's
-evidence have won (``weights``): whatever the sources are, and however often one looks, a family
-that tells nothing is ever admitted with probability ``ALPHA`` at most. Once admitted, a metric goes
-by the transferred model as long as it predicts left-out evidence no worse than the cold one does.
-Where a gate is shut the plan is the cold one, bit for bit.
+Sources are admitted once their e-value is large enough (``betting``): uninformative sources are
+ever admitted with probability at most ``ALPHA``, however often they are tested. After that, a
+metric uses the transferred model as long as this predicts left-out evidence no worse than the cold
+model does. While a gate is closed the plan is the cold model's plan, bit for bit.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from ...problem.problem import Problem
-from ...surrogate import Posterior
-from .target import Learned, left_out
+from ...study.journal.trace import HeldOutTrace
+from ...surrogate import Posterior, leave_one_out_log_density
+from .target import TargetFit
 
-#: Probability with which sources that tell nothing are ever admitted.
+#: Probability that uninformative sources are ever admitted.
 ALPHA = 0.05
-# Nats by which the transferred model may predict a metric's left-out evidence worse: the cold one
-# was fitted to the same evidence with a lengthscale for every parameter, so a little is no sign.
+# Nats by which the transferred model may predict a metric's left-out evidence worse. The cold model
+# has a fitted lengthscale for every parameter, so a small deficit is no sign of a bad source.
 _TOLERANCE = 3.0
-#: P(gain > 0 and feasible) below which no transferred candidate is served.
-LEAST_PROB = 0.25
-_NUM_DRAWS = 256
 
 
-class Verdict(NamedTuple):
-    """Whether sources are admitted, the log wealth ``needed`` for it, and a sentence."""
+class Admission(NamedTuple):
+    """Whether sources are admitted, the log e-value ``needed`` for it, and a sentence."""
 
     admitted: bool
     needed: float
@@ -39,97 +34,58 @@ class Verdict(NamedTuple):
 
 
 class HeldOut(NamedTuple):
-    """Held-out log densities of the target's evidence, ``(metrics,)``: ``warm`` and ``cold``."""
+    """Leave-one-out log densities of the target's evidence, ``(metrics,)``: ``warm``, ``cold``."""
 
     warm: Tensor
     cold: Tensor
 
     @property
     def better(self) -> Tensor:
-        """Metrics in which the transferred model may stay, bool ``(metrics,)``."""
+        """Metrics that may use the transferred model, bool ``(metrics,)``."""
         return self.warm >= self.cold - _TOLERANCE
 
     @property
     def reason(self) -> str:
-        """Why nothing is taken over, where that is so."""
+        """Why no metric uses the transferred model."""
         return (
-            "the transferred model predicts left-out evidence worse than the cold one, by "
-            f"{[round(v, 2) for v in (self.cold - self.warm).tolist()]} nats: the plan is the cold "
-            "one"
+            "the transferred model predicts left-out evidence worse than the cold model, by "
+            f"{[round(v, 2) for v in (self.cold - self.warm).tolist()]} nats; the cold model is "
+            "used"
         )
 
-    def facts(self, metrics: Sequence[str]) -> dict[str, Any]:
-        """Plain values, by metric."""
-        pairs = zip(metrics, self.warm.tolist(), self.cold.tolist())
-        return {name: {"transferred": round(w, 4), "cold": round(c, 4)} for name, w, c in pairs}
+    def trace(self, metrics: Sequence[str]) -> dict[str, HeldOutTrace]:
+        """The densities by metric, for the journal."""
+        rows = zip(metrics, self.warm.tolist(), self.cold.tolist())
+        return {
+            name: HeldOutTrace(transferred=round(warm, 4), cold=round(cold, 4))
+            for name, warm, cold in rows
+        }
 
 
-def admit(found: Learned, alpha: float = ALPHA) -> Verdict:
-    """The first gate: have the sources won their bets?"""
+def admit(fit: TargetFit, alpha: float = ALPHA) -> Admission:
+    """The first gate: is the e-value of the sources at least ``1 / alpha``?"""
     needed = -math.log(alpha)
-    wealth = found.scores.wealth
-    if not bool((found.share[:, -1] > 0).any()):
-        reason = "no source alone predicts the target's evidence better than none does"
-        return Verdict(False, needed, reason)
-    if wealth < needed:
+    log_e_value = fit.scores.log_e_value
+    if not bool((fit.loading[:, -1] > 0).any()):
+        reason = "no source alone improves the prediction of this study's evidence"
+        return Admission(False, needed, reason)
+    e_value = math.exp(min(log_e_value, 50))
+    if log_e_value < needed:
         reason = (
-            f"bets on the sources have made {math.exp(min(wealth, 50)):.2g} of 1; they count once "
-            f"it is {1 / alpha:g}"
+            f"the e-value of the sources is {e_value:.2g}; they are used once it reaches "
+            f"{1 / alpha:g}"
         )
-        return Verdict(False, needed, reason)
-    reason = f"bets on the sources have made {math.exp(min(wealth, 50)):.3g} of 1"
-    return Verdict(True, needed, reason)
+        return Admission(False, needed, reason)
+    return Admission(True, needed, f"the e-value of the sources is {e_value:.3g}")
 
 
 def compare(warm: Posterior, cold: Posterior) -> HeldOut:
-    """The second gate: who predicts the target's evidence better, each row from all others?"""
-    return HeldOut(left_out(warm, len(cold.x)), left_out(cold, len(cold.x)))
+    """The second gate: leave-one-out densities of the target's rows under both models."""
+    num = len(cold.x)
+    return HeldOut(held_out_log_density(warm, num), held_out_log_density(cold, num))
 
 
-class RiskScore(NamedTuple):
-    """Of points ``(n,)``: P(gain > 0 and feasible), what is needed of it, promise, acceptance."""
-
-    prob: Tensor
-    needed: Tensor
-    promise: Tensor
-    accepted: Tensor
-
-
-def worth_serving(
-    posterior: Posterior, problem: Problem, x: Tensor, generator: torch.Generator
-) -> RiskScore:
-    """Does a transferred candidate deserve traffic under what is believed now?
-
-    A success gains G on average, a failure loses L: the gain it lacks, and the guardrail it
-    breaks, in the utility's unit by the spreads of both over the points. Serving pays where
-    p G > (1 - p) L; so it is accepted where P(gain > 0 and feasible) >= L / (G + L), and never
-    below ``LEAST_PROB``.
-
-    Args:
-        posterior: what is believed.
-        problem: with base levels, where terms see levels.
-        x: ``(n, dims)``.
-        generator: on the posterior's device.
-    """
-    mean, var = posterior.marginal(x)
-    normal = torch.randn(
-        _NUM_DRAWS, 1, mean.shape[1], dtype=mean.dtype, device=mean.device, generator=generator
-    )
-    with torch.no_grad():
-        outcome = problem.evaluate(mean + var.sqrt() * torch.cat([normal, -normal]))
-        base = problem.evaluate(torch.zeros_like(mean[:1])).utility
-    gain = (outcome.utility - base).nan_to_num(nan=-torch.inf)
-    unit = gain[gain.isfinite()].std()
-    success = (gain > 0) & outcome.feasible
-    breach = torch.zeros_like(gain)
-    if outcome.slack.shape[-1]:
-        spread = outcome.slack.std((0, 1)).clamp_min(1e-300)
-        breach = (-outcome.slack / spread).clamp_min(0).amax(-1) * unit
-    lost = (-gain).clamp_min(0).minimum(1e3 * unit) + breach
-    prob = success.to(gain).mean(0)
-    won = torch.where(success, gain, 0.0).mean(0)
-    harm = torch.where(success, 0.0, lost).mean(0)
-    each_won = won / prob.clamp_min(1e-9)
-    each_lost = harm / (1 - prob).clamp_min(1e-9)
-    needed = (each_lost / (each_won + each_lost).clamp_min(1e-300)).clamp_min(LEAST_PROB)
-    return RiskScore(prob, needed, won - harm, prob >= needed)
+def held_out_log_density(posterior: Posterior, last: int) -> Tensor:
+    """Log density of the last rows of each metric, each given all other rows, ``(metrics,)``."""
+    fields = posterior.cholesky, posterior.weights, posterior.observed
+    return leave_one_out_log_density(*fields)[:, -last:].sum(-1)

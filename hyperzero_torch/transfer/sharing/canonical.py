@@ -1,4 +1,4 @@
-"""Files of which there is exactly one text for one content, with a checksum over all of it."""
+"""Files in a canonical form: one text for one content, with a checksum over all of it."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def signature(document: Mapping[str, Any], key: bytes) -> str:
 
 
 def same(a: Any, b: str) -> bool:
-    """Whether two digests are equal, in a time that does not tell how much of them is."""
-    # A digest is ASCII; what is not may not even have an encoding.
+    """Whether two digests are equal, in constant time."""
+    # A digest is ASCII; other text may not even be encodable.
     return isinstance(a, str) and hmac.compare_digest(a.encode(errors="replace"), b.encode())
 
 
@@ -53,23 +53,23 @@ def as_path(path: Any, what: str) -> Path:
     """The path of a file.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: not a path.
     """
     named = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(named, str) or not named.strip() or "\0" in named:
-        raise ConfigError(f"{what} is the path of a file, got {path!r:.60}")
+        raise ConfigError(f"{what} must be the path of a file, got {path!r:.60}")
     return Path(named)
 
 
 def check_free(path: Any, what: str, schema: str) -> Path:
-    """A place where a file of this kind may be written: nothing else is lost by it.
+    """A path where a file of this kind may be written without overwriting anything else.
 
     Args:
         path: of the file.
-        what: will be written, for messages.
-        schema: of the file; one of the same family that is there may be replaced.
+        what: is written, for messages.
+        schema: of the file; an existing file of the same family may be replaced.
     Raises:
-        ConfigError: no path, no folder, or one that cannot be written to, or a file that holds
+        ConfigError: not a path, no folder or none that can be written to, or a file that holds
             something else.
     """
     place = as_path(path, what)
@@ -77,18 +77,22 @@ def check_free(path: Any, what: str, schema: str) -> Path:
         folder = place.resolve().parent
         if place.is_dir():
             raise ConfigError(f"{what} cannot be written to {str(place)!r}: it is a folder")
-        if place.exists() and not place.is_file():  # a device, a pipe: it would be gone
-            raise ConfigError(f"{what} cannot be written to {str(place)!r}: it is no regular file")
+        if place.exists() and not place.is_file():  # a device or a pipe would be replaced
+            raise ConfigError(
+                f"{what} cannot be written to {str(place)!r}: it is not a regular file"
+            )
         if not folder.is_dir():
-            raise ConfigError(f"{what}: there is no folder {str(folder)!r}; make it first")
+            raise ConfigError(f"{what}: there is no folder {str(folder)!r}; create it first")
         if not os.access(folder, os.W_OK):
-            raise ConfigError(f"{what} cannot be written: {str(folder)!r} may not be written to")
+            raise ConfigError(
+                f"{what} cannot be written: no permission to write to {str(folder)!r}"
+            )
         if place.exists() and not _is_of(place, schema.partition("/")[0]):
             raise ConfigError(
                 f"{what} would replace {str(place)!r}, which holds something else; give another "
                 "name, or move that file away first"
             )
-    except (OSError, RuntimeError) as error:  # no access, or links that go in a circle
+    except (OSError, RuntimeError) as error:  # no access, or circular links
         raise ConfigError(f"{what} cannot be written to {str(place)!r:.80} ({error})") from None
     return place
 
@@ -108,57 +112,59 @@ def _is_of(place: Path, family: str) -> bool:
 def read(
     path: Path, what: str, schema: str, fields: set[str], again: str = "fetch it again"
 ) -> dict[str, Any]:
-    """The document in a file, if it is of this schema and as it was written.
+    """The document in a file, if it has this schema and is unchanged.
 
     Args:
         path: of the file.
-        what: it is, for messages.
-        schema: that is read.
-        fields: that it has, ``"schema"`` and ``"sha256"`` among them.
-        again: how a whole one is come by, where this one is damaged.
+        what: the file is, for messages.
+        schema: that is expected.
+        fields: that it has, ``"schema"`` and ``"sha256"`` included.
+        again: advice on how to get an undamaged copy.
     Raises:
-        PackageError: no such file, not canonical, another schema, other fields, or a checksum
-            that does not fit.
+        PackageError: no such file, not canonical, another schema, other fields, or a wrong
+            checksum.
     """
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise refused(what, f"it is larger than {MOST_BYTES >> 20} MiB, none of ours is")
+            raise refused(
+                what, f"it is larger than the {MOST_BYTES >> 20} MiB that such files have at most"
+            )
         raw = path.read_bytes()
     except (OSError, ValueError) as error:
         raise refused(what, f"it cannot be read ({error})") from None
     try:
         document = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise refused(what, f"it is no JSON of ours ({error}); {again}") from None
+        raise refused(what, f"it is not valid JSON ({error}); {again}") from None
     if not isinstance(document, dict) or "schema" not in document:
-        raise refused(what, f"it is some other JSON; a file of ours has the schema {schema!r}")
+        raise refused(what, f"it is other JSON, without the schema {schema!r}")
     if document["schema"] != schema:
         raise refused(
             what,
-            f"its schema is {document['schema']!r:.60}, this version reads {schema!r}; have it "
-            "written anew",
+            f"its schema is {document['schema']!r:.60}, this version reads {schema!r}; ask for it "
+            "in this schema",
         )
-    try:  # what was parsed must be all that was there
+    try:  # the canonical text of the content must be the file
         whole = text(document).encode() == raw
     except ConfigError as error:
-        raise refused(what, f"it is no JSON of ours ({error}); {again}") from None
+        raise refused(what, f"it is not valid JSON ({error}); {again}") from None
     if not whole:
-        raise refused(what, f"it is not as it was written, a byte was changed; {again}")
+        raise refused(what, f"it was changed after it was written; {again}")
     if set(document) != fields:
         raise refused(what, f"its fields are {sorted(document)}, expected {sorted(fields)}")
     rest = {name: value for name, value in document.items() if name != "sha256"}
     if not same(document["sha256"], str(sealed(rest)["sha256"])):
-        raise refused(what, f"its checksum does not fit its content; {again}")
+        raise refused(what, f"its checksum does not match its content; {again}")
     return dict(document)
 
 
 def time(written: str) -> datetime:
     """A time with its zone, as ``isoformat`` wrote it; raises ``ValueError``."""
-    found = datetime.fromisoformat(written)
-    if found.utcoffset() is None:
+    parsed = datetime.fromisoformat(written)
+    if parsed.utcoffset() is None:
         raise ValueError(f"a time without a zone, {written!r}")
-    return found
+    return parsed
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

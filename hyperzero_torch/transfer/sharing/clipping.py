@@ -1,8 +1,8 @@
-"""What a user contributes to a domain's sums, bounded: clipped values in a bounded number of cells.
+"""Bounded contributions of users to a domain's sums: clipped values, a bounded number of cells.
 
 cell   one arm of one round (or of one package)
 u      a user's value, clipped to [low, high] and mapped to [-1, 1]
-sums   per cell and metric: n, sum u, sum (u^2 - 1/2), whole numbers on a fine grid
+sums   per cell and metric: n, sum u, sum (u^2 - 1/2), integers on a fine grid
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _MOST_CELLS = 2**31
 class Clip(NamedTuple):
     """Bounds of a user's value of one metric in one cell, in the metric's unit.
 
-    They must not be taken from the data at hand: choose them from what the metric means, or from
-    a period before.
+    They must not be derived from the data at hand: choose them from the metric's meaning, or from
+    an earlier period.
     """
 
     low: float
@@ -36,11 +36,11 @@ class Clip(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What cells sum to, in steps of the grid, int64: not private yet.
+    """Sums of cells in steps of the grid, int64: not private yet.
 
     ``count (cells, 1)`` or ``(cells, metrics)``; ``first`` and ``second (cells, metrics)`` are the
-    sums of u and of u^2 - 1/2. ``clips`` are by metric, ``max_contributions`` the cells that a
-    user is in at most.
+    sums of u and of u^2 - 1/2. ``clips`` are by metric, ``max_contributions`` is the largest number
+    of cells that a user is in.
     """
 
     count: Tensor  # type: ignore[assignment]  # the field's name, over tuple.count
@@ -51,10 +51,10 @@ class Sums(NamedTuple):
 
     @property
     def sensitivity(self) -> float:
-        """The farthest that adding or removing a user moves them (L2), in steps of the grid."""
+        """The largest L2 change by adding or removing one user, in steps of the grid."""
         metrics = self.first.shape[1]
         per_cell = GRID * math.sqrt(self.count.shape[1] + 1.25 * metrics)
-        # Each number of a user, and each sum, is rounded to the grid: a step for either.
+        # Each value of a user, and each sum, is rounded to the grid: one step each.
         rounding = 2 * math.sqrt(self.count.shape[1] + 2 * metrics)
         return math.sqrt(self.max_contributions) * (per_cell + rounding)
 
@@ -75,28 +75,26 @@ def collect(
         cell: ``(rows,)``, in ``[0, num_cells)``; which cells there are must not depend on users.
         num_cells: cells.
         clips: by metric.
-        user: ``(rows,)`` whole numbers that tell users apart; None where every row is another's.
-        max_contributions: of a user with more rows, so many are kept, chosen at random.
+        user: ``(rows,)`` whole numbers that identify users; None if every row is another user's.
+        max_contributions: rows kept of a user with more, chosen at random.
         generator: of that choice.
     Raises:
-        InputError: shapes, values that are not finite, or a user twice in a cell.
+        InputError: wrong shapes, values that are not finite, or a user twice in a cell.
     """
     flaws = checks.Flaws("these contributions")
-    found = checks.matrix(flaws, "values", values, None)
-    for what, one in (("cell", cell), ("user", user)):
-        if one is None and what == "user":
-            continue
-        if not _is_whole(one):
-            flaws.add(f"{what} must be a tensor of whole numbers, got {checks.brief(one)}")
+    matrix = checks.matrix(flaws, "values", values, None)
+    for what, given in (("cell", cell), ("user", user)):
+        if not _is_whole(given) and not (what == "user" and given is None):
+            flaws.add(f"{what} must be a tensor of whole numbers, got {checks.brief(given)}")
     if type(num_cells) is not int or not 1 <= num_cells <= _MOST_CELLS:
         flaws.add(
-            f"num_cells is a whole number from 1 to {_MOST_CELLS}, got {checks.brief(num_cells)}"
+            f"num_cells must be a whole number from 1 to {_MOST_CELLS}, got "
+            f"{checks.brief(num_cells)}"
         )
     if generator is not None and not isinstance(generator, torch.Generator):
         flaws.add(f"generator must be a torch.Generator, got {type(generator).__name__}")
     flaws.throw()
-    assert found is not None
-    values, cell = found, cell.long()
+    values, cell = matrix, cell.long()
     bounds = _check_clips(clips, values.shape[1] if values.ndim == 2 else -1)
     rows = len(values)
     if cell.shape != (rows,) or (user is not None and user.shape != (rows,)):
@@ -105,14 +103,14 @@ def collect(
             f"{tuple(cell.shape)} and {None if user is None else tuple(user.shape)}"
         )
     if not bool(values.isfinite().all()) or (rows and not 0 <= int(cell.min()) <= int(cell.max())):
-        raise InputError("values must be finite and cells from 0 on; a user without any has 0")
+        raise InputError("values must be finite and cells >= 0; a user without events has value 0")
     if rows and int(cell.max()) >= num_cells:
         raise InputError(f"cells must lie in [0, {num_cells}), got {int(cell.max())}")
     _check_most(max_contributions)
     if user is not None:
         pairs = torch.stack([user.long(), cell.long()], -1)
         if len(torch.unique(pairs, dim=0)) < rows:
-            raise InputError("a user stands twice in a cell; sum a user's values in a cell first")
+            raise InputError("a user occurs twice in a cell; sum a user's values in a cell first")
         kept = _first_of_each(user.long(), max_contributions, generator)
         values, cell = values[kept], cell[kept]
     low, high = bounds.unbind(-1)
@@ -133,40 +131,40 @@ def collect(
 def from_moments(moments: Moments, clips: Sequence[Clip], max_contributions: int = 1) -> Sums:
     """Sums from moments that the platform made of values *clipped to the same bounds*.
 
-    That it clipped is its word; moments that no clipped values can have are refused.
+    The clipping itself cannot be checked; moments that no clipped values can have are refused.
 
     Args:
         moments: each field ``(cells, metrics)``, in the metrics' units.
         clips: by metric.
-        max_contributions: cells that a user is in at most, again the platform's word.
+        max_contributions: largest number of cells that a user is in, as the platform states it.
     Raises:
-        InputError: shapes, or moments that contradict the clipping; or deltas, of which no bound
-            is known.
+        InputError: wrong shapes, moments that contradict the clipping, or deltas, whose sensitivity
+            is not bounded.
     Source: Bhatia and Davis (2000), the largest variance within bounds.
     """
     if not isinstance(moments, Moments):
         raise InputError(
-            f"expected the moments of clipped values per arm, got {type(moments).__name__}: how "
-            "far one user moves a delta is not bounded, so deltas cannot be made private; start "
+            f"expected the moments of clipped values per arm, got {type(moments).__name__}: the "
+            "effect of one user on a delta is not bounded, so deltas cannot be made private; start "
             "from the readings"
         )
     bounds = _check_clips(clips, moments.mean.shape[-1] if moments.mean.ndim == 2 else -1)
     _check_most(max_contributions)
     low, high = bounds.unbind(-1)
     count, mean, m2 = (field.double() for field in moments)
-    some = count > 0
+    filled = count > 0
     slack = 1e-9 * (high - low)
     room = (high - mean).clamp_min(0) * (mean - low).clamp_min(0)
     fits = (mean >= low - slack) & (mean <= high + slack)
     fits &= (m2 >= 0) & (m2 <= count * (room + 1e-9 * (high - low).square()))
-    if not bool((fits | ~some).all()) or not bool((count >= 0).all()):
-        rows = checks.shown(checks.rows_of(some & ~fits))
+    if not bool((fits | ~filled).all()) or not bool((count >= 0).all()):
+        rows = checks.shown(checks.rows_of(filled & ~fits))
         raise InputError(
             f"cells {rows} have a mean or variance that no values within {list(clips)} can have; "
             "clip every user's value before averaging"
         )
-    u = torch.where(some, 2 * (mean - low) / (high - low) - 1, 0.0)
-    square = count * u.square() + torch.where(some, m2, 0.0) * (2 / (high - low)).square()
+    u = torch.where(filled, 2 * (mean - low) / (high - low) - 1, 0.0)
+    square = count * u.square() + torch.where(filled, m2, 0.0) * (2 / (high - low)).square()
     grid = [count * GRID, count * u * GRID, (square - count / 2) * GRID]
     if any(bool((g.abs() > _MOST / 2).any()) for g in grid):
         raise InputError("counts are too large for the grid; split the cells")
@@ -184,13 +182,13 @@ def _is_whole(given: Any) -> bool:
 def _check_most(max_contributions: Any) -> None:
     if type(max_contributions) is not int or not 1 <= max_contributions <= _MOST_CELLS:
         raise InputError(
-            f"max_contributions is a whole number from 1 on, at most {_MOST_CELLS}, got "
+            f"max_contributions must be a whole number from 1 to {_MOST_CELLS}, got "
             f"{checks.brief(max_contributions)}"
         )
 
 
 def _first_of_each(user: Tensor, most: int, generator: torch.Generator | None) -> Tensor:
-    """Rows of which each user keeps ``most``, at random."""
+    """Rows, at most ``most`` of each user, chosen at random."""
     order = torch.randperm(len(user), generator=generator)
     order = order[torch.argsort(user[order], stable=True)]
     _, sizes = torch.unique_consecutive(user[order], return_counts=True)
@@ -210,7 +208,6 @@ def _check_clips(clips: Any, num_metrics: int) -> Tensor:
         flaws.throw()
     bounds = checks.matrix(flaws, "clips", list(map(tuple, clips)), (num_metrics, 2))
     flaws.throw()
-    assert bounds is not None
     if not bool(bounds.isfinite().all()) or not bool((bounds[:, 0] < bounds[:, 1]).all()):
         flaws.add(f"each Clip needs finite low < high, got {list(clips)}")
     flaws.throw()

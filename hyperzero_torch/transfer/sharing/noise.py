@@ -1,29 +1,29 @@
-"""Differentially private sums: what a domain may tell without telling anything of a user.
+"""Differentially private sums of a domain's users.
 
     cell        one arm of one round (or of one package)
     u           a user's value, clipped to [low, high] and mapped to [-1, 1]
     released    per cell and metric: n, sum u, sum (u^2 - 1/2), each plus Gaussian noise
 
-**The unit of privacy** is a user: the guarantee compares two populations of which one has a user
-more. **The contribution** of a user to a release is bounded: values are clipped, a user counts once
-in a cell, and in at most ``max_contributions`` cells. **The sensitivity**, the farthest that a user
-moves all that is released (L2), is
+**The unit of privacy** is a user: the guarantee compares two populations that differ by one user.
+**The contribution** of a user to a release is bounded: values are clipped, a user counts once in a
+cell, and in at most ``max_contributions`` cells. **The sensitivity**, the largest L2 change of the
+release that one user can cause, is
 
     sqrt(max_contributions * (counts + metrics * (1 + 1/4)))
 
-with one count per cell, or one per metric where metrics count different users: |u| <= 1 and
+with one count per cell, or one per metric if metrics count different users: |u| <= 1 and
 |u^2 - 1/2| <= 1/2. The noise's standard deviation is ``noise_multiplier`` times that. Releases of
 several rounds compose in the ``Budget``, where every round counts in full: a user may be in all.
 
-Sums are whole numbers on a fine grid and the noise is OpenDP's discrete Gaussian, which is exact
-and from the system's secure randomness: noise in floating point leaks through its lowest bits
-(Mironov, 2012).
+Sums are integers on a fine grid and the noise is OpenDP's discrete Gaussian, which is exact and
+uses the system's secure randomness: floating-point noise leaks through its lowest bits (Mironov,
+2012).
 
-Everything made of what was released costs no more privacy: the deltas, the evidence, a tuner's
-choices from them. A tuner that saw the *unnoised* readings has chosen its settings by them, and
-which settings a package lists is then outside the guarantee: tell the tuner the released readings,
-or export settings that were fixed beforehand. Deltas alone cannot be noised: how far a user moves
-a ratio is not bounded.
+Anything computed from a release costs no more privacy: the deltas, the evidence, a tuner's plans
+(post-processing). A study that saw readings without noise chose its settings by them, so the list
+of settings in a package is then outside the guarantee: tell the tuner the released readings, or
+export settings that were fixed beforehand. Deltas cannot be noised directly: the effect of one user
+on a ratio is not bounded.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ __all__ = [
     "discrete_gaussian", "from_moments", "private_history", "release",
 ]  # fmt: skip
 
-# A cell is used where its released count is so many standard deviations of its noise.
+# A cell is used if its released count is at least this many standard deviations of its noise.
 _USABLE = 5.0
 
 
 class Noised(NamedTuple):
-    """What was released, as readings: all ``(cells, metrics)``, in the metric's unit.
+    """A release as readings: all ``(cells, metrics)``, in the metric's unit.
 
-    ``var / count`` is the whole variance of ``mean``: of the users and of the noise; ``noise_var``
-    is the noise's part of it. ``count`` is 0 where too little is left under the noise. Deltas and
-    evidence computed from these carry the noise in their variances.
+    ``var / count`` is the whole variance of ``mean``, from the users and from the noise;
+    ``noise_var`` is the noise's part. ``count`` is 0 where the noise dominates. Deltas and evidence
+    computed from these include the noise in their variances.
     """
 
     count: Tensor  # type: ignore[assignment]  # the field's name, over tuple.count
@@ -70,10 +70,10 @@ class Noised(NamedTuple):
 
 
 class Noise(Protocol):
-    """Adds noise of standard deviation ``scale`` to whole numbers of any shape."""
+    """Adds noise of standard deviation ``scale`` to integers of any shape."""
 
     def __call__(self, values: Tensor, scale: float) -> Tensor:
-        """Noised whole numbers."""
+        """Noised integers."""
         ...
 
 
@@ -101,7 +101,7 @@ def _opendp() -> Any:
 
 
 class SimulatedNoise:
-    """Gaussian noise that can be replayed: for simulations, never for real users.
+    """Reproducible Gaussian noise: for simulations, never for real users.
 
     Args:
         generator: of the noise.
@@ -111,7 +111,7 @@ class SimulatedNoise:
         self.generator = generator
 
     def __call__(self, values: Tensor, scale: float) -> Tensor:
-        """Noised whole numbers."""
+        """Noised integers."""
         normal = torch.randn(values.shape, generator=self.generator, dtype=torch.float64)
         return values + (scale * normal).round().long()
 
@@ -123,20 +123,20 @@ def release(
     noise_multiplier: float,
     noise: Noise = discrete_gaussian,
 ) -> Noised:
-    """Noise the sums, once, and charge the budget for it first.
+    """Add noise to the sums once, after charging the budget.
 
-    To second order in the noise the released means have the cells' means of clipped values; one
-    variance of users holds for all cells of the release, from all of them together.
+    To second order in the noise the released means are unbiased for the cells' means of clipped
+    values. All cells share one variance of users, estimated from all of them together.
 
     Args:
         sums: from ``collect`` or ``from_moments``.
-        budget: is charged before anything is drawn.
-        what: it is, for the ledger, e.g. ``"feed/round 17"``.
+        budget: is charged before any noise is drawn.
+        what: name of the release in the ledger, e.g. ``"feed/round 17"``.
         noise_multiplier: standard deviation of the noise over the sensitivity.
         noise: the sampler.
     Raises:
         InputError: deltas instead of sums.
-        BudgetError: the budget is spent; nothing was released.
+        BudgetError: the budget does not suffice; nothing was released.
     """
     if not isinstance(sums, Sums):
         raise InputError(
@@ -149,17 +149,19 @@ def release(
 
 
 def _check_payable(budget: Any, noise: Any) -> None:
-    """What cannot be drawn is not paid for."""
+    """Refuse noise that cannot be drawn before the budget is charged."""
     if not isinstance(budget, Budget):
         raise InputError(f"expected a Budget to charge, got {type(budget).__name__}")
     if not callable(noise):
-        raise InputError(f"noise is a function of values and scale, got {type(noise).__name__}")
+        raise InputError(
+            f"noise must be a function of values and scale, got {type(noise).__name__}"
+        )
     if noise is discrete_gaussian:
         _opendp()
 
 
 def _drawn(sums: Sums, noise_multiplier: float, noise: Noise) -> Noised:
-    """Noised once, as readings; what it costs is paid for by whoever calls."""
+    """Noised once, as readings; the caller has charged the budget."""
     scale = noise_multiplier * sums.sensitivity
     parts = [sums.count, sums.first, sums.second]
     noised = noise(torch.cat(parts, dim=1), scale).double() / GRID
@@ -177,10 +179,9 @@ def private_history(
 ) -> History:
     """A study with every round's readings noised: the same candidates and plans, without reasons.
 
-    Each round is one release, ``"<name>/round <t>"``; a user is taken to be in one arm of each
-    round, and in every round. Rounds set aside are left out, and those whose readings were
-    compacted. What is gathered from the result, as from any history, is evidence whose variances
-    hold the noise.
+    Each round is one release, ``"<name>/round <t>"``; a user is assumed to be in one arm of each
+    round, and in every round. Excluded rounds are left out, and rounds whose readings were
+    compacted. Evidence pooled from the result includes the noise in its variances.
 
     Args:
         history: of readings that the platform made of values clipped to ``clips``.
@@ -199,10 +200,10 @@ def private_history(
     private = History(history.num_params, history.metrics)
     private.extend([Configured(history.config), *history.candidates])
     for r, whole in sums.items():
-        told = _drawn(whole, noise_multiplier, noise)
-        # Why a plan was made holds what the unnoised readings said.
+        noised = _drawn(whole, noise_multiplier, noise)
+        # The details of a plan depend on the readings without noise.
         plan = replace(history.plans[r], details={}, trigger=None)
-        private.extend([plan, _received(r, history.tables[r], told)])
+        private.extend([plan, _received(r, history.tables[r], noised)])
     return private
 
 
@@ -213,11 +214,11 @@ def check_private(
     name: str,
     noise_multiplier: float | None = None,
 ) -> tuple[float, float]:
-    """The noise of ``private_history``, and epsilon after it, if it can be made; nothing is spent.
+    """The noise of ``private_history`` and epsilon after it, if it is possible; nothing is spent.
 
     Args:
-        history, clips, budget, name: as of ``private_history``.
-        noise_multiplier: of each round's release; None for the least that fits.
+        history, clips, budget, name: as for ``private_history``.
+        noise_multiplier: of each round's release; None for the smallest that fits.
     Raises:
         InputError, BudgetError, MissingExtraError: as ``private_history`` does.
     """
@@ -233,7 +234,7 @@ def _release(name: str, round_: int) -> str:
 
 
 def _sums(history: History, clips: Mapping[str, Clip], name: str) -> dict[int, Sums]:
-    """What each round that counts sums to."""
+    """The sums of each round that counts."""
     if not isinstance(history, History) or not isinstance(clips, Mapping):
         raise InputError(
             "expected a study's history, such as tuner.history, and a mapping from its metrics to "
@@ -246,37 +247,37 @@ def _sums(history: History, clips: Mapping[str, Clip], name: str) -> dict[int, S
     if unknown := [m for m in clips if m not in history.metrics]:
         raise InputError(f"clips bound {unknown}, the metrics are {list(history.metrics)}")
     bounds = [clips[m] for m in history.metrics]
-    aside = history.status.excluded_rounds
-    tables = [(r, t) for r, t in sorted(history.tables.items()) if r not in aside]
+    excluded = history.status.excluded_rounds
+    tables = [(r, t) for r, t in sorted(history.tables.items()) if r not in excluded]
     if not tables:
-        raise InputError(f"study {name!r} has no rounds to tell of")
+        raise InputError(f"study {name!r} has no rounds with readings")
     return {r: from_moments(_moments_of(table), bounds) for r, table in tables}
 
 
 def _moments_of(table: RoundTable) -> moments.Moments:
-    known = np.isfinite(table.count) & (table.count > 0)
+    reported = np.isfinite(table.count) & (table.count > 0)
     columns = (table.count, table.mean, table.var)
-    return moments.from_sample(*(torch.from_numpy(np.where(known, c, 0.0)) for c in columns))
+    return moments.from_sample(*(torch.from_numpy(np.where(reported, c, 0.0)) for c in columns))
 
 
-def _received(round_: int, table: RoundTable, told: Noised) -> ReadingsReceived:
-    arms, metrics = told.mean.shape
+def _received(round_: int, table: RoundTable, noised: Noised) -> ReadingsReceived:
+    arms, metrics = noised.mean.shape
     num = arms * metrics
     return ReadingsReceived(
         round=(round_,) * num,
         candidate=tuple(np.repeat(table.candidates, metrics).tolist()),
         metric=tuple(range(metrics)) * arms,
         revision=(0,) * num,
-        count=tuple(told.count.flatten().tolist()),
-        mean=tuple(told.mean.flatten().tolist()),
-        var=tuple(told.var.flatten().tolist()),
+        count=tuple(noised.count.flatten().tolist()),
+        mean=tuple(noised.mean.flatten().tolist()),
+        var=tuple(noised.var.flatten().tolist()),
     )
 
 
 def _as_readings(
     count: Tensor, first: Tensor, second: Tensor, clips: Sequence[Clip], noise_var: float
 ) -> Noised:
-    """From noised sums to means and their variances; no data, so no privacy, is touched."""
+    """From noised sums to means and their variances: post-processing, without privacy cost."""
     usable = count > _USABLE * math.sqrt(noise_var)
     n = torch.where(usable, count, 1.0)
     # E[1 / count] exceeds 1 / n by noise_var / n^2, relatively.
@@ -288,7 +289,7 @@ def _as_readings(
     between = torch.where(usable, n * (u.square() - error), 0.0).sum(0) / safe
     within = square - between
     most = 1 - between.clamp(0.0, 1.0)
-    # Where the noise leaves no estimate, the largest variance that the bounds allow.
+    # Without a usable estimate, the largest variance that the bounds allow.
     within = torch.where(within > 0, torch.minimum(within, most), most)
     low, high = torch.tensor(clips, dtype=torch.float64).unbind(-1)
     half = (high - low) / 2

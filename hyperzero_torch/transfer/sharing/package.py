@@ -1,24 +1,21 @@
 """A transfer package: one domain's evidence in one JSON file, for named uses and a limited time.
 
-What is in it are settings, deltas with their variances, and meta-features: sums over many users,
-nothing of a single one, and never the address that the evidence was read from. Whether sums alone
-protect a user is what ``privacy`` is for.
+It holds settings, deltas with their variances, and meta-features: sums over many users, nothing
+about a single one, and never the address that the evidence was read from. Whether sums alone
+protect a user is the subject of ``noise``.
 
-The file is canonical: there is exactly one text for its content. So the checksum covers every
-byte, blanks and the order of keys among them. A checksum finds accidents; whoever can change a
-file can compute it anew. A key that both sides share (``key``) finds that too.
+The file is canonical: there is exactly one text for its content, so the checksum covers every byte,
+including blanks and the order of keys. A checksum detects accidents; anyone who changes a file can
+compute it again. A key that both sides share (``key``) detects changes on purpose too.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 from ...errors import ConfigError
 from ...runtime.files import write_atomically
@@ -28,7 +25,7 @@ from . import canonical
 from .terms import Terms, check_key, end_of, origin_of, utc
 
 SCHEMA = "hyperzero-transfer/1"
-# Clocks of two machines may differ by so much.
+# Allowed difference between the clocks of two machines.
 _CLOCK = timedelta(minutes=5)
 _FIELDS = {"schema", "source", "scopes", "created", "expires", "privacy", "hmac", "sha256"}
 _SOURCE = {"name", "parameters", "metrics", "mean", "var", "meta_features"} | {
@@ -38,10 +35,10 @@ _SOURCE = {"name", "parameters", "metrics", "mean", "var", "meta_features"} | {
 
 @dataclass(frozen=True)
 class Package:
-    """What a file held and what may be done with it.
+    """The content of a file and its terms.
 
-    ``privacy`` is what was spent on noise (``privacy.Budget.statement``), None for none.
-    ``sha256`` identifies the package in the journal; ``authentic`` says that a key was checked.
+    ``privacy`` describes the noise (``budget.Budget.statement``), None without noise. ``sha256``
+    identifies the package in the journal; ``authentic`` says whether a key was checked.
     """
 
     source: Source
@@ -66,19 +63,18 @@ def export(
     """Write a source as a package, in one step: the whole file or none.
 
     Args:
-        source: the evidence; its ``origin`` stays at home.
-        path: of the file; a package that is there is replaced, nothing else is.
+        source: the evidence; its ``origin`` is not exported.
+        path: of the file; an existing package is replaced, any other file is not.
         expires: when it may no longer be used: a time with its zone, or a span from ``now``.
         scopes: what it may be used for, e.g. ``["feed-ranking/eu"]``.
-        privacy: plain JSON values on the noise that the evidence carries.
-        key: shared with those who import it, at least 16 bytes: then they can tell that it is
-            yours.
+        privacy: plain JSON values that describe the noise in the evidence.
+        key: shared with those who import it, at least 16 bytes, so that they can verify its origin.
         now: the present, with its zone; by default the clock's.
     Returns:
         Its SHA-256, for the journal.
     Raises:
-        ConfigError: what is no source, scopes, times or a key that cannot be, a file that cannot
-            be written, or one that holds something else.
+        ConfigError: not a source, invalid scopes, times or key, a file that cannot be written, or
+            one that holds something else.
     """
     terms = check_export(path, expires, scopes, key=key, now=now)
     flaws = checks.Flaws("this package")
@@ -108,7 +104,7 @@ def export(
 
 
 class Ready(NamedTuple):
-    """Where a package will be written, for what, and its times."""
+    """Where a package will be written, its scopes and its times."""
 
     path: Path
     scopes: tuple[str, ...]
@@ -124,58 +120,58 @@ def check_export(
     key: bytes | None = None,
     now: datetime | None = None,
 ) -> Ready:
-    """Refuse all that ``export`` would refuse of its arguments, before noise is paid for.
+    """Refuse every argument that ``export`` would refuse, before a privacy budget is charged.
 
     Args:
-        path, expires, scopes, key, now: as of ``export``.
+        path, expires, scopes, key, now: as for ``export``.
     Raises:
-        ConfigError: scopes, times or a key that cannot be, or a place that cannot be written to,
-            or that holds something other than a package.
+        ConfigError: invalid scopes, times or key, or a path that cannot be written to or that holds
+            something other than a package.
     """
     flaws = checks.Flaws("this package")
-    kept = checks.names(flaws, "scopes", scopes)
+    names = checks.names(flaws, "scopes", scopes)
     created = utc(flaws, "now", datetime.now(UTC) if now is None else now)
     check_key(flaws, key)
     end = end_of(flaws, created, expires)
     if end <= created:
         flaws.add(f"expires {end.isoformat()} is not after now, {created.isoformat()}")
     flaws.throw()
-    return Ready(canonical.check_free(path, "the package", SCHEMA), kept, created, end)
+    return Ready(canonical.check_free(path, "the package", SCHEMA), names, created, end)
 
 
 def load(
     path: str | Path, scope: str, *, key: bytes | None = None, now: datetime | None = None
 ) -> Package:
-    """Read a package, if it is whole, in force, and meant for this use.
+    """Read a package, if it is unchanged, valid today, and meant for this use.
 
-    The source's ``origin`` holds the package's terms (``terms_of``), so that a journal that knows
-    the source knows until when and for what it was given.
+    The source's ``origin`` holds the package's terms (``terms_of``), so they are recorded in every
+    journal that has the source.
 
     Args:
         path: of the file.
-        scope: what it is to be used for; one of those that its maker named.
+        scope: what it is to be used for; one of those that it names.
         key: if given, the package must have been made with it.
         now: the present, with its zone; by default the clock's.
     Raises:
-        PackageError: no such file, no package, another schema, changed since it was made, made
-            with another key or none, expired or from the future, for other uses, or with a source
-            that cannot be.
-        ConfigError: a path, a key or a time that cannot be.
+        PackageError: no such file, not a package, another schema, changed since it was made, made
+            with another key or none, expired or from the future, for other uses, or with an invalid
+            source.
+        ConfigError: an invalid path, key or time.
     """
-    found = look(path, key=key)
-    in_force(found, scope, now=now, what=_called(path))
-    return found
+    package = look(path, key=key)
+    in_force(package, scope, now=now, what=_called(path))
+    return package
 
 
 def look(path: str | Path, *, key: bytes | None = None) -> Package:
-    """Read a package to see what it is: whole and authentic, but perhaps expired; not for use.
+    """Read a package for inspection: unchanged and authentic, but possibly expired.
 
     Args:
         path: of the file.
         key: if given, the package must have been made with it.
     Raises:
-        PackageError: as for ``load``, but for its time and scope.
-        ConfigError: a path or a key that cannot be.
+        PackageError: as for ``load``, except for its time and scope.
+        ConfigError: an invalid path or key.
     """
     place, what = canonical.as_path(path, "a package"), _called(path)
     flaws = checks.Flaws(what)
@@ -197,13 +193,13 @@ def look(path: str | Path, *, key: bytes | None = None) -> Package:
 def in_force(
     package: Package, scope: str, *, now: datetime | None = None, what: str = "the package"
 ) -> None:
-    """Refuse a package whose time is over or has not come, or that is not meant for this use.
+    """Refuse a package that has expired, is from the future, or is not meant for this use.
 
     Args:
         package: as ``look`` gives it.
         scope: what it is to be used for.
         now: the present, with its zone; by default the clock's.
-        what: it is called, for messages.
+        what: the package is called, for messages.
     Raises:
         PackageError: expired, from the future, or for other uses.
         ConfigError: a time without its zone.
@@ -214,9 +210,10 @@ def in_force(
     created, expires, scopes = package.created, package.expires, package.scopes
     if present >= expires:
         raise canonical.refused(
-            what, f"it expired at {expires.isoformat()}, it is {present.isoformat()}; ask for a new"
+            what,
+            f"it expired at {expires.isoformat()}, it is {present.isoformat()}; ask for a new one",
         )
-    if created - present > _CLOCK:  # no sum, which could pass the first of all dates
+    if created - present > _CLOCK:  # a difference: a sum could overflow
         raise canonical.refused(
             what,
             f"it was made at {created.isoformat()}, and it is {present.isoformat()}: compare the "
@@ -224,7 +221,8 @@ def in_force(
         )
     if scope not in scopes:
         raise canonical.refused(
-            what, f"it may be used for {list(scopes)}, not for {scope!r}; ask its maker for that"
+            what,
+            f"it may be used for {list(scopes)}, not for {scope!r}; ask its maker for permission",
         )
 
 
@@ -235,62 +233,43 @@ def _called(path: str | Path) -> str:
 def _check_signature(what: str, document: Mapping[str, Any], key: bytes) -> None:
     signed = {n: v for n, v in document.items() if n not in ("sha256", "hmac")}
     if document["hmac"] is None:
-        raise canonical.refused(what, "it was made without a key, and a key was demanded")
+        raise canonical.refused(what, "it was made without a key, and a key is required")
     if not canonical.same(document["hmac"], canonical.signature(signed, key)):
         raise canonical.refused(
-            what, "it was made with another key, or changed by somebody without it"
+            what, "it was made with another key, or changed by someone without the key"
         )
 
 
 def _to_plain(source: Source) -> dict[str, Any]:
-    def numbers(tensor: torch.Tensor) -> list[Any]:
-        rows = torch.where(tensor.isfinite(), tensor, 0.0).tolist()
-        known = tensor.isfinite().tolist()
-        return [[v if k else None for v, k in zip(*row)] for row in zip(rows, known)]
-
-    return {
-        "name": source.name,
-        "parameters": [dict(row) for row in source.parameters],
-        "metrics": list(source.metrics),
-        "mean": numbers(source.mean),
-        "var": numbers(source.var),
-        "meta_features": dict(source.meta_features),
-        "num_rounds": source.num_rounds,
-        "base": None if source.base is None else dict(source.base),
-        "shared": None if source.shared is None else [_triangle(m) for m in source.shared.tolist()],
-    }
+    shared = None if source.shared is None else [_triangle(m) for m in source.shared.tolist()]
+    return source.to_plain() | {"shared": shared}
 
 
 def _from_plain(plain: Any, origin: str) -> Source:
     if not isinstance(plain, dict) or set(plain) != _SOURCE:
         raise ValueError(f"a source has the fields {sorted(_SOURCE)}")
-
-    def numbers(rows: Any) -> list[list[float]]:
-        return [[math.nan if v is None else v for v in row] for row in rows]
-
-    given = plain | {"mean": numbers(plain["mean"]), "var": numbers(plain["var"])}
-    if given["shared"] is not None:
-        given["shared"] = [_square(m) for m in given["shared"]]
-    return Source(**given, origin=origin)
+    shared = plain["shared"]
+    shared = None if shared is None else [_square(m) for m in shared]
+    return Source.from_plain(plain | {"origin": origin, "shared": shared})
 
 
 def _privacy(written: Any) -> dict[str, Any] | None:
     if written is not None and not isinstance(written, dict):
-        raise TypeError(f"privacy is an object or null, got {checks.brief(written)}")
+        raise TypeError(f"privacy must be an object or null, got {checks.brief(written)}")
     return written
 
 
 def _scopes(written: Any) -> tuple[str, ...]:
     if not isinstance(written, list):
-        raise TypeError(f"scopes is a list of names, got {checks.brief(written)}")
+        raise TypeError(f"scopes must be a list of names, got {checks.brief(written)}")
     flaws = checks.Flaws("its terms")
-    found = checks.names(flaws, "scopes", written)
+    scopes = checks.names(flaws, "scopes", written)
     flaws.throw()
-    return found
+    return scopes
 
 
 def _triangle(square: list[list[float]]) -> list[list[float]]:
-    """The half of a symmetric matrix that says it all."""
+    """The lower half of a symmetric matrix."""
     return [row[: i + 1] for i, row in enumerate(square)]
 
 

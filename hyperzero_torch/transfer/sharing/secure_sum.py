@@ -1,24 +1,23 @@
-"""Secure aggregation: the sum of several domains' numbers, and nothing of a single domain's.
+"""Secure aggregation: the sum of several domains' numbers, without any single domain's numbers.
 
     word_i = value_i + sum_{j > i} mask_ij - sum_{j < i} mask_ij      (mod 2^64)
 
-Every two parties share a secret that nobody else has (X25519), from which both draw the same mask
-(HKDF-SHA-256, then the ChaCha20 key stream). One adds it, the other subtracts it: a party's words
-are uniformly random to whoever lacks one of its masks, and the sum of all words is the sum of the
-values, exactly, in fixed point.
+Every two parties share a secret (X25519), from which both derive the same mask (HKDF-SHA-256, then
+the ChaCha20 key stream). One adds it, the other subtracts it. A party's words are uniformly random
+to anyone who lacks one of its masks, and the sum of all words is the sum of the values, exactly, in
+fixed point. ``examples/secure_sum.py`` runs it between three processes.
 
-**What it protects**: against an aggregator, and any parties that side with it, who follow the
-protocol and are curious: they learn the sum and what follows from it, so parties whose fellows all
-collude have no protection, and at least three take part. Public keys must reach the parties
-unforged (a key directory, or signatures); a party that lies about its values is not found.
+**Protection**: against an honest-but-curious aggregator, and any parties that collude with it: they
+learn the sum and what follows from it. A party whose fellows all collude has no protection, so at
+least three take part. Public keys must reach the parties unforged (a key directory, or signatures).
+A party that lies about its values is not detected.
 
-**Dropout**: without one party's words its masks stay in the sum, and the sum is refused. Those who
-are left agree anew, on another session with another roster, and send again; masks are never used
-twice. Nothing is learned from the words of the first try, but whoever has the sums of two rosters
-knows their difference.
+**Dropout**: without one party's words its masks remain in the sum, and the sum is refused. The
+remaining parties agree anew, on another session, and send again; masks are never used twice. The
+words of the first session reveal nothing, but the sums of two rosters reveal their difference.
 
 Source: Bonawitz et al. (2017), the pairwise masks of their protocol, without the recovery of
-masks from those who dropped out.
+masks after a dropout.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,18 +46,17 @@ _KEY_BYTES = 32
 
 @dataclass(frozen=True)
 class Agreement:
-    """What all parties agree on before any of them sends; its ``digest`` goes into every mask.
+    """What all parties agree on before any of them sends; every mask depends on its ``digest``.
 
     Args:
         session: a name that is used once.
         keys: the parties' public keys by name, at least three.
         num_values: how many numbers each party sends.
-        bound: the largest magnitude of one of them; sums may be as many times larger as there are
-            parties.
+        bound: the largest magnitude of one of them; sums may be larger by the number of parties.
         fraction_bits: of the fixed point: numbers are rounded to ``2 ** -fraction_bits``; 0 for
             whole numbers.
     Raises:
-        ConfigError: it cannot be; names all that is wrong.
+        ConfigError: it is invalid; names everything that is wrong.
     """
 
     session: str
@@ -76,15 +75,16 @@ class Agreement:
         names = checks.names(flaws, "parties", self.keys)
         if 0 < len(names) < _FEWEST:
             flaws.add(
-                f"at least {_FEWEST} parties, got {len(names)}: of two, each knows the other's part"
+                f"expected at least {_FEWEST} parties, got {len(names)}: with two, each learns the "
+                "other's numbers"
             )
-        given = list(self.keys.values())
-        if any(not isinstance(k, bytes) or len(k) != _KEY_BYTES for k in given):
-            flaws.add(f"a public key has {_KEY_BYTES} bytes, as Party.public_key gives it")
-        elif len(set(given)) < len(given):
-            flaws.add("two parties have one key")
+        keys = list(self.keys.values())
+        if any(not isinstance(k, bytes) or len(k) != _KEY_BYTES for k in keys):
+            flaws.add(f"a public key has {_KEY_BYTES} bytes; use Party.public_key")
+        elif len(set(keys)) < len(keys):
+            flaws.add("two parties have the same key")
         if type(self.num_values) is not int or self.num_values < 1:
-            flaws.add(f"num_values must be a whole number from 1 on, got {self.num_values!r:.40}")
+            flaws.add(f"num_values must be a whole number >= 1, got {self.num_values!r:.40}")
         if type(self.fraction_bits) is not int or not 0 <= self.fraction_bits <= 52:
             flaws.add(f"fraction_bits must lie in 0 to 52, got {self.fraction_bits!r:.40}")
         number = checks.is_real(self.bound) and checks.is_finite(self.bound)
@@ -97,7 +97,7 @@ class Agreement:
                 "of fraction do not fit into 64 bits; use fewer bits"
             )
         flaws.throw()
-        # One number, one digest: 1 and 1.0 are the same bound.
+        # 1 and 1.0 are the same bound and must give the same digest.
         object.__setattr__(self, "bound", float(self.bound))
         object.__setattr__(self, "keys", {n: self.keys[n] for n in sorted(names)})
 
@@ -118,18 +118,18 @@ class Masked(NamedTuple):
 
 
 class Party:
-    """One domain's side. Its private key never leaves it; make a new party for a new purpose.
+    """One domain's side. Its private key never leaves it; use a new party for a new purpose.
 
     Args:
-        name: as the others know it.
+        name: that all parties use for it.
     Raises:
-        InputError: no name.
+        InputError: an empty name.
         MissingExtraError: cryptography is not installed.
     """
 
     def __init__(self, name: str) -> None:
         if not isinstance(name, str) or not name.strip():
-            raise InputError(f"a party has a name, got {checks.brief(name)}")
+            raise InputError(f"a party needs a name, got {checks.brief(name)}")
         x25519, serialization = _library().x25519, _library().serialization
         self.name = name
         self._private = x25519.X25519PrivateKey.generate()
@@ -142,22 +142,22 @@ class Party:
         return f"Party({self.name!r})"
 
     def mask(self, values: Tensor, agreement: Agreement) -> Masked:
-        """Values as they may be sent.
+        """Masked values, safe to send.
 
         Args:
             values: ``(num_values,)``, any numeric dtype, within the agreed bound.
             agreement: of all parties, this one with its own key among them.
         Raises:
-            InputError: values out of bounds or of another number, an agreement without this
-                party, or a session that it has taken part in.
+            InputError: values out of bounds or in another number, an agreement without this
+                party, or a session that it has already taken part in.
         """
         words = _encode(values, agreement)
         if agreement.keys.get(self.name) != self.public_key:
             raise InputError(f"the agreement does not name {self.name!r} with its own key")
         if agreement.session in self._done:
             raise InputError(
-                f"{self.name!r} has taken part in session {agreement.session!r}: the same masks "
-                "over other values would give their difference away; agree on a new session"
+                f"{self.name!r} has already taken part in session {agreement.session!r}: the same "
+                "masks over other values would reveal their difference; agree on a new session"
             )
         names = list(agreement.keys)
         own = names.index(self.name)
@@ -174,11 +174,11 @@ class Party:
             public = c.x25519.X25519PublicKey.from_public_bytes(agreement.keys[name])
             secret = self._private.exchange(public)
         except ValueError as error:  # a point of small order
-            raise InputError(f"the public key of {name!r} is none ({error})") from None
+            raise InputError(f"the public key of {name!r} is invalid ({error})") from None
         pair = json.dumps(sorted((self.name, name)))
         info = b"hyperzero-aggregation/1 " + agreement.digest + pair.encode()
         key = c.HKDF(c.hashes.SHA256(), _KEY_BYTES, None, info).derive(secret)
-        # The key is of this session and pair alone, so a constant nonce is used once.
+        # Each session and pair has its own key, so a constant nonce is used only once.
         stream = c.Cipher(c.algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
         raw = stream.update(bytes(_WORD * agreement.num_values))
         return np.frombuffer(raw, dtype="<u8").astype(np.uint64)
@@ -211,8 +211,8 @@ def total(agreement: Agreement, sent: Sequence[Masked]) -> Tensor:
         )
     if missing := [n for n in agreement.keys if n not in names]:
         raise InputError(
-            f"nothing came from {missing}, and without it the masks of the others do not cancel; "
-            "agree on a new session without them, and have all send again"
+            f"nothing came from {missing}, and the masks of the others do not cancel without it; "
+            "agree on a new session without them, and send again"
         )
     words = np.zeros(agreement.num_values, dtype=np.uint64)
     for m in sent:
@@ -223,26 +223,28 @@ def total(agreement: Agreement, sent: Sequence[Masked]) -> Tensor:
 
 
 def flatten(sums: Sums) -> Tensor:
-    """Clipped sums as whole numbers to send, ``(values,)`` int64; agree on 0 fraction bits."""
+    """Clipped sums as integers to send, ``(values,)`` int64; agree on 0 fraction bits."""
     _check_sums(sums)
     return torch.cat([part.flatten() for part in sums[:3]])
 
 
 def unflatten(whole: Tensor, like: Sums) -> Sums:
-    """The sum over domains as ``Sums``, ready for ``privacy.release``.
+    """The sum over domains as ``Sums``, ready for ``noise.release``.
 
     Args:
         whole: ``(values,)`` int64, from ``total``.
-        like: one party's sums: all have the same cells, metrics and clips. A user is taken to be
-            in one domain.
+        like: one party's sums: all have the same cells, metrics and clips. Each user is assumed to
+            be in one domain only.
     Raises:
-        InputError: another number of values, or none that are whole.
+        InputError: another number of values, or no integers.
     """
     _check_sums(like)
     sizes = [part.numel() for part in like[:3]]
     if not isinstance(whole, Tensor) or whole.dtype != torch.int64:
         got = whole.dtype if isinstance(whole, Tensor) else type(whole).__name__
-        raise InputError(f"expected whole numbers, int64, as of 0 fraction bits, got {got}")
+        raise InputError(
+            f"expected int64 values, from an agreement with 0 fraction bits, got {got}"
+        )
     if whole.shape != (sum(sizes),):
         raise InputError(
             f"expected ({sum(sizes)},) values for these sums, got {tuple(whole.shape)}"
@@ -289,16 +291,8 @@ def _encode(values: Tensor, agreement: Agreement) -> NDArray[np.uint64]:
     return whole.numpy().view(np.uint64)
 
 
-class _Library(NamedTuple):
-    x25519: Any
-    serialization: Any
-    hashes: Any
-    HKDF: Any
-    Cipher: Any
-    algorithms: Any
-
-
-def _library() -> _Library:
+def _library() -> SimpleNamespace:
+    """The parts of cryptography that are used."""
     try:
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import x25519
@@ -306,4 +300,7 @@ def _library() -> _Library:
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF
     except ImportError:
         raise MissingExtraError("secure aggregation", "cryptography", "privacy") from None
-    return _Library(x25519, serialization, hashes, HKDF, Cipher, algorithms)
+    return SimpleNamespace(
+        x25519=x25519, serialization=serialization, hashes=hashes, HKDF=HKDF, Cipher=Cipher,
+        algorithms=algorithms,
+    )  # fmt: skip

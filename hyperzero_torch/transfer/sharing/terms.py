@@ -1,4 +1,4 @@
-"""Until when and for what a package may be used: as it says, and as a journal keeps it."""
+"""Until when and for what a package may be used: in its file, and in a journal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ORIGIN = "package "
 
 
 class Terms(NamedTuple):
-    """What a package said of itself, as its source's ``origin`` keeps it in every journal."""
+    """A package's own statements, which its source's ``origin`` keeps in every journal."""
 
     sha256: str
     scopes: tuple[str, ...]
@@ -25,7 +25,7 @@ class Terms(NamedTuple):
 
 
 def terms_of(origin: str) -> Terms | None:
-    """The terms of the package that a source came from; None where it came from none."""
+    """The terms of the package that a source came from; None for any other origin."""
     if not origin.startswith(_ORIGIN):
         return None
     try:
@@ -38,7 +38,7 @@ def terms_of(origin: str) -> Terms | None:
             None if plain["privacy"] is None else dict(plain["privacy"]),
         )
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
-        return None  # somebody's own words that begin alike
+        return None  # another origin that begins with the same word
 
 
 def origin_of(terms: Terms) -> str:
@@ -48,28 +48,28 @@ def origin_of(terms: Terms) -> str:
 
 
 def utc(flaws: checks.Flaws, what: str, time: Any) -> datetime:
-    """A time with its zone, in UTC; a flaw, and the last of all times, where it is none."""
+    """A time with its zone, in UTC; otherwise a fault, and the latest possible time."""
     try:
         if isinstance(time, datetime) and time.utcoffset() is not None:
             return time.astimezone(UTC)
         flaws.add(f"{what} must be a datetime with its zone, e.g. datetime.now(UTC), got {time!r}")
     except OverflowError:
-        flaws.add(f"{what}: {time} is beyond what a date can be in UTC")
+        flaws.add(f"{what}: {time} is outside the range of dates in UTC")
     return datetime.max.replace(tzinfo=UTC)
 
 
 def end_of(flaws: checks.Flaws, created: datetime, expires: Any) -> datetime:
-    """When a package expires: a time with its zone, or a span from when it was made."""
+    """When a package expires: a time with its zone, or a span from its creation."""
     if not isinstance(expires, timedelta):
         return utc(flaws, "expires", expires)
     try:
         return created + expires
     except OverflowError:
-        flaws.add(f"expires: {expires} from now is beyond what a date can be")
+        flaws.add(f"expires: {expires} from now is outside the range of dates")
         return datetime.max.replace(tzinfo=UTC)
 
 
 def check_key(flaws: checks.Flaws, key: Any) -> None:
-    """A key that is long enough, or none."""
+    """Refuse a key that is too short; None is allowed."""
     if key is not None and (not isinstance(key, bytes) or len(key) < _SHORTEST_KEY):
-        flaws.add(f"a key is at least {_SHORTEST_KEY} bytes, e.g. secrets.token_bytes(32)")
+        flaws.add(f"a key must be at least {_SHORTEST_KEY} bytes, e.g. secrets.token_bytes(32)")

@@ -11,9 +11,14 @@ import pytest
 import torch
 
 from hyperzero_torch.errors import ConfigError
-from hyperzero_torch.thompson.distributed import of_all, rank_and_number, sharing, summed
+from hyperzero_torch.thompson.distributed import (
+    all_reduce_sum,
+    gather_parts,
+    rank_and_world_size,
+    sharing,
+)
 
-SCRIPT = str(Path(__file__).parent / "ranked_round.py")
+SCRIPT = str(Path(__file__).parents[1] / "support" / "ranked_round.py")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 
 
@@ -32,9 +37,15 @@ def test_two_ranks_make_the_plan_of_one_process_to_the_last_bit(tmp_path_factory
 
 def test_without_a_process_group_there_is_one_rank():
     parts = [torch.ones(2, 1), torch.zeros(3, 1)]
-    assert rank_and_number() == (0, 1)
-    assert of_all(parts, lambda x: x.T.unsqueeze(-1), 1, 1).flatten().tolist() == [1, 1, 0, 0, 0]
-    assert summed(parts[0]) is parts[0]
+    assert rank_and_world_size() == (0, 1)
+    assert gather_parts(parts, lambda x: x.T.unsqueeze(-1), 1, 1).flatten().tolist() == [
+        1,
+        1,
+        0,
+        0,
+        0,
+    ]
+    assert all_reduce_sum(parts[0]) is parts[0]
 
 
 def test_sharing_without_a_process_group_is_refused():

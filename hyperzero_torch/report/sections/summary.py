@@ -1,0 +1,81 @@
+"""The section at the top: the recommendation, its guardrails, and the state of the study."""
+
+from __future__ import annotations
+
+import torch
+
+from ..data import candidate_rows
+from ..data.facts import Facts
+from ..data.tables import Kind, name_of, show, show_interval
+from .blocks import Block, Section, Sheet, Tile
+
+
+def summary(facts: Facts) -> Section:
+    """Tiles, the recommended parameters, and the guardrails."""
+    parameters = Sheet("Parameters", candidate_rows.parameters(facts))
+    blocks: list[Block] = [_tiles(facts), parameters]
+    guardrails = candidate_rows.guardrails(facts)
+    if guardrails.rows:
+        blocks.append(Sheet("Guardrails at the recommended candidate", guardrails))
+    elif not facts.problem.num_constraints:
+        blocks.append("There are no guardrails: every candidate is feasible.")
+    return Section("where", "Summary", blocks)
+
+
+def _tiles(facts: Facts) -> list[Tile]:
+    best, history, config = facts.best, facts.history, facts.config
+    values = (best.objective_mean, best.objective_lcb, best.objective_ucb)
+    mean, low, high = facts.gain(torch.tensor(values, dtype=torch.float64)).tolist()
+    kind: Kind = "number" if facts.is_relative else "percent"
+    gain = f"{config.confidence:.0%} interval {show_interval(low, high, 'signed')}"
+    objective = show_interval(*values[1:], kind)
+    base = show(best.objective_base, kind)
+    required = f"required: at least {show(config.min_prob_feasible, 'prob')}"
+    served = len(history.plans[facts.last_round].candidates) - 1
+    tested = int(facts.bucket.tested.sum())
+    return [
+        Tile("Recommended", name_of(best.candidate_id), best.reason),
+        Tile("Gain over base", show(mean, "signed"), gain),
+        Tile("Objective", show(values[0], kind), f"interval {objective}; base {base}"),
+        Tile("P(feasible)", show(best.prob_feasible, "prob"), required),
+        *_outlook(facts),
+        Tile("Round", str(facts.last_round), f"{len(history.plans)} rounds planned"),
+        Tile("Arms", str(served), "served in the last round, besides the control"),
+        Tile("Candidates", str(history.num_candidates - 1), f"{tested} with all metrics measured"),
+        Tile("In flight", str(history.num_in_flight), "arms without readings yet"),
+        *_truth(facts),
+    ]
+
+
+def _outlook(facts: Facts) -> list[Tile]:
+    """The most promising candidate, and how long a decision about it will take."""
+    leader, rounds = facts.best.leader, facts.best.rounds_to_decide
+    if leader is None:
+        none = "no candidate is expected to improve on the base yet"
+        return [Tile("Leader", "–", none), Tile("Decision", "–", none)]
+    belief = facts.belief
+    low, high = facts.gain(torch.stack([belief.lcb[leader], belief.ucb[leader]])).tolist()
+    prob = show(float(belief.prob_feasible[leader]), "prob")
+    note = f"most promising: gain {show_interval(low, high, 'signed')}, P(feasible) {prob}"
+    question = "whether the leader is feasible and better than the base"
+    value = "ready" if rounds == 0 else f"in {'> 1000' if rounds is None else rounds} rounds"
+    enough = "enough evidence" if rounds == 0 else "at the present traffic: enough evidence"
+    return [
+        Tile("Leader", name_of(leader), note),
+        Tile("Decision", value, f"{enough} to decide {question}"),
+    ]
+
+
+def _truth(facts: Facts) -> list[Tile]:
+    """True values, in a simulation only."""
+    tiles = []
+    if facts.world is not None:
+        theta = facts.bucket.theta[facts.best.candidate_id].unsqueeze(0)
+        truth = facts.world.truth(theta)
+        violation = f"violation {show(float(truth.violation), 'percent')}"
+        note = f"{violation}, in the world {facts.world.name!r}"
+        tiles.append(Tile("True gain", show(float(truth.gain), "signed"), note))
+    if facts.oracle is not None:
+        note = "true gain of the best feasible theta"
+        tiles.append(Tile("Oracle", show(facts.oracle.gain, "signed"), note))
+    return tiles
