@@ -2,29 +2,72 @@
 
     readings -> moments -> deltas -> evidence -> surrogate -> draws -> plan -> (served) -> readings
 
-The packages, in the order of the data; each imports only from those above it:
+Layout
+    The packages stand in the order of the data. Each imports only from those above it.
 
-    errors        every error in one tree
+    errors        every error, in one tree
     runtime       memory limits, files, random generators, compiled kernels
-    problem       parameters and space; objective and constraints -> utility and slack
-    stats         moments, delta, dispersion, evidence, drift: pure batched kernels
-    surrogate     an exact Gaussian process per metric: marginals and joint paths
-    thompson      select (Algorithm 1) and propose (Algorithm 3)
-    study         one study: config, readings, journal, history, evidence, decisions
-    transfer      what other domains have measured, guarded
-    tuner         ask / tell / recommend; one round of Algorithm 2
-    simulate      worlds whose truth is known
-    live          the live system: aggregate events, serve plans, the loop
-    report        history -> tables, figures, one HTML file
+    problem       parameters, their space, the objective and the constraints
+    stats         moments, deltas, dispersion, evidence, sequential tests, drift: pure kernels
+    surrogate     an exact Gaussian process per metric: marginals and joint sample paths
+    thompson      Thompson sampling: select (Algorithm 1) and propose (Algorithm 3)
+    study         one study: configuration, readings, journal, history, evidence, decisions
+    transfer      evidence of other domains: prior, checks, privacy
+    tuner         ask / tell / recommend: one round of Algorithm 2
+    simulate      simulated platforms with a known optimum, and replayed experiments
+    live          the live system: aggregate events, serve plans, run the loop
+    report        tables, figures and one HTML page from a history
     integrations  BoTorch, Optuna, Ax, Ray Tune
     testing       contract suites for journals and platforms of your own
     cli           the command line
 
-Glossary: an *arm* is a candidate as served in one round; a *candidate* is a theta in the bucket,
-candidate 0 is the *control*; a *round* is an hour; a *delta* is a relative change against the
-control of the same round; a *level* is base level x (1 + delta); *evidence* is a candidate's
-deltas pooled over rounds; *slack* >= 0 is feasible; a *slot* is one unit of traffic won in a draw;
-a *share* is a fraction of the traffic.
+Where to look
+    Which parameters and constraints can I state?      problem/space.py, problem/expressions.py
+    How is a reading checked?                          study/readings/checks.py (the message alone)
+                                                       study/reception.py (against the study)
+    How do late and revised readings count?            study/reception.py, study/round_table.py
+    How does a delta get its variance?                 stats/delta.py, stats/dispersion.py
+    How are rounds pooled into evidence?               study/evidence/pooling.py, then
+                                                       study/evidence/bucket.py
+    Which candidates is the model fitted to?           study/evidence/active_set.py
+    How is the model fitted?                           tuner/model.py, surrogate/fit.py
+    In which order is a round planned?                 tuner/round.py
+    How does a draw win traffic?                       thompson/select.py
+    How is traffic divided among arms?                 tuner/traffic.py
+    Where do new candidates come from?                 thompson/propose.py, tuner/candidates.py
+    Which candidates are verified before a launch?     tuner/verification.py
+    When does a candidate retire or return?            tuner/candidates.py
+    How does a guardrail stop an arm?                  tuner/guardrails.py, stats/sequential.py
+    How is drift detected, and what follows?           tuner/drift.py, stats/drift.py
+    What is recommended, and why?                      tuner/recommend.py, tuner/explain.py
+    How are rounds excluded, or a study rolled back?   study/interventions.py
+    What does the journal store?                       study/journal/README.md, then
+                                                       study/journal/trace.py
+    How are old readings deleted?                      study/compaction.py
+    How do other domains enter the model?              transfer/prior.py, transfer/model/
+    Which candidates do other domains suggest?         tuner/transfer_candidates.py
+    What does a private export release?                transfer/sharing/
+    How do events become readings?                     live/aggregate/
+    How does a plan reach the application?             live/serve/flagd.py, live/serve/files.py
+    What does the live loop do each hour?              live/loop.py
+    In which order does the report's page stand?       report/sections/all.py
+    What does a command do?                            cli/study.py, cli/live.py, cli/transfer/
+
+Glossary
+    arm        a candidate as served in one round
+    candidate  one theta in the bucket; candidate 0 is the control
+    control    the base parameters, served to a control group in every round
+    delta      relative change of a metric against the control of the same round
+    draw       one joint sample of the model; its best feasible candidate wins a slot
+    evidence   a candidate's deltas pooled over rounds: mean and variance per metric
+    level      a metric's absolute value: base level x (1 + delta)
+    round      the period of one plan, usually an hour
+    share      a fraction of the traffic
+    slack      distance to a constraint's bound; >= 0 is feasible
+    slot       one unit of traffic, won in a draw or granted to a newcomer
+    source     the recorded evidence of another domain
+    theta      the parameters of one candidate, as numbers
+    trigger    the text that identifies the message which asked for a plan
 """
 
 from . import thompson
@@ -54,6 +97,7 @@ from .errors import (
 )
 from .problem.problem import Constraint, Objective, Outcome, Problem
 from .problem.space import Choice, Float, Int, SearchSpace
+from .runtime import __version__ as __version__
 from .stats import delta, evidence, moments
 from .stats.evidence import Evidence
 from .study.config import StudyConfig, TunerConfig
@@ -63,8 +107,6 @@ from .study.readings import Readings
 from .surrogate import Hyperparameters, Paths, Posterior, Surrogate
 from .tuner.recommend import Recommendation
 from .tuner.tuner import Tuner
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BudgetError",

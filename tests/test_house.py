@@ -1,6 +1,7 @@
 """The layout: packages in order, no circles, readable files, public names, a lean import."""
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -164,3 +165,11 @@ def test_importing_pulls_in_no_extra_and_nothing_heavy_beside_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_map_names_all_packages_and_only_files_that_exist():
+    layout, where = hz.__doc__.split("Where to look")
+    assert tuple(re.findall(r"^    (\w+)  ", layout, re.MULTILINE)) == ROOMS
+    named = re.findall(r"\b[a-z]\w*/[\w./]*[\w/]", where.partition("Glossary")[0])
+    assert len(named) >= 25
+    assert [path for path in named if not (PACKAGE / path).exists()] == []

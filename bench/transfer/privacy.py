@@ -29,6 +29,7 @@ from hyperzero_torch.study.evidence.pooling import Pooling
 from hyperzero_torch.study.history import History
 from hyperzero_torch.study.journal import CandidateAdded, Configured, Planned
 from hyperzero_torch.study.plan import Plan
+from hyperzero_torch.study.reception import new_rows
 from hyperzero_torch.transfer import align, from_bucket
 from hyperzero_torch.transfer.model.source_posterior import fit_source
 from hyperzero_torch.transfer.sharing.budget import Budget
@@ -56,7 +57,7 @@ def study(world: GuardrailWorld, arms: int) -> History:
     for t in range(HOURS):
         history.extend([Planned(t, ids, slots, shares)])
         for sent in world.serve(Plan(t, ids, tuple(settings), theta, slots, shares)):
-            history.extend([history.new_rows(sent.readings)])
+            history.extend([new_rows(history, sent.readings)])
     return history
 
 

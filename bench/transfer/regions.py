@@ -48,6 +48,7 @@ from hyperzero_torch.study.evidence.pooling import Pooling
 from hyperzero_torch.study.history import History
 from hyperzero_torch.study.journal import CandidateAdded, Configured, Planned
 from hyperzero_torch.study.plan import Plan
+from hyperzero_torch.study.reception import new_rows
 from hyperzero_torch.transfer import Source, features, from_bucket
 
 from .misled import MISLEADING, Misleading, misled
@@ -286,7 +287,7 @@ def study(region: Region) -> History:
         served = [settings[i] for i in ids]
         plan = Plan(t, ids, tuple(served), theta[list(ids)], slots, shares)
         for sent in region.serve(plan):
-            if (rows := history.new_rows(sent.readings)) is not None:
+            if (rows := new_rows(history, sent.readings)) is not None:
                 history.extend([rows])
     return history
 

@@ -1,8 +1,8 @@
 """Compaction: readings of settled blocks are replaced by the evidence pooled from them.
 
-A settled block is pooled from its own rounds alone, so deleting its readings changes no estimate by
-a single bit. The readings cannot be recovered: rounds of a compacted block can no longer be
-excluded or corrected, and the study cannot be rolled back to before its end.
+A settled block is pooled from its own rounds alone, so deleting its readings changes no estimate,
+bit for bit. The readings cannot be recovered: rounds of a compacted block can no longer be excluded
+or corrected, and the study cannot be rolled back to them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class CompactionSummary:
     """What was, or would be, compacted.
 
     Args:
-        rounds: whose readings go, ascending.
-        rows: how many readings.
-        messages: how many messages brought them.
+        rounds: rounds whose readings are deleted, ascending.
+        rows: number of these readings.
+        messages: number of the messages with these readings.
         kept_from: the first round that keeps its readings; None where no round does.
         why_not: why nothing can be compacted; None where something can.
     """
@@ -46,7 +46,7 @@ def compact(
     """Entries that compact every settled block older than the latest ``keep`` rounds.
 
     Raises:
-        ConfigError: a number of rounds that cannot be kept.
+        ConfigError: ``keep`` is not a whole number >= 0.
     """
     if isinstance(keep, bool) or not isinstance(keep, int) or keep < 0:
         raise ConfigError(f"keep is a number of rounds, 0 or more, got {keep!r}")

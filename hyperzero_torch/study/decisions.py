@@ -1,7 +1,7 @@
-"""The state that decisions have put a study in: candidates out of use, and evidence discounted.
+"""The effect of all decisions on a study: candidates not served, rounds excluded, discounts.
 
-Nothing is ever deleted. A decision is one more entry of the journal, which names the rounds and
-candidates that it concerns; another decision can lift it.
+Nothing is deleted. A decision is an entry of the journal with the rounds and candidates that it
+concerns; a later decision can reverse it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .journal.trace import (
 
 @dataclass(frozen=True)
 class Discount:
-    """Since round ``noticed``, deltas of one ``metric`` of rounds before ``before`` count less.
+    """Since round ``noticed``, deltas of ``metric`` from rounds before ``before`` have less weight.
 
     Their variances are divided by ``factor``, in (0, 1].
     """
@@ -37,11 +37,11 @@ class Discount:
 
 @dataclass
 class StudyStatus:
-    """The fold over decisions.
+    """The state after all decisions.
 
-    ``retired`` candidates do not compete until they are served again; ``stopped`` ones never will.
-    ``excluded_rounds`` maps rounds whose readings do not count to the reason. ``version`` counts
-    the decisions that changed what evidence there is.
+    ``retired`` candidates do not compete until they are served again; ``stopped`` ones are never
+    served again. ``excluded_rounds`` maps rounds that are excluded from the evidence to the reason.
+    ``version`` counts the decisions that changed the evidence.
     """
 
     retired: set[int] = field(default_factory=set)
@@ -51,7 +51,7 @@ class StudyStatus:
     version: int = 0
 
     def copy(self) -> StudyStatus:
-        """A copy that can change without changing this one."""
+        """An independent copy."""
         return replace(
             self,
             retired=set(self.retired),
@@ -64,10 +64,10 @@ class StudyStatus:
 
         Args:
             entry: the decision.
-            num_candidates: how many candidates there are.
+            num_candidates: number of candidates in the study.
             is_planned: whether a round was planned.
         Raises:
-            ValueError: it names candidates or rounds that are not there, or its facts are damaged.
+            ValueError: it names candidates or rounds that do not exist, or its facts are damaged.
         """
 
         def check(candidates: Collection[int] = (), rounds: Collection[int] = ()) -> None:
@@ -100,7 +100,7 @@ class StudyStatus:
                 _check_all(metrics, "metrics", lambda m: m >= 0)
                 self.discounts += tuple(Discount(entry.round, before, m, factor) for m in metrics)
             case SourceAdded() | SourcesOverridden():
-                pass  # what sources say is part of the evidence
+                pass  # evidence of sources is part of the evidence
             case _:
                 return
         self.version += 1

@@ -1,7 +1,7 @@
-"""The fold over a study's journal: who is in the bucket, what was planned, what has arrived.
+"""The state of a study, computed from its journal: candidates, plans, readings, decisions.
 
-Nothing here computes statistics; it keeps facts, and refuses messages and entries that contradict
-them. Two processes that have folded the same entries hold the same history, bit for bit.
+Nothing here computes statistics. Entries that contradict earlier ones are refused. Two processes
+that have read the same entries hold the same history, bit for bit.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import JournalCorruptError, JournalError, ReadingsError
+from ..errors import JournalCorruptError, JournalError
 from .config.tuner import upcast
 from .decisions import StudyStatus
 from .journal import (
@@ -30,24 +29,23 @@ from .journal import (
 )
 from .journal.base import kind_of, values_of
 from .journal.trace import NewerTraceError, RolledBack, TraceError
-from .readings import MAX_ROWS_NAMED, Readings
 from .round_table import RoundTable
 
 CONTROL = 0
 
 
 class History:
-    """A study's facts, folded from its entries in order.
+    """The state of a study after all its entries, applied in order.
 
-    ``times_served`` counts, for every candidate, the plans it was in; ``idle`` the votes since it
-    last won anything (or was born); ``standing`` is what decisions have changed.
+    For every candidate, ``times_served`` counts the plans that contain it, and ``idle`` the rounds
+    of draws since it was added or last won a draw. ``status`` is the effect of all decisions.
 
-    ``num_messages`` counts messages of readings, ``warm_start`` holds the hyperparameters of the
-    latest plan before the last of them, ``has_news`` says that a message came after the last plan.
-    ``tables`` holds what has arrived, by planned round, but for rounds that were ``compacted``.
+    ``num_messages`` counts messages of readings. ``has_news`` is true when a message came after the
+    last plan. ``warm_start`` holds the hyperparameters of the latest plan before the last message.
+    ``tables`` holds the readings of each planned round, except rounds that were ``compacted``.
 
     Args:
-        num_params: width of theta.
+        num_params: number of parameters in theta.
         metrics: names of the metrics.
     """
 
@@ -75,13 +73,13 @@ class History:
 
     @property
     def num_candidates(self) -> int:
-        """Candidates ever born, the control included."""
+        """Number of all candidates ever added, the control included."""
         return len(self.candidates)
 
     @property
     def theta(self) -> Tensor:
         """``(candidates, params)``, float64; row 0 is the base."""
-        new = [tuple(birth.theta) for birth in self.candidates[len(self._theta) :]]
+        new = [tuple(entry.theta) for entry in self.candidates[len(self._theta) :]]
         if new:
             self._theta = torch.cat([self._theta, torch.tensor(new, dtype=torch.float64)])
         return self._theta.clone()
@@ -99,7 +97,7 @@ class History:
 
     @property
     def num_in_flight(self) -> int:
-        """Arms that were planned and of which nothing has arrived yet, over all rounds."""
+        """Number of planned arms, over all rounds, without any reading yet."""
         return sum(table.num_waiting for table in self.tables.values())
 
     def find(self, theta: Sequence[float]) -> int | None:
@@ -107,7 +105,7 @@ class History:
         return self._ids.get(tuple(theta))
 
     def branch(self) -> History:
-        """A copy on which births can be thought ahead; this one stays as it is."""
+        """A copy to which a planner adds entries; this history does not change."""
         other = copy.copy(self)
         for name in ("candidates", "compacted", "decisions", "times_served", "idle"):
             setattr(other, name, list(getattr(self, name)))
@@ -116,10 +114,11 @@ class History:
         return other
 
     def extend(self, entries: Iterable[Entry]) -> None:
-        """Fold entries in.
+        """Apply entries, in order.
 
         Raises:
-            JournalCorruptError: an entry contradicts those before it.
+            JournalCorruptError: an entry contradicts an earlier one, or its trace is damaged.
+            JournalError: a newer package wrote the trace of an entry.
         """
         for entry in entries:
             try:
@@ -135,8 +134,8 @@ class History:
             case CandidateAdded():
                 if entry.candidate != len(self.candidates) or len(entry.theta) != self.num_params:
                     raise self._corrupt(
-                        f"candidate {entry.candidate} with {len(entry.theta)} parameters is born "
-                        f"where candidate {len(self.candidates)} with {self.num_params} is next"
+                        f"candidate {entry.candidate} with {len(entry.theta)} parameters is added, "
+                        f"expected candidate {len(self.candidates)} with {self.num_params}"
                     )
                 self.candidates.append(entry)
                 self.times_served.append(0)
@@ -159,39 +158,45 @@ class History:
         except ValueError as error:
             raise self._corrupt(f"decision {entry.kind!r}: {error}") from None
         self.decisions.append(entry)
-        if isinstance(
-            entry.trace, RolledBack
-        ):  # fits start as they did then, and all compete again
+        if isinstance(entry.trace, RolledBack):
+            # All candidates compete again, and the next fit starts where the fit of then started.
             self.idle = [0] * len(self.idle)
             self.warm_start = self._last_fit = entry.trace.hyperparameters
 
     def _fold_compacted(self, entry: Compacted) -> None:
-        # What has no table is not planned, or was compacted before.
-        strange = [r for r in entry.rounds if r not in self.tables]
-        ids = unpack_array(entry.evidence["candidate"])
-        known = bool((ids < len(self.candidates)).all())
-        known &= entry.evidence["mean"]["shape"][1] == len(self.metrics)
-        if strange or not entry.rounds or not known:
+        without_table = [r for r in entry.rounds if r not in self.tables]
+        if without_table or not entry.rounds:
             raise self._corrupt(
-                f"rounds {strange or entry.rounds[:8]} are compacted that hold no readings, or "
-                "evidence about candidates and metrics that are not there"
+                f"it compacts rounds {without_table}, which were not planned or were compacted "
+                "before"
+            )
+        ids = unpack_array(entry.evidence["candidate"])
+        num_metrics = entry.evidence["mean"]["shape"][1]
+        if (ids >= len(self.candidates)).any() or num_metrics != len(self.metrics):
+            raise self._corrupt(
+                f"the evidence of compacted rounds {entry.rounds[:8]} has candidates up to "
+                f"{ids.max()} and {num_metrics} metrics, the study has {len(self.candidates)} "
+                f"candidates and {len(self.metrics)} metrics"
             )
         self.compacted.append(entry)
         for round_ in entry.rounds:
             del self.tables[round_]
 
     def _fold_plan(self, plan: Planned) -> None:
-        unknown = [c for c in plan.candidates if not 0 <= c < len(self.candidates)]
+        unknown = self._unknown(plan.candidates)
         if plan.round in self.plans or unknown or plan.candidates[:1] != (CONTROL,):
+            reason = (
+                f"unknown candidates {unknown}" if unknown else "the control is not its first arm"
+            )
+            if plan.round in self.plans:
+                reason = "the round is planned already"
             raise self._corrupt(
-                f"a plan for round {plan.round} of candidates {plan.candidates[:8]} cannot follow "
-                f"({'planned already' if plan.round in self.plans else f'unknown: {unknown}'})"
+                f"a plan of round {plan.round} with candidates {plan.candidates[:8]}: {reason}"
             )
         trace = plan.trace
         crowded_out = trace.crowded_out
-        strangers = [c for c in crowded_out or () if not 0 <= c < len(self.candidates)]
-        if strangers:
-            raise self._corrupt(f"its trace names candidates that do not exist: {strangers[:8]}")
+        if unknown := self._unknown(crowded_out or ()):
+            raise self._corrupt(f"its trace names candidates that do not exist: {unknown[:8]}")
         self.plans[plan.round] = plan
         self._last_round = max(plan.round, self._last_round or 0)
         self.tables[plan.round] = RoundTable(plan.candidates, len(self.metrics))
@@ -200,8 +205,8 @@ class History:
             self._last_fit = trace.hyperparameters
         if plan.trigger is not None:
             self.triggers[plan.trigger] = plan.round
-        if crowded_out is not None:  # written where there was a vote
-            self.idle = [votes + 1 for votes in self.idle]
+        if crowded_out is not None:  # stored where draws were made
+            self.idle = [rounds + 1 for rounds in self.idle]
         for candidate in plan.candidates:
             self.times_served[candidate] += 1
         for candidate in (*plan.candidates, *(crowded_out or ())):
@@ -209,109 +214,29 @@ class History:
             self.status.retired.discard(candidate)
 
     def _fold_readings(self, entry: ReadingsReceived) -> None:
-        # What a fit starts from changes only when there is something new to fit, so that a fit is
-        # a function of the messages before it and not of who asked how often.
+        # The start of a fit changes only with new readings. So a fit is a function of the messages
+        # before it, and not of how often a plan was asked for.
         self.num_messages += 1
         self.has_news = True
         self.warm_start = self._last_fit
         columns = {name: np.array(values) for name, values in values_of(entry).items()}
         numbers = np.stack([columns[name] for name in ("count", "mean", "var")])
         if not np.isfinite(numbers).all() or (numbers[[0, 2]] < 0).any():
-            raise self._corrupt("readings have a count, mean or var that was never accepted")
+            raise self._corrupt(
+                "readings hold a count, mean or var that is not finite or is negative"
+            )
         for round_ in np.unique(columns["round"]).tolist():
             rows = columns["round"] == round_
             table = self.tables.get(round_)
             candidates = columns["candidate"][rows].tolist()
-            known = table is not None and all(c in table.row for c in candidates)
             metric = columns["metric"][rows]
-            placed = (metric >= 0) & (metric < len(self.metrics))
-            if table is None or not known or not placed.all():
-                raise self._corrupt(f"readings of round {round_} are of arms that it never had")
+            is_metric = (metric >= 0) & (metric < len(self.metrics))
+            if table is None or not is_metric.all() or any(c not in table.row for c in candidates):
+                raise self._corrupt(f"readings of round {round_} of arms or metrics not planned")
             table.take(self.num_entries + 1, metric, {name: v[rows] for name, v in columns.items()})
 
-    def new_rows(self, readings: Readings) -> ReadingsReceived | None:
-        """What of a message is news; None where all of it is known already.
-
-        A row with a higher revision replaces; the same row again, or an older revision, changes
-        nothing.
-
-        Raises:
-            ReadingsError: unknown rounds, arms or metrics, or a known revision with other values;
-                every offending row is named, up to a limit.
-        """
-        metric = readings.metric_index(self.metrics)
-        held = self._held(readings, metric)
-        same = np.zeros(len(readings), dtype=bool)
-        same |= held["revision"] == readings.revision
-        differs = same & ~(
-            (held["count"] == readings.count)
-            & (held["mean"] == readings.mean)
-            & (held["var"] == readings.var)
-        )
-        _refuse(
-            readings,
-            differs,
-            lambda i: (
-                f"round {readings.round[i]}, candidate {readings.candidate[i]}, metric "
-                f"{self.metrics[metric[i]]!r}, revision {readings.revision[i]} was received with "
-                f"count {held['count'][i]:g}, mean {held['mean'][i]:g}, var {held['var'][i]:g}; "
-                "send corrected values with a higher revision"
-            ),
-        )
-        news = readings.revision > held["revision"]
-        if not news.any():
-            return None
-        # The order of ``ReadingsReceived``: of several revisions of one row the highest comes last.
-        keys = (readings.revision, metric, readings.candidate, readings.round)
-        order = np.array([i for i in np.lexsort(keys) if news[i]])
-
-        def column(values: NDArray[Any]) -> tuple[Any, ...]:
-            return tuple(values[order].tolist())
-
-        return ReadingsReceived(
-            round=column(readings.round),
-            candidate=column(readings.candidate),
-            metric=column(metric),
-            revision=column(readings.revision),
-            count=column(readings.count),
-            mean=column(readings.mean),
-            var=column(readings.var),
-        )
-
-    def _held(self, readings: Readings, metric: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """What the tables hold for each row of a message; refuses rows that have no place."""
-        num = len(readings)
-        held: dict[str, NDArray[Any]] = {n: np.full(num, np.nan) for n in ("count", "mean", "var")}
-        held["revision"] = np.full(num, -1, dtype=np.int64)
-        row = np.full(num, -1, dtype=np.int64)
-        for round_ in np.unique(readings.round).tolist():
-            table = self.tables.get(round_)
-            if table is None:
-                continue
-            here = np.flatnonzero(readings.round == round_)
-            row[here] = [table.row.get(c, -1) for c in readings.candidate[here].tolist()]
-            placed = here[row[here] >= 0]
-            for name, values in held.items():
-                values[placed] = getattr(table, name)[row[placed], metric[placed]]
-        _refuse(readings, row < 0, lambda i: self._no_place(int(readings.round[i]), readings, i))
-        return held
-
-    def _no_place(self, round_: int, readings: Readings, i: int) -> str:
-        candidate = readings.candidate[i]
-        if round_ not in self.plans:
-            last = self.last_round
-            known = "no round was planned yet" if last is None else f"the last is {last}"
-            return f"unknown round {round_}: it was never planned, {known}"
-        if candidate >= self.num_candidates:
-            return f"unknown candidate {candidate}: the bucket has 0 to {self.num_candidates - 1}"
-        if round_ not in self.tables:
-            return (
-                f"round {round_} was compacted into evidence, its readings are final; compact "
-                "rounds later to take readings that are as late"
-            )
-        arms = list(self.plans[round_].candidates)
-        shown = f"{arms[:12]}{' ...' if len(arms) > 12 else ''}"
-        return f"candidate {candidate} was not an arm of round {round_}; its arms were {shown}"
+    def _unknown(self, candidates: Iterable[int]) -> list[int]:
+        return [c for c in candidates if not 0 <= c < len(self.candidates)]
 
     def _unreadable(self, entry: Entry, error: TraceError) -> JournalError:
         kind = f"{entry.kind!r} decision" if isinstance(entry, Decision) else kind_of(entry)
@@ -327,10 +252,3 @@ class History:
             f"the journal contradicts itself at entry {self.num_entries + 1}: {what}; "
             "restore it from a backup"
         )
-
-
-def _refuse(readings: Readings, mask: NDArray[np.bool_], say: Any) -> None:
-    bad = np.flatnonzero(mask).tolist()
-    if bad:
-        rows = [f"{readings.where(i)}: {say(i)}" for i in bad[:MAX_ROWS_NAMED]]
-        raise ReadingsError("readings are refused, none was recorded:", rows, len(bad))

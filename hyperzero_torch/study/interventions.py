@@ -1,7 +1,7 @@
-"""Decisions that people, or the live loop for them, make about a study.
+"""Decisions of people, or of the live loop on their behalf, about a study.
 
 Rounds are excluded from the evidence and reinstated, and a study is rolled back. Each function
-returns the entries to append; ``Study`` has a method for each.
+returns the entries to append. ``Study`` has a method for each, with its documentation.
 """
 
 from __future__ import annotations
@@ -17,36 +17,25 @@ from .journal.trace import CHANGES, RolledBack, RoundsExcluded, RoundsReinstated
 
 
 def set_aside(history: History, rounds: Sequence[int], reason: str) -> list[Decision]:
-    """Exclude rounds from the evidence, whatever has arrived or will arrive for them.
-
-    Raises:
-        RoundError: a round was never planned, or no reason is given.
-    """
+    """Exclude rounds from the evidence, including readings of them that arrive later."""
     excluded = history.status.excluded_rounds.keys()
     new = sorted(set(_planned(history, rounds, reason)) - excluded)
     return [Decision.of(_last(history), reason, RoundsExcluded(rounds=new))] if new else []
 
 
 def reinstate(history: History, rounds: Sequence[int], reason: str) -> list[Decision]:
-    """Let excluded rounds count again.
-
-    Raises:
-        RoundError: a round was never planned, or no reason is given.
-    """
+    """Use the readings of excluded rounds again."""
     excluded = history.status.excluded_rounds.keys()
     new = sorted(set(_planned(history, rounds, reason)) & excluded)
     return [Decision.of(_last(history), reason, RoundsReinstated(rounds=new))] if new else []
 
 
 def roll_back(history: History, to_round: int, reason: str) -> list[Decision]:
-    """Continue as the study was when it planned ``to_round``; nothing is deleted.
+    """Restore the study to its state when it planned ``to_round``; nothing is deleted.
 
-    Readings of rounds from ``to_round`` on no longer count (they had not been served yet),
-    candidates added since are never served again, retired ones compete again, discounts made since
-    are lifted, and fits start from that plan's. Candidates stopped for harm stay stopped.
-
-    Raises:
-        RoundError: the round was never planned, or no reason is given.
+    Rounds from ``to_round`` on are excluded, as they had not been served. Candidates added since
+    are stopped, retired ones compete again, and discounts made since are lifted. The next fit
+    starts from the hyperparameters of that plan. Candidates stopped for harm stay stopped.
     """
     (to_round,) = _planned(history, [to_round], reason)
     _check_not_compacted(history, to_round)
@@ -67,13 +56,11 @@ def roll_back(history: History, to_round: int, reason: str) -> list[Decision]:
 def remark(
     history: History, kind: str, reason: str, facts: Mapping[str, Any] | None = None
 ) -> Decision:
-    """A note that changes nothing.
-
-    Raises:
-        ConfigError: the kind is one that changes something.
-    """
+    """A remark, which changes nothing; ``ConfigError`` for the kind of a decision."""
     if kind in CHANGES or not kind.strip():
-        raise ConfigError(f"a remark's kind is none of {sorted(CHANGES)} nor empty, got {kind!r}")
+        raise ConfigError(
+            f"a remark's kind must not be empty or one of {sorted(CHANGES)}, got {kind!r}"
+        )
     return Decision(_last(history), kind, reason, dict(facts or {}))
 
 
@@ -82,7 +69,7 @@ def _last(history: History) -> int:
 
 
 def _check_not_compacted(history: History, to_round: int) -> None:
-    """Refuse where a discount would be lifted that a compacted block was pooled with."""
+    """Refuse to lift a discount that is part of the evidence of a compacted block."""
     for discount in history.status.discounts:
         split = [c for c in history.compacted if c.rounds[0] < discount.before <= c.rounds[-1]]
         if split and discount.noticed > to_round:
@@ -94,7 +81,7 @@ def _check_not_compacted(history: History, to_round: int) -> None:
 
 
 def _planned(history: History, rounds: Sequence[int], reason: str) -> list[int]:
-    """Whole numbers of planned rounds, as the journal takes them."""
+    """The rounds as integers; ``RoundError`` unless all can be decided on, with a reason."""
     if not all(isinstance(r, Integral) and not isinstance(r, bool) for r in rounds):
         raise RoundError(f"rounds are whole numbers, got {list(rounds)[:8]!r}")
     numbers = [int(r) for r in rounds]
@@ -110,5 +97,5 @@ def _planned(history: History, rounds: Sequence[int], reason: str) -> list[int]:
             f"taken apart; the first round with its readings is {next(iter(history.tables), None)}"
         )
     if not isinstance(reason, str) or not reason.strip():
-        raise RoundError("give a reason, in a sentence: the journal keeps it")
+        raise RoundError("give a reason, in a sentence; the journal stores it")
     return numbers

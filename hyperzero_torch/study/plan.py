@@ -1,4 +1,4 @@
-"""What a platform is asked to serve in one round."""
+"""The plan of one round: which parameters to serve, to which fraction of the traffic."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Plan:
     Args:
         round: the round (hour) to serve it in.
         candidate_ids: the control (0) first, then the arms, ascending.
-        parameters: what to serve, one mapping from parameter name to value per arm.
-        theta: ``(arms, params)``, the same in numbers, float64, on the CPU.
-        slots: traffic slots per arm: how many draws it won, and at least
+        parameters: one mapping from parameter name to value per arm.
+        theta: ``(arms, params)``, the same as numbers, float64, on the CPU.
+        slots: traffic slots per arm: the number of draws it won, and at least
             ``TunerConfig.newcomer_slots`` where it has never been served; 0 for the control,
             whose share is set by the configuration.
         shares: fraction of the traffic per arm, the control's included; sums to 1.
@@ -51,7 +51,7 @@ class Plan:
         return self.shares[0]
 
     def write(self, path: str | Path) -> None:
-        """Write the plan as JSON, whole or not at all; its readers never see half of it.
+        """Write the plan as JSON, atomically: a reader never sees a part of it.
 
         Raises:
             ConfigError: the folder does not exist or cannot be written to.

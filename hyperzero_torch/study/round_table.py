@@ -1,4 +1,4 @@
-"""What has arrived for one round."""
+"""The readings of one round."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 
 class RoundTable:
-    """What has arrived for one round: a row per planned arm, a column per metric.
+    """The readings of one round: a row per planned arm, a column per metric.
 
     ``count``, ``mean``, ``var`` are NaN and ``revision`` is -1 where nothing has arrived.
-    ``num_waiting`` counts arms of which no metric has arrived, ``messages`` are the numbers of the
-    entries that brought something.
+    ``num_waiting`` counts arms without any reading. ``messages`` are the numbers of the entries
+    that brought readings.
     """
 
     def __init__(self, candidates: Sequence[int], num_metrics: int) -> None:
@@ -29,10 +29,10 @@ class RoundTable:
         self.messages: list[int] = []
 
     def take(self, message: int, metric: NDArray[np.int64], columns: Mapping[str, Any]) -> None:
-        """Put values in their places, newer revisions over older ones.
+        """Store values; a newer revision replaces an older one.
 
         Args:
-            message: number of the entry that brings them.
+            message: number of the entry with the readings.
             metric: column of each value.
             columns: ``candidate``, ``count``, ``mean``, ``var`` and ``revision`` of each.
         """

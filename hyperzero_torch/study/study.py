@@ -1,4 +1,4 @@
-"""One study in its journal: opened or started, folded, changed by appending entries."""
+"""One study in its journal: open or start it, read its history, and change it by new entries."""
 
 from __future__ import annotations
 
@@ -14,33 +14,26 @@ from .compaction import CompactionSummary, compact
 from .config import TunerConfig
 from .evidence.pooling import Pooling
 from .history import History
-from .journal import (
-    Compacted,
-    Configured,
-    Decision,
-    Entry,
-    Journal,
-    MemoryJournal,
-    StudyHeader,
-)
+from .journal import Compacted, Configured, Decision, Entry, Journal, MemoryJournal, StudyHeader
 from .journal.base import ConflictError
 from .journal.state import pack, unpack
 from .plan import Plan
 from .readings import Readings
+from .reception import new_rows
 
 _T = TypeVar("_T")
 _MAX_TRIES = 20
 
 
 class Study:
-    """A study, as far as it has been read: ``history`` is the fold over its entries.
+    """One study in a journal. ``history`` is its state after the entries read so far.
 
     Args:
-        journal: where it is kept.
-        name: of the study in the journal; it is started where the journal does not hold it.
-        problem: what it tunes.
-        config: of a new study.
-        seed: of a new study.
+        journal: the journal that stores the study.
+        name: of the study; it is started where the journal does not hold it.
+        problem: the problem that it tunes.
+        config: the configuration, for a new study.
+        seed: the seed, for a new study.
     Raises:
         StudyMismatchError: the journal's study was made for another problem.
         JournalError: the journal cannot be used.
@@ -58,7 +51,7 @@ class Study:
         if name not in journal.studies():
             header = StudyHeader(name, seed, problem.spec())
             first = Configured(config.model_dump(mode="json"))
-            # Another process may have started it a moment ago: then continue with that one.
+            # Where another process has just started it, continue with that study.
             with contextlib.suppress(ConflictError):
                 journal.create(header, [first])
         self._open()
@@ -72,37 +65,37 @@ class Study:
         return TunerConfig(**self.history.config)
 
     def sync(self) -> History:
-        """Fold in what any process has written since; returns the history."""
+        """Read the entries that any process has appended since; returns the history."""
         self.history.extend(self.journal.read(self.name, after=self.history.num_entries))
         return self.history
 
-    def append(self, think: Callable[[History], tuple[Sequence[Entry], _T]]) -> _T:
-        """Read what is new, think, append; think again where another process was faster.
+    def append(self, compute: Callable[[History], tuple[Sequence[Entry], _T]]) -> _T:
+        """Read new entries, compute more and append them; retry if another process was faster.
 
         Args:
-            think: from the history to the entries to append (none is fine) and an answer.
+            compute: from the history to the entries to append (possibly none) and a result.
         Returns:
-            The answer of the thought whose entries were written.
+            The result of the call of ``compute`` whose entries were written.
         Raises:
-            ConflictError: other processes were faster too often.
+            ConflictError: another process appended first in every try.
         """
         for _ in range(_MAX_TRIES):
-            entries, answer = think(self.sync())
+            entries, result = compute(self.sync())
             if not entries:
-                return answer
+                return result
             try:
                 self.journal.append(self.name, entries, after=self.history.num_entries)
             except ConflictError:
                 continue
             self.sync()
-            return answer
+            return result
         raise ConflictError(
-            f"study {self.name!r} moved on {_MAX_TRIES} times while this process was thinking; "
+            f"other processes appended to study {self.name!r} first in each of {_MAX_TRIES} tries; "
             "too many writers share it"
         )
 
     def configure(self, config: TunerConfig) -> None:
-        """Put another configuration in force from here on; journaled where it differs."""
+        """Use another configuration from here on; journaled where it differs."""
         if config != self.config:
             entry = Configured(config.model_dump(mode="json"))
             self.append(lambda _: ([entry], None))
@@ -111,22 +104,22 @@ class Study:
         """Record readings, whole or not at all; see ``Tuner.tell``."""
 
         def record(history: History) -> tuple[Sequence[Entry], int]:
-            received = history.new_rows(Readings.concat(messages)) if messages else None
+            received = new_rows(history, Readings.concat(messages)) if messages else None
             return ([], 0) if received is None else ([received], len(received.round))
 
         return self.append(record)
 
     def count_new(self, readings: Readings) -> int:
-        """How many rows of a message ``tell`` would record; records nothing.
+        """Number of rows of a message that ``receive`` would record; records nothing.
 
         Raises:
-            ReadingsError: as ``tell`` would.
+            ReadingsError: as ``receive`` raises it.
         """
-        received = self.sync().new_rows(readings)
+        received = new_rows(self.sync(), readings)
         return 0 if received is None else len(received.round)
 
     def plan(self, round: int) -> Plan:
-        """The plan of a planned round, as a platform is asked to serve it."""
+        """The plan of a planned round."""
         planned = self.history.plans[round]
         theta = self.history.theta[list(planned.candidates)]
         return Plan(
@@ -139,12 +132,12 @@ class Study:
         )
 
     def planned_for(self, trigger: str) -> Plan | None:
-        """The plan that this trigger asked for, if any."""
+        """The plan that was made for this trigger; None where there is none."""
         round_ = self.sync().triggers.get(trigger)
         return None if round_ is None else self.plan(round_)
 
     def set_aside(self, rounds: Sequence[int], reason: str) -> None:
-        """Exclude rounds from the evidence, e.g. hours whose split was broken; journaled.
+        """Exclude rounds from the evidence, e.g. hours with a broken split; journaled.
 
         Raises:
             RoundError: a round was never planned, or no reason is given.
@@ -152,7 +145,7 @@ class Study:
         self._decide(lambda history: interventions.set_aside(history, rounds, reason))
 
     def reinstate(self, rounds: Sequence[int], reason: str) -> None:
-        """Let excluded rounds count again; journaled.
+        """Use the readings of excluded rounds again; journaled.
 
         Raises:
             RoundError: a round was never planned, or no reason is given.
@@ -160,10 +153,10 @@ class Study:
         self._decide(lambda history: interventions.reinstate(history, rounds, reason))
 
     def roll_back(self, to_round: int, reason: str) -> None:
-        """Continue as the study was when it planned ``to_round``; journaled, nothing is deleted.
+        """Restore the study to its state when it planned ``to_round``; journaled.
 
-        Readings of that round and of later ones no longer count, candidates added since are not
-        served again, candidates that were stopped for harm stay stopped.
+        Nothing is deleted. That round and later ones are excluded from the evidence, candidates
+        added since are not served again, and candidates stopped for harm stay stopped.
 
         Raises:
             RoundError: the round was never planned, or no reason is given.
@@ -171,14 +164,14 @@ class Study:
         self._decide(lambda history: interventions.roll_back(history, to_round, reason))
 
     def note(self, kind: str, reason: str, facts: Mapping[str, Any] | None = None) -> None:
-        """Write a remark into the journal; it changes nothing else.
+        """Add a remark to the journal; it changes nothing else.
 
         Args:
             kind: one word, e.g. ``"platform"``.
             reason: a sentence.
             facts: plain JSON values.
         Raises:
-            ConfigError: the kind is one that changes something.
+            ConfigError: the kind is one of a decision that changes the study.
         """
         self._decide(lambda history: [interventions.remark(history, kind, reason, facts)])
 
@@ -192,24 +185,24 @@ class Study:
         them are refused, and the study cannot be rolled back to them.
 
         Args:
-            keep: rounds, counted from the last planned one.
+            keep: number of rounds, counted back from the last planned one.
             dry_run: only report what would be deleted.
         Raises:
-            ConfigError: ``keep`` is no number of rounds.
+            ConfigError: ``keep`` is not a whole number >= 0.
         """
 
-        def think(history: History) -> tuple[Sequence[Entry], CompactionSummary]:
+        def compute(history: History) -> tuple[Sequence[Entry], CompactionSummary]:
             entries, summary = compact(history, Pooling.of(self.config), keep)
             return [] if dry_run else entries, summary
 
-        return self.append(think)
+        return self.append(compute)
 
     def save(self) -> dict[str, Any]:
         """The whole study as plain tensors, numbers and strings."""
         return pack(self.journal.header(self.name), self.journal.read(self.name))
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Replace this study by what ``save`` saved; see ``Tuner.load_state_dict``."""
+        """Replace this study by a saved one; see ``Tuner.load_state_dict``."""
         header, entries = unpack(state)
         self._check_problem(header)
         trial = History(self.problem.space.num_params, self.problem.metrics)
@@ -246,7 +239,7 @@ class Study:
         spec = self.problem.spec()
         differ = [
             f"{key}: the study has {header.problem.get(key)}, the problem {spec.get(key)}"
-            for key in {**spec, **header.problem}  # what only one of them has is a difference too
+            for key in {**spec, **header.problem}  # a key of only one of them differs too
             if header.problem.get(key) != spec.get(key)
         ]
         if differ:
@@ -256,7 +249,7 @@ class Study:
 
 
 def _moved(entry: Entry, by: int) -> Entry:
-    """An entry with the numbers of others that it names, where these move on."""
+    """An entry whose references to other entries are shifted by so many numbers."""
     if not isinstance(entry, Compacted):
         return entry
     return replace(entry, messages=tuple(number + by for number in entry.messages))

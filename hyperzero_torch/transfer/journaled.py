@@ -18,6 +18,7 @@ from ..problem.problem import Problem
 from ..study.history import History
 from ..study.journal import Decision
 from ..study.journal.trace import SourceAdded, SourcesOverridden
+from ..study.study import Study
 from .alignment import Aligned, align
 from .duplicates import check_apart, check_distinct, own_evidence
 from .overrides import ExpertOverride, Subject
@@ -57,6 +58,34 @@ def _is_package(given: object) -> bool:
 
 def _hint(given: object) -> str:
     return f"; {PACKAGE_HINT}" if _is_package(given) else ""
+
+
+def learn_from(study: Study, sources: Sequence[Source]) -> None:
+    """Let a study learn from these sources from here on; journaled.
+
+    Raises:
+        ConfigError: as ``entries`` does; then none is recorded.
+    """
+    if sources:
+        url = getattr(study.journal, "url", None)
+        place = "" if url is None else url.render_as_string(hide_password=True)
+        own = f"{place}#{study.name}" if place else ""
+        study.append(lambda history: (entries(study.problem, history, sources, own), None))
+
+
+def override_sources(study: Study, override: ExpertOverride) -> None:
+    """Put an expert's override in force, until the next; journaled.
+
+    Raises:
+        ConfigError: as ``override_entry`` does.
+    """
+    parameters = study.problem.space.names
+
+    def decide(history: History) -> tuple[list[Decision], None]:
+        names = [source.name for source in recorded(history)]
+        return [override_entry(history, override, names, parameters)], None
+
+    study.append(decide)
 
 
 def entries(

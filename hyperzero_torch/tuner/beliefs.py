@@ -18,7 +18,7 @@ _NUM_DRAWS = 2048
 
 
 class Belief(NamedTuple):
-    """Posterior of the candidates ``(C,)``, row 0 the control (known exactly: delta 0).
+    """Posterior of the candidates ``(C,)``; row 0 is the control, whose delta is exactly 0.
 
     ``mean``, ``lcb``, ``ucb`` of the objective, ``prob_feasible``; NaN without evidence.
     ``delta_mean`` and ``delta_var`` are ``(C, metrics)``.
@@ -43,7 +43,7 @@ def believe(
     """Objective and feasibility of candidates, by draws of their deltas; on the CPU.
 
     Arbitrary objectives have no closed form, so their moments come from 2048 draws per candidate.
-    All candidates share the same normals, so their differences are known better than their levels.
+    All candidates share the same normals, so their differences are more exact than their levels.
 
     Args:
         problem: on the posterior's device.
@@ -51,7 +51,7 @@ def believe(
         bucket: the candidates.
         posterior: over the unit cube.
         generator: on its device.
-        candidates: ``(n,)`` those asked for, the control first; None for all.
+        candidates: ``(n,)`` the control first, then others; None for all.
     """
     rows = torch.arange(len(bucket.theta)) if candidates is None else candidates
     x = problem.space.to_unit(bucket.theta[rows]).to(posterior.x)
@@ -75,14 +75,14 @@ def believe(
 
 
 def _spread(values: Tensor, rows: Tensor, num: int) -> Tensor:
-    """Rows in their places among ``num``; NaN in the others."""
+    """Values at ``rows`` of ``num`` rows; NaN in the others."""
     spread = values.new_full((num, *values.shape[1:]), torch.nan)
     spread[rows] = values
     return spread
 
 
 def no_belief(problem: Problem, bucket: Bucket) -> Belief:
-    """Before any evidence: the control has delta 0, and nothing is known about the others."""
+    """Before any evidence: the control has delta 0, all other values are NaN."""
     shape = (len(bucket.theta), problem.num_metrics)
     delta = torch.full(shape, torch.nan, dtype=torch.float64)
     delta[CONTROL] = 0.0

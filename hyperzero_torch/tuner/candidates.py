@@ -80,7 +80,7 @@ def retirements(
     Args:
         history: as the round was planned from.
         config: after how many rounds without a won draw candidates retire, and how many compete.
-        round: that was planned.
+        round: the planned round.
         served: candidates of its plan.
         crowded_out: candidates that won draws and had no place among the arms.
     """
@@ -104,7 +104,7 @@ def retirements(
     limit = max_competing(config)
     remaining = [c for c in competing(history, config) if c not in idle]
     if limit is not None and len(remaining) > limit:
-        # The longest idle retire first; of equals the newest, which have the least evidence.
+        # Those idle longest retire first; of equals the newest, which have the least evidence.
         order = sorted(set(losers) & set(remaining), key=lambda c: (-history.idle[c], -c))
         excess = sorted(order[: len(remaining) - limit])
         if excess:
@@ -117,7 +117,7 @@ def retirements(
 
 
 def returning(history: History, proposals: Proposals | None) -> list[int]:
-    """Retired candidates that a draw proposes again: they are served, and compete again."""
+    """Retired candidates that a draw proposes again; they are served and compete again."""
     retired = history.status.retired - history.status.stopped
     if proposals is None or not retired:
         return []

@@ -17,7 +17,7 @@ class RoundContext:
 
     Args:
         config: the study's configuration.
-        history: its facts: a branch, to which the planner adds what it decides.
+        history: a branch of the study's history, to which the planner adds its decisions.
         round: the round that is planned.
         seed: of the study.
     """

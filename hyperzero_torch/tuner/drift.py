@@ -24,15 +24,15 @@ from ..surrogate import Posterior
 from .context import RoundContext
 from .model import Fitted, conditioned
 
-# A round is compared when every arm has reported, or so many rounds later with those that have.
+# A round is compared when all arms have reported, or this many rounds later with those that have.
 _MAX_DELAY = 6
-# Rounds compared in one go; more wait for the next plan.
+# Rounds compared per plan; further ones wait for the next plan.
 _MAX_ROUNDS = 8
-#: The first rounds are not compared: the noise is not known well enough yet.
+#: Number of first rounds that are not compared, because the noise is not estimated well yet.
 NUM_WARM_UP = 6
-# Limit of the factor by which one round can multiply the detector: one odd hour is an incident.
+# Limit of the factor by which one round can multiply the detector: one unusual hour is no drift.
 _MAX_FACTOR = 20.0
-# Noise is estimated and posteriors are plug-in: this variance of residuals is still no drift.
+# Noise is estimated and posteriors are plug-in: residuals of this variance are not drift.
 _TOLERANCE = 1.3
 # The fraction of its precision that evidence from before an alarm retains.
 _RETAINED = 0.25
@@ -62,8 +62,8 @@ def monitor(state: Fitted, context: RoundContext) -> DriftUpdate:
         if z is None:
             continue
         detector = drift.update(detector, z, tolerance=_TOLERANCE, most=_MAX_FACTOR)
-        # Sums of candidates that are not served are dropped, and the others are rounded: they are
-        # written into every plan.
+        # Drop the sums of candidates that are not served and round the others, because every plan
+        # stores them.
         served = z.isfinite().any(-1, keepdim=True)
         memory = torch.where(served, (1000 * detector.memory).round() / 1000, 0.0)
         detector = detector._replace(memory=memory)
@@ -88,7 +88,7 @@ def residuals(bucket: Bucket, posterior: Posterior, x: Tensor, rows: Tensor) -> 
     deltas = bucket.deltas
     mean, _ = posterior.marginal(x)
     var = deltas.delta.var[rows]
-    # The control's part of the error is never more than all of it, after rounding.
+    # After rounding, the control's part of the error could exceed the whole.
     loading = deltas.loading[rows].minimum(var.sqrt())
     covariance = drift.predictive_covariance(posterior.covariance(x), var, loading)
     return drift.whiten(deltas.delta.mean[rows] - mean, covariance)

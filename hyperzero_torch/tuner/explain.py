@@ -1,6 +1,6 @@
 """Why each arm got its traffic in a round: the model when it was planned, and its readings.
 
-Nothing is stored for this. The journal up to the plan is folded again, as the planner saw it.
+Nothing is stored for this: the study is restored from the journal up to the plan.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Explanation:
 def explain(
     problem: Problem, entries: Sequence[Entry], round: int, seed: int, device: torch.device
 ) -> Explanation:
-    """Fold the journal up to a plan, and explain the plan.
+    """Restore the study from its journal up to a plan, and explain the plan.
 
     Args:
         problem: of the study.

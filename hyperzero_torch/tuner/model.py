@@ -24,7 +24,7 @@ from ..transfer.prior import Judgement, Prior
 
 @dataclass(frozen=True, eq=False)
 class _Evidence:
-    """What a study has measured, fitted or not.
+    """The evidence of a study, with or without a fitted model.
 
     ``problem`` has its base levels where they are known or can be estimated. ``fit_set (n,)`` are
     the candidates that a fit takes in, ``cache`` holds the settled blocks behind the bucket.
@@ -52,7 +52,7 @@ class Unfitted(_Evidence):
 
 @dataclass(frozen=True, eq=False)
 class Fitted(_Evidence):
-    """A posterior, and what the fit made of other domains: ``judgement``, None without sources."""
+    """A posterior, and the fit's ``judgement`` on other domains, None without sources."""
 
     posterior: Posterior
     judgement: Judgement | None
@@ -65,7 +65,7 @@ class Fitted(_Evidence):
 
     @property
     def uses_sources(self) -> bool:
-        """Whether the posterior takes in the evidence of other domains."""
+        """Whether the posterior includes evidence of other domains."""
         return self.judgement is not None and self.judgement.used
 
     @property
@@ -102,7 +102,7 @@ class FitCache(NamedTuple):
 
     @classmethod
     def empty(cls) -> FitCache:
-        """A cache without anything in it."""
+        """An empty cache."""
         return cls({}, {}, {})
 
     def clear(self) -> None:
@@ -153,9 +153,9 @@ def update_model(
 def training_data(
     problem: Problem, config: TunerConfig, bucket: Bucket, rows: Tensor, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """What a surrogate is fitted to: ``x``, ``mean``, ``var`` and ``shared`` of these candidates.
+    """The data of a fit: ``x``, ``mean``, ``var`` and ``shared`` of these candidates.
 
-    With the base among them, whose delta is 0 by definition, where the configuration says so.
+    With ``config.anchor`` the base is among them, whose delta is 0 by definition.
     """
     if config.anchor:
         rows = torch.cat([torch.tensor([CONTROL]), rows])
@@ -177,12 +177,12 @@ def conditioned(
 
     Args:
         problem: of the study.
-        config: how it fits.
+        config: of the study.
         bucket: the evidence.
-        candidates: ``(n,)`` those to take in, as far as they have evidence.
+        candidates: ``(n,)``; those without evidence are left out.
         hyperparameters: on any device.
     Returns:
-        None where nobody has evidence, or the evidence cannot be factorised.
+        None where no candidate has evidence, or the covariance cannot be factorised.
     """
     rows = candidates[bucket.tested[candidates]]
     if not len(rows):
@@ -197,7 +197,7 @@ def conditioned(
 
 
 def _prior_of(problem: Problem, history: History, cache: FitCache) -> Prior | None:
-    """What other domains have measured; None where the journal names no source."""
+    """The prior from other domains; None where the journal has no source."""
     key = history.status.version
     if key not in cache.prior:
         cache.prior.clear()
@@ -240,7 +240,7 @@ def _fit(
 def _target_features(
     config: TunerConfig, bucket: Bucket, history: History, cache: BlockCache
 ) -> dict[str, float]:
-    """Features of this domain, by rounds that are not settled: their readings are always kept."""
+    """Features of this domain from rounds that are not settled, whose readings are always kept."""
     _, live = blocks(history, Pooling.of(config), cache)
     return features.of(history, config.rounds_per_day, bucket.dispersion, rounds=live)
 

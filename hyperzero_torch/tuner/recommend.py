@@ -28,9 +28,9 @@ class Recommendation:
     """A candidate, its posterior, and why it was chosen.
 
     Args:
-        candidate_id: 0 is the control: nothing better was found, or nothing feasible.
+        candidate_id: 0, the control, where no candidate is better and feasible.
         parameters: its theta, ready to serve.
-        criterion: what candidates were ranked by.
+        criterion: the quantity that candidates were ranked by.
         objective_mean: posterior mean of the objective, in the objective's own unit.
         objective_lcb: lower bound of its interval (``TunerConfig.confidence``, two-sided).
         objective_ucb: upper bound.
@@ -105,12 +105,12 @@ def recommend(
         state: the study's evidence and model.
         config: the levels of the bounds and of P(feasible).
         belief: the posterior of every candidate.
-        criterion: what candidates are ranked by.
+        criterion: the quantity that candidates are ranked by.
         shares: of the latest plan, the control's first: the present traffic.
         stopped: candidates that are never served again.
         only_proven: only candidates that a confidence sequence shows to be safe.
     Raises:
-        ConfigError: an unknown criterion, or a proof is asked for while ``harm_alpha`` is None.
+        ConfigError: an unknown criterion, or ``only_proven`` while ``harm_alpha`` is None.
     """
     certified = certified_safe(state, config)
     if only_proven and certified is None:
@@ -200,7 +200,7 @@ def describe(
     criterion: Criterion,
     reason: str,
 ) -> Recommendation:
-    """One candidate with its posterior."""
+    """A candidate with its posterior."""
     return Recommendation(
         candidate_id=candidate,
         parameters=problem.space.to_parameters(bucket.theta[candidate : candidate + 1])[0],

@@ -2,7 +2,7 @@
 
 Everything here is a function of (problem, configuration, history, round, seed): the same journal
 gives the same plan. There are two planners: with a posterior candidates are selected, verified and
-proposed; without one all are served in turn.
+proposed; without one all candidates are served in turn.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Draft(NamedTuple):
 
 
 class Votes(NamedTuple):
-    """Slots per candidate ``(candidates,)``, and the numbers of draws that were not as usual."""
+    """Slots per candidate ``(candidates,)``, and the numbers of unusual draws."""
 
     slots: Tensor
     num_infeasible: int
@@ -232,7 +232,7 @@ def _vote(state: Fitted, context: RoundContext, num_draws: int) -> Votes:
 
 
 def _remarks(state: Fitted, votes: Votes, num_draws: int, round: int) -> list[Decision]:
-    """What was done differently than usual, for the journal."""
+    """Remarks on unusual fits and draws."""
     problem: Problem = state.problem
     reasons: dict[str, str] = {}
     if not state.posterior.fit_succeeded:

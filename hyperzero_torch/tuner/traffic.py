@@ -20,9 +20,9 @@ def round_robin(
     stopped: Collection[int] = (),
     screened: Collection[int] = (),
 ) -> Tensor:
-    """Equal slots for the candidates served least so far: the plan while there is no model.
+    """Equal slots for the candidates served least so far, while there is no model.
 
-    Those ``screened`` get a newcomer's slots at most, which is enough for a first measurement.
+    Candidates in ``screened`` get at most ``newcomer_slots``, enough for a first measurement.
     """
     num = len(times_served)
     servable = [c for c in range(1, num) if c not in stopped]
@@ -50,7 +50,7 @@ def verification_slots(config: TunerConfig, age: int) -> int:
 def max_control_share(config: TunerConfig, age: int) -> float:
     """Limit of the control's share: low while arms are compared with each other, then higher.
 
-    Comparing arms with each other needs little control; proving one against the base needs half.
+    Comparisons between arms need little control; a comparison with the base needs half.
     """
     first = min(_EXPLORING_CONTROL, config.max_control_share)
     return first + (config.max_control_share - first) * _maturity(config, age)
@@ -62,7 +62,7 @@ def _maturity(config: TunerConfig, age: int) -> float:
 
 
 def places_for_newcomers(config: TunerConfig) -> int:
-    """Half of the arms at most: promising candidates must go on being served."""
+    """At most half of the arms, so that promising candidates are still served."""
     return max(1, config.max_arms // 2)
 
 

@@ -1,4 +1,4 @@
-"""Other domains in a round: the candidates they suggest, the screening of risk, changes of use."""
+"""Other domains in a round: suggested candidates, screening of risk, changes in their use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .model import Fitted, Unfitted
 
 #: Origin of a candidate that other domains suggested.
 TRANSFERRED = "transferred"
-# P(gain > 0 and feasible) below which a suggestion that was tried is given up.
+# A suggested and tested candidate with a lower P(gain > 0 and feasible) retires.
 _HOPELESS = 0.05
 # A suggestion within this distance of a candidate, in lengthscales, is that candidate.
 _SAME = 0.1
@@ -72,7 +72,7 @@ def seed_candidates(
 def transfer_proposals(
     state: Fitted, context: RoundContext
 ) -> tuple[list[CandidateAdded], Screening]:
-    """Where other domains count: their seeds first, then points that a test would promote."""
+    """Where sources are used: first their seeds, then points likely to be recommended."""
     prior = state.prior
     if not state.uses_sources or prior is None:
         return [], _NOTHING_SCREENED
@@ -110,7 +110,7 @@ def transfer_proposals(
 def screen_proposals(
     state: Fitted, context: RoundContext, proposals: Proposals
 ) -> tuple[Proposals, Screening]:
-    """The proposals whose risk is accepted; all of them where no source counts."""
+    """The proposals whose risk is accepted; all of them where no source is used."""
     if not state.uses_sources or not len(proposals.x):
         return proposals, _NOTHING_SCREENED
     generator = context.generator("worth", state.posterior.device)
@@ -122,7 +122,7 @@ def screen_proposals(
 def transfer_trace(
     state: Fitted, screenings: Sequence[Screening], added: Sequence[CandidateAdded]
 ) -> TransferTrace | None:
-    """What the round made of other domains, with the risks of its new candidates."""
+    """The use of other domains in the round, with the risks of its new candidates."""
     if state.judgement is None:
         return None
     risks = {theta: risk for screening in screenings for theta, risk in screening.risks.items()}
@@ -135,12 +135,12 @@ def transfer_trace(
 def transfer_decisions(
     state: Fitted, context: RoundContext, trace: TransferTrace
 ) -> list[Decision]:
-    """Decisions about other domains: changes in their use, and suggestions given up."""
+    """Decisions about other domains: changes in their use, and suggestions that retire."""
     return [*_change(context, trace), *_given_up(state, context)]
 
 
 def _change(context: RoundContext, trace: TransferTrace) -> list[Decision]:
-    """A remark where sources count in other metrics than in the last plan that weighed them."""
+    """A remark where sources are used for other metrics than in the last plan that weighed them."""
     past = [plan.trace.transfer for plan in context.history.plans.values()]
     weighed = [t for t in past if t is not None and t.metrics is not None]
     before = set(weighed[-1].metrics or ()) if weighed else set()
@@ -160,7 +160,7 @@ def _change(context: RoundContext, trace: TransferTrace) -> list[Decision]:
 
 
 def _given_up(state: Fitted, context: RoundContext) -> list[Decision]:
-    """Suggested candidates that were tried and are all but hopeless: they retire early."""
+    """Early retirement of suggested candidates that were tested and have little chance."""
     history = context.history
     tried = _tried(history, state.bucket.tested)
     if not tried or context.config.retire_after is None:

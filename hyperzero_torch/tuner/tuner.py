@@ -1,11 +1,12 @@
 """ask / tell / recommend: Algorithm 2 around a journal.
 
-    plan = tuner.ask()                 what to serve next hour
-    tuner.tell(hz.Readings(...))       what has arrived, late, in pieces, revised
-    best = tuner.recommend()           what to promote
+    plan = tuner.ask()                 the plan to serve in the next round
+    tuner.tell(hz.Readings(...))       record readings; they may be late, partial or revised
+    best = tuner.recommend()           the candidate to promote
 
-A tuner holds nothing that the journal does not: it can be killed anywhere and started again on the
-same journal, and several may share one.
+All state of a tuner is in its journal. It can be killed at any time and started again on the same
+journal, and several tuners can share one. Interventions (rounds set aside, a rollback, a
+compaction, a note) are methods of ``tuner.study``.
 """
 
 from __future__ import annotations
@@ -42,20 +43,20 @@ from .round import plan_round
 
 
 class Tuner:
-    """Tunes one study; opens it where the journal holds it, starts it where it does not.
+    """Tunes one study, which is started where the journal does not hold it.
 
     Args:
-        problem: what is tuned.
-        config: how; where None, the study's own configuration, or the default for a new one. A
-            configuration that differs from the study's is journaled and holds from here on.
+        problem: the parameters, metrics, objective and constraints.
+        config: where None, the study's own configuration, or the default for a new study. A
+            configuration that differs from the study's is journaled and in force from here on.
         journal: a URL such as ``"sqlite:///study.db"``, a ``Journal``, or None for memory.
         study: its name in the journal.
-        seed: of all randomness; where None, the study's own, or 0 for a new one.
+        seed: of all random numbers; where None, the study's own, or 0 for a new one.
         device: where draws and the Gaussian process are computed.
         sources: other domains to learn from, as ``hz.transfer.Source`` or as
-            ``"journal-url#study"``. They become part of the journal: a study goes on with them
-            without their being named again. New ones may be added at any time; one that is given
-            again under its name with other evidence replaces the earlier.
+            ``"journal-url#study"``. They are stored in the journal, so a study continues with them
+            without naming them again. New ones can be added at any time; a source of the same name
+            with other evidence replaces the earlier one.
     Raises:
         StudyMismatchError: the journal's study was made for another problem or seed.
         ConfigError: a source that does not fit the problem.
@@ -79,7 +80,7 @@ class Tuner:
         self.problem = problem
         self.device = _device(device)
         opened = journaled.opened(sources)
-        for source in opened:  # before a study is started that could not be continued
+        for source in opened:  # refuse sources that do not fit before a study is started
             align(source, problem)
         self._cache = FitCache.empty()
         self.study = Study(
@@ -92,7 +93,7 @@ class Tuner:
             )
         if config is not None:
             self.study.configure(config)
-        self._learn_from(opened)
+        journaled.learn_from(self.study, opened)
 
     @classmethod
     def resume(
@@ -105,10 +106,10 @@ class Tuner:
         device: torch.device | str = "cpu",
         sources: Sequence[Source | str] = (),
     ) -> Tuner:
-        """Go on with a study that must exist; ``sources`` are further ones.
+        """Continue a study that must exist; ``sources`` are added to those it has.
 
         Raises:
-            StudyNotFoundError: the journal holds no such study; names those it holds.
+            StudyNotFoundError: the journal holds no such study; the message lists those it holds.
             StudyMismatchError: the study was made for another problem.
         """
         opened = open_journal(journal, create=False)
@@ -129,12 +130,12 @@ class Tuner:
 
     @property
     def journal(self) -> Journal:
-        """Where the study is kept."""
+        """The journal that stores the study."""
         return self.study.journal
 
     @property
     def history(self) -> History:
-        """The study's facts, as far as they have been read."""
+        """The state of the study after the entries read so far."""
         return self.study.history
 
     @property
@@ -157,11 +158,11 @@ class Tuner:
 
         Args:
             round: a planned round, or any later than the last; by default the next one.
-            trigger: identifies the message that asks, so that ``planned_for`` can find the plan.
+            trigger: identifies the message that asks; ``study.planned_for`` finds the plan by it.
         Raises:
-            RoundError: a round that was skipped and lies in the past, or no round number.
+            RoundError: a skipped round in the past, or not a round number.
         Warns:
-            TunerWarning: the plan could not be made in the usual way; it says what was done.
+            TunerWarning: the plan was not made in the usual way; the message says why and how.
         """
         if round is not None and not _is_whole(round, below=2**53):
             raise RoundError(f"a round is a whole number >= 0, got {round!r}")
@@ -193,13 +194,13 @@ class Tuner:
     def tell(self, readings: Readings | Sequence[Readings]) -> int:
         """Record readings, whole or not at all.
 
-        Late, out of order, in several messages, revised: all are welcome. What is known already
-        changes nothing.
+        Readings may be late, out of order, revised, and in several messages. Rows that were
+        received before change nothing.
 
         Args:
-            readings: one message, or several that are taken together.
+            readings: one message, or several that are recorded together or not at all.
         Returns:
-            How many rows were news.
+            The number of new rows.
         Raises:
             ReadingsError: a round, arm or metric is unknown, or a revision contradicts itself.
         """
@@ -213,36 +214,21 @@ class Tuner:
         return self.study.receive(messages)
 
     def learn_from(self, sources: Sequence[Source | str]) -> None:
-        """Further domains to learn from, or newer evidence of known ones; see ``sources`` above.
+        """Add domains to learn from, or newer evidence of earlier ones; see ``sources`` above.
 
         Raises:
-            ConfigError: a source that does not fit the problem; then none is taken.
+            ConfigError: a source does not fit the problem; then none is added.
             JournalError: the journal, or a source's, cannot be used.
         """
-        self._learn_from(journaled.opened(sources))
-
-    def _learn_from(self, sources: Sequence[Source]) -> None:
-        if sources:
-            url = getattr(self.journal, "url", None)
-            place = "" if url is None else url.render_as_string(hide_password=True)
-            own = f"{place}#{self.study.name}" if place else ""
-            self.study.append(
-                lambda history: (journaled.entries(self.problem, history, sources, own), None)
-            )
+        journaled.learn_from(self.study, journaled.opened(sources))
 
     def overrule(self, override: ExpertOverride) -> None:
-        """An expert's rules for the sources, journaled; they hold until the next.
+        """An expert's rules for the sources; journaled, in force until the next ones.
 
         Raises:
-            ConfigError: it names a source or a parameter that is not there.
+            ConfigError: they name a source or a parameter that does not exist.
         """
-
-        def decide(history: History) -> tuple[Sequence[Entry], None]:
-            names = [source.name for source in journaled.recorded(history)]
-            parameters = self.problem.space.names
-            return [journaled.override_entry(history, override, names, parameters)], None
-
-        self.study.append(decide)
+        journaled.override_sources(self.study, override)
 
     def recommend(self, criterion: Criterion = "lcb", only_proven: bool = False) -> Recommendation:
         """The best candidate with evidence that is likely enough to be feasible; else the control.
@@ -252,7 +238,7 @@ class Tuner:
                 of its interval.
             only_proven: only candidates proven safe by their own evidence, e.g. before a launch.
         Raises:
-            ConfigError: an unknown criterion, or a proof is asked for where ``harm_alpha`` is None.
+            ConfigError: an unknown criterion, or ``only_proven`` where ``harm_alpha`` is None.
             RoundError: no round was planned yet, so there is no candidate.
         """
         state, belief = self.belief()
@@ -261,7 +247,7 @@ class Tuner:
         return recommend(state, self.config, belief, criterion, plan.shares, stopped, only_proven)
 
     def explain(self, round: int | None = None) -> Explanation:
-        """Why each arm of a round got its traffic: the model then, and the readings behind it.
+        """Why each arm of a round got its traffic: the model at that time, and its readings.
 
         Args:
             round: a planned round; by default the last.
@@ -274,7 +260,7 @@ class Tuner:
         return explain(self.problem, entries, wanted, self.seed, self.device)
 
     def belief(self) -> tuple[ModelState, Belief]:
-        """The model, and the posterior of every candidate; what reports are made of."""
+        """The model, and the posterior of every candidate, as reports use them."""
         self.study.sync()
         self._last_plan()
         state = self._update_model()
@@ -296,7 +282,7 @@ class Tuner:
         Returns:
             mean and var, each ``(..., metrics)``, fractions, on the CPU.
         Raises:
-            SpaceError, ShapeError: a theta that cannot be.
+            SpaceError, ShapeError: a theta that is not in the space.
             RoundError: there is no evidence yet.
         """
         space = self.problem.space
@@ -332,12 +318,12 @@ class Tuner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace the study by one that ``state_dict`` saved.
 
-        A study in memory is replaced. A persistent one is append-only, and takes a state only as
-        long as nothing was planned in it.
+        A study in memory is replaced. A persistent one is append-only, and accepts a state only
+        before its first plan.
 
         Raises:
-            ConfigError: not a state of ours.
-            StudyMismatchError: made for another problem, or this study has a history of its own.
+            ConfigError: not a saved state, or a damaged one.
+            StudyMismatchError: it is of another problem, or this study has plans of its own.
         """
         self.study.load(state)
         self._cache.clear()
@@ -353,7 +339,7 @@ class Tuner:
 
 
 def _is_whole(value: Any, below: int) -> bool:
-    """A number as NumPy's are too, for what comes from loops over arrays; True is none."""
+    """Whether a value is a whole number in [0, below), NumPy's included; booleans are not."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         return False
     return 0 <= int(value) < below

@@ -1,10 +1,10 @@
-"""Verification: traffic for the points whose proof would improve the recommendation most.
+"""Verification: traffic for the points whose verification would improve the recommendation most.
 
-A recommendation needs P(feasible) >= p, and where a guardrail binds that keeps it away from the
-boundary by a margin that shrinks as evidence grows. For every point of the space the knowledge
-gradient asks: if it were verified for some hours, would it be safe then, and by how much would it
-beat what can be recommended today? The expectation of that gain is the point's value. Points that
-are safe already gain little, points that can hardly be proved gain rarely; the best lies between.
+A recommendation needs P(feasible) >= p. Where a guardrail binds, this keeps it away from the
+boundary by a margin that shrinks as evidence grows. The knowledge gradient values every point of
+the space by an expectation: if the point were verified for some hours, would it be safe then, and
+by how much would it exceed the best recommendation of today? Points that are safe already gain
+little, and points that are unlikely to be feasible gain rarely; the best are between these.
 
 Source: Frazier, Powell and Dayanik (2009), the knowledge gradient; here with feasibility, for one
 point on its own.
@@ -218,7 +218,7 @@ class _KnowledgeGradient:
         return torch.where(safe, gain, 0.0).mean(0)
 
     def _judge(self, delta: Tensor) -> tuple[Tensor, Tensor]:
-        """Expected utility, and whether it is safe, from draws along the first axis."""
+        """Expected utility and whether P(feasible) suffices, from draws along the first axis."""
         outcome = self.problem.evaluate(delta)
         prob = outcome.feasible.to(delta.dtype).mean(0)
         return outcome.utility.mean(0).nan_to_num(nan=-torch.inf), prob >= self.min_prob

@@ -21,6 +21,7 @@ from hyperzero_torch.study.journal import (
     ReadingsReceived,
 )
 from hyperzero_torch.study.readings import Readings
+from hyperzero_torch.study.reception import new_rows
 
 law = settings(deadline=None, max_examples=60, derandomize=True)
 
@@ -61,7 +62,7 @@ def message(rows):
 
 def tell(folded, rows):
     """The number of rows that were news."""
-    received = folded.new_rows(message(rows))
+    received = new_rows(folded, message(rows))
     if received is None:
         return 0
     folded.extend([received])
@@ -155,7 +156,7 @@ def test_the_evidence_depends_on_every_value():
 def test_what_is_folded_is_what_was_received():
     """Rows ascend by round, candidate, metric and revision, whatever the message's order was."""
     rows = [(4, 0, 1, 0), (0, 2, 0, 1), (0, 2, 0, 0), (3, 3, 0, 2), (0, 0, 1, 2), (0, 0, 0, 1)]
-    received = history().new_rows(message(rows))
+    received = new_rows(history(), message(rows))
     columns = (received.round, received.candidate, received.metric, received.revision)
     assert list(zip(*columns)) == sorted(rows)
     assert [(received.count[i], received.mean[i], received.var[i]) for i in range(6)] == [
@@ -214,7 +215,7 @@ def test_a_stale_revision_changes_nothing_whatever_it_says():
     before = evidence(folded)
     assert tell(folded, [(0, 0, 0, 0), (0, 0, 0, 1), (0, 1, 0, 0)]) == 0
     other = Readings(0, [0, 1], [5, 5], [[99.0], [99.0]], [[1.0], [1.0]], metrics=["views"])
-    assert folded.new_rows(other) is None
+    assert new_rows(folded, other) is None
     assert evidence(folded) == before
     assert folded.num_messages == 1
 
@@ -222,7 +223,7 @@ def test_a_stale_revision_changes_nothing_whatever_it_says():
 def test_only_the_news_of_a_message_is_received():
     folded = told([(0, 0, 0, 0), (0, 1, 0, 1)])
     rows = [(0, 0, 0, 0), (0, 0, 0, 1), (0, 1, 0, 0), (0, 1, 1, 0)]
-    received = folded.new_rows(message(rows))
+    received = new_rows(folded, message(rows))
     assert list(zip(received.candidate, received.metric, received.revision)) == [
         (0, 0, 1), (1, 1, 0)
     ]  # fmt: skip
@@ -234,7 +235,7 @@ def test_a_contradiction_is_refused_and_nothing_is_folded():
     for count, mean, var in ((1001.0, *values((0, 1, 0, 1))[1:]), (5, 1.0, 1.0)):
         wrong = Readings(0, [1], [count], [[mean]], [[var]], metrics=["views"], revision=1)
         with pytest.raises(ReadingsError, match=r"revision 1 was received.*higher revision"):
-            folded.new_rows(wrong)
+            new_rows(folded, wrong)
     assert evidence(folded) == before
     assert folded.num_entries == entries
 

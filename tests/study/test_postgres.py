@@ -234,7 +234,7 @@ def test_a_writer_that_waited_sees_what_was_written_meanwhile(journal, url):
 
     def overtaken():
         started = time.monotonic()
-        with pytest.raises(ConflictError, match=r"moved on since entry 10; nothing was written$"):
+        with pytest.raises(ConflictError, match=r"has entries after 10; nothing was written$"):
             second.append("study", [FIRST], after=10)
         waited.append(time.monotonic() - started)
 

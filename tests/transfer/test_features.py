@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import hyperzero_torch as hz
 from hyperzero_torch.study.history import History
 from hyperzero_torch.study.journal import CandidateAdded, Decision, Planned, ReadingsReceived
-from hyperzero_torch.study.journal.trace import ASIDE
+from hyperzero_torch.study.journal.trace import RoundsExcluded
 from hyperzero_torch.transfer import features
 
 
@@ -65,7 +65,7 @@ def test_what_cannot_be_told_is_left_out():
 def test_rounds_set_aside_do_not_count():
     history = steady(49, rate=0.05)
     level = features.of(history, 24)
-    history.extend([Decision(48, ASIDE, "a bad hour", {"rounds": [48], "candidates": []})])
+    history.extend([Decision.of(48, "a bad hour", RoundsExcluded(rounds=(48,)))])
     assert features.of(history, 24) == pytest.approx(features.of(steady(48, rate=0.05), 24))
     assert level != features.of(history, 24)
 

@@ -177,10 +177,10 @@ def test_what_is_missing_in_an_entry_is_said(folder, capsys):
     for entries, said in [
         (["sqlite:///north.db"], "'#' and the study's name are missing"),
         ([{"source": "sqlite:///north.db", "scope": "feed/eu"}], "study's name are missing"),
-        ("sqlite:///north.db#north", "sources: a list of sources is wanted, e.g."),
-        ({"source": "sqlite:///north.db#north"}, "a list of sources is wanted"),
-        (None, "a list of sources is wanted"),
-        (["north.json"], "say for what under 'scope'"),
+        ("sqlite:///north.db#north", "sources: expected a list of sources, e.g."),
+        ({"source": "sqlite:///north.db#north"}, "expected a list of sources"),
+        (None, "expected a list of sources"),
+        (["north.json"], "name the use under 'scope'"),
     ]:
         rewrite(folder / "south.yaml", sources=entries)
         code, _, err = run(capsys, "-c", folder / "south.yaml", group="step")

@@ -1,8 +1,6 @@
 """How to tune (``TunerConfig``), and a whole study in one YAML file (``StudyConfig``)."""
 
-from .live import LiveConfig, MetricConfig
-from .sources import RescaledConfig, SourceConfig
-from .study import StudyConfig
+from .study import LiveConfig, MetricConfig, RescaledConfig, SourceConfig, StudyConfig
 from .tuner import TunerConfig, upcast
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What all configurations have in common: made by hand or read from a file, checked as a whole."""
+"""The base of all configurations: made in Python or read from a file, validated as a whole."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PASSWORD = re.compile(r"(://[^:/@\s]*):[^\s]*@")
 
 
 class Config(BaseModel):
-    """Frozen, nothing unknown, no infinities; what is wrong is one ``ConfigError``."""
+    """Immutable; unknown fields and infinities are refused; all faults are one ``ConfigError``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -31,7 +31,7 @@ class Config(BaseModel):
         """Read a ``.json``, ``.yaml`` or ``.yml`` file.
 
         Raises:
-            ConfigError: no such file, not of its format, or values that cannot be.
+            ConfigError: no such file, a damaged file, or values that are not valid.
         """
         path = Path(path)
         try:
@@ -50,11 +50,11 @@ class Config(BaseModel):
 
 
 def masked(text: str) -> str:
-    """A text without the passwords of the URLs in it."""
+    """The text with the passwords of its URLs masked."""
     return _PASSWORD.sub(r"\1:***@", text)
 
 
-def _reasons(what: str, error: ValidationError) -> str:
+def _reasons(name: str, error: ValidationError) -> str:
     lines = []
     for e in error.errors():
         place = ".".join(str(part) for part in e["loc"])
@@ -62,4 +62,4 @@ def _reasons(what: str, error: ValidationError) -> str:
         message = str(cause) if isinstance(cause, HyperZeroError) else e["msg"]
         got = "" if e["type"] in ("missing",) else f", got {masked(repr(e['input'])):.80}"
         lines.append(f"  - {place}: {message}{got}" if place else f"  - {message}")
-    return f"{what} cannot be used:\n" + "\n".join(lines)
+    return f"{name} cannot be used:\n" + "\n".join(lines)

@@ -1,23 +1,126 @@
-"""A whole study in one file."""
+"""A whole study in one YAML file: the problem, the tuner, other domains and the live system."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ...errors import ConfigError
 from ...problem.problem import Problem
 from ...problem.space import Parameter, SearchSpace, Value
-from .base import Config
-from .live import LiveConfig
-from .sources import SourceConfig
+from .base import Config, masked
 from .tuner import TunerConfig
 
 
+class MetricConfig(Config):
+    """How a metric is computed from events; by default each user's sum of the same name."""
+
+    numerator: str | None = None
+    """Metric of the events in the numerator of a ratio, e.g. clicks."""
+    denominator: str | None = None
+    """Metric of the events in the denominator, e.g. impressions."""
+    winsorise: float | None = Field(default=None, gt=0.5, le=1)
+    """Quantile at which users' sums are clipped."""
+    covariate: bool = False
+    """Adjust for the same users' values before the experiment (CUPED)."""
+
+
+class LiveConfig(Config):
+    """The live system of ``hyperzero run``; relative paths start at the configuration file."""
+
+    exposures: str
+    """Glob of Parquet files: user, round, candidate."""
+    events: str
+    """Glob of Parquet files: user, round, metric, value[, arrived]."""
+    covariates: str | None = None
+    """Glob of Parquet files from before the experiment: user, metric, value."""
+    flags: str | None = None
+    """flagd definition file that plans are written to; other flags in it are kept."""
+    table: str | None = None
+    """JSON table that plans are written to, for platforms without flagd."""
+    flag: str = Field(default="value-model", min_length=1)
+    """Key of the flag; for a table, the salt of its hash."""
+    round_seconds: float = Field(default=3600.0, gt=0)
+    """Length of a round in seconds."""
+    lateness: int = Field(default=6, ge=2)
+    """Number of rounds in which late events still revise readings."""
+    max_events: int | None = Field(default=None, ge=1)
+    """Users with more events than this in one round are excluded as bots; None excludes nobody."""
+    srm_alpha: float = Field(default=0.0005, ge=0, lt=1)
+    """False-alarm rate per round of the sample-ratio-mismatch test; 0 turns the test off."""
+    keep_readings: int | None = Field(default=None, ge=0)
+    """Rounds whose readings are kept; older ones are compacted into evidence once their block is
+    settled (see ``TunerConfig.block_rounds``), which changes no estimate. None keeps all."""
+    metrics: dict[str, MetricConfig] = Field(default_factory=dict)
+    """How metrics are computed from events, where they are not plain sums."""
+
+    def model_post_init(self, _: Any) -> None:
+        """Require exactly one platform."""
+        if (self.flags is None) == (self.table is None):
+            raise ConfigError("live: name either flags (a flagd file) or table (a JSON file)")
+
+
+class RescaledConfig(Config):
+    """A parameter that has another name or another unit in the source."""
+
+    name: str = Field(min_length=1)
+    """Its name in the source."""
+    factor: float = 1.0
+    """The study's value is this many times the source's."""
+
+
+class SourceConfig(Config):
+    """Another domain to learn from; in a file, a plain text stands for its ``source``."""
+
+    source: str = Field(min_length=1, repr=False)  # may hold a password
+    """A transfer package, relative to the study file, or ``journal-url#study``."""
+    name: str | None = Field(default=None, min_length=1)
+    """Its name in this study's journal; by default the source study's name, or the file's stem."""
+    scope: str | None = Field(default=None, min_length=1)
+    """The use of a package in this study; its maker must have allowed this use."""
+    key_env: str | None = Field(default=None, min_length=1)
+    """Environment variable with the key that a package is signed by."""
+    map: dict[str, str | RescaledConfig] = Field(default_factory=dict)
+    """From names of parameters and metrics in this study to those in the source, with a factor
+    where a parameter's unit differs."""
+    ignore: tuple[str, ...] = ()
+    """Parameters that the source varied, and whose effect is ignored here."""
+    refresh: int | None = Field(default=168, ge=1)
+    """Rounds after which it is read again; None for never. An alarm of drift also rereads it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    def model_post_init(self, _: Any) -> None:
+        """Require a study for a journal, and a scope for a package only."""
+        if "://" in self.source and "#" not in self.source:
+            raise ConfigError(
+                f"source {masked(self.source)!r} is a journal's URL without a study: '#' and the "
+                "study's name are missing, as in sqlite:///study.db#feed"
+            )
+        if self.is_journal and (self.scope or self.key_env):
+            raise ConfigError(
+                "a source that is a journal takes no scope and no key_env: these are for packages"
+            )
+        if not self.is_journal and self.scope is None:
+            raise ConfigError(
+                f"source {masked(self.source)!r} is a package, which may be used only as its maker "
+                "allowed: name the use under 'scope' (hyperzero transfer inspect shows the allowed "
+                "ones); a journal is named as journal-url#study"
+            )
+
+    @property
+    def is_journal(self) -> bool:
+        """Whether it is a study in a journal, not a package."""
+        return "#" in self.source and ":" in self.source
+
+
 class StudyConfig(Config):
-    """A study that lives in files: what ``hyperzero init`` writes and ``hyperzero step`` reads."""
+    """The file that ``hyperzero init`` writes and ``hyperzero step`` reads."""
 
     study: str = Field(default="default", min_length=1)
     """Name of the study in the journal."""
@@ -26,50 +129,52 @@ class StudyConfig(Config):
     seed: int = Field(default=0, ge=0)
     """Seed of all randomness."""
     parameters: tuple[Parameter, ...] = Field(min_length=1)
-    """What is tuned."""
+    """The parameters to tune."""
     theta_constraints: tuple[str, ...] = ()
     """Linear constraints on the parameters; no theta outside them is ever served."""
     base: dict[str, Value]
     """The control's parameters."""
     metrics: tuple[str, ...] = Field(min_length=1)
-    """Metrics that the readings report."""
+    """Names of the metrics in the readings."""
     objective: str
-    """What is maximised."""
+    """The quantity to maximise: an expression of deltas and levels."""
     constraints: tuple[str, ...] = ()
-    """Guardrails."""
+    """Guardrails, e.g. ``"watch_time >= -0.1%"``."""
     base_levels: dict[str, float] | None = None
-    """The control's known levels, where a term uses ``level(...)``; else they are estimated."""
+    """The control's levels, for terms with ``level(...)``; estimated where they are not given."""
     traffic: TunerConfig = Field(default_factory=lambda: TunerConfig())
-    """How traffic is shared out: any field of TunerConfig."""
+    """How traffic is divided: any field of TunerConfig."""
     sources: tuple[SourceConfig, ...] = ()
     """Other domains to learn from; see ``hyperzero transfer``."""
     live: LiveConfig | None = None
-    """Warehouse and platform, for ``hyperzero run``."""
+    """Event files and platform, for ``hyperzero run``."""
 
     @field_validator("sources", mode="before")
     @classmethod
     def _a_list(cls, value: Any) -> Any:
-        """Said in a study file's words, with what one looks like."""
+        """Refuse anything but a list, with an example of one."""
         if not isinstance(value, list | tuple):
             raise ConfigError(
-                "a list of sources is wanted, e.g. ['sqlite:///north.db#feed', {source: "
+                "expected a list of sources, e.g. ['sqlite:///north.db#feed', {source: "
                 "north.json, scope: feed/south}]; [] for none"
             )
         return value
 
     def model_post_init(self, _: Any) -> None:
-        """Metrics that are described must be there."""
+        """Refuse descriptions of metrics that the study does not have."""
         unknown = sorted(set(self.live.metrics) - set(self.metrics)) if self.live else []
         if unknown:
-            raise ConfigError(f"live.metrics describes {unknown}, metrics are {list(self.metrics)}")
+            raise ConfigError(
+                f"live.metrics describes {unknown}, the study's metrics are {list(self.metrics)}"
+            )
 
     def journal_url(self, folder: Path) -> str:
         """The journal's URL, with a relative SQLite path taken from ``folder``."""
         head, _, path = self.journal.partition("sqlite:///")
         if self.journal.startswith("sqlite") and path in ("", ":memory:"):
             raise ConfigError(
-                f"journal: {self.journal!r} is forgotten when the command ends; name a file, e.g. "
-                "sqlite:///study.db"
+                f"journal: {self.journal!r} is in memory and lost when the command ends; name a "
+                "file, e.g. sqlite:///study.db"
             )
         if head or not path or Path(path).is_absolute():
             return self.journal
@@ -79,7 +184,7 @@ class StudyConfig(Config):
         """The problem that the file describes.
 
         Raises:
-            SpaceError, ProblemError: what the file describes cannot be.
+            SpaceError, ProblemError: the space or the problem is not valid.
         """
         return Problem(
             space=SearchSpace(self.parameters, self.theta_constraints),

@@ -1,4 +1,4 @@
-"""How to tune."""
+"""How the tuner plans a round."""
 
 from __future__ import annotations
 
@@ -23,79 +23,81 @@ def upcast(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class TunerConfig(Config):
-    """What the tuner does each round. The default pools evidence and draws jointly.
+    """How the tuner plans a round. The default pools evidence and makes joint draws.
 
-    ``TunerConfig.paper()`` is Algorithms 1 to 3 to the letter.
+    ``TunerConfig.paper()`` gives Algorithms 1 to 3 exactly as published.
     """
 
     num_draws: int = Field(default=1000, ge=1, le=1_000_000)
     """K: Thompson draws per round; each winner is one traffic slot."""
     num_samples: int = Field(default=1024, ge=1)
-    """N: random points of the space among which a proposal is the best."""
+    """N: random points of the space from which a draw proposes the best."""
     num_starts: int = Field(default=4, ge=0, le=1000)
-    """Of these, how many of the best are moved uphill along their joint draw; 0 for none."""
+    """Number of the best of these that start a gradient ascent of the draw; 0 for none."""
     num_proposals: int = Field(default=4, ge=1, le=10_000)
-    """New candidates per proposing round."""
+    """New candidates per round that proposes."""
     proposal_probability: float = Field(default=1.0, ge=0, le=1)
-    """p: probability that a round proposes."""
+    """p: probability that a round proposes new candidates."""
     initial_candidates: int = Field(default=64, ge=1, le=100_000)
     """Size of the first bucket."""
     initial_design: Literal["sobol", "grid"] = "sobol"
     """How the first bucket covers the space."""
     control_share: float | Literal["auto"] = Field(default="auto")
-    """Fraction of the traffic for the control; "auto" is the square-root rule."""
+    """Fraction of the traffic for the control; ``"auto"`` applies the square-root rule."""
     max_control_share: float = Field(default=0.5, gt=0, lt=1)
-    """Most traffic that "auto" gives to the control."""
+    """Upper limit of the control's share under ``"auto"``."""
     newcomer_slots: int = Field(default=5, ge=1)
-    """Least slots of a candidate that has never been served, so that it is soon known."""
+    """Minimum slots of a candidate that has never been served, for a first measurement."""
     max_arms: int = Field(default=256, ge=1)
-    """Most candidates served at once, beside the control."""
+    """Upper limit of the candidates in one plan, without the control."""
     max_share: float = Field(default=0.5, gt=0, le=1)
-    """Most traffic of one candidate."""
+    """Upper limit of one candidate's share of the traffic."""
     max_share_rise: float = Field(default=0.25, gt=0, le=1)
-    """Most by which a candidate's share may rise from one plan to the next."""
+    """Upper limit of the rise of a candidate's share from one plan to the next."""
     verification_share: float = Field(default=0.65, ge=0, lt=1)
-    """Slots for the candidates most worth verifying, reached after the first day."""
+    """Fraction of the slots that verifies the leading candidates; it is reached after one day."""
     retire_after: int | None = Field(default=24, ge=1)
-    """Rounds in a row without a won draw after which a candidate competes no longer, until it is
-    served again; None for never."""
+    """A candidate that wins no draw in this many rounds in a row retires: draws no longer consider
+    it until it is served again. None for never."""
     max_candidates: int | None = Field(default=512, ge=16)
-    """Most candidates that the surrogate is fitted to: those that compete, and of the others those
-    with the most evidence; None for all. Where ``retire_after`` is set, half of them compete at
-    most, but never fewer than ``max_arms`` or ``initial_candidates``."""
+    """Upper limit of the candidates that the surrogate is fitted to: those that compete, and of the
+    others those with the most evidence; None for all. Where ``retire_after`` is set, at most half
+    of them compete, but never fewer than ``max_arms`` or ``initial_candidates``."""
     block_rounds: int | None = Field(default=168, ge=24)
-    """Evidence older than one to two blocks of so many rounds is pooled once, block by block, so
-    that a round takes no longer in a study of a year; None to pool all rounds anew each time."""
+    """Evidence older than one to two blocks of this many rounds is pooled once, block by block, so
+    that the time of a round does not grow with the study; None to pool all rounds every time."""
     caution: float = Field(default=1.0, ge=0, le=10)
-    """Standard deviations by which a draw has to clear every constraint to win its slot."""
+    """Standard deviations by which a candidate must meet every constraint in a draw to win it."""
     min_prob_feasible: float = Field(default=0.9, ge=0, le=1)
-    """What a recommendation must reach in P(feasible)."""
+    """Minimum P(feasible) of a recommendation."""
     harm_alpha: float | None = Field(default=0.01, gt=0, lt=0.5)
-    """Probability, for each candidate, of ever being stopped for harm that it does not do; None
-    for never stopping anyone."""
+    """Probability, for each candidate, that it is ever stopped although it is harmless; None to
+    stop no candidate."""
     drift_alpha: float | None = Field(default=0.001, gt=0, lt=0.5)
-    """One over the rounds to a false alarm of drift; None for not watching."""
+    """False alarms of drift per round: at most one in ``1 / drift_alpha`` rounds; None turns the
+    detector off."""
     draws: Literal["marginal", "joint"] = "joint"
-    """Each candidate on its own, or coherent functions over the space."""
+    """Draw each candidate independently, or sample whole functions over the space."""
     evidence: Literal["own", "pooled"] = "pooled"
-    """Select by each candidate's own average, or by the posterior, which neighbours share in."""
+    """Select by each candidate's own average, or by the posterior given all candidates."""
     weights: Literal["users", "precision"] = "precision"
-    """Of a candidate's rounds: users (Eq. 3.2), or inverse variances from all arms of the round."""
+    """Weights of a candidate's rounds: users (Eq. 3.2), or inverse variances from all arms of the
+    round."""
     shared_control: bool = True
-    """Let the surrogate know that all arms of a round share the error of its control."""
+    """Model the error of the control, which all arms of a round share."""
     calibrate: bool = True
-    """Scale the variances of deltas by the scatter that they show from round to round."""
+    """Scale the variances of deltas by their observed scatter from round to round."""
     anchor: bool = True
-    """Let the surrogate know that the base's own deltas are exactly 0."""
+    """Fit with the base as a point whose deltas are exactly 0."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Two-sided level of the bounds in a recommendation."""
     num_seeds: int = Field(default=12, ge=0, le=1000)
-    """Candidates that other domains suggest when they are admitted; 0 for none."""
+    """Number of candidates that sources suggest when they are first used; 0 for none."""
     seed_first: bool = False
-    """Let other domains that agree among themselves suggest them for the first bucket already,
-    before any evidence speaks for them."""
+    """Sources that agree with each other suggest candidates in the first round already, before
+    there is evidence that they help."""
     rounds_per_day: int = Field(default=24, ge=1)
-    """Period of the daily cycle, over which base levels are averaged."""
+    """Rounds of one daily cycle, over which base levels are averaged."""
 
     @model_validator(mode="before")
     @classmethod
@@ -107,7 +109,7 @@ class TunerConfig(Config):
         return values
 
     def model_post_init(self, _: Any) -> None:
-        """Refuse combinations that no field can refuse alone."""
+        """Refuse combinations of fields that are not valid together."""
         if self.control_share != "auto" and not 0 < self.control_share < 1:
             raise ConfigError(
                 f"control_share must lie strictly between 0 and 1, or be 'auto', "

@@ -1,1 +1,1 @@
-"""Readings -> deltas -> evidence of every candidate."""
+"""From readings to deltas, and to the evidence on every candidate."""

@@ -30,7 +30,7 @@ def competing(history: History, config: TunerConfig) -> list[int]:
 
 
 def max_competing(config: TunerConfig) -> int | None:
-    """How many candidates may compete; None for any number."""
+    """Upper limit of the competing candidates; None for no limit."""
     limit = config.max_candidates
     return None if limit is None else max(limit // 2, config.max_arms, config.initial_candidates)
 
@@ -40,7 +40,7 @@ def fit_set(history: History, bucket: Bucket, config: TunerConfig) -> Tensor:
 
     All, as long as there are ``max_candidates`` at most. Otherwise those that compete, were served
     in the last round or were verified in the last day, and those stopped last, because the model
-    has to keep knowing a harmful region. The remaining places go to the candidates with the most
+    must keep its estimate of a harmful region. The remaining places go to the candidates with most
     evidence: the least product of their variances, which no metric's unit changes.
     """
     everyone = torch.arange(history.num_candidates)
@@ -55,7 +55,7 @@ def fit_set(history: History, bucket: Bucket, config: TunerConfig) -> Tensor:
     chosen[sorted(required)] = True
     num_places = max(0, limit + 1 - len(required))
     others = (bucket.tested & ~chosen).nonzero().flatten()
-    # A metric without any variance says nothing about who is known best.
+    # A metric whose variance is 0 does not rank candidates.
     log_volume = bucket.var[others].clamp_min(1e-300).log().sum(-1)
     chosen[others[log_volume.argsort(stable=True)[:num_places]]] = True
     return chosen.nonzero().flatten()

@@ -1,8 +1,8 @@
 """Evidence block by block: all but the latest rounds are pooled once, in blocks.
 
-A study may run for a year. A block is pooled from its own rounds alone, whatever came later; the
-latest rounds are pooled anew every time. So the work of a round does not grow with the age of the
-study, and the readings of a settled block can be deleted without changing any estimate.
+A block is pooled from its own rounds alone. The latest rounds are pooled again every time. So the
+work of a round does not grow with the age of the study, and the readings of a settled block can be
+deleted without changing any estimate.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..history import History
 from ..journal import EVIDENCE, pack_array, unpack_array
 from .pooling import Block, Levels, Pooling, pool, retained_precision
 
-#: Settled blocks by number, each with what it was pooled from; -1, -2, ... are compacted ones.
+#: Settled blocks by number, each with the key of its inputs; compacted ones are -1, -2, ...
 BlockCache: TypeAlias = dict[int, tuple[object, Block]]
 
 
@@ -48,7 +48,7 @@ def settle(history: History, pooling: Pooling, rounds: Sequence[int]) -> Block:
 
 
 def blocks(history: History, pooling: Pooling, cache: BlockCache) -> tuple[list[Block], list[int]]:
-    """All settled blocks as they count today, compacted ones first; and the live rounds.
+    """All settled blocks with today's discounts, compacted ones first; and the live rounds.
 
     Args:
         history: the study's facts.

@@ -58,7 +58,7 @@ class Bucket(NamedTuple):
         place[rows] = torch.arange(len(rows))
         for block in old:  # most candidates were not served in most blocks
             served = torch.zeros(len(rows) + 1, dtype=torch.bool)
-            served[place[block.candidate]] = True  # the last is for those not asked for
+            served[place[block.candidate]] = True  # the last place is for all other candidates
             at = served[:-1].nonzero().flatten()
             loading = evidence.loadings(block, self.weight, rows[at]).permute(2, 0, 1)
             shared[:, at.unsqueeze(-1), at] += loading @ loading.transpose(-1, -2)
@@ -86,17 +86,17 @@ def gather(history: History, pooling: Pooling, cache: BlockCache | None = None) 
         (block.round_precision for block in parts), torch.zeros(width, dtype=torch.float64)
     )
     num_rounds_with_precision = sum(block.num_precision_rounds for block in parts)
-    known, excess = state.weight > 0, torch.ones(width, dtype=torch.float64)
+    has_evidence, excess = state.weight > 0, torch.ones(width, dtype=torch.float64)
     if pooling.calibrate:
         excess = _excess(parts, state)
-    # Levels drift: those of the latest rounds, where these know as much of the day as all do.
+    # Levels drift: use those of the latest rounds where these cover as many hours of the day.
     levels, hours = _base_levels([block.levels for block in parts])
     if old and _base_levels([latest.levels])[1] == hours:
         levels, _ = _base_levels([latest.levels])
     return Bucket(
         theta=history.theta,
-        mean=torch.where(known, state.mean, torch.nan),
-        var=torch.where(known, excess * state.spread / state.weight.square(), torch.nan),
+        mean=torch.where(has_evidence, state.mean, torch.nan),
+        var=torch.where(has_evidence, excess * state.spread / state.weight.square(), torch.nan),
         weight=state.weight,
         num_rounds=num_rounds,
         base_levels=levels,
@@ -122,11 +122,11 @@ def _merge(state: EvidenceState, block: Block) -> EvidenceState:
 
 
 def _excess(parts: Sequence[Block], state: EvidenceState) -> Tensor:
-    """How much more candidates differ from block to block than their variances say, at least 1.
+    """Excess of the scatter from block to block over the variances, a factor of at least 1.
 
-    Scatter within a block is in its own variances; weeks that differ show here only. Cochran's Q,
-    the sum of squared standardised residuals of blocks about their pooled mean, over its degrees of
-    freedom, with a prior that counts for so many residuals as it holds where nothing is known.
+    Scatter within a block is in its own variances; only this factor shows differences between
+    weeks. It is Cochran's Q, the sum of squared standardised residuals of blocks about their pooled
+    mean, over its degrees of freedom, with a prior of ``dispersion.PRIOR`` residuals of 1.
 
     Returns:
         ``(metrics,)``.
@@ -136,11 +136,11 @@ def _excess(parts: Sequence[Block], state: EvidenceState) -> Tensor:
     freedom, num_blocks = total.clone(), torch.zeros_like(state.mean)
     for block in parts:
         weight, mean, spread = block.state
-        known = (weight > 0) & (spread > 0)
+        is_scored = (weight > 0) & (spread > 0)
         residual = (mean - state.mean[block.candidates]).square() * weight.square() / spread
-        total = total + torch.where(known, residual, 0.0).sum(0)
-        num_blocks[block.candidates] += known.to(total.dtype)
-    # Who is in a single block has a residual of 0, and no degree of freedom.
+        total = total + torch.where(is_scored, residual, 0.0).sum(0)
+        num_blocks[block.candidates] += is_scored.to(total.dtype)
+    # A candidate in a single block has a residual of 0 and no degree of freedom.
     freedom = freedom + (num_blocks - 1).clamp_min(0).sum(0)
     return (total / freedom).clamp_min(1.0)
 
@@ -148,10 +148,10 @@ def _excess(parts: Sequence[Block], state: EvidenceState) -> Tensor:
 def _base_levels(parts: Sequence[Levels]) -> tuple[Tensor | None, int]:
     """The control's mean over a day, ``(metrics,)``: hours of the day first, then their average.
 
-    With it, the hours of the day in which every metric was reported.
+    Also returns the number of hours of the day in which every metric was reported.
 
-    Twenty-seven hours hold three hours twice; averaging each hour of the day first keeps them from
-    counting double. Hours weigh by their average number of users.
+    In 27 hours three hours of the day occur twice. Each hour of the day is averaged first, so that
+    these do not count double. Hours are weighted by their average number of users.
     """
     users, hours, total = (torch.stack(field).sum(0) for field in zip(*parts))
     level = total / users.clamp_min(1e-300)

@@ -29,10 +29,11 @@ class Pooling(NamedTuple):
     """How deltas are pooled.
 
     ``weights`` of a candidate's rounds: ``"users"`` (Eq. 3.2) or ``"precision"``, inverse variances
-    from the all-arm level of the round, which no single arm's luck can bias. ``rounds_per_day`` is
-    the period of the daily cycle, for the base levels. ``calibrate``: scale variances and weights
-    by the dispersion and the tails that the deltas show, and moderate the sample variances of arms
-    with few users. ``block_rounds``: the length of a block; None pools all rounds at once.
+    from the all-arm level of the round, which the noise of a single arm cannot bias.
+    ``rounds_per_day`` is the period of the daily cycle, for the base levels. ``calibrate``: scale
+    variances and weights by the dispersion and the tails of the deltas, and moderate the sample
+    variances of arms with few users. ``block_rounds``: the length of a block; None pools all rounds
+    at once.
     """
 
     weights: Weights
@@ -107,7 +108,7 @@ def pool(
     """Pool the deltas of some rounds.
 
     Args:
-        tables: rounds in the order of time, with what has arrived of them.
+        tables: rounds in the order of time, with their readings.
         pooling: how deltas are pooled.
         num_metrics: columns.
         discounts: of evidence from before a drift.
@@ -216,8 +217,8 @@ def _stack(tables: Sequence[tuple[int, RoundTable]], num_metrics: int) -> _Arms:
 def _precision_per_user(arms: _Arms) -> tuple[Tensor, Tensor]:
     """Users of each round, and the precision that each adds: level^2 / variance; ``(rounds, m)``.
 
-    From the round's all-arm moments: an arm's own mean must not enter its weight, or arms with
-    lucky readings would get more weight.
+    From the round's all-arm moments. If an arm's own mean entered its weight, arms with high
+    readings by chance would get more weight.
     """
     count, mean, m2 = (field.nan_to_num(0.0) for field in arms.moments)
     zero = torch.zeros(arms.num_rounds, count.shape[1], dtype=count.dtype)
@@ -227,7 +228,7 @@ def _precision_per_user(arms: _Arms) -> tuple[Tensor, Tensor]:
     spread = zero.index_add(0, arms.slot, m2) / freedom
     precision = level.square() / spread
     precision = torch.where(precision.isfinite() & (precision > 0), precision, torch.nan)
-    if len(precision):  # a round without any spread predicts nothing; it gets the median
+    if len(precision):  # a round without any spread gets the median
         median = precision.nanmedian(dim=0).values.nan_to_num(1.0)
         precision = torch.where(precision.isnan(), median, precision)
     return users, precision

@@ -1,9 +1,9 @@
-"""The append-only log of a study: the one truth, from which everything else is a fold."""
+"""The append-only log of a study, from which all its state is computed."""
 
 from __future__ import annotations
 
 from ...errors import JournalError
-from .arrays import pack_array, unpack_array
+from .arrays import EVIDENCE, pack_array, unpack_array
 from .base import (
     CandidateAdded,
     Compacted,
@@ -15,7 +15,6 @@ from .base import (
     ReadingsReceived,
     StudyHeader,
 )
-from .compacted import EVIDENCE
 from .memory import MemoryJournal
 
 __all__ = [
@@ -40,14 +39,14 @@ def open_journal(journal: Journal | str | None, create: bool = True) -> Journal:
     """A journal from its URL, from itself, or from None (in memory).
 
     URLs are ``sqlite:///study.db`` and ``postgresql://user:password@host/database``. A journal of
-    an earlier format is migrated. With ``create=False`` a SQLite file, or tables, that are not
-    there are not made.
+    an earlier format is migrated. With ``create=False`` no missing SQLite file or table is
+    created.
 
     Raises:
-        StudyNotFoundError: there is no file or no table, and none was to be made.
+        StudyNotFoundError: there is no file or no table, and ``create`` is false.
         MissingExtraError: PostgreSQL without psycopg.
-        JournalError: the URL is not understood, what it names is no journal of ours, or neither
-            a URL nor a journal was given.
+        JournalError: the URL is not understood, it names something other than a journal, or
+            neither a URL nor a journal was given.
     """
     if journal is None:
         return MemoryJournal()

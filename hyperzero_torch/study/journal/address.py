@@ -1,4 +1,4 @@
-"""Where a SQL journal lives: a URL is checked, and what is secret in it never shown."""
+"""The address of a SQL journal: URLs are checked, and their secrets are never shown."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _EXPECTED = (
 
 @dataclass(frozen=True, repr=False)
 class Address:
-    """A database that a journal can live in.
+    """The database of a journal.
 
     Args:
         url: for SQLAlchemy; its password is masked wherever it is shown.
-        arguments: for the driver: secrets that a URL would show.
+        arguments: for the driver: secrets that a shown URL would reveal.
     """
 
     url: sa.URL
@@ -44,7 +44,7 @@ class Address:
 
         Raises:
             JournalError: it is not understood, or names a database other than SQLite and
-                PostgreSQL. The message repeats nothing of the URL that could be a secret.
+                PostgreSQL. The message repeats no part of the URL that could be a secret.
         """
         shown = _harmless(url)
         try:
@@ -80,7 +80,7 @@ class Address:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it is a SQLite file or memory; else it is PostgreSQL."""
+        """True for a SQLite file or memory, false for PostgreSQL."""
         return self.url.get_backend_name() == "sqlite"
 
     @property
@@ -90,7 +90,7 @@ class Address:
         return database if self.is_sqlite and database not in (None, "", ":memory:") else None
 
     def options(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
-        """The driver's arguments; what the URL's query says itself has precedence."""
+        """The driver's arguments; those in the URL's query take precedence over the defaults."""
         return {k: v for k, v in defaults.items() if k not in self.url.query} | {**self.arguments}
 
     def hide(self, text: str) -> str:
@@ -103,14 +103,14 @@ class Address:
 
 
 def _spellings(secret: str) -> tuple[str, ...]:
-    """As it is, and as URLs write it: fully quoted, as a form, and as SQLAlchemy does."""
+    """The secret as it is, and as quoted in URLs: fully, as in a form, and as SQLAlchemy does."""
     return secret, quote(secret, safe=""), quote_plus(secret), quote(secret, safe=" +")
 
 
 def _harmless(url: Any) -> str:
-    """A URL that may not be understood, with nothing that could be a password."""
+    """A URL that may not be valid, without any part that could be a password."""
     text = str(url)  # an sa.URL masks its own
-    head, found, rest = text.partition("://")
-    if head.startswith("sqlite") or not (found or "@" in text):
+    head, separator, rest = text.partition("://")
+    if head.startswith("sqlite") or not (separator or "@" in text):
         return text
-    return f"{head}://..." if found and re.fullmatch(r"[\w+.-]*", head) and rest else "..."
+    return f"{head}://..." if separator and re.fullmatch(r"[\w+.-]*", head) and rest else "..."

@@ -1,4 +1,4 @@
-"""Arrays as plain JSON values, bit for bit, for what is too much for lists of numbers."""
+"""Arrays as plain JSON values, bit for bit, and the arrays that a ``Compacted`` entry holds."""
 
 from __future__ import annotations
 
@@ -10,8 +10,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Little-endian, whatever the machine.
+# Little-endian on every machine.
 _TYPES = ("<i8", "<f8", "<f4")
+
+#: Kind (as NumPy's) and axes of each array in ``Compacted.evidence``: c candidates, m metrics,
+#: a arms served, h hours of the day. ``exposed_*`` are control loadings, ``power`` is the round
+#: precision.
+EVIDENCE = {
+    "candidate": ("i", "c"),
+    "weight": ("f", "cm"),
+    "mean": ("f", "cm"),
+    "spread": ("f", "cm"),
+    "num_rounds": ("i", "c"),
+    "exposed_row": ("i", "a"),
+    "exposed_round": ("i", "a"),
+    "exposed_part": ("f", "am"),
+    "users": ("f", "hm"),
+    "hours": ("f", "hm"),
+    "total": ("f", "hm"),
+    "dispersion": ("f", "m"),
+    "power": ("f", "m"),
+    "power_rounds": ("i", "m"),
+}
+# Arrays that may be below 0; all others are counts, indices or precisions.
+_SIGNED = {"mean", "exposed_part", "total"}
 
 
 def pack_array(array: NDArray[Any]) -> dict[str, Any]:
@@ -28,16 +50,41 @@ def unpack_array(packed: Mapping[str, Any]) -> NDArray[Any]:
 
 
 def array_flaw(packed: Any) -> str | None:
-    """Why a value is no packed array of finite numbers; None where it is one."""
+    """Why a value is not a packed array of finite numbers; None where it is one."""
     if not isinstance(packed, Mapping) or packed.get("type") not in _TYPES:
-        return f"{packed!r:.60} is no array"
+        return f"{packed!r:.60} is not an array"
     shape, data = packed.get("shape"), packed.get("data")
     whole = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
     if not whole or not isinstance(data, str):
-        return f"an array of shape {shape!r:.60} is none"
+        return f"an array has the shape {shape!r:.60}, or no data"
     try:
         array = np.frombuffer(base64.b64decode(data, validate=True), packed["type"])
         array = array.reshape(shape)
     except (ValueError, binascii.Error) as error:
         return f"an array is damaged: {error}"
     return None if np.isfinite(array).all() else "an array holds numbers that are not finite"
+
+
+def evidence_flaw(evidence: Any) -> str | None:
+    """Why a value is not the evidence of a compacted block; None where it is."""
+    if not isinstance(evidence, Mapping) or set(evidence) != set(EVIDENCE):
+        named = sorted(evidence) if isinstance(evidence, Mapping) else type(evidence).__name__
+        return f"evidence holds {named!r:.80}, expected {sorted(EVIDENCE)}"
+    size: dict[str, int] = {}
+    for name, (kind, axes) in EVIDENCE.items():
+        reason = array_flaw(evidence[name])
+        if reason is not None:
+            return f"{name}: {reason}"
+        array = unpack_array(evidence[name])
+        fits = array.dtype.kind == kind and array.ndim == len(axes)
+        if not fits or any(size.setdefault(a, n) != n for a, n in zip(axes, array.shape)):
+            return (
+                f"{name} has type {array.dtype} and shape {array.shape}, expected kind {kind!r} "
+                f"and axes {axes!r} with {size}"
+            )
+        if name not in _SIGNED and (array < 0).any():
+            return f"{name} has values below 0"
+    ids, rows = unpack_array(evidence["candidate"]), unpack_array(evidence["exposed_row"])
+    if (np.diff(ids) <= 0).any() or (rows >= len(ids)).any():
+        return "candidates do not ascend, or arms refer to missing candidates"
+    return None

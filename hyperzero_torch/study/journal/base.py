@@ -1,9 +1,8 @@
-"""Entries, and what a journal must do: keep them, in order, and let nobody overtake.
+"""The entries of a journal, and the interface of a journal that stores them in order.
 
-A journal has no opinion on what entries mean. Whoever appends states after which entry it believes
-to write; if the study has moved on since, nothing is written and ``ConflictError`` says so. That
-one rule makes several processes on one study safe: the loser reads what is new, thinks again, and
-tries again.
+A journal does not interpret entries. A writer states the number of the last entry that it has read.
+If there are newer entries, nothing is written and ``ConflictError`` is raised. This makes several
+processes on one study safe: the one that came later reads the new entries and tries again.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from math import isfinite
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from ...errors import JournalError
-from .compacted import evidence_flaw
+from .arrays import evidence_flaw
 from .trace import DecisionTrace, PlanTrace, Record, TransferChanged, decision_trace
 
 
 class ConflictError(JournalError):
-    """The study has moved on since it was read; nothing was written."""
+    """Another process has appended to the study since it was read; nothing was written."""
 
 
 @dataclass(frozen=True)
 class StudyHeader:
-    """What a study is, written once: its seed and ``Problem.spec()``."""
+    """The fixed facts of a study, written once: its seed and ``Problem.spec()``."""
 
     study: str
     seed: int
@@ -34,14 +33,14 @@ class StudyHeader:
 
 @dataclass(frozen=True)
 class Configured:
-    """The tuner's configuration from here on: ``TunerConfig`` as plain values."""
+    """The configuration from this entry on: ``TunerConfig`` as plain values."""
 
     config: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class CandidateAdded:
-    """A candidate enters the bucket, in ``round``, from ``origin`` ("base", "initial", ...)."""
+    """A candidate is added to the bucket in ``round``; ``origin`` is "base", "initial", ...."""
 
     candidate: int
     round: int
@@ -54,8 +53,8 @@ class CandidateAdded:
 class Planned:
     """A round's plan: parallel tuples over arms, ascending, the control first.
 
-    ``trigger`` identifies the message that asked for it, so that asking again can be recognised.
-    ``details`` is the stored form of ``trace``, which says why the plan is what it is.
+    ``trigger`` identifies the message that asked for the plan, so that a repeated message finds it.
+    ``details`` is the stored form of ``trace``.
     """
 
     round: int
@@ -67,7 +66,7 @@ class Planned:
 
     @cached_property
     def trace(self) -> PlanTrace:
-        """Why the plan is what it is; a ``TraceError`` where ``details`` cannot be read."""
+        """The reasons for the plan; ``TraceError`` where ``details`` cannot be read."""
         trace: PlanTrace = PlanTrace.read(self.details)
         return trace
 
@@ -76,7 +75,7 @@ class Planned:
 class ReadingsReceived:
     """Readings that arrived together: parallel tuples over rows; ``metric`` is an index.
 
-    Rows ascend by (round, candidate, metric, revision), and no such key stands twice.
+    Rows ascend by (round, candidate, metric, revision); no such key occurs twice.
     """
 
     round: tuple[int, ...]
@@ -90,7 +89,7 @@ class ReadingsReceived:
 
 @dataclass(frozen=True)
 class Decision:
-    """A decision that is not a plan, for the audit trail: what, why, and the facts behind it.
+    """A decision other than a plan, or a remark: its kind, its reason, and the facts behind it.
 
     ``details`` is the stored form of ``trace``, the facts.
     """
@@ -102,22 +101,22 @@ class Decision:
 
     @classmethod
     def of(cls, round: int, reason: str, trace: DecisionTrace | TransferChanged) -> Decision:
-        """A decision from its facts, which name its kind."""
+        """A decision from its facts, which determine its kind."""
         return cls(round, trace.kind, reason, trace.stored())
 
     @cached_property
     def trace(self) -> Record:
-        """The facts, by kind; a ``TraceError`` where ``details`` cannot be read."""
+        """The facts; ``TraceError`` where ``details`` cannot be read."""
         return decision_trace(self.kind, self.details)
 
 
 @dataclass(frozen=True)
 class Compacted:
-    """Readings that nothing needs any more, and the evidence that stands for them.
+    """The evidence of rounds whose readings are deleted.
 
-    ``rounds`` ascend; ``messages`` are the numbers of the entries that brought the ``rows``
-    readings; ``evidence`` holds packed arrays, see ``evidence.py``. A journal may forget readings
-    of these rounds from this entry on: ``without`` says what is left of their messages.
+    ``rounds`` ascend. ``messages`` are the numbers of the entries with these readings, ``rows`` is
+    the number of readings. ``evidence`` holds packed arrays, see ``arrays.py``. From this entry on
+    a journal may delete the readings of these rounds; ``without`` gives the rest of a message.
     """
 
     rounds: tuple[int, ...]
@@ -128,7 +127,7 @@ class Compacted:
 
 Entry: TypeAlias = Configured | CandidateAdded | Planned | ReadingsReceived | Decision | Compacted
 
-#: Entries under the names that journals and states store. These names never change.
+#: Entry types by the names that journals and states store. These names never change.
 ENTRY_KINDS: Mapping[str, type[Entry]] = {
     "configured": Configured,
     "born": CandidateAdded,
@@ -137,11 +136,13 @@ ENTRY_KINDS: Mapping[str, type[Entry]] = {
     "decided": Decision,
     "compacted": Compacted,
 }
+#: Fields whose values are stored as 8-byte floats.
+FLOATS = ("theta", "shares", "count", "mean", "var")
 _STORED_NAMES = {kind: name for name, kind in ENTRY_KINDS.items()}
 
 
 def values_of(entry: Entry) -> dict[str, Any]:
-    """What an entry consists of, by the names of its fields."""
+    """The values of an entry, by field name."""
     return {field.name: getattr(entry, field.name) for field in fields(entry)}
 
 
@@ -159,10 +160,10 @@ def without(received: ReadingsReceived, rounds: Collection[int]) -> ReadingsRece
 
 
 def flaw(entry: Entry) -> str | None:
-    """Why these values, read from somewhere, are no entry; None where they are one.
+    """Why stored values are not a valid entry; None where they are.
 
-    It looks at types, finite numbers and parallel lengths; what contradicts other entries is the
-    fold's business.
+    Types, finite numbers and equal lengths are checked here. ``History`` checks that entries do not
+    contradict each other.
     """
     match entry:
         case Configured():
@@ -223,10 +224,10 @@ def _first_flaw(
 class Journal(Protocol):
     """Where studies are kept. Safe to share between processes, not between threads.
 
-    Entries of a study are numbered 1, 2, 3, ... A call either does all that it says or nothing,
-    also when the process is killed in the middle of it. Nothing is ever changed, but for readings
-    that a ``Compacted`` entry says are needed no more: a journal may forget them.
-    ``testing.JournalContract`` is the suite that every implementation passes.
+    Entries of a study are numbered 1, 2, 3, ... A call takes effect completely or not at all, also
+    when the process is killed during it. Entries never change, except that a journal may delete
+    readings of the rounds of a ``Compacted`` entry. Every implementation passes
+    ``testing.JournalContract``.
     """
 
     def studies(self) -> list[str]:
@@ -245,7 +246,7 @@ class Journal(Protocol):
         """The study's header.
 
         Raises:
-            StudyNotFoundError: there is no such study; names those that are there.
+            StudyNotFoundError: there is no such study; the message lists the existing ones.
         """
         ...
 
@@ -257,7 +258,7 @@ class Journal(Protocol):
             entries: at least one.
             after: number of the last entry that the caller has read.
         Raises:
-            ConflictError: the study has moved on.
+            ConflictError: there are newer entries.
         """
         ...
 
@@ -266,10 +267,10 @@ class Journal(Protocol):
 
         Raises:
             StudyNotFoundError: there is no such study.
-            JournalCorruptError: what is stored cannot be an entry.
+            JournalCorruptError: stored values are not a valid entry.
         """
         ...
 
     def close(self) -> None:
-        """Let go of files and connections; the journal is not used again."""
+        """Release files and connections; the journal is not used again."""
         ...

@@ -1,16 +1,16 @@
-"""Connections and transactions for a SQL journal; what goes wrong in them becomes our errors.
+"""Connections and transactions of a SQL journal; database errors become ``JournalError``.
 
-What lets several processes write to one study, on either database:
+Several processes can write to one study on either database:
 
 - SQLite: a transaction that writes begins with BEGIN IMMEDIATE, so there is one writer at a time.
-- PostgreSQL: a transaction that writes locks the study's row before it looks for the last entry,
-  so writers of one study queue up and those of others do not wait. It runs at READ COMMITTED: a
-  writer that had to wait sees what the one before it committed (at REPEATABLE READ it would look
-  at a snapshot from before its wait, and fail on the primary key at best).
-- On both, the primary key of ``entries`` gives each number to one writer only.
+- PostgreSQL: a transaction that writes locks the study's row before it reads the last entry, so
+  only writers of the same study wait for each other. It runs at READ COMMITTED: a writer that had
+  to wait sees what the previous one committed. (At REPEATABLE READ it would see a snapshot from
+  before its wait, and fail on the primary key at best.)
+- On both, the primary key of ``entries`` lets only one writer use each number.
 
-Reads run in one transaction too, at REPEATABLE READ on PostgreSQL: an entry and its rows in
-several tables are seen at one moment.
+Reads run in one transaction too, at REPEATABLE READ on PostgreSQL, so that an entry and its rows in
+several tables are consistent.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from .base import ConflictError
 
 _BUSY_SECONDS = 30
 _CONNECT_SECONDS = 10
-_IDLE_SECONDS = 600  # firewalls forget a connection that idles between two rounds
+_IDLE_SECONDS = 600  # firewalls drop connections that are idle between two rounds
 _SILENT_MILLISECONDS = 30_000
-# What Python raises for values that no database, or none of its columns, takes or gives.
+# Python errors for values that a database or its column cannot hold.
 _PYTHON = (TypeError, ValueError, OverflowError, RecursionError)
-_UNSTORABLE = ("22", "54")  # SQLSTATE classes: data exceptions, limits of the program
+_UNSTORABLE = ("22", "54")  # SQLSTATE classes: data exception, program limit exceeded
 
 
 class Database:
-    """What a journal's URL names.
+    """The database at a journal's URL.
 
     Args:
         url: see ``Address.of``.
-        create: make the SQLite file where there is none.
+        create: create a missing SQLite file.
     Raises:
-        StudyNotFoundError: there is no file, and none was to be made.
+        StudyNotFoundError: there is no file, and ``create`` is false.
         MissingExtraError: PostgreSQL without psycopg.
         JournalError: the URL is not understood, or the file's folder does not exist.
     """
@@ -70,7 +70,7 @@ class Database:
             )
             self._writer = self._engine.execution_options(isolation_level="READ COMMITTED")
         self._process = os.getpid()
-        # A journal that is dropped without close() leaves no connection behind.
+        # Close connections also when the journal is deleted without close().
         weakref.finalize(self, _dispose, self._engine, self._process)
 
     def __str__(self) -> str:
@@ -84,20 +84,20 @@ class Database:
     def transaction(
         self, write: bool = False, conflict: str | None = None
     ) -> Iterator[sa.Connection]:
-        """One transaction: committed as a whole or rolled back; database errors become ours.
+        """A transaction, committed as a whole or rolled back; errors become ``JournalError``.
 
         Args:
-            write: whether it may write; it then waits for other writers, for a while.
-            conflict: what a key that exists already means to the caller.
+            write: whether it may write; it then waits for other writers up to a time limit.
+            conflict: the message for a key that exists already.
         """
-        if self._process != os.getpid():  # a fork must not speak on its parent's connections
+        if self._process != os.getpid():  # a fork must not use its parent's connections
             self._engine.dispose(close=False)
             self._process = os.getpid()
         try:
             with (self._writer if write else self._reader).begin() as connection:
                 if self.is_sqlite:
-                    # Python's driver begins one only before INSERT: tables would be made one by
-                    # one, and a read of several tables would see them at several times.
+                    # Python's driver begins a transaction only before INSERT. Tables would be
+                    # created one by one, and reads of several tables would not be consistent.
                     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
                 elif write:
                     limit = f"{1000 * _BUSY_SECONDS:.0f}"
@@ -121,9 +121,9 @@ class Database:
     def _unusable(self, error: DBAPIError, write: bool) -> JournalError:
         why = self._why(error)
         if error.connection_invalidated:
-            advice = "; call again: it connects anew"
+            advice = "; call again to reconnect"
             if write:
-                advice += ", and what was being written is there as a whole or not at all"
+                advice += "; the write took effect completely or not at all"
             return JournalError(f"the journal {self} has lost its connection: {why}{advice}")
         state = str(getattr(error.orig, "sqlstate", None) or "")
         if write and (isinstance(error, DataError) or state[:2] in _UNSTORABLE):
@@ -141,7 +141,7 @@ class Database:
         )
 
     def _why(self, error: Exception) -> str:
-        """The database's own words, without the statement and its values."""
+        """The database's own message, without the statement and its values."""
         orig = error.orig if isinstance(error, StatementError) else None
         return self.address.hide(str(error if orig is None else orig))
 
@@ -183,7 +183,7 @@ def _engine(address: Address) -> sa.Engine:
         if error.name != "psycopg":
             raise
         raise MissingExtraError("a journal on PostgreSQL", "psycopg", "postgres") from None
-    except ImportError as error:  # psycopg is there, the C library that it needs is not
+    except ImportError as error:  # psycopg is installed without the C library that it needs
         raise JournalError(
             f"psycopg cannot be loaded ({' '.join(str(error).split())}); install it with: "
             "pip install 'hyperzero-torch[postgres]'"

@@ -1,22 +1,15 @@
-"""A journal that lives as long as its process: the default, and the model for all others."""
+"""A journal in the memory of the process: the default, and the reference implementation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ...errors import StudyNotFoundError
-from .base import (
-    Compacted,
-    ConflictError,
-    Entry,
-    ReadingsReceived,
-    StudyHeader,
-    without,
-)
+from .base import Compacted, ConflictError, Entry, ReadingsReceived, StudyHeader, without
 
 
 class MemoryJournal:
-    """Entries in lists. See ``Journal`` for what each method promises."""
+    """Entries in lists. ``Journal`` documents the methods."""
 
     def __init__(self) -> None:
         self._headers: dict[str, StudyHeader] = {}
@@ -63,12 +56,12 @@ class MemoryJournal:
         return self._entries[study][after:]
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """There is nothing to release."""
 
 
-def not_found(study: str, known: list[str]) -> StudyNotFoundError:
-    """The error for a study that is not there."""
+def not_found(study: str, studies: list[str]) -> StudyNotFoundError:
+    """The error for a study that does not exist."""
     return StudyNotFoundError(
-        f"the journal holds no study {study!r:.200}; it holds {known if known else 'none'}. "
+        f"the journal holds no study {study!r:.200}; it holds {studies if studies else 'none'}. "
         "Check the name, or start it with hz.Tuner(problem, journal=..., study=...)"
     )

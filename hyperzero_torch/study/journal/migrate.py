@@ -1,8 +1,9 @@
-"""The version of a journal's format: made, checked, brought up to date.
+"""The version of a journal's format: created, checked and migrated.
 
-A journal of an earlier format is migrated when it is opened, in one transaction: killed in the
-middle, it is what it was. One of a later format is refused, and the message says which package
-wrote it. Steps are never changed once they are out: they repeat no definition of ``schema.py``.
+A journal of an earlier format is migrated when it is opened, in one transaction: a process that is
+killed during the migration leaves it unchanged. A journal of a later format is refused, and the
+message says which package wrote it. A released step is never changed, so it uses no definition of
+``schema.py``.
 """
 
 from __future__ import annotations
@@ -15,21 +16,22 @@ from typing import Any
 import sqlalchemy as sa
 
 from ...errors import ForeignJournalError, JournalError, StudyNotFoundError
+from ...runtime import __version__
 from .database import Database
 from .schema import FORMAT_VERSION, journal, tables
 
 _FIRST_TABLES = {
     "hyperzero_journal", "studies", "entries", "candidates", "plans", "readings", "decisions",
 }  # fmt: skip
-_LOCK = 0x687A5F6A6F75726E  # of everyone who makes or migrates tables; any number will do
+_LOCK = 0x687A5F6A6F75726E  # held while tables are made or migrated; an arbitrary number
 
 
 def prepare(database: Database, create: bool) -> None:
-    """Check that the tables are ours; make them where there are none, migrate old ones.
+    """Check that the tables are a journal's; create missing ones, migrate those of old formats.
 
     Raises:
-        StudyNotFoundError: there are no tables, and none were to be made.
-        ForeignJournalError: other tables, or of a later format.
+        StudyNotFoundError: there are no tables, and ``create`` is false.
+        ForeignJournalError: the tables are not a journal's, or of a later format.
     """
     with database.transaction() as connection:
         version = _version(connection, str(database))
@@ -42,14 +44,14 @@ def prepare(database: Database, create: bool) -> None:
         with database.transaction(write=True) as connection:
             if not database.is_sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-            # Another process may have done it a moment ago.
+            # Read again: another process may have migrated it in the meantime.
             _renew(connection, _version(connection, str(database)))
     with database.transaction() as connection:
         _check_tables(connection, set(tables.tables), str(database))
 
 
 def check_unchanged(connection: sa.Connection, where: str) -> None:
-    """Whether the format is still ours, before writing; holds off those who would migrate it.
+    """Check before writing that the format is unchanged, and block migrations meanwhile.
 
     Raises:
         JournalError: the journal was migrated by a newer package while it was open here.
@@ -72,7 +74,7 @@ def metric_rows(study: str, problem: Any) -> list[dict[str, Any]]:
 
 
 def _version(connection: sa.Connection, where: str) -> int | None:
-    """The journal's format, at most ours; None where the database is empty."""
+    """The journal's format, at most ``FORMAT_VERSION``; None where the database is empty."""
     inspector = sa.inspect(connection)
     if not inspector.get_table_names():
         return None
@@ -86,7 +88,7 @@ def _version(connection: sa.Connection, where: str) -> int | None:
         f"hyperzero-torch {wrote} or newer: pip install 'hyperzero-torch>={wrote}'"
     )  # fmt: skip
     raise ForeignJournalError(
-        f"{where} is a journal of format {version}, this version ({_package()}) reads formats "
+        f"{where} is a journal of format {version}, this version ({__version__}) reads formats "
         f"1 to {FORMAT_VERSION}; use {newer}"
     )
 
@@ -103,28 +105,22 @@ def _check_tables(connection: sa.Connection, expected: set[str], where: str) -> 
 
 def _renew(connection: sa.Connection, version: int | None) -> None:
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    row = {"version": FORMAT_VERSION, "package": _package(), "at": now}
+    row = {"version": FORMAT_VERSION, "package": __version__, "at": now}
     if version is None:
         tables.create_all(connection)
         connection.execute(journal.insert(), [row])
     elif version < FORMAT_VERSION:
-        # Writers hold this row while they write: they finish first, or see the new version.
+        # Writers lock this row: they finish first, or see the new version.
         connection.execute(sa.select(journal.c.version).with_for_update())
         for step in _STEPS[version - 1 :]:
             step(connection)
         connection.execute(journal.update().values(row))
 
 
-def _package() -> str:
-    from ... import __version__  # known only after the package is imported
-
-    return __version__
-
-
 def _to_2(connection: sa.Connection) -> None:
-    """Who wrote the journal, names of metrics for queries, and the latest entries by an index.
+    """Add the package that wrote the journal, names of metrics for queries, indexes by entry.
 
-    Without the indexes, reading what is new in a study takes as long as reading all of it.
+    Without the indexes, reading the latest entries takes as long as reading all of them.
     """
     for statement in (
         "ALTER TABLE hyperzero_journal ADD COLUMN package VARCHAR",
@@ -146,7 +142,7 @@ def _to_2(connection: sa.Connection) -> None:
 
 
 def _json(text: Any) -> Any:
-    """What a text says; None where it is damaged, which whoever opens that study will be told."""
+    """The parsed text; None where it is damaged, which opening that study reports."""
     try:
         return json.loads(text)
     except (TypeError, ValueError, RecursionError):

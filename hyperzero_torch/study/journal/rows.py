@@ -1,7 +1,7 @@
-"""Entries as rows of the tables, and rows as entries.
+"""Conversion between entries and rows of the tables.
 
-Numbers are stored as 8-byte floats: what is read back is bit for bit what was written, and a digest
-with every entry notices where it is not.
+Numbers are stored as 8-byte floats, so they are read back bit for bit. A digest of every entry
+detects changed values.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from ...errors import JournalCorruptError
 from .base import (
+    FLOATS,
     CandidateAdded,
     Compacted,
     Configured,
@@ -31,16 +32,15 @@ from .base import (
 )
 from .schema import candidates, decisions, entries, plans, readings
 
-_NUMBERS = ("theta", "shares", "count", "mean", "var")
 _RESTORE = "restore the journal from a backup"
 _Rows: TypeAlias = dict[sa.Table, list[dict[str, Any]]]
-_Found: TypeAlias = dict[sa.Table, dict[int, list[Any]]]  # by the number of their entry
+_RowsByEntry: TypeAlias = dict[sa.Table, dict[int, list[Any]]]
 
 
 def digest(header: StudyHeader, number: int, entry: Entry) -> str:
-    """A checksum of an entry, its number and its study: databases keep none of their own."""
+    """A checksum of an entry, its number and its study, which databases do not keep."""
     values = {
-        name: list(map(float, value)) if name in _NUMBERS else value
+        name: list(map(float, value)) if name in FLOATS else value
         for name, value in values_of(entry).items()
     }
     values |= {name: dict(value) for name, value in values.items() if isinstance(value, Mapping)}
@@ -50,7 +50,7 @@ def digest(header: StudyHeader, number: int, entry: Entry) -> str:
 
 
 def write(connection: sa.Connection, header: StudyHeader, new: Sequence[Entry], after: int) -> None:
-    """Insert all rows of the entries, a table at a time."""
+    """Insert all rows of the entries, table by table."""
     rows: _Rows = defaultdict(list)
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     for number, entry in enumerate(new, start=after + 1):
@@ -66,27 +66,27 @@ def write(connection: sa.Connection, header: StudyHeader, new: Sequence[Entry], 
             connection.execute(table.insert(), values)
     for entry in new:
         if isinstance(entry, Compacted):
-            _forget(connection, header, entry)
+            _delete_readings(connection, header, entry)
 
 
-def _forget(connection: sa.Connection, header: StudyHeader, compacted: Compacted) -> None:
-    """Delete the readings of compacted rounds; their messages stay, with what is left of them.
+def _delete_readings(connection: sa.Connection, header: StudyHeader, compacted: Compacted) -> None:
+    """Delete the readings of compacted rounds; their messages stay with the remaining readings.
 
-    The first digest of a message stays beside the one of what is left: it shows that what was
-    deleted is what had been received.
+    The original digest of a message stays beside the digest of the rest. It proves which readings
+    had been received.
     """
     of_study = readings.c.study == header.study
-    gone = of_study & readings.c.round.in_(compacted.rounds)
-    numbers = connection.scalars(sa.select(readings.c.entry).where(gone).distinct()).all()
-    connection.execute(sa.delete(readings).where(gone))
+    deleted = of_study & readings.c.round.in_(compacted.rounds)
+    numbers = connection.scalars(sa.select(readings.c.entry).where(deleted).distinct()).all()
+    connection.execute(sa.delete(readings).where(deleted))
     for number in sorted(numbers):
         of_entry = (entries.c.study == header.study) & (entries.c.entry == number)
         row = connection.execute(sa.select(entries).where(of_entry)).one()
         query = sa.select(readings).where(of_study, readings.c.entry == number)
-        left = _received(connection.execute(query.order_by(*readings.primary_key.columns)).all())
+        rest = _received(connection.execute(query.order_by(*readings.primary_key.columns)).all())
         first = row.details.get("first_digest", row.digest)
-        told = {"rows": len(left.round), "first_digest": first}
-        changes = {"details": told, "digest": digest(header, number, left)}
+        details = {"rows": len(rest.round), "first_digest": first}
+        changes = {"details": details, "digest": digest(header, number, rest)}
         connection.execute(sa.update(entries).where(of_entry).values(**changes))
 
 
@@ -94,19 +94,19 @@ def read(connection: sa.Connection, header: StudyHeader, after: int, where: str)
     """The entries numbered above ``after``, in order.
 
     Raises:
-        JournalCorruptError: rows are missing, too many, or not those that were written.
+        JournalCorruptError: rows are missing, superfluous or changed.
     """
     study = header.study
-    found: _Found = {}
+    stored: _RowsByEntry = {}
     for table in (entries, candidates, plans, readings, decisions):
-        # By entry first: that is an index, and what is older than the entries is not looked at.
+        # Ordered by entry, which is an index, so that older rows are not read.
         query = sa.select(table).where(table.c.study == study, table.c.entry > after)
         rows: dict[int, list[Any]] = defaultdict(list)
         for row in connection.execute(query.order_by(table.c.entry, *table.primary_key.columns)):
             rows[row.entry].append(row)
-        found[table] = rows
-    numbers = list(found[entries])
-    strays = set().union(*found.values()).difference(numbers)
+        stored[table] = rows
+    numbers = list(stored[entries])
+    strays = set().union(*stored.values()).difference(numbers)
     if numbers != list(range(after + 1, after + 1 + len(numbers))) or strays:
         raise JournalCorruptError(
             f"the journal {where} misses entries of study {study!r}: after {after} it holds "
@@ -117,19 +117,19 @@ def read(connection: sa.Connection, header: StudyHeader, after: int, where: str)
         raise JournalCorruptError(
             f"the journal {where} has lost all entries of study {study!r}; restore it from a backup"
         )
-    return [_checked(header, number, found, where) for number in numbers]
+    return [_checked(header, number, stored, where) for number in numbers]
 
 
 def _split(
     entry: Entry, key: Mapping[str, Any], rows: _Rows
 ) -> tuple[int | None, Mapping[str, Any]]:
-    """An entry's round and details; what it has of its own goes to the rows of its table."""
+    """An entry's round and details; its other values are added to the rows of its table."""
     match entry:
         case Configured():
             return None, dict(entry.config)
         case CandidateAdded():
-            born = {"theta": list(map(float, entry.theta)), "parameters": dict(entry.parameters)}
-            rows[candidates].append({**key, **values_of(entry), **born})
+            plain = {"theta": list(map(float, entry.theta)), "parameters": dict(entry.parameters)}
+            rows[candidates].append({**key, **values_of(entry), **plain})
             return entry.round, {}
         case Compacted():
             return None, {**values_of(entry), "evidence": dict(entry.evidence)}
@@ -141,7 +141,7 @@ def _split(
             return entry.round, {"trigger": entry.trigger, "details": dict(entry.details)}
         case ReadingsReceived():
             columns = {
-                name: map(float, value) if name in _NUMBERS else value
+                name: map(float, value) if name in FLOATS else value
                 for name, value in values_of(entry).items()
             }
             rows[readings].extend(
@@ -153,11 +153,11 @@ def _split(
             return entry.round, {}
 
 
-def _checked(header: StudyHeader, number: int, found: _Found, where: str) -> Entry:
-    row = found[entries][number][0]
+def _checked(header: StudyHeader, number: int, stored: _RowsByEntry, where: str) -> Entry:
+    row = stored[entries][number][0]
     name = f"entry {number} of study {header.study!r} in {where}"
     try:
-        entry = _assemble(row, number, found, name)
+        entry = _assemble(row, number, stored, name)
     except (IndexError, KeyError, TypeError) as error:
         raise JournalCorruptError(
             f"{name}, of kind {row.kind!r}, is incomplete: {type(error).__name__}: {error}; "
@@ -171,15 +171,15 @@ def _checked(header: StudyHeader, number: int, found: _Found, where: str) -> Ent
     return entry
 
 
-def _assemble(row: Any, number: int, found: _Found, name: str) -> Entry:
+def _assemble(row: Any, number: int, stored: _RowsByEntry, name: str) -> Entry:
     match row.kind:
         case "configured":
             return Configured(row.details)
         case "born":
-            c = found[candidates][number][0]
+            c = stored[candidates][number][0]
             return CandidateAdded(c.candidate, c.round, c.origin, tuple(c.theta), c.parameters)
         case "planned":
-            arms = found[plans][number]
+            arms = stored[plans][number]
             return Planned(
                 row.round,
                 tuple(a.candidate for a in arms),
@@ -189,7 +189,7 @@ def _assemble(row: Any, number: int, found: _Found, name: str) -> Entry:
                 row.details["details"],
             )
         case "received":
-            rows = found[readings].get(number, [])
+            rows = stored[readings].get(number, [])
             if len(rows) != row.details["rows"]:
                 raise JournalCorruptError(
                     f"{name} received {row.details['rows']} readings, {len(rows)} are stored; "
@@ -197,12 +197,12 @@ def _assemble(row: Any, number: int, found: _Found, name: str) -> Entry:
                 )
             return _received(rows)
         case "decided":
-            d = found[decisions][number][0]
+            d = stored[decisions][number][0]
             return Decision(d.round, d.kind, d.reason, d.details)
         case "compacted":
-            told = row.details
-            rounds, messages = tuple(told["rounds"]), tuple(told["messages"])
-            return Compacted(rounds, messages, told["rows"], told["evidence"])
+            details = row.details
+            rounds, messages = tuple(details["rounds"]), tuple(details["messages"])
+            return Compacted(rounds, messages, details["rows"], details["evidence"])
     raise JournalCorruptError(
         f"{name} is of the unknown kind {row.kind!r}; it may come from a newer version"
     )

@@ -1,7 +1,7 @@
-"""The tables of a journal, as an analyst finds them; README.md beside this file describes them.
+"""The tables of a journal; README.md beside this file describes them for analysts.
 
-Whoever changes a table or an index raises ``FORMAT_VERSION`` and adds a step to ``migrate.py``:
-journals of every earlier format are out there.
+A change of a table or an index raises ``FORMAT_VERSION`` and adds a step to ``migrate.py``, so that
+journals of all earlier formats can be opened.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _column(name: str, kind: Any, *, null: bool = False) -> sa.Column[Any]:
 
 
 def _by_entry(table: str) -> sa.Index:
-    """What makes reading the latest entries as quick in a long study as in a short one."""
+    """An index that keeps reading the latest entries fast in a long study."""
     return sa.Index(f"{table}_by_entry", "study", "entry")
 
 
@@ -41,11 +41,11 @@ class _Untyped(sa.types.UserDefinedType[float]):
         return ""
 
 
-# The double of every database, not SQL's FLOAT that some of them take for 4 bytes.
+# The double of every database; SQL's FLOAT has 4 bytes in some of them.
 _Double: sa.types.TypeEngine[float] = sa.Double().with_variant(_Untyped(), "sqlite")
 
-# One row. Every future format keeps ``version`` and ``package``, so that older code can say which
-# package is needed.
+# One row. Every future format keeps ``version`` and ``package``, so that older code can name the
+# package that is needed.
 journal = _table(
     "hyperzero_journal",
     _key("version", sa.Integer),
@@ -55,7 +55,7 @@ journal = _table(
 studies = _table(
     "studies", _key("study", sa.String), _column("seed", sa.BigInteger), _column("problem", sa.JSON)
 )
-# For queries only: names that stand in ``studies.problem`` as well. Nothing here reads them back.
+# For queries only: the names are also in ``studies.problem``. The package does not read them.
 metrics = _table(
     "metrics",
     _key("study", sa.String),

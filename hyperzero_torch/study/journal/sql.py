@@ -4,9 +4,9 @@
     candidates   one row per candidate      plans      one row per arm and round
     readings     one row per reading        decisions  one row per decision
 
-Every append is one transaction. ``database.py`` says why several processes may write at once,
-``rows.py`` how entries are stored, ``migrate.py`` how older journals are opened, and README.md
-beside this file what an analyst finds.
+Every append is one transaction. ``database.py`` lets several processes write at once, ``rows.py``
+stores entries, ``migrate.py`` opens older journals, and README.md beside this file describes the
+tables for analysts.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from .schema import entries, metrics, studies
 class SqlJournal:
     """A journal on SQLite, the embedded default, or on PostgreSQL.
 
-    A call that fails because the database cannot be reached, or was restarted, has written nothing
-    or (where the answer to its commit was lost) all; the next call connects anew.
+    A call that fails because the database cannot be reached, or was restarted, has written nothing,
+    or everything where only the answer to its commit was lost. The next call reconnects.
 
     Args:
         url: e.g. ``"sqlite:///study.db"`` or ``"postgresql://user:password@host/database"``.
-        create: make the SQLite file, and the tables, where there are none.
+        create: create a missing SQLite file and missing tables.
     Raises:
-        StudyNotFoundError: there is no file or no table, and none was to be made.
-        ForeignJournalError: the file or database is not ours, or of a later format.
+        StudyNotFoundError: there is no file or no table, and ``create`` is false.
+        ForeignJournalError: the file or database is not a journal, or of a later format.
         MissingExtraError: PostgreSQL without psycopg.
         JournalError: the URL is not understood, or the database cannot be reached.
     """
@@ -53,7 +53,7 @@ class SqlJournal:
 
     @property
     def url(self) -> sa.URL:
-        """Where the journal is; what is shown of it has the password masked."""
+        """The address of the journal; its password is masked when it is shown."""
         return self._database.address.url
 
     def studies(self) -> list[str]:
@@ -88,7 +88,7 @@ class SqlJournal:
     def append(self, study: str, new: Sequence[Entry], after: int) -> int:
         """Append entries, all or none, and return the number of the last."""
         self._check_name(study)
-        conflict = f"study {study!r} has moved on since entry {after}"
+        conflict = f"study {study!r} has entries after {after}"
         with self._database.transaction(write=True, conflict=conflict) as connection:
             header = self._header(connection, study, lock=True)
             check_unchanged(connection, str(self._database))
@@ -124,12 +124,12 @@ class SqlJournal:
         return StudyHeader(row.study, row.seed, row.problem)
 
     def _check_name(self, study: str) -> None:
-        """A study whose name cannot be stored is not there."""
+        """Raise ``StudyNotFoundError`` for a name that cannot be stored."""
         if self._impossible(study) is not None:
             raise not_found(study, self.studies())
 
     def _impossible(self, study: str) -> str | None:
-        """Why no study can have this name."""
+        """Why no study can have this name; None where one can."""
         if not isinstance(study, str):
             return "a name is text"
         if "\0" in study and not self._database.is_sqlite:

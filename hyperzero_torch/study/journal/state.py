@@ -9,18 +9,9 @@ from typing import Any
 import torch
 
 from ...errors import ConfigError
-from .base import (
-    ENTRY_KINDS,
-    Decision,
-    Entry,
-    StudyHeader,
-    flaw,
-    kind_of,
-    values_of,
-)
+from .base import ENTRY_KINDS, FLOATS, Decision, Entry, StudyHeader, flaw, kind_of, values_of
 
 _FORMAT = 1
-_FLOATS = {"theta", "shares", "count", "mean", "var"}
 _JSON = {"config", "details", "evidence", "parameters"}
 
 
@@ -40,10 +31,10 @@ def pack(header: StudyHeader, entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def unpack(state: Mapping[str, Any]) -> tuple[StudyHeader, list[Entry]]:
-    """The study that ``pack`` packed.
+    """The inverse of ``pack``.
 
     Raises:
-        ConfigError: not a packed study, or of another format.
+        ConfigError: not a packed study, or one of another format.
     """
     if not isinstance(state, Mapping) or state.get("format") != _FORMAT:
         raise ConfigError(
@@ -55,9 +46,9 @@ def unpack(state: Mapping[str, Any]) -> tuple[StudyHeader, list[Entry]]:
         entries: list[Entry] = []
         for packed in state["entries"]:
             values = {name: _unpack(name, v) for name, v in packed.items() if name != "entry"}
-            # Earlier states named it "kind", which decisions have of their own.
-            named = "decided" if "reason" in packed else packed.get("kind")
-            kind = ENTRY_KINDS[packed.get("entry", named)]
+            # Earlier states stored the type as "kind", which is also a field of decisions.
+            earlier = "decided" if "reason" in packed else packed.get("kind")
+            kind = ENTRY_KINDS[packed.get("entry", earlier)]
             if "entry" not in packed and kind is not Decision:
                 del values["kind"]
             entries.append(kind(**values))
@@ -77,7 +68,7 @@ def _pack(name: str, value: Any) -> Any:
     if name in _JSON:
         return json.dumps(dict(value))
     if isinstance(value, tuple):
-        return torch.tensor(value, dtype=torch.float64 if name in _FLOATS else torch.int64)
+        return torch.tensor(value, dtype=torch.float64 if name in FLOATS else torch.int64)
     return value
 
 

@@ -1,10 +1,10 @@
-"""Typed records of why a plan or a decision is what it is.
+"""Typed records of the reasons for plans and decisions.
 
-A journal stores them as plain JSON in ``Planned.details`` and ``Decision.details``. Everybody else
-reads them through ``Planned.trace`` and ``Decision.trace``, and writes them with ``planned`` and
-``decided``. Records of version 1 carry no version; ``_upcast`` names what differs from today.
+A journal stores them as plain JSON in ``Planned.details`` and ``Decision.details``. All other code
+reads them through ``Planned.trace`` and ``Decision.trace``, and writes them with ``Record.stored``
+and ``Decision.of``. ``_upcast`` converts records of earlier versions; version 1 stored no version.
 
-Field names are the field's; their aliases are the names that are stored, which never change.
+The aliases of fields are the stored names, which never change.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, ClassVar, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
-#: Version of the records that are written today.
+#: Version of the records that this package writes.
 VERSION = 2
 _VERSION_KEY = "trace_version"
 
-#: Kinds of decisions that change what a study goes by; all other kinds are remarks.
+#: Kinds of decisions that change the state of a study; all other kinds are remarks.
 RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
     "retired",
     "stopped",
@@ -27,7 +27,7 @@ RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
     "drift",
     "rolled back",
 )
-#: Kinds about other domains: a source, an expert's override, and (a remark) a change of use.
+#: Kinds about other domains: a source, an expert's override, and (a remark) a change in their use.
 SOURCE, OVERRULED, TRANSFER = "source", "overruled", "transfer"
 CHANGES = frozenset({RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED})
 
@@ -36,7 +36,7 @@ ByMetric: TypeAlias = tuple[float, ...]
 
 
 class TraceError(ValueError):
-    """Stored details are no record of a version that this package reads."""
+    """Stored details are not a record that this package can read."""
 
 
 class NewerTraceError(TraceError):
@@ -44,16 +44,16 @@ class NewerTraceError(TraceError):
 
 
 class Record(BaseModel):
-    """Values that a journal stores; ``stored`` and ``read`` are each other's inverse."""
+    """Values that a journal stores; ``read`` is the inverse of ``stored``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     @classmethod
     def read(cls, details: Mapping[str, Any]) -> Any:
-        """The record that ``stored`` gave, or that an earlier version wrote.
+        """The record with these stored values, of this or an earlier version.
 
         Raises:
-            TraceError: not a record, or one of a later version.
+            TraceError: the values are not a record, or one of a later version.
         """
         values = _upcast(details)
         try:
@@ -64,16 +64,16 @@ class Record(BaseModel):
             raise TraceError(f"{where or cls.__name__}: {first['msg']}") from None
 
     def stored(self) -> dict[str, Any]:
-        """Plain JSON values under the stored names; what is unknown is left out."""
+        """Plain JSON values under the stored names; fields at their defaults are omitted."""
         values = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         return values | {_VERSION_KEY: VERSION}
 
 
 class DetectorTrace(Record):
-    """The drift detector after a plan, and the next round that it compares.
+    """The state of the drift detector after a plan, and the next round that it compares.
 
-    ``detector`` holds a row of log statistics per metric, None where there is none yet;
-    ``memory`` the sums of each candidate that is still served.
+    ``detector`` holds a row of log statistics per metric, None where there is none yet. ``memory``
+    holds the sums of each candidate that is still served.
     """
 
     next_round: int = Field(alias="next")
@@ -83,11 +83,11 @@ class DetectorTrace(Record):
 
 
 class SourceWeighed(Record):
-    """What a fit made of one source, by metric.
+    """The estimates about one source in a fit, by metric.
 
-    ``log_bayes_factor`` (nats) for its word, the ``similarity`` to this study that was learned
-    (a correlation), its ``weight``, its ``agreement`` with the other sources, and how alike the
-    domains look: now (``likeness``) and when it was first weighed (``initial_similarity``).
+    ``log_bayes_factor`` for using it, in nats; ``similarity``, its estimated correlation with this
+    study; its ``weight``; its ``agreement`` with the other sources. ``likeness`` is the similarity
+    of the domains' features now, ``initial_similarity`` when the source was first weighed.
     """
 
     log_bayes_factor: ByMetric | None = Field(None, alias="nats")
@@ -99,24 +99,24 @@ class SourceWeighed(Record):
 
 
 class HeldOutTrace(Record):
-    """Log density of left-out evidence of a metric with the sources and without, in nats."""
+    """Log density of a metric's left-out evidence in nats, with the sources and without."""
 
     transferred: float
     cold: float
 
 
 class RiskTrace(Record):
-    """P(gain > 0 and feasible) of a new candidate, and what its risk asked for."""
+    """P(gain > 0 and feasible) of a new candidate, and the minimum that was required."""
 
     prob: float
     needed: float
 
 
 class TransferTrace(Record):
-    """What a round made of other domains.
+    """The use of other domains in a round.
 
-    ``metrics`` are those in which sources count; None where nothing was weighed, because the study
-    had no evidence yet: then ``seeds`` counts the candidates that sources suggested.
+    ``metrics`` are those for which sources are used. It is None where the study had no evidence to
+    weigh them; ``seeds`` then counts the candidates that sources suggested.
     """
 
     used: bool
@@ -141,11 +141,11 @@ class TransferTrace(Record):
 
 
 class PlanTrace(Record):
-    """Why a plan is what it is.
+    """The reasons for a plan.
 
-    ``why_not`` says why no posterior could be used; the fields from ``fit_succeeded`` on are there
-    where one was. ``hyperparameters`` are where the next fit starts, ``crowded_out`` the candidates
-    that won draws and had no place among the arms.
+    ``why_not`` is why no posterior was used; the fields from ``fit_succeeded`` on are set where one
+    was. The next fit starts from ``hyperparameters``. ``crowded_out`` are candidates that won draws
+    but had no place among the arms.
     """
 
     num_tested: int = 0
@@ -162,13 +162,13 @@ class PlanTrace(Record):
 
 
 class DecisionTrace(Record):
-    """The facts of a decision; ``kind`` is how the journal names it."""
+    """The facts of a decision; ``kind`` is its name in the journal."""
 
     kind: ClassVar[str]
 
 
 class Retired(DecisionTrace):
-    """Candidates that draws no longer choose among until they are served again."""
+    """Candidates that draws do not consider until they are served again."""
 
     kind = RETIRED
     candidates: Candidates = ()
@@ -186,21 +186,21 @@ class Stopped(DecisionTrace):
 
 
 class RoundsExcluded(DecisionTrace):
-    """Rounds whose readings do not count."""
+    """Rounds whose readings are excluded from the evidence."""
 
     kind = ASIDE
     rounds: Candidates = ()
 
 
 class RoundsReinstated(DecisionTrace):
-    """Excluded rounds whose readings count again."""
+    """Excluded rounds whose readings are evidence again."""
 
     kind = REINSTATED
     rounds: Candidates = ()
 
 
 class RolledBack(DecisionTrace):
-    """The study goes on as it was when it planned ``to_round``."""
+    """The study is restored to its state when it planned ``to_round``."""
 
     kind = ROLLED_BACK
     to_round: int | None = None
@@ -219,7 +219,7 @@ class DriftFound(DecisionTrace):
 
 
 class SourceAdded(DecisionTrace):
-    """The evidence of another domain, and the fingerprint that it was recorded under."""
+    """The evidence of another domain, and its fingerprint."""
 
     kind = SOURCE
     source: Mapping[str, Any]
@@ -227,7 +227,7 @@ class SourceAdded(DecisionTrace):
 
 
 class SourcesOverridden(DecisionTrace):
-    """What an expert has laid down about sources; the latest holds."""
+    """An expert's rules for sources; the latest are in force."""
 
     kind = OVERRULED
     pin: Mapping[str, Any]
@@ -237,13 +237,13 @@ class SourcesOverridden(DecisionTrace):
 
 
 class TransferChanged(TransferTrace):
-    """Other domains count from now on, or no longer."""
+    """A change in the use of other domains."""
 
     kind: ClassVar[str] = TRANSFER
 
 
 class Remark(Record):
-    """Facts beside a remark, as whoever wrote it chose them."""
+    """The facts of a remark, in any form."""
 
     facts: Mapping[str, Any] = {}
 
@@ -258,19 +258,19 @@ _BY_KIND: dict[str, type[Record]] = {
 
 
 def decision_trace(kind: str, details: Mapping[str, Any]) -> Record:
-    """The facts of a decision of this kind; those of a remark are taken as they are.
+    """The facts of a decision of this kind; those of a remark have no fixed form.
 
     Raises:
-        TraceError: the details are no such record.
+        TraceError: the details are not such a record.
     """
     record = _BY_KIND.get(kind)
     return Remark(facts=details) if record is None else record.read(details)
 
 
 def _upcast(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored values of any version up to today's, as today's without their version.
+    """Stored values of this or an earlier version, as values of this version.
 
-    Version 1 wrote the same names and no version.
+    Version 1 stored the same names, without a version.
     """
     values = dict(details)
     version = values.pop(_VERSION_KEY, 1)
@@ -278,7 +278,7 @@ def _upcast(details: Mapping[str, Any]) -> dict[str, Any]:
         raise TraceError(f"its version is {version!r:.20}, expected a whole number")
     if version > VERSION:
         raise NewerTraceError(
-            f"its trace is of version {version}, this package reads versions 1 to {VERSION}; "
+            f"its trace has version {version}, this package reads versions 1 to {VERSION}; "
             "use the version of hyperzero-torch that wrote it"
         )
     return values

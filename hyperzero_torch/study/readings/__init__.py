@@ -1,8 +1,8 @@
-"""What a platform reports: users, sample mean and sample variance per arm, metric and round.
+"""Readings of a platform: users, sample mean and sample variance per arm, metric and round.
 
-Validation happens here, once, as far as it needs no knowledge of the study; the history adds what
-only it can know (candidates, rounds and metrics that exist, revisions that contradict).
-A message is taken whole or refused whole.
+A message is checked here without knowledge of the study. ``study/reception.py`` compares it with
+the study: rounds, candidates and metrics that exist, and earlier revisions. A message is recorded
+as a whole or refused as a whole.
 """
 
 from .checks import MAX_ROWS_NAMED

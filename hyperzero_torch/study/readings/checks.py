@@ -1,4 +1,4 @@
-"""Checks that name all offending rows, and conversions that raise nothing but ours."""
+"""Checks that collect all faulty rows, and conversions that raise ``ReadingsError`` only."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _MAX_ID = 2**53
 
 
 class Faults:
-    """Collects offending rows by vectorised checks; only rows that are named cost anything."""
+    """Faulty rows, collected by vectorised checks; messages are built for the first rows only."""
 
     def __init__(self, where: Callable[[int], str], num_rows: int) -> None:
         self.where = where
         self.bad = np.zeros(num_rows, dtype=bool)
-        self.said: dict[int, str] = {}
+        self.reasons: dict[int, str] = {}
 
-    def add(self, mask: NDArray[np.bool_], say: Callable[[int], str]) -> None:
-        """Note the rows of ``mask``, with what ``say`` says of each."""
-        mask = mask & ~self.bad  # one reason a row is enough
+    def add(self, mask: NDArray[np.bool_], reason: Callable[[int], str]) -> None:
+        """Add the rows of ``mask``, with the reason for each; a row keeps its first reason."""
+        mask = mask & ~self.bad
         for i in np.flatnonzero(mask)[:MAX_ROWS_NAMED].tolist():
-            self.said[i] = f"{self.where(i)}: {say(i)}"
+            self.reasons[i] = f"{self.where(i)}: {reason(i)}"
         self.bad |= mask
 
     def throw(self, summary: str) -> None:
-        """Raise ``ReadingsError`` where any row offends."""
+        """Raise ``ReadingsError`` if any row is faulty."""
         if self.bad.any():
-            rows = [self.said[i] for i in sorted(self.said)[:MAX_ROWS_NAMED]]
+            rows = [self.reasons[i] for i in sorted(self.reasons)[:MAX_ROWS_NAMED]]
             raise ReadingsError(summary, rows, int(self.bad.sum()))
 
     def number(
         self, name: str, raw: NDArray[Any], empty: NDArray[np.bool_] | None = None
     ) -> NDArray[np.float64]:
-        """Finite numbers; notes the rows that hold none, and reads 0 where ``empty``."""
+        """Finite numbers, and 0 where ``empty``; all other rows are faulty."""
         values = to_floats(raw)
         finite = np.isfinite(values)
         if empty is not None:
@@ -50,7 +50,7 @@ class Faults:
         return values
 
     def whole(self, name: str, raw: NDArray[Any]) -> NDArray[np.int64]:
-        """Whole numbers >= 0; notes the rows that hold none."""
+        """Whole numbers >= 0; all other rows are faulty."""
         values = to_floats(raw)
         with np.errstate(invalid="ignore"):
             good = np.isfinite(values) & (values == np.floor(values))
@@ -60,14 +60,14 @@ class Faults:
 
 
 def to_floats(raw: NDArray[Any]) -> NDArray[np.float64]:
-    """Numbers, NaN for all that is none; arrays that are numeric already cost no loop."""
+    """Numbers, NaN for values that are none; numeric arrays are converted without a loop."""
     if raw.dtype.kind in "fiu":
         return raw.astype(np.float64)
     return np.array([to_float(v) for v in raw], dtype=np.float64)
 
 
 def to_float(value: Any) -> float:
-    """A number, or NaN for all that is none: text such as '1_000' and True included."""
+    """A number, or NaN for values that are none, such as True and the text '1_000'."""
     if isinstance(value, torch.Tensor | np.ndarray) and value.ndim == 0:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, str | numbers.Real | Decimal):
@@ -81,11 +81,11 @@ def to_float(value: Any) -> float:
 
 
 def as_array(values: Any, name: str) -> NDArray[Any]:
-    """A tensor, an array or nested lists, as an array; ``ReadingsError`` for all else."""
+    """A tensor, an array or nested lists as an array; ``ReadingsError`` for other values."""
     try:
         if isinstance(values, torch.Tensor):
             values = values.detach().cpu().resolve_conj().resolve_neg()
-            # NumPy has no bfloat16; every float of torch is a double as well.
+            # NumPy has no bfloat16, and every float of torch converts to a double exactly.
             values = values.double() if values.is_floating_point() else values
             return np.asarray(values.numpy())
         return np.asarray(values)
@@ -96,7 +96,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
 
 
 def as_scalar(value: Any, name: str) -> Any:
-    """One value, not several."""
+    """A single value; ``ReadingsError`` for several."""
     array = as_array(value, name)
     if array.ndim != 0:
         raise ReadingsError(f"{name} must be one whole number, got {value!r}")
@@ -104,12 +104,12 @@ def as_scalar(value: Any, name: str) -> Any:
 
 
 def as_objects(values: Sequence[Any]) -> NDArray[Any]:
-    """One object per row, whatever it is; ``np.array`` would unpack lists into axes."""
+    """One object per row; ``np.array`` would unpack lists into axes."""
     return np.fromiter(values, dtype=object, count=len(values))
 
 
 def as_column(name: str, values: Any) -> list[Any]:
-    """The values of one column of a mapping, as plain Python values where it can tell them."""
+    """The values of a column; tensors and arrays become Python values."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise ReadingsError(
             f"column {name!r} must be a list of values, one per row, got {values!r}"

@@ -1,4 +1,4 @@
-"""Tidy files to columns: CSV, JSON lines, Parquet; whole files or none."""
+"""Files of tidy rows to columns: CSV, JSON lines and Parquet. Incomplete files are refused."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ...errors import MissingExtraError, ReadingsError
 
 
 def read_file(path: Path) -> tuple[dict[str, list[Any]], Callable[[int], str]]:
-    """The columns of a file, and what to call each of its rows in a message.
+    """The columns of a file, and the name of each row for error messages.
 
     Raises:
-        ReadingsError: no such file, half-written, or not of its format.
+        ReadingsError: no such file, or it is incomplete or not of its format.
         MissingExtraError: Parquet without pyarrow.
     """
     suffix = path.suffix.lower()
@@ -49,11 +49,11 @@ def _read_lines(path: Path) -> list[str]:
             f"{path.name} does not end with a newline, so it looks half-written; "
             "write it to another name first and rename it when it is complete"
         )
-    return text.split("\n")[:-1]  # splitlines() would also cut at U+2028 within a name
+    return text.split("\n")[:-1]  # splitlines() would also split at U+2028 within a name
 
 
 def _parse_csv(lines: list[str], name: str) -> tuple[dict[str, list[Any]], list[int]]:
-    # With the line ends: a quoted cell over two lines must not join into another number.
+    # Keep line ends, so that a quoted cell over two lines does not join into another number.
     reader = csv.reader((line + "\n" for line in lines), strict=True)
     try:
         header = [cell.strip() for cell in next(reader)]
@@ -107,7 +107,7 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
     except ImportError:
         raise MissingExtraError("reading Parquet", "pyarrow", "parquet") from None
     try:
-        # As one file: a path such as day=3/x.parquet must not grow columns from its folders.
+        # As a single file: a dataset would add columns from folder names such as day=3.
         with pq.ParquetFile(path) as file:
             columns: dict[str, list[Any]] = file.read().to_pydict()
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""One message of readings: dense tensors, a tidy frame or a file, checked and in tidy rows."""
+"""A message of readings, from dense tensors, a tidy frame or a file, as checked tidy rows."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from .files import read_file
 
 COLUMNS = ("round", "candidate", "metric", "count", "mean", "var")
 OPTIONAL_COLUMNS = ("revision",)
+_FIELDS = COLUMNS + OPTIONAL_COLUMNS
 
 
 class Readings:
-    """One message of readings, in tidy rows that have been checked.
+    """A message of readings, as checked tidy rows.
 
     Args:
         round: the round in which the arms were served.
         candidate_ids: ``(arms,)``; 0 is the control.
-        count: users, ``(arms,)`` or ``(arms, metrics)``; a row with count 0 says nothing.
-        mean: sample mean of single users' values, ``(arms,)`` for one metric or
+        count: users, ``(arms,)`` or ``(arms, metrics)``; a row with count 0 has no effect.
+        mean: sample mean of the users' values, ``(arms,)`` for one metric or
             ``(arms, metrics)``, in the metric's unit.
-        var: sample variance of single users' values, same shape as ``mean``.
+        var: sample variance of the users' values, same shape as ``mean``.
         metrics: names of the columns; by default all metrics of the problem in their order.
-        revision: a higher one replaces what was said before.
+        revision: a higher revision of a row replaces earlier ones.
     Raises:
-        ReadingsError: wrong shapes, NaN, infinity, a negative count or variance, a row twice, or
-            a control mean of zero; every offending row is named, up to a limit.
+        ReadingsError: wrong shapes, NaN, infinity, a negative count or variance, a duplicate row,
+            or a control mean of zero; every faulty row is named, up to a limit.
     """
 
     def __init__(
@@ -67,18 +68,17 @@ class Readings:
         names = list(range(width) if metrics is None else metrics)
         if len(names) != width:
             raise ReadingsError(f"metrics names {len(names)} columns, mean has {width}")
-        self._fill(
-            round=np.full(arms * width, round_, dtype=object),
-            candidate=np.repeat(ids, width),
-            metric=np.tile(as_objects(names), arms),
-            count=np.broadcast_to(
-                count_[:, None] if count_.ndim == 1 else count_, (arms, width)
-            ).reshape(-1),
-            mean=mean_.reshape(-1),
-            var=var_.reshape(-1),
-            revision=np.full(arms * width, revision_, dtype=object),
-            where=lambda row: f"arm {row // width}",
-        )
+        count_ = count_[:, None] if count_.ndim == 1 else count_
+        columns = {
+            "round": np.full(arms * width, round_, dtype=object),
+            "candidate": np.repeat(ids, width),
+            "metric": np.tile(as_objects(names), arms),
+            "count": np.broadcast_to(count_, (arms, width)).reshape(-1),
+            "mean": mean_.reshape(-1),
+            "var": var_.reshape(-1),
+            "revision": np.full(arms * width, revision_, dtype=object),
+        }
+        self._fill(columns, lambda row: f"arm {row // width}")
 
     def __len__(self) -> int:
         return len(self.candidate)
@@ -93,8 +93,8 @@ class Readings:
         """Tidy rows: ``round, candidate, metric, count, mean, var[, revision]``.
 
         Args:
-            frame: pandas, Polars, PyArrow, DuckDB or whatever else Narwhals reads; lazy frames
-                are collected. A mapping from column to values does as well.
+            frame: of pandas, Polars, PyArrow, DuckDB or another library that Narwhals reads;
+                lazy frames are collected. A mapping from column to values is accepted too.
         Raises:
             ReadingsError: columns are missing or unknown, or rows are refused.
         """
@@ -108,10 +108,10 @@ class Readings:
                 "from_frame expects a data frame that Narwhals reads (pandas, Polars, PyArrow, "
                 f"DuckDB, ...) or a mapping of columns, got {type(frame).__name__}"
             ) from None
-        except Exception as error:  # the engines have no common tree of errors
+        except Exception as error:  # the engines have no common base of errors
             raise ReadingsError(f"the frame cannot be read: {error}") from error
         unknown = [str(n) for n in names if n not in COLUMNS + OPTIONAL_COLUMNS]
-        if unknown:  # before the values: a name may be none that the engine can look up
+        if unknown:  # before reading values: the engine may not be able to look up such a name
             return cls._from_columns(dict.fromkeys(names, ()), lambda row: f"row {row}")
         try:
             eager = table.collect() if isinstance(table, nw.LazyFrame) else table
@@ -124,11 +124,11 @@ class Readings:
     def from_file(cls, path: str | Path) -> Readings:
         """Tidy rows from ``.csv``, ``.jsonl`` / ``.ndjson`` or ``.parquet``.
 
-        A text file must end with a newline: without one its last line may be half a line that
-        still reads as a number, so it is refused as half-written.
+        A text file must end with a newline. Otherwise its last line may be cut within a number, so
+        the file is refused as incomplete.
 
         Raises:
-            ReadingsError: no such file, half-written, not of its format, or rows are refused.
+            ReadingsError: no such file, it is incomplete or not of its format, or rows are refused.
             MissingExtraError: Parquet without pyarrow.
         """
         try:
@@ -149,37 +149,29 @@ class Readings:
                 f"readings need the columns {list(COLUMNS)} and may have "
                 f"{list(OPTIONAL_COLUMNS)}: missing {missing}, unknown {unknown}"
             )
-        columns = {name: as_column(name, values) for name, values in columns.items()}
-        sizes = {name: len(values) for name, values in columns.items()}
+        rows = {name: as_column(name, values) for name, values in columns.items()}
+        sizes = {name: len(values) for name, values in rows.items()}
         if len(set(sizes.values())) > 1:
             raise ReadingsError(f"columns must be of one length, got {sizes}")
-        num = sizes["round"]
+        rows.setdefault("revision", [0] * sizes["round"])
+        return cls._of({name: as_objects(rows[name]) for name in _FIELDS}, where)
+
+    @classmethod
+    def _of(cls, columns: Mapping[str, NDArray[Any]], where: Callable[[int], str]) -> Readings:
         self = cls.__new__(cls)
-        raw = {name: as_objects(columns[name]) for name in COLUMNS}
-        revision = columns.get("revision", [0] * num)
-        self._fill(**raw, revision=as_objects(revision), where=where)
+        self._fill(columns, where)
         return self
 
-    def _fill(
-        self,
-        *,
-        round: NDArray[Any],
-        candidate: NDArray[Any],
-        metric: NDArray[Any],
-        count: NDArray[Any],
-        mean: NDArray[Any],
-        var: NDArray[Any],
-        revision: NDArray[Any],
-        where: Callable[[int], str],
-    ) -> None:
-        """Check every row, then become them; raises with all offending rows."""
+    def _fill(self, columns: Mapping[str, NDArray[Any]], where: Callable[[int], str]) -> None:
+        """Check every row and store the columns; raises with all faulty rows."""
         self.where = where
-        faults = Faults(where, len(candidate))
-        if len(candidate) == 0:
+        metric, count, var = columns["metric"], columns["count"], columns["var"]
+        faults = Faults(where, len(metric))
+        if len(metric) == 0:
             raise ReadingsError("the message holds no row; send at least one, or nothing")
-        self.round = faults.whole("round", round)
-        self.candidate = faults.whole("candidate", candidate)
-        self.revision = faults.whole("revision", revision)
+        self.round = faults.whole("round", columns["round"])
+        self.candidate = faults.whole("candidate", columns["candidate"])
+        self.revision = faults.whole("revision", columns["revision"])
         self.metric = metric
         unnamed = all(isinstance(m, int | np.integer) and not isinstance(m, bool) for m in metric)
         faults.add(
@@ -187,7 +179,7 @@ class Readings:
             lambda i: f"metric {metric[i]!r} is not a name",
         )
         self.count = faults.number("count", count)
-        self.mean = faults.number("mean", mean, empty=self.count == 0)
+        self.mean = faults.number("mean", columns["mean"], empty=self.count == 0)
         self.var = faults.number("var", var, empty=self.count == 0)
         with np.errstate(invalid="ignore"):
             faults.add(self.count < 0, lambda i: f"count {count[i]} is negative")
@@ -200,7 +192,7 @@ class Readings:
                 ),
             )
         keys = list(zip(self.round, self.candidate, metric.tolist(), self.revision))
-        good = np.flatnonzero(~faults.bad).tolist()  # what is no key cannot stand twice
+        good = np.flatnonzero(~faults.bad).tolist()  # faulty rows have no key
         first: dict[Any, int] = {}
         for i in good:
             first.setdefault(keys[i], i)
@@ -218,10 +210,10 @@ class Readings:
 
     @classmethod
     def concat(cls, messages: Sequence[Readings]) -> Readings:
-        """Several messages as one, to be taken or refused together.
+        """Several messages as one, to be recorded or refused together.
 
         Raises:
-            ReadingsError: a row stands in two of them, or metrics are named in only some.
+            ReadingsError: two messages have the same row, or only some name their metrics.
         """
         if len(messages) == 1:
             return messages[0]
@@ -235,23 +227,17 @@ class Readings:
             part = int(np.searchsorted(starts, row, side="right")) - 1
             return f"message {part}, {messages[part].where(row - int(starts[part]))}"
 
-        self = cls.__new__(cls)
-        fields = ("round", "candidate", "metric", "count", "mean", "var", "revision")
-        joined = {f: np.concatenate([getattr(m, f) for m in messages]) for f in fields}
-        self._fill(**{f: v.astype(object) for f, v in joined.items()}, where=where)
-        return self
+        joined = {f: np.concatenate([getattr(m, f) for m in messages]) for f in _FIELDS}
+        return cls._of({f: values.astype(object) for f, values in joined.items()}, where)
 
     def by_round(self) -> dict[int, Readings]:
         """The same rows as one message per round, ascending."""
-        fields = ("round", "candidate", "metric", "count", "mean", "var", "revision")
         parts: dict[int, Readings] = {}
         for round_ in np.unique(self.round).tolist():
             rows = np.flatnonzero(self.round == round_)
-            part = type(self).__new__(type(self))
-            columns = {f: getattr(self, f)[rows].astype(object) for f in fields}
+            columns = {f: getattr(self, f)[rows].astype(object) for f in _FIELDS}
             places = [self.where(row) for row in rows.tolist()]
-            part._fill(**columns, where=places.__getitem__)
-            parts[round_] = part
+            parts[round_] = self._of(columns, places.__getitem__)
         return parts
 
     def metric_index(self, metrics: Sequence[str]) -> NDArray[np.int64]:

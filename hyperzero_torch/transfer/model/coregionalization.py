@@ -21,26 +21,23 @@ Source: Bonilla, Chai and Williams (2008), Multi-task Gaussian process predictio
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .inducing import Spectrum
+from .logits import LOGIT_STD, MAX_LOADING, logit, minimise, most_probable
 
-#: Largest loading: no domain is a copy of another.
-MAX_LOADING = 0.999
 #: Prior median of a family's loading; two of its domains then correlate by 0.5.
 MEDIAN_LOADING = 0.7
-#: Prior standard deviations of logit(r / MAX_LOADING): of a family, and of a domain in its family.
-FAMILY_LOGIT_STD, LOGIT_STD = 2.0, 0.7
+#: Prior standard deviation of logit(r / MAX_LOADING) of a whole family.
+FAMILY_LOGIT_STD = 2.0
 #: Prior standard deviation of the logarithm of an amplitude's error.
 LOG_AMPLITUDE_STD = 0.3
 # Grid of logits for a family's loading. Even steps in logits: from 0.97 to 0.99 a domain's specific
 # variance halves.
 _LOGIT_GRID = (-4.0, 6.0, 41)
-_ITERATIONS = 20
 # Least part of a direction's prior variance that a pseudo-observation explains (its noise variance
 # is then 1000 times the prior's); keeps the noise finite where the sources carry no information.
 _LEAST_EXPLAINED = 1e-3
@@ -151,7 +148,7 @@ def family_loading(sources: Spectrum, members: Tensor) -> FamilyLoading:
     like = sources.precision
     logits = torch.linspace(*_LOGIT_GRID, dtype=like.dtype, device=like.device)
     grid = MAX_LOADING * logits.sigmoid()
-    deviation = (logits - _logit(grid.new_tensor(MEDIAN_LOADING))) / FAMILY_LOGIT_STD
+    deviation = (logits - logit(grid.new_tensor(MEDIAN_LOADING))) / FAMILY_LOGIT_STD
     density = torch.stack([log_evidence(sources, torch.where(members, r, 0.0)) for r in grid])
     weight = (density - 0.5 * deviation.square().unsqueeze(-1)).softmax(0)
     # The root of E[r^2], so that the specific variance 1 - r^2 is its expectation. The most
@@ -178,7 +175,7 @@ def source_loadings(sources: Spectrum, has_evidence: Tensor) -> Tensor:
     def loss(loading: Tensor) -> Tensor:
         return -log_evidence(sources, loading).sum()
 
-    return _most_probable(loss, median, LOGIT_STD)
+    return most_probable(loss, median, LOGIT_STD)
 
 
 def amplitude_factors(sources: Spectrum, loading: Tensor) -> Tensor:
@@ -197,7 +194,7 @@ def amplitude_factors(sources: Spectrum, loading: Tensor) -> Tensor:
         prior = 0.5 * (logarithm / LOG_AMPLITUDE_STD).square().sum()
         return prior - log_evidence(rescaled(sources, logarithm.exp()), loading).sum()
 
-    _minimise(logarithm, loss)
+    minimise(logarithm, loss)
     return logarithm.detach().exp()
 
 
@@ -232,7 +229,7 @@ def loadings(
     def loss(r: Tensor) -> Tensor:
         return -log_bayes_factor(shared_posterior(sources, r[:, :-1]), target, r[:, -1]).sum()
 
-    return _most_probable(loss, median, logit_std, start)
+    return most_probable(loss, median, logit_std, start)
 
 
 def log_bayes_factor(shared: SharedPosterior, target: Spectrum, loading: Tensor) -> Tensor:
@@ -285,55 +282,5 @@ def _log_bayes_factor(shared: SharedPosterior, target: Spectrum, loading: Tensor
     return specific + _log_evidence_of_shared(after) - _log_evidence_of_shared(shared)
 
 
-def shifted(loading: Tensor, by: Tensor) -> Tensor:
-    """Loadings moved by this many standard deviations of their logit-normal prior."""
-    return MAX_LOADING * (_logit(loading) + LOGIT_STD * by).sigmoid()
-
-
-def _most_probable(
-    loss: Callable[[Tensor], Tensor],
-    median: Tensor,
-    logit_std: Tensor | float,
-    start: Tensor | None = None,
-) -> Tensor:
-    """Minimise ``loss(loading)`` plus the prior over logits; zeros of ``median`` stay zero."""
-    free = median > 0
-    centre = _logit(torch.where(free, median, 0.5))
-    logits = _logit(torch.where(free, median if start is None else start, 0.5)).clone()
-    logits.requires_grad_(True)
-
-    def penalised() -> Tensor:
-        loading = torch.where(free, MAX_LOADING * logits.sigmoid(), 0.0)
-        deviation = torch.where(free, (logits - centre) / logit_std, 0.0)
-        return loss(loading) + 0.5 * deviation.square().sum()
-
-    _minimise(logits, penalised)
-    best = logits.detach()
-    best = torch.where(best.isfinite(), best, centre)
-    return torch.where(free, MAX_LOADING * best.sigmoid(), 0.0)
-
-
-def _minimise(parameters: Tensor, loss: Callable[[], Tensor]) -> None:
-    """L-BFGS in place."""
-    optimiser = torch.optim.LBFGS(
-        [parameters], max_iter=_ITERATIONS, tolerance_grad=1e-2, tolerance_change=1e-3,
-        line_search_fn="strong_wolfe",
-    )  # fmt: skip
-
-    def closure() -> float:
-        optimiser.zero_grad()
-        with torch.enable_grad():
-            value = loss()
-        value.backward()  # type: ignore[no-untyped-call]
-        return float(value.detach())
-
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-
-
 def _identity(like: Tensor) -> Tensor:
     return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
-
-
-def _logit(loading: Tensor) -> Tensor:
-    part = (loading / MAX_LOADING).clamp(1e-6, 1 - 1e-6)
-    return part.log() - torch.log1p(-part)

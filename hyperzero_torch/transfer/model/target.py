@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...surrogate import Hyperparameters, Posterior
-from . import betting, coregionalization
+from . import betting, coregionalization, logits
 from .betting import Scores
 from .family import Family
 from .inducing import Reduced, Spectrum, reduce, spectrum
@@ -186,7 +186,7 @@ def expected_loadings(
         ``(metrics, sources + 1)`` and ``(metrics, 1)``.
     """
     loading = torch.where(kept, family.loading, 0.0)
-    logit_std = loading.new_full((len(loading), 1), coregionalization.LOGIT_STD)
+    logit_std = loading.new_full((len(loading), 1), logits.LOGIT_STD)
     changed = (kept != family.has_evidence).any(1, keepdim=True) & kept.any(1, keepdim=True)
     if bool(changed.any()):
         among = coregionalization.family_loading(family.spectrum, kept)
@@ -197,7 +197,7 @@ def expected_loadings(
     target = loading.sum(1, keepdim=True) / num
     if similarity is not None:
         average = (kept * similarity).sum(1, keepdim=True) / num
-        moved = coregionalization.shifted(target, _TILT * average)
+        moved = logits.shifted(target, _TILT * average)
         target = torch.where((target > 0) & (average != 0), moved, target)
     return torch.cat([loading, target], dim=1), logit_std
 
