@@ -128,6 +128,19 @@ def test_no_branch_is_asserted():
         assert not lines, f"{name_of(file)} asserts in lines {lines}"
 
 
+def test_names_say_what_they_hold():
+    """A quantity has a name of its own; these fit any."""
+    vague = {"told", "found", "said", "one", "some", "known"}
+    for file in FILES:
+        bound = {
+            node.id if isinstance(node, ast.Name) else node.arg
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.arg)
+            or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+        }
+        assert not bound & vague, f"{name_of(file)} binds {sorted(bound & vague)}"
+
+
 def test_the_map_names_every_room_and_files_that_are_there():
     words = (hz.__doc__ or "").split()
     assert set(ROOMS) <= set(words)

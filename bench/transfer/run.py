@@ -56,7 +56,7 @@ def path_of(
     return results / f"{stem if richer == 1 else f'{stem}_r{richer:g}'}.jsonl"
 
 
-def one(job: Job) -> dict[str, Any]:
+def run_job(job: Job) -> dict[str, Any]:
     """One run, as its record."""
     import logging
     import warnings
@@ -127,7 +127,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the new processes when they import torch
     pool = ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"))
     with pool:
-        running = {pool.submit(one, job): job for job in jobs}
+        running = {pool.submit(run_job, job): job for job in jobs}
         for num, finished in enumerate(as_completed(running), 1):
             job = running[finished]
             head = f"{num:3d}/{len(jobs)} {job.kind:24} seed {job.seed:3d}  "

@@ -78,12 +78,12 @@ class PaperWorld(Environment):
             self.truth_problem = problem.with_base_levels(true)
             if _BEST_GAIN[0] <= self.oracle(num_samples=2000).gain <= _BEST_GAIN[1]:
                 break
-        known = None
+        known_levels = None
         if known_days:
             draws = 0.1 * self.draws_per_round * DAY * known_days
             noise = torch.randn(2, dtype=torch.float64, generator=generator)
-            known = true + noise * SIGMA / math.sqrt(draws)
-        super().__init__(problem.with_base_levels(true), known)
+            known_levels = true + noise * SIGMA / math.sqrt(draws)
+        super().__init__(problem.with_base_levels(true), known_levels)
 
     def true_delta(self, theta: Tensor, round: int | None = None) -> Tensor:
         """True lift over the base: ``(n, 2)`` to ``(n, metrics)``."""
