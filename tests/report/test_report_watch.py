@@ -103,14 +103,14 @@ def test_nothing_new_writes_nothing(study, tmp_path, monkeypatch, capsys):
 def test_a_journal_that_is_away_is_waited_for_and_said_once(study, tmp_path, monkeypatch, capsys):
     play(study, 1)
     stopping(monkeypatch, 5)
-    sync, asked = study.sync, iter(range(9))
+    sync, asked = study.study.sync, iter(range(9))
 
     def away():
         if next(asked) in (1, 2):
             raise hz.JournalError("the database is away")
         return sync()
 
-    monkeypatch.setattr(study, "sync", away)
+    monkeypatch.setattr(study.study, "sync", away)
     with pytest.raises(KeyboardInterrupt):
         _watch(study, tmp_path / "report.html", "lcb", 1.0)
     said = capsys.readouterr().err

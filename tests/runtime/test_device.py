@@ -164,7 +164,7 @@ def test_selection_looks_only_where_looking_is_free(monkeypatch):
         return select(mean, var, PROBLEM, 50, torch.Generator().manual_seed(0), 1.0)
 
     want = work()
-    monkeypatch.setattr(winners, "_all", lambda mask: False)  # as on a device
+    monkeypatch.setattr(winners, "_all_on_cpu", lambda mask: False)  # as on a device
     with Waits() as waits:
         found = work()
     assert not waits.counts

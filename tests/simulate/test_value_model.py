@@ -409,7 +409,7 @@ def test_readings_of_a_plan_are_those_of_the_tables():
     readings = world.serve(plan)[1].readings
     rows = zip(readings.candidate, readings.metric, readings.count, readings.mean, readings.var)
     reported = {(c, m): (n, x, v) for c, m, n, x, v in rows}
-    generator = hz.randomness.random(0, plan.round, "arms", torch.device("cpu"))
+    generator = hz.runtime.randomness.random(0, plan.round, "arms", torch.device("cpu"))
     draw = torch.rand(4000, dtype=F64, generator=generator).tolist()
     edges = torch.tensor(plan.shares, dtype=F64).cumsum(0).tolist()
     arms = [Assignment(c, p) for c, p in zip(plan.candidate_ids, plan.parameters)]

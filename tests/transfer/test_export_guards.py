@@ -112,7 +112,7 @@ def test_a_page_replaces_pages_only(folder, capsys):
     before = study.read_bytes()
     code, _, err = run(capsys, "-c", study, "-o", study, group="report")
     assert code == 3
-    assert "no HTML page" in err
+    assert "not a page of this package" in err
     assert study.read_bytes() == before
     for _ in range(2):
         code, _, err = run(capsys, "-c", study, "-o", folder / "report.html", group="report")

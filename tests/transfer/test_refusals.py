@@ -270,7 +270,10 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(studies, capsy
 
     monkeypatch.setattr(command, "gathered", works)
     before = (studies / "south.yaml").read_bytes()
-    for place, said in (("south.yaml", "no HTML page"), ("south.db", "is the study's journal")):
+    for place, said in (
+        ("south.yaml", "not a page of this package"),
+        ("south.db", "is the study's journal"),
+    ):
         code, _, err = run(
             capsys, "compare", "-c", studies / "south.yaml", "--html", studies / place
         )

@@ -120,8 +120,9 @@ def test_the_square_root_rule_has_the_least_summed_variance():
 )
 def test_proposals_come_with_their_probability(world, probability, num_rounds, low, high):
     tuner, _made = plans(world, config(proposal_probability=probability), num_rounds)
-    fitted = [p for p in tuner.history.plans.values() if "proposed" in p.details]
-    share = sum(bool(p.details["proposed"]) for p in fitted) / len(fitted)
+    traces = [p.trace for p in tuner.history.plans.values()]
+    fitted = [trace for trace in traces if trace.fit_succeeded is not None]
+    share = sum(bool(trace.proposed) for trace in fitted) / len(fitted)
     assert low <= share <= high
 
 
