@@ -46,7 +46,8 @@ def installed(folder: Path):
 
 
 def serve(address):
-    """Answer calls without end, each in a process of its own."""
+    """Answer calls, each in a process of its own, until the run that started this has ended."""
+    parent = os.getppid()
     import gpytorch  # noqa: F401
     import torch
 
@@ -63,8 +64,13 @@ def serve(address):
         listener.bind(address)
         listener.listen()
         print("ready", flush=True)
-        while True:
-            call, _ = listener.accept()
+        listener.settimeout(2)
+        while os.getppid() == parent:  # a run that is killed cannot end its server
+            try:
+                call, _ = listener.accept()
+            except TimeoutError:
+                continue
+            call.setblocking(True)
             if os.fork():
                 call.close()
             else:
