@@ -509,7 +509,7 @@ def test_where_all_were_stopped_the_report_says_so(tmp_path):
     shown, shell = page_of(tuner, tmp_path)
     facts = facts_of(tuner)
     assert facts.best.candidate_id == 0
-    assert "All candidates with evidence are stopped; stay with the base" in shown.said
+    assert "all candidates with evidence are stopped: stay with the base" in shown.said
     assert len(decisions.retired_and_stopped(facts).rows) == len(everyone)
     assert decisions.retired_and_stopped(facts).column("reason").count("harm <to> all") == len(
         everyone
