@@ -259,7 +259,7 @@ def _why(history: History, plan: Planned, candidate: int) -> list[str]:
     risk = None if trace.transfer is None else trace.transfer.screened.get(candidate)
     if added.round == plan.round and risk is not None:
         reasons.append(
-            f"P(gain > 0 and feasible) was {risk.prob:.2f} when it was new; its risk asked for "
+            f"P(gain > 0 and feasible) was {risk.prob:.2f} when it was new; its risk required "
             f"{risk.needed:.2f} at least"
         )
     if trace.why_not:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.transfer_study import make, play, reply, source
 
+from hyperzero_torch.study.journal.trace import TransferTrace
 from hyperzero_torch.transfer.decision import choice, sentences
 
 
@@ -107,12 +108,12 @@ def test_without_sources_nothing_is_told(tmp_path):
 
 def test_a_refusal_has_its_words():
     told = {"used": False, "metrics": [], "reason": "bets lost", "wealth": 0.5, "needed": 2.996}
-    made = choice(told)
+    made = choice(TransferTrace.read(told))
     assert made.taken == "a cold start"
     assert made.why == "bets lost"
     assert "log e-value 0.50, needed 3.00" in made.alternative
     held = told | {"held_out": {"gain": {"transferred": -5.0, "cold": -1.0}}}
-    assert "evidence (nats) by: gain -4.00" in choice(held).alternative
+    assert "evidence (nats) by: gain -4.00" in choice(TransferTrace.read(held)).alternative
 
 
 facts = st.fixed_dictionaries(
@@ -134,8 +135,8 @@ facts = st.fixed_dictionaries(
 def test_any_facts_have_a_choice_and_its_alternative(told):
     if "wealth" in told:
         told["needed"] = 2.9957
-    made = choice(told)
+    trace = TransferTrace.read(told)
+    made = choice(trace)
     assert made.taken != made.alternative
-    assert ("cold start" in made.taken) != told["used"]
-    said = sentences(told, ["gain", "guard"])
-    assert len(said) == 2 + len(told.get("sources", {}))
+    assert ("cold start" in made.taken) != trace.used
+    assert len(sentences(trace, ["gain", "guard"])) == 2 + len(trace.sources)
