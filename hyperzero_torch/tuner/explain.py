@@ -260,7 +260,7 @@ def _why(history: History, plan: Planned, candidate: int) -> list[str]:
     if added.round == plan.round and risk is not None:
         reasons.append(
             f"P(gain > 0 and feasible) was {risk.prob:.2f} when it was new; its risk required "
-            f"{risk.needed:.2f} at least"
+            f"at least {risk.needed:.2f}"
         )
     if trace.why_not:
         return [*reasons, f"traffic is split evenly: {trace.why_not}"]
