@@ -228,7 +228,7 @@ def test_meta_features_inform_the_bets_and_are_told():
         tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=sources)
         rounds(tuner, place, 0, 6)
         told[level] = tuner.history.plans[5].details["transfer"]["sources"]["domain_0"]
-        assert any("likeness" in one for one in tuner.explain(5).remarks)
+        assert any("feature similarity" in line for line in tuner.explain(5).remarks)
     assert "likeness" not in told[None]
     own = hz.transfer.features.of(tuner.history, 24)[f"level:{place.problem.metrics[0]}"]
     near, far = sorted((1.0, 9.0), key=lambda level: abs(level - own))
@@ -266,7 +266,7 @@ def test_a_single_source_with_one_setting_teaches_nothing_and_says_so():
 @pytest.mark.parametrize("word", [None, {"forbid": ["north"]}, "north"])
 def test_an_overrule_is_one(word):
     tuner = hz.Tuner(world().problem, QUICK, sources=related(world()))
-    with pytest.raises(hz.ConfigError, match="Overrule"):
+    with pytest.raises(hz.ConfigError, match="ExpertOverride"):
         tuner.overrule(word)
     with pytest.raises(hz.ConfigError, match="list"):
         tuner.learn_from(3)

@@ -99,9 +99,9 @@ def test_a_source_is_read_anew_when_it_is_due_and_after_an_alarm(folder, capsys)
     problem = study.problem()
     tuner = hz.Tuner(problem, study.traffic, None, "south", 3)
 
-    def due(rounds=3):
-        source = config.model_copy(update={"refresh": rounds})
-        return refresh.read([source], folder, problem, tuner.history).sources
+    def due(every=3):
+        changed = config.model_copy(update={"refresh": every})
+        return refresh.read([changed], folder, problem, tuner.history).sources
 
     tuner.learn_from(due())
     assert due() == ()
