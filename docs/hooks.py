@@ -107,7 +107,8 @@ def packages(_: str = "") -> tuple[str, str]:
     docstring = ast.get_docstring(
         ast.parse((ROOT / "hyperzero_torch" / "__init__.py").read_text(encoding="utf-8"))
     )
-    rows = re.findall(r"^    (\w+) {2,}(\S.*)$", docstring or "", re.M)
+    layout = (docstring or "").partition("\nLayout\n")[2].partition("\nWhere to look\n")[0]
+    rows = re.findall(r"^    (\w+) {2,}(\S.*)$", layout, re.M)
     if not rows:
         raise MissingPieceError("the docstring of hyperzero_torch has no map of packages")
     lines = ["| package | what is in it |", "| --- | --- |"]

@@ -59,12 +59,19 @@ class StudyStatus:
             excluded_rounds=dict(self.excluded_rounds),
         )
 
-    def fold(self, entry: Decision, num_candidates: int, is_planned: Callable[[int], bool]) -> None:
+    def fold(
+        self,
+        entry: Decision,
+        num_candidates: int,
+        num_metrics: int,
+        is_planned: Callable[[int], bool],
+    ) -> None:
         """Apply a decision; a remark changes nothing.
 
         Args:
             entry: the decision.
             num_candidates: number of candidates in the study.
+            num_metrics: number of its metrics.
             is_planned: whether a round was planned.
         Raises:
             ValueError: it names candidates or rounds that do not exist, or its facts are damaged.
@@ -91,13 +98,13 @@ class StudyStatus:
                 for round_ in rounds:
                     self.excluded_rounds.pop(round_, None)
             case RolledBack(candidates=candidates, rounds=rounds, to_round=to):
-                check(candidates, rounds)
+                check(candidates, rounds if to is None else (*rounds, to))
                 self.stopped.update(candidates)
                 self.excluded_rounds.update(dict.fromkeys(rounds, entry.reason))
                 self.retired.clear()
                 self.discounts = tuple(d for d in self.discounts if to is None or d.noticed <= to)
             case DriftFound(metrics=metrics, before=before, factor=factor):
-                _check_all(metrics, "metrics", lambda m: m >= 0)
+                _check_all(metrics, "metrics", lambda m: 0 <= m < num_metrics)
                 self.discounts += tuple(Discount(entry.round, before, m, factor) for m in metrics)
             case SourceAdded() | SourcesOverridden():
                 pass  # evidence of sources is part of the evidence

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import JournalCorruptError, JournalError
+from ..stats.drift import STAKES
 from .config.tuner import upcast
 from .decisions import StudyStatus
 from .journal import (
@@ -28,10 +29,11 @@ from .journal import (
     unpack_array,
 )
 from .journal.base import kind_of, values_of
-from .journal.trace import NewerTraceError, RolledBack, TraceError
+from .journal.trace import HyperparametersTrace, NewerTraceError, PlanTrace, RolledBack, TraceError
 from .round_table import RoundTable
 
 CONTROL = 0
+_HYPERPARAMETERS = ("lengthscale", "outputscale", "constant")
 
 
 class History:
@@ -65,8 +67,8 @@ class History:
         self.status = StudyStatus()
         self.num_messages = 0
         self.has_news = False
-        self.warm_start: Mapping[str, Any] | None = None
-        self._last_fit: Mapping[str, Any] | None = None
+        self.warm_start: HyperparametersTrace | None = None
+        self._last_fit: HyperparametersTrace | None = None
         self._ids: dict[tuple[float, ...], int] = {}
         self._last_round: int | None = None
         self._theta = torch.empty(0, num_params, dtype=torch.float64)
@@ -152,7 +154,9 @@ class History:
 
     def _fold_decision(self, entry: Decision) -> None:
         try:
-            self.status.fold(entry, len(self.candidates), self.plans.__contains__)
+            self.status.fold(
+                entry, len(self.candidates), len(self.metrics), self.plans.__contains__
+            )
         except TraceError:
             raise
         except ValueError as error:
@@ -161,6 +165,7 @@ class History:
         if isinstance(entry.trace, RolledBack):
             # All candidates compete again, and the next fit starts where the fit of then started.
             self.idle = [0] * len(self.idle)
+            self._check_width(entry.trace.hyperparameters)
             self.warm_start = self._last_fit = entry.trace.hyperparameters
 
     def _fold_compacted(self, entry: Compacted) -> None:
@@ -195,8 +200,7 @@ class History:
             )
         trace = plan.trace
         crowded_out = trace.crowded_out
-        if unknown := self._unknown(crowded_out or ()):
-            raise self._corrupt(f"its trace names candidates that do not exist: {unknown[:8]}")
+        self._check_trace(trace)
         self.plans[plan.round] = plan
         self._last_round = max(plan.round, self._last_round or 0)
         self.tables[plan.round] = RoundTable(plan.candidates, len(self.metrics))
@@ -212,6 +216,29 @@ class History:
         for candidate in (*plan.candidates, *(crowded_out or ())):
             self.idle[candidate] = 0
             self.status.retired.discard(candidate)
+
+    def _check_trace(self, trace: PlanTrace) -> None:
+        """Refuse a trace that does not fit the study: the next plan would rest on it."""
+        named = [*trace.proposed, *trace.leaders, *trace.revived, *(trace.crowded_out or ())]
+        if trace.transfer is not None:
+            named += [*trace.transfer.candidates, *trace.transfer.screened]
+        detector = trace.drift
+        if detector is not None:
+            named += detector.memory
+            rows = [detector.num_rounds, *detector.detector, *detector.memory.values()]
+            if len(detector.detector) != len(STAKES) or {*map(len, rows)} != {len(self.metrics)}:
+                raise self._corrupt("the drift detector of its trace does not fit the metrics")
+        if unknown := self._unknown(named):
+            raise self._corrupt(f"its trace names candidates that do not exist: {unknown[:8]}")
+        self._check_width(trace.hyperparameters)
+
+    def _check_width(self, hyperparameters: HyperparametersTrace | None) -> None:
+        if hyperparameters is None:
+            return
+        lengthscale, *others = (getattr(hyperparameters, name) for name in _HYPERPARAMETERS)
+        widths = {len(row) for row in lengthscale}
+        if {len(lengthscale), *map(len, others)} != {len(self.metrics)} or len(widths) != 1:
+            raise self._corrupt("the hyperparameters of its trace do not fit the metrics")
 
     def _fold_readings(self, entry: ReadingsReceived) -> None:
         # The start of a fit changes only with new readings. So a fit is a function of the messages

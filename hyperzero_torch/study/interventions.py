@@ -13,7 +13,16 @@ from typing import Any
 from ..errors import ConfigError, RoundError
 from .history import History
 from .journal import Decision
-from .journal.trace import CHANGES, RolledBack, RoundsExcluded, RoundsReinstated
+from .journal.trace import (
+    CHANGES,
+    TRANSFER,
+    VERSION_KEY,
+    RolledBack,
+    RoundsExcluded,
+    RoundsReinstated,
+)
+
+_DECISIONS = CHANGES | {TRANSFER}
 
 
 def set_aside(history: History, rounds: Sequence[int], reason: str) -> list[Decision]:
@@ -56,12 +65,30 @@ def roll_back(history: History, to_round: int, reason: str) -> list[Decision]:
 def remark(
     history: History, kind: str, reason: str, facts: Mapping[str, Any] | None = None
 ) -> Decision:
-    """A remark, which changes nothing; ``ConfigError`` for the kind of a decision."""
-    if kind in CHANGES or not kind.strip():
+    """A remark, which changes nothing.
+
+    Raises:
+        ConfigError: the kind of a decision, or facts that a journal cannot keep.
+    """
+    if kind in _DECISIONS or not kind.strip():
         raise ConfigError(
-            f"a remark's kind must not be empty or one of {sorted(CHANGES)}, got {kind!r}"
+            f"a remark's kind must not be empty or one of {sorted(_DECISIONS)}, got {kind!r}"
         )
-    return Decision(_last(history), kind, reason, dict(facts or {}))
+    facts = dict(facts or {})
+    if not _is_json(facts) or VERSION_KEY in facts:
+        raise ConfigError(
+            f"a remark's facts are JSON values under text keys other than {VERSION_KEY!r}, got "
+            f"{facts!r:.80}"
+        )
+    return Decision(_last(history), kind, reason, facts)
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_json(part) for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_json, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 def _last(history: History) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from ..errors import ConfigError, JournalError, StudyMismatchError
+from ..errors import ConfigError, JournalCorruptError, JournalError, StudyMismatchError
 from ..problem.problem import Problem
 from . import interventions
 from .compaction import CompactionSummary, compact
@@ -201,15 +201,25 @@ class Study:
         """The whole study as plain tensors, numbers and strings."""
         return pack(self.journal.header(self.name), self.journal.read(self.name))
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Replace this study by a saved one; see ``Tuner.load_state_dict``."""
+    def load(
+        self, state: Mapping[str, Any], check: Callable[[History], object] = lambda _: None
+    ) -> None:
+        """Replace this study by a saved one; see ``Tuner.load_state_dict``.
+
+        Args:
+            state: of ``save``.
+            check: raises a ``JournalError`` where the saved history cannot be used.
+        """
         header, entries = unpack(state)
         self._check_problem(header)
         trial = History(self.problem.space.num_params, self.problem.metrics)
         try:
             trial.extend(entries)
-        except JournalError as error:
+            check(trial)
+        except JournalCorruptError as error:
             raise ConfigError(f"the state is damaged: {error}") from None
+        except JournalError as error:
+            raise ConfigError(f"the state cannot be used: {error}") from None
         TunerConfig(**trial.config)
         self.sync()
         if isinstance(self.journal, MemoryJournal):

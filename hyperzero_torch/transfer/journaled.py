@@ -158,6 +158,12 @@ def recorded(history: History) -> tuple[Source, ...]:
     return tuple(sources)
 
 
+def check(history: History) -> None:
+    """Read the sources and the override; a ``JournalCorruptError`` where one cannot be read."""
+    recorded(history)
+    current_override(history)
+
+
 def override_entry(
     history: History, override: ExpertOverride, names: Sequence[str], parameters: Sequence[str]
 ) -> Decision:

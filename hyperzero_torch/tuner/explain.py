@@ -143,7 +143,7 @@ def explain(
     if transfer is not None:
         remarks += decision.sentences(transfer, problem.metrics)
         remarks += [e.reason for e in before if e.kind == OVERRULED][-1:]  # the latest holds
-    facts = None if transfer is None else transfer.stored()
+    facts = None if transfer is None else transfer.plain()
     return Explanation(round, arms, tuple(remarks), facts)
 
 

@@ -219,8 +219,10 @@ def _fit(
     start = None
     if history.warm_start is not None:
         fields = {
-            name: torch.tensor(value, dtype=torch.float64, device=device)
-            for name, value in history.warm_start.items()
+            name: torch.tensor(
+                getattr(history.warm_start, name), dtype=torch.float64, device=device
+            )
+            for name in Hyperparameters._fields
         }
         start = Hyperparameters(**fields)
     try:

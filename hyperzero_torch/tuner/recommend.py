@@ -164,8 +164,12 @@ def _reason(
         reason = f"Highest {bound} among {int(safe[1:].sum())} candidates that {needed}"
     elif not bool(state.bucket.tested[1:].any()):
         reason = "no candidate has evidence yet: stay with the base"
+    elif state.why_not is not None:
+        reason = f"there is no estimate, because {state.why_not}: stay with the base"
     elif not bool(eligible[1:].any()):
-        reason = "all candidates with evidence are stopped: stay with the base"
+        left = bool(belief.mean[1:].isfinite().any())
+        what = "are stopped" if left else "have no defined objective"
+        reason = f"all candidates with evidence {what}: stay with the base"
     elif not bool(safe[1:].any()):
         probs = torch.where(eligible, belief.prob_feasible, -1.0)[1:]
         closest = int(probs.argmax())

@@ -17,7 +17,7 @@ from ..study.config import TunerConfig
 from ..study.evidence.active_set import competing
 from ..study.history import CONTROL, History
 from ..study.journal import CandidateAdded, Decision, Entry, Planned
-from ..study.journal.trace import PlanTrace
+from ..study.journal.trace import HyperparametersTrace, PlanTrace
 from ..surrogate import similarity
 from ..thompson import propose, select, select_paths
 from ..thompson.propose import Proposals
@@ -169,9 +169,9 @@ def _plan_fitted(state: Fitted, context: RoundContext) -> Draft:
         leaders=tuple(leading),
         revived=tuple(revived),
         # With or without sources, the next fit starts from the study's own evidence.
-        hyperparameters={
-            name: value.tolist() for name, value in state.cold.hyperparameters._asdict().items()
-        },
+        hyperparameters=HyperparametersTrace(
+            **{name: v.tolist() for name, v in state.cold.hyperparameters._asdict().items()}
+        ),
         drift=drift.detector,
         transfer=transfer,
     )

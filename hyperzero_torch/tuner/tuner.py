@@ -325,7 +325,7 @@ class Tuner:
             ConfigError: not a saved state, or a damaged one.
             StudyMismatchError: it is of another problem, or this study has plans of its own.
         """
-        self.study.load(state)
+        self.study.load(state, journaled.check)
         self._cache.clear()
 
     def _last_plan(self) -> Planned:

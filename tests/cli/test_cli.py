@@ -343,7 +343,7 @@ def test_what_a_newcomer_gets_wrong(platform):
         ("traffic", {"control_share": 2}, "control_share"),
         ("journall", "x", "journall"),
         ("journal", "nosuchdb://x", "journal"),
-        ("journal", "sqlite:///:memory:", "forgotten"),
+        ("journal", "sqlite:///:memory:", "lost when the command ends"),
     ],
 )
 def test_a_wrong_study_file_gets_one_clear_error(platform, key, value, says):

@@ -155,9 +155,9 @@ def test_a_roll_back_lifts_later_discounts():
     standing = StudyStatus()
     for noticed in (3, 8):
         details = {"metrics": [0], "before": noticed, "factor": 0.5}
-        standing.fold(Decision(noticed, DRIFT, "why", details), 2, lambda r: True)
+        standing.fold(Decision(noticed, DRIFT, "why", details), 2, 1, lambda r: True)
     back = Decision(9, ROLLED_BACK, "why", {"to_round": 5, "rounds": [], "candidates": []})
-    standing.fold(back, 2, lambda r: True)
+    standing.fold(back, 2, 1, lambda r: True)
     assert [d.noticed for d in standing.discounts] == [3]
     assert standing.version == 3
 

@@ -274,7 +274,8 @@ def test_a_fit_starts_from_the_plan_before_the_last_message():
     """Who asks how often must not change what the next fit starts from."""
 
     def planned(round_, fit=None):
-        details = {} if fit is None else {"hyperparameters": {"noise": [fit]}}
+        kernel = {"lengthscale": [[fit, fit]] * 2, "outputscale": [1.0] * 2, "constant": [0.0] * 2}
+        details = {} if fit is None else {"hyperparameters": kernel}
         return Planned(round_, (0, 1), (0, 1), (0.5, 0.5), None, details)
 
     def received(round_):
@@ -283,11 +284,11 @@ def test_a_fit_starts_from_the_plan_before_the_last_message():
     folded = history(planned(10, 0.1))
     assert folded.warm_start is None
     folded.extend([received(10)])
-    assert folded.warm_start == {"noise": [0.1]}
+    assert folded.warm_start.lengthscale[0][0] == 0.1
     folded.extend([planned(11, 0.2), planned(12)])
-    assert folded.warm_start == {"noise": [0.1]}
+    assert folded.warm_start.lengthscale[0][0] == 0.1
     folded.extend([received(11)])
-    assert folded.warm_start == {"noise": [0.2]}
+    assert folded.warm_start.lengthscale[0][0] == 0.2
     assert folded.num_messages == 2
 
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, ValidationError
 
 #: Version of the records that this package writes.
 VERSION = 2
-_VERSION_KEY = "trace_version"
+#: Under this key a record stores its version; a remark must not use it.
+VERSION_KEY = "trace_version"
 
 #: Kinds of decisions that change the state of a study; all other kinds are remarks.
 RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
@@ -65,8 +66,19 @@ class Record(BaseModel):
 
     def stored(self) -> dict[str, Any]:
         """Plain JSON values under the stored names; fields at their defaults are omitted."""
-        values = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        return values | {_VERSION_KEY: VERSION}
+        return self.plain() | {VERSION_KEY: VERSION}
+
+    def plain(self) -> dict[str, Any]:
+        """The same values without the version."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+class HyperparametersTrace(Record):
+    """A kernel's hyperparameters: ``lengthscale (metrics, dims)``, the others ``(metrics,)``."""
+
+    lengthscale: tuple[tuple[FiniteFloat, ...], ...]
+    outputscale: tuple[FiniteFloat, ...]
+    constant: tuple[FiniteFloat, ...]
 
 
 class DetectorTrace(Record):
@@ -156,7 +168,7 @@ class PlanTrace(Record):
     leaders: Candidates = ()
     revived: Candidates = ()
     crowded_out: Candidates | None = None
-    hyperparameters: Mapping[str, Any] | None = None
+    hyperparameters: HyperparametersTrace | None = None
     drift: DetectorTrace | None = None
     transfer: TransferTrace | None = None
 
@@ -206,7 +218,7 @@ class RolledBack(DecisionTrace):
     to_round: int | None = None
     rounds: Candidates = ()
     candidates: Candidates = ()
-    hyperparameters: Mapping[str, Any] | None = None
+    hyperparameters: HyperparametersTrace | None = None
 
 
 class DriftFound(DecisionTrace):
@@ -258,13 +270,30 @@ _BY_KIND: dict[str, type[Record]] = {
 
 
 def decision_trace(kind: str, details: Mapping[str, Any]) -> Record:
-    """The facts of a decision of this kind; those of a remark have no fixed form.
+    """The facts of a decision of this kind; those of a remark are taken as they are.
 
     Raises:
-        TraceError: the details are not such a record.
+        TraceError: the details are no such record, or one of a later version.
     """
     record = _BY_KIND.get(kind)
-    return Remark(facts=details) if record is None else record.read(details)
+    if record is None:
+        return _remark(details)
+    try:
+        return record.read(details)  # type: ignore[no-any-return]
+    except NewerTraceError:
+        raise
+    except TraceError:
+        # Version 1 let people write remarks of this kind.
+        if kind == TRANSFER and VERSION_KEY not in details:
+            return _remark(details)
+        raise
+
+
+def _remark(details: Mapping[str, Any]) -> Remark:
+    version = details.get(VERSION_KEY, 0)
+    if isinstance(version, int) and version > VERSION:
+        raise _newer(version)  # a kind of decision that this version does not know
+    return Remark.model_construct(facts=details)
 
 
 def _upcast(details: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,12 +302,16 @@ def _upcast(details: Mapping[str, Any]) -> dict[str, Any]:
     Version 1 stored the same names, without a version.
     """
     values = dict(details)
-    version = values.pop(_VERSION_KEY, 1)
+    version = values.pop(VERSION_KEY, 1)
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise TraceError(f"its version is {version!r:.20}, expected a whole number")
     if version > VERSION:
-        raise NewerTraceError(
-            f"its trace has version {version}, this package reads versions 1 to {VERSION}; "
-            "use the version of hyperzero-torch that wrote it"
-        )
+        raise _newer(version)
     return values
+
+
+def _newer(version: int) -> NewerTraceError:
+    return NewerTraceError(
+        f"its trace is of version {version}, this package reads versions 1 to {VERSION}; "
+        "use the version of hyperzero-torch that wrote it"
+    )
