@@ -18,7 +18,7 @@ def study(told_study):
 
 def test_facts_reasons_and_the_alternative_of_a_round_are_told(study):
     found = study.explain(8)
-    facts = study.history.plans[8].trace.transfer.stored()
+    facts = study.history.plans[8].trace.transfer.plain()
     assert found.transfer == facts
     assert facts["used"]
     said = "\n".join(found.remarks)
