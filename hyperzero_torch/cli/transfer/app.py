@@ -115,8 +115,8 @@ def compare(
     a 90 % interval, which is wide if either has little evidence.
 
     This study is included as soon as it has evidence. Domains with similar features are expected to
-    act alike until the evidence shows otherwise; experts can override that (hyperzero transfer
-    overrule).
+    have similar effects until the evidence shows otherwise. Experts can override that (hyperzero
+    transfer overrule).
     """
     target = target_of(config)
     problem = target.problem
