@@ -60,7 +60,7 @@ Glossary
     delta      relative change of a metric against the control of the same round
     draw       one joint sample of the model; its best feasible candidate wins a slot
     evidence   a candidate's deltas pooled over rounds: mean and variance per metric
-    level      a metric's absolute value: base level x (1 + delta)
+    level      a metric's absolute value: base level + |base level| x delta
     round      the period of one plan, usually an hour
     share      a fraction of the traffic
     slack      distance to a constraint's bound; >= 0 is feasible

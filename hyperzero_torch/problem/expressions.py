@@ -1,7 +1,8 @@
 """Objectives and constraints as strings, read by a parser with a whitelist and never by ``eval``.
 
 The rules are in ``grammar``. A name is a metric, and stands for its delta; ``level(metric)`` is
-base level x (1 + delta). Functions are abs, exp, log, sqrt, and min and max of 2 to 9 values.
+base level + |base level| x delta. Functions are abs, exp, log, sqrt, and min and max of 2 to 9
+values.
 """
 
 from __future__ import annotations

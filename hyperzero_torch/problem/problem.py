@@ -3,7 +3,7 @@
 Objectives are maximised; slack >= 0 is feasible; everything is a fraction, never a percentage.
 
     delta[m]   relative change of metric m against the control of the same round
-    level[m]   base_levels[m] * (1 + delta[m]), in the metric's own unit
+    level[m]   base_levels[m] + |base_levels[m]| * delta[m], in the metric's own unit
 """
 
 from __future__ import annotations
@@ -182,7 +182,8 @@ class Problem:
                     "control's readings first"
                 )
             return delta  # not used
-        return self.base_levels.to(delta.dtype) * (1.0 + delta)
+        base = self.base_levels.to(delta.dtype)
+        return base * (1.0 + base.sign() * delta)
 
     def _probe(self, constraints: Sequence[str | Constraint]) -> None:
         """Call every term once, so that its errors show now and not in a later round."""

@@ -2,8 +2,16 @@
 
 Notation: treatment n, x, vx and control n0, y, vy (users, sample mean, sample variance).
 
-    delta mean    (x / y) * (1 - vy / (n0 * y^2)) - 1
+    delta mean    x / |y| * (1 - vy / (n0 * y^2)) - y / |y|
     delta var     vx / (n * y^2)  +  x^2 * vy / (n0 * y^4)
+
+A delta is relative to the absolute value of the control's mean: profit that rises from -10 to -5
+has a delta of +50 %, and more is always above less.
+
+The correction is the first term of a series in the control's squared coefficient of variation,
+vy / (n0 * y^2). It is off by that square once more, and without meaning where the control's mean is
+less than a standard error from 0: there is no delta then. ``windows`` pools hours until the
+control's mean is known well.
 
 Eq. 3.2 of the paper as printed leaves out the -1, does not divide the control's variance by its
 group size in the mean, swaps the two group sizes in the variance, and adds the second-order term
@@ -25,7 +33,7 @@ class Delta(NamedTuple):
     """Relative lifts, fractions: ``mean`` and ``var`` (of the mean), ``(*batch, arms, metrics)``.
 
     NaN where there is no lift: fewer than two users or a negative variance (what ``subtract`` may
-    leave) on a side, or a control mean of zero.
+    leave) on a side, or a control mean less than a standard error from zero.
     """
 
     mean: Tensor
@@ -61,12 +69,12 @@ def ratio(treatment: Moments, control: Moments) -> Delta:
             f"{tuple(control.mean.shape)}"
         ) from None
     n, n0 = treatment.count, control.count
-    ratio_ = treatment.mean / control.mean
+    ratio_ = treatment.mean / control.mean.abs()
     control_cv2 = control.var / (n0 * control.mean.square())  # relative variance of y
     treatment_cv2 = treatment.var / (n * control.mean.square())
-    mean = ratio_ * (1 - control_cv2) - 1
+    mean = ratio_ * (1 - control_cv2) - control.mean.sign()
     var = treatment_cv2 + ratio_.square() * control_cv2
-    valid = mean.isfinite() & var.isfinite() & (treatment_cv2 >= 0) & (control_cv2 >= 0)
+    valid = mean.isfinite() & var.isfinite() & (treatment_cv2 >= 0) & _known(control_cv2)
     return Delta(torch.where(valid, mean, torch.nan), torch.where(valid, var, torch.nan))
 
 
@@ -90,10 +98,11 @@ def control_loading(treatment: Moments, control: Moments) -> Tensor:
 class ControlTerms(NamedTuple):
     """All that a delta needs to know of its control, each ``(*batch, 1, metrics)``.
 
-    mean = x * slope - 1; var = (variance of x) * scale + x^2 * error. NaN without a control.
+    mean = x * slope - sign; var = (variance of x) * scale + x^2 * error. NaN without a control.
     """
 
     slope: Tensor
+    sign: Tensor
     scale: Tensor
     error: Tensor
 
@@ -102,7 +111,12 @@ def control_terms(control: Moments) -> ControlTerms:
     """The control's part in ``ratio``, for many treatments of one round."""
     scale = control.mean.square().reciprocal()
     cv2 = control.var * scale / control.count
-    slope = (1 - cv2) / control.mean
-    valid = slope.isfinite() & scale.isfinite() & (cv2 >= 0)
-    terms = (torch.where(valid, term, torch.nan) for term in (slope, scale, cv2 * scale))
-    return ControlTerms(*terms)
+    slope = (1 - cv2) / control.mean.abs()
+    valid = slope.isfinite() & scale.isfinite() & _known(cv2)
+    terms = (slope, control.mean.sign(), scale, cv2 * scale)
+    return ControlTerms(*(torch.where(valid, term, torch.nan) for term in terms))
+
+
+def _known(cv2: Tensor) -> Tensor:
+    """Whether a control's mean is at least a standard error from 0, so that its sign is known."""
+    return (cv2 >= 0) & (cv2 < 1)

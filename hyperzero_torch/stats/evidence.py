@@ -127,7 +127,7 @@ def _stream_at_once(state: EvidenceState, treatment: Moments, control: ControlTe
     total, pairs = weight + count, count * (count - 1)
     reciprocal = 1 / (total * pairs)  # a single division
     var = m2 * total * reciprocal * control.scale + mean * mean * control.error
-    step = (mean * control.slope - 1 - pooled) * (count * pairs * reciprocal)
+    step = (mean * control.slope - control.sign - pooled) * (count * pairs * reciprocal)
     valid = (count > 1) & (m2 >= 0) & (var < torch.inf)
     pooled_ = torch.where(valid, pooled + step, pooled)
     spread_ = torch.where(valid, spread + count * count * var, spread)
@@ -140,7 +140,7 @@ def _stream_in_tiles(state: EvidenceState, treatment: Moments, control: ControlT
     """As few operations as possible, on tiles that stay in the cache."""
     rows, metrics = state.weight.shape
     tile = max(1, _TILE_ELEMENTS // max(1, metrics))
-    minus_one = -torch.ones_like(control.slope)
+    minus_sign = -control.sign
     error = control.error.sqrt()  # not squared yet: in float32 the product may be large
     scratch = state.weight.new_empty(3, min(tile, rows), metrics)
     for start in range(0, rows, tile):
@@ -153,7 +153,7 @@ def _stream_in_tiles(state: EvidenceState, treatment: Moments, control: ControlT
         torch.mul(mean, error, out=step).mul_(count)
         var.add_(step.square_())  # times count^2
         invalid = ((count > 1) & (m2 >= 0) & (var < torch.inf)).logical_not_()
-        torch.addcmul(minus_one, mean, control.slope, out=step).sub_(pooled)
+        torch.addcmul(minus_sign, mean, control.slope, out=step).sub_(pooled)
         served = count.masked_fill(invalid, 0.0)
         weight.add_(served)
         torch.div(served, weight, out=share)
@@ -191,7 +191,12 @@ class Exposure(NamedTuple):
 
 
 def exposure(
-    candidates: Tensor, rounds: Tensor, loading: Tensor, delta: Delta, weight: Tensor
+    candidates: Tensor,
+    rounds: Tensor,
+    loading: Tensor,
+    delta: Delta,
+    weight: Tensor,
+    last: Tensor,
 ) -> Exposure:
     """The arguments of ``loadings``, for the arms that ``summarise`` pools.
 
@@ -201,9 +206,12 @@ def exposure(
         loading: ``(arms, metrics)`` from ``delta.control_loading``.
         delta: ``(arms, metrics)``; a NaN is no evidence.
         weight: ``(arms, metrics)``, as in ``summarise``.
+        last: ``(arms, metrics)``, the row that holds the delta of each row's window, -1 for none;
+            see ``windows.assign``.
     """
-    valid = delta.mean.isfinite() & delta.var.isfinite()
-    return Exposure(candidates, rounds, torch.where(valid, weight * loading, 0.0))
+    part = torch.where(delta.mean.isfinite() & delta.var.isfinite(), weight, 0.0)
+    part = torch.where(last >= 0, part.gather(0, last.clamp_min(0)), 0.0)
+    return Exposure(candidates, rounds, torch.where(part > 0, part * loading, 0.0))
 
 
 def loadings(exposed: Exposure, weight: Tensor, rows: Tensor) -> Tensor:

@@ -192,19 +192,21 @@ def subtract(whole: Moments, part: Moments) -> Moments:
     return Moments(count, mean, torch.where(left, m2, torch.zeros_like(m2)))
 
 
-def moderate(sample: Moments, group: Tensor, num_groups: int, prior_users: float = 50.0) -> Moments:
+def moderate(sample: Moments, group: Tensor, num_groups: int, prior: float = 50.0) -> Moments:
     """Shrink each arm's sample variance towards that of all arms of its group.
 
-    The sample variance of few users is uncertain, and for skewed metrics it correlates with the
-    mean: an arm without a large value has a low mean and a low variance. An arm's variance is
-    averaged with its group's, which counts for ``prior_users``; with thousands of users it hardly
-    changes.
+    The sample variance of few users is uncertain, and for rare or skewed metrics it is low where
+    the mean is low: an arm without a conversion has a variance of 0. What counts is not the number
+    of users but how well their mean is known. An arm's variance is averaged with its group's, which
+    counts for so many users that their mean has a coefficient of variation of 1 / sqrt(prior): for
+    a rare event, so many users that ``prior`` events are expected. It counts for ``prior`` users at
+    least.
 
     Args:
         sample: Moments, each field ``(arms, metrics)``.
         group: ``(arms,)``, whole numbers in ``[0, num_groups)``, e.g. the round.
         num_groups: how many groups there are.
-        prior_users: how many users the group's variance counts for.
+        prior: the squared mean over its variance for which the group's variance counts.
     Returns:
         New Moments with the same count and mean. An arm without a variance of its own (fewer than
         two users, or a negative ``m2``) keeps it, and does not count for its group.
@@ -216,7 +218,12 @@ def moderate(sample: Moments, group: Tensor, num_groups: int, prior_users: float
     zero = sample.mean.new_zeros(num_groups, sample.mean.shape[-1])
     common = zero.index_add(0, group, torch.where(valid, sample.m2, 0.0))
     common = common / zero.index_add(0, group, freedom).clamp_min(1)
-    shrunk = freedom * (sample.m2 + prior_users * common[group]) / (freedom + prior_users)
+    users = torch.where(valid, sample.count, 0.0)
+    level = zero.index_add(0, group, torch.where(valid, users * sample.mean, 0.0))
+    level = level / zero.index_add(0, group, users).clamp_min(1)
+    relative = torch.where(common > 0, common / level.square(), 1.0)  # infinite at a level of 0
+    own = freedom / (freedom + prior * relative.clamp_min(1)[group])
+    shrunk = own * sample.m2 + (1 - own) * freedom * common[group]
     return sample._replace(m2=torch.where(valid, shrunk, sample.m2))
 
 

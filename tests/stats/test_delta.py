@@ -84,14 +84,36 @@ def test_a_metric_in_another_unit_has_the_same_lift(scale: float, seed: int) -> 
 
 @laws
 @given(seeds)
-def test_a_sign_is_a_unit_too(seed: int) -> None:
-    """A metric counted negatively (a loss) has the lift of the metric itself, to the last bit."""
+def test_more_is_above_less_whatever_the_sign(seed: int) -> None:
+    """A delta is relative to the absolute base: of a metric counted negatively it is the opposite."""
     treatment, control = sides(np.random.default_rng(seed), 4, 2)
     here = delta.ratio(treatment, control)
     there = delta.ratio(
         treatment._replace(mean=-treatment.mean), control._replace(mean=-control.mean)
     )
-    torch.testing.assert_close(there, here, rtol=0, atol=0)
+    torch.testing.assert_close(there.mean, -here.mean, rtol=0, atol=0)
+    torch.testing.assert_close(there.var, here.var, rtol=0, atol=0)
+
+
+def test_profit_that_rises_from_minus_ten_to_minus_five() -> None:
+    """+50 % of the absolute base, as in Ax's ``relativize``; worked out by hand."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    got = delta.ratio(
+        moments.from_sample(50 * one, -5 * one, 8 * one),
+        moments.from_sample(20 * one, -10 * one, 16 * one),
+    )
+    assert got.mean.item() == pytest.approx(0.5 + 0.5 * 16 / (20 * 100), rel=1e-14)
+    assert got.var.item() == pytest.approx(8 / 5000 + 25 * 16 / (20 * 10**4), rel=1e-14)
+
+
+def test_there_is_no_delta_where_the_controls_mean_may_be_zero() -> None:
+    """Within one standard error of 0 the correction turns the sign: -1.7e6 for one hour, once."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    treatment = moments.from_sample(2000 * one, one, 3600 * one)
+    for mean, known in ((1e-6, False), (-1.2, False), (1.3, False), (1.4, True), (-1.4, True)):
+        control = moments.from_sample(2000 * one, mean * one, 3600 * one)
+        assert bool(delta.ratio(treatment, control).mean.isfinite()) == known
+        assert bool(delta.control_terms(control).slope.isfinite()) == known
 
 
 @laws

@@ -379,13 +379,25 @@ def test_moderated_variances_are_right_on_average_and_steadier():
     assert torch.equal(drawn.count, sample.count)
 
 
+def test_an_arm_without_a_rare_event_has_the_variance_of_its_round():
+    """100,000 users at a rate of 0.001 %: an arm with 0 events is as uncertain as one with 2."""
+    count = torch.full((4, 1), 1e5, dtype=torch.float64)
+    events = torch.tensor([[0.0], [2.0], [1.0], [1.0]], dtype=torch.float64)
+    mean = events / count
+    sample = moments.from_sample(count, mean, mean * (1 - mean) * count / (count - 1))
+    found = moments.moderate(sample, torch.zeros(4, dtype=torch.long), 1)
+    # Of 50 prior events and the one that is expected, the arm's own says 1 / 51.
+    want = (50 * 1e-5 + events / count) / 51
+    torch.testing.assert_close(found.var, want, rtol=1e-4, atol=0)
+
+
 def test_moderation_leaves_many_users_alone_and_does_not_invent():
     count = torch.tensor([[1e6], [5.0], [1.0], [0.0], [9.0]], dtype=torch.float64)
     m2 = torch.tensor([[2e6], [0.0], [0.0], [0.0], [-1.0]], dtype=torch.float64)
     sample = moments.Moments(count, torch.ones_like(count), m2)
     found = moments.moderate(sample, torch.zeros(5, dtype=torch.long), 1)
     assert float(found.var[0]) == pytest.approx(2.0, rel=1e-3)
-    assert float(found.var[1]) == pytest.approx(2.0 * 50 / 54, rel=1e-3)  # 4 freedoms say 0
+    assert float(found.var[1]) == pytest.approx(2.0 * 100 / 104, rel=1e-3)  # 4 freedoms say 0
     assert bool(found.var[2].isnan())
     assert float(found.m2[4]) == -1.0
     alone = moments.moderate(sample, torch.arange(5), 5)

@@ -403,7 +403,7 @@ def test_weeks_that_differ_widen_the_variance(between):
     deltas = deltas * (var + between**2) ** 0.5
     one = torch.ones(num, 1, dtype=torch.float64)
     ids = torch.arange(num)
-    parts = [Block(ids, EvidenceState(one, d, one * var), *[None] * 6) for d in deltas]
+    parts = [Block(ids, EvidenceState(one, d, one * var), *[None] * 7) for d in deltas]
     state = summarise(
         ids.repeat(blocks), Delta(deltas.reshape(-1, 1), one.repeat(blocks, 1) * var),
         one.repeat(blocks, 1), num,

@@ -47,7 +47,9 @@ def group(level, users, generator):
 def pool_loading(candidates, rounds, loading, lift, weight, num_candidates):
     """Loadings of all candidates, ``(candidates, rounds, metrics)``."""
     total = evidence.summarise(candidates, lift, weight, num_candidates).weight
-    exposed = evidence.exposure(candidates, rounds, loading, lift, weight)
+    own = torch.arange(len(lift.mean)).unsqueeze(-1).expand(lift.mean.shape)
+    weight = weight.expand(lift.mean.shape) if weight.ndim == 2 else weight.unsqueeze(-1)
+    exposed = evidence.exposure(candidates, rounds, loading, lift, weight, own)
     return evidence.loadings(exposed, total, torch.arange(num_candidates))
 
 

@@ -87,7 +87,7 @@ def summarise(values: Tensor, arm: Tensor, num_arms: int) -> tuple[Tensor, Tenso
 
 def stream(
     moments: tuple[Tensor, Tensor, Tensor],
-    control: tuple[Tensor, Tensor, Tensor],
+    control: tuple[Tensor, Tensor, Tensor, Tensor],
     state: tuple[Tensor, Tensor, Tensor],
 ) -> None:
     """Pool a round into ``state`` in place, see ``stats.evidence.stream``; all contiguous."""

@@ -184,20 +184,21 @@ int64_t NAME(summarise)(const REAL *restrict values, const int64_t *restrict arm
 /* ---- moments to evidence ----------------------------------------------------------------- */
 
 /* Pools one round's deltas into running evidence, row by row, in place. Of the control it needs
- * three numbers per metric: the delta's mean is x * slope - 1, its variance
+ * four numbers per metric: the delta's mean is x * slope - sign, its variance
  * m2 / (n (n - 1)) * scale + x^2 * control. A row without a delta changes nothing.
  */
 void NAME(stream)(int64_t rows, int64_t metrics, const REAL *restrict count,
                   const REAL *restrict mean, const REAL *restrict m2, const REAL *restrict slope,
-                  const REAL *restrict scale, const REAL *restrict control, REAL *restrict weight,
-                  REAL *restrict pooled, REAL *restrict spread) {
+                  const REAL *restrict sign, const REAL *restrict scale,
+                  const REAL *restrict control, REAL *restrict weight, REAL *restrict pooled,
+                  REAL *restrict spread) {
   for (int64_t i = 0; i < rows * metrics; i += metrics)
     for (int64_t m = 0; m < metrics; m++) {
       const REAL n = count[i + m], x = mean[i + m], q = m2[i + m], w = weight[i + m];
       const REAL total = w + n, pairs = n * (n - 1);
       const REAL one = 1 / (total * pairs); /* the only division */
       const REAL var = q * total * one * scale[m] + x * x * control[m];
-      const REAL step = (x * slope[m] - 1 - pooled[i + m]) * (n * pairs * one);
+      const REAL step = (x * slope[m] - sign[m] - pooled[i + m]) * (n * pairs * one);
       const int known = (n > 1) & (q >= 0) & (var - var == 0);
       weight[i + m] = known ? total : w;
       pooled[i + m] += known ? step : 0;

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from ...stats.evidence import EvidenceState, Exposure
+from ...stats.windows import Sums
 from ..decisions import Discount
 from ..history import History
-from ..journal import EVIDENCE, pack_array, unpack_array
-from .pooling import Block, Levels, Pooling, pool, retained_precision
+from ..journal import pack_array, unpack_array
+from .arms import Levels
+from .pooling import Block, Pooling, pool, retained_precision
 
 #: Settled blocks by number, each with the key of its inputs; compacted ones are -1, -2, ...
 BlockCache: TypeAlias = dict[int, tuple[object, Block]]
@@ -101,12 +103,17 @@ def to_compacted(block: Block) -> dict[str, Any]:
         "power": block.round_precision,
         "power_rounds": block.num_precision_rounds,
     }
+    if any(bool(field.any()) for field in block.waiting):
+        arrays["waiting"] = torch.stack(tuple(block.waiting))
     return {name: pack_array(array.numpy()) for name, array in arrays.items()}
 
 
 def from_compacted(evidence: Mapping[str, Any]) -> Block:
     """The block that ``to_compacted`` packed."""
-    arrays = {name: torch.from_numpy(unpack_array(evidence[name])) for name in EVIDENCE}
+    arrays = {name: torch.from_numpy(unpack_array(packed)) for name, packed in evidence.items()}
+    waiting = arrays.get("waiting")
+    if waiting is None:  # none, or a journal from before there were windows
+        waiting = torch.zeros(len(Sums._fields), *arrays["weight"].shape, dtype=torch.float64)
     return Block(
         candidates=arrays["candidate"],
         state=EvidenceState(arrays["weight"], arrays["mean"], arrays["spread"]),
@@ -118,6 +125,7 @@ def from_compacted(evidence: Mapping[str, Any]) -> Block:
         dispersion=arrays["dispersion"],
         round_precision=arrays["power"],
         num_precision_rounds=arrays["power_rounds"],
+        waiting=Sums(*waiting),
     )
 
 

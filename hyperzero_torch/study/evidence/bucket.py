@@ -10,9 +10,11 @@ from torch import Tensor
 
 from ...stats import dispersion, evidence
 from ...stats.evidence import EvidenceState, Exposure
+from ...stats.windows import REQUIRED, Sums
 from ..history import History
+from .arms import Levels
 from .blocks import BlockCache, blocks
-from .pooling import ArmDeltas, Block, Levels, Pooling, pool
+from .pooling import ArmDeltas, Block, Pooling, Weights, pool
 
 
 class Bucket(NamedTuple):
@@ -82,6 +84,7 @@ def gather(history: History, pooling: Pooling, cache: BlockCache | None = None) 
     for block in parts:
         state = _merge(state, block)
         num_rounds[block.candidates] += block.num_rounds
+    state = _with_waiting(state, parts, latest.dispersion, pooling.weights)
     precision = sum(
         (block.round_precision for block in parts), torch.zeros(width, dtype=torch.float64)
     )
@@ -119,6 +122,28 @@ def _merge(state: EvidenceState, block: Block) -> EvidenceState:
     for field, new in zip(state, merged):
         field[rows] = new
     return state
+
+
+def _with_waiting(
+    state: EvidenceState, parts: Sequence[Block], dispersion: Tensor, weights: Weights
+) -> EvidenceState:
+    """The evidence with one more delta for candidates whose waiting hours suffice together.
+
+    The error of their control counts as independent between candidates.
+    """
+    total = Sums(*(torch.zeros_like(state.mean) for _ in Sums._fields))
+    for block in parts:
+        for field, part in zip(total, block.waiting):
+            field[block.candidates] += part
+    suffices = total.information >= REQUIRED
+    if not bool(suffices.any()):
+        return state
+    lift = total.delta()
+    suffices &= lift.mean.isfinite()
+    weight = torch.where(suffices, total.users if weights == "users" else total.precision, 0.0)
+    spread = torch.where(suffices, weight.square() * lift.var * dispersion, 0.0)
+    late = EvidenceState(weight, torch.where(suffices, lift.mean, 0.0), spread)
+    return evidence.merge(state, late)
 
 
 def _excess(parts: Sequence[Block], state: EvidenceState) -> Tensor:

@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ...stats import delta, dispersion, evidence, moments
 from ...stats.delta import Delta
 from ...stats.evidence import EvidenceState, Exposure
+from ...stats.windows import Sums
 from ..config import TunerConfig
 from ..decisions import Discount
 from ..history import CONTROL
 from ..round_table import RoundTable
+from .arms import Levels, all_arms, control_levels, predicted_precision, stack
+from .thin_hours import Rows, pool_thin
 
 Weights: TypeAlias = Literal["users", "precision"]
 
@@ -61,14 +63,6 @@ class ArmDeltas(NamedTuple):
     loading: Tensor
 
 
-class Levels(NamedTuple):
-    """The control's users, hours with any, and sum of values; ``(hours of the day, metrics)``."""
-
-    users: Tensor
-    hours: Tensor
-    total: Tensor
-
-
 class Block(NamedTuple):
     """The pooled evidence of some rounds about the candidates served in them.
 
@@ -77,7 +71,8 @@ class Block(NamedTuple):
     ``dispersion (metrics,)`` is the factor by which variances exceed the formula's.
     ``round_precision`` and ``num_precision_rounds (metrics,)``: the precision of a
     relative mean over a whole round's traffic, by the formula, summed over rounds, and their
-    number.
+    number. ``waiting``: sums of hours without a delta, because the control is not known well enough
+    from them; pooled over all blocks they may suffice.
     """
 
     candidates: Tensor
@@ -88,6 +83,7 @@ class Block(NamedTuple):
     dispersion: Tensor
     round_precision: Tensor
     num_precision_rounds: Tensor
+    waiting: Sums
 
     def discounted(self, retained: Tensor) -> Block:
         """The same block with the fraction ``retained (metrics,)`` of its precision."""
@@ -96,6 +92,7 @@ class Block(NamedTuple):
         return self._replace(
             state=EvidenceState(weight * retained, mean, spread * retained),
             control_loadings=self.control_loadings._replace(part=part),
+            waiting=Sums(*(field * retained for field in self.waiting)),
         )
 
 
@@ -113,7 +110,7 @@ def pool(
         num_metrics: columns.
         discounts: of evidence from before a drift.
     """
-    arms = _stack(tables, num_metrics)
+    arms = stack(tables, num_metrics)
     if pooling.calibrate:
         moderated = moments.moderate(arms.moments, arms.slot, arms.num_rounds)
         arms = arms._replace(moments=moderated)
@@ -122,12 +119,20 @@ def pool(
     is_treatment = (arms.candidate != CONTROL).unsqueeze(-1)
     lift = Delta(*(torch.where(is_treatment, field, torch.nan) for field in lift))
     weight = arms.moments.count.nan_to_num(0.0)
-    users, precision = _precision_per_user(arms)
+    totals = all_arms(arms)
     if pooling.weights == "precision":
-        weight = _precision(arms, precision)
+        weight = predicted_precision(arms, totals.precision)
     ids, rows = torch.unique(arms.candidate, return_inverse=True)
     common = torch.ones(num_metrics, dtype=torch.float64)
-    loading = delta.control_loading(arms.moments, control)
+    each = Rows(
+        lift,
+        weight,
+        delta.control_loading(arms.moments, control),
+        torch.arange(len(rows)).unsqueeze(-1).expand_as(weight),
+        Sums(*(torch.zeros_like(weight) for _ in Sums._fields)),
+    )
+    pooled = pool_thin(rows, arms, totals, each, pooling.weights == "users")
+    lift, weight, loading, last, waiting = pooled
     if pooling.calibrate:
         scatter = dispersion.fit(rows, arms.slot, lift, weight, len(ids))
         lift = Delta(lift.mean, scatter.factor * lift.var)
@@ -135,19 +140,22 @@ def pool(
         weight, common = scatter.weight, scatter.common
     retained = retained_precision(discounts, arms.round, num_metrics)
     lift, weight = Delta(lift.mean, lift.var / retained), weight * retained
+    zero = torch.zeros(len(ids), num_metrics, dtype=torch.float64)
     seen = lift.mean.isfinite().any(-1).double()
     num_rounds = torch.zeros(len(ids), dtype=torch.float64).index_add(0, rows, seen)
     block = Block(
         candidates=ids,
         state=evidence.summarise(rows, lift, weight, len(ids)),
         num_rounds=num_rounds.long(),
-        control_loadings=evidence.exposure(rows, arms.slot, loading, lift, weight),
-        levels=_levels(arms, pooling.rounds_per_day),
+        control_loadings=evidence.exposure(rows, arms.slot, loading, lift, weight, last),
+        levels=control_levels(arms, pooling.rounds_per_day),
         dispersion=common,
-        round_precision=(users * precision).sum(0),
-        num_precision_rounds=(users > 0).sum(0),
+        round_precision=(totals.users * totals.precision).sum(0),
+        num_precision_rounds=(totals.users > 0).sum(0),
+        waiting=Sums(*(zero.index_add(0, rows, field * retained) for field in waiting)),
     )
     observed = (arms.candidate != CONTROL) & (seen > 0)
+    loading = pooled._replace(loading=loading).window_loading
     deltas = ArmDeltas(
         arms.round[observed],
         arms.candidate[observed],
@@ -172,83 +180,3 @@ def retained_precision(discounts: Sequence[Discount], rounds: Tensor, num_metric
     for discount in discounts:
         share[rounds < discount.before, discount.metric] *= discount.factor
     return share
-
-
-class _Arms(NamedTuple):
-    """Every arm of every round with a control: moments ``(rows, metrics)``, the rest ``(rows,)``.
-
-    ``control`` is the row of the same round's control, ``slot`` numbers rounds 0, 1, 2, ...
-    """
-
-    round: Tensor
-    slot: Tensor
-    candidate: Tensor
-    control: Tensor
-    moments: moments.Moments
-
-    @property
-    def num_rounds(self) -> int:
-        """Rounds with a control."""
-        return int(self.slot[-1]) + 1 if len(self.slot) else 0
-
-
-def _stack(tables: Sequence[tuple[int, RoundTable]], num_metrics: int) -> _Arms:
-    tables = [(r, t) for r, t in tables if t.has_control]
-    sizes = np.array([len(t.candidates) for _, t in tables], dtype=np.int64)
-    starts = np.cumsum(sizes) - sizes
-
-    def stack(name: str) -> Tensor:
-        parts = [getattr(t, name) for _, t in tables]
-        return torch.from_numpy(np.concatenate(parts) if parts else np.empty((0, num_metrics)))
-
-    candidates = [t.candidates for _, t in tables]
-    rounds = np.array([r for r, _ in tables], dtype=np.int64)
-    return _Arms(
-        round=torch.from_numpy(np.repeat(rounds, sizes)),
-        slot=torch.from_numpy(np.repeat(np.arange(len(tables)), sizes)),
-        candidate=torch.from_numpy(
-            np.concatenate(candidates) if candidates else np.empty(0, dtype=np.int64)
-        ),
-        control=torch.from_numpy(np.repeat(starts, sizes)),  # the control is a plan's first arm
-        moments=moments.from_sample(stack("count"), stack("mean"), stack("var")),
-    )
-
-
-def _precision_per_user(arms: _Arms) -> tuple[Tensor, Tensor]:
-    """Users of each round, and the precision that each adds: level^2 / variance; ``(rounds, m)``.
-
-    From the round's all-arm moments. If an arm's own mean entered its weight, arms with high
-    readings by chance would get more weight.
-    """
-    count, mean, m2 = (field.nan_to_num(0.0) for field in arms.moments)
-    zero = torch.zeros(arms.num_rounds, count.shape[1], dtype=count.dtype)
-    users = zero.index_add(0, arms.slot, count)
-    level = zero.index_add(0, arms.slot, count * mean) / users
-    freedom = zero.index_add(0, arms.slot, (count - 1).clamp_min(0))
-    spread = zero.index_add(0, arms.slot, m2) / freedom
-    precision = level.square() / spread
-    precision = torch.where(precision.isfinite() & (precision > 0), precision, torch.nan)
-    if len(precision):  # a round without any spread gets the median
-        median = precision.nanmedian(dim=0).values.nan_to_num(1.0)
-        precision = torch.where(precision.isnan(), median, precision)
-    return users, precision
-
-
-def _precision(arms: _Arms, per_user: Tensor) -> Tensor:
-    """Inverse variance of each delta as its round's users predict it, ``(rows, metrics)``."""
-    count = arms.moments.count.nan_to_num(0.0)
-    users_both = count * count[arms.control] / (count + count[arms.control])
-    return (users_both * per_user[arms.slot]).nan_to_num(0.0)
-
-
-def _levels(arms: _Arms, rounds_per_day: int) -> Levels:
-    is_control = arms.candidate == CONTROL
-    phase = arms.round[is_control] % rounds_per_day
-    count = arms.moments.count[is_control].nan_to_num(0.0)
-    total = (arms.moments.mean[is_control] * count).nan_to_num(0.0)
-    zero = torch.zeros(rounds_per_day, count.shape[1], dtype=count.dtype)
-    return Levels(
-        users=zero.index_add(0, phase, count),
-        hours=zero.index_add(0, phase, (count > 0).to(count.dtype)),
-        total=zero.index_add(0, phase, total),
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...errors import JournalError
-from .arrays import EVIDENCE, pack_array, unpack_array
+from .arrays import EVIDENCE, OPTIONAL_EVIDENCE, pack_array, unpack_array
 from .base import (
     CandidateAdded,
     Compacted,
@@ -19,6 +19,7 @@ from .memory import MemoryJournal
 
 __all__ = [
     "EVIDENCE",
+    "OPTIONAL_EVIDENCE",
     "CandidateAdded",
     "Compacted",
     "Configured",

@@ -32,8 +32,11 @@ EVIDENCE = {
     "power": ("f", "m"),
     "power_rounds": ("i", "m"),
 }
+#: Arrays that are there only where they are needed: ``waiting`` are the sums (s) of hours that have
+#: no delta yet, as ``stats.windows.Sums``.
+OPTIONAL_EVIDENCE = {"waiting": ("f", "scm")}
 # Arrays that may be below 0; all others are counts, indices or precisions.
-_SIGNED = {"mean", "exposed_part", "total"}
+_SIGNED = {"mean", "exposed_part", "total", "waiting"}
 
 
 def pack_array(array: NDArray[Any]) -> dict[str, Any]:
@@ -67,11 +70,14 @@ def array_flaw(packed: Any) -> str | None:
 
 def evidence_flaw(evidence: Any) -> str | None:
     """Why a value is not the evidence of a compacted block; None where it is."""
-    if not isinstance(evidence, Mapping) or set(evidence) != set(EVIDENCE):
+    optional = set(OPTIONAL_EVIDENCE)
+    if not isinstance(evidence, Mapping) or set(evidence) - optional != set(EVIDENCE):
         named = sorted(evidence) if isinstance(evidence, Mapping) else type(evidence).__name__
         return f"evidence holds {named!r:.80}, expected {sorted(EVIDENCE)}"
     size: dict[str, int] = {}
-    for name, (kind, axes) in EVIDENCE.items():
+    for name, (kind, axes) in (EVIDENCE | OPTIONAL_EVIDENCE).items():
+        if name not in evidence:
+            continue
         reason = array_flaw(evidence[name])
         if reason is not None:
             return f"{name}: {reason}"

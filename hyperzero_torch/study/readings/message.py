@@ -33,8 +33,8 @@ class Readings:
         metrics: names of the columns; by default all metrics of the problem in their order.
         revision: a higher revision of a row replaces earlier ones.
     Raises:
-        ReadingsError: wrong shapes, NaN, infinity, a negative count or variance, a duplicate row,
-            or a control mean of zero; every faulty row is named, up to a limit.
+        ReadingsError: wrong shapes, NaN, infinity, a negative count or variance, or a duplicate
+            row; every faulty row is named, up to a limit.
     """
 
     def __init__(
@@ -184,13 +184,6 @@ class Readings:
         with np.errstate(invalid="ignore"):
             faults.add(self.count < 0, lambda i: f"count {count[i]} is negative")
             faults.add(self.var < 0, lambda i: f"var {var[i]} is negative; a variance cannot be")
-            faults.add(
-                (self.candidate == 0) & (self.mean == 0) & (self.count > 0),
-                lambda i: (
-                    "the control's mean is 0, so no relative change exists; leave the "
-                    "metric out of this round, or choose one whose base level is not 0"
-                ),
-            )
         keys = list(zip(self.round, self.candidate, metric.tolist(), self.revision))
         good = np.flatnonzero(~faults.bad).tolist()  # faulty rows have no key
         first: dict[Any, int] = {}

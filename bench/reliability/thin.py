@@ -1,0 +1,241 @@
+"""Thin metrics: deltas of a few conversions an hour, and harmless arms that are stopped.
+
+    python -m bench.reliability.thin [--studies 400] [--stopped 12] [--workers 2]
+
+Users of four arms and a control arrive with a daily rhythm, peak to trough 8. A share of them
+converts, so that the control has 0.5 to 100 conversions an hour, and a conversion is worth 1
+(Bernoulli, Poisson), a lognormal or a Pareto value, or nothing half of the time (zero-inflated).
+
+Deltas: bias of the pooled delta in its standard deviations and coverage of its 95 % interval after
+1, 3 and 7 days, where nothing changes and where the arm adds 10 %. Stops: how many of 16 harmless
+arms the guard of a default configuration (``metric >= -5 %``, 1 %) ever stops in a week, at three
+levels of traffic. Writes bench/results/thin.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import hyperzero_torch as hz
+from hyperzero_torch.study.evidence.bucket import gather
+from hyperzero_torch.study.evidence.pooling import Pooling, pool
+from hyperzero_torch.study.round_table import RoundTable
+from hyperzero_torch.tuner.guardrails import slacks
+
+BENCH = Path(__file__).parents[1]
+RESULT = BENCH / "results" / "thin.json"
+FAMILIES = ("Bernoulli", "Poisson", "lognormal", "Pareto", "zero-inflated")
+CONVERSIONS = (0.5, 1.0, 3.0, 10.0, 30.0, 100.0)  # of the control, an hour
+EFFECTS = (0.0, 0.1)
+DAYS = (1, 3, 7)
+TRAFFIC = (1.0, 0.1, 0.01)
+RHYTHM = 8.0  # peak to trough
+USERS = 20_000  # an hour, in all arms
+SHARES = (0.3, 0.2, 0.2, 0.2, 0.1)  # the control's first
+FEWEST = 50  # studies with a delta, for a cell to be shown
+ARMS = 16
+ALPHA = 0.01
+
+Array = NDArray[np.float64]
+
+
+def values(family: str, size: int, rng: np.random.Generator) -> Array:
+    """What so many conversions are worth."""
+    if family == "lognormal":
+        return rng.lognormal(0, 1, size)
+    if family == "Pareto":
+        return rng.pareto(2.5, size) + 1
+    if family == "zero-inflated":
+        return np.where(rng.random(size) < 0.5, 0, rng.lognormal(0, 1.5, size))
+    return np.ones(size)
+
+
+def readings(
+    family: str, users: Array, rate: Array, rng: np.random.Generator
+) -> tuple[Array, Array, Array]:
+    """Count, mean and sample variance of cells of ``users`` who convert at a ``rate``."""
+    users = np.maximum(users.round(), 2)
+    if family == "Poisson":
+        conversions = rng.poisson(users * rate)
+    else:
+        conversions = rng.binomial(users.astype(int), rate)
+    cell = np.repeat(np.arange(conversions.size), conversions.ravel())
+    worth = values(family, len(cell), rng)
+    total, square = (
+        np.bincount(cell, w, conversions.size).reshape(users.shape) for w in (worth, worth**2)
+    )
+    if family == "Poisson":  # of users with several conversions the square is not the sum's
+        pairs = rng.poisson(users * rate**2)  # ordered pairs by the same user
+        square = square + pairs
+    mean = total / users
+    return users, mean, (square - users * mean**2).clip(0) / (users - 1)
+
+
+def traffic(hours: int) -> Array:
+    """Relative traffic of each hour, mean 1."""
+    hour = np.arange(hours)
+    level = np.exp(np.log(RHYTHM) / 2 * np.sin(2 * np.pi * hour / 24))
+    return level / level.mean()
+
+
+def tables(cells: tuple[Array, Array, Array]) -> list[tuple[int, RoundTable]]:
+    """Rounds with readings of one metric, cells ``(hours, arms)``."""
+    rounds = []
+    for hour, row in enumerate(zip(*cells)):
+        table = RoundTable(range(len(row[0])), 1)
+        columns = dict(zip(("count", "mean", "var"), row))
+        ids = np.arange(len(row[0]))
+        table.take(0, np.zeros_like(ids), {"candidate": ids, "revision": 0 * ids, **columns})
+        rounds.append((hour, table))
+    return rounds
+
+
+def deltas(family: str, conversions: float, effect: float, studies: int) -> dict[str, Any]:
+    """Bias over standard deviation, coverage, and studies with a delta, by day."""
+    rng = np.random.default_rng([FAMILIES.index(family), int(10 * conversions), int(10 * effect)])
+    users = USERS * traffic(24 * DAYS[-1])[:, None] * np.array(SHARES)
+    rate = conversions / (USERS * SHARES[0]) * (1 + effect * np.eye(len(SHARES))[1])
+    pooling = Pooling.of(hz.TunerConfig())
+    found: dict[int, list[tuple[float, float]]] = {day: [] for day in DAYS}
+    for _ in range(studies):
+        rounds = tables(readings(family, users, np.broadcast_to(rate, users.shape), rng))
+        for day in DAYS:
+            weight, mean, spread = (f[1, 0] for f in pool(rounds[: 24 * day], pooling, 1)[0].state)
+            if weight > 0:
+                found[day].append((float(mean), float(spread.sqrt() / weight)))
+    cell: dict[str, Any] = {}
+    for day, pairs in found.items():
+        if len(pairs) < FEWEST:
+            cell[str(day)] = {"studies": len(pairs)}
+            continue
+        mean, std = np.array(pairs).T
+        cell[str(day)] = {
+            "studies": len(pairs),
+            "bias": float((mean - effect).mean() / mean.std()),
+            "coverage": float((abs(mean - effect) < 1.959964 * std).mean()),
+            "std": float(mean.std()),
+        }
+    return cell
+
+
+def stopped(family: str, conversions: float, level: float, studies: int) -> dict[str, int]:
+    """Harmless arms ever stopped in a week of hourly looks, of all arms."""
+    config = hz.TunerConfig(initial_candidates=ARMS)
+    problem = hz.Problem(
+        hz.SearchSpace([hz.Float("x", 0, 1)]), {"x": 0.5}, ["m"], "m", ["m >= -5%"]
+    )
+    pooling, hours, ever = Pooling.of(config), 24 * DAYS[-1], 0
+    for study in range(studies):
+        rng = np.random.default_rng([FAMILIES.index(family), int(10 * conversions), study])
+        tuner = hz.Tuner(problem, config, seed=study)
+        plans = [tuner.ask() for _ in range(hours)]  # without a model: all arms alike
+        gone = torch.zeros(ARMS + 1, dtype=torch.bool)
+        for plan, flow in zip(plans, traffic(hours)):
+            users = USERS * level * flow * np.array(plan.shares)
+            rate = np.full(len(users), conversions / (USERS * plan.shares[0]))
+            cells = readings(family, users, rate, rng)
+            tuner.tell(hz.Readings(plan.round, plan.candidate_ids, *cells))
+            upper = slacks(problem, gather(tuner.history, pooling), ALPHA).upper
+            gone |= (upper < 0).any(-1)
+        ever += int(gone.sum())
+    return {"stopped": ever, "arms": ARMS * studies}
+
+
+def _deltas(job: tuple[str, float, float, int]) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    family, conversions, effect, _ = job
+    return {"family": family, "conversions": conversions, "effect": effect, "days": deltas(*job)}
+
+
+def _stopped(job: tuple[str, float, float, int]) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    family, conversions, level, _ = job
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hz.TunerWarning)
+        return {"family": family, "conversions": conversions, "traffic": level} | stopped(*job)
+
+
+def table(path: Path = RESULT) -> str:
+    """Bias and coverage by family and conversions an hour; harmless arms stopped."""
+    results = json.loads(path.read_text())
+    lines = []
+    for effect in EFFECTS:
+        what = "nothing changes" if effect == 0 else f"the arm adds {100 * effect:g} %"
+        lines += [
+            f"| {what}: bias in standard deviations, coverage after 1, 3, 7 days | "
+            + " | ".join(f"{c:g} an hour" for c in CONVERSIONS)
+            + " |",
+            "|" + " --- |" * (1 + len(CONVERSIONS)),
+        ]
+        for family in FAMILIES:
+            cells = [
+                _cell(row["days"])
+                for conversions in CONVERSIONS
+                for row in results["deltas"]
+                if (row["family"], row["conversions"], row["effect"])
+                == (family, conversions, effect)
+            ]
+            lines.append(f"| {family} | {' | '.join(cells)} |")
+        lines.append("")
+    lines += [
+        "| harmless arms ever stopped in a week | "
+        + " | ".join(f"traffic {level:g}" for level in TRAFFIC)
+        + " |",
+        "|" + " --- |" * (1 + len(TRAFFIC)),
+    ]
+    for family in FAMILIES:
+        cells = []
+        for level in TRAFFIC:
+            rows = [r for r in results["stopped"] if (r["family"], r["traffic"]) == (family, level)]
+            cells.append(f"{sum(r['stopped'] for r in rows)} of {sum(r['arms'] for r in rows)}")
+        lines.append(f"| {family} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(days: dict[str, Any]) -> str:
+    return "<br>".join(
+        f"{day['bias']:+.2f}, {100 * day['coverage']:.0f} %" if "bias" in day else "no delta yet"
+        for day in days.values()
+    )
+
+
+def main() -> None:
+    """Measure all cells, and print them as they come."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--studies", type=int, default=400, help="studies per cell of the deltas")
+    parser.add_argument("--stopped", type=int, default=12, help="studies per cell of the stops")
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+
+    def jobs(last: tuple[float, ...], studies: int) -> Iterator[tuple[str, float, float, int]]:
+        for family in FAMILIES:
+            for conversions in CONVERSIONS:
+                for value in last:
+                    yield family, conversions, value, studies
+
+    results: dict[str, Any] = {"users": USERS, "shares": SHARES, "alpha": ALPHA}
+    with ProcessPoolExecutor(arguments.workers) as workers:
+        for name, run, last, studies in (
+            ("deltas", _deltas, EFFECTS, arguments.studies),
+            ("stopped", _stopped, TRAFFIC, arguments.stopped),
+        ):
+            results[name] = []
+            for row in workers.map(run, jobs(last, studies)):
+                results[name].append(row)
+                print(json.dumps(row), flush=True)
+    RESULT.write_text(json.dumps(results, indent=1) + "\n")
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
