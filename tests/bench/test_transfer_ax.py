@@ -60,12 +60,12 @@ def test_it_serves_from_the_first_hour_and_is_told_of_its_arms(peer, world):
         for delivery in world.serve(plan):
             peer.tell([delivery.readings])
     seen = see(peer.tuner, 2)
-    frame = peer._data(seen).df
+    frame = peer.data(seen).df
     assert sorted(frame.arm_name.unique()) == ["1_0", "1_1", "2_0", "2_1", "base"]
     served = {a.name: a.parameters for t in peer.experiment.trials.values() for a in t.arms}
     found = seen.outcomes()
     for i, row in enumerate(seen.rows.tolist()):
-        trial, name = peer._names[tuple(round(float(v), 9) for v in seen.x[row])]
+        trial, name = peer.names[tuple(round(float(v), 9) for v in seen.x[row])]
         x = torch.tensor([served[name][f"x{k}"] for k in range(2)], dtype=torch.float64)
         torch.testing.assert_close(x, seen.x[row])
         told = frame[(frame.arm_name == name) & (frame.metric_name == "utility")]
@@ -74,6 +74,6 @@ def test_it_serves_from_the_first_hour_and_is_told_of_its_arms(peer, world):
 
 
 def test_both_models_stand_ready_with_axs_rule_between_them(peer):
-    keys = [spec.generator_key for spec in peer._guarded.generator_specs]
+    keys = [spec.generator_key for spec in peer.guarded.generator_specs]
     assert keys == ["BOTL", "BoTorch"]
-    assert peer._guarded.best_model_selector is not None
+    assert peer.guarded.best_model_selector is not None

@@ -103,7 +103,7 @@ def test_the_left_out_loss_is_that_of_models_fitted_without_the_row(generator):
     target = settled.single(model, units)
     smaller = part.mean[:, 0].unsqueeze(-1) < part.mean[:, 0]
     torch.manual_seed(1)
-    found = settled._left_out_loss(target, smaller).double()
+    found = settled.left_out_loss(target, smaller).double()
     wanted = 0.0
     for row in range(8):
         kept = torch.arange(8) != row
@@ -147,4 +147,4 @@ def test_a_peer_proposes_inside_the_cube_from_the_first_hour(kind):
         assert plan.theta.max() <= 1
         for delivery in world.serve(plan):
             peer.tell([delivery.readings])
-    assert sorted(peer._fitted) == [0, 1]  # both metrics: what arrived in the first hour counts
+    assert sorted(peer.fitted) == [0, 1]  # both metrics: what arrived in the first hour counts

@@ -792,7 +792,7 @@ def test_every_user_has_a_bucket(user, number, salt):
 
 @given(shares_strategy(), st.floats(0.0, 1.0, exclude_max=True))
 def test_assign_finds_the_arm_whose_interval_holds_the_bucket(shares, place):
-    ends = updater._ends(shares)
+    ends = updater.arm_ends(shares)
     starts = (0.0, *ends)
     arms = [
         {"candidate": i, "from": start, "to": end, "parameters": {}}

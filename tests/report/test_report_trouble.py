@@ -116,8 +116,8 @@ def test_a_moment_is_the_posterior_of_the_readings_before_it():
 def test_no_moment_recommends_whom_harm_had_stopped():
     facts, past = seen()
     stopped = {
-        c: d.round for d in facts.history.decisions for c in d.details.get("candidates", ())
-        if d.kind == STOPPED
+        c: d.round for d in facts.history.decisions if d.kind == STOPPED
+        for c in d.trace.candidates
     }  # fmt: skip
     assert stopped
     for moment in past.moments:

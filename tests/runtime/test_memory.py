@@ -47,8 +47,8 @@ def test_a_container_s_limit_counts(tmp_path, limit, used, left):
     (tmp_path / "limit").write_text(f"{limit}\n")
     (tmp_path / "used").write_text(f"{used}\n")
     (tmp_path / "memory.stat").write_text("anon 7\ncaches 30\n")
-    assert memory._container_free(str(tmp_path), "limit", "used", "caches") == left
-    assert memory._container_free(str(tmp_path), "none", "used", "caches") is None
+    assert memory.container_free(str(tmp_path), "limit", "used", "caches") == left
+    assert memory.container_free(str(tmp_path), "none", "used", "caches") is None
 
 
 @pytest.mark.usefixtures("little")

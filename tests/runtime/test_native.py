@@ -150,7 +150,7 @@ def test_streaming_is_pooling_the_ratio(seed, candidates, metrics, dtype, compil
             treatment, control = rounds(rng, candidates, metrics, dtype)
             evidence.stream(state, treatment, control)
             row = Moments(*(field.unsqueeze(0) for field in control))
-            evidence._stream_at_once(at_once, treatment, delta.control_terms(row))
+            evidence.stream_at_once(at_once, treatment, delta.control_terms(row))
             lift = delta.ratio(treatment, row)
             one = evidence.summarise(ids, lift, treatment.count, candidates)
             want = evidence.merge(want, one)
@@ -234,7 +234,7 @@ def test_marginals_and_paths_agree(seed, n, dims, metrics, points, num_paths, dt
         found, _ = both(patch, lambda: (*posterior.marginal(x.to(dtype)), paths(x.to(dtype))))
         _, twin = both(patch, lambda: (*posterior.marginal(x), paths(x)))
     scale = posterior.standardiser.scale * posterior.hyperparameters.outputscale.sqrt()
-    wide = 1.0 + paths._update.abs().sum(1).amax(-1)  # what a path's rounding is proportional to
+    wide = 1.0 + paths.update.abs().sum(1).amax(-1)  # what a path's rounding is proportional to
     assert {t.dtype for t in found} == {dtype}
     bound = 200 * EPS[dtype]
     for value, want, unit in zip(found, twin, (scale, scale.square(), scale * wide)):
@@ -405,10 +405,10 @@ def test_without_a_compiler_pytorch_does_the_work_and_it_is_said_once(
 @needs_compiler
 def test_they_are_built_once_and_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    build._load()
+    build.load()
     (kept,) = tmp_path.rglob("*.so")
     monkeypatch.setattr(build, "_build", lambda *a: pytest.fail("built again"))
-    build._load()
+    build.load()
     assert [*tmp_path.rglob("*")] == [kept.parent, kept]
 
 
@@ -416,7 +416,7 @@ def test_they_are_built_once_and_kept(monkeypatch, tmp_path):
 def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert build._load() is not None
+    assert build.load() is not None
     assert [*tmp_path.iterdir()] == [tmp_path / "file"]
 
 
@@ -428,7 +428,7 @@ def test_a_user_without_a_home_does_without_a_cache(monkeypatch):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(build.Path, "home", nobody)
-    assert build._load() is not None
+    assert build.load() is not None
 
 
 def test_nothing_is_built_at_import():

@@ -58,7 +58,7 @@ def test_the_stakes_are_all_there_is():
 def test_every_bet_is_fair_and_none_is_better_where_the_noise_is_smaller(memory):
     """E e = 1 over a standard normal z, at most 1 at variance 0.8: by trapezoids, to rounding."""
     z = torch.linspace(-60, 60, 24_001, dtype=f64)
-    log_e = drift._bets(
+    log_e = drift.log_bets(
         z.reshape(-1, 1, 1), z.isfinite().reshape(-1, 1, 1), memory + z.new_zeros(1, 1)
     )
     for var in (1.0, 0.8):

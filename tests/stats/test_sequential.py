@@ -93,8 +93,8 @@ def test_newtons_method_stopped_early_is_wider_never_narrower(sides, monkeypatch
     progress = torch.logspace(-3, 3, 40, dtype=f64)
     level = torch.linspace(1e-6, 0.49, 40, dtype=f64).unsqueeze(-1)
     want = sequential.critical_value(progress, level, sides)
-    horizon = sequential._horizon(level, sides)
-    monkeypatch.setattr(sequential, "_horizon", lambda *_: horizon)
+    horizon = sequential.tightest_over_rho(level, sides)
+    monkeypatch.setattr(sequential, "tightest_over_rho", lambda *_: horizon)
     before = torch.full_like(want, torch.inf)
     for steps in range(4):
         monkeypatch.setattr(sequential, "_STEPS", steps)
@@ -108,7 +108,7 @@ def test_newtons_method_stopped_early_is_wider_never_narrower(sides, monkeypatch
 @pytest.mark.parametrize("sides", [1, 2])
 def test_rho_is_lambert_w(sides):
     level = torch.cat([torch.logspace(-100, -1, 100, dtype=f64), tensor(0.2, 0.3, 0.4, 0.49)])
-    got = 1 / sequential._horizon(level, sides)
+    got = 1 / sequential.tightest_over_rho(level, sides)
     want = rho(1.0, level.numpy(), sides)
     np.testing.assert_allclose(got.numpy(), want, rtol=1e-11)
 

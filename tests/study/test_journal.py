@@ -97,7 +97,8 @@ class _Unsigned(MemoryJournal):
 class _Leaking(MemoryJournal):
     def read(self, study, after=0):
         self.header(study)
-        return [e for log in self._entries.values() for e in log][after:]
+        every = [MemoryJournal.read(self, name) for name in self.studies()]
+        return [e for log in every for e in log][after:]
 
 
 class _Halves(MemoryJournal):
@@ -110,14 +111,20 @@ class _Halves(MemoryJournal):
 
 
 class _Sharing(MemoryJournal):
+    def __init__(self):
+        super().__init__()
+        self.given = {}
+
     def read(self, study, after=0):
-        self.header(study)
-        return self._entries[study] if after == 0 else super().read(study, after)
+        if after:
+            return super().read(study, after)
+        return self.given.setdefault(study, super().read(study))
 
 
 class _Replacing(MemoryJournal):
     def create(self, header, entries):
-        self._headers.pop(header.study, None)
+        if header.study in self.studies():
+            self.__init__()  # forgets all that it held
         super().create(header, entries)
 
 

@@ -305,7 +305,7 @@ def test_candidates_in_view_are_bounded_and_hold_all_that_compete(tuner):
     others = set(view) - {0, *competing(history, chosen), *history.last_plan.candidates}
     others -= history.status.stopped
     for plan in history.plans.values():
-        others -= set(plan.details.get("leaders", ()))
+        others -= set(plan.trace.leaders)
     left = set(bucket.tested.nonzero().flatten().tolist()) - set(view)
     doubt = bucket.var.log().sum(-1)
     assert max(float(doubt[c]) for c in others) <= min(float(doubt[c]) for c in left)

@@ -118,7 +118,7 @@ def test_what_is_new_in_a_study_is_found_by_an_index(old):
     path, _ = old
     journal = SqlJournal(url(path))
     seen = []
-    engine = journal._database._engine
+    engine = journal.database.engine
     sa.event.listen(engine, "before_cursor_execute", lambda *call: seen.append(call[2:4]))
     journal.read("feed", after=20)
     journal.close()

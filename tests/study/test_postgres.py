@@ -49,6 +49,7 @@ from hyperzero_torch.study.journal import (
     schema,
 )
 from hyperzero_torch.study.journal.base import ConflictError
+from hyperzero_torch.study.journal.schema import studies
 from hyperzero_torch.study.journal.sql import SqlJournal
 from hyperzero_torch.testing import JournalContract, example_entries
 
@@ -224,12 +225,18 @@ def test_of_writers_that_append_at_once_exactly_one_wins(url):
     assert [e.kind for e in entries[::2]] == [e.kind for e in entries[1::2]]
 
 
+def lock_study(connection):
+    """As a writer does before it reads the last entry."""
+    wanted = sa.select(studies).where(studies.c.study == "study")
+    connection.execute(wanted.with_for_update())
+
+
 def test_a_writer_that_waited_sees_what_was_written_meanwhile(journal, url):
     """It queues on the study's row, and is told of the conflict before it has written a thing."""
     second, waited = SqlJournal(url), []
     seen = []
     sa.event.listen(
-        second._database._engine, "before_cursor_execute", lambda *call: seen.append(call[2])
+        second.database.engine, "before_cursor_execute", lambda *call: seen.append(call[2])
     )
 
     def overtaken():
@@ -239,8 +246,8 @@ def test_a_writer_that_waited_sees_what_was_written_meanwhile(journal, url):
         waited.append(time.monotonic() - started)
 
     thread = threading.Thread(target=overtaken)
-    with journal._database.transaction(write=True) as connection:
-        journal._header(connection, "study", lock=True)
+    with journal.database.transaction(write=True) as connection:
+        lock_study(connection)
         thread.start()
         time.sleep(0.5)
         rows.write(connection, HEADER, [Decision(9, "a", "b")], after=10)
@@ -254,8 +261,8 @@ def test_a_writer_that_waited_sees_what_was_written_meanwhile(journal, url):
 def test_studies_do_not_wait_for_each_other(journal, url):
     journal.create(StudyHeader("other", 0, {}), [FIRST])
     second = SqlJournal(url)
-    with journal._database.transaction(write=True) as connection:
-        journal._header(connection, "study", lock=True)
+    with journal.database.transaction(write=True) as connection:
+        lock_study(connection)
         started = time.monotonic()
         assert second.append("other", [FIRST], after=1) == 2
         assert second.read("study") == example_entries()
@@ -266,8 +273,8 @@ def test_studies_do_not_wait_for_each_other(journal, url):
 def test_a_writer_that_cannot_get_in_says_so_and_writes_nothing(journal, url, monkeypatch):
     monkeypatch.setattr(database, "_BUSY_SECONDS", 0.1)
     second = SqlJournal(url)
-    with journal._database.transaction(write=True) as connection:
-        journal._header(connection, "study", lock=True)
+    with journal.database.transaction(write=True) as connection:
+        lock_study(connection)
         with pytest.raises(JournalError, match="lock timeout") as caught:
             second.append("study", [FIRST], after=10)
         assert not isinstance(caught.value, ConflictError)
@@ -285,7 +292,7 @@ def test_a_reader_sees_one_moment(journal, url):
             received = ReadingsReceived((9,), (0,), (0,), (0,), (1.0,), (2.0,), (3.0,))
             told.append(journal.append("study", [received, Decision(9, "a", "b")], after=10))
 
-    sa.event.listen(reader._database._engine, "before_cursor_execute", meanwhile)
+    sa.event.listen(reader.database.engine, "before_cursor_execute", meanwhile)
     assert reader.read("study") == example_entries()
     assert told == [12]
     assert len(reader.read("study")) == 12
@@ -381,7 +388,7 @@ from hyperzero_torch.study.journal import Configured
 from hyperzero_torch.study.journal.sql import SqlJournal
 
 def backend():
-    with journal._database.transaction() as connection:
+    with journal.database.transaction() as connection:
         return connection.scalar(sa.text("SELECT pg_backend_pid()"))
 
 journal = SqlJournal(sys.argv[1])
@@ -427,7 +434,7 @@ def test_a_restart_within_an_append_leaves_nothing_half_written(server, journal,
             done.append(statement)
             server.restart(mode)
 
-    sa.event.listen(journal._database._engine, "before_cursor_execute", restart)
+    sa.event.listen(journal.database.engine, "before_cursor_execute", restart)
     new = [CandidateAdded(2, 8, "proposal", (0.5, 2.0), {}), Planned(8, (0, 2), (0, 1), (0.5, 0.5))]
     with pytest.raises(JournalError, match=r"lost its connection.*call again") as caught:
         journal.append("study", new, after=10)
@@ -477,7 +484,7 @@ def test_a_round_goes_on_after_a_restart_in_its_middle(server, url, world):
                 armed.clear()
                 server.restart("immediate")
 
-        engine = tuner.journal._database._engine
+        engine = tuner.journal.database.engine
         sa.event.listen(engine, "before_cursor_execute", restart)
         tuner.ask(round_)
 
@@ -542,7 +549,7 @@ def test_whole_numbers_among_readings_are_stored_as_floats(both, tmp_path):
     received = ReadingsReceived((0,), (0,), (0,), (0,), (3,), (1,), (2,))
     journal.create(HEADER, [FIRST, received])
     assert journal.read("study")[1] == received
-    with journal._database.transaction() as connection:
+    with journal.database.transaction() as connection:
         assert connection.scalar(sa.text("SELECT mean / count FROM readings")) == 1 / 3
     journal.close()
 
@@ -652,7 +659,7 @@ def test_no_statement_holds_a_value(both):
     """Values travel beside the statements, whatever they are."""
     journal, statements = SqlJournal(both), []
     sa.event.listen(
-        journal._database._engine,
+        journal.database.engine,
         "before_cursor_execute",
         lambda c, cursor, statement, *_: statements.append(statement),
     )
@@ -742,7 +749,7 @@ def test_a_password_is_in_no_message_warning_or_log(server, caplog, recwarn):
             journal.read("other")
         assert_silent(caught.value)
         shown = [repr(journal), str(journal), repr(journal.url), str(journal.url)]
-        shown += [repr(vars(journal)), repr(vars(journal._database))]
+        shown += [repr(vars(journal)), repr(vars(journal.database))]
         journal.close()
     finally:
         logging.getLogger("sqlalchemy").setLevel(logging.NOTSET)
@@ -931,7 +938,7 @@ def test_the_readme_queries_answer_what_they_say(both):
     ]
     journal.create(header, entries)
     journal.create(other, [*entries[:-1], Decision(1, "retired", "not this one")])
-    with journal._database.transaction() as connection:
+    with journal.database.transaction() as connection:
         traffic, deltas, decisions = (
             [tuple(row) for row in connection.exec_driver_sql(query)] for query in example_queries()
         )
@@ -954,7 +961,7 @@ def test_the_readme_deltas_are_those_of_the_tuner(both, world):
     tuner = hz.Tuner(world.problem, hz.TunerConfig(**SMALL), both, seed=3)
     for _ in run(tuner, world, 6):
         pass
-    with tuner.journal._database.transaction() as connection:
+    with tuner.journal.database.transaction() as connection:
         deltas = list(connection.exec_driver_sql(example_queries()[1]))
     table = tuner.history.tables
     assert len(deltas) > 10

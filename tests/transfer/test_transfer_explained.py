@@ -81,21 +81,21 @@ def test_suggested_candidates_say_so(helped):
 def test_what_a_new_candidate_risks_is_told_in_the_round_of_its_birth(helped):
     asked = 0
     for plan in helped.history.plans.values():
-        told = plan.details.get("transfer", {})
+        transfer = plan.trace.transfer
         new = {c for c in plan.candidates if helped.history.candidates[c].round == plan.round}
-        if not told.get("used") or not new:
+        if transfer is None or not transfer.used or not new:
             continue
         for arm in helped.explain(plan.round).arms:
-            one = told.get("screened", {}).get(str(arm.candidate))
+            screened = transfer.screened.get(arm.candidate)
             risk = [reason for reason in arm.why if "its risk required" in reason]
-            assert bool(risk) == (one is not None)
-            if one is not None:
+            assert bool(risk) == (screened is not None)
+            if screened is not None:
                 assert arm.candidate in new
-                assert one["prob"] >= one["needed"] >= 0.25
-                assert f"{one['prob']:.2f} when it was new" in risk[0]
+                assert screened.prob >= screened.needed >= 0.25
+                assert f"{screened.prob:.2f} when it was new" in risk[0]
                 asked += 1
         suggested = {c for c in new if helped.history.candidates[c].origin != "leader"}
-        assert {str(c) for c in suggested} <= set(told["screened"])
+        assert suggested <= set(transfer.screened)
     assert asked
 
 

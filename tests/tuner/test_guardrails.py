@@ -148,7 +148,7 @@ def test_a_tuner_stops_harm_within_the_hour_and_says_so():
     bad &= set(tuner.history.plans[0].candidates)
     assert tuner.history.status.stopped == bad
     assert not bad & set(plan.candidate_ids)
-    noted = [c for d in tuner.history.decisions for c in d.details["candidates"]]
+    noted = [c for d in tuner.history.decisions for c in d.trace.candidates]
     assert sorted(noted) == sorted(bad)  # each once
 
 
