@@ -89,7 +89,7 @@ def test_every_round_is_told_as_it_was_decided(study, facts):
         assert row["needed"] == trace.needed
         assert row["taken"].startswith("with sources" if trace.used else "own evidence only")
         for metric, held_out in trace.held_out.items():
-            difference = held_out.tracered - held_out.cold
+            difference = held_out.transferred - held_out.cold
             assert row[f"held:{metric}"] == pytest.approx(difference)
         for name, weighed in trace.sources.items():
             weight = sum(weighed.weight) / len(trace.metrics) if trace.used else 0.0
