@@ -38,9 +38,9 @@ def test_the_value_model_can_be_simulated(tmp_path, monkeypatch, capsys):
 def test_the_help_names_every_world(capsys):
     with pytest.raises(SystemExit):
         main(["simulate", "--help"])
-    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    help_text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for world in World:
-        assert f"{world}:" in said
+        assert f"{world}:" in help_text
 
 
 @pytest.mark.parametrize(

@@ -345,9 +345,9 @@ def test_a_warehouse_that_answers_six_hours_late_is_as_good_as_one_in_time(hours
     honest = platform.collect
 
     def collect(as_of, planned, missing=()):
-        found = honest(as_of, planned, missing)
+        collected = honest(as_of, planned, missing)
         hours.hang(as_of)
-        return found
+        return collected
 
     platform.collect = collect
     steps = loop_of(tuner, platform, retry=QUICK).run(10)
@@ -611,12 +611,12 @@ def test_two_loops_at_the_same_moment_make_one_plan_a_round_and_tell_once(place,
         url = request.getfixturevalue("server").schema()
     path, rounds, barrier = tmp_path / "table.json", 4, threading.Barrier(2, timeout=60)
     platforms = [Served(TableUpdater(path)) for _ in range(2)]
-    found = [[], []]
+    decided = [[], []]
 
     def drive(me):
         tuner = make(url)
         for done in loop_of(tuner, platforms[me], SimulatedClock(10_000.0)).run(rounds):
-            found[me].append(done)
+            decided[me].append(done)
             barrier.wait()
         tuner.journal.close()
 
@@ -626,11 +626,11 @@ def test_two_loops_at_the_same_moment_make_one_plan_a_round_and_tell_once(place,
         thread.start()
     for thread in threads:
         thread.join(120)
-    assert [d.plan for d in found[0]] == [d.plan for d in found[1]]
-    assert len(found[0]) == rounds
+    assert [d.plan for d in decided[0]] == [d.plan for d in decided[1]]
+    assert len(decided[0]) == rounds
     tuner = hz.Tuner.resume(url, problem=make().problem)
     assert set(tuner.history.plans) == set(range(rounds))
     assert json.loads(path.read_text())["round"] == rounds - 1
     assert {key[0] for key in stored(tuner)} == set(range(rounds - 1))
-    assert sum(d.rows for both in found for d in both) == len(stored(tuner))
+    assert sum(d.rows for both in decided for d in both) == len(stored(tuner))
     tuner.journal.close()

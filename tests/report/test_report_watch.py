@@ -113,9 +113,9 @@ def test_a_journal_that_is_away_is_waited_for_and_said_once(study, tmp_path, mon
     monkeypatch.setattr(study.study, "sync", away)
     with pytest.raises(KeyboardInterrupt):
         _watch(study, tmp_path / "report.html", "lcb", 1.0)
-    said = capsys.readouterr().err
-    assert said.count("trying again: the database is away") == 1
-    assert said.count("wrote") == 1
+    stderr = capsys.readouterr().err
+    assert stderr.count("trying again: the database is away") == 1
+    assert stderr.count("wrote") == 1
 
 
 def test_a_full_disk_ends_the_first_report_but_not_the_next(study, tmp_path, monkeypatch, capsys):
@@ -143,9 +143,9 @@ def test_a_full_disk_ends_the_first_report_but_not_the_next(study, tmp_path, mon
     monkeypatch.setattr(report, "_pause", sleep)
     with pytest.raises(KeyboardInterrupt):
         _watch(study, page, "lcb", 1.0)
-    said = capsys.readouterr().err
-    assert said.count("not written, trying again") == 1
-    assert said.count("wrote") == 2
+    stderr = capsys.readouterr().err
+    assert stderr.count("not written, trying again") == 1
+    assert stderr.count("wrote") == 2
     assert [p.name for p in tmp_path.glob("*report*")] == ["report.html"]
 
 

@@ -91,8 +91,8 @@ def test_out_of_memory_shrinks_the_tile_once_and_changes_nothing(monkeypatch, fi
     for room, name in ((hz.Posterior, "cross"), (hz.Paths, "__call__")):
         with monkeypatch.context() as patch:
             out_of_memory(patch, room, name, 1)
-            for found, right in zip(work(), want):
-                torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-12)
+            for result, right in zip(work(), want):
+                torch.testing.assert_close(result, right, rtol=1e-9, atol=1e-12)
 
 
 def test_the_cpu_s_own_error_is_known():

@@ -44,12 +44,12 @@ def study(kind, seed, arms=ARMS, rounds=ROUNDS, spread=0.05):
 def pool(candidate, slot, delta, arms=ARMS, weight=None):
     """Mean and variance per candidate: as the formula says, and as fitted."""
     weight = 1 / delta.var if weight is None else weight
-    found = dispersion.fit(candidate, slot, delta, weight, arms)
+    fitted = dispersion.fit(candidate, slot, delta, weight, arms)
     sides = []
-    for var, w in ((delta.var, weight), (found.factor * delta.var, found.weight)):
+    for var, w in ((delta.var, weight), (fitted.factor * delta.var, fitted.weight)):
         state = evidence.summarise(candidate, Delta(delta.mean, var), w, arms)
         sides.append((state.mean, state.spread / state.weight.square()))
-    return found, *sides
+    return fitted, *sides
 
 
 def repeated(kind, arms=ARMS, rounds=ROUNDS):
@@ -151,23 +151,25 @@ def test_whatever_is_missing_the_answer_is_finite(seed, missing, zero):
     mean = torch.where(chance < missing, torch.nan, delta.mean)
     var = torch.where(torch.rand(chance.shape, generator=generator) < zero, 0.0, delta.var)
     users = 1000 * torch.rand(len(slot), generator=generator, dtype=torch.float64) + 1
-    found, (_, formula), (pooled, claimed) = pool(candidate, slot, Delta(mean, var), 5, users)
-    for field in (found.factor, found.weight, found.common, *found.tails):
+    fitted, (_, formula), (pooled, claimed) = pool(candidate, slot, Delta(mean, var), 5, users)
+    for field in (fitted.factor, fitted.weight, fitted.common, *fitted.tails):
         assert bool(field.isfinite().all())
-    assert bool((found.factor >= 0).all() & (found.weight >= 0).all() & (found.common >= 1).all())
+    assert bool(
+        (fitted.factor >= 0).all() & (fitted.weight >= 0).all() & (fitted.common >= 1).all()
+    )
     known = torch.zeros(5, METRICS).index_add(0, candidate, mean.isfinite().float()) > 0
     assert torch.equal(pooled.isfinite(), torch.ones_like(known))
     assert bool((claimed[known] >= formula[known] * (1 - 1e-9)).all())
     sums = torch.zeros(5, METRICS, dtype=torch.float64)
     given_ = sums.index_add(0, candidate, torch.where(mean.isfinite(), users[:, None], 0.0))
-    assert torch.allclose(sums.index_add(0, candidate, found.weight), given_)
+    assert torch.allclose(sums.index_add(0, candidate, fitted.weight), given_)
 
 
 def test_one_round_or_none_changes_nothing():
     candidate, slot, delta, _ = study("20", 0, rounds=1)
-    found = dispersion.fit(candidate, slot, delta, 1 / delta.var, ARMS)
-    assert torch.equal(found.factor, torch.ones_like(delta.var))
-    assert torch.allclose(found.weight, 1 / delta.var)
+    fitted = dispersion.fit(candidate, slot, delta, 1 / delta.var, ARMS)
+    assert torch.equal(fitted.factor, torch.ones_like(delta.var))
+    assert torch.allclose(fitted.weight, 1 / delta.var)
     nothing = Delta(*(field[:0] for field in delta))
     empty = dispersion.fit(candidate[:0], slot[:0], nothing, nothing.var, ARMS)
     assert empty.factor.shape == (0, METRICS)

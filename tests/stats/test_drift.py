@@ -222,10 +222,10 @@ def test_the_predictive_covariance_counts_the_shared_control_once():
     got = drift.predictive_covariance(root @ root.mT, own + loading.square(), loading)
     num = 200_000
     error = normal(num, 3, seed=6) * own.squeeze(-1).sqrt() + normal(num, 1, seed=7) @ loading.mT
-    found = error + normal(num, 3, seed=8) @ root[0].mT
+    sample = error + normal(num, 3, seed=8) @ root[0].mT
     spread = got[0].diagonal()
     tolerance = 5 * (torch.outer(spread, spread) * 2 / num).sqrt()
-    assert ((found.mT.cov() - got[0]).abs() <= tolerance).all()
+    assert ((sample.mT.cov() - got[0]).abs() <= tolerance).all()
 
 
 # Refusals
@@ -294,10 +294,10 @@ def within(rate, num):
 @pytest.mark.parametrize("served", [1.0, 0.3])
 def test_false_alarms_stay_below_what_is_promised(served):
     """Detector: alpha x rounds; process: alpha. And both can alarm: the bounds are not empty."""
-    found = drift_alarms.false_alarms(400, ROUNDS, 1, served=served)
-    assert found["detector"] <= within(drift_alarms.ALPHA * ROUNDS, 400)
-    assert found["process"] <= within(drift_alarms.ALPHA_EVER, 400)
-    assert found["detector"] > 0.01
+    rates = drift_alarms.false_alarms(400, ROUNDS, 1, served=served)
+    assert rates["detector"] <= within(drift_alarms.ALPHA * ROUNDS, 400)
+    assert rates["process"] <= within(drift_alarms.ALPHA_EVER, 400)
+    assert rates["detector"] > 0.01
 
 
 def test_rounds_from_one_false_alarm_to_the_next_are_one_over_alpha_or_more():

@@ -315,12 +315,12 @@ def test_inputs_are_never_changed() -> None:
         assert torch.equal(after, was)
 
 
-def refused(call, *said: str) -> None:
+def refused(call, *parts: str) -> None:
     """The call raises a ShapeError, inside the tree, whose message names all of ``said``."""
     with pytest.raises(ShapeError) as caught:
         call()
     assert isinstance(caught.value, InputError | HyperZeroError | ValueError)
-    for what in said:
+    for what in parts:
         assert what in str(caught.value)
 
 
@@ -383,13 +383,13 @@ def test_moderation_leaves_many_users_alone_and_does_not_invent():
     count = torch.tensor([[1e6], [5.0], [1.0], [0.0], [9.0]], dtype=torch.float64)
     m2 = torch.tensor([[2e6], [0.0], [0.0], [0.0], [-1.0]], dtype=torch.float64)
     sample = moments.Moments(count, torch.ones_like(count), m2)
-    found = moments.moderate(sample, torch.zeros(5, dtype=torch.long), 1)
-    assert float(found.var[0]) == pytest.approx(2.0, rel=1e-3)
-    assert float(found.var[1]) == pytest.approx(2.0 * 50 / 54, rel=1e-3)  # 4 freedoms say 0
-    assert bool(found.var[2].isnan())
-    assert float(found.m2[4]) == -1.0
+    moderated = moments.moderate(sample, torch.zeros(5, dtype=torch.long), 1)
+    assert float(moderated.var[0]) == pytest.approx(2.0, rel=1e-3)
+    assert float(moderated.var[1]) == pytest.approx(2.0 * 50 / 54, rel=1e-3)  # 4 freedoms say 0
+    assert bool(moderated.var[2].isnan())
+    assert float(moderated.m2[4]) == -1.0
     alone = moments.moderate(sample, torch.arange(5), 5)
     torch.testing.assert_close(alone.m2, sample.m2)
     big = moments.Moments(count, 1e6 * sample.mean, 1e12 * m2)
     scaled = moments.moderate(big, torch.zeros(5, dtype=torch.long), 1)
-    torch.testing.assert_close(scaled.m2, 1e12 * found.m2, equal_nan=True)
+    torch.testing.assert_close(scaled.m2, 1e12 * moderated.m2, equal_nan=True)

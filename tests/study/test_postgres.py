@@ -285,16 +285,16 @@ def test_a_writer_that_cannot_get_in_says_so_and_writes_nothing(journal, url, mo
 
 def test_a_reader_sees_one_moment(journal, url):
     """An append between two of its queries is seen by none of them."""
-    reader, told = SqlJournal(url), []
+    reader, appended = SqlJournal(url), []
 
     def meanwhile(connection, cursor, statement, *_):
-        if "FROM plans" in statement and not told:
+        if "FROM plans" in statement and not appended:
             received = ReadingsReceived((9,), (0,), (0,), (0,), (1.0,), (2.0,), (3.0,))
-            told.append(journal.append("study", [received, Decision(9, "a", "b")], after=10))
+            appended.append(journal.append("study", [received, Decision(9, "a", "b")], after=10))
 
     sa.event.listen(reader.database.engine, "before_cursor_execute", meanwhile)
     assert reader.read("study") == example_entries()
-    assert told == [12]
+    assert appended == [12]
     assert len(reader.read("study")) == 12
     reader.close()
 
@@ -769,9 +769,9 @@ def test_a_database_that_repeats_the_password_is_masked(server, url):
     """Whatever a server or driver says, quoted or not."""
     address_ = address.Address.of(server.url())
     quoted = sa.URL.create("x", "u", PASSWORD).render_as_string(False).split("u:")[1]
-    said = f"user=tuner password={PASSWORD}\n  at {quoted}"
-    assert "s3cr3t" not in address_.hide(said)
-    assert address_.hide(said).startswith("user=tuner password=*** at ")
+    message = f"user=tuner password={PASSWORD}\n  at {quoted}"
+    assert "s3cr3t" not in address_.hide(message)
+    assert address_.hide(message).startswith("user=tuner password=*** at ")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
@@ -799,12 +799,12 @@ def test_an_address_that_is_not_understood_repeats_no_password(form, noise, sche
     try:
         parsed = address.Address.of(scheme + form.format(secret))
     except JournalError as error:
-        said = str(error) + "".join(traceback.format_exception(error))
+        shown = str(error) + "".join(traceback.format_exception(error))
     else:
         # What stands for a host or a database is no secret.
-        said = repr(parsed) if secret not in (parsed.url.host, parsed.url.database) else ""
+        shown = repr(parsed) if secret not in (parsed.url.host, parsed.url.database) else ""
     if "@" in form or scheme:
-        assert secret not in said
+        assert secret not in shown
 
 
 def test_a_password_may_come_from_the_environment(server, monkeypatch):
@@ -857,33 +857,33 @@ def old(server, url, tmp_path):
 
 
 def test_an_old_journal_is_migrated_and_leads_to_the_same_plan(server, old):
-    url, new, said = old
+    url, new, written = old
     assert shape(url) != new
-    world = PaperWorld(**said["world"])
+    world = PaperWorld(**written["world"])
     tuner = hz.Tuner.resume(url, "feed", problem=world.problem)
     assert shape(url) == new
     plan = tuner.ask()
-    assert list(plan.candidate_ids) == said["plan"]["candidate_ids"]
-    assert list(plan.slots) == said["plan"]["slots"]
+    assert list(plan.candidate_ids) == written["plan"]["candidate_ids"]
+    assert list(plan.slots) == written["plan"]["slots"]
     tuner.journal.close()
     names = server.execute("SELECT study, metric, name FROM metrics ORDER BY metric", url=url)
     assert names == [("feed", 0, "x1"), ("feed", 1, "x2")]
 
 
 def test_a_migration_that_is_killed_anywhere_is_done_whole_or_not_at_all(server, old):
-    url, new, said = old
+    url, new, written = old
     states = killed_openings(url)
     olds, news = states.count("old"), states.count("new")
     assert olds > 12
     assert states == ["old"] * olds + ["new"] * news
     assert shape(url) == new
     journal = SqlJournal(url)
-    assert len(journal.read("feed")) == said["entries"]
+    assert len(journal.read("feed")) == written["entries"]
     journal.close()
 
 
 def test_many_that_open_an_old_journal_at_once_migrate_it_once(old):
-    url, new, said = old
+    url, new, written = old
     barrier = threading.Barrier(4)
 
     def work(_):
@@ -895,7 +895,7 @@ def test_many_that_open_an_old_journal_at_once_migrate_it_once(old):
             journal.close()
 
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(work, range(4))) == [said["entries"]] * 4
+        assert list(pool.map(work, range(4))) == [written["entries"]] * 4
     assert shape(url) == new
 
 

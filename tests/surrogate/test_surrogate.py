@@ -655,9 +655,11 @@ def test_fit_recovers_the_lengthscales_of_its_prior():
     var = torch.full_like(f, 1e-3)
     p = Surrogate().fit(x, f + var.sqrt() * randn(80, 6, seed=22), var)
     assert p.fit_succeeded
-    found = p.hyperparameters.lengthscale.log().mean(0).exp()  # geometric mean of six functions
-    assert 0.15 < float(found[0]) < 0.27
-    assert 0.75 < float(found[1]) < 1.35
+    lengthscales = (
+        p.hyperparameters.lengthscale.log().mean(0).exp()
+    )  # geometric mean of six functions
+    assert 0.15 < float(lengthscales[0]) < 0.27
+    assert 0.75 < float(lengthscales[1]) < 1.35
 
 
 @pytest.mark.parametrize("shared", [False, True])

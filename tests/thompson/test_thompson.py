@@ -618,12 +618,12 @@ def test_proposals_from_many_chunks_are_as_good_as_from_one(monkeypatch, fitted,
     module = sys.modules["hyperzero_torch.thompson.propose"]
 
     def scores():
-        found = [
+        proposals = [
             propose(posterior, world.problem, 130, 4, gen(seed), num_starts=num_starts)
             for seed in range(25)
         ]
-        assert all(bool(f.feasible.all()) for f in found)
-        return torch.cat([f.score for f in found])
+        assert all(bool(f.feasible.all()) for f in proposals)
+        return torch.cat([f.score for f in proposals])
 
     whole = scores()
     monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 16 * 4 * 3)

@@ -187,9 +187,9 @@ def test_cells_of_a_heat_map_are_legible_on_their_colours():
 def browser(tmp_path_factory):
     if find() is None or importlib.util.find_spec("plotly") is None:
         pytest.skip("needs chromium and plotly")
-    found = Browser(tmp_path_factory.mktemp("profile"))
-    yield found
-    found.close()
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])
@@ -202,9 +202,9 @@ def test_it_opens_fits_and_runs_nobodys_code(browser, study, tmp_path, width, da
     assert browser.value(OVERFLOW) == ""
     alive = "document.querySelectorAll('main img,#transfer i:not([class])').length"
     assert browser.value(alive) == 0
-    said = browser.value("document.getElementById('transfer').textContent")
-    assert EVIL in said
-    assert "<i>ranker</i>" in said
+    text = browser.value("document.getElementById('transfer').textContent")
+    assert EVIL in text
+    assert "<i>ranker</i>" in text
     assert browser.errors == []
 
 
