@@ -21,7 +21,7 @@ from support.live_loop import CONFIG, HOUR, Platform, loop_of, make, reading, st
 from support.postgres import shared_server, why_not
 
 import hyperzero_torch as hz
-from hyperzero_torch.cli.live import _drive
+from hyperzero_torch.cli.live import drive
 from hyperzero_torch.live import Collected, FlagdUpdater, TableUpdater
 from hyperzero_torch.live.clock import SimulatedClock
 from hyperzero_torch.live.retry import Component, RetryPolicy
@@ -569,7 +569,7 @@ def test_metrics_that_fail_do_not_end_the_loop(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(tuner, "recommend", recommend)
     with caplog.at_level(logging.WARNING):
-        _drive(tuner, loop_of(tuner, platform), 3, None, file)
+        drive(tuner, loop_of(tuner, platform), 3, None, file)
     assert [p.round for p in platform.applied] == [0, 1, 2]
     assert caplog.text.count("metrics: ZeroDivisionError: no views") == 3
 

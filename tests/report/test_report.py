@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.report_studies import EVIL, SMALL, mixed, serve, simulated
+from support.report_studies import EVIL, SMALL, mixed, serve, simulated, strings
 
 import hyperzero_torch as hz
 from hyperzero_torch.report import write_report
@@ -101,14 +101,6 @@ def resolved(value, key=""):
     if isinstance(value, str) and value.startswith("@") and key.endswith("color"):
         return "rgba(1,2,3,0.5)"
     return "serif" if key == "family" else value
-
-
-def strings(value):
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from strings(part)
 
 
 STATES = {

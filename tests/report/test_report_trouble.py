@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.report_studies import calm, troubled
+from support.report_studies import calm, strings, troubled
 from support.troubled_study import CONFIG, METRICS, TURNS_AT, lift, make, play
 
 import hyperzero_torch as hz
@@ -561,13 +561,6 @@ def test_what_users_wrote_is_escaped_everywhere(tmp_path):
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     figures = re.search(r"var figures=(.*);\n", text).group(1)
     drawn = json.loads(figures)
-
-    def strings(value):
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict | list):
-            for part in value.values() if isinstance(value, dict) else value:
-                yield from strings(part)
 
     texts = [s.replace("<extra></extra>", "") for s in strings(drawn)]
     assert [s for s in texts if "<" in s] == []

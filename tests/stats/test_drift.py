@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.waits import Waits
 from torch._dynamo.testing import CompileCounter
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.reliability import drift_alarms
 from hyperzero_torch import ConfigError, ShapeError
@@ -250,20 +250,6 @@ def test_what_does_not_fit_is_refused():
 # As a device wants it
 
 
-class Waits(TorchDispatchMode):
-    """The operations that would make the host wait."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = str(func.overloadpacket)
-        if name in ("aten._local_scalar_dense", "aten.nonzero", "aten.is_nonzero", "aten.equal"):
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
-
-
 def a_round(state, residual, covariance):
     state = drift.update(state, drift.whiten(residual, covariance), tolerance=1.2)
     return state, drift.alarm(state, 0.01), drift.drifted(state, 0.05)
@@ -278,7 +264,7 @@ def test_a_round_is_one_graph_and_never_waits():
         given_ = (drift.init(arms, 2), residual, root @ root.mT)
         with Waits() as waits:
             want = a_round(*given_)
-        assert not waits.found
+        assert not waits.operations
         torch.testing.assert_close(compiled(*given_), want, rtol=1e-9, atol=1e-9)
     assert counter.frame_count <= 2
 

@@ -394,7 +394,7 @@ def test_weeks_that_differ_widen_the_variance(between):
     """One arm, effects that differ by block: the mean of blocks is as unsure as it claims."""
     from hyperzero_torch.stats.delta import Delta
     from hyperzero_torch.stats.evidence import EvidenceState, summarise
-    from hyperzero_torch.study.evidence.bucket import _excess
+    from hyperzero_torch.study.evidence.bucket import excess_scatter
     from hyperzero_torch.study.evidence.pooling import Block
 
     num, blocks, var = 200, 6, 1e-4
@@ -408,7 +408,7 @@ def test_weeks_that_differ_widen_the_variance(between):
         ids.repeat(blocks), Delta(deltas.reshape(-1, 1), one.repeat(blocks, 1) * var),
         one.repeat(blocks, 1), num,
     )  # fmt: skip
-    excess = float(_excess(parts, state))
+    excess = float(excess_scatter(parts, state))
     freedom = num * (blocks - 1)
     want = 1 + between**2 / var
     # A chi-square over its degrees of freedom, with the prior's 20 at 1.

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.journal_files import FIXTURES, killed_openings, shape
 from support.postgres import PASSWORD, shared_server, why_not
+from support.writers import FIRST, assert_one_appends_each_round, creators
 
 import hyperzero_torch as hz
 from hyperzero_torch.errors import (
@@ -54,7 +56,6 @@ from hyperzero_torch.study.journal.sql import SqlJournal
 from hyperzero_torch.testing import JournalContract, example_entries
 
 HEADER = StudyHeader("study", 5, {"objective": "views", "metrics": ["views", "likes"]})
-FIRST = Configured({"num_draws": 3})
 SMALL = {"num_draws": 64, "num_samples": 128, "initial_candidates": 8, "max_arms": 12}
 
 
@@ -168,23 +169,9 @@ def test_the_database_of_another_application_is_left_as_it_is(server, url):
 
 def test_processes_that_open_the_same_new_database_at_once(server):
     """Without a lock, tables would be made twice."""
-    for me in range(5):
-        place, barrier = server.schema(), threading.Barrier(4)
-
-        def work(me, place=place, barrier=barrier):
-            barrier.wait()
-            journal = SqlJournal(place)
-            try:
-                journal.create(StudyHeader("study", me, {}), [FIRST])
-            except ConflictError:
-                return None
-            else:
-                return me
-            finally:
-                journal.close()
-
-        with ThreadPoolExecutor(4) as pool:
-            winners = [me for me in pool.map(work, range(4)) if me is not None]
+    for _ in range(5):
+        place = server.schema()
+        winners = creators(partial(SqlJournal, place))
         journal = SqlJournal(place)
         assert [journal.header("study").seed] == winners
         assert journal.read("study") == [FIRST]
@@ -195,34 +182,7 @@ def test_of_writers_that_append_at_once_exactly_one_wins(url):
     first = SqlJournal(url)
     first.create(HEADER, [FIRST])
     first.close()
-    rounds, barrier = 25, threading.Barrier(3)
-
-    def work(me):
-        journal, won = SqlJournal(url), []
-        for i in range(rounds):
-            known = len(journal.read("study"))
-            assert known == 1 + 2 * i
-            barrier.wait(60)
-            mine = [Decision(i, str(me), "first"), Decision(i, str(me), "second")]
-            try:
-                assert journal.append("study", mine, after=known) == known + 2
-                won.append(i)
-            except ConflictError:
-                pass
-            barrier.wait(60)
-        journal.close()
-        return won
-
-    with ThreadPoolExecutor(3) as pool:
-        won = list(pool.map(work, range(3)))
-    assert sorted(i for mine in won for i in mine) == list(range(rounds))
-    journal = SqlJournal(url)
-    entries = journal.read("study")[1:]
-    journal.close()
-    assert [(e.round, e.reason) for e in entries] == [
-        (i, reason) for i in range(rounds) for reason in ("first", "second")
-    ]
-    assert [e.kind for e in entries[::2]] == [e.kind for e in entries[1::2]]
+    assert_one_appends_each_round(partial(SqlJournal, url))
 
 
 def lock_study(connection):

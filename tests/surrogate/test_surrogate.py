@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from support.tensors import f64, gen, rand, randn, tensor
 
 from hyperzero_torch.errors import FitError, ShapeError
 from hyperzero_torch.surrogate import (
@@ -30,23 +31,6 @@ from hyperzero_torch.surrogate import (
 from hyperzero_torch.surrogate.kernels import features, frequencies, matern52
 
 law = settings(deadline=None, max_examples=25)
-f64 = torch.float64
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def tensor(values):
-    return torch.tensor(values, dtype=f64)
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=gen(seed), dtype=f64)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=gen(seed), dtype=f64)
 
 
 # --- the same mathematics once more, in NumPy -----------------------------------------------
