@@ -117,16 +117,16 @@ class Index:
 
     def why_not(self, python):
         """Why nothing can be installed from here, or only gigabytes that nothing needs."""
-        told = self.folder / "report.json"
+        report = self.folder / "report.json"
         (torch,) = re.findall(r"^torch==.+$", (ROOT / "constraints.txt").read_text(), re.M)
         done = self.pip(
             python, "install", *_QUIETLY, "--dry-run", "--no-deps", "--retries", "1",
-            "--report", told, "gpytorch", torch,
+            "--report", report, "gpytorch", torch,
         )  # fmt: skip
         if "from versions: none" in done.stderr:
             return "the package index cannot be reached: " + done.stderr.strip().splitlines()[-1]
         assert done.returncode == 0, done.stdout + done.stderr
-        for one in json.loads(told.read_text())["install"]:
+        for one in json.loads(report.read_text())["install"]:
             needed = map(Requirement, one["metadata"].get("requires_dist", ()))
             here = {r.name for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})}
             if any(name.startswith(("nvidia", "cuda")) for name in here):
@@ -224,20 +224,20 @@ def test_the_sdist_is_the_whole_project_and_nothing_else(sdist, listed):
 def test_the_metadata_says_what_it_needs(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
-        told = email.message_from_bytes(archive.read(name))
+        metadata = email.message_from_bytes(archive.read(name))
         (entries,) = (n for n in archive.namelist() if n.endswith("entry_points.txt"))
         assert "hyperzero = hyperzero_torch.cli:main" in archive.read(entries).decode()
         assert any(n.endswith("/LICENSE") for n in archive.namelist())
-    assert told["Name"] == "hyperzero-torch"
-    assert told["Version"] == hz.__version__ == PROJECT["version"] == CITATION["version"]
-    assert told["License-Expression"] == PROJECT["license"] == CITATION["license"]
-    assert set(told.get_all("Provides-Extra")) == set(PROJECT["optional-dependencies"])
-    needed = [n for n in told.get_all("Requires-Dist") if "extra ==" not in n]
+    assert metadata["Name"] == "hyperzero-torch"
+    assert metadata["Version"] == hz.__version__ == PROJECT["version"] == CITATION["version"]
+    assert metadata["License-Expression"] == PROJECT["license"] == CITATION["license"]
+    assert set(metadata.get_all("Provides-Extra")) == set(PROJECT["optional-dependencies"])
+    needed = [n for n in metadata.get_all("Requires-Dist") if "extra ==" not in n]
     assert sorted(map(str, map(Requirement, needed))) == sorted(
         map(str, map(Requirement, PROJECT["dependencies"]))
     )
-    assert told["Requires-Python"] == PROJECT["requires-python"]
-    assert "Typing :: Typed" in told.get_all("Classifier")
+    assert metadata["Requires-Python"] == PROJECT["requires-python"]
+    assert "Typing :: Typed" in metadata.get_all("Classifier")
 
 
 def imports(path):
@@ -260,8 +260,8 @@ def imports(path):
         )
 
     ours = {*sys.stdlib_module_names, "hyperzero_torch"}
-    found = within(ast.parse(path.read_text()), False)
-    return {(name, spared) for name, spared in found if name not in ours}
+    modules = within(ast.parse(path.read_text()), False)
+    return {(name, spared) for name, spared in modules if name not in ours}
 
 
 @functools.cache
@@ -275,9 +275,9 @@ def distributions(name):
 
 
 def test_whatever_the_package_imports_is_declared_and_whatever_is_declared_is_imported():
-    found = {(p, *one) for p in PACKAGE.rglob("*.py") for one in imports(p)}
+    used = {(p, *one) for p in PACKAGE.rglob("*.py") for one in imports(p)}
     of_extras = set().union(*(EXTRAS[e] for e in EXTRAS if e not in ("test", "docs", "peers")))
-    for path, name, spared in found:
+    for path, name, spared in used:
         # A package of integrations is imported as a whole: its face says what is missing.
         face = path.parent / "__init__.py"
         spared |= path.parent.parent.name == "integrations" and "except ImportError" in (
@@ -285,7 +285,7 @@ def test_whatever_the_package_imports_is_declared_and_whatever_is_declared_is_im
         )
         allowed = CORE | of_extras if spared else CORE
         assert distributions(name) & allowed, f"{path} imports {name}, which is not declared"
-    imported = set().union(*(distributions(name) for _, name, _ in found))
+    imported = set().union(*(distributions(name) for _, name, _ in used))
     assert imported >= CORE
     # SQLAlchemy imports psycopg, by the address of a database.
     unseen = of_extras - imported - {"hyperzero-torch"}
@@ -331,12 +331,12 @@ for module in pkgutil.walk_packages(hyperzero_torch.__path__, "hyperzero_torch."
 have = [d.name for d in importlib.metadata.distributions()]
 print(json.dumps([found, have]))
 """
-    found, have = json.loads(run(by_wheel, code, tmp_path))
+    used, have = json.loads(run(by_wheel, code, tmp_path))
     have = {canonicalize_name(name) for name in have}
     assert have >= CORE | {"hyperzero-torch"}
     assert not have & {"botorch", "optuna", "plotly", "pandas", "pytest"}  # fresh indeed
-    missing = {name for name, error in found.items() if error}
-    assert len(found) > 100
+    missing = {name for name, error in used.items() if error}
+    assert len(used) > 100
     assert {name.split(".")[1] for name in missing} == {"integrations"}
     assert {"botorch", "optuna", "ax", "ray"} <= {name.split(".")[2] for name in missing}
     checked = Index(tmp_path).pip(by_wheel, "check")
@@ -358,13 +358,13 @@ print(json.dumps({
     "experiments": len(asos.experiments()),
 }))
 """
-    found = json.loads(run(installed, code, tmp_path))
-    assert Path(found["at"]).is_relative_to(installed.parent.parent)
-    assert found["version"] == hz.__version__
-    assert found["typed"]
+    facts = json.loads(run(installed, code, tmp_path))
+    assert Path(facts["at"]).is_relative_to(installed.parent.parent)
+    assert facts["version"] == hz.__version__
+    assert facts["typed"]
     kernels = {p.name for p in (PACKAGE / "runtime" / "native").glob("*.c")}
-    assert set(found["kernels"]) == kernels != set()
-    assert found["experiments"] > 0
+    assert set(facts["kernels"]) == kernels != set()
+    assert facts["experiments"] > 0
 
 
 @pytest.mark.timeout(600)

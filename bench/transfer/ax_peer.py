@@ -76,7 +76,7 @@ class AxTransfer(Peer):
         self.experiment.status_quo = Arm(
             _parameters(problem.space.to_unit(problem.base_theta)), name="base"
         )
-        self._names: dict[tuple[float, ...], tuple[int, str]] = {}  # from x to trial and arm
+        self.names: dict[tuple[float, ...], tuple[int, str]] = {}  # from x to trial and arm
         most = max(1, _MOST_ROWS // max(1, len(given)))
         sources = []
         for aligned in (align(source, problem) for source in given):
@@ -89,7 +89,7 @@ class AxTransfer(Peer):
         selector.cv_kwargs = {**(selector.cv_kwargs or {}), "folds": int(folds)}
         for spec in specs:
             spec.generator_gen_kwargs["model_gen_options"] = {"optimizer_kwargs": _SEARCH}
-        self._guarded = GenerationNode("guarded", specs, best_model_selector=selector)
+        self.guarded = GenerationNode("guarded", specs, best_model_selector=selector)
         self._alone = GenerationNode("transfer", specs[:1])
 
     def control_share(self, num_arms: int) -> float:
@@ -101,13 +101,13 @@ class AxTransfer(Peer):
         torch.manual_seed(self.seed * 1000 + seen.round)
         if seen.round == 0:
             base = self.experiment.new_trial().add_arm(self.experiment.status_quo)
-            self._names[key(seen.x[0])] = (base.index, "base")
+            self.names[key(seen.x[0])] = (base.index, "base")
             base.mark_running(no_runner_required=True)
-        node = self._guarded if len(seen.rows) >= _FEWEST else self._alone
+        node = self.guarded if len(seen.rows) >= _FEWEST else self._alone
         waiting = [ObservationFeatures(_parameters(seen.x[row])) for row in seen.pending]
         run = node.gen(
             experiment=self.experiment,
-            data=self._data(seen),
+            data=self.data(seen),
             n=self.arms,
             pending_observations=dict.fromkeys(self.experiment.metrics, waiting),
         )
@@ -115,12 +115,12 @@ class AxTransfer(Peer):
         trial.mark_running(no_runner_required=True)
         x = [[float(arm.parameters[f"x{i}"]) for i in range(self.dims)] for arm in trial.arms]
         for row, arm in zip(x, trial.arms):
-            self._names.setdefault(key(row), (trial.index, arm.name))
+            self.names.setdefault(key(row), (trial.index, arm.name))
         return torch.tensor(x, dtype=torch.float64)
 
-    def _data(self, seen: Seen) -> Data:
+    def data(self, seen: Seen) -> Data:
         """All that is known of the target's arms."""
-        named = [self._names[key(seen.x[row])] for row in seen.rows.tolist()]
+        named = [self.names[key(seen.x[row])] for row in seen.rows.tolist()]
         return _rows(named, seen.outcomes())
 
 

@@ -70,7 +70,7 @@ class Transferring(Peer):
         for source in aligned:
             rows = torch.randperm(len(source.x), generator=generator)[:most]
             self.sources.append(Rows(source.x[rows], source.mean[rows], source.var[rows]))
-        self._fitted: dict[int, dict[str, Tensor]] = {}  # by metric, where its next fit starts
+        self.fitted: dict[int, dict[str, Tensor]] = {}  # by metric, where its next fit starts
 
     @abstractmethod
     def parts(self, own: Rows, metric: int) -> tuple[list[Settled], Tensor]:
@@ -92,14 +92,14 @@ class Transferring(Peer):
 
     def fit(self, model: Any, metric: int) -> None:
         """Maximise the marginal likelihood, from where this metric's last fit ended."""
-        before = self._fitted.get(metric)
+        before = self.fitted.get(metric)
         if before is not None:
             parameters = dict(model.named_parameters())
             with torch.no_grad():
                 for name, value in before.items():
                     parameters[name].copy_(value)
         _maximise(model, _FIRST_STEPS if before is None else _LATER_STEPS)
-        self._fitted[metric] = {n: p.detach().clone() for n, p in model.named_parameters()}
+        self.fitted[metric] = {n: p.detach().clone() for n, p in model.named_parameters()}
 
 
 class MultiTask(Transferring):

@@ -174,7 +174,7 @@ def rank_weights(
     for part in base:
         draws = _draw(*part.posterior(x))
         losses.append(((draws.unsqueeze(-1) < draws.unsqueeze(-2)) ^ smaller).sum((-2, -1)))
-    losses.append(_left_out_loss(target, smaller))
+    losses.append(left_out_loss(target, smaller))
     stacked = torch.stack(losses).double()
     if guarded:
         dilutes = stacked[:-1].median(dim=1).values > stacked[-1].quantile(0.95)
@@ -182,7 +182,7 @@ def rank_weights(
     return torch.bincount(stacked.argmin(0), minlength=len(stacked)).double() / NUM_DRAWS
 
 
-def _left_out_loss(target: Settled, smaller: Tensor) -> Tensor:
+def left_out_loss(target: Settled, smaller: Tensor) -> Tensor:
     """The target's ranking loss of each draw, ``(draws,)``, by processes that lack one row each."""
     prior, n = target.prior, len(target.y)
     loss = torch.zeros(NUM_DRAWS, dtype=torch.long)

@@ -101,7 +101,7 @@ def run(
             note(f"dry run: study {tuner.study.name!r} can be run; nothing was written")
             return
         with _logging(log), signals_to(lambda *_: stop.set()):
-            _drive(tuner, loop, rounds, metrics_port, metrics_file)
+            drive(tuner, loop, rounds, metrics_port, metrics_file)
 
 
 @contextmanager
@@ -161,9 +161,18 @@ def _loop_of(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner,
     return tuner, loop
 
 
-def _drive(
+def drive(
     tuner: Tuner, loop: Loop, rounds: int | None, port: int | None, file: Path | None
 ) -> None:
+    """Run the loop and write its metrics; a failure of metrics does not end it.
+
+    Args:
+        tuner: of the loop.
+        loop: what is run.
+        rounds: how many; None until the loop is stopped.
+        port: where metrics are served; None where they are not.
+        file: where metrics are written after each round; None where they are not.
+    """
     telemetry = Telemetry(tuner.study.name) if port is not None or file is not None else None
     if telemetry is not None and port is not None:
         note(f"metrics on http://127.0.0.1:{telemetry.serve(port)}/metrics")

@@ -53,12 +53,12 @@ def report(
         return
     with signals_to(signal.default_int_handler):
         try:
-            _watch(tuner, out, ranking, every)
+            watch_study(tuner, out, ranking, every)
         except KeyboardInterrupt:
             note(f"stopped; the last report is {out}" if out.exists() else "stopped")
 
 
-def _watch(tuner: Tuner, out: Path, criterion: Ranking, every: float) -> None:
+def watch_study(tuner: Tuner, out: Path, criterion: Ranking, every: float) -> None:
     """Write a report, and one line, whenever the study has changed, until interrupted."""
     from ..report import write_report
 

@@ -138,7 +138,7 @@ def simulate(
         raise ConfigError("--dims is for --world guardrail; drop it or add --world guardrail")
     if resume and journal is None:
         raise ConfigError("--resume needs the --journal to continue")
-    environment = _world(world, seed, traffic, delay, dims, experiment)
+    environment = make_world(world, seed, traffic, delay, dims, experiment)
     tuner_config = TunerConfig.paper() if paper else TunerConfig()
     if config is not None:
         tuner_config = TunerConfig.from_file(config)
@@ -165,7 +165,7 @@ def simulate(
     _run_and_show(tuner, environment, rounds, report)
 
 
-def _world(
+def make_world(
     world: World,
     seed: int,
     traffic: float,
@@ -173,6 +173,7 @@ def _world(
     dims: int | None,
     experiment: str | None,
 ) -> Environment:
+    """A world as the options of ``hyperzero simulate`` describe it; None is the world's default."""
     lag: dict[str, Any] = {} if delay is None else {"delay": delay}
     if world is World.REPLAY:
         return ReplayWorld(experiment, seed=seed, traffic=traffic, **lag)

@@ -87,7 +87,7 @@ def free_bytes(device: torch.device) -> int | None:
         return int(free + idle)
     if device.type != "cpu":
         return None
-    limits = [_available(), *(_container_free(*files) for files in _CGROUPS)]
+    limits = [_available(), *(container_free(*files) for files in _CGROUPS)]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -102,8 +102,17 @@ def _available() -> int | None:
     return None
 
 
-def _container_free(folder: str, limit: str, usage: str, cached: str) -> int | None:
-    """Free memory of a container; its file cache counts as free."""
+def container_free(folder: str, limit: str, usage: str, cached: str) -> int | None:
+    """Free memory of a container; its file cache counts as free.
+
+    Args:
+        folder: of the control group.
+        limit: its file with the limit, in bytes; ``max`` is no limit.
+        usage: its file with the memory in use, in bytes.
+        cached: the name of the file cache in its ``memory.stat``.
+    Returns:
+        Bytes, at least 0; None where there is no such group or no limit.
+    """
     try:
         most, used = (int((Path(folder) / name).read_text()) for name in (limit, usage))
         stat = (Path(folder) / "memory.stat").read_text()

@@ -74,7 +74,7 @@ class PaperWorld(Environment):
         )
         for _ in range(_MAX_TRIES):
             self._surfaces = [_Scaled(generator) for _ in range(2)]
-            true = self.levels.mean(0) * (1 + self._effect(problem.base_theta.unsqueeze(0)))[0]
+            true = self.levels.mean(0) * (1 + self.effect(problem.base_theta.unsqueeze(0)))[0]
             self.truth_problem = problem.with_base_levels(true)
             if _BEST_GAIN[0] <= self.oracle(num_samples=2000).gain <= _BEST_GAIN[1]:
                 break
@@ -88,16 +88,16 @@ class PaperWorld(Environment):
     def true_delta(self, theta: Tensor, round: int | None = None) -> Tensor:
         """True lift over the base: ``(n, 2)`` to ``(n, metrics)``."""
         base = self.truth_problem.base_theta.unsqueeze(0)
-        return (1 + self._effect(theta)) / (1 + self._effect(base)) - 1
+        return (1 + self.effect(theta)) / (1 + self.effect(base)) - 1
 
     def serve(self, plan: Plan) -> list[Delivery]:
         """Every arm's sample mean and variance, drawn from their exact distributions."""
         generator, count = start_round(plan, self.seed, self.draws_per_round)
-        mu = self.levels[plan.round % DAY] * (1 + self._effect(plan.theta))
+        mu = self.levels[plan.round % DAY] * (1 + self.effect(plan.theta))
         mean, var = noisy_moments(mu, count, generator)
         return deliver(plan, count, mean, var, self.delay, generator)
 
-    def _effect(self, theta: Tensor) -> Tensor:
+    def effect(self, theta: Tensor) -> Tensor:
         """0.1 d_i(theta), ``(n, metrics)``."""
         return _MAX_LIFT * torch.stack([surface(theta) for surface in self._surfaces], dim=-1)
 

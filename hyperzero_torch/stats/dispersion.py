@@ -129,14 +129,14 @@ def follow(candidates: Tensor, rounds: Tensor, delta: Delta, num_candidates: int
             field[rows] = torch.where(usable, states.gather(0, best)[0], torch.nan)
         density = (scale * spread).log() + (ROBUST + 1) * (surprise / scale / ROBUST).log1p()
         score = score - torch.where(has, density, 0.0).sum(1) / 2
-        robust = _student(surprise / scale, ROBUST)
+        robust = student_weight(surprise / scale, ROBUST)
         precision = torch.where(k, robust / v, 0.0)
         weight = weight.index_add(1, who, precision)
         moment = moment.index_add(1, who, precision * value[rows])
         count = (DECAY * count).index_add(1, who, has.to(value.dtype))
         scatter = (DECAY * scatter).index_add(1, who, robust * surprise / _GAUSSIAN)
         num_errors = num_errors + has.sum(1, keepdim=True)
-        robust = _student(surprise / common, ROBUST)
+        robust = student_weight(surprise / common, ROBUST)
         total = total + (robust * surprise).sum(1, keepdim=True) / _GAUSSIAN
     common = (PRIOR + total) / (PRIOR + num_errors)
     scale = (common + pull * scatter) / (1 + pull * count)
@@ -168,7 +168,7 @@ def tails(error2: Tensor, weight: Tensor) -> Tails:
     size = weight.sum(0)
     scale = torch.ones_like(size)
     for _ in range(_STEPS):
-        scale = (weight * _student(square / scale, nu) * square).sum(0) / size
+        scale = (weight * student_weight(square / scale, nu) * square).sum(0) / size
     spread = (weight * (square / scale / nu).log1p()).sum(0)
     constant = error2.new_tensor([_log_constant(freedom) for freedom in FREEDOMS])
     likelihood = size * (constant - scale.log() / 2) - (nu + 1) / 2 * spread
@@ -220,15 +220,16 @@ def fit(
         pooled = weights * robust
         mean = per(total(pooled * value), total(pooled))
         surprise = torch.where(noise > 0, (value - mean[candidates]).square() / noise, 0.0)
-        robust = _student(surprise, student.freedom)
+        robust = student_weight(surprise, student.freedom)
     pooled = weights * robust
     pooled = pooled * per(total(weights), total(pooled))[candidates]
     independent = per(total(weights).square(), total(weights.square()))  # rounds, Kish (1965)
-    honest = (scale * _variance(student.freedom, independent)).clamp_min(1.0)
+    honest = (scale * estimate_variance(student.freedom, independent)).clamp_min(1.0)
     # The variance of the estimate over the one that ``summarise`` computes from these weights.
     factor = honest * per(total(weights.square() * var), total(pooled.square() * var))
     factor = torch.where(total(weights.square() * var) > 0, factor, honest)
-    common = ahead.common * student.scale * _variance(student.freedom, zero.new_tensor(math.inf))
+    unlimited = estimate_variance(student.freedom, zero.new_tensor(math.inf))
+    common = ahead.common * student.scale * unlimited
     return Dispersion(factor[candidates], pooled, common.clamp_min(1.0), student)
 
 
@@ -239,18 +240,28 @@ def _log_constant(freedom: float) -> float:
     )
 
 
-def _student(square: Tensor, freedom: Tensor | float) -> Tensor:
-    """Weight of an error by its square over its scale: mean 1 under the t, small for an outlier."""
+def student_weight(square: Tensor, freedom: Tensor | float) -> Tensor:
+    """Weight of an error in a Student t's estimate: mean 1 under the t, small for an outlier.
+
+    Args:
+        square: any shape, the squares of the errors over the t's scale.
+        freedom: degrees of freedom, broadcastable.
+    Source: Lange, Little and Taylor (1989).
+    """
     return (freedom + 1) / (freedom + square)
 
 
-def _variance(freedom: Tensor, rounds: Tensor) -> Tensor:
+def estimate_variance(freedom: Tensor, rounds: Tensor) -> Tensor:
     """Variance of the t estimate from so many rounds, times rounds, in squared scales.
 
     (nu + 3) / (nu + 1) for many rounds: the inverse Fisher information. The estimate from one round
     or two has the t itself: the Gaussian with its 95 % interval has the variance
     (nu + 1) / (nu - 1.5), to 5 % from nu = 2.5 on. Between them the excess falls as
     1 / (rounds - 1), which simulations confirm to 5 %.
+
+    Args:
+        freedom: degrees of freedom, above 1.5.
+        rounds: broadcastable, 1 or more; infinity gives the limit.
     """
     many = (freedom + 3) / (freedom + 1)
     few = (freedom + 1) / (freedom - 1.5)

@@ -207,7 +207,7 @@ def update(
         )
     valid = z.isfinite() if mask is None else z.isfinite() & mask
     z = torch.where(valid, z, 0.0) / math.sqrt(tolerance)
-    log_e = _bets(z, valid, state.memory).clamp_max(math.log(most))
+    log_e = log_bets(z, valid, state.memory).clamp_max(math.log(most))
     seen = valid.any(-2)
     here = seen.unsqueeze(-2)
     num_rounds = state.num_rounds + seen
@@ -256,8 +256,17 @@ def _log(alpha: float) -> float:
     return math.log(alpha)
 
 
-def _bets(z: Tensor, valid: Tensor, memory: Tensor) -> Tensor:
-    """log e of one round: ``(*batch, arms, metrics)`` to ``(*batch, bets, metrics)``."""
+def log_bets(z: Tensor, valid: Tensor, memory: Tensor) -> Tensor:
+    """log e of each bet on one round; e has mean 1 where the valid z are standard normal.
+
+    Args:
+        z: ``(*batch, arms, metrics)``, standard scores; 0 where they are not valid.
+        valid: bool, the same shape: which of them are evidence.
+        memory: ``(*batch, arms, metrics)``, discounted sums of each arm's earlier scores.
+    Returns:
+        ``(*batch, bets, metrics)``, in the order of ``STAKES``; of no meaning where a metric has
+        no valid arm.
+    """
     num = valid.sum(-2, keepdim=True).to(z.dtype)
     square = z.square().sum(-2, keepdim=True)
     together = z.sum(-2, keepdim=True) / num.clamp_min(1).sqrt()

@@ -112,7 +112,7 @@ def stream(state: EvidenceState, treatment: Moments, control: Moments) -> None:
     _check_stream(state, treatment, control)
     terms = control_terms(Moments(*(field.reshape(1, -1) for field in control)))
     if torch.compiler.is_compiling() or state.weight.device.type != "cpu":
-        _stream_at_once(state, treatment, terms)
+        stream_at_once(state, treatment, terms)
     elif native.usable(_OPERATIONS * state.weight.numel(), *state, *treatment, *terms) and all(
         t.is_contiguous() for t in state
     ):
@@ -121,8 +121,8 @@ def stream(state: EvidenceState, treatment: Moments, control: Moments) -> None:
         _stream_in_tiles(state, treatment, terms)
 
 
-def _stream_at_once(state: EvidenceState, treatment: Moments, control: ControlTerms) -> None:
-    """The definition; one pass where a compiler fuses it."""
+def stream_at_once(state: EvidenceState, treatment: Moments, control: ControlTerms) -> None:
+    """The definition of ``stream``, by ``control_terms``; one pass where a compiler fuses it."""
     (weight, pooled, spread), (count, mean, m2) = state, treatment
     total, pairs = weight + count, count * (count - 1)
     reciprocal = 1 / (total * pairs)  # a single division

@@ -157,7 +157,7 @@ def log_e_value(
     var, alpha, tightest_at = _as_tensors(var, alpha=alpha, tightest_at=tightest_at)
     off = _checked(mean, var) - null
     off = -off if alternative == "less" else off
-    log_ratio = tightest_at.log() - var.log() + _horizon(alpha, sides).log()
+    log_ratio = tightest_at.log() - var.log() + tightest_over_rho(alpha, sides).log()
     # S / sqrt(V + rho)
     score = off / var.sqrt() / (1 + (-log_ratio).exp()).sqrt()
     shrink = torch.logaddexp(torch.zeros_like(log_ratio), log_ratio) / 2
@@ -190,7 +190,7 @@ def _critical(log_progress: Tensor, alpha: Tensor, sides: int) -> Tensor:
     """S / sqrt(V), by the logarithm of V / V_tightest: no ratio overflows."""
     if sides not in (1, 2):
         raise ConfigError(f"a confidence sequence has 1 or 2 sides, got {sides!r}")
-    log_ratio = log_progress + _horizon(alpha, sides).log()  # of V / rho
+    log_ratio = log_progress + tightest_over_rho(alpha, sides).log()  # of V / rho
     log_growth = torch.logaddexp(torch.zeros_like(log_ratio), log_ratio)  # of (V + rho) / rho
     stretch = (1 + (-log_ratio).exp()).sqrt()  # sqrt((V + rho) / V)
     if sides == 2:
@@ -209,7 +209,7 @@ def _critical(log_progress: Tensor, alpha: Tensor, sides: int) -> Tensor:
     return stretch * score
 
 
-def _horizon(alpha: Tensor, sides: int) -> Tensor:
+def tightest_over_rho(alpha: Tensor, sides: int) -> Tensor:
     """V_tightest / rho: the h > 0 with h - log(1 + h) = u, u = 2 log(1 / alpha).
 
     That is -W(-alpha^2 / e) - 1 for the lower branch of Lambert's function. Newton's method from

@@ -33,7 +33,8 @@ class Paths:
         self.posterior = posterior
         self._omega = omega
         self._prior = prior  # (metrics, features, paths)
-        self._update = update  # (metrics, n, paths)
+        #: ``(metrics, n, paths)``: weights of the kernels at the data, in standardised units.
+        self.update = update
 
     @property
     def num_paths(self) -> int:
@@ -44,7 +45,7 @@ class Paths:
         """A few of the functions, by a slice."""
         if not isinstance(paths, slice):
             raise ShapeError(f"paths are taken by slices, e.g. paths[3:4], got {paths!r}")
-        return Paths(self.posterior, self._omega, self._prior[..., paths], self._update[..., paths])
+        return Paths(self.posterior, self._omega, self._prior[..., paths], self.update[..., paths])
 
     def __call__(self, x: Tensor) -> Tensor:
         """Every function at every point.
@@ -63,11 +64,11 @@ class Paths:
         at = self.posterior.evaluation(x.dtype)
         x = x.to(at.x)
         work = len(x) * len(at.scale) * (len(at.x) + len(self._omega))
-        operands = (x, at.data, self._update.to(x), self._prior.to(x))
+        operands = (x, at.data, self.update.to(x), self._prior.to(x))
         if self._compiles(work, *operands):
             value = self._compiled(x)
         else:
-            prior, update = self._prior.to(x), self._update.to(x)
+            prior, update = self._prior.to(x), self.update.to(x)
             value = features(x, self._omega.to(x), at.lengthscale) @ prior
             value = value + self.posterior.cross(x) @ update
         shift, scale = (field.to(x) for field in self.posterior.standardiser)
@@ -78,7 +79,7 @@ class Paths:
         at = self.posterior.evaluation(x.dtype)
         num = self._omega.shape[0]
         amplitude = at.outputscale.unsqueeze(-1) * at.observed
-        update = (self._update.to(x) * amplitude.unsqueeze(-1)).mT.contiguous()
+        update = (self.update.to(x) * amplitude.unsqueeze(-1)).mT.contiguous()
         weights = (self._prior.to(x) / math.sqrt(num)).mT
         cosines, sines = weights[..., :num].contiguous(), weights[..., num:].contiguous()
         omega = (self._omega.T / math.sqrt(5)).contiguous().to(x)
@@ -105,7 +106,7 @@ class Paths:
             raise ShapeError(f"expected points ({self.num_paths}, S, dims), got {tuple(x.shape)}")
         x = x.to(self.posterior.x.dtype)
         lengthscale, _, constant = self.posterior.hyperparameters
-        prior, update = (w.permute(0, 2, 1).unsqueeze(-1) for w in (self._prior, self._update))
+        prior, update = (w.permute(0, 2, 1).unsqueeze(-1) for w in (self._prior, self.update))
         value = features(x, self._omega, lengthscale) @ prior  # (metrics, paths, S, 1)
         value = value + self.posterior.cross(x) @ update
         shift, scale = self.posterior.standardiser
@@ -116,7 +117,7 @@ class Paths:
         """Points whose evaluation stays within about 64 MiB of temporaries."""
         metrics, width, paths = self._prior.shape
         per_point = metrics * _COPIES * paths
-        if not self._compiles(_TILE_ELEMENTS, self.posterior.x, self._update, self._prior):
+        if not self._compiles(_TILE_ELEMENTS, self.posterior.x, self.update, self._prior):
             per_point += metrics * (width + self.posterior.x.shape[0])
         return max(1, _TILE_ELEMENTS // per_point)
 

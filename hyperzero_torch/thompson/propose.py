@@ -90,7 +90,7 @@ def propose(
         return _on_paths(paths, problem, x.to(dtype))
 
     if paths is None or num_starts < 1:
-        points, best = _best_points(chunks, evaluate)
+        points, best = best_points(chunks, evaluate)
     else:
         points = refine(paths, problem, _starts(chunks, evaluate, paths, problem, num_starts))
         with torch.no_grad():
@@ -99,7 +99,7 @@ def propose(
 
 
 @torch.no_grad()
-def _best_points(
+def best_points(
     chunks: Iterable[Tensor], evaluate: Callable[[Tensor], Outcome]
 ) -> tuple[Tensor, Best]:
     """Each draw's best point of all chunks, ``(P, dims)``; ``evaluate`` gives outcomes ``(P, N)``.

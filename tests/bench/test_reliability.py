@@ -17,18 +17,18 @@ def test_killed_studies_are_those_that_nobody_killed(tmp_path):
         [*command, "--results", str(out)], cwd=ROOT, capture_output=True, text=True, timeout=250
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(out.read_text())
-    assert told["kills"] >= 6
-    assert told["readings"] > 0
-    assert (told["lost"], told["doubled"], told["other_plans"]) == (0, 0, 0)
-    assert f"| {told['kills']} in" in kills.table(out)
+    results = json.loads(out.read_text())
+    assert results["kills"] >= 6
+    assert results["readings"] > 0
+    assert (results["lost"], results["doubled"], results["other_plans"]) == (0, 0, 0)
+    assert f"| {results['kills']} in" in kills.table(out)
 
 
 def test_hostile_input_is_taken_as_it_is_or_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = []
-    found = fuzz.run(1500, seed=1, progress=said.append)
-    wrong = {k: v for k, v in found.items() if v["WRONG"] or v["CRASHED"]}
-    assert not wrong, said
-    assert all(v["refused"] > 0 for v in found.values())
-    assert found["objective"]["taken"] > 0
+    progress = []
+    summary = fuzz.run(1500, seed=1, progress=progress.append)
+    wrong = {k: v for k, v in summary.items() if v["WRONG"] or v["CRASHED"]}
+    assert not wrong, progress
+    assert all(v["refused"] > 0 for v in summary.values())
+    assert summary["objective"]["taken"] > 0

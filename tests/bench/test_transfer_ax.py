@@ -24,16 +24,16 @@ def world():
 @pytest.fixture
 def peer(world, monkeypatch):
     monkeypatch.setattr("bench.transfer.ax_peer._MOST_ROWS", 24)
-    found = AxTransfer(world, 0, world.sources(2))
-    found.arms = 2
-    return found
+    made = AxTransfer(world, 0, world.sources(2))
+    made.arms = 2
+    return made
 
 
 def test_sources_are_experiments_with_known_errors(peer, world):
     attached = peer.experiment.auxiliary_experiments_by_purpose[TL_EXP]
     assert [a.experiment.name for a in attached] == ["related_0", "related_1"]
     aligned = align(world.sources(1)[0], world.problem)
-    told = outcomes(world.problem, aligned.mean, aligned.var)
+    outcome = outcomes(world.problem, aligned.mean, aligned.var)
     arms = {arm.name: arm.parameters for arm in attached[0].experiment.trials[0].arms}
     rows = {tuple(row): i for i, row in enumerate(aligned.x.tolist())}
     frame = attached[0].data.df
@@ -42,9 +42,9 @@ def test_sources_are_experiments_with_known_errors(peer, world):
         i = rows[arms[row["arm_name"]]["x0"], arms[row["arm_name"]]["x1"]]
         utility = row["metric_name"] == "utility"
         mean, var = (
-            (told.utility[i], told.utility_var[i])
+            (outcome.utility[i], outcome.utility_var[i])
             if utility
-            else (told.slack[i, 0], told.slack_var[i, 0])
+            else (outcome.slack[i, 0], outcome.slack_var[i, 0])
         )
         assert row["mean"] == pytest.approx(float(mean))
         assert row["sem"] == pytest.approx(math.sqrt(float(var)))
@@ -60,20 +60,20 @@ def test_it_serves_from_the_first_hour_and_is_told_of_its_arms(peer, world):
         for delivery in world.serve(plan):
             peer.tell([delivery.readings])
     seen = see(peer.tuner, 2)
-    frame = peer._data(seen).df
+    frame = peer.data(seen).df
     assert sorted(frame.arm_name.unique()) == ["1_0", "1_1", "2_0", "2_1", "base"]
     served = {a.name: a.parameters for t in peer.experiment.trials.values() for a in t.arms}
-    found = seen.outcomes()
+    outcome = seen.outcomes()
     for i, row in enumerate(seen.rows.tolist()):
-        trial, name = peer._names[tuple(round(float(v), 9) for v in seen.x[row])]
+        trial, name = peer.names[tuple(round(float(v), 9) for v in seen.x[row])]
         x = torch.tensor([served[name][f"x{k}"] for k in range(2)], dtype=torch.float64)
         torch.testing.assert_close(x, seen.x[row])
-        told = frame[(frame.arm_name == name) & (frame.metric_name == "utility")]
-        assert told["mean"].item() == pytest.approx(float(found.utility[i]))
-        assert told["trial_index"].item() == trial
+        attached = frame[(frame.arm_name == name) & (frame.metric_name == "utility")]
+        assert attached["mean"].item() == pytest.approx(float(outcome.utility[i]))
+        assert attached["trial_index"].item() == trial
 
 
 def test_both_models_stand_ready_with_axs_rule_between_them(peer):
-    keys = [spec.generator_key for spec in peer._guarded.generator_specs]
+    keys = [spec.generator_key for spec in peer.guarded.generator_specs]
     assert keys == ["BOTL", "BoTorch"]
-    assert peer._guarded.best_model_selector is not None
+    assert peer.guarded.best_model_selector is not None

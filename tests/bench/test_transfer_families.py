@@ -27,14 +27,14 @@ def test_an_identical_source_is_the_target_told_by_other_readings(world):
 
 
 def test_related_sources_follow_the_target_and_reversed_ones_its_negative(world):
-    found = {}
+    correlations = {}
     for kind in ("related", "reversed", "noise"):
         source = world.sources(1, kind)[0]
         both = torch.stack([source.mean[:, 0], world.true_delta(settings(world, source))[:, 0]])
-        found[kind] = float(torch.corrcoef(both)[0, 1])
-    assert found["related"] > 0.8
-    assert found["reversed"] < -0.8
-    assert abs(found["noise"]) < 4 / 96**0.5
+        correlations[kind] = float(torch.corrcoef(both)[0, 1])
+    assert correlations["related"] > 0.8
+    assert correlations["reversed"] < -0.8
+    assert abs(correlations["noise"]) < 4 / 96**0.5
 
 
 def test_of_one_good_the_first_is_related(world):

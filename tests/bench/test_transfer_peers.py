@@ -80,7 +80,7 @@ def test_an_ensemble_is_the_weighted_sum_in_every_tasks_units(generator):
     processes = [settled.single(*single_model(part)) for part in parts]
     weights = torch.tensor([1.0, 3.0], dtype=torch.float64)
     x = torch.rand(6, 3, dtype=torch.float64, generator=generator)
-    found = ModelListGP(settled.Ensemble(processes, weights)).posterior(x)
+    ensemble = ModelListGP(settled.Ensemble(processes, weights)).posterior(x)
     mean, covariance = 0.0, 0.0
     for part, share in zip(parts, (0.25, 0.75)):
         model, units = single_model(part)
@@ -88,9 +88,9 @@ def test_an_ensemble_is_the_weighted_sum_in_every_tasks_units(generator):
         mean = mean + share * (units.shift + units.scale * posterior.mean.squeeze(-1))
         spread = posterior.distribution.covariance_matrix
         covariance = covariance + (share * units.scale) ** 2 * spread
-    torch.testing.assert_close(found.mean.squeeze(-1), mean, **CLOSE)
+    torch.testing.assert_close(ensemble.mean.squeeze(-1), mean, **CLOSE)
     torch.testing.assert_close(
-        found.distribution.covariance_matrix, covariance, rtol=1e-6, atol=1e-11
+        ensemble.distribution.covariance_matrix, covariance, rtol=1e-6, atol=1e-11
     )
 
 
@@ -103,7 +103,7 @@ def test_the_left_out_loss_is_that_of_models_fitted_without_the_row(generator):
     target = settled.single(model, units)
     smaller = part.mean[:, 0].unsqueeze(-1) < part.mean[:, 0]
     torch.manual_seed(1)
-    found = settled._left_out_loss(target, smaller).double()
+    losses = settled.left_out_loss(target, smaller).double()
     wanted = 0.0
     for row in range(8):
         kept = torch.arange(8) != row
@@ -113,9 +113,9 @@ def test_the_left_out_loss_is_that_of_models_fitted_without_the_row(generator):
         other.load_state_dict(model.state_dict())
         drawn = other.posterior(part.x).rsample(torch.Size([2048])).squeeze(-1)
         wanted += ((drawn[:, row : row + 1] < drawn) ^ smaller[row]).sum(-1).double()
-    error = (found.var() / len(found) + wanted.var() / len(wanted)).sqrt()
+    error = (losses.var() / len(losses) + wanted.var() / len(wanted)).sqrt()
     # Rows are drawn on their own in both, so the spread of a sum is that of the draws.
-    assert abs(found.mean() - wanted.mean()) < 4 * error
+    assert abs(losses.mean() - wanted.mean()) < 4 * error
 
 
 def test_weights_go_to_who_ranks_as_the_target_does(generator):
@@ -147,4 +147,4 @@ def test_a_peer_proposes_inside_the_cube_from_the_first_hour(kind):
         assert plan.theta.max() <= 1
         for delivery in world.serve(plan):
             peer.tell([delivery.readings])
-    assert sorted(peer._fitted) == [0, 1]  # both metrics: what arrived in the first hour counts
+    assert sorted(peer.fitted) == [0, 1]  # both metrics: what arrived in the first hour counts

@@ -50,9 +50,9 @@ def test_the_table_and_the_curve_say_what_the_file_says(results):
     lines = lines[: len(privacy.EPSILONS)]
     for i, line in enumerate(lines):
         cells = [c.strip() for c in line.strip("|").split("|")]
-        said = [r for r in rows if f"{r['noise_multiplier']:.2f}" == cells[1]]
-        assert [f"{100 * r['kept']:.1f}" for r in said] == [c.split(" ")[0] for c in cells[2:]]
-        assert curve[10.0][i][2] == said[0]["kept"]
+        matching = [r for r in rows if f"{r['noise_multiplier']:.2f}" == cells[1]]
+        assert [f"{100 * r['kept']:.1f}" for r in matching] == [c.split(" ")[0] for c in cells[2:]]
+        assert curve[10.0][i][2] == matching[0]["kept"]
     assert lines[-1].startswith("| none")
 
 

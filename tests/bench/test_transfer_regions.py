@@ -30,14 +30,14 @@ def thetas(region, num, seed):
 
 def arms_of(messages, problem, field, num):
     """A field of the readings of several messages, ``(num, 3)``, by candidate and metric."""
-    found = torch.full((num, len(regions.METRICS)), math.nan, dtype=torch.float64)
+    arms = torch.full((num, len(regions.METRICS)), math.nan, dtype=torch.float64)
     for sent in messages:
         names = [problem.metrics[i] for i in sent.readings.metric_index(problem.metrics)]
         values = getattr(sent.readings, field).tolist()
         for candidate, name, value in zip(sent.readings.candidate.tolist(), names, values):
             if name in regions.METRICS:
-                found[candidate, regions.METRICS.index(name)] = value
-    return found
+                arms[candidate, regions.METRICS.index(name)] = value
+    return arms
 
 
 def test_lifts_are_the_panels_closer_than_the_panel_is_to_all_requests(target):
@@ -149,19 +149,19 @@ def test_the_same_round_served_again_is_the_same(target):
 def test_sources_that_mislead_say_what_they_are_named_for(target):
     """Each against the honest source of the same region."""
     honest = target.sources(2)[1]
-    told = {kind: target.sources(2, kind)[1] for kind in misled.MISLEADING}
-    assert [s.name for s in told.values()] == [f"{kind}_2" for kind in told]
-    for source in told.values():
+    by_kind = {kind: target.sources(2, kind)[1] for kind in misled.MISLEADING}
+    assert [s.name for s in by_kind.values()] == [f"{kind}_2" for kind in by_kind]
+    for source in by_kind.values():
         assert (source.base, source.meta_features) == (honest.base, honest.meta_features)
-    assert told["reversed"].mean.tolist() == (-honest.mean).tolist()
-    assert told["shifted"].mean.tolist() == honest.mean.tolist()
+    assert by_kind["reversed"].mean.tolist() == (-honest.mean).tolist()
+    assert by_kind["shifted"].mean.tolist() == honest.mean.tolist()
     x, moved = (
         target.space.to_unit(torch.stack([target.space.theta(p) for p in s.parameters]))
-        for s in (honest, told["shifted"])
+        for s in (honest, by_kind["shifted"])
     )
     step = (moved - x) % 1.0
     torch.testing.assert_close(step, torch.full_like(step, misled._SHIFT), atol=1e-6, rtol=0)
-    shuffled = told["shuffled"]
+    shuffled = by_kind["shuffled"]
     assert sorted(shuffled.mean.tolist()) == sorted(honest.mean.tolist()) != shuffled.mean.tolist()
     own = shuffled.shared.diagonal(dim1=-2, dim2=-1).T / shuffled.var
     assert sorted(own[:, 0].tolist()) == pytest.approx(

@@ -44,8 +44,8 @@ def test_a_label_says_who_races_with_which_sources(monkeypatch):
 def test_runs_are_written_once(called, tmp_path, capsys):
     size = ("--dims", "2", "--traffic", "1", "--share", "0.9", "--rounds", "2", "--worlds", "3:4")
     called(*size, "--kinds", "cold,related:1")
-    said = capsys.readouterr().out
-    assert "2 runs, 0 there already" in said
+    stdout = capsys.readouterr().out
+    assert "2 runs, 0 there already" in stdout
     lines = run.path_of(2, 1.0, 0.9, tmp_path).read_text().splitlines()
     records = [json.loads(line) for line in lines]
     assert sorted(r["kind"] for r in records) == ["cold", "related:1"]

@@ -108,9 +108,9 @@ def test_peers_are_compared_with_ours_in_the_same_worlds(tmp_path):
     ]  # no such row of ours
     runs += [scored("multitask/related:3", 0, [0.5, 0.7])]  # one world has no spread
     runs += [scored("related:3@seed_first=true", seed, [0.5, 0.7]) for seed in range(2)]
-    said = table.against_peers(written(tmp_path / "r.jsonl", runs))
+    lines = table.against_peers(written(tmp_path / "r.jsonl", runs))
     # Half of 20, 22 and 24 points; their spread is 1, so 1.96 / sqrt(3).
-    assert said.endswith(
+    assert lines.endswith(
         "all hours: related:3 less rgpe +11.0 ± 1.1 points (3 worlds); "
         "related:3@seed_first=true less rgpe +0.0 ± 0.0 points (2 worlds)."
     )

@@ -440,7 +440,7 @@ def test_a_warning_is_a_line_for_people(platform):
     platform.config.write_text(yaml.safe_dump(study))
     assert platform.step("--plan", platform.folder / "plan_0.json")[0] == 0
     hour = platform.readings(platform.plan(0))
-    code, _, said = platform.step("--readings", hour, "--plan", platform.folder / "plan_1.json")
+    code, _, stderr = platform.step("--readings", hour, "--plan", platform.folder / "plan_1.json")
     assert code == 0
-    assert "warning: round 1: in none of" in said
-    assert "tuner.py" not in said
+    assert "warning: round 1: in none of" in stderr
+    assert "tuner.py" not in stderr

@@ -6,16 +6,16 @@ from functools import partial
 import pytest
 
 from hyperzero_torch.cli import main, worlds
-from hyperzero_torch.cli.worlds import World, _world
+from hyperzero_torch.cli.worlds import World, make_world
 from hyperzero_torch.simulate import ValueModelWorld
 
 
 @pytest.mark.parametrize(("traffic", "users"), [(1.0, 20_000), (0.25, 5_000), (1e-9, 2)])
 def test_the_value_model_has_users_by_its_traffic(traffic, users):
-    world = _world(World("value-model"), 5, traffic, None, None, None)
+    world = make_world(World("value-model"), 5, traffic, None, None, None)
     assert isinstance(world, ValueModelWorld)
     assert (world.seed, len(world.user_ids), world.delay) == (5, users, 0)
-    assert _world(World.VALUE_MODEL, 5, traffic, 4, None, None).delay == 4
+    assert make_world(World.VALUE_MODEL, 5, traffic, 4, None, None).delay == 4
 
 
 def test_the_value_model_can_be_simulated(tmp_path, monkeypatch, capsys):
@@ -38,9 +38,9 @@ def test_the_value_model_can_be_simulated(tmp_path, monkeypatch, capsys):
 def test_the_help_names_every_world(capsys):
     with pytest.raises(SystemExit):
         main(["simulate", "--help"])
-    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    help_text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for world in World:
-        assert f"{world}:" in said
+        assert f"{world}:" in help_text
 
 
 @pytest.mark.parametrize(

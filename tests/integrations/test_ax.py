@@ -39,6 +39,7 @@ from support.ax_studies import (
     relativize_dataframe,
     space_of,
     truth,
+    updated_node,
 )
 
 import hyperzero_torch as hz
@@ -313,7 +314,7 @@ def test_axs_client_tunes_with_us():
         for trial, p in trials.items():
             client.complete_trial(trial, raw_data=measured(p, number))
             number += 1
-    node.update_generator_state(client._experiment, client._experiment.lookup_data())
+    assert updated_node(client) is node
     best = node.study.tuner.recommend()
     true = truth(node.study.parameters(node.study.tuner.history.theta[best.candidate_id].tolist()))
     assert best.prob_feasible >= 0.9

@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 from support.ax_studies import (
     AX_CONFIG,
     QUIET,
+    Experiment,
     GenerationStrategy,
     HyperZeroNode,
     MinTrials,
+    ParameterType,
+    RangeParameter,
+    SearchSpace,
     object_from_json,
     object_to_json,
 )
@@ -125,8 +129,9 @@ def test_what_newcomers_write_is_told_what_was_meant(arguments, named, match):
 @pytest.mark.parametrize("n", [0, -1, True, 2.5, "3"])
 def test_a_number_of_arms_that_cannot_be(n):
     node = HyperZeroNode()
+    experiment = Experiment(SearchSpace([RangeParameter("a", ParameterType.FLOAT, 0.0, 1.0)]))
     with pytest.raises(hz.ConfigError, match="n, the number of arms, is a whole number >= 1"):
-        node._gen(None, n=n)
+        node.gen(experiment=experiment, pending_observations=None, n=n)
 
 
 def test_a_stored_node_of_another_version_is_refused():
@@ -143,7 +148,7 @@ def test_a_strategy_with_other_nodes_survives_with_its_transitions():
     ]
     strategy = GenerationStrategy(nodes=nodes, name="two")
     loaded = object_from_json(json.loads(json.dumps(object_to_json(strategy))))
-    assert [n.name for n in loaded._nodes] == ["wide", "narrow"]
-    assert loaded._nodes[0].transition_criteria == nodes[0].transition_criteria
-    assert loaded._nodes[1].config == nodes[1].config
+    assert list(loaded.nodes_by_name) == ["wide", "narrow"]
+    assert loaded.nodes_by_name["wide"].transition_criteria == nodes[0].transition_criteria
+    assert loaded.nodes_by_name["narrow"].config == nodes[1].config
     assert loaded.current_node_name == "wide"

@@ -27,7 +27,9 @@ from support.ax_studies import (
     RangeParameter,
     SearchSpace,
     client_with,
+    experiment_of,
     fold,
+    node_of,
     optimization_config,
     truth,
 )
@@ -299,7 +301,7 @@ def test_a_baseline_that_is_still_running_is_waited_for_until_it_is_needed():
         client.get_next_trials(max_trials=1)
     client.complete_trial(0, measured(BASE))
     go(client, 2)
-    study = client._generation_strategy._nodes[0].study
+    study = node_of(client).study
     assert int(study.tuner.bucket().tested.sum()) == 5
 
 
@@ -325,7 +327,7 @@ def test_a_baseline_that_will_not_report_is_one_error_with_the_way_out(how):
     index = client.attach_trial(BASE, arm_name="baseline")  # as it says
     client.complete_trial(index, measured(BASE))
     go(client, 5)
-    study = client._generation_strategy._nodes[0].study
+    study = node_of(client).study
     assert int(study.tuner.bucket().tested.sum()) == 5
 
 
@@ -448,6 +450,6 @@ def test_of_a_progression_only_the_latest_step_counts():
                 data = {m: (mean + step, sem) for m, (mean, sem) in measured(p).items()}
                 each.attach_data(index, data, progression=step)
             each.complete_trial(index)
-    a, b = (bucket(each._experiment) for each in (client, other))
+    a, b = (bucket(experiment_of(each)) for each in (client, other))
     assert torch.equal(a.mean.nan_to_num(), b.mean.nan_to_num())
     assert torch.equal(a.var.nan_to_num(), b.var.nan_to_num())

@@ -20,7 +20,9 @@ from support.ax_studies import (
     SearchSpace,
     axes_of,
     client_with,
+    experiment_of,
     space_of,
+    updated_node,
 )
 
 import hyperzero_torch as hz
@@ -99,7 +101,7 @@ def test_what_cannot_be_carried_is_one_error_of_ours(name):
     client = make()
     with pytest.raises(error, match=match):
         client.get_next_trials(max_trials=1)
-    assert len(client._experiment.trials) <= 1  # and no trial was made
+    assert len(experiment_of(client).trials) <= 1  # and no trial was made
 
 
 def test_parameters_held_fixed_for_one_trial_are_refused():
@@ -151,10 +153,9 @@ def test_a_client_over_every_kind_of_parameter_runs_and_says_what_it_believes():
             assert p.keys() == base.keys()
             assert {n: type(v) for n, v in p.items()} == {n: type(v) for n, v in base.items()}
             client.complete_trial(index, {"views": (views(p), 0.01)})
-    node = client._generation_strategy._nodes[0]
-    node.update_generator_state(client._experiment, client._experiment.lookup_data())
+    node = updated_node(client)
     study = node.study
-    for trial in list(client._experiment.trials.values())[1:]:
+    for trial in list(experiment_of(client).trials.values())[1:]:
         parameters = trial.arm.parameters
         theta = study.theta(parameters)
         assert study.parameters(theta) == parameters

@@ -25,11 +25,15 @@ from support.ax_studies import (
     StorageConfig,
     client_with,
     create_all_tables,
+    experiment_of,
     get_engine,
     init_engine_and_session_factory,
+    node_of,
     object_from_json,
     object_to_json,
     readings_of,
+    strategy_of,
+    updated_node,
 )
 
 import hyperzero_torch as hz
@@ -95,8 +99,7 @@ def test_a_fresh_process_goes_on_with_the_same_candidates(stored):
     assert there == list(here.values())
     assert len({tuple(p.items()) for p in there}) == 3
     # ... and so does the one that was never stored.
-    node = client._generation_strategy._nodes[0]
-    node.update_generator_state(client._experiment, client._experiment.lookup_data())
+    node = updated_node(client)
     assert node.get_next_candidate([]) == there[0]
 
 
@@ -109,11 +112,11 @@ def test_trial_by_trial_the_loaded_client_does_what_the_other_does(stored):
         clients[1] = Client.load_from_json_file(str(path.with_name(f"step-{step}.json")))
         go_on(clients[1], 1)
         arms = [
-            [trial.arm.parameters for trial in client._experiment.trials.values()]
+            [trial.arm.parameters for trial in experiment_of(client).trials.values()]
             for client in clients
         ]
         assert arms[0] == arms[1]
-    node = clients[1]._generation_strategy._nodes[0]
+    node = node_of(clients[1])
     assert (node.name, node.seed, node.num_startup, node.config) == ("ours", 5, 4, SMALL)
 
 
@@ -130,7 +133,7 @@ def test_axs_database_store_and_registry_bundles_take_the_node(tmp_path, monkeyp
     client = a_client(StorageConfig(url=url))
     go_on(client, 6)
     loaded = Client.load_from_database("feed", storage_config=StorageConfig(url=url))
-    assert loaded._generation_strategy._nodes[0].config == SMALL
+    assert node_of(loaded).config == SMALL
     there, here = (each.get_next_trials(max_trials=1) for each in (loaded, client))
     assert there == here
     get_engine().dispose()
@@ -138,9 +141,9 @@ def test_axs_database_store_and_registry_bundles_take_the_node(tmp_path, monkeyp
 
 def test_a_copied_strategy_carries_no_experiment(stored):
     client, _ = stored
-    copied = client._generation_strategy.clone_reset()
+    copied = strategy_of(client).clone_reset()
     with pytest.raises(hz.RoundError, match="no experiment yet"):
-        _ = copied._nodes[0].study
+        _ = copied.nodes_by_name["ours"].study
 
 
 MEANS = st.floats(-1e7, 1e7).filter(lambda mean: abs(mean) > 1e-9)

@@ -363,8 +363,8 @@ def test_whatever_values_constraints_and_noise_the_next_trial_lies_in_the_space(
         trial.set_user_attr("variance", noise)
         study.tell(trial, value)
     suggested = study.ask(space).params
-    for name, distribution in space.items():
-        assert distribution._contains(distribution.to_internal_repr(suggested[name]))
+    # Optuna refuses a value outside its distribution.
+    optuna.trial.create_trial(value=0.0, params=suggested, distributions=space)
 
 
 # What both adapters share

@@ -98,7 +98,7 @@ def oracle(metrics, exposures, events, covariates=(), *, as_of, lateness=6, max_
     for user, metric, value in covariates:
         before[user, metric] += value
         has.add((user, metric))
-    found, excluded = {}, {}
+    expected, excluded = {}, {}
     window = list(range(max(0, as_of - lateness + 1), as_of))
     for round_ in window:
         here = {u: arms for (u, r), arms in seen_in.items() if r == round_}
@@ -118,11 +118,11 @@ def oracle(metrics, exposures, events, covariates=(), *, as_of, lateness=6, max_
                 continue
             for arm, row in values.items():
                 if row[0] > 1 and not math.isnan(row[1]):
-                    found[round_, arm, metric.name] = row
+                    expected[round_, arm, metric.name] = row
             if 0 in values and math.isnan(values[0][1]):
                 for arm in values:
-                    found.pop((round_, arm, metric.name), None)
-    return found, excluded
+                    expected.pop((round_, arm, metric.name), None)
+    return expected, excluded
 
 
 def oracle_metric(metric, users, round_, sums, before, has, covariates):
@@ -178,12 +178,12 @@ def as_dict(readings):
     return dict(zip(keys, zip(readings.count, readings.mean, readings.var)))
 
 
-def assert_equal(found, expected, scale=1.0, rel=1e-9):
-    assert found.keys() == expected.keys()
+def assert_equal(actual, expected, scale=1.0, rel=1e-9):
+    assert actual.keys() == expected.keys()
     for key, row in expected.items():
-        assert found[key][0] == row[0]
-        assert found[key][1] == pytest.approx(row[1], rel=rel, abs=rel * scale)
-        assert found[key][2] == pytest.approx(row[2], rel=rel, abs=rel * scale**2)
+        assert actual[key][0] == row[0]
+        assert actual[key][1] == pytest.approx(row[1], rel=rel, abs=rel * scale)
+        assert actual[key][2] == pytest.approx(row[2], rel=rel, abs=rel * scale**2)
 
 
 def log(seed=0, num_users=400, rounds=(3, 4, 5), arms=4, num_events=4000):
@@ -326,11 +326,11 @@ def test_engines_agree_on_any_log(exposures, events, covariates, as_of):
         assert result.omitted == first.omitted
         assert_equal(as_dict(result.readings), as_dict(first.readings), scale=1e4)
     # where sums cancel to 0 the oracle's rounding decides whether the control's mean is 0
-    found = as_dict(first.readings)
-    assert found.keys() <= expected.keys()
-    for key in expected.keys() - found.keys():
+    readings = as_dict(first.readings)
+    assert readings.keys() <= expected.keys()
+    for key in expected.keys() - readings.keys():
         assert abs(expected[key[0], 0, key[2]][1]) < 1e-9
-    assert_equal(found, {key: expected[key] for key in found}, scale=1e4)
+    assert_equal(readings, {key: expected[key] for key in readings}, scale=1e4)
 
 
 @settings(max_examples=20, deadline=None)
@@ -398,12 +398,12 @@ def test_variances_survive_offsets_of_a_million_spreads(engine, offset):
     exposures = exposures_of([(u, 0, int(a)) for u, a in enumerate(arm)])
     events = events_of([(u, 0, "m", float(v)) for u, v in enumerate(value)])
     frames = ENGINES[engine](exposures, events)
-    found = as_dict(Aggregator(["m"]).aggregate(*frames, as_of=1).readings)
+    readings = as_dict(Aggregator(["m"]).aggregate(*frames, as_of=1).readings)
     for a in range(3):
         exact = [math.fsum(value[arm == a]) / 200]
         exact += [math.fsum((value[arm == a] - exact[0]) ** 2) / 199]
-        assert found[0, a, "m"][1] == pytest.approx(exact[0], rel=1e-14)
-        assert found[0, a, "m"][2] == pytest.approx(exact[1], rel=1e-9)
+        assert readings[0, a, "m"][1] == pytest.approx(exact[0], rel=1e-14)
+        assert readings[0, a, "m"][2] == pytest.approx(exact[1], rel=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6, 3e-150, 1e140])
@@ -501,21 +501,21 @@ def test_cuped_reduces_the_variance_and_stays_unbiased():
     covariates = pd.DataFrame({"user": user, "metric": "m", "value": before})
     covariates = covariates[rng.random(runs * num) < 0.8]
     frames = ENGINES["polars"](exposures, events, covariates)
-    effects, said = {}, {}
+    effects, variances = {}, {}
     for covariate in (False, True):
         aggregator = Aggregator([Metric("m", covariate=covariate)], lateness=runs + 1)
         readings = aggregator.aggregate(*frames, as_of=runs).readings
         mean, var = readings.mean.reshape(runs, 2), readings.var.reshape(runs, 2)
         effects[covariate] = mean[:, 1] - mean[:, 0]
-        said[covariate] = (var / readings.count.reshape(runs, 2)).sum(axis=1)
+        variances[covariate] = (var / readings.count.reshape(runs, 2)).sum(axis=1)
     assert effects[True].var() < 0.65 * effects[False].var()
     for covariate, effect in effects.items():
         assert abs(effect.mean() - 0.2) < 4 * effect.std() / math.sqrt(runs)
         # The variance that is said is the one that is seen: that of 400 runs scatters by
         # sqrt(2 / 399) = 7 %, the coverage by sqrt(0.05 * 0.95 / 400) = 1.1 points.
         rel = 4 * math.sqrt(2 / (runs - 1))
-        assert said[covariate].mean() == pytest.approx(effect.var(ddof=1), rel=rel)
-        covered = (np.abs(effect - 0.2) < 1.96 * np.sqrt(said[covariate])).mean()
+        assert variances[covariate].mean() == pytest.approx(effect.var(ddof=1), rel=rel)
+        covered = (np.abs(effect - 0.2) < 1.96 * np.sqrt(variances[covariate])).mean()
         assert abs(covered - 0.95) < 4 * math.sqrt(0.05 * 0.95 / runs)
 
 
@@ -543,16 +543,16 @@ def test_a_ratios_variance_is_that_of_the_ratio_of_sums():
     aggregator = Aggregator([CTR_PLAIN, "click"], lateness=runs + 1)
     readings = aggregator.aggregate(*frames, as_of=runs).readings
     at = (readings.metric == "ctr") & (readings.candidate == 0)
-    ratio, said = readings.mean[at], readings.var[at] / readings.count[at]
+    ratio, variance = readings.mean[at], readings.var[at] / readings.count[at]
     # E[clicks] / E[views] with taste ~ Gamma(2, 0.5): E[10 t * min(0.2 t, 1)] / E[10 t].
     taste = np.random.default_rng(8).gamma(2.0, 0.5, 4_000_000)
     true = (taste * np.minimum(0.2 * taste, 1)).mean() / taste.mean()
     assert abs(ratio.mean() - true) < 4 * ratio.std() / math.sqrt(runs) + 2e-4
-    assert said.mean() == pytest.approx(ratio.var(ddof=1), rel=4 * math.sqrt(2 / (runs - 1)))
-    covered = (np.abs(ratio - true) < 1.96 * np.sqrt(said)).mean()
+    assert variance.mean() == pytest.approx(ratio.var(ddof=1), rel=4 * math.sqrt(2 / (runs - 1)))
+    covered = (np.abs(ratio - true) < 1.96 * np.sqrt(variance)).mean()
     assert abs(covered - 0.95) < 4 * math.sqrt(0.05 * 0.95 / runs) + 0.01
     # A naive variance, views taken as independent trials, would be far too small here.
-    assert said.mean() > 1.3 * (true * (1 - true) / (10.0 * readings.count[at])).mean()
+    assert variance.mean() > 1.3 * (true * (1 - true) / (10.0 * readings.count[at])).mean()
 
 
 def test_the_mismatch_test_alarms_at_its_rate_and_finds_lost_users():
@@ -568,8 +568,8 @@ def test_the_mismatch_test_alarms_at_its_rate_and_finds_lost_users():
     # 5 % of one arm's users lost, 60,000 users: noncentrality 60,000 (0.3 * 0.05)^2 0.7 / 0.3 = 31.
     lost = [0.3 * 0.95, 0.3, 0.2, 0.1999, 0.0001]
     counts = rng.multinomial(60_000, np.array(lost) / sum(lost), size=300)
-    found = [mismatch(dict(enumerate(row.tolist())), shares, 0.0005) for row in counts]
-    assert np.mean([reason is not None for _, reason in found]) > 0.6
+    mismatches = [mismatch(dict(enumerate(row.tolist())), shares, 0.0005) for row in counts]
+    assert np.mean([reason is not None for _, reason in mismatches]) > 0.6
     lost[0] = 0.3 * 0.9
     row = rng.multinomial(60_000, np.array(lost) / sum(lost)).tolist()
     p, reason = mismatch(dict(enumerate(row)), shares, 0.0005)

@@ -187,9 +187,9 @@ def test_run_says_when_no_readings_come(tmp_path, capsys):
     """A log that nobody writes to: a warning in every round from the seventh on, and at the end."""
     path = study_file(tmp_path, round_seconds=0.2)
     main_(["run", "-c", str(path), "--rounds", "8"])
-    said = capsys.readouterr().err
-    assert "no readings of the last 6 rounds have arrived" in said
-    stopped, warning = said.splitlines()[-2:]
+    stderr = capsys.readouterr().err
+    assert "no readings of the last 6 rounds have arrived" in stderr
+    stopped, warning = stderr.splitlines()[-2:]
     assert stopped == "stopped after 8 rounds; 0 new readings recorded"
     assert "warning: no readings of the last" in warning
 
@@ -197,12 +197,12 @@ def test_run_says_when_no_readings_come(tmp_path, capsys):
 def test_a_world_runs_in_a_folder_that_is_named_relatively(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main_(["run", "--world", "value-model", "--rounds", "3", "--users", "1000", "--out", "a/b"])
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    rows = [int(n) for n in re.findall(r"round \d+: (\d+) new rows", said)]
+    stderr = capsys.readouterr().err
+    assert "Traceback" not in stderr
+    rows = [int(n) for n in re.findall(r"round \d+: (\d+) new rows", stderr)]
     assert rows[0] == 0
     assert all(rows[1:])
-    assert f"stopped after 3 rounds; {sum(rows):,} new readings recorded" in said
+    assert f"stopped after 3 rounds; {sum(rows):,} new readings recorded" in stderr
     assert sorted(p.name for p in tmp_path.rglob("*") if p.suffix != ".parquet") == [
         "a", "b", "events", "exposures", "flags.json", "study.db",
     ]  # fmt: skip
@@ -292,12 +292,12 @@ def test_compact_by_command_says_first_and_deletes_with_yes(tmp_path, capsys):
     )  # fmt: skip
     rows = shape[0] * shape[1]
     main_(["compact", "-c", str(path), "--keep", "24"])
-    said = capsys.readouterr().err
-    assert f"dry run: would compact {rows} readings of 24 rounds (0 to 23), from 1 mess" in said
+    stderr = capsys.readouterr().err
+    assert f"dry run: would compact {rows} readings of 24 rounds (0 to 23), from 1 mess" in stderr
     assert not tuner.study.sync().compacted
     main_(["compact", "-c", str(path), "--keep", "24", "--yes", "--json"])
-    told = json.loads(capsys.readouterr().out)
-    assert (told["done"], told["rows"], told["kept_from"]) == (True, rows, 24)
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["done"], summary["rows"], summary["kept_from"]) == (True, rows, 24)
     main_(["status", "-c", str(path)])
     assert "rounds whose readings were compacted: 24" in capsys.readouterr().out
     with pytest.raises(SystemExit):
@@ -310,20 +310,20 @@ def test_sigterm_lets_the_round_finish_and_ends_cleanly(tmp_path):
     command = [*HYPERZERO, "run", "-c", str(path), "--log", "json", "--metrics-port", "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        said, port = [], None
+        lines, port = [], None
         for line in process.stderr:
-            said.append(line)
+            lines.append(line)
             if line.startswith("metrics on"):
                 port = line.split("/metrics")[0].rsplit(":", 1)[1]
             if '"round": 0' in line:
                 break
-        assert port is not None, said
+        assert port is not None, lines
         assert 'hyperzero_rounds_total{study="feed"} 1.0' in _scrape(port)
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
         assert process.wait(20) == 0
     assert "stopped" in rest
-    assert "Traceback" not in "".join(said) + rest
+    assert "Traceback" not in "".join(lines) + rest
 
 
 def _scrape(port):
@@ -392,8 +392,8 @@ def test_a_warehouse_hands_over_missing_rounds_however_old(circle):
     )
     recent = source.collect(5, planned)
     assert set(recent.readings.round.tolist()) == {4}
-    found = source.collect(5, planned, missing=[1])
-    assert set(zip(found.readings.round.tolist(), found.readings.revision.tolist())) == {
+    collected = source.collect(5, planned, missing=[1])
+    assert set(zip(collected.readings.round.tolist(), collected.readings.revision.tolist())) == {
         (4, 0),
         (1, 3),
     }

@@ -91,9 +91,9 @@ def test_readings_that_are_refused_do_not_hold_up_the_others():
     honest = platform.collect
 
     def collect(as_of, planned, missing=()):
-        found = honest(as_of, planned)
+        collected = honest(as_of, planned)
         stranger = hz.Readings(99, [0, 1], [1.0, 1.0], [[1.0, 1.0]] * 2, [[1.0, 1.0]] * 2)
-        readings = found.readings
+        readings = collected.readings
         return Collected(stranger if readings is None else hz.Readings.concat([readings, stranger]))
 
     platform.collect = collect
@@ -110,8 +110,8 @@ def test_a_round_with_a_mismatch_is_excluded_with_its_reason():
     honest = platform.collect
 
     def collect(as_of, planned, missing=()):
-        found = honest(as_of, planned)
-        return Collected(found.readings, {1: "p = 1e-9: candidate 2 has too many users"})
+        collected = honest(as_of, planned)
+        return Collected(collected.readings, {1: "p = 1e-9: candidate 2 has too many users"})
 
     platform.collect = collect
     list(loop_of(tuner, platform).run(4))
@@ -332,8 +332,8 @@ def test_users_that_are_not_counted_are_logged(caplog):
     platform.collect = lambda *a: Collected(honest(*a).readings, excluded_users=counts)
     with caplog.at_level(logging.INFO):
         list(loop_of(tuner, platform).run(2))
-    told = [r for r in caplog.records if hasattr(r, "excluded")]
-    assert [(r.round, r.excluded["bots"]) for r in told] == [(0, 3)]
+    records = [r for r in caplog.records if hasattr(r, "excluded")]
+    assert [(r.round, r.excluded["bots"]) for r in records] == [(0, 3)]
 
 
 @pytest.mark.filterwarnings("ignore::hyperzero_torch.TunerWarning")

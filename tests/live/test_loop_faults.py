@@ -21,7 +21,7 @@ from support.live_loop import CONFIG, HOUR, Platform, loop_of, make, reading, st
 from support.postgres import shared_server, why_not
 
 import hyperzero_torch as hz
-from hyperzero_torch.cli.live import _drive
+from hyperzero_torch.cli.live import drive
 from hyperzero_torch.live import Collected, FlagdUpdater, TableUpdater
 from hyperzero_torch.live.clock import SimulatedClock
 from hyperzero_torch.live.retry import Component, RetryPolicy
@@ -56,9 +56,9 @@ def told_once(tuner, platform, done):
     assert sum(d.rows for d in done) == len(stored(tuner))
 
 
-def said(tuner, kind):
+def remarks_of(tuner, kind):
     return [
-        d for d in tuner.history.decisions if d.kind == kind and d.details.get("origin") is None
+        d for d in tuner.history.decisions if d.kind == kind and d.trace.facts.get("origin") is None
     ]
 
 
@@ -113,7 +113,7 @@ def full_journal(request, tmp_path):
 
 def _limit_pages(tuner, pages=1):
     """SQLite's own limit, never below what is used already."""
-    with tuner.journal._database._engine.connect() as connection:
+    with tuner.journal.database.engine.connect() as connection:
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
 
 
@@ -149,8 +149,8 @@ def test_a_journal_without_space_costs_rounds_and_nothing_else(full_journal, tmp
     assert all(d.applied for d in after)
     assert {p.round for p in platform.applied} == {*range(end), end + 3, end + 4, end + 5}
     told_once(tuner, platform, done + lost + after)
-    notes = [d for d in said(tuner, "journal") if "planning round" in d.reason]
-    assert [d.details["in_round"] for d in notes] == [end, end + 1, end + 2]
+    notes = [d for d in remarks_of(tuner, "journal") if "planning round" in d.reason]
+    assert [d.trace.facts["in_round"] for d in notes] == [end, end + 1, end + 2]
     assert all("database or disk is full" in d.reason for d in notes)
     tuner.journal.close()
 
@@ -181,8 +181,8 @@ def test_flags_that_cannot_be_written_whole_stay_as_they_are(tmp_path, kind):
     assert after[0].applied
     assert platform.file != before
     told_once(tuner, platform, done + lost + after)
-    notes = said(tuner, "platform")
-    assert [d.details["in_round"] for d in notes] == [2, 3]
+    notes = remarks_of(tuner, "platform")
+    assert [d.trace.facts["in_round"] for d in notes] == [2, 3]
     assert all("File too large" in d.reason for d in notes)
 
 
@@ -200,8 +200,8 @@ def test_flags_on_a_full_disk_stay_as_they_are(disk):
     after = list(steps)
     assert [d.applied for d in done + lost + after] == [True, True, False, False, True]
     told_once(tuner, platform, done + lost + after)
-    assert all("No space left on device" in d.reason for d in said(tuner, "platform"))
-    assert len(said(tuner, "platform")) == 2
+    assert all("No space left on device" in d.reason for d in remarks_of(tuner, "platform"))
+    assert len(remarks_of(tuner, "platform")) == 2
 
 
 def test_space_that_comes_back_between_two_tries_costs_nothing(disk):
@@ -257,7 +257,7 @@ def test_a_database_that_restarts_in_mid_round_is_not_noticed(server, when):
                 restarted.append(statement)
                 server.restart("immediate")
 
-        sa.event.listen(tuner.journal._database._engine, "before_cursor_execute", restart)
+        sa.event.listen(tuner.journal.database.engine, "before_cursor_execute", restart)
         return restarted
 
     plans, entries, noted, restarts = study(server.schema(), disturb)
@@ -282,7 +282,7 @@ def test_a_database_that_is_down_for_hours_costs_these_rounds_and_no_reading(ser
     assert [d.round for d in after] == [5, 6, 7]
     assert all(d.applied and not d.notes for d in after)
     told_once(tuner, platform, done + lost + after)
-    assert {d.details["in_round"] for d in said(tuner, "journal")} == {2, 3, 4}
+    assert {d.trace.facts["in_round"] for d in remarks_of(tuner, "journal")} == {2, 3, 4}
     tuner.journal.close()
 
 
@@ -345,9 +345,9 @@ def test_a_warehouse_that_answers_six_hours_late_is_as_good_as_one_in_time(hours
     honest = platform.collect
 
     def collect(as_of, planned, missing=()):
-        found = honest(as_of, planned, missing)
+        collected = honest(as_of, planned, missing)
         hours.hang(as_of)
-        return found
+        return collected
 
     platform.collect = collect
     steps = loop_of(tuner, platform, retry=QUICK).run(10)
@@ -360,8 +360,8 @@ def test_a_warehouse_that_answers_six_hours_late_is_as_good_as_one_in_time(hours
     assert [bool(d.rows) for d in done] == [False] * 7 + [True] * 3
     assert {key[0] for key in stored(tuner)} == set(range(3))
     assert sum(d.rows for d in done) == len(stored(tuner))
-    notes = said(tuner, "warehouse")
-    assert [d.details["in_round"] for d in notes] == list(range(1, 10))
+    notes = remarks_of(tuner, "warehouse")
+    assert [d.trace.facts["in_round"] for d in notes] == list(range(1, 10))
     late, twin = tuner.bucket(), in_time(tuner).bucket()
     for field in ("mean", "var", "weight", "num_rounds", "dispersion"):
         torch.testing.assert_close(
@@ -377,7 +377,7 @@ def test_a_warehouse_that_never_answers_holds_up_nothing(hours):
     done = list(loop.run(11))
     assert all(d.applied for d in done)
     assert [d.round for d in done] == list(range(11))
-    assert len(said(tuner, "warehouse")) == 10
+    assert len(remarks_of(tuner, "warehouse")) == 10
     assert len(hours.gates) == 8  # connections that hang are not piled up without end
     assert not stored(tuner)
 
@@ -410,7 +410,7 @@ def test_a_platform_that_answers_six_hours_late_never_serves_the_older_over_the_
     assert tables == [0, 1, 1, 1, 1, 1, 1, 1, 8, 9, 10]
     assert [p.round for p in platform.applied] == [0, 1, 2, 8, 9, 10]
     assert all(d.plan is not None for d in done)
-    assert [d.details["in_round"] for d in said(tuner, "platform")] == list(range(2, 8))
+    assert [d.trace.facts["in_round"] for d in remarks_of(tuner, "platform")] == list(range(2, 8))
     told_once(tuner, platform, done)
 
 
@@ -426,7 +426,7 @@ def test_a_platform_that_never_answers_keeps_what_it_serves(hours, tmp_path):
     assert len(hours.gates) == 1  # nothing was sent beside the call that hangs
     assert not any(d.applied for d in done)
     assert len({d.plan.round for d in done}) == 7
-    assert len(said(tuner, "platform")) == 7
+    assert len(remarks_of(tuner, "platform")) == 7
     assert {key[0] for key in stored(tuner)} == {0}
 
 
@@ -477,7 +477,7 @@ def test_a_source_that_answers_nonsense_is_a_warehouse_that_failed(answer, says)
     platform.collect = collect
     done = list(loop_of(tuner, platform).run(4))
     assert all(d.applied for d in done)
-    notes = said(tuner, "warehouse")
+    notes = remarks_of(tuner, "warehouse")
     assert len(notes) == 2
     assert all("ReadingsError" in d.reason and says in d.reason for d in notes)
     assert {key[0] for key in stored(tuner)} == {0, 1, 2}
@@ -529,9 +529,9 @@ def test_an_objective_that_fails_keeps_what_is_served_and_is_said_by_its_name(
     after = list(steps)
     assert after[-1].applied
     told_once(tuner, platform, done + lost + after)
-    assert not said(tuner, "journal")
-    assert not said(tuner, "planning")
-    notes = said(tuner, "error")
+    assert not remarks_of(tuner, "journal")
+    assert not remarks_of(tuner, "planning")
+    notes = remarks_of(tuner, "error")
     assert [d.reason for d in notes] == [
         f"planning round {r} failed: KeyError: 'watch'" for r in (3, 4)
     ]
@@ -569,7 +569,7 @@ def test_metrics_that_fail_do_not_end_the_loop(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(tuner, "recommend", recommend)
     with caplog.at_level(logging.WARNING):
-        _drive(tuner, loop_of(tuner, platform), 3, None, file)
+        drive(tuner, loop_of(tuner, platform), 3, None, file)
     assert [p.round for p in platform.applied] == [0, 1, 2]
     assert caplog.text.count("metrics: ZeroDivisionError: no views") == 3
 
@@ -611,12 +611,12 @@ def test_two_loops_at_the_same_moment_make_one_plan_a_round_and_tell_once(place,
         url = request.getfixturevalue("server").schema()
     path, rounds, barrier = tmp_path / "table.json", 4, threading.Barrier(2, timeout=60)
     platforms = [Served(TableUpdater(path)) for _ in range(2)]
-    found = [[], []]
+    decided = [[], []]
 
     def drive(me):
         tuner = make(url)
         for done in loop_of(tuner, platforms[me], SimulatedClock(10_000.0)).run(rounds):
-            found[me].append(done)
+            decided[me].append(done)
             barrier.wait()
         tuner.journal.close()
 
@@ -626,11 +626,11 @@ def test_two_loops_at_the_same_moment_make_one_plan_a_round_and_tell_once(place,
         thread.start()
     for thread in threads:
         thread.join(120)
-    assert [d.plan for d in found[0]] == [d.plan for d in found[1]]
-    assert len(found[0]) == rounds
+    assert [d.plan for d in decided[0]] == [d.plan for d in decided[1]]
+    assert len(decided[0]) == rounds
     tuner = hz.Tuner.resume(url, problem=make().problem)
     assert set(tuner.history.plans) == set(range(rounds))
     assert json.loads(path.read_text())["round"] == rounds - 1
     assert {key[0] for key in stored(tuner)} == set(range(rounds - 1))
-    assert sum(d.rows for both in found for d in both) == len(stored(tuner))
+    assert sum(d.rows for both in decided for d in both) == len(stored(tuner))
     tuner.journal.close()

@@ -129,15 +129,15 @@ UPDATERS = [
 def test_no_other_weights_have_a_smaller_largest_error(parts, total):
     exact = [Fraction(part, sum(parts)) for part in parts]
 
-    def largest(found):
-        return max(abs(Fraction(w, total) - share) for w, share in zip(found, exact))
+    def largest(weights):
+        return max(abs(Fraction(w, total) - share) for w, share in zip(weights, exact))
 
-    found = flagd.weights(exact, total)
-    assert sum(found) == total
-    assert all(w == 0 for w, share in zip(found, exact) if share == 0)
+    weights = flagd.weights(exact, total)
+    assert sum(weights) == total
+    assert all(w == 0 for w, share in zip(weights, exact) if share == 0)
     others = (w for w in product(range(total + 1), repeat=len(parts)) if sum(w) == total)
-    assert largest(found) == min(map(largest, others))
-    assert largest(found) <= Fraction(len(parts) - 1, len(parts) * total)
+    assert largest(weights) == min(map(largest, others))
+    assert largest(weights) <= Fraction(len(parts) - 1, len(parts) * total)
 
 
 def shares_strategy():
@@ -147,19 +147,19 @@ def shares_strategy():
     return parts.map(lambda p: tuple(x / sum(p) for x in p))
 
 
-def hash_starts(found):
+def hash_starts(weights):
     """The first of the 2**32 hashes that flagd's rule gives to each arm, and the end."""
-    total, ends = sum(found), [0]
-    for weight in found:
+    total, ends = sum(weights), [0]
+    for weight in weights:
         ends.append(ends[-1] + weight)
     return [-((-end << 32) // total) for end in ends]
 
 
 @given(shares_strategy())
 def test_shares_over_all_hashes_keep_the_stated_bound(shares):
-    found = flagd.weights(shares)
-    assert sum(found) == flagd.MAX_TOTAL_WEIGHT == custom_ops.MAX_WEIGHT_SUM
-    starts = hash_starts(found)
+    weights = flagd.weights(shares)
+    assert sum(weights) == flagd.MAX_TOTAL_WEIGHT == custom_ops.MAX_WEIGHT_SUM
+    starts = hash_starts(weights)
     bound = Fraction(1, flagd.MAX_TOTAL_WEIGHT) + Fraction(1, 2**32)
     assert bound < 7e-10
     total = sum(map(Fraction, shares))
@@ -171,9 +171,9 @@ def test_shares_over_all_hashes_keep_the_stated_bound(shares):
 @settings(max_examples=30)
 def test_the_provider_cuts_the_hashes_where_the_bound_says(shares):
     """The provider's own operator at the first and the last hash of every arm."""
-    found = flagd.weights(shares)
-    starts = hash_starts(found)
-    arms = [[f"candidate-{i}", weight] for i, weight in enumerate(found)]
+    weights = flagd.weights(shares)
+    starts = hash_starts(weights)
+    arms = [[f"candidate-{i}", weight] for i, weight in enumerate(weights)]
     for i, (start, end) in enumerate(pairwise(starts)):
         for value in {start, end - 1} if end > start else ():
             with patch.object(custom_ops.mmh3, "hash", lambda *_, value=value, **__: value):
@@ -221,11 +221,11 @@ def test_every_plan_is_served_as_it_is(tmp_path_factory, plan, text):
     by_id = dict(zip(plan.candidate_ids, plan.parameters))
     share_of = dict(zip(plan.candidate_ids, plan.shares))
     for i in range(20):
-        found = core.resolve_object_value(text, {}, EvaluationContext(f"user {i}"))
-        assert found.reason == "TARGETING_MATCH"
-        assert found.value["round"] == plan.round
-        assert share_of[found.value["candidate"]] > 0
-        assert bits(found.value["parameters"]) == bits(by_id[found.value["candidate"]])
+        resolved = core.resolve_object_value(text, {}, EvaluationContext(f"user {i}"))
+        assert resolved.reason == "TARGETING_MATCH"
+        assert resolved.value["round"] == plan.round
+        assert share_of[resolved.value["candidate"]] > 0
+        assert bits(resolved.value["parameters"]) == bits(by_id[resolved.value["candidate"]])
     variants = json.loads(written)["flags"][text]["variants"]
     assert len(variants) == len(plan)
     for variant in variants.values():
@@ -290,8 +290,12 @@ def test_without_a_targeting_key_every_application_gets_the_default(tmp_path, co
     FlagdUpdater(tmp_path / "flags.json").apply(example_plan(1, (0.0, 1.0)))
     core = FlagdCore()
     core.set_flags((tmp_path / "flags.json").read_text())
-    found = core.resolve_object_value("value-model", {}, context)
-    assert (found.variant, found.value["candidate"], found.reason) == ("control", 0, "DEFAULT")
+    resolved = core.resolve_object_value("value-model", {}, context)
+    assert (resolved.variant, resolved.value["candidate"], resolved.reason) == (
+        "control",
+        0,
+        "DEFAULT",
+    )
     named = core.resolve_object_value("value-model", {}, EvaluationContext("0"))
     assert (named.variant, named.reason) == ("candidate-1", "TARGETING_MATCH")
 
@@ -469,10 +473,10 @@ def test_folders_that_cannot_be_written_to(tmp_path, make):
     folder.chmod(0o555)
     denied = PermissionError(errno.EACCES, "Permission denied")
     # Root may write anywhere, so it is told otherwise.
-    told = patch("hyperzero_torch.runtime.files.os.open", side_effect=denied)
+    patched = patch("hyperzero_torch.runtime.files.os.open", side_effect=denied)
     try:
         with (
-            told if os.geteuid() == 0 else nullcontext(),
+            patched if os.geteuid() == 0 else nullcontext(),
             pytest.raises(hz.ConfigError, match="cannot be written"),
         ):
             writer.apply(example_plan(2, SHARES))
@@ -775,10 +779,10 @@ def test_buckets_are_uniform_and_independent():
     users = [f"user {i}" for i in range(50_000)]
     cells = {}
     for number, salt in ((1, "a"), (2, "a"), (1, "b")):
-        found = torch.tensor([bucket(u, number, salt) for u in users], dtype=torch.float64)
-        assert float(found.min()) >= 0.0
-        assert float(found.max()) < 1.0
-        cells[number, salt] = (found * 20).long().tolist()
+        buckets = torch.tensor([bucket(u, number, salt) for u in users], dtype=torch.float64)
+        assert float(buckets.min()) >= 0.0
+        assert float(buckets.max()) < 1.0
+        cells[number, salt] = (buckets * 20).long().tolist()
         counts = [cells[number, salt].count(c) for c in range(20)]
         assert_shares(counts, [1 / 20] * 20)
     for other in ((2, "a"), (1, "b")):
@@ -792,7 +796,7 @@ def test_every_user_has_a_bucket(user, number, salt):
 
 @given(shares_strategy(), st.floats(0.0, 1.0, exclude_max=True))
 def test_assign_finds_the_arm_whose_interval_holds_the_bucket(shares, place):
-    ends = updater._ends(shares)
+    ends = updater.arm_ends(shares)
     starts = (0.0, *ends)
     arms = [
         {"candidate": i, "from": start, "to": end, "parameters": {}}

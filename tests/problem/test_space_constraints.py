@@ -648,9 +648,9 @@ def test_proposals_satisfy(ties):
     mean = torch.stack([x[:, 0] - x[:, 1], x[:, 1]], dim=1) * 0.01
     posterior = Surrogate().fit(x, mean, torch.full_like(mean, 1e-8))
     for draws in ("joint", "marginal"):
-        found = propose(posterior, tied, 200, 8, generator(1), draws)
-        space.check(found.theta)
-        assert bool(space.satisfied(found.x).all())
+        proposals = propose(posterior, tied, 200, 8, generator(1), draws)
+        space.check(proposals.theta)
+        assert bool(space.satisfied(proposals.x).all())
 
 
 @pytest.mark.parametrize("ties", [TIES, EQUAL])

@@ -1,6 +1,8 @@
 """The report: one file that opens alone, says what the tuner says, and runs nobody else's code."""
 
 import ast
+import base64
+import hashlib
 import json
 import math
 import os
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.report_studies import EVIL, SMALL, mixed, serve, simulated
+from support.report_studies import EVIL, SMALL, mixed, serve, simulated, strings
 
 import hyperzero_torch as hz
 from hyperzero_torch.report import write_report
@@ -99,14 +101,6 @@ def resolved(value, key=""):
     if isinstance(value, str) and value.startswith("@") and key.endswith("color"):
         return "rgba(1,2,3,0.5)"
     return "serif" if key == "family" else value
-
-
-def strings(value):
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from strings(part)
 
 
 STATES = {
@@ -229,18 +223,23 @@ def test_names_are_escaped_in_html_and_inert_in_plots(tmp_path):
     assert EVIL in parsed.text  # a reader sees the name as it was written
 
 
+def sha256(source):
+    """As a content policy names a script."""
+    return base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+
+
 def test_a_policy_lets_only_our_scripts_run(tmp_path):
     text = text_of(STATES["planned"](), tmp_path)
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text).group(1)
     scripts = re.findall(r"<script>(.*?)</script>", text, flags=re.S)
     assert len(scripts) == 3
-    assert re.findall(r"sha256-([^']*)'", policy) == [page._sha256(s) for s in scripts]
+    assert re.findall(r"sha256-([^']*)'", policy) == [sha256(s) for s in scripts]
     assert "script-src 'sha256" in policy
     assert text.count("plotly.js v") == 1
 
 
 def test_json_cannot_leave_its_script():
-    text = page._json({"a": ["</script>", math.nan, math.inf, "&<!--", range(2)]})
+    text = page.script_json({"a": ["</script>", math.nan, math.inf, "&<!--", range(2)]})
     assert not set("<>&") & set(text)
     assert json.loads(text) == {"a": ["</script>", None, None, "&<!--", [0, 1]]}
 

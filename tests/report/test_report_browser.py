@@ -29,9 +29,9 @@ INK = "getComputedStyle(document.querySelector('.main-svg text')).fill"
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    found = Browser(tmp_path_factory.mktemp("profile"))
-    yield found
-    found.close()
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(autouse=True)
@@ -49,16 +49,16 @@ def quiet(request):
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     """Three studies: one of every kind of trouble, one of names that attack, one simulated."""
-    found = {}
+    by_name = {}
     for name in ("troubled", "mixed", "simulated"):
         folder = tmp_path_factory.mktemp(name)
-        found[name] = folder / "report.html"
+        by_name[name] = folder / "report.html"
         if name == "simulated":
             tuner, records, oracle, world = simulated()
-            write_report(tuner, found[name], records=records, oracle=oracle, world=world)
+            write_report(tuner, by_name[name], records=records, oracle=oracle, world=world)
         else:
-            write_report(troubled() if name == "troubled" else mixed(), found[name])
-    return found
+            write_report(troubled() if name == "troubled" else mixed(), by_name[name])
+    return by_name
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,11 @@ def test_a_watched_file_reloads_keeps_its_place_and_can_be_paused(browser, tmp_p
     browser.show(path, 800)
     browser.value("document.querySelectorAll('details')[2].open=true")
     browser.value("scrollTo({top:600,behavior:'instant'})")
-    said = "document.querySelector('header>p').textContent"
-    assert "Round 1 " in browser.value(said)
+    subtitle = "document.querySelector('header>p').textContent"
+    assert "Round 1 " in browser.value(subtitle)
     play(tuner, 1)
     write_report(tuner, path, reload_every=4)
-    browser.until(f"document.readyState==='complete'&&({said}).includes('Round 2 ')")
+    browser.until(f"document.readyState==='complete'&&({subtitle}).includes('Round 2 ')")
     browser.until("document.querySelectorAll('details')[2].open")
     assert abs(browser.value("scrollY") - 600) < 60
     browser.until("document.getElementById('pause')!==null")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.report_studies import calm, troubled
+from support.report_studies import calm, strings, troubled
 from support.troubled_study import CONFIG, METRICS, TURNS_AT, lift, make, play
 
 import hyperzero_torch as hz
@@ -116,8 +116,8 @@ def test_a_moment_is_the_posterior_of_the_readings_before_it():
 def test_no_moment_recommends_whom_harm_had_stopped():
     facts, past = seen()
     stopped = {
-        c: d.round for d in facts.history.decisions for c in d.details.get("candidates", ())
-        if d.kind == STOPPED
+        c: d.round for d in facts.history.decisions if d.kind == STOPPED
+        for c in d.trace.candidates
     }  # fmt: skip
     assert stopped
     for moment in past.moments:
@@ -191,27 +191,27 @@ def test_total_effects_of_known_functions(monkeypatch):
     """w_watch ~ U(0, 1), log10 w_share ~ U(-1, 1), depth uniform on 1 to 6, mode on 0 to 2."""
     watch, share, depth, mode = 1 / 12, 4 / 12, 35 / 12, 8 / 12 / 1
     mode = 2 / 3
-    found = shares(monkeypatch, lambda t: 6 * t[..., 0] + t[..., 1].log10())
+    effects = shares(monkeypatch, lambda t: 6 * t[..., 0] + t[..., 1].log10())
     total = 36 * watch + share
     expected = [36 * watch / total, share / total, 0, 0]
-    assert found.tolist() == pytest.approx(expected, abs=0.05)
-    found = shares(monkeypatch, lambda t: t[..., 3] * 1.0)
-    assert found.tolist() == pytest.approx([0, 0, 0, 1], abs=0.05)
-    found = shares(monkeypatch, lambda t: t[..., 2] - 3 * t[..., 3])
+    assert effects.tolist() == pytest.approx(expected, abs=0.05)
+    effects = shares(monkeypatch, lambda t: t[..., 3] * 1.0)
+    assert effects.tolist() == pytest.approx([0, 0, 0, 1], abs=0.05)
+    effects = shares(monkeypatch, lambda t: t[..., 2] - 3 * t[..., 3])
     total = depth + 9 * mode
-    assert found.tolist() == pytest.approx([0, 0, depth / total, 9 * mode / total], abs=0.05)
+    assert effects.tolist() == pytest.approx([0, 0, depth / total, 9 * mode / total], abs=0.05)
     # A product of two that are 0 on average is all interaction: it counts for both.
-    found = shares(monkeypatch, lambda t: (t[..., 0] - 0.5) * t[..., 1].log10())
-    assert found.tolist() == pytest.approx([1, 1, 0, 0], abs=0.1)
+    effects = shares(monkeypatch, lambda t: (t[..., 0] - 0.5) * t[..., 1].log10())
+    assert effects.tolist() == pytest.approx([1, 1, 0, 0], abs=0.1)
     assert shares(monkeypatch, lambda t: 0 * t[..., 0] + 7).isnan().all()
 
 
 def test_sensitivity_finds_what_the_world_was_made_of():
     facts, _ = seen(calm)
-    found = sensitivity.sensitivity(facts, facts.posterior)
-    assert found.share.shape == (3, 3, 4)
-    assert found.lengthscale.shape == (3, 4)
-    mean, low, high = found.share
+    effects = sensitivity.sensitivity(facts, facts.posterior)
+    assert effects.share.shape == (3, 3, 4)
+    assert effects.lengthscale.shape == (3, 4)
+    mean, low, high = effects.share
     assert (low <= mean + 1e-9).all()
     assert (mean <= high + 1e-9).all()
     assert mean[0].argmax() == 0  # the objective: w_watch
@@ -219,7 +219,7 @@ def test_sensitivity_finds_what_the_world_was_made_of():
     assert low[1, 3] > high[1, :3].max()
     other = facts_of(calm())
     again = sensitivity.sensitivity(other, other.posterior)
-    assert torch.equal(again.share, found.share)  # the same report twice
+    assert torch.equal(again.share, effects.share)  # the same report twice
 
 
 def test_a_metric_of_another_unit_changes_no_share_and_no_residual():
@@ -261,9 +261,9 @@ def test_lines_stand_where_the_parameters_are():
     assert 0 <= min(heights) <= max(heights) <= 1
     names = drawn["layout"]["xaxis"]["ticktext"]
     assert names == ["w_watch", "w_share &lt;i&gt;", "depth", "mode", "gain"]
-    said = [a["text"] for a in drawn["layout"]["annotations"]]
-    assert "&lt;mixed&gt;" in said
-    assert "fresh &amp; …" in said or "fresh &amp; new" in said
+    labels = [a["text"] for a in drawn["layout"]["annotations"]]
+    assert "&lt;mixed&gt;" in labels
+    assert "fresh &amp; …" in labels or "fresh &amp; new" in labels
 
 
 # The audit trail
@@ -327,10 +327,10 @@ def test_how_late_readings_came_is_read_from_the_order_of_the_journal():
         message(4, 1),
         message(1, 0, 5),
     ]
-    found = late_readings.count(entries)
-    assert found.first == {0: 2, 2: 2, 6: 5}
-    assert found.revised == {3: 2}
-    rows = late_readings.arrivals(found)
+    counts = late_readings.count(entries)
+    assert counts.first == {0: 2, 2: 2, 6: 5}
+    assert counts.revised == {3: 2}
+    rows = late_readings.arrivals(counts)
     assert rows.column("first") == [2, 0, 2, 0, 0, 0, 5]
     assert rows.column("revised") == [0, 0, 0, 2, 0, 0, 0]
     assert rows.column("by_then")[2] == pytest.approx(4 / 9)
@@ -340,8 +340,8 @@ def test_how_late_readings_came_is_read_from_the_order_of_the_journal():
     assert far.column("first")[-1] == 2
     assert sum(far.column("first")) == 4
     facts, _ = seen()
-    told = sum(int((t.revision >= 0).sum()) for t in facts.history.tables.values())
-    assert sum(facts.delays.first.values()) == told
+    num_readings = sum(int((t.revision >= 0).sum()) for t in facts.history.tables.values())
+    assert sum(facts.delays.first.values()) == num_readings
     assert facts.delays.first.keys() == {0}
     assert facts.delays.revised == {2: 3 * len(facts.history.plans[18].candidates)}
 
@@ -374,11 +374,11 @@ def test_drift_and_roll_backs_are_marked_by_round_and_told():
 
 @given(st.sets(st.integers(0, 60)))
 def test_runs_of_rounds_are_written_as_one(rounds):
-    said = decisions.ranges(sorted(rounds))
-    assert len(said) <= 9
-    if not said or not said[-1].startswith("and "):
+    written = decisions.ranges(sorted(rounds))
+    assert len(written) <= 9
+    if not written or not written[-1].startswith("and "):
         back = [
-            r for one in said for a, _, b in [one.partition(" to ")]
+            r for one in written for a, _, b in [one.partition(" to ")]
             for r in range(int(a), int(b or a) + 1)
         ]  # fmt: skip
         assert back == sorted(rounds)
@@ -390,10 +390,10 @@ def test_runs_of_rounds_are_written_as_one(rounds):
 @given(st.lists(st.integers(0, 10**6), unique=True, max_size=300), st.integers(1, 40))
 def test_blocks_keep_every_round_once_in_order(rounds, most):
     rounds = sorted(rounds)
-    found = tables.blocks(rounds, most)
-    assert [r for block in found for r in block] == rounds
-    assert len(found) <= most
-    assert len({len(block) for block in found[:-1]}) <= 1
+    blocks = tables.blocks(rounds, most)
+    assert [r for block in blocks for r in block] == rounds
+    assert len(blocks) <= most
+    assert len({len(block) for block in blocks[:-1]}) <= 1
     averages = tables.in_words(rounds, "averages")
     assert (averages == "") == (len(rounds) <= tables.MOST_ROUNDS)
 
@@ -450,11 +450,11 @@ def test_a_long_study_has_a_small_report_that_says_what_it_leaves_out(tmp_path):
         for trace in figure["data"]:
             assert len(trace.get("x", [])) <= max(3 * tables.MOST_ROUNDS, calibration.MOST_POINTS)
     facts = facts_of(tuner)
-    said = " ".join(words_of(s) for s in sections(facts))
-    assert "490 rounds are drawn in blocks of 3" in said
-    assert re.search(r"\d+ of \d+ rounds whose deltas are kept are drawn", said)
+    words = " ".join(words_of(s) for s in sections(facts))
+    assert "490 rounds are drawn in blocks of 3" in words
+    assert re.search(r"\d+ of \d+ rounds whose deltas are kept are drawn", words)
     num = len(decisions.retired_and_stopped(facts).rows)
-    assert f"The first {decisions.MOST_ROWS} of {num} are listed" in said
+    assert f"The first {decisions.MOST_ROWS} of {num} are listed" in words
     for one in sections(facts):
         for table in tables_of(one).values():
             assert len(table.rows) <= tables.MOST_ROUNDS
@@ -483,14 +483,14 @@ def test_what_is_pooled_for_good_stays_in_the_funnel():
 class Text(HTMLParser):
     def __init__(self, text):
         super().__init__()
-        self.said, self.tags = [], []
+        self.texts, self.tags = [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
 
     def handle_data(self, data):
-        self.said.append(data)
+        self.texts.append(data)
 
 
 def page_of(tuner, tmp_path):
@@ -509,7 +509,7 @@ def test_where_all_were_stopped_the_report_says_so(tmp_path):
     shown, shell = page_of(tuner, tmp_path)
     facts = facts_of(tuner)
     assert facts.best.candidate_id == 0
-    assert "all candidates with evidence are stopped: stay with the base" in shown.said
+    assert "all candidates with evidence are stopped: stay with the base" in shown.texts
     assert len(decisions.retired_and_stopped(facts).rows) == len(everyone)
     assert decisions.retired_and_stopped(facts).column("reason").count("harm <to> all") == len(
         everyone
@@ -535,8 +535,8 @@ def test_an_objective_that_is_nan_has_a_report_without_numbers(tmp_path):
             )
         )
     shown, shell = page_of(tuner, tmp_path)
-    assert not [s for s in shown.said if s.strip().lower().lstrip("+-").startswith("nan")]
-    assert "–" in shown.said
+    assert not [s for s in shown.texts if s.strip().lower().lstrip("+-").startswith("nan")]
+    assert "–" in shown.texts
     cells = re.findall(r"<t[dh][^>]*>([^<]*)<", shell)
     assert not [c for c in cells if c.strip().lower() in ("nan", "inf", "-inf", "none", "null")]
 
@@ -547,8 +547,8 @@ def test_a_study_whose_rounds_are_all_set_aside_has_a_report(tmp_path):
     tuner.study.set_aside([0, 1], "the log was <lost>")
     shown, shell = page_of(tuner, tmp_path)
     assert "<lost>" not in shell
-    assert "the log was <lost>" in shown.said
-    assert "2 rounds are excluded today." in shown.said
+    assert "the log was <lost>" in shown.texts
+    assert "2 rounds are excluded today." in shown.texts
 
 
 def test_what_users_wrote_is_escaped_everywhere(tmp_path):
@@ -562,15 +562,8 @@ def test_what_users_wrote_is_escaped_everywhere(tmp_path):
     figures = re.search(r"var figures=(.*);\n", text).group(1)
     drawn = json.loads(figures)
 
-    def strings(value):
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict | list):
-            for part in value.values() if isinstance(value, dict) else value:
-                yield from strings(part)
-
-    found = [s.replace("<extra></extra>", "") for s in strings(drawn)]
-    assert [s for s in found if "<" in s] == []
+    texts = [s.replace("<extra></extra>", "") for s in strings(drawn)]
+    assert [s for s in texts if "<" in s] == []
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=60))
@@ -584,13 +577,13 @@ def test_any_text_is_shown_as_it_is_and_adds_nothing(text):
         blocks.append(Plot(name, figure, rows, (canvas.Key(name, "#000000", "circle"),)))
         text = page.render(name, name, [Section("where", name, blocks)], "")
         shell, figures = re.sub(r"<script>.*?</script>", "", text, flags=re.S), text
-        found = json.loads(re.search(r"var figures=(.*);\n", figures).group(1))
-        return Text(shell), found[0]["layout"]["xaxis"]["title"]["text"]
+        drawn = json.loads(re.search(r"var figures=(.*);\n", figures).group(1))
+        return Text(shell), drawn[0]["layout"]["xaxis"]["title"]["text"]
 
     plain, _ = rendered("name")
     given_, title = rendered(text)
     assert given_.tags == plain.tags
-    assert given_.said.count(text) >= 9
+    assert given_.texts.count(text) >= 9
     assert not {"<", ">"} & set(title)
     assert unescape(title) == (text if len(text) <= 28 else text[:27] + "…")
 

@@ -12,7 +12,7 @@ from support.troubled_study import CONFIG, METRICS, make, play
 
 import hyperzero_torch as hz
 from hyperzero_torch.cli import main, report
-from hyperzero_torch.cli.report import _watch
+from hyperzero_torch.cli.report import watch_study
 
 START = [sys.executable, "-c", "from hyperzero_torch.cli import main; main()", "report"]
 
@@ -96,7 +96,7 @@ def test_nothing_new_writes_nothing(study, tmp_path, monkeypatch, capsys):
     play(study, 1)
     stopping(monkeypatch, 4)
     with pytest.raises(KeyboardInterrupt):
-        _watch(study, tmp_path / "report.html", "lcb", 1.0)
+        watch_study(study, tmp_path / "report.html", "lcb", 1.0)
     assert capsys.readouterr().err.count("wrote") == 1
 
 
@@ -112,16 +112,16 @@ def test_a_journal_that_is_away_is_waited_for_and_said_once(study, tmp_path, mon
 
     monkeypatch.setattr(study.study, "sync", away)
     with pytest.raises(KeyboardInterrupt):
-        _watch(study, tmp_path / "report.html", "lcb", 1.0)
-    said = capsys.readouterr().err
-    assert said.count("trying again: the database is away") == 1
-    assert said.count("wrote") == 1
+        watch_study(study, tmp_path / "report.html", "lcb", 1.0)
+    stderr = capsys.readouterr().err
+    assert stderr.count("trying again: the database is away") == 1
+    assert stderr.count("wrote") == 1
 
 
 def test_a_full_disk_ends_the_first_report_but_not_the_next(study, tmp_path, monkeypatch, capsys):
     play(study, 1)
     with pytest.raises(hz.ConfigError, match="no folder"):
-        _watch(study, tmp_path / "nowhere" / "report.html", "lcb", 1.0)
+        watch_study(study, tmp_path / "nowhere" / "report.html", "lcb", 1.0)
     page = tmp_path / "report.html"
     replace, tries = os.replace, iter(range(9))
 
@@ -142,10 +142,10 @@ def test_a_full_disk_ends_the_first_report_but_not_the_next(study, tmp_path, mon
 
     monkeypatch.setattr(report, "_pause", sleep)
     with pytest.raises(KeyboardInterrupt):
-        _watch(study, page, "lcb", 1.0)
-    said = capsys.readouterr().err
-    assert said.count("not written, trying again") == 1
-    assert said.count("wrote") == 2
+        watch_study(study, page, "lcb", 1.0)
+    stderr = capsys.readouterr().err
+    assert stderr.count("not written, trying again") == 1
+    assert stderr.count("wrote") == 2
     assert [p.name for p in tmp_path.glob("*report*")] == ["report.html"]
 
 

@@ -130,9 +130,9 @@ def test_a_kernel_is_one_graph_that_is_not_compiled_anew_as_the_bucket_grows(nam
         for n in (6, 9, 14, 23):
             function, *inputs = KERNELS[name](n)
             compiled = compiled or torch.compile(function, fullgraph=True, backend=counter)
-            found = compiled(*inputs)
+            results = compiled(*inputs)
             function, *inputs = KERNELS[name](n)  # stream writes into its inputs
-            for got, want in zip(flat(found), flat(function(*inputs)), strict=True):
+            for got, want in zip(flat(results), flat(function(*inputs)), strict=True):
                 torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
     assert counter.frame_count <= 2
 
@@ -166,7 +166,7 @@ def test_selection_looks_only_where_looking_is_free(monkeypatch):
     want = work()
     monkeypatch.setattr(winners, "_all_on_cpu", lambda mask: False)  # as on a device
     with Waits() as waits:
-        found = work()
+        results = work()
     assert not waits.counts
-    for got, right in zip(found, want):
+    for got, right in zip(results, want):
         assert torch.equal(got, right)

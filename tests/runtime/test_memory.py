@@ -47,8 +47,8 @@ def test_a_container_s_limit_counts(tmp_path, limit, used, left):
     (tmp_path / "limit").write_text(f"{limit}\n")
     (tmp_path / "used").write_text(f"{used}\n")
     (tmp_path / "memory.stat").write_text("anon 7\ncaches 30\n")
-    assert memory._container_free(str(tmp_path), "limit", "used", "caches") == left
-    assert memory._container_free(str(tmp_path), "none", "used", "caches") is None
+    assert memory.container_free(str(tmp_path), "limit", "used", "caches") == left
+    assert memory.container_free(str(tmp_path), "none", "used", "caches") is None
 
 
 @pytest.mark.usefixtures("little")
@@ -91,8 +91,8 @@ def test_out_of_memory_shrinks_the_tile_once_and_changes_nothing(monkeypatch, fi
     for room, name in ((hz.Posterior, "cross"), (hz.Paths, "__call__")):
         with monkeypatch.context() as patch:
             out_of_memory(patch, room, name, 1)
-            for found, right in zip(work(), want):
-                torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-12)
+            for result, right in zip(work(), want):
+                torch.testing.assert_close(result, right, rtol=1e-9, atol=1e-12)
 
 
 def test_the_cpu_s_own_error_is_known():

@@ -63,11 +63,13 @@ def test_moments_agree(seed, users, metrics, num_arms, offset, dtype):
     values = torch.from_numpy(offset + rng.standard_normal((users, metrics))).to(dtype)
     arm = torch.from_numpy(rng.integers(0, num_arms, users))
     with pytest.MonkeyPatch.context() as patch:
-        found, twin = both(patch, lambda: moments.summarise(values, arm, num_arms))
-    assert torch.equal(found.count, twin.count)
-    assert {t.dtype for t in found} == {dtype}
+        compiled, twin = both(patch, lambda: moments.summarise(values, arm, num_arms))
+    assert torch.equal(compiled.count, twin.count)
+    assert {t.dtype for t in compiled} == {dtype}
     size = values.double().abs().amax().item() if users else 1.0
-    torch.testing.assert_close(found.mean, twin.mean, rtol=0, atol=4 * EPS[dtype] * max(size, 1.0))
+    torch.testing.assert_close(
+        compiled.mean, twin.mean, rtol=0, atol=4 * EPS[dtype] * max(size, 1.0)
+    )
     exact = torch.zeros(num_arms, metrics, dtype=f64)
     for a in range(num_arms):
         mine = values[arm == a].double()
@@ -75,7 +77,7 @@ def test_moments_agree(seed, users, metrics, num_arms, offset, dtype):
             exact[a] = (mine - mine.mean(0)).square().sum(0)
     # Sums are good to a few roundings a user; the mean here, in the reference, to eps * offset.
     atol = 16 * users * (EPS[dtype] * max(1.0, exact.max().item()) + (EPS[f64] * size) ** 2)
-    torch.testing.assert_close(found.m2.double(), exact, rtol=0, atol=atol)
+    torch.testing.assert_close(compiled.m2.double(), exact, rtol=0, atol=atol)
 
 
 @needs_compiler
@@ -84,11 +86,11 @@ def test_an_outlier_that_comes_first_costs_nothing(monkeypatch):
     rng = np.random.default_rng(0)
     values = rng.standard_normal((3000, 1))
     values[0] = 1e9
-    found = moments.summarise(torch.from_numpy(values), torch.zeros(3000, dtype=torch.long), 1)
+    summary = moments.summarise(torch.from_numpy(values), torch.zeros(3000, dtype=torch.long), 1)
     mean = mpmath.fsum(values[:, 0].tolist()) / 3000
     exact = mpmath.fsum((mpmath.mpf(v) - mean) ** 2 for v in values[:, 0].tolist())
     # Without moving the shift 3000 times a sum's rounding would be left: 1e-12.
-    assert float(abs(found.m2[0, 0].item() - exact) / exact) < 100 * EPS[f64]
+    assert float(abs(summary.m2[0, 0].item() - exact) / exact) < 100 * EPS[f64]
 
 
 @needs_compiler
@@ -105,9 +107,9 @@ def test_values_need_not_be_contiguous_and_arms_may_be_small_integers(monkeypatc
     monkeypatch.setattr(native, "LEAST_WORK", 0)
     values = torch.randn(50, 6, dtype=f64, generator=torch.Generator().manual_seed(0))[:, ::2]
     arm = (torch.arange(50) % 4).to(torch.int16)
-    found = moments.summarise(values, arm, 4)
+    summary = moments.summarise(values, arm, 4)
     again = moments.summarise(values.contiguous(), arm.long(), 4)
-    assert all(torch.equal(a, b) for a, b in zip(found, again))
+    assert all(torch.equal(a, b) for a, b in zip(summary, again))
 
 
 # --- moments to evidence ----------------------------------------------------------------------
@@ -150,15 +152,15 @@ def test_streaming_is_pooling_the_ratio(seed, candidates, metrics, dtype, compil
             treatment, control = rounds(rng, candidates, metrics, dtype)
             evidence.stream(state, treatment, control)
             row = Moments(*(field.unsqueeze(0) for field in control))
-            evidence._stream_at_once(at_once, treatment, delta.control_terms(row))
+            evidence.stream_at_once(at_once, treatment, delta.control_terms(row))
             lift = delta.ratio(treatment, row)
             one = evidence.summarise(ids, lift, treatment.count, candidates)
             want = evidence.merge(want, one)
-    for found in (state, at_once):
-        assert torch.equal(found.weight, want.weight)
+    for pooled in (state, at_once):
+        assert torch.equal(pooled.weight, want.weight)
         atol = 64 * EPS[dtype]
-        torch.testing.assert_close(found.mean, want.mean, rtol=64 * EPS[dtype], atol=atol)
-        torch.testing.assert_close(found.spread, want.spread, rtol=64 * EPS[dtype], atol=atol)
+        torch.testing.assert_close(pooled.mean, want.mean, rtol=64 * EPS[dtype], atol=atol)
+        torch.testing.assert_close(pooled.spread, want.spread, rtol=64 * EPS[dtype], atol=atol)
 
 
 @pytest.mark.parametrize("broken", ["mean", "count"])
@@ -231,13 +233,13 @@ def test_marginals_and_paths_agree(seed, n, dims, metrics, points, num_paths, dt
     x = torch.rand(points, dims, generator=torch.Generator().manual_seed(seed), dtype=f64)
     paths = posterior.paths(num_paths, torch.Generator().manual_seed(seed))
     with pytest.MonkeyPatch.context() as patch:
-        found, _ = both(patch, lambda: (*posterior.marginal(x.to(dtype)), paths(x.to(dtype))))
+        compiled, _ = both(patch, lambda: (*posterior.marginal(x.to(dtype)), paths(x.to(dtype))))
         _, twin = both(patch, lambda: (*posterior.marginal(x), paths(x)))
     scale = posterior.standardiser.scale * posterior.hyperparameters.outputscale.sqrt()
-    wide = 1.0 + paths._update.abs().sum(1).amax(-1)  # what a path's rounding is proportional to
-    assert {t.dtype for t in found} == {dtype}
+    wide = 1.0 + paths.update.abs().sum(1).amax(-1)  # what a path's rounding is proportional to
+    assert {t.dtype for t in compiled} == {dtype}
     bound = 200 * EPS[dtype]
-    for value, want, unit in zip(found, twin, (scale, scale.square(), scale * wide)):
+    for value, want, unit in zip(compiled, twin, (scale, scale.square(), scale * wide)):
         assert bool(((value.double() - want).abs() <= bound * unit * (10 + n**0.5)).all())
 
 
@@ -264,12 +266,12 @@ def test_waves_are_good_at_large_phases(monkeypatch):
     phase = torch.linspace(-5000, 5000, 1001, dtype=f64)
     for dtype, bound in ((f64, 1e-12), (torch.float32, 2e-3)):  # eps * 5000, and the reduction's
         one = torch.ones(1, 1, dtype=dtype)
-        found = [
+        waves = [
             native.paths(phase.to(dtype).unsqueeze(1), 0 * one, 0 * one, one, *amplitudes)
             for amplitudes in ((one, 0 * one), (0 * one, one))
         ]
-        assert float((found[0][:, 0] - phase.cos()).abs().max()) < bound
-        assert float((found[1][:, 0] - phase.sin()).abs().max()) < bound
+        assert float((waves[0][:, 0] - phase.cos()).abs().max()) < bound
+        assert float((waves[1][:, 0] - phase.sin()).abs().max()) < bound
 
 
 @needs_compiler
@@ -301,8 +303,8 @@ def test_points_and_evidence_may_lie_in_memory_as_they_like(monkeypatch):
 
     monkeypatch.setattr(native, "LEAST_WORK", 0)
     data = torch.rand(2, 20, dtype=f64)
-    for found, want in zip(work(x.T, data.T), work(x.T.contiguous(), data.T.contiguous())):
-        torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-12)
+    for got, want in zip(work(x.T, data.T), work(x.T.contiguous(), data.T.contiguous())):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -330,8 +332,8 @@ def test_forward_derivatives_go_around_the_compiled_kernels(monkeypatch):
             dual = forward_ad.make_dual(x, torch.ones_like(x))
             return forward_ad.unpack_dual(paths(dual)).tangent.clone()
 
-    found, want = both(monkeypatch, tangent)
-    torch.testing.assert_close(found, want)
+    got, want = both(monkeypatch, tangent)
+    torch.testing.assert_close(got, want)
 
 
 @needs_compiler
@@ -344,10 +346,10 @@ def test_a_default_device_elsewhere_changes_nothing(monkeypatch):
     want = paths(x), *posterior.marginal(x), moments.summarise(x, arm, 1).mean
     torch.set_default_device("meta")
     try:
-        found = paths(x), *posterior.marginal(x), moments.summarise(x, arm, 1).mean
+        got = paths(x), *posterior.marginal(x), moments.summarise(x, arm, 1).mean
     finally:
         torch.set_default_device(None)
-    assert all(torch.equal(a, b) for a, b in zip(found, want))
+    assert all(torch.equal(a, b) for a, b in zip(got, want))
 
 
 def test_what_is_evaluated_first_without_gradients_can_have_them_later():
@@ -391,24 +393,24 @@ def test_without_a_compiler_pytorch_does_the_work_and_it_is_said_once(
     try:
         with caplog.at_level(logging.DEBUG, "hyperzero_torch"):
             values, arm = torch.arange(6, dtype=f64).reshape(3, 2), torch.tensor([0, 1, 0])
-            found = moments.summarise(values, arm, 2)
+            summary = moments.summarise(values, arm, 2)
             moments.summarise(values, arm, 2)
     finally:
         build.library.cache_clear()
-    assert found.mean.tolist() == [[2.0, 3.0], [2.0, 3.0]]
-    said = [r.getMessage() for r in caplog.records if "compiled kernels" in r.getMessage()]
-    assert len(said) == 1
-    assert says in said[0]
+    assert summary.mean.tolist() == [[2.0, 3.0], [2.0, 3.0]]
+    messages = [r.getMessage() for r in caplog.records if "compiled kernels" in r.getMessage()]
+    assert len(messages) == 1
+    assert says in messages[0]
     assert not list(tmp_path.rglob("*.so"))
 
 
 @needs_compiler
 def test_they_are_built_once_and_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    build._load()
+    build.load()
     (kept,) = tmp_path.rglob("*.so")
     monkeypatch.setattr(build, "_build", lambda *a: pytest.fail("built again"))
-    build._load()
+    build.load()
     assert [*tmp_path.rglob("*")] == [kept.parent, kept]
 
 
@@ -416,7 +418,7 @@ def test_they_are_built_once_and_kept(monkeypatch, tmp_path):
 def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert build._load() is not None
+    assert build.load() is not None
     assert [*tmp_path.iterdir()] == [tmp_path / "file"]
 
 
@@ -428,7 +430,7 @@ def test_a_user_without_a_home_does_without_a_cache(monkeypatch):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(build.Path, "home", nobody)
-    assert build._load() is not None
+    assert build.load() is not None
 
 
 def test_nothing_is_built_at_import():

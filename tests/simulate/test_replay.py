@@ -133,10 +133,10 @@ def test_the_default_experiment_is_long_mostly_half_daily_and_messy():
     assert chosen.metrics == METRICS
     status = asos.intervals(asos.load()).status[:, 0]
     for m in range(4):
-        found = asos.tally(status[:, m])
-        assert found[Status.NO_USERS] == 13
-        assert found[Status.VAR_NEGATIVE] >= 4
-        assert found[Status.USABLE] > 190
+        tally = asos.tally(status[:, m])
+        assert tally[Status.NO_USERS] == 13
+        assert tally[Status.VAR_NEGATIVE] >= 4
+        assert tally[Status.USABLE] > 190
     assert Status.VAR_NULL in asos.tally(asos.intervals(asos.load(NULLS)).status[:, 0])
 
 
@@ -196,9 +196,9 @@ def test_files_that_are_none_are_refused(tmp_path, text, says):
 
 
 def test_residuals_are_as_heavy_as_measured_elsewhere():
-    found = asos.residuals()
-    assert tuple(found) == METRICS
-    for values in found.values():
+    residuals = asos.residuals()
+    assert tuple(residuals) == METRICS
+    for values in residuals.values():
         assert len(values) > 2500
         assert np.isfinite(values).all()
         assert abs(np.median(values)) < 1e-12
@@ -273,14 +273,14 @@ def test_serving_is_a_function_of_seed_and_round():
 def test_what_is_emitted_can_always_be_used(experiment, traffic):
     w = world(experiment, traffic=traffic)
     for r in range(w.num_intervals):
-        found = rows(w.serve(make_plan(w, r)))
+        emitted = rows(w.serve(make_plan(w, r)))
         usable = {METRICS[m] for m in np.flatnonzero(w.control_status[r] == Status.USABLE)}
-        assert {row[3] for row in found} <= usable
-        assert all(due - r in (1, 2) for due, *_ in found)
-        assert all(row[1] == r for row in found)
-        assert len({row[1:4] for row in found}) == len(found)
-        assert len({(row[0], row[2]) for row in found}) == len({row[2] for row in found})
-        numbers = np.array([row[4:] for row in found], dtype=float).reshape(-1, 3)
+        assert {row[3] for row in emitted} <= usable
+        assert all(due - r in (1, 2) for due, *_ in emitted)
+        assert all(row[1] == r for row in emitted)
+        assert len({row[1:4] for row in emitted}) == len(emitted)
+        assert len({(row[0], row[2]) for row in emitted}) == len({row[2] for row in emitted})
+        numbers = np.array([row[4:] for row in emitted], dtype=float).reshape(-1, 3)
         assert np.isfinite(numbers).all()
         assert (numbers[:, 0] >= 2).all()
         assert (numbers[:, 0] == np.floor(numbers[:, 0])).all()

@@ -240,14 +240,14 @@ def test_a_log_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_bots_click_thousands_of_times_in_about_every_second_round():
     world = ValueModelWorld(5, num_users=500, bots=3)
-    found = []
+    bots = []
     for round_ in range(40):
         served = world.serve_round(round_, everyone(0, world.problem.base))
         clicks = per_user(served, "clicks")
-        found.append({user for user, num in clicks.items() if num >= 2000})
-        assert max(v for u, v in clicks.items() if u not in found[-1]) < 100
-    assert len(set().union(*found)) == 3
-    assert abs(sum(map(len, found)) / 120 - 0.5) < 4 * math.sqrt(0.25 / 120)
+        bots.append({user for user, num in clicks.items() if num >= 2000})
+        assert max(v for u, v in clicks.items() if u not in bots[-1]) < 100
+    assert len(set().union(*bots)) == 3
+    assert abs(sum(map(len, bots)) / 120 - 0.5) < 4 * math.sqrt(0.25 / 120)
     nobody = ValueModelWorld(5, num_users=500, bots=0)
     served = nobody.serve_round(0, everyone(0, nobody.problem.base))
     assert max(per_user(served, "clicks").values()) < 100

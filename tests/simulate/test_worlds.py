@@ -30,7 +30,7 @@ def test_the_constants_are_those_of_appendix_a(world):
 def test_surfaces_span_zero_to_a_tenth_and_the_constraint_cuts_the_square(seed):
     world = PaperWorld(seed=seed)
     axis = torch.linspace(0, 1, 101, dtype=torch.float64)
-    effect = world._effect(torch.cartesian_prod(axis, axis))
+    effect = world.effect(torch.cartesian_prod(axis, axis))
     assert torch.allclose(effect.amin(0), torch.zeros(2, dtype=torch.float64), atol=1e-12)
     assert torch.allclose(effect.amax(0), torch.full((2,), 0.1, dtype=torch.float64))
     truth = world.truth(torch.cartesian_prod(axis, axis))
@@ -69,7 +69,7 @@ def test_served_means_and_variances_follow_the_model(world):
     z, var = [], []
     for round_ in range(40):
         plan = tuner.ask(round_)
-        mu = world.levels[round_ % 24] * (1 + world._effect(plan.theta))
+        mu = world.levels[round_ % 24] * (1 + world.effect(plan.theta))
         by_id = dict(zip(plan.candidate_ids, mu.tolist()))
         for delivery in world.serve(plan):
             r = delivery.readings

@@ -33,19 +33,19 @@ def test_intervals_of_the_next_real_delta_cover_what_they_claim(tmp_path, calibr
     out = tmp_path / "calibration.json"
     calibration.main(["--out", str(out)])
     printed = capsys.readouterr().out
-    found = json.loads(out.read_text())
-    assert set(found["next_delta"]) == {f"metric_{m}" for m in (1, 2, 3, 4)}
-    for metric, line in found["next_delta"].items():
+    results = json.loads(out.read_text())
+    assert set(results["next_delta"]) == {f"metric_{m}" for m in (1, 2, 3, 4)}
+    for metric, line in results["next_delta"].items():
         assert line["predictions"] > 2900
         assert line["covered_formula"] < 0.9
         assert 0.93 <= line["covered"] <= 0.97, metric
         assert 0.9 <= line["robust_std"] <= 1.1, metric
         assert f"{line['covered']:.1%}" in printed
-    for line in found["pooled, intervals in turn"].values():  # 44 streams: a std of 0.1 or so
+    for line in results["pooled, intervals in turn"].values():  # 44 streams: a std of 0.1 or so
         assert 0.8 < line["robust_std"] < 1.25
-    streams = [r for r in found["streams"] if r["metric"] == "metric_1"]
+    streams = [r for r in results["streams"] if r["metric"] == "metric_1"]
     total = sum(r["predictions"] * r["covered"] for r in streams)
-    line = found["next_delta"]["metric_1"]
+    line = results["next_delta"]["metric_1"]
     assert total == pytest.approx(line["predictions"] * line["covered"], abs=1)
 
 
@@ -60,9 +60,9 @@ def test_a_few_experiments_and_a_missing_metric_are_enough(tmp_path, calibration
     path = tmp_path / "few.csv"
     path.write_text("\n".join([header, *chosen]) + "\n")
     calibration.main(["--data", str(path), "--out", str(tmp_path / "few.json")])
-    found = json.loads((tmp_path / "few.json").read_text())
-    assert sorted(found["next_delta"]) == ["metric_1", "metric_3"]
-    assert found["data"] == "few.csv"
+    results = json.loads((tmp_path / "few.json").read_text())
+    assert sorted(results["next_delta"]) == ["metric_1", "metric_3"]
+    assert results["data"] == "few.csv"
 
 
 @pytest.mark.parametrize(

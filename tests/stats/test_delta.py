@@ -209,7 +209,7 @@ def test_inputs_are_never_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("control", "said"),
+    ("control", "parts"),
     [
         (moments.empty(3, 2), ["broadcasts", "(4, 2)", "(3, 2)"]),
         (moments.empty(1, 3), ["broadcasts", "(4, 2)", "(1, 3)"]),
@@ -217,8 +217,8 @@ def test_inputs_are_never_changed() -> None:
         (moments.empty(1, 2, device="meta"), ["device", "cpu", "meta"]),
     ],
 )
-def test_a_control_that_does_not_fit_is_refused(control: Moments, said: list[str]) -> None:
+def test_a_control_that_does_not_fit_is_refused(control: Moments, parts: list[str]) -> None:
     with pytest.raises(ShapeError) as caught:
         delta.ratio(moments.empty(4, 2), control)
-    for what in said:
+    for what in parts:
         assert what in str(caught.value)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.waits import Waits
 from torch._dynamo.testing import CompileCounter
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.reliability import drift_alarms
 from hyperzero_torch import ConfigError, ShapeError
@@ -58,7 +58,7 @@ def test_the_stakes_are_all_there_is():
 def test_every_bet_is_fair_and_none_is_better_where_the_noise_is_smaller(memory):
     """E e = 1 over a standard normal z, at most 1 at variance 0.8: by trapezoids, to rounding."""
     z = torch.linspace(-60, 60, 24_001, dtype=f64)
-    log_e = drift._bets(
+    log_e = drift.log_bets(
         z.reshape(-1, 1, 1), z.isfinite().reshape(-1, 1, 1), memory + z.new_zeros(1, 1)
     )
     for var in (1.0, 0.8):
@@ -222,10 +222,10 @@ def test_the_predictive_covariance_counts_the_shared_control_once():
     got = drift.predictive_covariance(root @ root.mT, own + loading.square(), loading)
     num = 200_000
     error = normal(num, 3, seed=6) * own.squeeze(-1).sqrt() + normal(num, 1, seed=7) @ loading.mT
-    found = error + normal(num, 3, seed=8) @ root[0].mT
+    sample = error + normal(num, 3, seed=8) @ root[0].mT
     spread = got[0].diagonal()
     tolerance = 5 * (torch.outer(spread, spread) * 2 / num).sqrt()
-    assert ((found.mT.cov() - got[0]).abs() <= tolerance).all()
+    assert ((sample.mT.cov() - got[0]).abs() <= tolerance).all()
 
 
 # Refusals
@@ -250,20 +250,6 @@ def test_what_does_not_fit_is_refused():
 # As a device wants it
 
 
-class Waits(TorchDispatchMode):
-    """The operations that would make the host wait."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = str(func.overloadpacket)
-        if name in ("aten._local_scalar_dense", "aten.nonzero", "aten.is_nonzero", "aten.equal"):
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
-
-
 def a_round(state, residual, covariance):
     state = drift.update(state, drift.whiten(residual, covariance), tolerance=1.2)
     return state, drift.alarm(state, 0.01), drift.drifted(state, 0.05)
@@ -278,7 +264,7 @@ def test_a_round_is_one_graph_and_never_waits():
         given_ = (drift.init(arms, 2), residual, root @ root.mT)
         with Waits() as waits:
             want = a_round(*given_)
-        assert not waits.found
+        assert not waits.operations
         torch.testing.assert_close(compiled(*given_), want, rtol=1e-9, atol=1e-9)
     assert counter.frame_count <= 2
 
@@ -294,10 +280,10 @@ def within(rate, num):
 @pytest.mark.parametrize("served", [1.0, 0.3])
 def test_false_alarms_stay_below_what_is_promised(served):
     """Detector: alpha x rounds; process: alpha. And both can alarm: the bounds are not empty."""
-    found = drift_alarms.false_alarms(400, ROUNDS, 1, served=served)
-    assert found["detector"] <= within(drift_alarms.ALPHA * ROUNDS, 400)
-    assert found["process"] <= within(drift_alarms.ALPHA_EVER, 400)
-    assert found["detector"] > 0.01
+    rates = drift_alarms.false_alarms(400, ROUNDS, 1, served=served)
+    assert rates["detector"] <= within(drift_alarms.ALPHA * ROUNDS, 400)
+    assert rates["process"] <= within(drift_alarms.ALPHA_EVER, 400)
+    assert rates["detector"] > 0.01
 
 
 def test_rounds_from_one_false_alarm_to_the_next_are_one_over_alpha_or_more():

@@ -324,7 +324,7 @@ ONE = torch.ones(2, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
-    ("candidates", "d", "weight", "said"),
+    ("candidates", "d", "weight", "parts"),
     [
         (IDS[:1], GOOD, ONE, ["(arms, metrics)", "(1,)", "(2, 3)"]),
         (IDS[None], GOOD, ONE, ["candidates (arms,)", "(1, 2)"]),
@@ -342,12 +342,12 @@ ONE = torch.ones(2, dtype=torch.float64)
         (IDS, GOOD, ONE.to("meta"), ["cpu", "meta"]),
     ],
 )
-def test_what_does_not_fit_is_refused_and_changes_nothing(candidates, d, weight, said) -> None:
+def test_what_does_not_fit_is_refused_and_changes_nothing(candidates, d, weight, parts) -> None:
     book = fed(4, batch_of(np.random.default_rng(29), 9, 4, metrics=3), metrics=3)
     before = [t.clone() for t in book.state]
     with pytest.raises(ShapeError) as caught:
         book.update(candidates, d, weight)
-    for what in said:
+    for what in parts:
         assert what in str(caught.value)
     for was, now in zip(before, book.state):
         assert torch.equal(was, now)

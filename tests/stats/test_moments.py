@@ -315,12 +315,12 @@ def test_inputs_are_never_changed() -> None:
         assert torch.equal(after, was)
 
 
-def refused(call, *said: str) -> None:
+def refused(call, *parts: str) -> None:
     """The call raises a ShapeError, inside the tree, whose message names all of ``said``."""
     with pytest.raises(ShapeError) as caught:
         call()
     assert isinstance(caught.value, InputError | HyperZeroError | ValueError)
-    for what in said:
+    for what in parts:
         assert what in str(caught.value)
 
 
@@ -385,23 +385,23 @@ def test_an_arm_without_a_rare_event_has_the_variance_of_its_round():
     events = torch.tensor([[0.0], [2.0], [1.0], [1.0]], dtype=torch.float64)
     mean = events / count
     sample = moments.from_sample(count, mean, mean * (1 - mean) * count / (count - 1))
-    found = moments.moderate(sample, torch.zeros(4, dtype=torch.long), 1)
+    moderated = moments.moderate(sample, torch.zeros(4, dtype=torch.long), 1)
     # Of 50 prior events and the one that is expected, the arm's own says 1 / 51.
     want = (50 * 1e-5 + events / count) / 51
-    torch.testing.assert_close(found.var, want, rtol=1e-4, atol=0)
+    torch.testing.assert_close(moderated.var, want, rtol=1e-4, atol=0)
 
 
 def test_moderation_leaves_many_users_alone_and_does_not_invent():
     count = torch.tensor([[1e6], [5.0], [1.0], [0.0], [9.0]], dtype=torch.float64)
     m2 = torch.tensor([[2e6], [0.0], [0.0], [0.0], [-1.0]], dtype=torch.float64)
     sample = moments.Moments(count, torch.ones_like(count), m2)
-    found = moments.moderate(sample, torch.zeros(5, dtype=torch.long), 1)
-    assert float(found.var[0]) == pytest.approx(2.0, rel=1e-3)
-    assert float(found.var[1]) == pytest.approx(2.0 * 100 / 104, rel=1e-3)  # 4 freedoms say 0
-    assert bool(found.var[2].isnan())
-    assert float(found.m2[4]) == -1.0
+    moderated = moments.moderate(sample, torch.zeros(5, dtype=torch.long), 1)
+    assert float(moderated.var[0]) == pytest.approx(2.0, rel=1e-3)
+    assert float(moderated.var[1]) == pytest.approx(2.0 * 100 / 104, rel=1e-3)  # 4 freedoms say 0
+    assert bool(moderated.var[2].isnan())
+    assert float(moderated.m2[4]) == -1.0
     alone = moments.moderate(sample, torch.arange(5), 5)
     torch.testing.assert_close(alone.m2, sample.m2)
     big = moments.Moments(count, 1e6 * sample.mean, 1e12 * m2)
     scaled = moments.moderate(big, torch.zeros(5, dtype=torch.long), 1)
-    torch.testing.assert_close(scaled.m2, 1e12 * found.m2, equal_nan=True)
+    torch.testing.assert_close(scaled.m2, 1e12 * moderated.m2, equal_nan=True)

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, special, stats
+from support.waits import Waits
 from torch._dynamo.testing import CompileCounter
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.reliability import peeking
 from hyperzero_torch import ConfigError, ShapeError
@@ -93,8 +93,8 @@ def test_newtons_method_stopped_early_is_wider_never_narrower(sides, monkeypatch
     progress = torch.logspace(-3, 3, 40, dtype=f64)
     level = torch.linspace(1e-6, 0.49, 40, dtype=f64).unsqueeze(-1)
     want = sequential.critical_value(progress, level, sides)
-    horizon = sequential._horizon(level, sides)
-    monkeypatch.setattr(sequential, "_horizon", lambda *_: horizon)
+    horizon = sequential.tightest_over_rho(level, sides)
+    monkeypatch.setattr(sequential, "tightest_over_rho", lambda *_: horizon)
     before = torch.full_like(want, torch.inf)
     for steps in range(4):
         monkeypatch.setattr(sequential, "_STEPS", steps)
@@ -108,7 +108,7 @@ def test_newtons_method_stopped_early_is_wider_never_narrower(sides, monkeypatch
 @pytest.mark.parametrize("sides", [1, 2])
 def test_rho_is_lambert_w(sides):
     level = torch.cat([torch.logspace(-100, -1, 100, dtype=f64), tensor(0.2, 0.3, 0.4, 0.49)])
-    got = 1 / sequential._horizon(level, sides)
+    got = 1 / sequential.tightest_over_rho(level, sides)
     want = rho(1.0, level.numpy(), sides)
     np.testing.assert_allclose(got.numpy(), want, rtol=1e-11)
 
@@ -135,8 +135,8 @@ def test_the_interval_follows_the_unit(mean, var, tightest_at, alpha, unit):
     got = sequential.interval(*scaled, alpha, tightest_at * unit**2)
     want = sequential.interval(mean, var, alpha, tightest_at)
     one = sequential.lower(*scaled, alpha, tightest_at * unit**2)
-    for found, right in ((got.lower, want.lower), (got.upper, want.upper)):
-        torch.testing.assert_close(found / unit, right, rtol=1e-9, atol=1e-9)
+    for bound, right in ((got.lower, want.lower), (got.upper, want.upper)):
+        torch.testing.assert_close(bound / unit, right, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(
         one / unit, sequential.lower(mean, var, alpha, tightest_at), rtol=1e-9, atol=1e-9
     )
@@ -181,7 +181,7 @@ def test_the_p_value_says_what_the_bound_says(mean, var, tight, alpha, far):
 @given(st.lists(st.tuples(means, variances, variances, alphas), min_size=1, max_size=6))
 def test_batched_is_looped(rows):
     mean, var, tight, alpha = tensor(*rows).unbind(-1)
-    found = [
+    looped = [
         sequential.radius(var, alpha, tight, 1),
         sequential.radius(var.reshape(-1, 1), alpha.reshape(-1, 1), tight.reshape(-1, 1))[:, 0],
         sequential.p_value(mean, var, 0.5, tight, "less", alpha),
@@ -192,7 +192,7 @@ def test_batched_is_looped(rows):
             sequential.radius(tensor(v)[0], a, t, 2),
             sequential.p_value(tensor(m)[0], tensor(v)[0], 0.5, t, "less", a),
         )
-        for got, right in zip(found, want):
+        for got, right in zip(looped, want):
             torch.testing.assert_close(got[i], right, rtol=1e-12, atol=1e-300)
 
 
@@ -240,9 +240,9 @@ def test_what_is_not_known_retires_and_promotes_nobody():
 
 
 def test_far_on_the_wrong_side_the_e_value_is_finite():
-    found = sequential.log_e_value(tensor(-1e6, -40.0), tensor(1.0), 0.0, 1.0, "greater")
-    assert found.isfinite().all()
-    assert found[0] < found[1] < 0
+    log_e = sequential.log_e_value(tensor(-1e6, -40.0), tensor(1.0), 0.0, 1.0, "greater")
+    assert log_e.isfinite().all()
+    assert log_e[0] < log_e[1] < 0
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, -0.1, math.nan])
@@ -280,20 +280,6 @@ KERNELS = {
 }
 
 
-class Waits(TorchDispatchMode):
-    """The operations that would make the host wait."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = str(func.overloadpacket)
-        if name in ("aten._local_scalar_dense", "aten.nonzero", "aten.is_nonzero", "aten.equal"):
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("name", KERNELS)
 def test_it_is_one_graph_and_never_waits(name):
     torch._dynamo.reset()
@@ -305,7 +291,7 @@ def test_it_is_one_graph_and_never_waits(name):
         var = torch.rand(n, 2, dtype=f64, generator=generator) + 0.1
         with Waits() as waits:
             want = KERNELS[name](mean, var)
-        assert not waits.found
+        assert not waits.operations
         torch.testing.assert_close(compiled(mean, var), want, rtol=1e-12, atol=1e-12)
     assert counter.frame_count <= 2
 
@@ -322,11 +308,11 @@ def at_most(rate, streams):
 @pytest.mark.parametrize("kind", ["equal", "rhythm"])
 def test_the_error_over_500_looks_is_alpha_and_the_fixed_horizon_test_breaks_it(kind, sides):
     mean, var = peeking.normal_streams(kind, 2000, torch.Generator().manual_seed(1))
-    found = peeking.type_one(kind, mean, var, sides)
-    assert found["sequence"] <= at_most(0.05, 2000)
-    assert found["sequence"] >= 0.01  # it is not safe for being useless
-    assert 0.03 < found["fixed_last"] < at_most(0.05, 2000)
-    assert found["fixed"] > 0.3
+    rates = peeking.type_one(kind, mean, var, sides)
+    assert rates["sequence"] <= at_most(0.05, 2000)
+    assert rates["sequence"] >= 0.01  # it is not safe for being useless
+    assert 0.03 < rates["fixed_last"] < at_most(0.05, 2000)
+    assert rates["fixed"] > 0.3
 
 
 def test_an_early_plan_and_a_late_one_keep_alpha_too():
@@ -343,9 +329,9 @@ def test_hours_of_skewed_users_keep_alpha_and_the_fixed_horizon_test_does_not():
         peeking.planned_var("users", 200, looks=200), rel=0.1
     )
     for sides in (2, 1):
-        found = peeking.type_one("users", mean, var, sides, looks=200)
-        assert found["sequence"] <= at_most(0.05, 250)
-        assert found["fixed"] > 0.25
+        rates = peeking.type_one("users", mean, var, sides, looks=200)
+        assert rates["sequence"] <= at_most(0.05, 250)
+        assert rates["fixed"] > 0.25
 
 
 def test_other_weights_keep_alpha_by_their_own_clock():
@@ -377,11 +363,11 @@ def test_a_harm_is_found_and_its_price_is_what_is_said():
 
 def test_the_table_is_drawn_from_the_raw_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(peeking, "USERS", 20)
-    found = peeking.measure(50, 10)
+    numbers = peeking.measure(50, 10)
     path = tmp_path / "peeking.json"
-    path.write_text(json.dumps(found))
+    path.write_text(json.dumps(numbers))
     drawn = peeking.table(path)
-    assert f"{100 * found['type_one'][0]['fixed']:.1f} %" in drawn
+    assert f"{100 * numbers['type_one'][0]['fixed']:.1f} %" in drawn
     assert "1.55" in drawn
     widths = {line.count("|") for line in drawn.split("\n\n")[0].splitlines()}
     assert widths == {7}

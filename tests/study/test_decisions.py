@@ -37,9 +37,9 @@ def test_a_round_set_aside_counts_for_nothing_and_can_come_back():
     assert same(evidence(tuner), spoiled)
     kinds = [d.kind for d in tuner.history.decisions]
     assert kinds[-2:] == ["set aside", "reinstated"]
-    said = len(tuner.history.decisions)
+    num_decisions = len(tuner.history.decisions)
     tuner.study.reinstate([3], "again")  # changes nothing, so nothing is written
-    assert len(tuner.history.decisions) == said
+    assert len(tuner.history.decisions) == num_decisions
 
 
 def test_readings_that_arrive_for_a_round_set_aside_are_kept_but_do_not_count():

@@ -69,7 +69,7 @@ def tell(folded, rows):
     return len(received.round)
 
 
-def told(*messages):
+def history_of(*messages):
     folded = history()
     for rows in messages:
         tell(folded, rows)
@@ -114,7 +114,7 @@ def test_any_order_any_split_any_subset_gives_the_same_evidence(delivery):
     arrived = rows[:num]
     edges = [0, *sorted(c for c in set(cuts) if c < num), num]
     messages = [arrived[a:b] for a, b in itertools.pairwise(edges)]
-    mixed, sorted_ = told(*messages), told(sorted(arrived))
+    mixed, sorted_ = history_of(*messages), history_of(sorted(arrived))
     assert_same_tables(tables(mixed), tables(sorted_))
     assert evidence(mixed) == evidence(sorted_)
     for cell in CELLS:
@@ -131,25 +131,25 @@ def test_any_order_any_split_any_subset_gives_the_same_evidence(delivery):
 
 @law
 @given(st.lists(st.sampled_from(ROWS), min_size=1, max_size=40))
-def test_saying_things_again_changes_nothing(said):
+def test_saying_things_again_changes_nothing(messages):
     """A platform that retries, one row at a time, in any order."""
-    folded, again = told(sorted(set(said))), history()
-    news = sum(tell(again, [row]) for row in said)
-    assert news <= len(set(said))
+    folded, again = history_of(sorted(set(messages))), history()
+    news = sum(tell(again, [row]) for row in messages)
+    assert news <= len(set(messages))
     assert_same_tables(tables(again), tables(folded))
     before, entries = evidence(again), again.num_entries
-    assert [tell(again, [row]) for row in said] == [0] * len(said)
-    assert tell(again, sorted(set(said))) == 0
+    assert [tell(again, [row]) for row in messages] == [0] * len(messages)
+    assert tell(again, sorted(set(messages))) == 0
     assert evidence(again) == before
     assert again.num_entries == entries
 
 
 def test_the_evidence_depends_on_every_value():
     """Or else the laws above would hold for evidence that ignores what arrives."""
-    full = evidence(told([row for row in ROWS if row[3] == 0]))
+    full = evidence(history_of([row for row in ROWS if row[3] == 0]))
     seen = {str(full)}
     for changed in [row for row in ROWS if row[3] == 1]:
-        seen.add(str(evidence(told([r for r in ROWS if r[3] == 0] + [changed]))))
+        seen.add(str(evidence(history_of([r for r in ROWS if r[3] == 0] + [changed]))))
     assert len(seen) == 1 + len(CELLS)
 
 
@@ -177,7 +177,7 @@ def deltas(folded):
 
 
 def test_a_treatment_waits_for_its_control():
-    folded = told([(0, 1, 0, 0), (0, 1, 1, 0), (3, 0, 0, 0), (3, 2, 0, 0)])
+    folded = history_of([(0, 1, 0, 0), (0, 1, 1, 0), (3, 0, 0, 0), (3, 2, 0, 0)])
     assert set(deltas(folded)) == {(3, 2)}
     assert gather(folded, Pooling("users", 24)).num_rounds.tolist() == [0, 0, 1, 0, 0, 0]
     assert torch.isnan(gather(folded, Pooling("users", 24)).mean[1]).all()
@@ -200,7 +200,7 @@ def test_a_treatment_waits_for_its_control():
 
 def test_a_revised_control_changes_the_deltas_of_its_round_only():
     rows = [row for row in ROWS if row[3] == 0]
-    folded = told(rows)
+    folded = history_of(rows)
     before = deltas(folded)
     tell(folded, [(3, 0, 0, 1), (3, 0, 1, 1)])
     after = deltas(folded)
@@ -211,7 +211,7 @@ def test_a_revised_control_changes_the_deltas_of_its_round_only():
 
 
 def test_a_stale_revision_changes_nothing_whatever_it_says():
-    folded = told([(0, 0, 0, 2), (0, 1, 0, 1)])
+    folded = history_of([(0, 0, 0, 2), (0, 1, 0, 1)])
     before = evidence(folded)
     assert tell(folded, [(0, 0, 0, 0), (0, 0, 0, 1), (0, 1, 0, 0)]) == 0
     other = Readings(0, [0, 1], [5, 5], [[99.0], [99.0]], [[1.0], [1.0]], metrics=["views"])
@@ -221,7 +221,7 @@ def test_a_stale_revision_changes_nothing_whatever_it_says():
 
 
 def test_only_the_news_of_a_message_is_received():
-    folded = told([(0, 0, 0, 0), (0, 1, 0, 1)])
+    folded = history_of([(0, 0, 0, 0), (0, 1, 0, 1)])
     rows = [(0, 0, 0, 0), (0, 0, 0, 1), (0, 1, 0, 0), (0, 1, 1, 0)]
     received = new_rows(folded, message(rows))
     assert list(zip(received.candidate, received.metric, received.revision)) == [
@@ -230,7 +230,7 @@ def test_only_the_news_of_a_message_is_received():
 
 
 def test_a_contradiction_is_refused_and_nothing_is_folded():
-    folded = told([(0, 0, 0, 0), (0, 1, 0, 1)])
+    folded = history_of([(0, 0, 0, 0), (0, 1, 0, 1)])
     before, entries = evidence(folded), folded.num_entries
     for count, mean, var in ((1001.0, *values((0, 1, 0, 1))[1:]), (5, 1.0, 1.0)):
         wrong = Readings(0, [1], [count], [[mean]], [[var]], metrics=["views"], revision=1)

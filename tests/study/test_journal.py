@@ -6,11 +6,11 @@ import sqlite3
 import struct
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
+from support.writers import FIRST, assert_one_appends_each_round, creators
 
 import hyperzero_torch as hz
 from hyperzero_torch.errors import (
@@ -39,7 +39,6 @@ from hyperzero_torch.study.journal.sql import SqlJournal
 from hyperzero_torch.testing import JournalContract, example_entries, random_entries
 
 HEADER = StudyHeader("study", 5, {"objective": "views"})
-FIRST = Configured({"num_draws": 3})
 
 
 class TestMemoryJournal(JournalContract):
@@ -97,7 +96,8 @@ class _Unsigned(MemoryJournal):
 class _Leaking(MemoryJournal):
     def read(self, study, after=0):
         self.header(study)
-        return [e for log in self._entries.values() for e in log][after:]
+        every = [MemoryJournal.read(self, name) for name in self.studies()]
+        return [e for log in every for e in log][after:]
 
 
 class _Halves(MemoryJournal):
@@ -110,14 +110,20 @@ class _Halves(MemoryJournal):
 
 
 class _Sharing(MemoryJournal):
+    def __init__(self):
+        super().__init__()
+        self.given = {}
+
     def read(self, study, after=0):
-        self.header(study)
-        return self._entries[study] if after == 0 else super().read(study, after)
+        if after:
+            return super().read(study, after)
+        return self.given.setdefault(study, super().read(study))
 
 
 class _Replacing(MemoryJournal):
     def create(self, header, entries):
-        self._headers.pop(header.study, None)
+        if header.study in self.studies():
+            self.__init__()  # forgets all that it held
         super().create(header, entries)
 
 
@@ -461,22 +467,7 @@ def test_losing_the_last_entry_with_all_its_rows_is_a_shorter_study(path):
 
 def test_threads_that_open_the_same_new_file_at_once(tmp_path):
     for i in range(10):
-        barrier = threading.Barrier(4)
-
-        def work(me, i=i, barrier=barrier):
-            barrier.wait()
-            journal = open_sql(tmp_path / f"{i}.db")
-            try:
-                journal.create(StudyHeader("study", me, {}), [FIRST])
-            except ConflictError:
-                return None
-            else:
-                return me
-            finally:
-                journal.close()
-
-        with ThreadPoolExecutor(4) as pool:
-            winners = [me for me in pool.map(work, range(4)) if me is not None]
+        winners = creators(partial(open_sql, tmp_path / f"{i}.db"))
         journal = open_sql(tmp_path / f"{i}.db")
         assert len(winners) == 1
         assert journal.header("study").seed == winners[0]
@@ -485,35 +476,7 @@ def test_threads_that_open_the_same_new_file_at_once(tmp_path):
 
 def test_of_threads_that_append_at_once_exactly_one_wins(path):
     open_sql(path).create(HEADER, [FIRST])
-    rounds, barrier = 25, threading.Barrier(3)
-
-    def work(me):
-        journal = open_sql(path)
-        won = []
-        for i in range(rounds):
-            known = len(journal.read("study"))
-            assert known == 1 + 2 * i
-            barrier.wait()
-            mine = [Decision(i, str(me), "first"), Decision(i, str(me), "second")]
-            try:
-                assert journal.append("study", mine, after=known) == known + 2
-                won.append(i)
-            except ConflictError:
-                pass
-            barrier.wait()
-        journal.close()
-        return won
-
-    with ThreadPoolExecutor(3) as pool:
-        won = list(pool.map(work, range(3)))
-    assert sorted(i for mine in won for i in mine) == list(range(rounds))
-    entries = open_sql(path).read("study")[1:]
-    assert [(e.round, e.reason) for e in entries] == [
-        (i, reason) for i in range(rounds) for reason in ("first", "second")
-    ]
-    assert [int(e.kind) for e in entries[::2]] == [int(e.kind) for e in entries[1::2]]
-    for me, mine in enumerate(won):
-        assert [e.round for e in entries[::2] if e.kind == str(me)] == mine
+    assert_one_appends_each_round(partial(open_sql, path))
 
 
 WRITER = """

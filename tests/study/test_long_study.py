@@ -38,7 +38,7 @@ def world():
 
 
 @pytest.fixture(scope="module")
-def told(world):
+def long_study(world):
     """A study's state after four blocks of rounds."""
     tuner = hz.Tuner(world.problem, config(), seed=1)
     list(run(tuner, world, ROUNDS))
@@ -46,10 +46,10 @@ def told(world):
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def tuner(request, world, told, tmp_path):
+def tuner(request, world, long_study, tmp_path):
     url = None if request.param == "memory" else f"sqlite:///{tmp_path / 'study.db'}"
     tuner = hz.Tuner(world.problem, config(), url, seed=1)
-    tuner.load_state_dict(told)
+    tuner.load_state_dict(long_study)
     return tuner
 
 
@@ -65,18 +65,18 @@ def bits(bucket):
 
 
 def test_all_but_the_latest_full_block_are_settled(tuner):
-    found = settled(tuner.history, Pooling("precision", 6, True, BLOCK))
-    assert list(found) == [0, 1, 2]
-    assert [len(r) for r in found.values()] == [BLOCK] * 3
+    blocks = settled(tuner.history, Pooling("precision", 6, True, BLOCK))
+    assert list(blocks) == [0, 1, 2]
+    assert [len(r) for r in blocks.values()] == [BLOCK] * 3
     assert settled(tuner.history, Pooling("precision", 6, True, None)) == {}
     assert set(tuner.bucket().deltas.round.tolist()) <= set(range(3 * BLOCK, ROUNDS))
 
 
 @pytest.mark.parametrize("weights", ["users", "precision"])
-def test_pooling_by_blocks_is_pooling_where_nothing_is_calibrated(told, world, weights):
+def test_pooling_by_blocks_is_pooling_where_nothing_is_calibrated(long_study, world, weights):
     """Without calibration a block is plain sums, so blocks add up to what one pool gives."""
     tuner = hz.Tuner(world.problem, config(), seed=1)
-    tuner.load_state_dict(told)
+    tuner.load_state_dict(long_study)
     whole = gather(tuner.history, Pooling(weights, 6))
     parts = gather(tuner.history, Pooling(weights, 6, False, BLOCK))
     for name in ("mean", "var", "weight", "num_rounds", "round_precision"):
@@ -129,9 +129,9 @@ def test_late_readings_and_rounds_set_aside_reach_a_settled_block(tuner):
     assert bits(tuner.bucket()) == revised
 
 
-def test_compaction_changes_no_estimate_and_no_plan(tuner, world, told):
+def test_compaction_changes_no_estimate_and_no_plan(tuner, world, long_study):
     other = hz.Tuner(world.problem, config(), seed=1)
-    other.load_state_dict(told)
+    other.load_state_dict(long_study)
     before, best = bits(tuner.bucket()), tuner.recommend()
     told_ = tuner.study.compact(keep=BLOCK)
     assert told_.why_not is None
@@ -214,7 +214,7 @@ def test_explanations_go_on_where_they_can(tuner):
         tuner.explain(BLOCK - 1)
 
 
-def test_a_drift_found_later_discounts_settled_and_compacted_blocks_alike(tuner, world, told):
+def test_a_drift_found_later_discounts_settled_and_compacted_blocks_alike(tuner, world, long_study):
     from hyperzero_torch.study.journal import Decision
 
     entry = Decision(
@@ -305,7 +305,7 @@ def test_candidates_in_view_are_bounded_and_hold_all_that_compete(tuner):
     others = set(view) - {0, *competing(history, chosen), *history.last_plan.candidates}
     others -= history.status.stopped
     for plan in history.plans.values():
-        others -= set(plan.details.get("leaders", ()))
+        others -= set(plan.trace.leaders)
     left = set(bucket.tested.nonzero().flatten().tolist()) - set(view)
     doubt = bucket.var.log().sum(-1)
     assert max(float(doubt[c]) for c in others) <= min(float(doubt[c]) for c in left)
@@ -335,9 +335,9 @@ def test_a_plan_that_settles_a_block_is_followed_by_the_plan_of_a_resumed_study(
     assert tuner.ask(num) == other.ask(num)
 
 
-def test_a_resumed_study_goes_on_as_the_uninterrupted_one(world, told):
+def test_a_resumed_study_goes_on_as_the_uninterrupted_one(world, long_study):
     one = hz.Tuner(world.problem, config(), seed=1)
-    one.load_state_dict(told)
+    one.load_state_dict(long_study)
     for _ in range(3):
         other = hz.Tuner(world.problem, config(), seed=1)
         other.load_state_dict(one.state_dict())
@@ -394,7 +394,7 @@ def test_weeks_that_differ_widen_the_variance(between):
     """One arm, effects that differ by block: the mean of blocks is as unsure as it claims."""
     from hyperzero_torch.stats.delta import Delta
     from hyperzero_torch.stats.evidence import EvidenceState, summarise
-    from hyperzero_torch.study.evidence.bucket import _excess
+    from hyperzero_torch.study.evidence.bucket import excess_scatter
     from hyperzero_torch.study.evidence.pooling import Block
 
     num, blocks, var = 200, 6, 1e-4
@@ -408,7 +408,7 @@ def test_weeks_that_differ_widen_the_variance(between):
         ids.repeat(blocks), Delta(deltas.reshape(-1, 1), one.repeat(blocks, 1) * var),
         one.repeat(blocks, 1), num,
     )  # fmt: skip
-    excess = float(_excess(parts, state))
+    excess = float(excess_scatter(parts, state))
     freedom = num * (blocks - 1)
     want = 1 + between**2 / var
     # A chi-square over its degrees of freedom, with the prior's 20 at 1.

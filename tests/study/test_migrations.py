@@ -25,8 +25,8 @@ def old(request, tmp_path):
     """A copy of an old journal, and what its own code said about it."""
     path = tmp_path / "old.db"
     shutil.copy(FIXTURES / f"journal_format_{request.param}.db", path)
-    said = json.loads((FIXTURES / f"journal_format_{request.param}.json").read_text())
-    return path, said
+    written = json.loads((FIXTURES / f"journal_format_{request.param}.json").read_text())
+    return path, written
 
 
 def url(path):
@@ -55,22 +55,22 @@ def test_there_is_a_journal_of_every_earlier_format():
 
 
 def test_the_fixture_is_of_its_format(old):
-    path, said = old
+    path, written = old
     assert execute(path, "SELECT version FROM hyperzero_journal") == [(1,)]
-    assert said["kinds"].keys() == {"Configured", "Born", "Planned", "Received", "Decided"}
-    assert min(said["kinds"].values()) >= 1, "a kind of entry is missing"
+    assert written["kinds"].keys() == {"Configured", "Born", "Planned", "Received", "Decided"}
+    assert min(written["kinds"].values()) >= 1, "a kind of entry is missing"
     assert execute(path, "SELECT max(revision) FROM readings") == [(1,)]
 
 
 def test_an_old_journal_keeps_every_entry(old):
-    path, said = old
+    path, written = old
     rows = {name: execute(path, f"SELECT * FROM {name}") for name in ("entries", "readings")}
     journal = SqlJournal(url(path))
     entries = journal.read("feed")
     text = json.dumps([[kind_of(e).capitalize(), vars(e)] for e in entries], sort_keys=True)
-    assert len(entries) == said["entries"]
-    assert sha256(text.encode()).hexdigest() == said["entries_sha256"]
-    assert journal.header("feed").seed == said["seed"]
+    assert len(entries) == written["entries"]
+    assert sha256(text.encode()).hexdigest() == written["entries_sha256"]
+    assert journal.header("feed").seed == written["seed"]
     journal.close()
     for name, before in rows.items():
         assert execute(path, f"SELECT * FROM {name}") == before
@@ -81,10 +81,10 @@ def test_an_old_journal_leads_to_the_same_plan(old):
 
     Parameters may differ in the last digits: a proposal is climbed to, on whatever machine.
     """
-    path, said = old
-    world = PaperWorld(**said["world"])
+    path, written = old
+    world = PaperWorld(**written["world"])
     tuner = hz.Tuner.resume(url(path), "feed", problem=world.problem)
-    plan, expected = tuner.ask(), said["plan"]
+    plan, expected = tuner.ask(), written["plan"]
     assert plan.round == expected["round"]
     assert list(plan.candidate_ids) == expected["candidate_ids"]
     assert list(plan.slots) == expected["slots"]
@@ -118,7 +118,7 @@ def test_what_is_new_in_a_study_is_found_by_an_index(old):
     path, _ = old
     journal = SqlJournal(url(path))
     seen = []
-    engine = journal._database._engine
+    engine = journal.database.engine
     sa.event.listen(engine, "before_cursor_execute", lambda *call: seen.append(call[2:4]))
     journal.read("feed", after=20)
     journal.close()
@@ -223,12 +223,12 @@ def test_a_migration_that_fails_changes_nothing(old, monkeypatch):
 
 
 def test_a_migration_that_is_killed_anywhere_is_done_whole_or_not_at_all(old):
-    path, said = old
+    path, written = old
     states = killed_openings(url(path))
     olds, news = states.count("old"), states.count("new")
     assert olds > 12
     assert states == ["old"] * olds + ["new"] * news
     journal = SqlJournal(url(path))
-    assert len(journal.read("feed")) == said["entries"]
+    assert len(journal.read("feed")) == written["entries"]
     journal.close()
     assert not Path(f"{path}-journal").exists()

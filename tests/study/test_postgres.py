@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.journal_files import FIXTURES, killed_openings, shape
 from support.postgres import PASSWORD, shared_server, why_not
+from support.writers import FIRST, assert_one_appends_each_round, creators
 
 import hyperzero_torch as hz
 from hyperzero_torch.errors import (
@@ -49,11 +51,11 @@ from hyperzero_torch.study.journal import (
     schema,
 )
 from hyperzero_torch.study.journal.base import ConflictError
+from hyperzero_torch.study.journal.schema import studies
 from hyperzero_torch.study.journal.sql import SqlJournal
 from hyperzero_torch.testing import JournalContract, example_entries
 
 HEADER = StudyHeader("study", 5, {"objective": "views", "metrics": ["views", "likes"]})
-FIRST = Configured({"num_draws": 3})
 SMALL = {"num_draws": 64, "num_samples": 128, "initial_candidates": 8, "max_arms": 12}
 
 
@@ -167,23 +169,9 @@ def test_the_database_of_another_application_is_left_as_it_is(server, url):
 
 def test_processes_that_open_the_same_new_database_at_once(server):
     """Without a lock, tables would be made twice."""
-    for me in range(5):
-        place, barrier = server.schema(), threading.Barrier(4)
-
-        def work(me, place=place, barrier=barrier):
-            barrier.wait()
-            journal = SqlJournal(place)
-            try:
-                journal.create(StudyHeader("study", me, {}), [FIRST])
-            except ConflictError:
-                return None
-            else:
-                return me
-            finally:
-                journal.close()
-
-        with ThreadPoolExecutor(4) as pool:
-            winners = [me for me in pool.map(work, range(4)) if me is not None]
+    for _ in range(5):
+        place = server.schema()
+        winners = creators(partial(SqlJournal, place))
         journal = SqlJournal(place)
         assert [journal.header("study").seed] == winners
         assert journal.read("study") == [FIRST]
@@ -194,34 +182,13 @@ def test_of_writers_that_append_at_once_exactly_one_wins(url):
     first = SqlJournal(url)
     first.create(HEADER, [FIRST])
     first.close()
-    rounds, barrier = 25, threading.Barrier(3)
+    assert_one_appends_each_round(partial(SqlJournal, url))
 
-    def work(me):
-        journal, won = SqlJournal(url), []
-        for i in range(rounds):
-            known = len(journal.read("study"))
-            assert known == 1 + 2 * i
-            barrier.wait(60)
-            mine = [Decision(i, str(me), "first"), Decision(i, str(me), "second")]
-            try:
-                assert journal.append("study", mine, after=known) == known + 2
-                won.append(i)
-            except ConflictError:
-                pass
-            barrier.wait(60)
-        journal.close()
-        return won
 
-    with ThreadPoolExecutor(3) as pool:
-        won = list(pool.map(work, range(3)))
-    assert sorted(i for mine in won for i in mine) == list(range(rounds))
-    journal = SqlJournal(url)
-    entries = journal.read("study")[1:]
-    journal.close()
-    assert [(e.round, e.reason) for e in entries] == [
-        (i, reason) for i in range(rounds) for reason in ("first", "second")
-    ]
-    assert [e.kind for e in entries[::2]] == [e.kind for e in entries[1::2]]
+def lock_study(connection):
+    """As a writer does before it reads the last entry."""
+    wanted = sa.select(studies).where(studies.c.study == "study")
+    connection.execute(wanted.with_for_update())
 
 
 def test_a_writer_that_waited_sees_what_was_written_meanwhile(journal, url):
@@ -229,7 +196,7 @@ def test_a_writer_that_waited_sees_what_was_written_meanwhile(journal, url):
     second, waited = SqlJournal(url), []
     seen = []
     sa.event.listen(
-        second._database._engine, "before_cursor_execute", lambda *call: seen.append(call[2])
+        second.database.engine, "before_cursor_execute", lambda *call: seen.append(call[2])
     )
 
     def overtaken():
@@ -239,8 +206,8 @@ def test_a_writer_that_waited_sees_what_was_written_meanwhile(journal, url):
         waited.append(time.monotonic() - started)
 
     thread = threading.Thread(target=overtaken)
-    with journal._database.transaction(write=True) as connection:
-        journal._header(connection, "study", lock=True)
+    with journal.database.transaction(write=True) as connection:
+        lock_study(connection)
         thread.start()
         time.sleep(0.5)
         rows.write(connection, HEADER, [Decision(9, "a", "b")], after=10)
@@ -254,8 +221,8 @@ def test_a_writer_that_waited_sees_what_was_written_meanwhile(journal, url):
 def test_studies_do_not_wait_for_each_other(journal, url):
     journal.create(StudyHeader("other", 0, {}), [FIRST])
     second = SqlJournal(url)
-    with journal._database.transaction(write=True) as connection:
-        journal._header(connection, "study", lock=True)
+    with journal.database.transaction(write=True) as connection:
+        lock_study(connection)
         started = time.monotonic()
         assert second.append("other", [FIRST], after=1) == 2
         assert second.read("study") == example_entries()
@@ -266,8 +233,8 @@ def test_studies_do_not_wait_for_each_other(journal, url):
 def test_a_writer_that_cannot_get_in_says_so_and_writes_nothing(journal, url, monkeypatch):
     monkeypatch.setattr(database, "_BUSY_SECONDS", 0.1)
     second = SqlJournal(url)
-    with journal._database.transaction(write=True) as connection:
-        journal._header(connection, "study", lock=True)
+    with journal.database.transaction(write=True) as connection:
+        lock_study(connection)
         with pytest.raises(JournalError, match="lock timeout") as caught:
             second.append("study", [FIRST], after=10)
         assert not isinstance(caught.value, ConflictError)
@@ -278,16 +245,16 @@ def test_a_writer_that_cannot_get_in_says_so_and_writes_nothing(journal, url, mo
 
 def test_a_reader_sees_one_moment(journal, url):
     """An append between two of its queries is seen by none of them."""
-    reader, told = SqlJournal(url), []
+    reader, appended = SqlJournal(url), []
 
     def meanwhile(connection, cursor, statement, *_):
-        if "FROM plans" in statement and not told:
+        if "FROM plans" in statement and not appended:
             received = ReadingsReceived((9,), (0,), (0,), (0,), (1.0,), (2.0,), (3.0,))
-            told.append(journal.append("study", [received, Decision(9, "a", "b")], after=10))
+            appended.append(journal.append("study", [received, Decision(9, "a", "b")], after=10))
 
-    sa.event.listen(reader._database._engine, "before_cursor_execute", meanwhile)
+    sa.event.listen(reader.database.engine, "before_cursor_execute", meanwhile)
     assert reader.read("study") == example_entries()
-    assert told == [12]
+    assert appended == [12]
     assert len(reader.read("study")) == 12
     reader.close()
 
@@ -381,7 +348,7 @@ from hyperzero_torch.study.journal import Configured
 from hyperzero_torch.study.journal.sql import SqlJournal
 
 def backend():
-    with journal._database.transaction() as connection:
+    with journal.database.transaction() as connection:
         return connection.scalar(sa.text("SELECT pg_backend_pid()"))
 
 journal = SqlJournal(sys.argv[1])
@@ -427,7 +394,7 @@ def test_a_restart_within_an_append_leaves_nothing_half_written(server, journal,
             done.append(statement)
             server.restart(mode)
 
-    sa.event.listen(journal._database._engine, "before_cursor_execute", restart)
+    sa.event.listen(journal.database.engine, "before_cursor_execute", restart)
     new = [CandidateAdded(2, 8, "proposal", (0.5, 2.0), {}), Planned(8, (0, 2), (0, 1), (0.5, 0.5))]
     with pytest.raises(JournalError, match=r"lost its connection.*call again") as caught:
         journal.append("study", new, after=10)
@@ -477,7 +444,7 @@ def test_a_round_goes_on_after_a_restart_in_its_middle(server, url, world):
                 armed.clear()
                 server.restart("immediate")
 
-        engine = tuner.journal._database._engine
+        engine = tuner.journal.database.engine
         sa.event.listen(engine, "before_cursor_execute", restart)
         tuner.ask(round_)
 
@@ -542,7 +509,7 @@ def test_whole_numbers_among_readings_are_stored_as_floats(both, tmp_path):
     received = ReadingsReceived((0,), (0,), (0,), (0,), (3,), (1,), (2,))
     journal.create(HEADER, [FIRST, received])
     assert journal.read("study")[1] == received
-    with journal._database.transaction() as connection:
+    with journal.database.transaction() as connection:
         assert connection.scalar(sa.text("SELECT mean / count FROM readings")) == 1 / 3
     journal.close()
 
@@ -652,7 +619,7 @@ def test_no_statement_holds_a_value(both):
     """Values travel beside the statements, whatever they are."""
     journal, statements = SqlJournal(both), []
     sa.event.listen(
-        journal._database._engine,
+        journal.database.engine,
         "before_cursor_execute",
         lambda c, cursor, statement, *_: statements.append(statement),
     )
@@ -742,7 +709,7 @@ def test_a_password_is_in_no_message_warning_or_log(server, caplog, recwarn):
             journal.read("other")
         assert_silent(caught.value)
         shown = [repr(journal), str(journal), repr(journal.url), str(journal.url)]
-        shown += [repr(vars(journal)), repr(vars(journal._database))]
+        shown += [repr(vars(journal)), repr(vars(journal.database))]
         journal.close()
     finally:
         logging.getLogger("sqlalchemy").setLevel(logging.NOTSET)
@@ -762,9 +729,9 @@ def test_a_database_that_repeats_the_password_is_masked(server, url):
     """Whatever a server or driver says, quoted or not."""
     address_ = address.Address.of(server.url())
     quoted = sa.URL.create("x", "u", PASSWORD).render_as_string(False).split("u:")[1]
-    said = f"user=tuner password={PASSWORD}\n  at {quoted}"
-    assert "s3cr3t" not in address_.hide(said)
-    assert address_.hide(said).startswith("user=tuner password=*** at ")
+    message = f"user=tuner password={PASSWORD}\n  at {quoted}"
+    assert "s3cr3t" not in address_.hide(message)
+    assert address_.hide(message).startswith("user=tuner password=*** at ")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
@@ -792,12 +759,12 @@ def test_an_address_that_is_not_understood_repeats_no_password(form, noise, sche
     try:
         parsed = address.Address.of(scheme + form.format(secret))
     except JournalError as error:
-        said = str(error) + "".join(traceback.format_exception(error))
+        shown = str(error) + "".join(traceback.format_exception(error))
     else:
         # What stands for a host or a database is no secret.
-        said = repr(parsed) if secret not in (parsed.url.host, parsed.url.database) else ""
+        shown = repr(parsed) if secret not in (parsed.url.host, parsed.url.database) else ""
     if "@" in form or scheme:
-        assert secret not in said
+        assert secret not in shown
 
 
 def test_a_password_may_come_from_the_environment(server, monkeypatch):
@@ -850,33 +817,33 @@ def old(server, url, tmp_path):
 
 
 def test_an_old_journal_is_migrated_and_leads_to_the_same_plan(server, old):
-    url, new, said = old
+    url, new, written = old
     assert shape(url) != new
-    world = PaperWorld(**said["world"])
+    world = PaperWorld(**written["world"])
     tuner = hz.Tuner.resume(url, "feed", problem=world.problem)
     assert shape(url) == new
     plan = tuner.ask()
-    assert list(plan.candidate_ids) == said["plan"]["candidate_ids"]
-    assert list(plan.slots) == said["plan"]["slots"]
+    assert list(plan.candidate_ids) == written["plan"]["candidate_ids"]
+    assert list(plan.slots) == written["plan"]["slots"]
     tuner.journal.close()
     names = server.execute("SELECT study, metric, name FROM metrics ORDER BY metric", url=url)
     assert names == [("feed", 0, "x1"), ("feed", 1, "x2")]
 
 
 def test_a_migration_that_is_killed_anywhere_is_done_whole_or_not_at_all(server, old):
-    url, new, said = old
+    url, new, written = old
     states = killed_openings(url)
     olds, news = states.count("old"), states.count("new")
     assert olds > 12
     assert states == ["old"] * olds + ["new"] * news
     assert shape(url) == new
     journal = SqlJournal(url)
-    assert len(journal.read("feed")) == said["entries"]
+    assert len(journal.read("feed")) == written["entries"]
     journal.close()
 
 
 def test_many_that_open_an_old_journal_at_once_migrate_it_once(old):
-    url, new, said = old
+    url, new, written = old
     barrier = threading.Barrier(4)
 
     def work(_):
@@ -888,7 +855,7 @@ def test_many_that_open_an_old_journal_at_once_migrate_it_once(old):
             journal.close()
 
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(work, range(4))) == [said["entries"]] * 4
+        assert list(pool.map(work, range(4))) == [written["entries"]] * 4
     assert shape(url) == new
 
 
@@ -931,7 +898,7 @@ def test_the_readme_queries_answer_what_they_say(both):
     ]
     journal.create(header, entries)
     journal.create(other, [*entries[:-1], Decision(1, "retired", "not this one")])
-    with journal._database.transaction() as connection:
+    with journal.database.transaction() as connection:
         traffic, deltas, decisions = (
             [tuple(row) for row in connection.exec_driver_sql(query)] for query in example_queries()
         )
@@ -954,7 +921,7 @@ def test_the_readme_deltas_are_those_of_the_tuner(both, world):
     tuner = hz.Tuner(world.problem, hz.TunerConfig(**SMALL), both, seed=3)
     for _ in run(tuner, world, 6):
         pass
-    with tuner.journal._database.transaction() as connection:
+    with tuner.journal.database.transaction() as connection:
         deltas = list(connection.exec_driver_sql(example_queries()[1]))
     table = tuner.history.tables
     assert len(deltas) > 10

@@ -76,6 +76,32 @@ def optimization_config(names, objective="views", constraints=(BOUND,)):
     )
 
 
+# Ax's client shows neither its experiment nor its strategy, so the tests reach for them here alone.
+
+
+def experiment_of(client):
+    """The experiment with all trials of a client."""
+    return client._experiment
+
+
+def strategy_of(client):
+    """The strategy that plans a client's trials, also of a client that was loaded."""
+    return client._generation_strategy
+
+
+def node_of(client):
+    """The only node of a client's strategy."""
+    (node,) = strategy_of(client).nodes_by_name.values()
+    return node
+
+
+def updated_node(client):
+    """The same node, knowing all of the client's data, as before a trial."""
+    node, experiment = node_of(client), experiment_of(client)
+    node.update_generator_state(experiment, experiment.lookup_data())
+    return node
+
+
 def client_with(
     node,
     parameters=UNIT,

@@ -38,16 +38,16 @@ def decisions(small: bool) -> dict[str, list]:
     y = world.true_delta(space.from_unit(x))
     posterior = hz.Surrogate().fit(x, y, torch.full_like(y, 1e-4))
     generator = torch.Generator().manual_seed(0)
-    found = {"plans": plans}
+    decided = {"plans": plans}
     for caution in (0.0, 1.0):
         chosen = select(*posterior.marginal(x), world.problem, 101, generator, caution)
-        found[f"select, caution {caution}"] = [field.tolist() for field in chosen]
+        decided[f"select, caution {caution}"] = [field.tolist() for field in chosen]
         chosen = select_paths(posterior.paths(101, generator), x, world.problem, caution)
-        found[f"select_paths, caution {caution}"] = [field.tolist() for field in chosen]
+        decided[f"select_paths, caution {caution}"] = [field.tolist() for field in chosen]
     for starts in (0, 2):
         best = propose(posterior, world.problem, 700, 3, generator, num_starts=starts)
-        found[f"propose, {starts} starts"] = [field.tolist() for field in best]
-    return found
+        decided[f"propose, {starts} starts"] = [field.tolist() for field in best]
+    return decided
 
 
 if __name__ == "__main__":
@@ -56,8 +56,8 @@ if __name__ == "__main__":
     rank = dist.get_rank() if dist.is_initialized() else 0
     alone = decisions(small=False) if rank == 0 else {}  # a group that nobody shares is left alone
     with sharing() if dist.is_initialized() else nullcontext():
-        found = [decisions(small=False), decisions(small=True)]
-    assert rank or found[0] == alone
-    (Path(sys.argv[1]) / f"rank_{rank}.json").write_text(json.dumps(found))
+        both = [decisions(small=False), decisions(small=True)]
+    assert rank or both[0] == alone
+    (Path(sys.argv[1]) / f"rank_{rank}.json").write_text(json.dumps(both))
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -82,3 +82,12 @@ def calm():
     play(tuner, TURNS_AT - 2)
     tuner.ask()
     return tuner
+
+
+def strings(value):
+    """All texts within a figure or another value of JSON, without their keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from strings(part)

@@ -49,7 +49,7 @@ def source(name, sign=1.0, seed=0, num=40, **more):
 
 def sources(folder):
     """Two by packages, one of which has expired since, and a misleading one by hand."""
-    found = []
+    packaged = []
     now = datetime.now(UTC)
     made = {"north": now, EVIL: now - timedelta(days=60)}
     for seed, (name, then) in enumerate(made.items()):
@@ -59,8 +59,8 @@ def sources(folder):
             source(name, seed=seed), path, timedelta(days=30), ["feed/eu"],
             privacy=private, now=then,
         )  # fmt: skip
-        found.append(packages.load(path, "feed/eu", now=then).source)
-    return [*found, source("reversed", -1.0, seed=7)]
+        packaged.append(packages.load(path, "feed/eu", now=then).source)
+    return [*packaged, source("reversed", -1.0, seed=7)]
 
 
 def reply(tuner, plan):
@@ -83,7 +83,7 @@ def play(tuner, rounds):
         tuner.tell(reply(tuner, plan))
 
 
-def told(folder, journal=None):
+def study_with_sources(folder, journal=None):
     """Nine rounds, overruled twice, the last one without readings."""
     tuner = make(folder, journal)
     play(tuner, 5)

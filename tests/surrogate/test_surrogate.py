@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from support.tensors import f64, gen, rand, randn, tensor
 
 from hyperzero_torch.errors import FitError, ShapeError
 from hyperzero_torch.surrogate import (
@@ -30,23 +31,6 @@ from hyperzero_torch.surrogate import (
 from hyperzero_torch.surrogate.kernels import features, frequencies, matern52
 
 law = settings(deadline=None, max_examples=25)
-f64 = torch.float64
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def tensor(values):
-    return torch.tensor(values, dtype=f64)
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=gen(seed), dtype=f64)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=gen(seed), dtype=f64)
 
 
 # --- the same mathematics once more, in NumPy -----------------------------------------------
@@ -655,9 +639,11 @@ def test_fit_recovers_the_lengthscales_of_its_prior():
     var = torch.full_like(f, 1e-3)
     p = Surrogate().fit(x, f + var.sqrt() * randn(80, 6, seed=22), var)
     assert p.fit_succeeded
-    found = p.hyperparameters.lengthscale.log().mean(0).exp()  # geometric mean of six functions
-    assert 0.15 < float(found[0]) < 0.27
-    assert 0.75 < float(found[1]) < 1.35
+    lengthscales = (
+        p.hyperparameters.lengthscale.log().mean(0).exp()
+    )  # geometric mean of six functions
+    assert 0.15 < float(lengthscales[0]) < 0.27
+    assert 0.75 < float(lengthscales[1]) < 1.35
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -70,9 +70,9 @@ def test_refinement_finds_a_known_constrained_optimum():
     x = space.sobol(64, seed=0)
     posterior = hz.Surrogate().fit(x, x.clone(), torch.full_like(x, 1e-8))
     paths = posterior.paths(4, gen())
-    found = refine(paths, problem, space.uniform(8, gen(2)).reshape(4, 2, 2))
+    refined = refine(paths, problem, space.uniform(8, gen(2)).reshape(4, 2, 2))
     torch.testing.assert_close(
-        found, torch.tensor([[0.25, 1.0]], dtype=F64).expand(4, 2), atol=0.02, rtol=0
+        refined, torch.tensor([[0.25, 1.0]], dtype=F64).expand(4, 2), atol=0.02, rtol=0
     )
 
 

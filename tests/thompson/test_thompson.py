@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
 from scipy.stats import norm
+from support.tensors import f64, gen, rand, tensor
 from torch import nn
 
 from hyperzero_torch.errors import ShapeError
@@ -21,24 +22,11 @@ from hyperzero_torch.simulate import GuardrailWorld
 from hyperzero_torch.surrogate import Hyperparameters, Paths, Posterior, Standardiser, Surrogate
 from hyperzero_torch.thompson import propose, select, select_paths
 from hyperzero_torch.thompson import select as select_function
-from hyperzero_torch.thompson.propose import _best_points
+from hyperzero_torch.thompson.propose import best_points
 from hyperzero_torch.thompson.winners import best_of, scaled_violation
 
 law = settings(deadline=None, max_examples=25)
-f64 = torch.float64
 K = 40_000
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def tensor(values):
-    return torch.tensor(values, dtype=f64)
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=gen(seed), dtype=f64)
 
 
 SPACE = SearchSpace([Float("u", 0.0, 1.0), Float("v", 0.0, 1.0)])
@@ -603,7 +591,7 @@ def test_of_the_best_by_chunk_the_feasible_come_first_and_violations_have_one_un
     def best_point(*outcomes):
         """Of chunks of one point each, which is at (slack, utility)."""
         chunks = [tensor([[slack, utility]]) for utility, slack in outcomes]
-        points, best = _best_points(chunks, lambda x: Outcome(x[None, :, 1], x[None, :, :1]))
+        points, best = best_points(chunks, lambda x: Outcome(x[None, :, 1], x[None, :, :1]))
         return points.tolist(), best.feasible.tolist()
 
     assert best_point((9.0, -3.0), (-math.inf, 1.0)) == ([[1.0, -math.inf]], [True])
@@ -618,12 +606,12 @@ def test_proposals_from_many_chunks_are_as_good_as_from_one(monkeypatch, fitted,
     module = sys.modules["hyperzero_torch.thompson.propose"]
 
     def scores():
-        found = [
+        proposals = [
             propose(posterior, world.problem, 130, 4, gen(seed), num_starts=num_starts)
             for seed in range(25)
         ]
-        assert all(bool(f.feasible.all()) for f in found)
-        return torch.cat([f.score for f in found])
+        assert all(bool(f.feasible.all()) for f in proposals)
+        return torch.cat([f.score for f in proposals])
 
     whole = scores()
     monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 16 * 4 * 3)

@@ -24,7 +24,7 @@ def functions(generator, num):
     return lambda x, i: matern52(x.unsqueeze(1), knots, ell)[0] @ weights[:, i]
 
 
-def told(seed):
+def fit_of(seed):
     """Nats by parameter where domains agree about the first and go their own ways in the second."""
     generator = torch.Generator().manual_seed(seed)
     of = functions(generator, 4)
@@ -38,17 +38,17 @@ def told(seed):
     north = domains.pop()
     own = cold(north.x[:15], north.mean[:15], north.var[:15])
     family = gather_family(domains, filling())
-    found = target.fit_target(family, own)
+    fitted = target.fit_target(family, own)
     less = dict(zip(COLUMNS, without_each_parameter(family, BASE, [*COLUMNS.values()])))
-    nothing = contributions(family, found.target, torch.zeros_like(found.loading), less)
+    nothing = contributions(family, fitted.target, torch.zeros_like(fitted.loading), less)
     assert all(float(value.abs().max()) < 1e-9 for value in nothing.values())
-    return found, contributions(family, found.target, found.loading, less)
+    return fitted, contributions(family, fitted.target, fitted.loading, less)
 
 
 def test_the_parameter_that_domains_share_carries_more_than_the_other():
-    trials = [told(seed) for seed in range(5)]
+    trials = [fit_of(seed) for seed in range(5)]
     first, second = (torch.tensor([float(nats[name][0]) for _, nats in trials]) for name in COLUMNS)
-    assert all(float(found.loading[0, -1]) > 0 for found, _ in trials)
+    assert all(float(fitted.loading[0, -1]) > 0 for fitted, _ in trials)
     assert float(first.min()) > 1.0
     assert float((first > second).double().mean()) >= 0.8
     assert float(first.sum()) > 1.5 * float(second.sum())

@@ -21,9 +21,9 @@ def learned(share, seed, num=3, target_share=None, rows=40, noise=0.3):
     sources, x, mean, var, truth = family(
         share, num=num, seed=seed, target_share=target_share, rows=rows, noise=noise
     )
-    found = gather_family(sources, filling())
+    gathered = gather_family(sources, filling())
     own = cold(x, mean, var)
-    return found, own, target.fit_target(found, own), truth
+    return gathered, own, target.fit_target(gathered, own), truth
 
 
 NOBODY = torch.zeros(3, dtype=torch.float64)
@@ -34,11 +34,11 @@ def test_the_expected_wealth_of_bets_on_nothing_is_one(alike):
     """The ratio is a likelihood's: its mean is 1 where the target's evidence is its own alone."""
     looks = torch.tensor(alike, dtype=torch.float64)
     sources, *_ = family(0.9, seed=0, rows=30)
-    found = gather_family(sources, filling())
+    gathered = gather_family(sources, filling())
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(12, 2, dtype=torch.float64, generator=generator)
     noise = torch.full((1, 12), 0.3, dtype=torch.float64)
-    inducing = found.inducing
+    inducing = gathered.inducing
     projected = inducing.project(x)
     rest = (1 - projected.square().sum(-1)).clamp_min(0)
     num = 150
@@ -52,7 +52,7 @@ def test_the_expected_wealth_of_bets_on_nothing_is_one(alike):
         target = type(target)(*(field.unsqueeze(1) for field in target))
         ratios.append(
             betting.score(
-                found.spectrum, found.loading, found.has_evidence, target, looks
+                gathered.spectrum, gathered.loading, gathered.has_evidence, target, looks
             ).log_e_value
         )
     wealth = torch.tensor(ratios, dtype=torch.float64).exp()
@@ -64,11 +64,11 @@ def test_the_expected_wealth_of_bets_on_nothing_is_one(alike):
 
 def test_related_sources_are_admitted_and_reversed_ones_never():
     for seed in range(3):
-        found, own, got, _ = learned(0.95, seed)
+        gathered, own, got, _ = learned(0.95, seed)
         assert gates.admit(got).admitted
         assert bool((got.loading > 0.5).all())
-        bad = found._replace(
-            spectrum=found.spectrum._replace(information=-found.spectrum.information)
+        bad = gathered._replace(
+            spectrum=gathered.spectrum._replace(information=-gathered.spectrum.information)
         )
         against = target.fit_target(bad, own)
         assert not gates.admit(against).admitted
@@ -80,10 +80,10 @@ def test_one_good_among_bad_gets_the_weight():
     sources, x, mean, var, _ = family(0.97, num=5, seed=4, rows=60, noise=0.15)
     others, *_ = family(0.0, num=4, seed=77, rows=60, noise=0.15)
     named = [s._replace(name=f"bad_{i}") for i, s in enumerate(others)]
-    found = gather_family([sources[0], *named], filling())
-    got = target.fit_target(found, cold(x, mean, var))
+    gathered = gather_family([sources[0], *named], filling())
+    got = target.fit_target(gathered, cold(x, mean, var))
     assert int(got.scores.each[0].argmax()) == 0
-    weight = source_weights(found, got.loading)
+    weight = source_weights(gathered, got.loading)
     assert float(weight[0, 0]) > 0.9
     assert float(weight.sum()) == pytest.approx(1.0)
 
@@ -91,8 +91,8 @@ def test_one_good_among_bad_gets_the_weight():
 def test_with_the_sources_the_truth_is_predicted_better_and_as_surely_as_claimed():
     gains, z = [], []
     for seed in range(8):
-        found, own, got, truth = learned(0.95, seed, num=4, noise=0.5)
-        warm = target.posterior(found, own, got)
+        gathered, own, got, truth = learned(0.95, seed, num=4, noise=0.5)
+        warm = target.posterior(gathered, own, got)
         for posterior, sign in ((warm, 1), (own, -1)):
             mean, var = posterior.marginal(own.x)
             error = (truth - mean) ** 2
@@ -105,9 +105,9 @@ def test_with_the_sources_the_truth_is_predicted_better_and_as_surely_as_claimed
 
 
 def test_without_shares_the_posterior_is_the_cold_one():
-    found, own, got, _ = learned(0.95, 0)
+    gathered, own, got, _ = learned(0.95, 0)
     none = got._replace(loading=torch.zeros_like(got.loading))
-    plain = target.posterior(found, own, none)
+    plain = target.posterior(gathered, own, none)
     points = filling()
     for a, b in zip(plain.marginal(points), own.marginal(points)):
         torch.testing.assert_close(a, b)
@@ -124,11 +124,11 @@ def test_left_out_of_all_rows_is_the_posteriors_own():
 
 
 def test_a_worse_model_falls_back():
-    found, own, got, _ = learned(0.95, 2)
-    fine = gates.compare(target.posterior(found, own, got), own)
+    gathered, own, got, _ = learned(0.95, 2)
+    fine = gates.compare(target.posterior(gathered, own, got), own)
     assert bool(fine.better.all())
-    wrong = found._replace(
-        spectrum=found.spectrum._replace(information=-found.spectrum.information)
+    wrong = gathered._replace(
+        spectrum=gathered.spectrum._replace(information=-gathered.spectrum.information)
     )
     worse = gates.compare(target.posterior(wrong, own, got), own)
     assert not bool(worse.better.any())
@@ -170,12 +170,12 @@ def test_looks_move_the_stakes_and_nothing_where_nobody_looks_like_anything():
     assert float(looks[0]) == pytest.approx(1.0)
     assert float(looks[1]) == 0.0
     assert -0.6 < float(looks[2]) < -0.4
-    found, own, plain, _ = learned(0.95, 1)
-    same = target.fit_target(found, own, NOBODY)
+    gathered, own, plain, _ = learned(0.95, 1)
+    same = target.fit_target(gathered, own, NOBODY)
     assert torch.equal(plain.loading, same.loading)
     assert plain.scores.log_e_value == same.scores.log_e_value
-    alike = target.fit_target(found, own, NOBODY + 1)
-    unlike = target.fit_target(found, own, NOBODY - 0.5)
+    alike = target.fit_target(gathered, own, NOBODY + 1)
+    unlike = target.fit_target(gathered, own, NOBODY - 0.5)
     # Sources that do tell something win more where they were staked on.
     assert bool((alike.scores.each > plain.scores.each).all())
     assert bool((unlike.scores.each < plain.scores.each).all())
@@ -185,11 +185,11 @@ def test_looks_move_the_stakes_and_nothing_where_nobody_looks_like_anything():
 def test_the_source_that_looks_like_the_target_has_the_larger_stake():
     sources, x, mean, var, _ = family(0.95, seed=3)
     bad = [s._replace(mean=-s.mean, name=f"bad_{i}") for i, s in enumerate(sources[1:])]
-    found = gather_family([sources[0], *bad], filling())
+    gathered = gather_family([sources[0], *bad], filling())
     own = cold(x[:8], mean[:8], var[:8])
-    right = target.fit_target(found, own, torch.tensor([1.0, -0.5, -0.5], dtype=torch.float64))
-    wrong = target.fit_target(found, own, torch.tensor([-0.5, 1.0, 1.0], dtype=torch.float64))
-    plain = target.fit_target(found, own)
+    right = target.fit_target(gathered, own, torch.tensor([1.0, -0.5, -0.5], dtype=torch.float64))
+    wrong = target.fit_target(gathered, own, torch.tensor([-0.5, 1.0, 1.0], dtype=torch.float64))
+    plain = target.fit_target(gathered, own)
     assert right.scores.log_e_value > plain.scores.log_e_value > wrong.scores.log_e_value
 
 
@@ -211,25 +211,25 @@ def test_what_a_source_says_of_a_forbidden_parameter_has_no_part_in_anything():
     on_slice = points.clone()
     on_slice[:, 1] = 0.5
     base = torch.tensor([0.5, 0.5], dtype=torch.float64)
-    said = {}
+    fits = {}
     for part in (0.0, 0.5, 1.0):
         for sign in (-1.0, 1.0):
             source = aligned("north", x, wave + sign * tilt + noise, 0.0005**2)
             words = SourceBeliefs(base, {}, {"north": [(slice(1, 2), part)]}, {})
-            found = gather_family([source], points, words)
+            gathered = gather_family([source], points, words)
             # Believed all but fully, so that what the source says is what is compared.
             share = torch.full((1, 2), 0.995, dtype=torch.float64)
-            got = target.fit_target(found, own)._replace(loading=share)
-            warm = target.posterior(found, own, got)
-            said[part, sign] = [warm.marginal(p)[0].squeeze(-1) for p in (points, on_slice)]
+            got = target.fit_target(gathered, own)._replace(loading=share)
+            warm = target.posterior(gathered, own, got)
+            fits[part, sign] = [warm.marginal(p)[0].squeeze(-1) for p in (points, on_slice)]
     apart = {
-        part: float((said[part, 1.0][0] - said[part, -1.0][0]).abs().mean()) for part in (0, 0.5, 1)
+        part: float((fits[part, 1.0][0] - fits[part, -1.0][0]).abs().mean()) for part in (0, 0.5, 1)
     }
     assert apart[0.0] < 0.05 * apart[1.0]
     assert apart[0.0] < 0.1 * apart[0.5]
     # Of the other parameter all is still believed.
     truth = 0.02 * (4 * on_slice[:, 0]).sin()
-    error = said[0.0, 1.0][1] - truth
+    error = fits[0.0, 1.0][1] - truth
     error = error - error.mean()
     assert float(error.std()) < 0.2 * float(truth.std())
 
@@ -242,23 +242,27 @@ def test_how_strong_a_forbidden_parameter_is_hardly_matters():
     own_x = torch.rand(6, 2, dtype=torch.float64, generator=generator)
     own = cold(own_x, 0.02 * (4 * own_x[:, :1]).sin(), torch.full((6, 1), 1e-6, dtype=x.dtype))
     base = torch.full((2,), 0.5, dtype=torch.float64)
-    points, told = filling(), {}
+    points, fits = filling(), {}
     for part in (0.0, 1.0):
         for size in (0.0, 0.02, 0.2):
             mean = 0.02 * (4 * x[:, :1]).sin() + size * (x[:, 1:] - 0.5) + noise
             words = SourceBeliefs(base, {}, {"north": [(slice(1, 2), part)]}, {})
-            found = gather_family([aligned("north", x, mean, 0.0005**2)], points, words)
+            gathered = gather_family([aligned("north", x, mean, 0.0005**2)], points, words)
             share = torch.full((1, 2), 0.995, dtype=torch.float64)
-            got = target.fit_target(found, own)._replace(loading=share)
-            believed = target.posterior(found, own, got).marginal(points)[0]
-            told[part, size] = (float(found.spread[0, 0]), found.inducing.lengthscale, believed)
+            got = target.fit_target(gathered, own)._replace(loading=share)
+            believed = target.posterior(gathered, own, got).marginal(points)[0]
+            fits[part, size] = (
+                float(gathered.spread[0, 0]),
+                gathered.inducing.lengthscale,
+                believed,
+            )
     for size in (0.02, 0.2):
-        spread, lengthscale, believed = told[0.0, size]
-        assert torch.equal(lengthscale, told[0.0, 0.0][1])
-        assert spread < 3 * told[0.0, 0.0][0]
-        off = float((believed - told[0.0, 0.0][2]).abs().mean())
-        assert off < 0.1 * float(told[0.0, 0.0][2].abs().mean())
-    assert told[1.0, 0.2][0] > 5 * told[1.0, 0.0][0]  # believed, it is another domain
+        spread, lengthscale, believed = fits[0.0, size]
+        assert torch.equal(lengthscale, fits[0.0, 0.0][1])
+        assert spread < 3 * fits[0.0, 0.0][0]
+        off = float((believed - fits[0.0, 0.0][2]).abs().mean())
+        assert off < 0.1 * float(fits[0.0, 0.0][2].abs().mean())
+    assert fits[1.0, 0.2][0] > 5 * fits[1.0, 0.0][0]  # believed, it is another domain
 
 
 def test_a_forbidden_source_is_no_part_of_the_family():
@@ -290,10 +294,10 @@ def test_a_forbidden_source_is_no_part_of_the_family():
 
 
 def test_looks_that_move_with_the_evidence_move_no_bet():
-    found, own, _, _ = learned(0.95, 1)
+    gathered, own, _, _ = learned(0.95, 1)
     first = torch.tensor([1.0, -0.5, 0.0], dtype=torch.float64)
     wealth = {
-        target.fit_target(found, own, moved, first).scores.log_e_value
+        target.fit_target(gathered, own, moved, first).scores.log_e_value
         for moved in (first, -first, NOBODY)
     }
     assert len(wealth) == 1
@@ -328,16 +332,16 @@ def test_acceptance_weighs_gain_against_risk():
 
 
 def test_told_by_each_is_the_gain_of_a_pair():
-    found, own, got, _ = learned(0.9, 3, num=2)
+    gathered, own, got, _ = learned(0.9, 3, num=2)
     scaled = got.variance / own.standardiser.scale.new_ones(1)
-    projected = found.inducing.project(own.x)
+    projected = gathered.inducing.project(own.x)
     y = own.outputs
     size = scaled.unsqueeze(-1)
     target = spectrum(reduce(projected, y / size.sqrt(), own.noise / size, None, 1.0 / scaled))
     target = type(target)(*(field.unsqueeze(1) for field in target))
     grid = torch.tensor([0.4, 0.8], dtype=torch.float64)
-    each = coregionalization.log_bayes_factor_by_source(found.spectrum, target, grid)
-    one = type(found.spectrum)(*(field[:, :1] for field in found.spectrum))
+    each = coregionalization.log_bayes_factor_by_source(gathered.spectrum, target, grid)
+    one = type(gathered.spectrum)(*(field[:, :1] for field in gathered.spectrum))
     for g, value in enumerate(grid.tolist()):
         share, own_share = torch.ones(1, 1).double(), torch.full((1,), value).double()
         wanted = coregionalization.log_bayes_factor(
@@ -352,9 +356,9 @@ def test_a_bad_source_takes_nothing_from_the_good_ones():
         sources, x, mean, var, _ = family(0.97, num=3, seed=seed)
         bad = sources[2]._replace(mean=-sources[2].mean)
         own = cold(x, mean, var)
-        for found, given_ in ((kept, [*sources[:2], bad]), (alone, sources[:2])):
+        for gathered, given_ in ((kept, [*sources[:2], bad]), (alone, sources[:2])):
             share = target.fit_target(gather_family(given_, filling()), own).loading
-            found.append(share[0, :2] * share[0, -1])
+            gathered.append(share[0, :2] * share[0, -1])
             if given_[-1] is bad:
                 assert float(share[0, 2]) == 0.0
     # Reversed evidence is no part of what the good ones are thought to share.

@@ -75,14 +75,14 @@ def dense(x, var, r):
 @given(st.lists(st.floats(0.0, 0.98), min_size=2, max_size=4), st.integers(0, 1000))
 def test_the_evidence_is_that_of_the_dense_gaussian(shares, seed):
     _, x, y, var, spectra, reduced = small(shares, seed=seed)
-    found, wanted = [], []
+    evidence, wanted = [], []
     for r in (shares, [0.0] * len(shares), [0.5] * len(shares)):
         r = torch.tensor(r, dtype=torch.float64)
         constant = sum(float(one.constant) for one in reduced)
         size = y.numel() * math.log(2 * math.pi) / 2
-        found.append(float(coregionalization.log_evidence(spectra, r[None])) + constant - size)
+        evidence.append(float(coregionalization.log_evidence(spectra, r[None])) + constant - size)
         wanted.append(normal_log_density(y.flatten(), dense(x, var, r)))
-    assert found == pytest.approx(wanted, rel=1e-5, abs=1e-3)
+    assert evidence == pytest.approx(wanted, rel=1e-5, abs=1e-3)
 
 
 @settings(deadline=None, max_examples=25)
@@ -109,11 +109,11 @@ def test_pseudo_observations_say_what_the_sources_say():
         spectra, torch.full((1, 3), 0.95, dtype=torch.float64)
     )
     own = torch.tensor([0.9], dtype=torch.float64)
-    told = coregionalization.pseudo_observations(known, own)
+    pseudo = coregionalization.pseudo_observations(known, own)
     mean, covariance = believed(known, own)
-    unit = torch.eye(len(told.value[0]), dtype=torch.float64)
-    gain = torch.linalg.inv(unit + told.noise[0])
-    torch.testing.assert_close(gain @ told.value[0], mean[0], rtol=1e-3, atol=2e-3)
+    unit = torch.eye(len(pseudo.value[0]), dtype=torch.float64)
+    gain = torch.linalg.inv(unit + pseudo.noise[0])
+    torch.testing.assert_close(gain @ pseudo.value[0], mean[0], rtol=1e-3, atol=2e-3)
     torch.testing.assert_close(unit - gain, covariance[0], rtol=1e-3, atol=2e-3)
 
 
@@ -179,11 +179,11 @@ def test_reduction_ignores_rows_that_were_not_observed():
 
 @pytest.mark.parametrize("share", [0.2, 0.7, 0.95])
 def test_the_share_is_found_from_the_agreement_of_the_sources(share):
-    found = []
+    shares = []
     for seed in range(6):
         sources, *_ = family(share, num=6, seed=seed, rows=50, noise=0.2)
-        found.append(gather_family(sources, filling()).loading.mean())
-    mean = float(torch.stack(found).mean())
+        shares.append(gather_family(sources, filling()).loading.mean())
+    mean = float(torch.stack(shares).mean())
     # Six families of six: the average is within a tenth or so, more where little is shared.
     assert abs(mean**2 - share**2) < 0.2
 
@@ -201,20 +201,20 @@ def test_shuffled_settings_are_all_nugget_or_noise():
     sources, *_ = family(0.9, seed=2, rows=60, noise=0.1)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
     bad = sources[0]._replace(mean=sources[0].mean[order])
-    found = gather_family([bad, *sources[1:]], filling())
-    assert float(found.nugget[0, 0]) >= 1.0 > float(found.nugget[0, 1:].max())
-    assert float(found.skill[0, 0]) < 0.2 * float(found.skill[0, 1:].min())
+    gathered = gather_family([bad, *sources[1:]], filling())
+    assert float(gathered.nugget[0, 0]) >= 1.0 > float(gathered.nugget[0, 1:].max())
+    assert float(gathered.skill[0, 0]) < 0.2 * float(gathered.skill[0, 1:].min())
 
 
 @pytest.mark.parametrize("share", [0.9, 0.97, 0.99])
 def test_a_domains_own_part_is_neither_lost_nor_made_up_where_nearly_all_is_shared(share):
-    found = []
+    shares = []
     for seed in range(8):
         sources, *_ = family(share, num=6, seed=seed, rows=50, noise=0.1)
         own = float(1 - gather_family(sources, filling()).loading.square().mean())
-        found.append(own / (1 - share**2))
-    assert 0.75 < min(found) <= max(found) < 2.2
-    assert 0.8 < sum(found) / len(found) < 1.5
+        shares.append(own / (1 - share**2))
+    assert 0.75 < min(shares) <= max(shares) < 2.2
+    assert 0.8 < sum(shares) / len(shares) < 1.5
 
 
 def test_directions_that_nobody_speaks_of_are_left_out():
@@ -222,9 +222,11 @@ def test_directions_that_nobody_speaks_of_are_left_out():
     x = filling()[:5]
     y = torch.arange(5, dtype=torch.float64)
     reduced = reduce(inducing.project(x), y[None], torch.full((1, 5), 0.1).double(), None, 1.0)
-    found = spectrum(reduced)
-    assert found.precision.shape[-1] <= 5
-    whole = (found.basis * found.precision.unsqueeze(-2)) @ found.basis.mT
+    reduced_spectrum = spectrum(reduced)
+    assert reduced_spectrum.precision.shape[-1] <= 5
+    whole = (
+        reduced_spectrum.basis * reduced_spectrum.precision.unsqueeze(-2)
+    ) @ reduced_spectrum.basis.mT
     torch.testing.assert_close(whole, reduced.precision, rtol=0, atol=1e-5)
-    told = (found.basis @ found.information.unsqueeze(-1)).squeeze(-1)
-    torch.testing.assert_close(told, reduced.information, rtol=0, atol=1e-4)
+    direction = (reduced_spectrum.basis @ reduced_spectrum.information.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(direction, reduced.information, rtol=0, atol=1e-4)

@@ -65,7 +65,7 @@ def test_independent_evidence_is_taken_for_the_same_no_oftener_than_it_says(
 def test_evidence_that_was_added_to_is_the_same_evidence(known):
     """Two thirds of the rounds, and all of them."""
     generator = torch.Generator().manual_seed(1)
-    found = []
+    detected = []
     for _ in range(20):
         before = measured(generator, n=96, shared=0.1, known=known)
         later = measured(generator, n=96, shared=0.1, known=known)
@@ -75,11 +75,11 @@ def test_evidence_that_was_added_to_is_the_same_evidence(known):
             before, name="june", mean=(2 * before.mean + later.mean) / 3, var=before.var * 2 / 3,
             shared=None if before.shared is None else before.shared * 2 / 3,
         )  # fmt: skip
-        found.append(
+        detected.append(
             duplicates.same_evidence(duplicates.Comparable(before), duplicates.Comparable(both))
             is not None
         )
-    assert sum(found) >= 18
+    assert sum(detected) >= 18
 
 
 @given(st.permutations(range(8)), st.booleans(), st.integers(1, 8))
@@ -191,9 +191,9 @@ def test_what_a_study_knew_before_is_what_it_knew_then():
     tuner = hz.Tuner(problem(), config, None, "south", 5)
     then = [play(tuner, 1).source for _ in range(5)]
     own = play(tuner, 1)
-    found = own.earlier(torch.arange(len(own.source)))
-    assert len(found) == 5
-    for mean, source in zip(found, then):
+    earlier = own.earlier(torch.arange(len(own.source)))
+    assert len(earlier) == 5
+    for mean, source in zip(earlier, then):
         at = [own.source.parameters.index(row) for row in source.parameters]
         assert torch.allclose(mean[at], source.mean, atol=1e-12)
         left = [i for i in range(len(own.source)) if i not in at]

@@ -44,7 +44,7 @@ def source(num=3):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--scope", " "), "scopes"),
         (("--scope", "feed"), "twice"),
@@ -61,7 +61,7 @@ def source(num=3):
         (("--noise", "0.001"), "more noise"),
     ],
 )
-def test_a_refused_export_spends_and_writes_nothing(folder, capsys, options, said):
+def test_a_refused_export_spends_and_writes_nothing(folder, capsys, options, message):
     paths = ("--key-file", "--out")
     options = [
         str(folder / o) if i and options[i - 1] in paths else o for i, o in enumerate(options)
@@ -71,7 +71,7 @@ def test_a_refused_export_spends_and_writes_nothing(folder, capsys, options, sai
     for dry in ((), ("--dry-run",)):
         code, _, err = export(capsys, folder, *ledger, *CLIPS, *options, *dry)
         assert code == 3, err
-        assert said in err
+        assert message in err
         assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
@@ -84,15 +84,15 @@ def test_a_ledger_is_no_place_for_a_package_and_a_dry_run_refuses_what_the_run_w
     code, _, err = export(capsys, folder, *options, "--noise", "8", out="first.json")
     assert code == 0, err
     spent = ledger.read_bytes()
-    told = {}
+    outputs = {}
     for dry in ((), ("--dry-run",)):
-        code, _, told[dry] = export(capsys, folder, *options, "--noise", "8", *dry)
+        code, _, outputs[dry] = export(capsys, folder, *options, "--noise", "8", *dry)
         assert code == 3
-        assert "released before" in told[dry]
+        assert "released before" in outputs[dry]
         code, _, err = export(capsys, folder, *options, "--release", "two", *dry, out="spent.json")
         assert code == 3
         assert "holds something else" in err
-    assert told[()] == told[("--dry-run",)]
+    assert outputs[()] == outputs[("--dry-run",)]
     assert ledger.read_bytes() == spent
     # A newer package takes the place of an older one.
     assert export(capsys, folder, out="first.json")[0] == 0

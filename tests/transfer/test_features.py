@@ -37,13 +37,13 @@ def steady(rounds, rate=0.0, rhythm=0.0, phase=0.0, noise=0.0, level=2.0, users=
 
 
 def test_a_domain_of_known_make_reads_as_what_it_is():
-    found = features.of(steady(72, rate=0.05, rhythm=0.5, phase=20.0), 24)
-    assert found["trend:gain"] == pytest.approx(0.05, rel=1e-6)
-    assert found["users"] == pytest.approx(math.log(300), abs=1e-9)
-    assert found["growth"] == pytest.approx(0.0, abs=1e-9)
-    assert found["peak_to_trough"] == pytest.approx(math.log(3.0), abs=1e-9)
-    assert math.hypot(found["rhythm_sin"], found["rhythm_cos"]) == pytest.approx(0.5)
-    peak = math.atan2(found["rhythm_sin"], found["rhythm_cos"]) / (2 * math.pi) * 24 % 24
+    computed = features.of(steady(72, rate=0.05, rhythm=0.5, phase=20.0), 24)
+    assert computed["trend:gain"] == pytest.approx(0.05, rel=1e-6)
+    assert computed["users"] == pytest.approx(math.log(300), abs=1e-9)
+    assert computed["growth"] == pytest.approx(0.0, abs=1e-9)
+    assert computed["peak_to_trough"] == pytest.approx(math.log(3.0), abs=1e-9)
+    assert math.hypot(computed["rhythm_sin"], computed["rhythm_cos"]) == pytest.approx(0.5)
+    peak = math.atan2(computed["rhythm_sin"], computed["rhythm_cos"]) / (2 * math.pi) * 24 % 24
     assert peak == pytest.approx(20.0)
     flat = features.of(steady(48), 24)
     assert flat["level:gain"] == pytest.approx(math.log(2.0))
@@ -108,22 +108,24 @@ def test_a_trend_that_is_noise_is_shrunk_and_a_trend_that_is_there_is_found():
 
 def test_several_metrics_are_named_and_renamed():
     history = domain([50.0] * 30, [[2.0, 4.0]] * 30, [[1.0, 1.0]] * 30, ("gain", "a:b"))
-    found = features.of(history, 24, torch.tensor([1.0, 2.0]), {"region": 7})
-    assert found["dispersion:gain"] == 0.0
-    assert found["dispersion:a:b"] == pytest.approx(math.log(2.0))
-    assert found["region"] == 7.0
-    renamed = features.renamed(found, {"a:b": "clicks"})
-    assert renamed["level:clicks"] == found["level:a:b"]
+    computed = features.of(history, 24, torch.tensor([1.0, 2.0]), {"region": 7})
+    assert computed["dispersion:gain"] == 0.0
+    assert computed["dispersion:a:b"] == pytest.approx(math.log(2.0))
+    assert computed["region"] == 7.0
+    renamed = features.renamed(computed, {"a:b": "clicks"})
+    assert renamed["level:clicks"] == computed["level:a:b"]
     assert renamed["region"] == 7.0
-    assert all(features.spread_of(name) is not None for name in found if name != "region")
+    assert all(features.spread_of(name) is not None for name in computed if name != "region")
     assert features.spread_of("region") is None
 
 
 def test_features_of_ones_own():
     history = steady(24)
-    found = features.of(history, 24, extra={"rounds": lambda h: float(len(h.tables)), "users": 1.0})
-    assert found["rounds"] == 24.0
-    assert found["users"] == 1.0
+    computed = features.of(
+        history, 24, extra={"rounds": lambda h: float(len(h.tables)), "users": 1.0}
+    )
+    assert computed["rounds"] == 24.0
+    assert computed["users"] == 1.0
     for bad in (math.nan, "many", None):
         with pytest.raises(hz.ConfigError, match="own"):
             features.of(history, 24, extra={"own": bad})
@@ -138,12 +140,12 @@ def test_what_cannot_be_computed_is_named():
     with pytest.raises(hz.ConfigError, match="'own' could not be computed: KeyError") as error:
         features.of(history, 24, extra={"own": broken})
     assert isinstance(error.value.__cause__, KeyError)
-    for bad, said in [
+    for bad, message in [
         (lambda: features.of(None, 24), "got NoneType"),
         (lambda: features.of(history, 24, extra=[1]), "extra must map"),
         (lambda: features.of(history, 0), "rounds_per_day"),
         (lambda: features.of(history, True), "rounds_per_day"),
         (lambda: features.of(history, 2.5), "rounds_per_day"),
     ]:
-        with pytest.raises(hz.ConfigError, match=said):
+        with pytest.raises(hz.ConfigError, match=message):
             bad()

@@ -164,7 +164,7 @@ def test_a_file_without_one_of_its_fields_is_refused(written, tmp_path, field):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"schema": "hyperzero-transfer/2"}, "this version reads"),
         ({"schema": None}, "this version reads"),
@@ -176,9 +176,9 @@ def test_a_file_without_one_of_its_fields_is_refused(written, tmp_path, field):
         ({"source": None}, "cannot be read"),
     ],
 )
-def test_whole_files_of_another_make_are_refused(written, tmp_path, changes, said):
+def test_whole_files_of_another_make_are_refused(written, tmp_path, changes, message):
     path = rewritten(written / "plain.json", tmp_path / "p.json", **changes)
-    with pytest.raises(hz.PackageError, match=said):
+    with pytest.raises(hz.PackageError, match=message):
         load(path, "feed", now=NOW)
 
 
@@ -213,7 +213,7 @@ def test_scope_is_kept(written):
 
 
 @pytest.mark.parametrize(
-    ("expires", "scopes", "how", "said"),
+    ("expires", "scopes", "how", "message"),
     [
         (timedelta(0), ["feed"], {}, "not after now"),
         (-DAY, ["feed"], {}, "not after now"),
@@ -230,9 +230,9 @@ def test_scope_is_kept(written):
     ],
 )
 def test_what_cannot_be_exported_is_refused_and_nothing_is_written(
-    tmp_path, expires, scopes, how, said
+    tmp_path, expires, scopes, how, message
 ):
-    with pytest.raises(hz.ConfigError, match=said):
+    with pytest.raises(hz.ConfigError, match=message):
         export(source(), tmp_path / "p.json", expires, scopes, now=NOW, **how)
     assert list(tmp_path.iterdir()) == []
 
@@ -268,15 +268,15 @@ def test_a_new_export_replaces_in_one_step(written, tmp_path, monkeypatch):
 
 
 def test_a_package_can_be_looked_at_when_it_may_not_be_used(written):
-    found = look(written / "plain.json")
+    looked_at = look(written / "plain.json")
     used = load(written / "plain.json", "feed", now=NOW)
-    assert found.source.fingerprint() == used.source.fingerprint()
-    assert (found.sha256, found.expires) == (used.sha256, used.expires)
+    assert looked_at.source.fingerprint() == used.source.fingerprint()
+    assert (looked_at.sha256, looked_at.expires) == (used.sha256, used.expires)
     with pytest.raises(hz.PackageError, match="expired"):
-        in_force(found, "feed", now=NOW + DAY)
+        in_force(looked_at, "feed", now=NOW + DAY)
     with pytest.raises(hz.PackageError, match="may be used for"):
-        in_force(found, "ads", now=NOW)
-    in_force(found, "search", now=NOW)
+        in_force(looked_at, "ads", now=NOW)
+    in_force(looked_at, "search", now=NOW)
     assert look(written / "signed.json", key=KEY).authentic
     with pytest.raises(hz.PackageError, match="another key"):
         look(written / "signed.json", key=KEY + b"!")

@@ -76,14 +76,14 @@ def test_related_sources_are_admitted_seed_the_bucket_and_are_journaled():
     seeds = [b for b in history.candidates if b.origin == TRANSFERRED and b.round == 0]
     assert 1 <= len(seeds) <= QUICK.num_seeds
     assert history.candidates[1].origin == "initial"
-    told = history.plans[6].details["transfer"]
-    assert told["used"]
-    assert set(told["metrics"]) == {"gain", "guard"}
-    assert sum(one["weight"][0] for one in told["sources"].values()) == pytest.approx(1, abs=1e-3)
+    transfer = history.plans[6].trace.transfer
+    assert transfer.used
+    assert set(transfer.metrics) == {"gain", "guard"}
+    assert sum(s.weight[0] for s in transfer.sources.values()) == pytest.approx(1, abs=1e-3)
     admitted = [d for d in history.decisions if d.kind == TRANSFER]
     assert len(admitted) == 1
     assert "domain_0" in admitted[0].reason
-    json.dumps(told, allow_nan=False)
+    json.dumps(history.plans[6].details, allow_nan=False)
     mean, var = tuner.posterior(
         place.problem.space.from_unit(place.problem.space.sobol(64, seed=5))
     )
@@ -96,13 +96,13 @@ def test_where_sources_count_nothing_new_is_served_that_is_not_worth_it(monkeypa
     place = world()
     tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place))
     mail = rounds(tuner, place, 0, 6)
-    assert tuner.history.plans[5].details["transfer"]["used"]
+    assert tuner.history.plans[5].trace.transfer.used
     judged = []
 
     def nothing_is(posterior, problem, x, generator):
-        found = risk_screen(posterior, problem, x, generator)
+        scores = risk_screen(posterior, problem, x, generator)
         judged.append(len(x))
-        return found._replace(accepted=torch.zeros_like(found.accepted))
+        return scores._replace(accepted=torch.zeros_like(scores.accepted))
 
     monkeypatch.setattr(transfer_candidates, "risk_screen", nothing_is)
     rounds(tuner, place, 6, 9, mail)
@@ -121,23 +121,24 @@ def test_reversed_sources_change_no_plan_at_all():
     misled = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place, sign=-1.0))
     rounds(misled, place, 0, 8)
     assert plans(misled) == plans(cold())
-    told = misled.history.plans[7].details["transfer"]
-    assert not told["used"]
-    assert told["reason"]
-    assert all(one["weight"] == [0.0, 0.0] for one in told["sources"].values())
+    transfer = misled.history.plans[7].trace.transfer
+    assert not transfer.used
+    assert transfer.reason
+    assert all(s.weight == (0.0, 0.0) for s in transfer.sources.values())
 
 
 def test_seeds_come_when_the_sources_are_admitted():
     tuner, _ = helped()
     seeds = [b.round for b in tuner.history.candidates if b.origin == TRANSFERRED]
-    used = [r for r, p in tuner.history.plans.items() if p.details.get("transfer", {}).get("used")]
+    traces = {r: p.trace.transfer for r, p in tuner.history.plans.items()}
+    used = [r for r, transfer in traces.items() if transfer is not None and transfer.used]
     assert min(seeds) == min(used) > 0
     assert 2 <= seeds.count(min(seeds)) <= QUICK.num_seeds
 
 
 def test_without_sources_nothing_of_transfer_is_written():
     tuner = cold()
-    assert all("transfer" not in p.details for p in tuner.history.plans.values())
+    assert all(p.trace.transfer is None for p in tuner.history.plans.values())
     assert not [d for d in tuner.history.decisions if d.kind in (SOURCE, TRANSFER)]
 
 
@@ -170,8 +171,8 @@ def test_a_study_is_a_source_by_its_address(tmp_path):
     rounds(hz.Tuner(place.problem, QUICK, url, study="north", seed=5), place, 0, 6)
     tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=[f"{url}#north"])
     rounds(tuner, place, 0, 6)
-    assert tuner.history.decisions[0].details["source"]["name"] == "north"
-    assert "north" in tuner.history.plans[5].details["transfer"]["sources"]
+    assert tuner.history.decisions[0].trace.source["name"] == "north"
+    assert "north" in tuner.history.plans[5].trace.transfer.sources
 
 
 def test_an_expert_overrules():
@@ -179,13 +180,12 @@ def test_an_expert_overrules():
     tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=related(place))
     tuner.overrule(ExpertOverride(forbid=["domain_0"], reason="another audience"))
     mail = rounds(tuner, place, 0, 6)
-    told = tuner.history.plans[5].details["transfer"]["sources"]
-    assert "domain_0" not in told
-    assert max(told["domain_1"]["weight"]) == pytest.approx(1.0)
+    weighed = tuner.history.plans[5].trace.transfer.sources
+    assert "domain_0" not in weighed
+    assert max(weighed["domain_1"].weight) == pytest.approx(1.0)
     tuner.overrule(ExpertOverride(forbid=["domain_0", "domain_1"], reason="both moved"))
     rounds(tuner, place, 6, 7, mail)
-    told = tuner.history.plans[6].details["transfer"]
-    assert not told["used"]
+    assert not tuner.history.plans[6].trace.transfer.used
     fell = [d for d in tuner.history.decisions if d.kind == TRANSFER][-1]
     assert "no longer" in fell.reason
     with pytest.raises(hz.ConfigError, match="no source 'south'"):
@@ -208,11 +208,11 @@ def test_a_single_parameter_of_a_source_is_overruled_and_journaled(tmp_path):
     assert current_override(again.history) == word
     assert again.ask(5) == tuner.ask(5)
     whole, _ = helped()
-    told, plain = (
-        t.history.plans[5].details["transfer"]["sources"]["domain_0"]["nats"]
+    restricted, plain = (
+        t.history.plans[5].trace.transfer.sources["domain_0"].log_bayes_factor
         for t in (tuner, whole)
     )
-    assert sum(told) < sum(plain)
+    assert sum(restricted) < sum(plain)
     with pytest.raises(hz.ConfigError, match="not pinned"):
         tuner.overrule(ExpertOverride(pin={("domain_0", first): 0.5}, reason="so"))
     with pytest.raises(hz.ConfigError, match="no parameter 'w_99'"):
@@ -221,19 +221,19 @@ def test_a_single_parameter_of_a_source_is_overruled_and_journaled(tmp_path):
 
 def test_meta_features_inform_the_bets_and_are_told():
     place = world()
-    told = {None: helped()[0].history.plans[5].details["transfer"]["sources"]["domain_0"]}
+    weighed = {None: helped()[0].history.plans[5].trace.transfer.sources["domain_0"]}
     for level in (1.0, 9.0):
         meta = {f"level:{place.problem.metrics[0]}": level}
         sources = [replace(s, meta_features=meta) for s in related(place)]
         tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=sources)
         rounds(tuner, place, 0, 6)
-        told[level] = tuner.history.plans[5].details["transfer"]["sources"]["domain_0"]
-        assert any("feature similarity" in one for one in tuner.explain(5).remarks)
-    assert "likeness" not in told[None]
+        weighed[level] = tuner.history.plans[5].trace.transfer.sources["domain_0"]
+        assert any("feature similarity" in remark for remark in tuner.explain(5).remarks)
+    assert weighed[None].likeness is None
     own = hz.transfer.features.of(tuner.history, 24)[f"level:{place.problem.metrics[0]}"]
     near, far = sorted((1.0, 9.0), key=lambda level: abs(level - own))
-    assert told[near]["likeness"] > told[far]["likeness"]
-    assert sum(told[near]["nats"]) > sum(told[far]["nats"])
+    assert weighed[near].likeness > weighed[far].likeness
+    assert sum(weighed[near].log_bayes_factor) > sum(weighed[far].log_bayes_factor)
 
 
 def test_what_cannot_be_a_source_is_refused_and_nothing_is_written():
@@ -258,9 +258,9 @@ def test_a_single_source_with_one_setting_teaches_nothing_and_says_so():
     tuner = hz.Tuner(place.problem, QUICK, seed=3, sources=[source("tiny", place, num=1)])
     rounds(tuner, place, 0, 6)
     assert plans(tuner) == plans(cold(), last=5)
-    told = tuner.history.plans[5].details["transfer"]
-    assert "no source has usable evidence" in told["reason"]
-    assert told["silent"] == {"tiny": list(place.problem.metrics)}
+    transfer = tuner.history.plans[5].trace.transfer
+    assert "no source has usable evidence" in transfer.reason
+    assert transfer.silent == {"tiny": tuple(place.problem.metrics)}
 
 
 @pytest.mark.parametrize("word", [None, {"forbid": ["north"]}, "north"])

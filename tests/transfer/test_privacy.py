@@ -101,11 +101,11 @@ def test_without_noise_the_release_is_the_mean_and_variance_of_clipped_values():
     low, high = torch.tensor(CLIPS, dtype=torch.float64).unbind(-1)
     clipped = torch.minimum(torch.maximum(values, low), high)
     exact = moments.summarise(clipped, cell, 3)
-    told = release(collect(values, cell, 3, CLIPS), Budget(1e9, 1e-6), "x", 1e-3, nothing)
-    assert torch.allclose(told.count, exact.count)
-    assert torch.allclose(told.mean, exact.mean, atol=1e-5)
+    released = release(collect(values, cell, 3, CLIPS), Budget(1e9, 1e-6), "x", 1e-3, nothing)
+    assert torch.allclose(released.count, exact.count)
+    assert torch.allclose(released.mean, exact.mean, atol=1e-5)
     pooled = exact.m2.sum(0) / exact.count.sum(0)
-    assert torch.allclose(told.var, pooled.expand_as(told.var), rtol=1e-4)
+    assert torch.allclose(released.var, pooled.expand_as(released.var), rtol=1e-4)
 
 
 def test_contributions_are_bounded_by_a_random_choice():
@@ -123,7 +123,7 @@ def test_contributions_are_bounded_by_a_random_choice():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"values": torch.full((2, 2), math.nan)}, "finite"),
         ({"values": torch.ones(2)}, "rows, metrics"),
@@ -139,12 +139,12 @@ def test_contributions_are_bounded_by_a_random_choice():
         ({"clips": {"gain": Clip(0.0, 1.0)}}, "list"),
     ],
 )
-def test_contributions_that_cannot_be_bounded_are_refused(change, said):
+def test_contributions_that_cannot_be_bounded_are_refused(change, message):
     given = {"values": torch.ones(2, 2), "cell": torch.tensor([0, 1]), "num_cells": 2}
     given |= {"clips": CLIPS}
     with pytest.raises(hz.InputError) as error:
         collect(**(given | change))
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_moments_of_values_that_were_not_clipped_are_refused():
@@ -203,13 +203,13 @@ def test_released_deltas_have_the_variance_they_state_and_cover():
     true = population(cells, generator, num)[2]
     lift = true[1:] / true[0] - 1
     reps = 600
-    found, stated, plain = [], [], []
+    deltas, stated, plain = [], [], []
     for i in range(reps):
         values, cell, _ = population(cells, generator, num)
-        told = release(collect(values, cell, cells, clips), budget, f"{i}", 15.0, noise)
-        m = moments.from_sample(told.count, told.mean, told.var)
+        released = release(collect(values, cell, cells, clips), budget, f"{i}", 15.0, noise)
+        m = moments.from_sample(released.count, released.mean, released.var)
         d = delta.ratio(moments.Moments(*(f[1:] for f in m)), moments.Moments(*(f[:1] for f in m)))
-        found.append(d.mean[:, 0])
+        deltas.append(d.mean[:, 0])
         stated.append(d.var[:, 0])
         exact = moments.summarise(values, cell, cells)
         plain.append(
@@ -217,15 +217,15 @@ def test_released_deltas_have_the_variance_they_state_and_cover():
                 moments.Moments(*(f[1:] for f in exact)), moments.Moments(*(f[:1] for f in exact))
             ).var[:, 0]
         )
-    found, stated = torch.stack(found), torch.stack(stated)
+    deltas, stated = torch.stack(deltas), torch.stack(stated)
     assert float(torch.stack(plain).mean() / stated.mean()) < 0.5  # mostly noise, so it matters
     # Variance of a variance: sqrt(2 / reps) = 5.8 %; four cells share one control.
-    ratio = found.var(0) / stated.mean(0)
+    ratio = deltas.var(0) / stated.mean(0)
     assert float((ratio - 1).abs().max()) < 4 * math.sqrt(2 / reps)
     # The same to second order in the noise: 4 standard errors.
-    bias = (found.mean(0) - lift) / (found.std(0) / math.sqrt(reps))
+    bias = (deltas.mean(0) - lift) / (deltas.std(0) / math.sqrt(reps))
     assert float(bias.abs().max()) < 4
-    covered = ((found - lift).abs() <= 1.96 * stated.sqrt()).double().mean(0)
+    covered = ((deltas - lift).abs() <= 1.96 * stated.sqrt()).double().mean(0)
     assert float((covered - 0.95).abs().max()) < 4 * math.sqrt(0.95 * 0.05 / reps)
 
 
@@ -236,8 +236,10 @@ def test_another_unit_of_the_metric_changes_no_delta(unit):
     for k in (1.0, unit):
         noise = SimulatedNoise(torch.Generator().manual_seed(3))
         sums = collect(k * values, cell, 4, [Clip(0.0, 4.0 * k)])
-        told = release(sums, Budget(1e9, 1e-6), "x", 2.0, noise)
-        out.append((told.count, told.mean / k, told.var / k**2, told.noise_var / k**2))
+        released = release(sums, Budget(1e9, 1e-6), "x", 2.0, noise)
+        out.append(
+            (released.count, released.mean / k, released.var / k**2, released.noise_var / k**2)
+        )
     for a, b in zip(*out):
         assert torch.allclose(a, b, rtol=1e-4)
 
@@ -246,9 +248,9 @@ def test_a_cell_that_drowns_in_noise_says_nothing():
     values = torch.ones(20, 1, dtype=torch.float64)
     sums = collect(values, torch.zeros(20, dtype=torch.long), 2, [Clip(0.0, 2.0)])
     noise = SimulatedNoise(torch.Generator().manual_seed(0))
-    told = release(sums, Budget(1e9, 1e-6), "x", 10.0, noise)
-    assert told.count.tolist() == [[0.0], [0.0]]
-    assert bool(told.noise_var.isinf().all())
+    released = release(sums, Budget(1e9, 1e-6), "x", 10.0, noise)
+    assert released.count.tolist() == [[0.0], [0.0]]
+    assert bool(released.noise_var.isinf().all())
 
 
 def test_an_attacker_who_knows_all_others_wins_no_more_than_was_charged():
@@ -264,11 +266,11 @@ def test_an_attacker_who_knows_all_others_wins_no_more_than_was_charged():
         cut = shift / 2 + scale**2 * epsilon / shift
         p = float((along + shift > cut).double().mean())
         q = float((along > cut).double().mean())
-        found = p - math.exp(epsilon) * q
+        advantage = p - math.exp(epsilon) * q
         error = math.sqrt((p * (1 - p) + math.exp(2 * epsilon) * q * (1 - q)) / num)
         claimed = gaussian_delta(epsilon, noise_multiplier, 1)
-        assert found <= claimed + 6 * error
-        assert found >= 0.9 * claimed - 6 * error  # and the noise is no larger than was charged
+        assert advantage <= claimed + 6 * error
+        assert advantage >= 0.9 * claimed - 6 * error  # and the noise is no larger than was charged
         assert gaussian_delta(epsilon, noise_multiplier / 1.3, 1) > claimed + 12 * error
 
 
@@ -389,7 +391,7 @@ def test_those_who_share_a_ledger_lose_nothing(tmp_path):
         return [budget.charge(f"{name}/{i}", 5.0) for i in range(10)]
 
     with ThreadPoolExecutor(4) as pool:
-        spent = [e for found in pool.map(charges, "abcd") for e in found]
+        spent = [e for charged in pool.map(charges, "abcd") for e in charged]
     assert len(Budget(1e6, 1e-6, path).releases) == 40
     assert len(set(spent)) == 40
 
@@ -487,19 +489,19 @@ def test_a_study_is_told_whole_or_not_at_all():
 
 
 def test_a_tuner_runs_on_released_readings():
-    tuner, told = clipped_study(rounds=1), make()
-    plan, budget = told.ask(), Budget(50.0, 1e-6)
+    tuner, private = clipped_study(rounds=1), make()
+    plan, budget = private.ask(), Budget(50.0, 1e-6)
     table = next(iter(tuner.history.tables.values()))
     sums = from_moments(
         moments.from_sample(*(torch.tensor(c) for c in (table.count, table.mean, table.var))),
         [BOUNDS[m] for m in ("gain", "guard")],
     )
     released = release(sums, budget, "round 0", 1.0)
-    told.tell(
+    private.tell(
         hz.Readings(plan.round, plan.candidate_ids, released.count, released.mean, released.var)
     )
-    play(told, 1)
-    assert told.history.num_messages == 2
+    play(private, 1)
+    assert private.history.num_messages == 2
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch):

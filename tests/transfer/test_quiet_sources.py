@@ -51,25 +51,25 @@ RANDOM = 0.02 * torch.randn(12, 2, dtype=torch.float64, generator=torch.Generato
 def test_a_source_that_says_nothing_changes_no_plan(quiet):
     tuner = plans(quiet)
     assert served(tuner) == served(plans())
-    told = tuner.history.plans[4].details["transfer"]
-    assert told["used"] is False
-    assert told["reason"]
+    transfer = tuner.history.plans[4].trace.transfer
+    assert transfer.used is False
+    assert transfer.reason
 
 
 def test_what_a_source_says_nothing_of_is_told_by_metric():
     half = RANDOM.clone()
     half[:, 1] = 0.0
     tuner = plans(source(half, name="half"), source(FLAT, name="flat"))
-    told = tuner.history.plans[4].details["transfer"]
-    assert told["silent"] == {"half": ["guard"], "flat": ["gain", "guard"]}
-    said = tuner.explain(4).remarks
-    assert any("source flat has no usable evidence on gain, guard" in remark for remark in said)
+    transfer = tuner.history.plans[4].trace.transfer
+    assert transfer.silent == {"half": ("guard",), "flat": ("gain", "guard")}
+    remarks = tuner.explain(4).remarks
+    assert any("source flat has no usable evidence on gain, guard" in remark for remark in remarks)
 
 
 def test_seeds_are_not_asked_of_who_says_nothing():
     tuner = plans(source(FLAT, name="a"), source(FLAT, name="b"), rounds=1, seed_first=True)
     assert served(tuner) == served(plans(rounds=1))
-    assert tuner.history.plans[0].details["transfer"]["seeds"] == 0
+    assert tuner.history.plans[0].trace.transfer.seeds == 0
 
 
 @settings(max_examples=12, deadline=None)
@@ -82,8 +82,9 @@ def test_whatever_a_source_says_the_study_goes_on(num, size, noise, seed, same):
     if same:
         mean = mean[:1].expand(num, 2).clone()
     try:
-        told = source(mean, var=10.0**noise)
+        any_source = source(mean, var=10.0**noise)
     except hz.HyperZeroError:
         return  # refused at the door
-    tuner = plans(told, rounds=5)
-    assert set(tuner.history.plans[4].details["transfer"]) >= {"used", "metrics", "reason"}
+    transfer = plans(any_source, rounds=5).history.plans[4].trace.transfer
+    assert transfer.metrics is not None
+    assert transfer.reason

@@ -61,7 +61,7 @@ def test_a_study_begins_with_the_sources_of_its_file(folder, capsys):
 
 
 def test_nothing_is_started_where_a_source_cannot_be_used(folder, capsys):
-    for entry, said in [
+    for entry, message in [
         ("sqlite:///nowhere.db#north", "nowhere.db"),
         ("sqlite:///north.db#west", "west"),
         ({"source": "no.json", "scope": "feed/eu"}, "no.json"),
@@ -71,7 +71,7 @@ def test_nothing_is_started_where_a_source_cannot_be_used(folder, capsys):
         rewrite(folder / "south.yaml", sources=[entry])
         code, _, err = run(capsys, "-c", folder / "south.yaml", group="step")
         assert code in (3, 4)
-        assert said in err
+        assert message in err
         assert not (folder / "south.db").exists()
 
 
@@ -174,7 +174,7 @@ def test_a_refreshed_source_that_would_count_twice_stays_as_it_was(folder, capsy
 
 
 def test_what_is_missing_in_an_entry_is_said(folder, capsys):
-    for entries, said in [
+    for entries, message in [
         (["sqlite:///north.db"], "'#' and the study's name are missing"),
         ([{"source": "sqlite:///north.db", "scope": "feed/eu"}], "study's name are missing"),
         ("sqlite:///north.db#north", "sources: expected a list of sources, e.g."),
@@ -185,7 +185,7 @@ def test_what_is_missing_in_an_entry_is_said(folder, capsys):
         rewrite(folder / "south.yaml", sources=entries)
         code, _, err = run(capsys, "-c", folder / "south.yaml", group="step")
         assert code == 3
-        assert said in " ".join(err.split())
+        assert message in " ".join(err.split())
 
 
 def test_passwords_are_told_to_nobody(folder, capsys, tmp_path):
@@ -204,8 +204,8 @@ def test_what_the_file_says_of_a_source_holds_wherever_it_is_named_from(
     export(folder, capsys)
     swap = {"a": "b", "b": "a"}
     begin(folder, "east", 4, 2)
-    told = [{"source": "north.json", "scope": "feed/eu", "map": swap}, "sqlite:///east.db#east"]
-    rewrite(folder / "south.yaml", sources=told)
+    entries = [{"source": "north.json", "scope": "feed/eu", "map": swap}, "sqlite:///east.db#east"]
+    rewrite(folder / "south.yaml", sources=entries)
     answers = []
     for where, name in ((folder, "north.json"), (folder.parent, folder / "north.json")):
         monkeypatch.chdir(where)
@@ -286,7 +286,7 @@ def test_an_expert_overrules_by_command(folder, capsys):
     code, _, err = run(capsys, "overrule", *where, "--forbid", "north")
     assert "no longer holds: discount north" in err
     assert "no longer holds: forbid north:b" in err
-    for wrong, said in [
+    for wrong, message in [
         (("--forbid", "west"), "no source 'west'"),
         (("--forbid", "north:zeal"), "no parameter 'zeal'"),
         (("--pin", "north"), "SOURCE=NUMBER"),
@@ -297,7 +297,7 @@ def test_an_expert_overrules_by_command(folder, capsys):
     ]:
         code, _, err = run(capsys, "overrule", *where, *wrong)
         assert code == 3
-        assert said in err
+        assert message in err
     assert opened(folder).history.num_entries == before + 2
 
 

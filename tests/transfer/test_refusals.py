@@ -56,7 +56,7 @@ def resealed(folder, **changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"scopes": []}, "scopes is empty"),
         ({"scopes": ["feed", "feed"]}, "twice"),
@@ -65,9 +65,9 @@ def resealed(folder, **changes):
         ({"privacy": [["epsilon", 1.0]]}, "object or null"),
     ],
 )
-def test_terms_that_no_export_writes_are_refused(tmp_path, capsys, changes, said):
+def test_terms_that_no_export_writes_are_refused(tmp_path, capsys, changes, message):
     path = resealed(tmp_path, **changes)
-    with pytest.raises(hz.PackageError, match=said):
+    with pytest.raises(hz.PackageError, match=message):
         package.look(path)
     assert run(capsys, "inspect", path)[0] == 3
 
@@ -250,8 +250,8 @@ def test_a_package_replaces_no_pipe_and_not_the_ledger_to_be(studies, tmp_path, 
     pipe, both, circle = (tmp_path / name for name in ("pipe", "both.json", "circle"))
     os.mkfifo(pipe)
     circle.symlink_to(circle)
-    for path, said in ((pipe, "not a regular file"), (circle, "cannot be written")):
-        with pytest.raises(hz.ConfigError, match=said):
+    for path, message in ((pipe, "not a regular file"), (circle, "cannot be written")):
+        with pytest.raises(hz.ConfigError, match=message):
             package.export(source("n", num=4), path, DAY, ["feed"])
     code, _, err = run(
         capsys, "export", "-c", studies / "north.yaml", "-o", both, "--expires", "30d", "--scope",
@@ -270,7 +270,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(studies, capsy
 
     monkeypatch.setattr(command, "gathered", works)
     before = (studies / "south.yaml").read_bytes()
-    for place, said in (
+    for place, message in (
         ("south.yaml", "not a page of this package"),
         ("south.db", "is the study's journal"),
     ):
@@ -278,7 +278,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(studies, capsy
             capsys, "compare", "-c", studies / "south.yaml", "--html", studies / place
         )
         assert code == 3
-        assert said in err
+        assert message in err
     assert (studies / "south.yaml").read_bytes() == before
     assert not (studies / "south.db").exists()
 
@@ -286,19 +286,19 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(studies, capsy
 def test_what_is_not_known_is_null_in_json(studies, capsys, monkeypatch):
     problem = hz.StudyConfig.from_file(studies / "south.yaml").problem()
     nothing = Sensitivity("north", "a", "gain", math.nan, -math.inf, math.inf)
-    found = Proposal(
+    proposal = Proposal(
         problem.space, problem.base, {}, {}, (Reason("a", "keep", "not known"),), (nothing,)
     )
     monkeypatch.setattr(command, "gathered", lambda *_: [])
-    monkeypatch.setattr(command.spaces, "propose", lambda *_: found)
+    monkeypatch.setattr(command.spaces, "propose", lambda *_: proposal)
     code, out, _ = run(capsys, "space", "-c", studies / "south.yaml", "--json")
     assert code == 0
 
     def refuse(name):
         raise AssertionError(name)
 
-    (told,) = json.loads(out, parse_constant=refuse)["sensitivities"]
-    assert (told["mean"], told["low"], told["high"]) == (None, None, None)
+    (sensitivity,) = json.loads(out, parse_constant=refuse)["sensitivities"]
+    assert (sensitivity["mean"], sensitivity["low"], sensitivity["high"]) == (None, None, None)
     code, out, _ = run(capsys, "space", "-c", studies / "south.yaml")
     assert code == 0
     assert "unknown" in out
@@ -308,8 +308,8 @@ def test_a_page_replaces_no_page_of_others_and_no_pipe(tmp_path):
     page, pipe = tmp_path / "index.html", tmp_path / "pipe"
     page.write_text("<!doctype html>\n<title>My own</title>")
     os.mkfifo(pipe)
-    for place, said in ((page, "page of this package"), (pipe, "not a regular file")):
-        with pytest.raises(hz.ConfigError, match=said):
+    for place, message in ((page, "page of this package"), (pipe, "not a regular file")):
+        with pytest.raises(hz.ConfigError, match=message):
             check_place(place, "page")
     page.write_text("<!doctype html>\n<title>north · HyperZero</title>")
     check_place(page, "page")

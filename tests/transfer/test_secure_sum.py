@@ -49,9 +49,9 @@ def test_whole_numbers_are_summed_as_they_are(numbers):
     everyone = parties(3)
     agreement = agree(everyone, 1, bound=2.0**60, fraction_bits=0)
     sent = [p.mask(torch.tensor([n]), agreement) for p, n in zip(everyone, numbers)]
-    found = total(agreement, sent)
-    assert found.dtype == torch.int64
-    assert found.tolist() == [sum(numbers)]
+    summed = total(agreement, sent)
+    assert summed.dtype == torch.int64
+    assert summed.tolist() == [sum(numbers)]
 
 
 def chi_square(words, bins=256):
@@ -148,7 +148,7 @@ def test_values_that_cannot_be_sent_are_refused(values):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"session": ""}, "session"),
         ({"keys": {}}, "empty"),
@@ -163,9 +163,9 @@ def test_values_that_cannot_be_sent_are_refused(values):
         ({"fraction_bits": 60}, "fraction_bits"),
     ],
 )
-def test_agreements_that_cannot_be_are_refused(change, said):
+def test_agreements_that_cannot_be_are_refused(change, message):
     given = {"session": "s", "keys": {n: n.encode() * 32 for n in "abc"}, "num_values": 2}
-    with pytest.raises(hz.ConfigError, match=said):
+    with pytest.raises(hz.ConfigError, match=message):
         Agreement(**({"bound": 1.0} | given | change))
 
 
@@ -184,8 +184,8 @@ def test_domains_release_the_sum_of_their_users_and_no_more():
         assert torch.equal(a, b)
     pytest.importorskip("opendp")
     pytest.importorskip("dp_accounting")
-    told = release(together, Budget(1.0, 1e-6), "together", 8.0)
-    assert bool((told.count > 0).all())
+    released = release(together, Budget(1.0, 1e-6), "together", 8.0)
+    assert bool((released.count > 0).all())
     with pytest.raises(hz.InputError, match="values for these sums"):
         unflatten(torch.zeros(5, dtype=torch.long), own[0])
 

@@ -19,8 +19,8 @@ def generator(seed=0):
 
 
 def test_seeds_are_good_apart_and_within_reach(prior):
-    place, found = prior
-    seeds = found.seeds(place.problem, 6, generator())
+    place, sources = prior
+    seeds = sources.seeds(place.problem, 6, generator())
     assert 3 <= len(seeds.theta) <= 6
     assert seeds.trace.seeds == len(seeds.theta)
     truth = place.truth(seeds.theta)
@@ -28,16 +28,16 @@ def test_seeds_are_good_apart_and_within_reach(prior):
     assert float(truth.gain[truth.violation <= 0].max()) > 0.8 * best
     assert float(truth.violation.max()) < 0.01
     x = place.problem.space.to_unit(seeds.theta)
-    lengthscale = found.family.inducing.lengthscale.amin(0)
+    lengthscale = sources.family.inducing.lengthscale.amin(0)
     apart = torch.cdist(x / lengthscale, x / lengthscale) + 10 * torch.eye(len(x)).double()
     assert float(apart.min()) >= 0.15 - 1e-6
-    reach = torch.cdist(x / lengthscale, found.family.points / lengthscale).amin(1)
+    reach = torch.cdist(x / lengthscale, sources.family.points / lengthscale).amin(1)
     assert float(reach.max()) <= 0.5 + 1e-6
 
 
 def test_seeds_are_a_function_of_the_generator(prior):
-    place, found = prior
-    one, two = (found.seeds(place.problem, 4, generator(3)).theta for _ in range(2))
+    place, sources = prior
+    one, two = (sources.seeds(place.problem, 4, generator(3)).theta for _ in range(2))
     assert torch.equal(one, two)
 
 
@@ -60,14 +60,14 @@ def test_a_single_source_and_sources_that_disagree_seed_nothing():
     ]
     # Each shuffled in a way of its own.
     object.__setattr__(shuffled[1], "mean", mixed[1].mean[order.flip(0)])
-    found = Prior(place.problem, shuffled)
-    assert seeds.agreement(found.family) < seeds.LEAST_AGREEMENT
-    assert len(found.seeds(place.problem, 4, generator()).theta) == 0
+    disagreeing = Prior(place.problem, shuffled)
+    assert seeds.agreement(disagreeing.family) < seeds.LEAST_AGREEMENT
+    assert len(disagreeing.seeds(place.problem, 4, generator()).theta) == 0
 
 
 def test_what_is_expected_of_the_target_is_0_at_its_base_and_near_the_truth(prior):
-    place, found = prior
-    expected = seeds.prior_posterior(place.problem, found.family)
+    place, sources = prior
+    expected = seeds.prior_posterior(place.problem, sources.family)
     base = place.problem.space.to_unit(place.problem.base_theta.unsqueeze(0))
     mean, var = expected.marginal(base)
     assert float(mean.abs().max()) < 1e-3
@@ -79,8 +79,8 @@ def test_what_is_expected_of_the_target_is_0_at_its_base_and_near_the_truth(prio
 
 
 def test_suited_points_reach_their_level_and_rise_as_it_falls(prior):
-    place, found = prior
-    expected = seeds.prior_posterior(place.problem, found.family)
+    place, sources = prior
+    expected = seeds.prior_posterior(place.problem, sources.family)
     points = seeds.feasible_maximisers(expected, place.problem, (0.99, 0.6), generator())
     assert points.shape == (2, 2)
     judged = acceptance.risk_screen(expected, place.problem, points, generator(1))

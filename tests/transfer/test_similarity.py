@@ -21,26 +21,30 @@ made = st.dictionaries(st.sampled_from(["level:gain", "trend:gain", "users", "ow
 
 @given(st.dictionaries(st.sampled_from("ABCDEF"), made, min_size=1))
 def test_similarity_is_symmetric_within_bounds_and_one_with_oneself(domains):
-    found = by_features(domains)
-    value = found.value
-    assert torch.equal(value.isnan(), found.num_common == 0)
+    similarity = by_features(domains)
+    value = similarity.value
+    assert torch.equal(value.isnan(), similarity.num_common == 0)
     assert torch.allclose(value, value.T, equal_nan=True)
     seen = value[~value.isnan()]
     assert bool(((seen >= 0) & (seen <= 1)).all())
     own = value.diagonal()
     assert bool((own[~own.isnan()] == 1).all())
-    assert set(found.scale) | set(found.left_out) == {n for f in domains.values() for n in f}
+    assert set(similarity.scale) | set(similarity.left_out) == {
+        n for f in domains.values() for n in f
+    }
 
 
 def test_the_value_is_the_formula():
     domains = {"A": {"users": 1.0, "level:gain": 3.0}, "B": {"users": 2.0, "level:gain": 3.5}}
-    found = by_features(domains)
+    similarity = by_features(domains)
     # Two domains: half the difference is the median deviation; five more count with the usual.
     for name, usual, apart in (("users", 1.5, 1.0), ("level:gain", 1.0, 0.5)):
         robust = 1.4826 * apart / 2
-        assert found.scale[name] == pytest.approx(math.sqrt((5 * usual**2 + 2 * robust**2) / 7))
-    squares = [(1.0 / found.scale["users"]) ** 2, (0.5 / found.scale["level:gain"]) ** 2]
-    assert float(found.value[0, 1]) == pytest.approx(math.exp(-math.sqrt(sum(squares) / 2)))
+        assert similarity.scale[name] == pytest.approx(
+            math.sqrt((5 * usual**2 + 2 * robust**2) / 7)
+        )
+    squares = [(1.0 / similarity.scale["users"]) ** 2, (0.5 / similarity.scale["level:gain"]) ** 2]
+    assert float(similarity.value[0, 1]) == pytest.approx(math.exp(-math.sqrt(sum(squares) / 2)))
 
 
 def test_one_wild_domain_does_not_make_all_others_alike():
@@ -61,9 +65,9 @@ def test_metrics_in_another_unit_everywhere_change_nothing():
 
 def test_few_domains_and_features_of_ones_own():
     domains = {d: {"own": v} for d, v in zip("ABC", (1.0, 2.0, 5.0))}
-    found = by_features(domains)
-    assert "give its scale" in found.left_out["own"]
-    assert bool(found.value.isnan().all())
+    similarity = by_features(domains)
+    assert "give its scale" in similarity.left_out["own"]
+    assert bool(similarity.value.isnan().all())
     given_scale = by_features(domains, {"own": 1.0})
     assert bool((given_scale.value < 1).any())
     four = by_features(domains | {"D": {"own": 3.0}})
@@ -95,9 +99,9 @@ def test_what_cannot_be_compared_is_refused(domains, scales):
 @given(st.lists(st.floats(-1e100, 1e100), min_size=2, max_size=6), st.floats(1e-100, 1e100))
 def test_any_magnitude_that_is_accepted_compares(values, scale):
     domains = {str(i): {"users": v, "own": v} for i, v in enumerate(values)}
-    found = by_features(domains, {"own": scale})
-    assert bool(((found.value >= 0) & (found.value <= 1)).all())
-    assert bool((found.value.diagonal() == 1).all())
+    similarity = by_features(domains, {"own": scale})
+    assert bool(((similarity.value >= 0) & (similarity.value <= 1)).all())
+    assert bool((similarity.value.diagonal() == 1).all())
 
 
 def worlds(correlation, num, generator, n=24, noise=0.1):
@@ -127,8 +131,8 @@ def test_the_interval_covers_the_true_correlation(correlation):
     covered, width = 0, []
     for x, y, points, true in worlds(correlation, 40, generator):
         posteriors = {"a": fit(x, y[:, 0]), "b": fit(x, y[:, 1])}
-        found = by_evidence(posteriors, ["gain"], points, generator, num_draws=128)
-        low, high = float(found.low[0, 1, 0]), float(found.high[0, 1, 0])
+        similarity = by_evidence(posteriors, ["gain"], points, generator, num_draws=128)
+        low, high = float(similarity.low[0, 1, 0]), float(similarity.high[0, 1, 0])
         covered += low <= true <= high
         width.append(high - low)
     # 90 % of 40, less three standard deviations of the count.
@@ -163,10 +167,10 @@ def test_another_unit_or_control_changes_no_correlation():
 def test_a_metric_that_one_does_not_know_is_unknown_with_all():
     x, y, points, _ = next(worlds(0.7, 1, torch.Generator().manual_seed(1)))
     domains = {"a": fit(x, y[:, 0]), "b": fit(x, y[:, 1])._replace(metrics=("guard",))}
-    found = by_evidence(domains, ["guard", "gain"], points, torch.Generator().manual_seed(0))
-    assert not bool(found.mean[1, 1, 0].isnan())
-    assert not bool(found.mean[0, 0, 1].isnan())
-    for field in found[2:]:
+    similarity = by_evidence(domains, ["guard", "gain"], points, torch.Generator().manual_seed(0))
+    assert not bool(similarity.mean[1, 1, 0].isnan())
+    assert not bool(similarity.mean[0, 0, 1].isnan())
+    for field in similarity[2:]:
         assert bool(field[0, 1].isnan().all())
 
 
@@ -219,7 +223,7 @@ def test_an_override_names_what_it_changes():
 
 
 @pytest.mark.parametrize(
-    "said",
+    "rules",
     [
         {"pin": {"north": 1.5}},
         {"pin": {"north": math.nan}},
@@ -235,16 +239,16 @@ def test_an_override_names_what_it_changes():
         {"reason": 3},
     ],
 )
-def test_an_overrule_that_makes_no_sense_is_refused(said):
+def test_an_overrule_that_makes_no_sense_is_refused(rules):
     with pytest.raises(hz.ConfigError):
-        ExpertOverride(**said)
+        ExpertOverride(**rules)
 
 
 @pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.float16(0.5), 0.5])
 def test_real_numbers_of_every_make_are_one(number):
-    for said in (ExpertOverride(discount={"n": number}), ExpertOverride(pin={"n": number})):
-        assert [*said.discount.values(), *said.pin.values()] == [0.5]
-        json.dumps([said.discount, said.pin])
+    for override in (ExpertOverride(discount={"n": number}), ExpertOverride(pin={"n": number})):
+        assert [*override.discount.values(), *override.pin.values()] == [0.5]
+        json.dumps([override.discount, override.pin])
     assert ExpertOverride(discount={"n": np.int64(1)}).discount == {"n": 1.0}
 
 
@@ -254,6 +258,9 @@ def test_a_pin_is_of_a_whole_source():
 
 
 def test_an_overrule_of_nobody_is_refused():
-    for said in (ExpertOverride(forbid=["nord"]), ExpertOverride(discount={("north", "c"): 0.5})):
+    for override in (
+        ExpertOverride(forbid=["nord"]),
+        ExpertOverride(discount={("north", "c"): 0.5}),
+    ):
         with pytest.raises(hz.ConfigError, match="there is no"):
-            said.check(["north"], ["a"])
+            override.check(["north"], ["a"])

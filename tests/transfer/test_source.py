@@ -78,7 +78,7 @@ def test_later_changes_of_what_was_given_change_nothing():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"name": " "}, "name must be"),
         ({"parameters": []}, "parameters is empty"),
@@ -137,17 +137,17 @@ def test_later_changes_of_what_was_given_change_nothing():
         ),
     ],
 )
-def test_each_flaw_is_refused_in_words(changes, said):
+def test_each_flaw_is_refused_in_words(changes, message):
     with pytest.raises(hz.ConfigError) as error:
         source(**changes)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_all_flaws_are_named_in_one_error():
     with pytest.raises(hz.ConfigError) as error:
         source(name="", metrics=["gain", "gain"], var=-torch.ones(2, 2), meta_features={"x": NAN})
-    for said in ("name must be", "come twice", "above 0", "meta_features['x']"):
-        assert said in str(error.value)
+    for message in ("name must be", "come twice", "above 0", "meta_features['x']"):
+        assert message in str(error.value)
 
 
 @pytest.mark.parametrize("changes", [{"parameters": None}, {"metrics": "gain"}])
@@ -174,7 +174,7 @@ def test_any_covariance_of_few_common_errors_is_one(num, rank):
 
 def test_what_is_no_source_no_problem_and_no_list_is_refused_in_words():
     one, target = source(), problem()
-    for bad, said in [
+    for bad, message in [
         (lambda: translate("x", target, {}), "got str and Problem"),
         (lambda: translate(one, "x", {}), "got Source and str"),
         (lambda: align(None, target), "got NoneType and Problem"),
@@ -191,7 +191,7 @@ def test_what_is_no_source_no_problem_and_no_list_is_refused_in_words():
     ]:  # fmt: skip
         with pytest.raises(hz.ConfigError) as error:
             bad()
-        assert said in str(error.value)
+        assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_names_and_units_are_mapped_and_nothing_else_changes(points, factor):
 
 
 @pytest.mark.parametrize(
-    ("mapping", "said"),
+    ("mapping", "message"),
     [
         (["a"], "mapping must map"),
         ({"q": "a"}, "no parameter or metric 'q'"),
@@ -329,10 +329,10 @@ def test_names_and_units_are_mapped_and_nothing_else_changes(points, factor):
         ({"a": Rescaled("a", NAN)}, "finite"),
     ],
 )
-def test_a_mapping_that_cannot_be_is_refused(mapping, said):
+def test_a_mapping_that_cannot_be_is_refused(mapping, message):
     with pytest.raises(hz.ConfigError) as error:
         translate(source(), problem(), mapping)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_what_is_ignored_is_left_out_and_a_name_never_stands_for_two():
@@ -455,8 +455,8 @@ def test_a_long_study_is_read_after_its_readings_were_compacted(tmp_path):
     history = History(2, target.metrics)
     history.extend(entries)
     pooling = Pooling(config.weights, config.rounds_per_day, config.calibrate, config.block_rounds)
-    compacted, told = compact(history, pooling, keep=24)
-    assert len(told.rounds) >= 48
+    compacted, summary = compact(history, pooling, keep=24)
+    assert len(summary.rounds) >= 48
     journal.append("long", compacted, after=len(entries))
     journal.close()
     after = from_journal(f"{url}#long")

@@ -46,7 +46,7 @@ def generator():
 
 def test_indices_are_those_of_the_function():
     """Against the analysis of variance of gain, done by hand on the unit cube."""
-    found = {
+    indices = {
         (s.parameter, s.metric): s
         for s in sensitivities("A", source("A", num=60), SPACE, generator())
     }
@@ -55,12 +55,12 @@ def test_indices_are_those_of_the_function():
     part_a = float(((x - 0.3) ** 2).var())
     part_b = 0.04 / 12
     for parameter, part in (("a", part_a), ("b", part_b)):
-        index = found[parameter, "gain"]
+        index = indices[parameter, "gain"]
         # 256 points: an index's own Monte Carlo error is about a tenth of it.
         assert index.mean == pytest.approx(part / (part_a + part_b), rel=0.3)
         assert index.low <= index.mean <= index.high
-    assert found["n", "gain"].high < 0.02
-    assert found["a", "guard"].mean == pytest.approx(1.0, abs=0.1)
+    assert indices["n", "gain"].high < 0.02
+    assert indices["a", "guard"].mean == pytest.approx(1.0, abs=0.1)
 
 
 def test_what_no_source_cares_for_is_fixed_with_reasons():
@@ -102,9 +102,9 @@ def test_sources_serve_the_smaller_space_too():
     smaller = problem_in(proposal)
     with pytest.raises(hz.ConfigError, match="varied 'n'"):
         align(wide, smaller)
-    found = align(translate(wide, smaller, {}, ignore=proposal.fixed), smaller)
-    assert 0 < len(found.rows) < 20
-    assert found.num_outside == 20 - len(found.rows)
+    aligned = align(translate(wide, smaller, {}, ignore=proposal.fixed), smaller)
+    assert 0 < len(aligned.rows) < 20
+    assert aligned.num_outside == 20 - len(aligned.rows)
     with pytest.raises(hz.ConfigError, match="ignore"):
         translate(wide, smaller, {}, ignore=["zeal"])
 

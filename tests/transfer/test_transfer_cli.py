@@ -43,26 +43,26 @@ def written(studies, tmp_path, capsys):
 def test_a_study_goes_out_and_comes_back(studies, written, capsys):
     code, out, _ = run(capsys, "inspect", written, "--json")
     assert code == 0
-    told = json.loads(out)
-    assert told["refused"] is None
-    assert told["name"] == "north"
-    assert told["scopes"] == ["feed/eu"]
-    assert told["meta_features"]["ads"] == 0.25
-    assert told["privacy"] is None
-    assert told["authentic"] is False
-    left = datetime.fromisoformat(told["expires"]) - datetime.now(UTC)
+    summary = json.loads(out)
+    assert summary["refused"] is None
+    assert summary["name"] == "north"
+    assert summary["scopes"] == ["feed/eu"]
+    assert summary["meta_features"]["ads"] == 0.25
+    assert summary["privacy"] is None
+    assert summary["authentic"] is False
+    left = datetime.fromisoformat(summary["expires"]) - datetime.now(UTC)
     assert timedelta(days=29.9) < left < timedelta(days=30)
-    found = packages.load(written, "feed/eu").source
-    assert found.metrics == METRICS
+    source = packages.load(written, "feed/eu").source
+    assert source.metrics == METRICS
     study = hz.StudyConfig.from_file(studies / "north.yaml")
     tuner = hz.Tuner.resume(study.journal_url(studies), "north", problem=study.problem())
-    assert len(found) == told["num_settings"] <= len(tuner.history.candidates)
-    assert told["num_rounds"] <= 5
+    assert len(source) == summary["num_settings"] <= len(tuner.history.candidates)
+    assert summary["num_rounds"] <= 5
     assert "sqlite" not in written.read_text()
     code, out, _ = run(capsys, "inspect", written, "--scope", "feed/eu")
     assert code == 0
-    for said in ("may be used for", "feed/eu", "no noise was added", "traffic: users per round"):
-        assert said in out
+    for message in ("may be used for", "feed/eu", "no noise was added", "traffic: users per round"):
+        assert message in out
 
 
 def test_scope_time_and_content_are_enforced_with_exit_code_3(written, tmp_path, capsys):
@@ -103,20 +103,20 @@ def test_a_key_comes_from_a_variable_or_a_file_and_is_never_shown(
     assert json.loads(out)["authentic"] is True
     os.chmod(file, 0o644)
     assert "chmod 600" in run(capsys, "inspect", path, "--key-file", file)[2]
-    for wrong, said in (("x" * 32, "another key"), ("short", "at least 16 bytes")):
+    for wrong, message in (("x" * 32, "another key"), ("short", "at least 16 bytes")):
         monkeypatch.setenv("TRANSFER_KEY", wrong)
         code, out, err = run(capsys, "inspect", path, "--key-env", "TRANSFER_KEY")
         assert code == 3
-        assert said in err
+        assert message in err
         assert len(wrong) < 8 or wrong not in out + err
-    for how, said in (
+    for how, message in (
         (("--key-env", "NOT_THERE"), "no variable 'NOT_THERE'"),
         (("--key-file", tmp_path / "none"), "cannot be read"),
         (("--key-env", "TRANSFER_KEY", "--key-file", file), "not both"),
     ):
         code, _, err = run(capsys, *export, *how)
         assert code == 3
-        assert said in err
+        assert message in err
 
 
 def test_noise_is_paid_for_once_and_never_over_the_budget(studies, tmp_path, capsys):
@@ -143,8 +143,8 @@ def test_noise_is_paid_for_once_and_never_over_the_budget(studies, tmp_path, cap
     assert noised.privacy == statement
     plain = tmp_path / "plain.json"
     assert run(capsys, *command[:4], plain, *command[5:9])[0] == 0
-    told = packages.load(plain, "feed/eu").source
-    var = {tuple(p.values()): v for p, v in zip(told.parameters, told.var[:, 0].tolist())}
+    source = packages.load(plain, "feed/eu").source
+    var = {tuple(p.values()): v for p, v in zip(source.parameters, source.var[:, 0].tolist())}
     more = [
         v > var[tuple(p.values())]
         for p, v in zip(noised.source.parameters, noised.source.var[:, 0].tolist())
@@ -165,7 +165,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_paid(studies, tmp
     ledger = tmp_path / "ledger.json"
     good = {"--expires": "30d", "--scope": "feed/eu", "-o": tmp_path / "p.json"}
     private = {"--ledger": ledger, "--epsilon": "1", "--clip": "gain=0:20"}
-    for config, changes, said in (
+    for config, changes, message in (
         ("north", {"--expires": "soon"}, "36h, 30d, 8w"),
         ("north", {"--expires": "2027-01-01"}, "36h, 30d, 8w"),
         ("north", {"--expires": "2020-01-01T00:00+00:00"}, "is not after now"),
@@ -183,7 +183,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_paid(studies, tmp
         options = [x for pair in (good | changes).items() for x in pair]
         code, _, err = run(capsys, "export", "-c", studies / f"{config}.yaml", *options)
         assert code == 3, err
-        assert said in err
+        assert message in err
         assert not (tmp_path / "p.json").exists()
     assert not ledger.exists() or Budget(1.0, 1e-6, ledger).releases == ()
 
@@ -220,10 +220,10 @@ def test_a_smaller_space_is_proposed_with_its_evidence_and_never_applied(studies
     command = ("space", "-c", studies / "south.yaml", written, address, "--scope", "feed/eu")
     code, out, _ = run(capsys, *command, "--json")
     assert code == 0
-    told = json.loads(out)
-    assert told["applied"] is False
-    assert [r["parameter"] for r in told["reasons"]] == ["a", "b"]
-    assert len(told["sensitivities"]) == 2 * 2 * 2
+    summary = json.loads(out)
+    assert summary["applied"] is False
+    assert [r["parameter"] for r in summary["reasons"]] == ["a", "b"]
+    assert len(summary["sensitivities"]) == 2 * 2 * 2
     code, out, _ = run(capsys, *command, "--negligible", "0.99")
     assert code == 0
     assert "fix" in out
@@ -242,7 +242,7 @@ def test_a_smaller_space_is_proposed_with_its_evidence_and_never_applied(studies
 
 def test_sources_that_cannot_be_used_are_refused(studies, written, tmp_path, capsys):
     south = ("compare", "-c", studies / "south.yaml")
-    for given_, said, exit_code in (
+    for given_, message, exit_code in (
         ([], "has no sources", 3),
         ([written], "--scope", 3),
         ([tmp_path / "none.json", "--scope", "feed/eu"], "cannot be read", 3),
@@ -254,7 +254,7 @@ def test_sources_that_cannot_be_used_are_refused(studies, written, tmp_path, cap
     ):
         code, out, err = run(capsys, *south, *given_)
         assert code == exit_code, err
-        assert said in err
+        assert message in err
         assert out == ""
 
 
@@ -264,11 +264,11 @@ def test_a_study_that_learns_from_packages_explains_itself(studies, written, tmp
     config = begin(tmp_path, "west", 4, 4, sources)
     code, out, _ = run(capsys, "-c", config, "--json", group="explain")
     assert code == 0
-    told = json.loads(out)
-    assert set(told["transfer"]["sources"]) == {"north", "east"}
-    said = " ".join(run(capsys, "-c", config, group="explain")[1].split())
-    assert "alternative not chosen:" in said
-    assert "source north: correlation with this study" in said
+    summary = json.loads(out)
+    assert set(summary["transfer"]["sources"]) == {"north", "east"}
+    text = " ".join(run(capsys, "-c", config, group="explain")[1].split())
+    assert "alternative not chosen:" in text
+    assert "source north: correlation with this study" in text
     code, out, _ = run(capsys, "compare", "-c", config, "--json")  # its own sources
     assert code == 0
     names = {(p["domain"], p["other"]) for p in json.loads(out)["pairs"]}
@@ -284,9 +284,9 @@ def test_help_teaches(capsys):
     assert code == 0
     for command in ("export", "inspect", "compare", "space"):
         assert re.search(rf"│ {command} ", out)
-        code, told, _ = run(capsys, command, "--help")
+        code, text, _ = run(capsys, command, "--help")
         assert code == 0
-        assert "--help" in told
+        assert "--help" in text
 
 
 @given(st.floats(0.01, 1e4), st.sampled_from("hdw"))

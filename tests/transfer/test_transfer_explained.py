@@ -17,20 +17,20 @@ def study(told_study):
 
 
 def test_facts_reasons_and_the_alternative_of_a_round_are_told(study):
-    found = study.explain(8)
+    explanation = study.explain(8)
     facts = study.history.plans[8].trace.transfer.plain()
-    assert found.transfer == facts
+    assert explanation.transfer == facts
     assert facts["used"]
-    said = "\n".join(found.remarks)
-    assert f"sources are used for {', '.join(facts['metrics'])}: {facts['reason']}" in said
-    assert "alternative not chosen: a cold start" in said
+    text = "\n".join(explanation.remarks)
+    assert f"sources are used for {', '.join(facts['metrics'])}: {facts['reason']}" in text
+    assert "alternative not chosen: a cold start" in text
     for metric, one in facts["held_out"].items():
-        assert f"{metric} {one['transferred'] - one['cold']:+.2f}" in said
+        assert f"{metric} {one['transferred'] - one['cold']:+.2f}" in text
     for name, one in facts["sources"].items():
-        line = next(r for r in found.remarks if r.startswith(f"source {name}: "))
+        line = next(r for r in explanation.remarks if r.startswith(f"source {name}: "))
         assert all(f"{w:.2f} " in line for w in one["weight"])
-    assert found.remarks[-1].startswith("sources are overridden: forbid reversed")
-    json.dumps(found.to_dict())
+    assert explanation.remarks[-1].startswith("sources are overridden: forbid reversed")
+    json.dumps(explanation.to_dict())
 
 
 def test_the_latest_overrule_before_the_round_is_the_one_told(study):
@@ -39,9 +39,9 @@ def test_the_latest_overrule_before_the_round_is_the_one_told(study):
 
 
 def test_the_first_round_tells_of_its_design(study):
-    found = study.explain(0)
-    assert "seeds" in found.transfer
-    assert any(r.startswith("alternative not chosen: ") for r in found.remarks)
+    explanation = study.explain(0)
+    assert "seeds" in explanation.transfer
+    assert any(r.startswith("alternative not chosen: ") for r in explanation.remarks)
 
 
 def test_a_turn_that_was_journaled_with_a_plan_is_a_remark(study):
@@ -69,33 +69,33 @@ def helped(tmp_path_factory):
 
 
 def test_suggested_candidates_say_so(helped):
-    found = helped.explain(5)
+    explanation = helped.explain(5)
     born = {b.candidate: b.origin for b in helped.history.candidates}
-    suggested = [arm for arm in found.arms if born[arm.candidate] == "transferred"]
-    for arm in found.arms:
+    suggested = [arm for arm in explanation.arms if born[arm.candidate] == "transferred"]
+    for arm in explanation.arms:
         assert ("suggested by other domains" in arm.why) == (arm in suggested)
         assert len(arm.why) > (arm in suggested)
-    assert len(helped.history.plans[5].candidates) == len(found.arms)
+    assert len(helped.history.plans[5].candidates) == len(explanation.arms)
 
 
 def test_what_a_new_candidate_risks_is_told_in_the_round_of_its_birth(helped):
     asked = 0
     for plan in helped.history.plans.values():
-        told = plan.details.get("transfer", {})
+        transfer = plan.trace.transfer
         new = {c for c in plan.candidates if helped.history.candidates[c].round == plan.round}
-        if not told.get("used") or not new:
+        if transfer is None or not transfer.used or not new:
             continue
         for arm in helped.explain(plan.round).arms:
-            one = told.get("screened", {}).get(str(arm.candidate))
+            screened = transfer.screened.get(arm.candidate)
             risk = [reason for reason in arm.why if "its risk required" in reason]
-            assert bool(risk) == (one is not None)
-            if one is not None:
+            assert bool(risk) == (screened is not None)
+            if screened is not None:
                 assert arm.candidate in new
-                assert one["prob"] >= one["needed"] >= 0.25
-                assert f"{one['prob']:.2f} when it was new" in risk[0]
+                assert screened.prob >= screened.needed >= 0.25
+                assert f"{screened.prob:.2f} when it was new" in risk[0]
                 asked += 1
         suggested = {c for c in new if helped.history.candidates[c].origin != "leader"}
-        assert {str(c) for c in suggested} <= set(told["screened"])
+        assert suggested <= set(transfer.screened)
     assert asked
 
 
@@ -107,12 +107,12 @@ def test_without_sources_nothing_is_told(tmp_path):
 
 
 def test_a_refusal_has_its_words():
-    told = {"used": False, "metrics": [], "reason": "bets lost", "wealth": 0.5, "needed": 2.996}
-    made = choice(TransferTrace.read(told))
+    stored = {"used": False, "metrics": [], "reason": "bets lost", "wealth": 0.5, "needed": 2.996}
+    made = choice(TransferTrace.read(stored))
     assert made.taken == "a cold start"
     assert made.why == "bets lost"
     assert "log e-value 0.50, needed 3.00" in made.alternative
-    held = told | {"held_out": {"gain": {"transferred": -5.0, "cold": -1.0}}}
+    held = stored | {"held_out": {"gain": {"transferred": -5.0, "cold": -1.0}}}
     assert "evidence (nats) by: gain -4.00" in choice(TransferTrace.read(held)).alternative
 
 
@@ -132,11 +132,11 @@ facts = st.fixed_dictionaries(
 
 
 @given(facts)
-def test_any_facts_have_a_choice_and_its_alternative(told):
-    if "wealth" in told:
-        told["needed"] = 2.9957
-    made = choice(TransferTrace.read(told))
+def test_any_facts_have_a_choice_and_its_alternative(stored):
+    if "wealth" in stored:
+        stored["needed"] = 2.9957
+    made = choice(TransferTrace.read(stored))
     assert made.taken != made.alternative
-    assert ("cold start" in made.taken) != told["used"]
-    said = sentences(TransferTrace.read(told), ["gain", "guard"])
-    assert len(said) == 2 + len(told.get("sources", {}))
+    assert ("cold start" in made.taken) != stored["used"]
+    text = sentences(TransferTrace.read(stored), ["gain", "guard"])
+    assert len(text) == 2 + len(stored.get("sources", {}))

@@ -77,33 +77,34 @@ def test_sources_stand_with_their_packages(facts):
 def test_every_round_is_told_as_it_was_decided(study, facts):
     rows = transfer_rows.by_round(facts)
     kept = {
-        r: p.details["transfer"]
+        r: p.trace.transfer
         for r, p in study.history.plans.items()
-        if "metrics" in p.details.get("transfer", {})
+        if p.trace.transfer is not None and p.trace.transfer.metrics is not None
     }
     assert rows.column("round") == [*map(float, kept)]
     assert len(kept) >= 6
-    for round_, said in kept.items():
+    for round_, trace in kept.items():
         row = cells(rows, "round", round_)
-        assert row["log_e_value"] == said["wealth"]
-        assert row["needed"] == said["needed"]
-        assert row["taken"].startswith("with sources" if said["used"] else "own evidence only")
-        for metric, one in said.get("held_out", {}).items():
-            assert row[f"held:{metric}"] == pytest.approx(one["transferred"] - one["cold"])
-        for name, one in said["sources"].items():
-            weight = sum(one["weight"]) / len(said["metrics"]) if said["used"] else 0.0
+        assert row["log_e_value"] == trace.log_e_value
+        assert row["needed"] == trace.needed
+        assert row["taken"].startswith("with sources" if trace.used else "own evidence only")
+        for metric, held_out in trace.held_out.items():
+            difference = held_out.transferred - held_out.cold
+            assert row[f"held:{metric}"] == pytest.approx(difference)
+        for name, weighed in trace.sources.items():
+            weight = sum(weighed.weight) / len(trace.metrics) if trace.used else 0.0
             assert row[f"weight:{name}"] == pytest.approx(weight)
-        if said["used"]:  # parts of one whole
-            total = sum(row[f"weight:{name}"] for name in said["sources"])
+        if trace.used:  # parts of one whole
+            total = sum(row[f"weight:{name}"] for name in trace.sources)
             assert total == pytest.approx(1.0, abs=1e-3)
-    assert any(f["used"] for f in kept.values())
+    assert any(trace.used for trace in kept.values())
     assert rows.column("weight:reversed")[-1] == 0.0
 
 
 def test_similarities_are_documented_by_features_and_by_what_was_learned(study, facts):
     looks = transfer_rows.by_features(facts)
     rows = transfer_rows.similarities(facts, looks)
-    latest = study.history.plans[8].details["transfer"]["sources"]
+    latest = study.history.plans[8].trace.transfer.sources
     for i, name in enumerate(["north", EVIL, "reversed"]):
         row = cells(rows, "name", name)
         assert row["features"] == pytest.approx(float(looks.value[i, 3]))
@@ -113,15 +114,15 @@ def test_similarities_are_documented_by_features_and_by_what_was_learned(study, 
             assert row["weight:gain"] is None
             continue
         for m, metric in enumerate(study.problem.metrics):
-            assert row[f"similarity:{metric}"] == latest[name]["similarity"][m]
-            assert row[f"weight:{metric}"] == latest[name]["weight"][m]
+            assert row[f"similarity:{metric}"] == latest[name].similarity[m]
+            assert row[f"weight:{metric}"] == latest[name].weight[m]
 
 
 def test_what_parameters_carry_over_is_told_of_the_round_that_is_shown(study, facts):
-    latest = study.history.plans[8].details["transfer"]
+    latest = study.history.plans[8].trace.transfer
     rows = transfer_rows.parameters(facts)
-    assert latest["used"] == bool(rows.rows)
-    assert {row[0]: list(row[1:]) for row in rows.rows} == latest.get("parameters", {})
+    assert latest.used == bool(rows.rows)
+    assert {row[0]: tuple(row[1:]) for row in rows.rows} == latest.parameters
 
 
 def test_each_change_of_mind_has_a_reason_and_its_alternative(facts):
@@ -186,9 +187,9 @@ def test_cells_of_a_heat_map_are_legible_on_their_colours():
 def browser(tmp_path_factory):
     if find() is None or importlib.util.find_spec("plotly") is None:
         pytest.skip("needs chromium and plotly")
-    found = Browser(tmp_path_factory.mktemp("profile"))
-    yield found
-    found.close()
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])
@@ -201,9 +202,9 @@ def test_it_opens_fits_and_runs_nobodys_code(browser, study, tmp_path, width, da
     assert browser.value(OVERFLOW) == ""
     alive = "document.querySelectorAll('main img,#transfer i:not([class])').length"
     assert browser.value(alive) == 0
-    said = browser.value("document.getElementById('transfer').textContent")
-    assert EVIL in said
-    assert "<i>ranker</i>" in said
+    text = browser.value("document.getElementById('transfer').textContent")
+    assert EVIL in text
+    assert "<i>ranker</i>" in text
     assert browser.errors == []
 
 

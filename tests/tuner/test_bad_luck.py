@@ -36,19 +36,19 @@ def serve(tuner, plan, *, noise=0.02, users=500.0, var=1.0, constant=False):
 
 def play(tuner, rounds=5, **platform):
     """Rounds of the loop; every plan is looked at. Returns the warnings."""
-    said = []
+    messages = []
     for _ in range(rounds):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             plan = tuner.ask()
-        said += [str(w.message) for w in caught]
+        messages += [str(w.message) for w in caught]
         assert plan.candidate_ids[0] == 0
         assert plan.shares[0] > 0
         assert sum(plan.shares) == pytest.approx(1)
         assert len(plan) > 1
         serve(tuner, plan, **platform)
     assert isinstance(str(tuner.recommend()), str)
-    return said
+    return messages
 
 
 def test_nothing_special_warns_of_nothing():
@@ -72,8 +72,10 @@ def test_zero_variance_from_tiny_groups_does_not_make_an_arm_certain():
     var = torch.ones_like(mean)
     count[1], mean[1], var[1] = 2.0, 11.0, 0.0  # two users, the same value by luck
     tuner.tell(hz.Readings(plan.round, plan.candidate_ids, count, mean, var))
-    found = tuner.bucket().var[plan.candidate_ids[1]]
-    assert float(found.min()) > 1.0 / (2 * 100) * 0.5  # about 1 / (n level^2), as others have it
+    posterior_var = tuner.bucket().var[plan.candidate_ids[1]]
+    assert (
+        float(posterior_var.min()) > 1.0 / (2 * 100) * 0.5
+    )  # about 1 / (n level^2), as others have it
     assert play(tuner, 3) == []
 
 
@@ -123,24 +125,24 @@ def test_one_candidate_only():
 
 def test_an_objective_that_is_nan_for_some_draws():
     tuner = make(lambda delta: torch.where(delta[..., 0] > 0.02, torch.nan, delta[..., 0]))
-    said = play(tuner)
-    assert said
-    assert all("was NaN for a candidate in" in line for line in said)
+    messages = play(tuner)
+    assert messages
+    assert all("was NaN for a candidate in" in line for line in messages)
     assert {d.kind for d in tuner.history.decisions} == {"undefined"}
 
 
 def test_an_objective_that_is_nan_everywhere_keeps_the_base():
     tuner = make(lambda delta: delta[..., 0] * torch.nan)
-    said = play(tuner)
-    assert any("NaN" in line for line in said)
+    messages = play(tuner)
+    assert any("NaN" in line for line in messages)
     assert tuner.recommend().candidate_id == 0
 
 
 def test_an_objective_that_is_constant_serves_in_turn():
     tuner = make(lambda delta: 0 * delta[..., 0] + 1.0, verification_share=0.0)
-    said = play(tuner)
-    assert said
-    assert all("was the same for all feasible candidates" in line for line in said)
+    messages = play(tuner)
+    assert messages
+    assert all("was the same for all feasible candidates" in line for line in messages)
     with pytest.warns(hz.TunerWarning):
         slots = tuner.ask().slots[1:]
     assert max(slots) - min(slots) <= 5  # newcomers have at least five
@@ -150,9 +152,9 @@ def test_constraints_that_contradict_each_other():
     low = hz.Constraint("guard", at_most=-0.03, may_exclude_base=True)
     high = hz.Constraint("guard", at_least=0.03, may_exclude_base=True)
     tuner = make(constraints=(low, high))
-    said = play(tuner)
-    assert said
-    assert all("did any candidate meet all constraints" in line for line in said)
+    messages = play(tuner)
+    assert messages
+    assert all("did any candidate meet all constraints" in line for line in messages)
     best = tuner.recommend()
     assert best.candidate_id == 0
     assert "stay with the base" in best.reason
@@ -166,9 +168,9 @@ def test_a_fit_that_fails(monkeypatch):
         raise FitError("not today")
 
     monkeypatch.setattr(MarginalLikelihood, "loss_and_gradient", fail)
-    said = play(tuner, 2)
-    assert said
-    assert all("it was not used" in line for line in said)
+    messages = play(tuner, 2)
+    assert messages
+    assert all("it was not used" in line for line in messages)
     assert {d.kind for d in tuner.history.decisions} == {"fit"}
 
 

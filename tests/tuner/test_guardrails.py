@@ -46,14 +46,14 @@ NAN = float("nan")
 
 
 def test_slack_bounds_are_the_sequences_of_a_single_metric():
-    found = slacks(
+    bounds = slacks(
         problem("guard >= -1%"), bucket([[NAN] * 2, [0.1, -0.03]], [[NAN] * 2, [1e-6, 4e-6]]), 0.01
     )
     tight = torch.tensor(2 / (0.5 * 1e6), dtype=F64)
     slack, var = torch.tensor(-0.02, dtype=F64), torch.tensor(4e-6, dtype=F64)
-    torch.testing.assert_close(found.upper[1, 0], sequential.upper(slack, var, 0.01, tight))
-    torch.testing.assert_close(found.lower[1, 0], sequential.lower(slack, var, 0.01, tight))
-    assert bool(found.upper[0].isnan().all())  # nothing is said of the control
+    torch.testing.assert_close(bounds.upper[1, 0], sequential.upper(slack, var, 0.01, tight))
+    torch.testing.assert_close(bounds.lower[1, 0], sequential.lower(slack, var, 0.01, tight))
+    assert bool(bounds.upper[0].isnan().all())  # nothing is said of the control
 
 
 def test_slack_bounds_scale_with_what_a_constraint_counts():
@@ -102,10 +102,10 @@ def test_only_who_surely_harms_is_stopped_and_only_once():
     )
     asked, config = problem("guard >= -1%"), hz.TunerConfig()
     h = history(5)
-    found = stops(asked, b, config, h, 7)
-    assert [d.trace.candidates for d in found] == [(1,)]
-    assert "candidate 1 breaks 'guard >= -1%' by at least" in found[0].reason
-    h.extend(found)
+    stopped = stops(asked, b, config, h, 7)
+    assert [d.trace.candidates for d in stopped] == [(1,)]
+    assert "candidate 1 breaks 'guard >= -1%' by at least" in stopped[0].reason
+    h.extend(stopped)
     assert h.status.stopped == {1}
     assert not stops(asked, b, config, h, 8)
     assert not stops(asked, b, hz.TunerConfig(harm_alpha=None), history(5), 7)
@@ -148,7 +148,7 @@ def test_a_tuner_stops_harm_within_the_hour_and_says_so():
     bad &= set(tuner.history.plans[0].candidates)
     assert tuner.history.status.stopped == bad
     assert not bad & set(plan.candidate_ids)
-    noted = [c for d in tuner.history.decisions for c in d.details["candidates"]]
+    noted = [c for d in tuner.history.decisions for c in d.trace.candidates]
     assert sorted(noted) == sorted(bad)  # each once
 
 

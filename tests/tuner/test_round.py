@@ -66,9 +66,9 @@ def test_slots_are_the_draws_plus_newcomers(world):
         assert won <= chosen.num_draws
         assert born <= set(plan.candidate_ids)
         assert all(s >= 2 for c, s in zip(plan.candidate_ids, plan.slots) if c in born)
-        details = tuner.history.plans[plan.round].details
-        assert set(details["proposed"]) <= born <= {*details["proposed"], *details["leaders"]}
-        assert details["fit_succeeded"]
+        trace = tuner.history.plans[plan.round].trace
+        assert set(trace.proposed) <= born <= {*trace.proposed, *trace.leaders}
+        assert trace.fit_succeeded
 
 
 def test_max_arms_holds_and_keeps_newcomers_and_the_most_voted(world):
@@ -181,8 +181,7 @@ def test_nobody_feasible_still_gives_a_plan_and_says_so(world):
     tuner = hz.Tuner(problem, config=config(verification_share=0))
     with pytest.warns(hz.TunerWarning, match="in none of 60 draws"):
         list(run(tuner, world, 6))
-    details = tuner.history.plans[5].details
-    assert details["num_infeasible_draws"] == 60
+    assert tuner.history.plans[5].trace.num_infeasible_draws == 60
     assert {d.kind for d in tuner.history.decisions} - {"stopped"} == {"infeasible"}
     assert len(tuner.ask(5)) > 1
     best = tuner.recommend()
@@ -197,7 +196,7 @@ def test_a_fit_that_fails_is_journaled_and_the_round_is_planned(world, monkeypat
         "hyperzero_torch.tuner.model.Surrogate.fit",
         lambda *a, **k: (_ for _ in ()).throw(hz.FitError("not today")),
     )
-    tuner._cache.clear()
+    tuner = hz.Tuner.resume(tuner.journal, problem=world.problem)  # without the fits so far
     with pytest.warns(hz.TunerWarning, match="not today.*split evenly"):
         plan = tuner.ask()
     assert len(plan) > 1
@@ -214,7 +213,7 @@ def test_candidates_that_win_nothing_for_long_retire_and_their_evidence_stays(wo
     chosen = config(retire_after=3, initial_candidates=40, num_draws=20, verification_share=0)
     tuner, _ = plans(world, chosen, 14)
     history = tuner.history
-    gone = {c for d in retired(history) for c in d.details["candidates"]}
+    gone = {c for d in retired(history) for c in d.trace.candidates}
     assert gone
     still = set(competing(history, chosen))
     assert gone.isdisjoint(still)
@@ -223,7 +222,7 @@ def test_candidates_that_win_nothing_for_long_retire_and_their_evidence_stays(wo
     assert bool(tuner.bucket().tested[sorted(gone)].all())
     for decision in retired(history):  # nobody who retired is served again
         later = [p for r, p in history.plans.items() if r > decision.round]
-        assert not any(set(decision.details["candidates"]) & set(p.candidates) for p in later)
+        assert not any(set(decision.trace.candidates) & set(p.candidates) for p in later)
     assert len(competing(history, config(retire_after=None))) == history.num_candidates - 1
 
 
@@ -239,10 +238,10 @@ def test_who_wins_draws_and_finds_no_place_does_not_retire(world):
     chosen = config(retire_after=3, max_arms=3, num_draws=200, verification_share=0)
     tuner, _ = plans(world, chosen, 14)
     history = tuner.history
-    crowded = {c for p in history.plans.values() for c in p.details.get("crowded_out", ())}
+    crowded = {c for p in history.plans.values() for c in p.trace.crowded_out or ()}
     assert crowded
     last = {r: p for r, p in history.plans.items() if r >= 12}
-    lately = {c for p in last.values() for c in p.details["crowded_out"]}
+    lately = {c for p in last.values() for c in p.trace.crowded_out}
     assert lately <= set(competing(history, chosen))
 
 
@@ -260,7 +259,7 @@ def test_retirement_is_noted_once_also_when_it_is_switched_on_later(world):
     assert not retired(tuner.history)
     other = hz.Tuner(world.problem, config(retire_after=2, num_draws=20), tuner.journal)
     list(run(other, world, 16))
-    noted = [c for d in retired(other.history) for c in d.details["candidates"]]
+    noted = [c for d in retired(other.history) for c in d.trace.candidates]
     assert noted
     assert set(noted) >= other.history.status.retired
 
@@ -273,7 +272,7 @@ def test_a_retired_candidate_that_is_proposed_anew_competes_again():
     revived = set()
     for _ in range(16):
         plan = tuner.ask()
-        revived |= set(tuner.history.plans[plan.round].details.get("revived", ()))
+        revived |= set(tuner.history.plans[plan.round].trace.revived)
         generator = torch.Generator().manual_seed(plan.round)
         better = torch.tensor([0.1 * "abcdefgh".index(p["mode"]) for p in plan.parameters])
         better = better if plan.round < 6 else 1.0 - better  # the world turns round

@@ -72,15 +72,17 @@ def problem(**changes):
 def test_rounds_until_a_candidate_is_decided(mean, std, expected):
     noise = torch.full((2,), 0.01**2, dtype=F64)
     var = torch.full((2,), std**2, dtype=F64)
-    found = rounds_to_decide(problem(), hz.TunerConfig(), torch.tensor(mean, dtype=F64), var, noise)
+    rounds = rounds_to_decide(
+        problem(), hz.TunerConfig(), torch.tensor(mean, dtype=F64), var, noise
+    )
     if expected in (0, None):
-        assert found == expected
+        assert rounds == expected
         return
     # By hand: the margin is the normal's 90 % for the guardrail, its 97.5 % for the gain.
     margin, z = {"guard": (mean[1] + 0.001, 1.2816), "gain": (mean[0], 1.96)}[expected]
     needed = 1e-4 * (z**2 / margin**2 - 1 / std**2)
     # Steps of a fifth, rounded; the quantile of 512 quasi-random draws is known to 2 %.
-    assert 0.96 * needed <= found <= 1.3 * needed
+    assert 0.96 * needed <= rounds <= 1.3 * needed
 
 
 def test_more_traffic_decides_sooner():

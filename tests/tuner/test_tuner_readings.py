@@ -152,9 +152,9 @@ WRONG = {
 
 def spoil(table, kind, at, plan):
     """Put one fault into row ``at`` of a message of ``plan``; returns what is said of it."""
-    name, value, said = WRONG[kind]
+    name, value, message = WRONG[kind]
     table[name][at] = value(plan) if callable(value) else value
-    return f"row {at}: " + ("candidate " if kind == "not an arm" else ""), said
+    return f"row {at}: " + ("candidate " if kind == "not an arm" else ""), message
 
 
 @pytest.mark.parametrize("kind", WRONG)
@@ -162,11 +162,11 @@ def test_a_message_with_a_wrong_row_leaves_no_trace(tuner, next_plan, kind):
     plan = tuner.ask(2)
     table = columns(plan, arms=[0, 2, 3])
     at = 1 if kind == "control mean of zero" else 3
-    where, said = spoil(table, kind, at, plan)
+    where, message = spoil(table, kind, at, plan)
     error = unchanged(tuner, lambda: tuner.tell(hz.Readings.from_frame(table)))
     assert error.num_rows == 1
     assert where in str(error)
-    assert said in str(error)
+    assert message in str(error)
     assert tuner.ask() == next_plan
     # The same rows without the fault are welcome.
     assert tuner.tell(frame(plan, arms=[0, 2, 3])) == 6
@@ -366,7 +366,7 @@ def test_one_wrong_row_among_many_good_ones_leaves_no_trace(shared, pieces, kind
         if kind == "control mean of zero":
             row = next((i for i, c in enumerate(victim["candidate"]) if c == 0), at)
             victim["candidate"][row] = 0
-        where, said = spoil(victim, kind, row, plans[pieces[which][0]])
+        where, message = spoil(victim, kind, row, plans[pieces[which][0]])
 
         def tell(tuner=tuner, good=good, victim=victim):
             bad = hz.Readings.from_frame(victim)
@@ -375,7 +375,7 @@ def test_one_wrong_row_among_many_good_ones_leaves_no_trace(shared, pieces, kind
         error = unchanged(tuner, tell)
         assert error.num_rows == 1
         assert where in str(error)
-        assert said in str(error)
+        assert message in str(error)
 
 
 def test_the_shared_tuners_plan_as_if_nothing_had_been(shared, next_plan):

@@ -40,13 +40,13 @@ def test_leaders_are_worth_as_much_as_the_best_of_a_dense_search_in_closed_form(
     world = GuardrailWorld(seed)
     problem, posterior = world.problem, fitted(world, 96, seed=seed)
     known = posterior.x
-    found = knowledge_gradient(posterior, problem, known, 0.9, NOISE, gen())
-    assert len(found) == len(HORIZONS)
+    gradient = knowledge_gradient(posterior, problem, known, 0.9, NOISE, gen())
+    assert len(gradient) == len(HORIZONS)
     mean, var = posterior.marginal(known)
     safe = STANDARD.cdf((mean[:, 1] + 0.001) / var[:, 1].sqrt()) >= 0.9
     floor = torch.where(safe, mean[:, 0], 0.0).max().clamp_min(0.0)
     dense = problem.space.sobol(8192, seed=1)
-    for x, rounds in zip(found, HORIZONS):
+    for x, rounds in zip(gradient, HORIZONS):
         best = float(worth(posterior, dense, floor, rounds).max())
         # 32 x 32 quasi-random draws: P(feasible) is known to 1/32, worth to about a quarter.
         assert float(worth(posterior, x.unsqueeze(0), floor, rounds)) > 0.7 * best
@@ -55,8 +55,8 @@ def test_leaders_are_worth_as_much_as_the_best_of_a_dense_search_in_closed_form(
 def test_a_leader_lies_beyond_what_is_safe_today_where_that_pays(fitted):
     world = GuardrailWorld(2)
     posterior = fitted(world, 96, noise=0.008)
-    found = knowledge_gradient(posterior, world.problem, posterior.x, 0.9, NOISE, gen())
-    mean, var = posterior.marginal(found)
+    gradient = knowledge_gradient(posterior, world.problem, posterior.x, 0.9, NOISE, gen())
+    mean, var = posterior.marginal(gradient)
     today = STANDARD.cdf((mean[:, 1] + 0.001) / var[:, 1].sqrt())
     assert float(today[-1]) < 0.9  # a day ahead: not safe yet
     assert float(mean[-1, 0]) > 0.0

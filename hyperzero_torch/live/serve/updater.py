@@ -111,7 +111,7 @@ class TableUpdater:
             ConfigError: the file cannot be read or written, or is another file; it is unchanged.
         """
         check_plan(plan)
-        ends = _ends(plan.shares)
+        ends = arm_ends(plan.shares)
         arms = [
             {"candidate": c, "share": share, "from": start, "to": end, "parameters": parameters}
             for c, share, start, end, parameters in zip(
@@ -269,7 +269,11 @@ def _brief(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _ends(shares: tuple[float, ...]) -> tuple[float, ...]:
-    """Upper boundaries of the arms: exact sums, rounded once; the last one is 1.0."""
+def arm_ends(shares: tuple[float, ...]) -> tuple[float, ...]:
+    """Upper boundaries of the arms: exact sums, rounded once; the last one is 1.0.
+
+    Args:
+        shares: of a plan that ``check_plan`` accepts.
+    """
     sums = list(accumulate(map(Fraction, shares)))
     return tuple(float(s / sums[-1]) for s in sums)

@@ -82,8 +82,8 @@ def render(
     links = "".join(f'<a href="#{s.key}">{escape(s.title)}</a>' for s in sections)
     # A later plotly.js may contain this text, which would end the script.
     plotly = plotly.replace("</script", "<\\/script")
-    script = SCRIPT.replace("__RELOAD__", _json(reload_every))
-    script = script.replace("__FIGURES__", _json(figures))  # last: it holds users' names
+    script = SCRIPT.replace("__RELOAD__", script_json(reload_every))
+    script = script.replace("__FIGURES__", script_json(figures))  # last: it holds users' names
     hashes = " ".join(f"'sha256-{_sha256(source)}'" for source in (THEME, plotly, script))
     policy = (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
@@ -198,7 +198,7 @@ def _table(table: Table, caption: str) -> str:
     )
 
 
-def _json(value: Any) -> str:
+def script_json(value: Any) -> str:
     """JSON that is safe inside a script; NaN becomes null."""
     text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
     for raw in "<>&":

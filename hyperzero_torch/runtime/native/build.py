@@ -31,7 +31,7 @@ def library() -> ctypes.CDLL | None:
     compiler and the processor. The variable ``CC`` names the compiler; empty turns kernels off.
     """
     try:
-        kernels = _load()
+        kernels = load()
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         _LOG.debug("no compiled kernels (%s): the slower PyTorch code is used", error)
         return None
@@ -40,7 +40,14 @@ def library() -> ctypes.CDLL | None:
     return kernels
 
 
-def _load() -> ctypes.CDLL:
+def load() -> ctypes.CDLL:
+    """The kernels from the cache folder, where they are built first if they are not there.
+
+    Where there is no such folder they are built for this process alone.
+
+    Raises:
+        OSError, ValueError, subprocess.SubprocessError: there is no compiler, or it fails.
+    """
     compiler = shlex.split(os.environ.get("CC", "cc"))
     if not compiler or shutil.which(compiler[0]) is None:
         raise FileNotFoundError(f"no C compiler {' '.join(compiler)!r}; name one in CC")

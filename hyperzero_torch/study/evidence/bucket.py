@@ -91,7 +91,7 @@ def gather(history: History, pooling: Pooling, cache: BlockCache | None = None) 
     num_rounds_with_precision = sum(block.num_precision_rounds for block in parts)
     has_evidence, excess = state.weight > 0, torch.ones(width, dtype=torch.float64)
     if pooling.calibrate:
-        excess = _excess(parts, state)
+        excess = excess_scatter(parts, state)
     # Levels drift: use those of the latest rounds where these cover as many hours of the day.
     levels, hours = _base_levels([block.levels for block in parts])
     if old and _base_levels([latest.levels])[1] == hours:
@@ -146,7 +146,7 @@ def _with_waiting(
     return evidence.merge(state, late)
 
 
-def _excess(parts: Sequence[Block], state: EvidenceState) -> Tensor:
+def excess_scatter(parts: Sequence[Block], state: EvidenceState) -> Tensor:
     """Excess of the scatter from block to block over the variances, a factor of at least 1.
 
     Scatter within a block is in its own variances; only this factor shows differences between

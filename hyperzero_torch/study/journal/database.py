@@ -61,24 +61,25 @@ class Database:
         self.is_sqlite = self.address.is_sqlite
         if self.address.file is not None:
             _check_file(Path(self.address.file), str(self), create)
-        self._engine = _engine(self.address)
+        #: SQLAlchemy's, for its events and settings; ``transaction`` is the way to read and write.
+        self.engine = _engine(self.address)
         if self.is_sqlite:
-            self._reader = self._writer = self._engine
+            self._reader = self._writer = self.engine
         else:
-            self._reader = self._engine.execution_options(
+            self._reader = self.engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
-            self._writer = self._engine.execution_options(isolation_level="READ COMMITTED")
+            self._writer = self.engine.execution_options(isolation_level="READ COMMITTED")
         self._process = os.getpid()
         # Close connections also when the journal is deleted without close().
-        weakref.finalize(self, _dispose, self._engine, self._process)
+        weakref.finalize(self, _dispose, self.engine, self._process)
 
     def __str__(self) -> str:
         return str(self.address)
 
     def close(self) -> None:
         """Close all connections."""
-        self._engine.dispose()
+        self.engine.dispose()
 
     @contextmanager
     def transaction(
@@ -91,7 +92,7 @@ class Database:
             conflict: the message for a key that exists already.
         """
         if self._process != os.getpid():  # a fork must not use its parent's connections
-            self._engine.dispose(close=False)
+            self.engine.dispose(close=False)
             self._process = os.getpid()
         try:
             with (self._writer if write else self._reader).begin() as connection:

@@ -41,24 +41,25 @@ class SqlJournal:
     """
 
     def __init__(self, url: str | sa.URL, create: bool = True) -> None:
-        self._database = Database(url, create)
+        #: Its engine and its transactions, e.g. for queries of an analyst.
+        self.database = Database(url, create)
         try:
-            prepare(self._database, create)
+            prepare(self.database, create)
         except BaseException:
-            self._database.close()
+            self.database.close()
             raise
 
     def __repr__(self) -> str:
-        return f"SqlJournal({str(self._database)!r})"
+        return f"SqlJournal({str(self.database)!r})"
 
     @property
     def url(self) -> sa.URL:
         """The address of the journal; its password is masked when it is shown."""
-        return self._database.address.url
+        return self.database.address.url
 
     def studies(self) -> list[str]:
         """Names of all studies, sorted."""
-        with self._database.transaction() as connection:
+        with self.database.transaction() as connection:
             return _names(connection)
 
     def create(self, header: StudyHeader, entries: Sequence[Entry]) -> None:
@@ -66,13 +67,13 @@ class SqlJournal:
         reason = self._impossible(header.study)
         if reason is not None:
             raise JournalError(
-                f"a study named {header.study!r:.200} cannot be stored in {self._database}: "
+                f"a study named {header.study!r:.200} cannot be stored in {self.database}: "
                 f"{reason}; nothing was written"
             )
         row = {"study": header.study, "seed": header.seed, "problem": dict(header.problem)}
         conflict = f"study {header.study!r} exists already"
-        with self._database.transaction(write=True, conflict=conflict) as connection:
-            check_unchanged(connection, str(self._database))
+        with self.database.transaction(write=True, conflict=conflict) as connection:
+            check_unchanged(connection, str(self.database))
             connection.execute(studies.insert(), [row])
             names = metric_rows(header.study, row["problem"])
             if names:
@@ -82,16 +83,16 @@ class SqlJournal:
     def header(self, study: str) -> StudyHeader:
         """The study's header."""
         self._check_name(study)
-        with self._database.transaction() as connection:
+        with self.database.transaction() as connection:
             return self._header(connection, study)
 
     def append(self, study: str, new: Sequence[Entry], after: int) -> int:
         """Append entries, all or none, and return the number of the last."""
         self._check_name(study)
         conflict = f"study {study!r} has entries after {after}"
-        with self._database.transaction(write=True, conflict=conflict) as connection:
+        with self.database.transaction(write=True, conflict=conflict) as connection:
             header = self._header(connection, study, lock=True)
-            check_unchanged(connection, str(self._database))
+            check_unchanged(connection, str(self.database))
             last = connection.scalar(
                 sa.select(sa.func.max(entries.c.entry)).where(entries.c.study == study)
             )
@@ -103,13 +104,13 @@ class SqlJournal:
     def read(self, study: str, after: int = 0) -> list[Entry]:
         """All entries numbered above ``after``, in order."""
         self._check_name(study)
-        with self._database.transaction() as connection:
+        with self.database.transaction() as connection:
             header = self._header(connection, study)
-            return rows.read(connection, header, after, str(self._database))
+            return rows.read(connection, header, after, str(self.database))
 
     def close(self) -> None:
         """Close all connections."""
-        self._database.close()
+        self.database.close()
 
     def _header(self, connection: sa.Connection, study: str, lock: bool = False) -> StudyHeader:
         query = sa.select(studies).where(studies.c.study == study)
@@ -118,7 +119,7 @@ class SqlJournal:
             raise not_found(study, _names(connection))
         if not isinstance(row.seed, int) or not isinstance(row.problem, dict):
             raise JournalCorruptError(
-                f"the header of study {study!r} in {self._database} is damaged; restore the "
+                f"the header of study {study!r} in {self.database} is damaged; restore the "
                 "journal from a backup"
             )
         return StudyHeader(row.study, row.seed, row.problem)
@@ -132,7 +133,7 @@ class SqlJournal:
         """Why no study can have this name; None where one can."""
         if not isinstance(study, str):
             return "a name is text"
-        if "\0" in study and not self._database.is_sqlite:
+        if "\0" in study and not self.database.is_sqlite:
             return "PostgreSQL keeps no NUL character in a text"
         try:
             study.encode()
