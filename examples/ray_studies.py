@@ -95,6 +95,7 @@ def tune_the_tuner(folder: Path, num_trials: int, rounds: int) -> tune.ResultGri
                 seed=0,
                 num_startup=4,
             ),
+            reuse_actors=True,  # a process per place, not per trial
         ),
         run_config=tune.RunConfig(name="caution", storage_path=str(folder), verbose=0),
     )

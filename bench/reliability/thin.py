@@ -89,13 +89,12 @@ def traffic(hours: int) -> Array:
 
 
 def tables(cells: tuple[Array, Array, Array]) -> list[tuple[int, RoundTable]]:
-    """Rounds with readings of one metric, cells ``(hours, arms)``."""
+    """Rounds with readings, cells ``(hours, arms, studies)``: each study is a metric."""
     rounds = []
-    for hour, row in enumerate(zip(*cells)):
-        table = RoundTable(range(len(row[0])), 1)
-        columns = dict(zip(("count", "mean", "var"), row))
-        ids = np.arange(len(row[0]))
-        table.take(0, np.zeros_like(ids), {"candidate": ids, "revision": 0 * ids, **columns})
+    for hour, (count, mean, var) in enumerate(zip(*cells)):
+        table = RoundTable(range(len(count)), count.shape[1])
+        table.count, table.mean, table.var = count, mean, var
+        table.revision[:] = 0
         rounds.append((hour, table))
     return rounds
 
@@ -103,52 +102,49 @@ def tables(cells: tuple[Array, Array, Array]) -> list[tuple[int, RoundTable]]:
 def deltas(family: str, conversions: float, effect: float, studies: int) -> dict[str, Any]:
     """Bias over standard deviation, coverage, and studies with a delta, by day."""
     rng = np.random.default_rng([FAMILIES.index(family), int(10 * conversions), int(10 * effect)])
-    users = USERS * traffic(24 * DAYS[-1])[:, None] * np.array(SHARES)
-    rate = conversions / (USERS * SHARES[0]) * (1 + effect * np.eye(len(SHARES))[1])
-    pooling = Pooling.of(hz.TunerConfig())
-    found: dict[int, list[tuple[float, float]]] = {day: [] for day in DAYS}
-    for _ in range(studies):
-        rounds = tables(readings(family, users, np.broadcast_to(rate, users.shape), rng))
-        for day in DAYS:
-            weight, mean, spread = (f[1, 0] for f in pool(rounds[: 24 * day], pooling, 1)[0].state)
-            if weight > 0:
-                found[day].append((float(mean), float(spread.sqrt() / weight)))
+    shape = (24 * DAYS[-1], len(SHARES), studies)
+    users = USERS * traffic(shape[0])[:, None, None] * np.array(SHARES)[:, None]
+    rate = conversions / (USERS * SHARES[0]) * (1 + effect * np.eye(len(SHARES))[1])[:, None]
+    cells = readings(family, *(np.broadcast_to(a, shape) for a in (users, rate)), rng)
     cell: dict[str, Any] = {}
-    for day, pairs in found.items():
-        if len(pairs) < FEWEST:
-            cell[str(day)] = {"studies": len(pairs)}
+    for day in DAYS:
+        state = pool(tables(cells)[: 24 * day], Pooling.of(hz.TunerConfig()), studies)[0].state
+        weight, mean, spread = (field[1].numpy() for field in state)
+        known = weight > 0
+        cell[str(day)] = {"studies": int(known.sum())}
+        if known.sum() < FEWEST:
             continue
-        mean, std = np.array(pairs).T
-        cell[str(day)] = {
-            "studies": len(pairs),
-            "bias": float((mean - effect).mean() / mean.std()),
-            "coverage": float((abs(mean - effect) < 1.959964 * std).mean()),
-            "std": float(mean.std()),
+        error, std = mean[known] - effect, np.sqrt(spread[known]) / weight[known]
+        cell[str(day)] |= {
+            "bias": float(error.mean() / error.std()),
+            "coverage": float((abs(error) < 1.959964 * std).mean()),
+            "std": float(error.std()),
         }
     return cell
 
 
 def stopped(family: str, conversions: float, level: float, studies: int) -> dict[str, int]:
-    """Harmless arms ever stopped in a week of hourly looks, of all arms."""
-    config = hz.TunerConfig(initial_candidates=ARMS)
+    """Harmless arms ever stopped in a week of hourly looks, of all arms; a study is a metric."""
+    metrics = [f"m{i}" for i in range(studies)]
     problem = hz.Problem(
-        hz.SearchSpace([hz.Float("x", 0, 1)]), {"x": 0.5}, ["m"], "m", ["m >= -5%"]
+        hz.SearchSpace([hz.Float("x", 0, 1)]),
+        {"x": 0.5},
+        metrics,
+        metrics[0],
+        [f"{m} >= -5%" for m in metrics],
     )
-    pooling, hours, ever = Pooling.of(config), 24 * DAYS[-1], 0
-    for study in range(studies):
-        rng = np.random.default_rng([FAMILIES.index(family), int(10 * conversions), study])
-        tuner = hz.Tuner(problem, config, seed=study)
-        plans = [tuner.ask() for _ in range(hours)]  # without a model: all arms alike
-        gone = torch.zeros(ARMS + 1, dtype=torch.bool)
-        for plan, flow in zip(plans, traffic(hours)):
-            users = USERS * level * flow * np.array(plan.shares)
-            rate = np.full(len(users), conversions / (USERS * plan.shares[0]))
-            cells = readings(family, users, rate, rng)
-            tuner.tell(hz.Readings(plan.round, plan.candidate_ids, *cells))
-            upper = slacks(problem, gather(tuner.history, pooling), ALPHA).upper
-            gone |= (upper < 0).any(-1)
-        ever += int(gone.sum())
-    return {"stopped": ever, "arms": ARMS * studies}
+    config = hz.TunerConfig(initial_candidates=ARMS)
+    rng = np.random.default_rng([FAMILIES.index(family), int(10 * conversions), int(100 * level)])
+    tuner = hz.Tuner(problem, config)
+    plans = [tuner.ask() for _ in range(24 * DAYS[-1])]  # without a model: all arms alike
+    gone = torch.zeros(ARMS + 1, studies, dtype=torch.bool)
+    for plan, flow in zip(plans, traffic(len(plans))):
+        shape = (len(plan.shares), studies)
+        users = np.broadcast_to(USERS * level * flow * np.array(plan.shares)[:, None], shape)
+        rate = np.full(shape, conversions / (USERS * plan.shares[0]))
+        tuner.tell(hz.Readings(plan.round, plan.candidate_ids, *readings(family, users, rate, rng)))
+        gone |= slacks(problem, gather(tuner.history, Pooling.of(config)), ALPHA).upper < 0
+    return {"stopped": int(gone.sum()), "arms": ARMS * studies}
 
 
 def _deltas(job: tuple[str, float, float, int]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ def test_ray_tune_runs_it_and_leaves_a_state_that_goes_on(cluster, tmp_path):
             num_samples=5,
             max_concurrent_trials=2,
             search_alg=HyperZeroSearch(seed=0, num_startup=3),
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(name="run", storage_path=str(tmp_path), verbose=0),
     )
@@ -70,7 +71,11 @@ def test_a_wrong_report_is_that_trials_error_and_the_others_go_on(cluster, tmp_p
         trainable,
         param_space={"x": tune.uniform(0, 1)},
         tune_config=tune.TuneConfig(
-            metric="loss", mode="min", num_samples=4, search_alg=HyperZeroSearch(seed=0, **options)
+            metric="loss",
+            mode="min",
+            num_samples=4,
+            search_alg=HyperZeroSearch(seed=0, **options),
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(name="run", storage_path=str(tmp_path), verbose=0),
     )

@@ -85,7 +85,7 @@ def test_a_metric_in_another_unit_has_the_same_lift(scale: float, seed: int) -> 
 @laws
 @given(seeds)
 def test_more_is_above_less_whatever_the_sign(seed: int) -> None:
-    """A delta is relative to the absolute base: of a metric counted negatively it is the opposite."""
+    """A delta is relative to the absolute base: counted negatively, a metric has its opposite."""
     treatment, control = sides(np.random.default_rng(seed), 4, 2)
     here = delta.ratio(treatment, control)
     there = delta.ratio(
