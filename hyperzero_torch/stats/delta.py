@@ -78,21 +78,47 @@ def ratio(treatment: Moments, control: Moments) -> Delta:
     return Delta(torch.where(valid, mean, torch.nan), torch.where(valid, var, torch.nan))
 
 
-def control_loading(treatment: Moments, control: Moments) -> Tensor:
+# Standard deviation of true lifts that ``steady`` assumes.
+_USUAL_LIFT = 0.1
+
+
+def steady(mean: Tensor, var: Tensor, level: Tensor) -> Tensor:
+    """Means of arms, shrunk towards the level of all arms by as much as they are noise.
+
+    For factors that an arm's own noise must not enter: a mean that is mostly noise is replaced by
+    the level, one whose lift is measured well is kept.
+
+    Args:
+        mean: of the arms, in the metric's unit.
+        var: variance of ``mean``.
+        level: mean of all arms; the three broadcast.
+    Source: Efron and Morris (1973), with lifts of standard deviation 0.1.
+    """
+    signal = (_USUAL_LIFT * level).square()
+    share = torch.where(var > 0, signal / (signal + var), 1.0)
+    return level + share * (mean - level)
+
+
+def control_loading(treatment: Moments, control: Moments, level: Tensor | None = None) -> Tensor:
     """How far one standard deviation of the control's error moves each delta.
 
     All arms of a round are compared with one control, so their deltas err together: the covariance
     of two of them is the product of their loadings, x x' vy / (n0 y^4), and a loading's square is
-    the second term of the variance.
+    the second term of the variance. With few users an arm's own noise would enter its loading, and
+    what is left of its delta would look like the control's error.
 
     Args:
         treatment: Moments, each field ``(*batch, arms, metrics)``.
         control: Moments that broadcast against it.
+        level: mean of all arms of the round, for means that are mostly noise; see ``steady``.
     Returns:
         ``(*batch, arms, metrics)``, fractions; NaN where there is no control.
     Source: Cov(x / y, x' / y) to first order, the delta method.
     """
-    return treatment.mean / control.mean.square() * (control.var / control.count).sqrt()
+    mean = treatment.mean
+    if level is not None:
+        mean = steady(mean, treatment.var / treatment.count, level)
+    return mean / control.mean.square() * (control.var / control.count).sqrt()
 
 
 class ControlTerms(NamedTuple):

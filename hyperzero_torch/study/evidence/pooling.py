@@ -127,7 +127,7 @@ def pool(
     each = Rows(
         lift,
         weight,
-        delta.control_loading(arms.moments, control),
+        delta.control_loading(arms.moments, control, totals.level[arms.slot]),
         torch.arange(len(rows)).unsqueeze(-1).expand_as(weight),
         Sums(*(torch.zeros_like(weight) for _ in Sums._fields)),
     )

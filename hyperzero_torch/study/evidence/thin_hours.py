@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...stats import windows
+from ...stats import delta, windows
 from ...stats.delta import Delta
 from ...stats.moments import Moments
 from ...stats.windows import Sums
@@ -62,7 +62,8 @@ def pool_thin(rows: Tensor, arms: Arms, totals: Totals, single: Rows, weigh_by_u
     weight = sums.users if weigh_by_users else sums.precision
     window = Sums(*(field.gather(0, last.clamp_min(0)) for field in sums))
     # The derivative of X / Y by the hour's y, times the standard deviation of its error.
-    error = window.treatment / window.control.square() * hours.control_var.sqrt()
+    treatment = delta.steady(window.treatment, window.treatment_var, window.level)
+    error = treatment / window.control.square() * hours.control_var.sqrt()
     return Rows(
         lift=Delta(
             *(
