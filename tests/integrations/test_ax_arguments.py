@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.ax_studies import (
     AX_CONFIG,
+    BASE,
     QUIET,
-    Experiment,
     GenerationStrategy,
     HyperZeroNode,
     MinTrials,
-    ParameterType,
-    RangeParameter,
-    SearchSpace,
+    client_with,
+    experiment_of,
+    node_of,
     object_from_json,
     object_to_json,
 )
@@ -128,10 +128,10 @@ def test_what_newcomers_write_is_told_what_was_meant(arguments, named, match):
 
 @pytest.mark.parametrize("n", [0, -1, True, 2.5, "3"])
 def test_a_number_of_arms_that_cannot_be(n):
-    node = HyperZeroNode()
-    experiment = Experiment(SearchSpace([RangeParameter("a", ParameterType.FLOAT, 0.0, 1.0)]))
+    client = client_with(HyperZeroNode(), base=BASE)
+    experiment = experiment_of(client)
     with pytest.raises(hz.ConfigError, match="n, the number of arms, is a whole number >= 1"):
-        node.gen(experiment=experiment, pending_observations=None, n=n)
+        node_of(client).gen(experiment=experiment, pending_observations=None, n=n)
 
 
 def test_a_stored_node_of_another_version_is_refused():
