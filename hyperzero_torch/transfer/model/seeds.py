@@ -177,10 +177,7 @@ def feasible_maximisers(
     with torch.no_grad():
         base = problem.evaluate(posterior.x.new_zeros(1, num_metrics)).utility[0]
         for level in levels:
-
-            def best_row(x: Tensor, level: float = level) -> tuple[Tensor, Tensor]:
-                return _best_row(posterior, problem, x, level, normal)
-
+            best_row = partial(_best_row, posterior, problem, level, normal)
             start = problem.space.uniform(_NUM_SAMPLES, generator).to(posterior.x)
             best, value = local_search(problem.space, start, best_row, _NUM_CLOUD, generator)
             if bool(value[0, 0] > base):
@@ -189,7 +186,7 @@ def feasible_maximisers(
 
 
 def _best_row(
-    posterior: Posterior, problem: Problem, x: Tensor, level: float, normal: Tensor
+    posterior: Posterior, problem: Problem, level: float, normal: Tensor, x: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The row of the best point and its utility, each ``(1, 1)``; see ``local_search``.
 

@@ -117,7 +117,7 @@ def posterior(family: Family, cold: Posterior, fit: TargetFit) -> Posterior:
     noise = torch.where(uses.unsqueeze(1), noise, torch.inf)
     return Posterior(
         torch.cat([family.inducing.z, cold.x]),
-        torch.cat([value, _observed(cold)], 1).T,
+        torch.cat([value, cold.outputs], 1).T,
         torch.cat([noise, cold.noise], 1).T,
         hyperparameters,
         cold.standardiser,
@@ -146,7 +146,7 @@ def pseudo_rows(family: Family, loading: Tensor, variance: Tensor) -> tuple[Tens
 def _reduced(family: Family, cold: Posterior, variance: Tensor) -> Reduced:
     """The target's evidence in units of every ``variance (steps, metrics)``."""
     projected = family.inducing.project(cold.x)
-    y, noise, shared = _observed(cold), cold.noise, cold.shared_noise
+    y, noise, shared = cold.outputs, cold.noise, cold.shared_noise
     by_step = [
         reduce(
             projected,
@@ -209,8 +209,3 @@ def _step(spectra: Spectrum, g: int) -> Spectrum:
 def _picked(spectra: Spectrum, best: Tensor) -> Spectrum:
     rows = torch.arange(len(best), device=best.device)
     return Spectrum(*(field[best, rows].unsqueeze(1) for field in spectra))
-
-
-def _observed(cold: Posterior) -> Tensor:
-    """The target's standardised evidence, ``(metrics, n)``."""
-    return cold.outputs

@@ -29,9 +29,9 @@ on a ratio is not bounded.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -69,12 +69,8 @@ class Noised(NamedTuple):
     noise_var: Tensor
 
 
-class Noise(Protocol):
-    """Adds noise of standard deviation ``scale`` to integers of any shape."""
-
-    def __call__(self, values: Tensor, scale: float) -> Tensor:
-        """Noised integers."""
-        ...
+#: Adds noise of a standard deviation to integers of any shape.
+Noise: TypeAlias = Callable[[Tensor, float], Tensor]
 
 
 def discrete_gaussian(values: Tensor, scale: float) -> Tensor:
@@ -100,15 +96,11 @@ def _opendp() -> Any:
     return dp
 
 
+@dataclass(frozen=True)
 class SimulatedNoise:
-    """Reproducible Gaussian noise: for simulations, never for real users.
+    """Reproducible Gaussian noise: for simulations, never for real users."""
 
-    Args:
-        generator: of the noise.
-    """
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self.generator = generator
+    generator: torch.Generator
 
     def __call__(self, values: Tensor, scale: float) -> Tensor:
         """Noised integers."""
