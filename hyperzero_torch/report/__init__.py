@@ -26,8 +26,8 @@ from ..runtime.files import write_atomically
 from ..tuner.recommend import Criterion
 from .data.facts import collect
 from .html.page import check_place, load_plotly, render
-from .sections import similarity
 from .sections.all import sections
+from .sections.transfer import comparison
 
 if TYPE_CHECKING:
     from ..simulate import Environment, Oracle, RoundRecord
@@ -99,7 +99,7 @@ def write_comparison(
     check_place(path, "page")
     plotly = load_plotly()
     subtitle = f"{len(features.names)} domains · {_now()}"
-    page = similarity.sections(features, evidence)
+    page = comparison(features, evidence)
     write_atomically(path, render("Comparison of domains", subtitle, page, plotly))
     return path
 
