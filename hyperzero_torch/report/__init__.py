@@ -53,7 +53,6 @@ def write_report(
     The file is written whole or not at all. It replaces an earlier report, and no other file.
 
     Args:
-        tuner: the study.
         path: of the file, in a folder that exists.
         records: of a simulation, for the true gain and violation by round.
         oracle: of a simulation, marked wherever theta or gain is drawn.
@@ -87,8 +86,6 @@ def write_comparison(
 
     Args:
         path: of the file, in a folder that exists; it replaces an earlier page, and no other file.
-        features: similarity by features.
-        evidence: similarity by evidence.
     Returns:
         The path.
     Raises:

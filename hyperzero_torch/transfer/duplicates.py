@@ -138,8 +138,6 @@ def same_evidence(
     """The sign that two sources hold the same evidence; None without one.
 
     Args:
-        first: a source.
-        second: another.
         earlier: means of the second after earlier rounds, if they are known.
     """
     a, b = first.source, second.source

@@ -135,12 +135,7 @@ def spread_of(name: str) -> float | None:
 
 
 def renamed(features: Mapping[str, float], metrics: Mapping[str, str]) -> dict[str, float]:
-    """Features by the target's names of the metrics.
-
-    Args:
-        features: by the source's names.
-        metrics: from the source's names to the target's.
-    """
+    """Features by the target's names of the metrics; ``metrics`` maps the source's to them."""
     result: dict[str, float] = {}
     for name, value in features.items():
         kind, mark, metric = name.partition(":")
@@ -177,7 +172,6 @@ def daily_slope(
         values: ``(rounds,)``, positive.
         weight: ``(rounds,)``, inverse variances up to a factor, positive.
         rounds: ``(rounds,)`` their numbers.
-        rounds_per_day: hours of a day.
     Source: the Frisch-Waugh theorem; the positive-part shrinkage of Efron and Morris (1973).
     """
     phase = rounds % rounds_per_day

@@ -94,9 +94,6 @@ def entries(
     """The entries that let a study learn from these sources; none for what it has already.
 
     Args:
-        problem: of the study.
-        history: of it.
-        sources: to learn from.
         own: where the study itself is, ``journal-url#study``, if anywhere.
     Raises:
         ConfigError: a source that cannot be aligned with the problem, the study itself, or evidence

@@ -98,9 +98,6 @@ class ExpertOverride:
     def check(self, sources: Collection[str], parameters: Collection[str]) -> None:
         """Refuse subjects that do not exist.
 
-        Args:
-            sources: names of the study's sources.
-            parameters: names of the target's parameters.
         Raises:
             ConfigError: names every subject that is not among them.
         """

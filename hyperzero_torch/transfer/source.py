@@ -49,7 +49,6 @@ class Source:
     """Another domain's evidence. Everything is copied and checked as a whole.
 
     Args:
-        name: of the domain.
         parameters: ``n`` settings in the user's units, over the same parameters.
         metrics: names, in the order of the columns of ``mean``.
         mean: ``(n, metrics)`` deltas against the source's own control, fractions; NaN where not
@@ -174,9 +173,6 @@ def from_bucket(
     and ``base`` holds its setting.
 
     Args:
-        problem: of the study.
-        bucket: its evidence.
-        name: of the source.
         meta_features: of the domain, e.g. from ``features.of``.
         origin: where the evidence came from.
         rows: candidates to take, ``(n,)``; by default all. Their shared error is a matrix over

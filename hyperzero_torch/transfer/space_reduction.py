@@ -93,11 +93,8 @@ def sensitivities(
     """Total Sobol indices of every parameter and metric in one source's posterior.
 
     Args:
-        name: of the source.
         learned: its posterior over the target's unit cube.
         space: the target's; its constraints are not applied: indices are over the whole box.
-        generator: of the draws.
-        confidence: of the interval.
     """
     x = points(space, _NUM_POINTS)  # (1 + params, N, dims)
     paths = learned.posterior.paths(_NUM_DRAWS, generator=generator)
@@ -126,9 +123,7 @@ def propose(
     bounds; the base stays inside. Only sources with all metrics are used for narrowing.
 
     Args:
-        problem: the target.
         sources: posteriors of the sources; see ``source_posterior.fit_source``.
-        generator: of points and draws.
         negligible: part of a metric's variance.
         confidence: of the intervals.
     Raises:

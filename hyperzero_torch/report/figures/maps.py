@@ -210,7 +210,6 @@ def heat_map(
     """A heat map of domains against domains, with the numbers in it.
 
     Args:
-        names: of the domains.
         value: ``(domains, domains)``, NaN where it is unknown.
         text: the text in the cells, free of markup but for line breaks.
         signed: whether values lie in [-1, 1] rather than [0, 1].

@@ -47,8 +47,6 @@ def fit_target(
     """Loadings, amplitudes and scores by the target's evidence, in the cold posterior's units.
 
     Args:
-        family: the sources.
-        cold: the target by itself.
         similarity: ``(sources,)`` of each source's features to the target's
             (``betting.feature_similarity``); where None, all are like ordinary domains.
         initial_similarity: the same when each was first weighed, which fixes the stakes;
@@ -130,7 +128,6 @@ def pseudo_rows(family: Family, loading: Tensor, variance: Tensor) -> tuple[Tens
     """What the sources say of the target at the inducing points, around its constant.
 
     Args:
-        family: the sources.
         loading: ``(metrics, sources + 1)``.
         variance: ``(metrics,)`` of the target's function.
     Returns:
@@ -179,7 +176,6 @@ def expected_loadings(
     theirs, moved by half a prior standard deviation where its features are the same as theirs.
 
     Args:
-        family: the sources.
         kept: bool ``(metrics, sources)``, sources that count; the median of the others is 0.
         similarity: ``(sources,)``, see ``fit_target``.
     Returns:

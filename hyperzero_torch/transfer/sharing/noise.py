@@ -125,7 +125,6 @@ def release(
         budget: is charged before any noise is drawn.
         what: name of the release in the ledger, e.g. ``"feed/round 17"``.
         noise_multiplier: standard deviation of the noise over the sensitivity.
-        noise: the sampler.
     Raises:
         InputError: deltas instead of sums.
         BudgetError: the budget does not suffice; nothing was released.
@@ -177,11 +176,9 @@ def private_history(
 
     Args:
         history: of readings that the platform made of values clipped to ``clips``.
-        clips: by metric.
         budget: is charged for all rounds in one step before any noise is drawn, or for none.
         name: of the study, for the ledger.
         noise_multiplier: of each round's release.
-        noise: the sampler.
     Raises:
         InputError: a metric without bounds, readings that contradict them, or no readings.
         BudgetError: a budget that does not suffice for all rounds.

@@ -63,7 +63,6 @@ def export(
     """Write a source as a package, in one step: the whole file or none.
 
     Args:
-        source: the evidence; its ``origin`` is not exported.
         path: of the file; an existing package is replaced, any other file is not.
         expires: when it may no longer be used: a time with its zone, or a span from ``now``.
         scopes: what it may be used for, e.g. ``["feed-ranking/eu"]``.
@@ -148,7 +147,6 @@ def load(
     journal that has the source.
 
     Args:
-        path: of the file.
         scope: what it is to be used for; one of those that it names.
         key: if given, the package must have been made with it.
         now: the present, with its zone; by default the clock's.
@@ -167,7 +165,6 @@ def look(path: str | Path, *, key: bytes | None = None) -> Package:
     """Read a package for inspection: unchanged and authentic, but possibly expired.
 
     Args:
-        path: of the file.
         key: if given, the package must have been made with it.
     Raises:
         PackageError: as for ``load``, except for its time and scope.
@@ -196,8 +193,6 @@ def in_force(
     """Refuse a package that has expired, is from the future, or is not meant for this use.
 
     Args:
-        package: as ``look`` gives it.
-        scope: what it is to be used for.
         now: the present, with its zone; by default the clock's.
         what: the package is called, for messages.
     Raises:
