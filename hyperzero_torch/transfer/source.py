@@ -88,12 +88,8 @@ class Source:
         shared = None
         if self.shared is not None and tuple(var.shape) == shape:
             shared = checks.covariance(flaws, self.shared, var, len(metrics))
-        if self.num_rounds is not None and (
-            type(self.num_rounds) is not int or self.num_rounds < 0
-        ):
-            flaws.add(
-                f"num_rounds must be a whole number >= 0, got {checks.brief(self.num_rounds)}"
-            )
+        if self.num_rounds is not None:
+            checks.whole(flaws, "num_rounds", self.num_rounds, 0)
         if not isinstance(self.origin, str):
             flaws.add(f"origin must be text, got {checks.brief(self.origin)}")
         base = None if self.base is None else checks.setting(flaws, "base", self.base)

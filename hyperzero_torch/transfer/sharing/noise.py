@@ -129,11 +129,7 @@ def release(
         InputError: deltas instead of sums.
         BudgetError: the budget does not suffice; nothing was released.
     """
-    if not isinstance(sums, Sums):
-        raise InputError(
-            f"expected Sums of clipped contributions, got {type(sums).__name__}; deltas cannot be "
-            "made private, start from the readings"
-        )
+    checks.expect(sums, Sums, "Sums of clipped contributions (deltas cannot be made private)")
     _check_payable(budget, noise)
     budget.charge(what, noise_multiplier)
     return _drawn(sums, noise_multiplier, noise)
@@ -141,12 +137,9 @@ def release(
 
 def _check_payable(budget: Any, noise: Any) -> None:
     """Refuse noise that cannot be drawn before the budget is charged."""
-    if not isinstance(budget, Budget):
-        raise InputError(f"expected a Budget to charge, got {type(budget).__name__}")
+    checks.expect(budget, Budget, "a Budget to charge")
     if not callable(noise):
-        raise InputError(
-            f"noise must be a function of values and scale, got {type(noise).__name__}"
-        )
+        raise InputError(f"expected noise(values, scale), got {type(noise).__name__}")
     if noise is discrete_gaussian:
         _opendp()
 
@@ -224,11 +217,8 @@ def _release(name: str, round_: int) -> str:
 
 def _sums(history: History, clips: Mapping[str, Clip], name: str) -> dict[int, Sums]:
     """The sums of each round that counts."""
-    if not isinstance(history, History) or not isinstance(clips, Mapping):
-        raise InputError(
-            "expected a study's history, such as tuner.history, and a mapping from its metrics to "
-            f"their Clip, got {type(history).__name__} and {type(clips).__name__}"
-        )
+    checks.expect(history, History, "a study's history, such as tuner.history")
+    checks.expect(clips, Mapping, "a mapping from the study's metrics to their Clip")
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"the study needs a name for the ledger, got {checks.brief(name)}")
     if missing := [m for m in history.metrics if m not in clips]:
