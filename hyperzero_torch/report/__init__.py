@@ -26,8 +26,8 @@ from ..runtime.files import write_atomically
 from ..tuner.recommend import Criterion
 from .data.facts import collect
 from .html.page import check_place, load_plotly, render
-from .sections import similarity
 from .sections.all import sections
+from .sections.transfer import comparison
 
 if TYPE_CHECKING:
     from ..simulate import Environment, Oracle, RoundRecord
@@ -53,7 +53,6 @@ def write_report(
     The file is written whole or not at all. It replaces an earlier report, and no other file.
 
     Args:
-        tuner: the study.
         path: of the file, in a folder that exists.
         records: of a simulation, for the true gain and violation by round.
         oracle: of a simulation, marked wherever theta or gain is drawn.
@@ -87,8 +86,6 @@ def write_comparison(
 
     Args:
         path: of the file, in a folder that exists; it replaces an earlier page, and no other file.
-        features: similarity by features.
-        evidence: similarity by evidence.
     Returns:
         The path.
     Raises:
@@ -99,7 +96,7 @@ def write_comparison(
     check_place(path, "page")
     plotly = load_plotly()
     subtitle = f"{len(features.names)} domains · {_now()}"
-    page = similarity.sections(features, evidence)
+    page = comparison(features, evidence)
     write_atomically(path, render("Comparison of domains", subtitle, page, plotly))
     return path
 

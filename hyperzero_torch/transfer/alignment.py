@@ -162,8 +162,6 @@ def translate(
     """The source under the target's names and in its units.
 
     Args:
-        source: the evidence.
-        problem: the target.
         mapping: from the target's name of a parameter or metric to the source's, or for a
             parameter in another unit to ``Rescaled(source's name, factor)``; other names are the
             same in both.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, InputError
 
 _MOST_NAMED = 6
 #: Largest delta, a fraction. Larger values are no measurements, and their powers overflow.
@@ -255,6 +255,19 @@ def rows_of(mask: Tensor) -> Sequence[int]:
     """Rows with any True."""
     rows: list[int] = mask.any(-1).nonzero().flatten().tolist()
     return rows
+
+
+def whole(flaws: Flaws, what: str, value: Any, low: int, high: int | None = None) -> None:
+    """A whole number of Python, no boolean, from ``low`` to ``high``."""
+    if type(value) is not int or value < low or (high is not None and value > high):
+        span = f">= {low}" if high is None else f"from {low} to {high}"
+        flaws.add(f"{what} must be a whole number {span}, got {brief(value)}")
+
+
+def expect(value: Any, kind: type, what: str) -> None:
+    """Raise ``InputError`` unless a value is of this kind; ``what`` was expected."""
+    if not isinstance(value, kind):
+        raise InputError(f"expected {what}, got {type(value).__name__}")
 
 
 def is_real(value: Any) -> bool:

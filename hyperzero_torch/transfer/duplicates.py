@@ -30,13 +30,11 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..problem.parameters import Value
 from ..problem.problem import Problem
-from ..study.config import TunerConfig
 from ..study.evidence.active_set import fit_set
-from ..study.evidence.bucket import Bucket, gather
-from ..study.evidence.pooling import Pooling
+from ..study.evidence.bucket import Bucket
 from ..study.history import History
 from . import checks
-from .source import Source, from_bucket
+from .source import Source, from_bucket, pooled
 
 #: From rows ``(n,)`` of a source to their means after earlier rounds, ``(rounds, n, metrics)``.
 Earlier: TypeAlias = Callable[[Tensor], Tensor]
@@ -140,8 +138,6 @@ def same_evidence(
     """The sign that two sources hold the same evidence; None without one.
 
     Args:
-        first: a source.
-        second: another.
         earlier: means of the second after earlier rounds, if they are known.
     """
     a, b = first.source, second.source
@@ -261,8 +257,7 @@ class OwnEvidence(NamedTuple):
 
 def own_evidence(problem: Problem, history: History) -> OwnEvidence | None:
     """A study's own evidence; None before it has any."""
-    config = TunerConfig(**history.config)
-    bucket = gather(history, Pooling.of(config))
+    config, bucket = pooled(history)
     rows = fit_set(history, bucket, config)
     rows = rows[(bucket.weight[rows] > 0).any(-1)]
     if not len(rows):

@@ -83,16 +83,11 @@ def of(
         ConfigError: a feature of your own is not a finite number or cannot be computed; not a
             history; or less than one round per day.
     """
+    flaws = checks.Flaws("these settings of meta-features")
     if not isinstance(history, History):
-        raise ConfigError(
-            "features are of a study's history, such as tuner.history, got "
-            f"{type(history).__name__}"
-        )
-    if type(rounds_per_day) is not int or rounds_per_day < 1:
-        raise ConfigError(
-            "rounds_per_day must be a whole number >= 1, e.g. 24 if rounds are hours, got "
-            f"{checks.brief(rounds_per_day)}"
-        )
+        flaws.add(f"expected a study's history, such as tuner.history, got {type(history)}")
+    checks.whole(flaws, "rounds_per_day (24 if rounds are hours)", rounds_per_day, 1)
+    flaws.throw()
     added = _extra(history, {} if extra is None else extra)
     rows = _rows(history, rounds)
     computed: dict[str, float] = {}
@@ -135,12 +130,7 @@ def spread_of(name: str) -> float | None:
 
 
 def renamed(features: Mapping[str, float], metrics: Mapping[str, str]) -> dict[str, float]:
-    """Features by the target's names of the metrics.
-
-    Args:
-        features: by the source's names.
-        metrics: from the source's names to the target's.
-    """
+    """Features by the target's names of the metrics; ``metrics`` maps the source's to them."""
     result: dict[str, float] = {}
     for name, value in features.items():
         kind, mark, metric = name.partition(":")
@@ -177,7 +167,6 @@ def daily_slope(
         values: ``(rounds,)``, positive.
         weight: ``(rounds,)``, inverse variances up to a factor, positive.
         rounds: ``(rounds,)`` their numbers.
-        rounds_per_day: hours of a day.
     Source: the Frisch-Waugh theorem; the positive-part shrinkage of Efron and Morris (1973).
     """
     phase = rounds % rounds_per_day
@@ -210,13 +199,8 @@ def _rows(history: History, rounds: Collection[int] | None) -> _Rows:
     sizes = [len(t.candidates) for _, t in kept]
     candidates = [t.candidates for _, t in kept]
     first = np.concatenate(candidates) == 0 if candidates else np.empty(0, dtype=bool)
-    rows = _Rows(
-        np.repeat(np.array([r for r, _ in kept], dtype=np.int64), sizes),
-        first,
-        stack("count"),
-        stack("mean"),
-        stack("var"),
-    )
+    rounds_of_rows = np.repeat(np.array([r for r, _ in kept], dtype=np.int64), sizes)
+    rows = _Rows(rounds_of_rows, first, stack("count"), stack("mean"), stack("var"))
     reported = (rows.users > 0).any(axis=1)
     round_, control, users, mean, var = rows
     return _Rows(

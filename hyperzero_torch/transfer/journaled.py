@@ -94,9 +94,6 @@ def entries(
     """The entries that let a study learn from these sources; none for what it has already.
 
     Args:
-        problem: of the study.
-        history: of it.
-        sources: to learn from.
         own: where the study itself is, ``journal-url#study``, if anywhere.
     Raises:
         ConfigError: a source that cannot be aligned with the problem, the study itself, or evidence
@@ -204,11 +201,9 @@ def override_from(trace: SourcesOverridden) -> ExpertOverride:
     try:
         discount = trace.discount
         pairs = discount.items() if isinstance(discount, dict) else discount
+        discounts = {s if isinstance(s, str) else tuple(s): part for s, part in pairs}
         return ExpertOverride(
-            pin={_from_plain(name): value for name, value in trace.pin.items()},
-            forbid=[_from_plain(plain) for plain in trace.forbid],
-            discount={_from_plain(plain): part for plain, part in pairs},
-            reason=trace.reason,
+            pin=trace.pin, forbid=trace.forbid, discount=discounts, reason=trace.reason
         )
     except (KeyError, IndexError, TypeError, ValueError, ConfigError) as error:
         raise JournalCorruptError(
@@ -218,10 +213,6 @@ def override_from(trace: SourcesOverridden) -> ExpertOverride:
 
 def _to_plain(subject: Subject) -> str | list[str]:
     return subject if isinstance(subject, str) else list(subject)
-
-
-def _from_plain(plain: str | list[str]) -> Subject:
-    return plain if isinstance(plain, str) else (plain[0], plain[1])
 
 
 def _same(ours: Source, theirs: Source) -> bool:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Collection
+from typing import Annotated, Self, TypeAlias
 
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from ..errors import ConfigError
+from ..study.config.base import Config
 from . import checks
 
 #: A source, or one parameter of it: ``"north"`` or ``("north", "w_click")``.
 Subject: TypeAlias = str | tuple[str, str]
 
 
-@dataclass(frozen=True)
-class ExpertOverride:
+def _part(value: object) -> float:
+    if not checks.is_real(value) or not 0 <= value <= 1:  # type: ignore[operator]
+        raise ConfigError("must be a number in [0, 1]")
+    return float(value)  # type: ignore[arg-type]
+
+
+#: A real number of Python or NumPy in [0, 1].
+Part: TypeAlias = Annotated[float, BeforeValidator(_part)]
+
+
+class ExpertOverride(Config):
     """What an expert lays down about sources, over what was computed.
 
     Args:
@@ -31,50 +43,33 @@ class ExpertOverride:
             more than once.
     """
 
-    pin: Mapping[Subject, float] = field(default_factory=dict)
-    forbid: Collection[Subject] = ()
-    discount: Mapping[Subject, float] = field(default_factory=dict)
+    pin: dict[Subject, Part] = Field(default_factory=dict)
+    forbid: tuple[Subject, ...] = ()
+    discount: dict[Subject, Part] = Field(default_factory=dict)
     reason: str = ""
 
-    def __post_init__(self) -> None:
-        flaws = checks.Flaws("this override")
-        for kind in ("pin", "discount"):
-            given = getattr(self, kind)
-            if not isinstance(given, Mapping):
-                flaws.add(f"{kind} must map sources to numbers, got {type(given).__name__}")
-                continue
-            for subject, value in given.items():
-                if not checks.is_real(value) or not 0 <= value <= 1:
-                    flaws.add(
-                        f"{kind} of {subject!r} must lie in [0, 1], got {checks.brief(value)}"
-                    )
-        if isinstance(self.forbid, str) or not isinstance(self.forbid, Collection):
-            flaws.add(f"forbid must be a list of sources, got {self.forbid!r:.40}")
-        if not isinstance(self.reason, str):
-            flaws.add(f"reason must be text, got {self.reason!r:.40}")
-        flaws.throw()
-        subjects = self.subjects
-        for subject in subjects:
-            pair = isinstance(subject, tuple) and len(subject) == 2 and all(map(_is_text, subject))
-            if not _is_text(subject) and not pair:
-                flaws.add(f"expected a source or (source, parameter), got {subject!r:.60}")
-        if pinned := [subject for subject in self.pin if isinstance(subject, tuple)]:
-            flaws.add(
+    @field_validator("pin")
+    @classmethod
+    def _whole_sources(cls, pin: dict[Subject, float]) -> dict[Subject, float]:
+        if parts := [subject for subject in pin if isinstance(subject, tuple)]:
+            raise ConfigError(
                 "a single parameter can be forbidden or discounted, not pinned: a pin is the "
                 "correlation of a whole source with the target; pin the source, or discount "
-                f"{checks.shown(pinned)}"
+                f"{checks.shown(parts)}"
             )
-        flaws.throw()
-        for kind in ("pin", "discount"):
-            values = {subject: float(value) for subject, value in getattr(self, kind).items()}
-            object.__setattr__(self, kind, values)
-        object.__setattr__(self, "forbid", tuple(self.forbid))
+        return pin
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        subjects = self.subjects
         if twice := sorted({str(s) for s in subjects if subjects.count(s) > 1}):
-            flaws.add(f"named more than once: {checks.shown(twice)}; name each source once")
+            raise ConfigError(f"named more than once: {checks.shown(twice)}; name each source once")
         for subject in subjects:
             if isinstance(subject, tuple) and subject[0] in self.forbid:
-                flaws.add(f"{subject[0]!r} is forbidden as a whole, so {subject!r} has no effect")
-        flaws.throw()
+                raise ConfigError(
+                    f"{subject[0]!r} is forbidden as a whole, so {subject!r} has no effect"
+                )
+        return self
 
     @property
     def subjects(self) -> list[Subject]:
@@ -98,9 +93,6 @@ class ExpertOverride:
     def check(self, sources: Collection[str], parameters: Collection[str]) -> None:
         """Refuse subjects that do not exist.
 
-        Args:
-            sources: names of the study's sources.
-            parameters: names of the target's parameters.
         Raises:
             ConfigError: names every subject that is not among them.
         """
@@ -112,10 +104,6 @@ class ExpertOverride:
             elif parameter is not None and parameter not in parameters:
                 flaws.add(f"there is no parameter {parameter!r}, only {checks.shown(parameters)}")
         flaws.throw()
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
 
 
 def label(subject: Subject) -> str:

@@ -44,8 +44,6 @@ def read(
     Args:
         configs: as in the study file.
         folder: of that file, which relative paths start from.
-        problem: the target.
-        history: of the target's study.
         every: whether sources that are not due are read, too.
     Raises:
         ConfigError: a source that was never read and does not fit, or two of one name.

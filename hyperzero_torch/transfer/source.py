@@ -49,7 +49,6 @@ class Source:
     """Another domain's evidence. Everything is copied and checked as a whole.
 
     Args:
-        name: of the domain.
         parameters: ``n`` settings in the user's units, over the same parameters.
         metrics: names, in the order of the columns of ``mean``.
         mean: ``(n, metrics)`` deltas against the source's own control, fractions; NaN where not
@@ -89,12 +88,8 @@ class Source:
         shared = None
         if self.shared is not None and tuple(var.shape) == shape:
             shared = checks.covariance(flaws, self.shared, var, len(metrics))
-        if self.num_rounds is not None and (
-            type(self.num_rounds) is not int or self.num_rounds < 0
-        ):
-            flaws.add(
-                f"num_rounds must be a whole number >= 0, got {checks.brief(self.num_rounds)}"
-            )
+        if self.num_rounds is not None:
+            checks.whole(flaws, "num_rounds", self.num_rounds, 0)
         if not isinstance(self.origin, str):
             flaws.add(f"origin must be text, got {checks.brief(self.origin)}")
         base = None if self.base is None else checks.setting(flaws, "base", self.base)
@@ -174,9 +169,6 @@ def from_bucket(
     and ``base`` holds its setting.
 
     Args:
-        problem: of the study.
-        bucket: its evidence.
-        name: of the source.
         meta_features: of the domain, e.g. from ``features.of``.
         origin: where the evidence came from.
         rows: candidates to take, ``(n,)``; by default all. Their shared error is a matrix over
@@ -185,35 +177,55 @@ def from_bucket(
     Raises:
         ConfigError: no candidate has evidence, or a meta-feature is not finite.
     """
-    return _evidence(
-        problem.space, problem.base, problem.metrics, bucket, rows, name, meta_features, origin
+    has_evidence = (bucket.weight > 0).any(-1)
+    rows = torch.arange(len(has_evidence)) if rows is None else rows
+    rows = rows[has_evidence[rows]]
+    if not len(rows):
+        raise ConfigError(
+            f"source {name!r} has no evidence yet: no candidate has reported together with its "
+            "control; let its study run some rounds first"
+        )
+    return Source(
+        name=name,
+        parameters=problem.space.to_parameters(bucket.theta[rows]),
+        metrics=problem.metrics,
+        mean=bucket.mean[rows],
+        # A metric without any spread has variance 0, which a source must not have.
+        var=bucket.var[rows].clamp_min(_EXACT**2),
+        meta_features=meta_features or {},
+        num_rounds=int(bucket.num_rounds.max()),
+        origin=origin,
+        base=problem.base,
+        shared=bucket.shared(rows),
     )
+
+
+def pooled(history: History) -> tuple[TunerConfig, Bucket]:
+    """A study's configuration and its evidence, pooled by it."""
+    config = TunerConfig(**history.config)
+    return config, gather(history, Pooling.of(config))
 
 
 def features_of(history: History, extra: Mapping[str, float] | None = None) -> dict[str, float]:
     """A study's meta-features by its own configuration; ``extra`` features override."""
-    config = TunerConfig(**history.config)
-    bucket = gather(history, Pooling.of(config))
+    config, bucket = pooled(history)
     return features.of(history, config.rounds_per_day, bucket.dispersion, extra)
 
 
 def from_history(
-    problem: Problem, history: History, name: str, extra: Mapping[str, float] | None = None
+    problem: Problem,
+    history: History,
+    name: str,
+    extra: Mapping[str, float] | None = None,
+    origin: str = "",
 ) -> Source:
     """A study's own evidence and features, pooled by its own configuration.
 
-    Args:
-        problem: of the study.
-        history: of it.
-        name: of the source.
-        extra: meta-features in addition to those computed from the readings.
-    Raises:
-        ConfigError: the study has no evidence yet, or a meta-feature is not a finite number.
+    Args and errors as for ``from_bucket``; ``extra`` features override those from the readings.
     """
-    config = TunerConfig(**history.config)
-    bucket = gather(history, Pooling.of(config))
+    config, bucket = pooled(history)
     meta = features.of(history, config.rounds_per_day, bucket.dispersion, extra)
-    return from_bucket(problem, bucket, name, meta, rows=fit_set(history, bucket, config))
+    return from_bucket(problem, bucket, name, meta, origin, fit_set(history, bucket, config))
 
 
 def from_journal(
@@ -247,49 +259,12 @@ def from_journal(
         header, entries = journal.header(study), journal.read(study)
     finally:
         journal.close()
-    space, base, metrics = _read_header(header)
-    history = History(space.num_params, metrics)
+    problem = _read_header(header)
+    history = History(problem.space.num_params, problem.metrics)
     history.extend(entries)
-    config = TunerConfig(**history.config)
-    bucket = gather(history, Pooling.of(config))
-    rows = fit_set(history, bucket, config)
-    meta = features.of(history, config.rounds_per_day, bucket.dispersion) | added
-    name = study if name is None else name
     # An address may hold a password, which must not be stored or exported.
-    return _evidence(space, base, metrics, bucket, rows, name, meta, f"{Address.of(url)}#{study}")
-
-
-def _evidence(
-    space: SearchSpace,
-    base: Mapping[str, Value],
-    metrics: Sequence[str],
-    bucket: Bucket,
-    rows: Tensor | None,
-    name: str,
-    meta_features: Mapping[str, float] | None,
-    origin: str,
-) -> Source:
-    has_evidence = (bucket.weight > 0).any(-1)
-    rows = torch.arange(len(has_evidence)) if rows is None else rows
-    rows = rows[has_evidence[rows]]
-    if not len(rows):
-        raise ConfigError(
-            f"source {name!r} has no evidence yet: no candidate has reported together with its "
-            "control; let its study run some rounds first"
-        )
-    return Source(
-        name=name,
-        parameters=space.to_parameters(bucket.theta[rows]),
-        metrics=metrics,
-        mean=bucket.mean[rows],
-        # A metric without any spread has variance 0, which a source must not have.
-        var=bucket.var[rows].clamp_min(_EXACT**2),
-        meta_features=meta_features or {},
-        num_rounds=int(bucket.num_rounds.max()),
-        origin=origin,
-        base=base,
-        shared=bucket.shared(rows),
-    )
+    origin = f"{Address.of(url)}#{study}"
+    return from_history(problem, history, study if name is None else name, added, origin)
 
 
 def _split(address: str) -> tuple[str, str]:
@@ -314,16 +289,15 @@ def _is_file(address: Any) -> bool:
     return isinstance(address, str) and "#" not in address and "://" not in address
 
 
-def _read_header(header: StudyHeader) -> tuple[SearchSpace, Mapping[str, Value], tuple[str, ...]]:
-    """The parts of a problem that do not depend on its objective: space, base and metrics."""
+def _read_header(header: StudyHeader) -> Problem:
+    """The problem but for its objective, which may have been a callable: any stands in for it."""
     try:
         kinds = TypeAdapter(list[Parameter]).validate_python(header.problem["parameters"])
         space = SearchSpace(kinds, header.problem.get("theta_constraints", ()))
-        theta = space.theta(header.problem["base"], "base")
-        metrics = tuple(str(name) for name in header.problem["metrics"])
+        metrics = [str(name) for name in header.problem["metrics"]]
+        return Problem(space, header.problem["base"], metrics, lambda delta: delta[..., 0])
     except (KeyError, TypeError, ValidationError, InputError) as error:
         raise JournalCorruptError(
             f"the header of study {header.study!r} describes no problem ({error}); restore the "
             "journal from a backup"
         ) from None
-    return space, space.to_parameters(theta.unsqueeze(0))[0], metrics

@@ -25,6 +25,7 @@ from ..problem.problem import Problem
 from ..problem.space import SearchSpace
 from . import checks
 from .model.source_posterior import SourcePosterior
+from .sensitivity import points, total_effects
 
 _NUM_POINTS = 256
 _NUM_DRAWS = 64
@@ -92,33 +93,15 @@ def sensitivities(
     """Total Sobol indices of every parameter and metric in one source's posterior.
 
     Args:
-        name: of the source.
         learned: its posterior over the target's unit cube.
         space: the target's; its constraints are not applied: indices are over the whole box.
-        generator: of points and draws.
-        confidence: of the interval.
-    Source: Jansen (1999), the estimator; Saltelli et al. (2010); per posterior draw as in Oakley
-        and O'Hagan (2004).
     """
-    box = SearchSpace(space.parameters)
-    a, b = box.uniform(2 * _NUM_POINTS, generator).chunk(2)
-    changed = [a, b]
-    start = 0
-    for width in box.widths:  # a Choice's coordinates go together
-        mixed = a.clone()
-        mixed[:, start : start + width] = b[:, start : start + width]
-        changed.append(mixed)
-        start += width
+    x = points(space, _NUM_POINTS)  # (1 + params, N, dims)
     paths = learned.posterior.paths(_NUM_DRAWS, generator=generator)
-    values = paths(torch.cat(changed).to(learned.posterior.device)).cpu()
-    parts = values.reshape(len(values), len(changed), _NUM_POINTS, -1)  # draws, sets, N, metrics
-    variance = parts[:, :2].flatten(1, 2).var(1)
-    index = (parts[:, :1] - parts[:, 2:]).square().mean(2) / 2 / variance.unsqueeze(1)
-    tail = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=index.dtype)
-    low, high = torch.quantile(index, tail, dim=0)
-    mean = index.mean(0)
+    values = paths(x.flatten(0, 1).to(learned.posterior.device)).cpu().transpose(0, 1)
+    bands = total_effects(values.reshape(*x.shape[:2], *values.shape[1:]), confidence)
     return [
-        Sensitivity(name, p, m, float(mean[i, j]), float(low[i, j]), float(high[i, j]))
+        Sensitivity(name, p, m, *bands[:, j, i].tolist())
         for i, p in enumerate(space.names)
         for j, m in enumerate(learned.metrics)
     ]
@@ -140,9 +123,7 @@ def propose(
     bounds; the base stays inside. Only sources with all metrics are used for narrowing.
 
     Args:
-        problem: the target.
         sources: posteriors of the sources; see ``source_posterior.fit_source``.
-        generator: of points and draws.
         negligible: part of a metric's variance.
         confidence: of the intervals.
     Raises:

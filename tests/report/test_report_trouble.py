@@ -30,7 +30,6 @@ from hyperzero_torch.report.data.facts import collect
 from hyperzero_torch.report.data.retrospect import MOST_MOMENTS, look_back
 from hyperzero_torch.report.figures import canvas, parallel
 from hyperzero_torch.report.html import page
-from hyperzero_torch.report.html.style import CSS
 from hyperzero_torch.report.sections.all import sections
 from hyperzero_torch.report.sections.blocks import Plot, Section, Sheet, Tile
 from hyperzero_torch.study.journal import (
@@ -622,7 +621,7 @@ def luminance(color):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(theme):
     """WCAG 2.2, 1.4.3: text at 4.5 to 1, in both themes."""
-    block = next(b for b in re.findall(r"\{([^{}]*)\}", CSS) if f"color-scheme:{theme}" in b)
+    block = next(b for b in re.findall(r"\{([^{}]*)\}", page.STYLE) if f"color-scheme:{theme}" in b)
     colors = dict(re.findall(r"--(\w+):(#\w{6})", block))
     for ground in ("paper", "page"):
         for ink in ("ink", "muted", "accent"):

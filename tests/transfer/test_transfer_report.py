@@ -13,7 +13,7 @@ from hyperzero_torch.report import write_comparison, write_report
 from hyperzero_torch.report.data import transfer_rows
 from hyperzero_torch.report.data.facts import collect
 from hyperzero_torch.report.data.tables import Table
-from hyperzero_torch.report.figures import transfer_plots
+from hyperzero_torch.report.figures import maps
 from hyperzero_torch.report.sections.all import sections
 from hyperzero_torch.report.sections.transfer import transfer
 from hyperzero_torch.study.history import History
@@ -176,7 +176,7 @@ def test_a_study_that_has_not_begun_to_weigh_says_so(tmp_path):
 
 def test_cells_of_a_heat_map_are_legible_on_their_colours():
     value = torch.tensor([[1.0, -0.9], [0.1, torch.nan]], dtype=torch.float64)
-    drawn = transfer_plots.heat_map(["a", "b"], value, [["1", "2"], ["3", "4"]], signed=True)
+    drawn = maps.heat_map(["a", "b"], value, [["1", "2"], ["3", "4"]], signed=True)
     inks = [n["font"]["color"] for n in drawn["layout"]["annotations"]]
     assert inks == ["#ffffff", "#000000", "#000000", "@ink"]
     assert drawn["data"][0]["z"] == [[1.0, -0.9], [0.1, None]]
@@ -247,7 +247,7 @@ def test_every_cells_text_has_the_contrast_that_readers_need(signed):
     text = [["x"] * 201]
     for start in range(201):
         one = row[:, start : start + 1]
-        drawn = transfer_plots.heat_map(["a"], one, text, signed)
+        drawn = maps.heat_map(["a"], one, text, signed)
         colors = [c for _, c in drawn["data"][0]["colorscale"]]
         at = (float(one) - drawn["data"][0]["zmin"]) / (1 - drawn["data"][0]["zmin"])
         place = at * (len(colors) - 1)

@@ -31,16 +31,10 @@ class Facts:
     """The state of a study at one moment.
 
     Args:
-        study: its name.
-        history: plans and readings.
-        config: the configuration in force.
         model: evidence, problem with its levels, posterior.
-        belief: estimates for every candidate.
-        best: the recommendation.
         records: the true outcome of every round of a simulation; empty on a real platform.
         oracle: the best feasible theta, where it is known.
         world: the simulated platform, where there is one.
-        delays: how many rounds late readings arrived.
     """
 
     study: str

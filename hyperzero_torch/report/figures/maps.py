@@ -1,8 +1,9 @@
-"""Figures of estimates over theta: maps of two parameters, slices of any number."""
+"""Estimates over theta: maps of two parameters, slices of any number; and maps of domains."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -24,6 +25,7 @@ from .canvas import (
     band,
     figure,
     intervals,
+    label,
     line,
     markers,
     short,
@@ -35,7 +37,7 @@ _SEQUENTIAL = (
     "#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369",
     "#e1cc55", "#fee838",
 )  # fmt: skip
-# Orange is infeasible, blue is feasible, and pale is near the border.
+# Orange is infeasible or negative, blue is feasible or positive, and pale is near the border.
 _DIVERGING = ("#b35806", "#e08214", "#fdb863", "#f3ead9", "#b2cde8", "#5a9bd0", "#0b5d9c")
 
 
@@ -55,7 +57,6 @@ def map_of(
     grid = theta.reshape(GRID, GRID, 2)
     x, y = grid[:, 0, 0].tolist(), grid[0, :, 1].tolist()
     colors = _DIVERGING if diverging else _SEQUENTIAL
-    scale = [[i / (len(colors) - 1), c] for i, c in enumerate(colors)]
     form = {"percent": PERCENT, "signed": SIGNED}.get(kind, ".3~g")
     bar = {"orientation": "h", "thickness": 9, "len": 1, "y": 1.01, "yanchor": "bottom"}
     bar |= {"ticklabelposition": "outside top", "tickformat": form, "outlinewidth": 0, "nticks": 6}
@@ -64,7 +65,7 @@ def map_of(
         "x": x,
         "y": y,
         "z": _rows(values),
-        "colorscale": scale,
+        "colorscale": _scale(colors),
         "colorbar": bar,
         "ncontours": 18,
         "line": {"width": 0},
@@ -99,6 +100,10 @@ def map_of(
     for axis in ("xaxis", "yaxis"):
         drawn["layout"][axis] |= {"showgrid": False, "showline": False}
     return drawn
+
+
+def _scale(colors: Sequence[str]) -> list[list[Any]]:
+    return [[i / (len(colors) - 1), color] for i, color in enumerate(colors)]
 
 
 def _rows(values: Tensor) -> list[list[float | None]]:
@@ -197,3 +202,68 @@ def _axis(parameter: Float | Int | Choice) -> dict[str, Any]:
         return axis | {"type": "log", "range": [math.log10(low), math.log10(high)]}
     margin = 0.5 if isinstance(parameter, Int) else 0.0
     return axis | {"range": [low - margin, high + margin]}
+
+
+def heat_map(
+    names: Sequence[str], value: Tensor, text: Sequence[Sequence[str]], signed: bool
+) -> Figure:
+    """A heat map of domains against domains, with the numbers in it.
+
+    Args:
+        value: ``(domains, domains)``, NaN where it is unknown.
+        text: the text in the cells, free of markup but for line breaks.
+        signed: whether values lie in [-1, 1] rather than [0, 1].
+    """
+    colors, low = (_DIVERGING, -1.0) if signed else (_DIVERGING[3:], 0.0)
+    # Positions instead of names: shortened names may coincide, and would share a row.
+    at = list(range(len(names)))
+    rows: list[list[float]] = value.tolist()
+    trace = {
+        "type": "heatmap",
+        "x": at,
+        "y": at,
+        "z": [[None if math.isnan(v) else v for v in row] for row in rows],
+        "text": [list(row) for row in text],
+        "zmin": low,
+        "zmax": 1.0,
+        "colorscale": _scale(colors),
+        "xgap": 2,
+        "ygap": 2,
+        "hoverongaps": False,
+        "showscale": False,
+        "customdata": [[f"{label(a)} and {label(b)}" for b in names] for a in names],
+        "hovertemplate": "%{customdata}: %{text}<extra></extra>",
+    }
+    notes = [
+        {
+            "x": j,
+            "y": i,
+            "text": text[i][j],
+            "showarrow": False,
+            "font": {"size": 11, "color": _legible(rows[i][j], colors, low)},
+        }
+        for i in at
+        for j in at
+    ]
+    ticks = {"tickvals": at, "ticktext": [short(n, 16) for n in names], "showgrid": False}
+    height = max(220, 60 * len(names) + 110)
+    drawn = figure([trace], height, ticks, ticks | {"autorange": "reversed"})
+    drawn["layout"] |= {"annotations": notes}
+    return drawn
+
+
+def _legible(value: float, colors: Sequence[str], low: float) -> str:
+    """Black or white, whichever has more contrast with the colour of its cell.
+
+    One of them always has a contrast of at least 4.5 (sqrt(21) where both are equal).
+    Source: WCAG 2.2, 1.4.3 and the definition of relative luminance.
+    """
+    if math.isnan(value):
+        return INK
+    place = (value - low) / (1 - low) * (len(colors) - 1)
+    at = min(max(int(place), 0), len(colors) - 2)
+    ends = [[int(colors[k][i : i + 2], 16) for i in (1, 3, 5)] for k in (at, at + 1)]
+    mixed = [(a + (place - at) * (b - a)) / 255 for a, b in zip(*ends)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in mixed]
+    luminance = sum(part * share for part, share in zip(linear, (0.2126, 0.7152, 0.0722)))
+    return "#000000" if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "#ffffff"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..data.tables import Kind, Table, name_of
+from ...study.journal.trace import DriftFound, RolledBack
+from ..data.facts import Facts
+from ..data.tables import Cell, Kind, Table, name_of
 from .canvas import (
     BLUE,
     FILLS,
@@ -14,6 +16,8 @@ from .canvas import (
     METRIC_LOOKS,
     MUTED,
     PERCENT,
+    PURPLE,
+    SHAPES,
     SIGNED,
     SKY,
     VERMILLION,
@@ -35,6 +39,9 @@ from .canvas import (
 
 #: Residuals farther out are drawn at the edge.
 _FARTHEST = 6.0
+#: Most sources in a plot.
+MOST_DRAWN = len(METRIC_LOOKS)
+_MOST_EVENTS = 40  # of each kind, the latest
 
 
 def estimate_by_round(rows: Table, prefix: str, kind: Kind, title: str) -> Figure:
@@ -175,3 +182,93 @@ def arrivals(rows: Table) -> Figure:
     y = {"title": "readings", "rangemode": "tozero"}
     x_axis = {"title": "rounds late"} | axis_of_rounds(x)
     return stacked(figure(data, 240, x_axis, y), 0.15)
+
+
+def lines_by_round(rows: Table, columns: Sequence[tuple[str, str]], y: dict[str, Any]) -> Figure:
+    """A line for each of these columns, ``(key, name)``."""
+    x = rows.column("round")
+    data = []
+    for (key, name), (color, dash, symbol) in zip(columns, METRIC_LOOKS):
+        hover = f"round %{{x}}, {label(name)}: %{{y:.3~g}}<extra></extra>"
+        marker = {"symbol": symbol, "size": 6, "color": color}
+        data.append(line(x, rows.column(key), color, dash, hovertemplate=hover, marker=marker))
+        data[-1]["mode"] = "lines+markers" if len(x) <= 60 else "lines"
+    return over_rounds(data, 280, y, x)
+
+
+def e_value_by_round(rows: Table) -> Figure:
+    """The log e-value of the sources, and the threshold from which they count."""
+    x = rows.column("round")
+    drawn = lines_by_round(rows, [("log_e_value", "log e-value")], {"title": "log e-value"})
+    hover = "threshold: %{y:.3~g}<extra></extra>"
+    drawn["data"].append(line(x, rows.column("needed"), MUTED, "dash", hovertemplate=hover))
+    return drawn
+
+
+def keys_of(names: Sequence[str]) -> tuple[Key, ...]:
+    """The legend of ``lines_by_round``."""
+    return tuple(Key(n, color, SHAPES[dash]) for n, (color, dash, _) in zip(names, METRIC_LOOKS))
+
+
+def with_events(facts: Facts, drawn: Figure, shown: list[Cell]) -> Figure:
+    """A figure with drift, rollbacks and excluded rounds marked, as far as they are shown."""
+    rounds = [float(r) for r in shown if isinstance(r, int | float)]
+    if not rounds:
+        return drawn
+    low, high = min(rounds) - 0.5, max(rounds) + 1.5
+    drift, back, excluded = (_within(r, low, high) for r in _events(facts))
+    if not (drift or back or excluded):
+        return drawn
+    traces = []
+    if excluded:
+        traces.append(_spots(excluded, "excluded", INK, "x-thin-open", 8, 0.91))
+    if drift:
+        traces += _event_lines(drift, "drift detected", VERMILLION, "dashdot", "triangle-down")
+    if back:
+        traces += _event_lines(back, "rolled back to", PURPLE, "longdash", "triangle-left")
+    axis = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
+    return {
+        "data": [*drawn["data"], *traces],
+        "layout": drawn["layout"] | {"yaxis2": axis},
+    }
+
+
+def event_keys(facts: Facts) -> tuple[Key, ...]:
+    """The events' entries of a legend."""
+    drift, back, excluded = _events(facts)
+    legend = [Key("drift detected", VERMILLION, "dashdot")] if drift else []
+    legend += [Key("rolled back to", PURPLE, "longdash")] if back else []
+    legend += [Key("excluded round", INK, "cross")] if excluded else []
+    return tuple(legend)
+
+
+def _events(facts: Facts) -> tuple[list[int], list[int], list[int]]:
+    """Rounds in which drift was detected, to which the study returned, and excluded ones."""
+    traces = [(d.round, d.trace) for d in facts.history.decisions]
+    drift = [round_ for round_, trace in traces if isinstance(trace, DriftFound)]
+    back = [t.to_round for _, t in traces if isinstance(t, RolledBack) and t.to_round is not None]
+    return drift[-_MOST_EVENTS:], back[-_MOST_EVENTS:], sorted(facts.history.status.excluded_rounds)
+
+
+def _within(rounds: list[int], low: float, high: float) -> list[int]:
+    return [r for r in rounds if low <= r <= high]
+
+
+def _spots(
+    rounds: list[int], name: str, color: str, symbol: str, size: int, height: float = 0.985
+) -> dict[str, Any]:
+    trace = markers(rounds, [height] * len(rounds), color, symbol, size)
+    # Thin symbols are all edge, others have none.
+    trace["marker"] |= {"line": {"width": 2 if symbol.endswith("open") else 0}}
+    hover = name + ": round %{x}<extra></extra>"
+    return trace | {"yaxis": "y2", "hovertemplate": hover, "cliponaxis": False}
+
+
+def _event_lines(
+    rounds: list[int], name: str, color: str, dash: str, symbol: str
+) -> list[dict[str, Any]]:
+    """One trace for all lines, interrupted between them, and their heads."""
+    x = [end for r in rounds for end in (r, r, None)]
+    lines = line(x, [0, 1, None] * len(rounds), color, dash, yaxis="y2", hoverinfo="skip")
+    lines["line"]["width"] = 1.5
+    return [lines, _spots(rounds, name, color, symbol, 10)]

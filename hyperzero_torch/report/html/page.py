@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,13 @@ from ...errors import ConfigError, MissingExtraError
 from ..data.tables import Table, show
 from ..figures.canvas import Key
 from ..sections.blocks import Block, Plot, Section, Sheet, Tile
-from .script import PAUSE, SCRIPT, THEME
-from .style import CSS
 
+_PAGE, STYLE, _SCRIPT, _THEME = (
+    Path(__file__).with_name(name).read_text(encoding="utf-8")
+    for name in ("page.html", "page.css", "page.js", "theme.js")
+)
+# Readers must be able to stop a page from reloading itself (WCAG 2.2.1 and 2.2.2).
+_PAUSE = '<button type="button" id="pause" aria-pressed="false">Pause refreshing</button>'
 # How a page of this package begins, and how its title ends.
 _DOCTYPE, _MARK, _HEAD_BYTES = b"<!doctype html", " · HyperZero</title>".encode(), 2**16
 
@@ -79,44 +84,29 @@ def render(
     """The whole file; with ``reload_every`` the page reloads itself after so many seconds."""
     figures: list[dict[str, Any]] = []
     body = "\n".join(_section(section, figures) for section in sections)
-    links = "".join(f'<a href="#{s.key}">{escape(s.title)}</a>' for s in sections)
     # A later plotly.js may contain this text, which would end the script.
     plotly = plotly.replace("</script", "<\\/script")
-    script = SCRIPT.replace("__RELOAD__", script_json(reload_every))
-    script = script.replace("__FIGURES__", script_json(figures))  # last: it holds users' names
-    hashes = " ".join(f"'sha256-{_sha256(source)}'" for source in (THEME, plotly, script))
-    policy = (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    script = _filled(_SCRIPT, RELOAD=script_json(reload_every), FIGURES=script_json(figures))
+    hashes = " ".join(f"'sha256-{_sha256(source)}'" for source in (_THEME, plotly, script))
+    return _filled(
+        _PAGE,
+        POLICY=f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'",
+        TITLE=escape(study),
+        SUBTITLE=escape(subtitle),
+        STYLE=STYLE,
+        THEME=_THEME,
+        PAUSE="" if reload_every is None else _PAUSE,
+        LINKS="".join(f'<a href="#{s.key}">{escape(s.title)}</a>' for s in sections),
+        BODY=body,
+        PLOTLY=plotly,
+        SCRIPT=script,
     )
-    title = escape(study)
-    pause = "" if reload_every is None else PAUSE
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title} · HyperZero</title>
-<style>{CSS}</style>
-<script>{THEME}</script>
-</head>
-<body>
-<a class="skip" href="#main">Skip to the report</a>
-<header><div class="top"><p class="eyebrow">HyperZero report</p><div class="tools">{pause}<button
-type="button" id="theme">Theme: automatic</button></div></div>
-<h1>{title}</h1><p>{escape(subtitle)}</p>
-<nav aria-label="Sections">{links}</nav></header>
-<noscript><p class="note">The plots need JavaScript; the tables hold their numbers.</p></noscript>
-<main id="main">
-{body}
-</main>
-<script>{plotly}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+
+
+def _filled(template: str, **parts: str) -> str:
+    """A template with its parts in place; names within the parts stay as they are."""
+    return re.sub(r"__([A-Z]+)__", lambda match: parts[match[1]], template)
 
 
 def _section(section: Section, figures: list[dict[str, Any]]) -> str:

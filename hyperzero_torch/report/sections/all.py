@@ -7,9 +7,8 @@ from ..data.retrospect import look_back
 from .audit import drift, late, retired
 from .blocks import Section
 from .candidates import deltas, effects
-from .parameters import parameters
 from .rounds import calibration, progress, traffic
-from .space import surface
+from .space import parameters, surface
 from .summary import summary
 from .transfer import transfer
 

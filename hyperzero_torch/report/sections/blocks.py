@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 from ..data.decisions import MOST_ROWS
 from ..data.facts import Facts
 from ..data.tables import Table
-from ..figures import marks
+from ..figures import round_plots
 from ..figures.canvas import Figure, Key
 
 
@@ -62,8 +62,8 @@ def plot_by_round(
     is_wide: bool = True,
 ) -> Plot:
     """A plot over rounds, with drift, rollbacks and excluded rounds marked."""
-    drawn = marks.add(facts, figure, rows.column("round"))
-    return Plot(title, drawn, rows, (*keys, *marks.keys(facts)), is_wide)
+    drawn = round_plots.with_events(facts, figure, rows.column("round"))
+    return Plot(title, drawn, rows, (*keys, *round_plots.event_keys(facts)), is_wide)
 
 
 def latest_first(title: str, rows: Table) -> Sheet:

@@ -1,4 +1,4 @@
-"""The section on the estimates over theta: maps of two parameters, slices of any number."""
+"""The sections on the space: estimates over theta, and the effect of each parameter."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import torch
 from ...problem.space import Choice
 from ...study.history import CONTROL
 from ...surrogate import Posterior
-from ..data.candidate_rows import on_the_map, slack_kind
+from ..data.candidate_rows import on_the_map, over_parameters, slack_kind
 from ..data.facts import Facts
+from ..data.sensitivity import Sensitivity, sensitivity
 from ..data.surfaces import Slice, at_theta, is_plane, plane, slices
-from ..data.tables import Kind, Table, interval, parameter_value, table
-from ..figures import maps
-from ..figures.canvas import GREEN, INK, VERMILLION, Key
+from ..data.tables import Kind, Table, Values, interval, parameter_value, table
+from ..figures import candidate_plots, maps, parallel
+from ..figures.canvas import GREEN, INK, METRIC_LOOKS, SPOTS, VERMILLION, Key, short
 from .blocks import Block, Plot, Section, limited, no_estimates
 
 _MOST_SLICES = 24  # figures; beyond, only the parameters with the largest effects are drawn
 _ROWS_OF_A_SLICE = 9
+_MOST_PARAMETERS = 24  # rows of the plot of effects
 
 
 def surface(facts: Facts) -> Section:
@@ -89,7 +91,7 @@ def _slices(facts: Facts, posterior: Posterior) -> list[Block]:
         for title, values, kind in functions:
             axis = "gain over base" if kind == "signed" else "slack"
             drawn = maps.slice_of(facts, each.param, each.theta, values, kind, axis)
-            rows = _table(facts, each, values, kind)
+            rows = _slice_table(facts, each, values, kind)
             heading = f"{title} along {space.names[each.param]}"
             blocks.append(Plot(heading, drawn, rows, keys, is_wide=False))
     return blocks
@@ -101,7 +103,7 @@ def _swing(each: Slice) -> float:
     return float(mean.max() - mean.min())
 
 
-def _table(facts: Facts, each: Slice, values: torch.Tensor, kind: Kind) -> Table:
+def _slice_table(facts: Facts, each: Slice, values: torch.Tensor, kind: Kind) -> Table:
     """A slice at a few of its points."""
     name, num = facts.problem.space.names[each.param], len(each.theta)
     at = torch.linspace(0, num - 1, min(num, _ROWS_OF_A_SLICE)).round().long()
@@ -111,3 +113,63 @@ def _table(facts: Facts, each: Slice, values: torch.Tensor, kind: Kind) -> Table
         *interval("mean", kind, values[:, at]),
         ("prob", "P(feasible)", "prob", each.estimates.prob_feasible[at]),
     )
+
+
+def parameters(facts: Facts) -> Section:
+    """Sensitivity, and parallel coordinates."""
+    posterior = facts.posterior
+    if posterior is None:
+        return Section("parameters", "Effect of each parameter", [no_estimates(facts)])
+    effects = sensitivity(facts, posterior)
+    order = effects.share[0, 0].nan_to_num(0.0).argsort(descending=True, stable=True).tolist()
+    blocks = _shares(facts, effects, order) + _parallel(facts, sorted(order[: parallel.MOST_AXES]))
+    return Section("parameters", "Effect of each parameter", blocks)
+
+
+def _shares(facts: Facts, effects: Sensitivity, order: list[int]) -> list[Block]:
+    functions = ["objective", *facts.problem.constraint_names]
+    names = functions[: len(METRIC_LOOKS)]
+    shown = order[:_MOST_PARAMETERS]
+    rows = _effects_table(facts, effects, order, names)
+    drawn = candidate_plots.shares_of_parameters(
+        rows.head(len(shown)), [short(facts.problem.space.names[i]) for i in shown], len(names)
+    )
+    looks = zip(names, METRIC_LOOKS)
+    keys = tuple(Key(name, color, SPOTS[symbol]) for name, (color, _, symbol) in looks)
+    lead = (
+        "Sensitivity: the share of a function's variance over the whole space that would be left "
+        "if all parameters but this one were known (total effect). With interactions the shares "
+        "sum to more than 1. Computed for joint draws of the posterior; a bar spans "
+        f"{facts.config.confidence:.0%} of the draws. The table adds length scales, as fractions "
+        "of each parameter's range."
+    )
+    lead += limited(len(shown), len(order), "parameters", ", those with the largest effects")
+    lead += limited(len(names), len(functions), "functions")
+    if facts.problem.space.constraints:
+        lead += " Each parameter varies over its whole range, also where constraints exclude it."
+    return [lead, Plot("Sensitivity", drawn, rows, keys)]
+
+
+def _effects_table(facts: Facts, effects: Sensitivity, order: list[int], names: list[str]) -> Table:
+    parameters = [facts.problem.space.names[i] for i in order]
+    columns: list[Values] = [("parameter", "parameter", "text", parameters)]
+    for i, name in enumerate(names):
+        columns += interval(f"share of {name}", "prob", effects.share[:, i, order], f"f{i}_")
+    for m, name in enumerate(facts.problem.metrics):
+        scales = effects.lengthscale[m, order]
+        columns.append((f"l{m}", f"length scale of {name}", "number", scales))
+    return table(*columns)
+
+
+def _parallel(facts: Facts, params: list[int]) -> list[Block]:
+    rows = over_parameters(facts, params)
+    drawn, width = parallel.draw(facts, rows, params)
+    lead = (
+        f"Parallel coordinates: a line for each of the {len(rows.rows) - 1} candidates with the "
+        "highest lower bounds, and for the base. Each vertical axis is a parameter from its lowest "
+        "to its highest value; the last is the estimated gain."
+    )
+    total = facts.problem.space.num_params
+    lead += limited(len(params), total, "parameters", ", those with the largest effects")
+    plot = Plot("Candidates over the parameters", drawn, rows, parallel.keys(facts))
+    return [lead, plot._replace(min_width=width)]

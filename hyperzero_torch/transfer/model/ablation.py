@@ -23,7 +23,6 @@ def without_each_parameter(
     """The sources' evidence without what it says about each parameter, in their order.
 
     Args:
-        family: the sources.
         base: ``(dims,)`` of the target.
         columns: coordinates of each parameter.
     """
@@ -57,10 +56,8 @@ def contributions(
     """Nats ``(metrics,)`` that each parameter contributes to the prediction of the target.
 
     Args:
-        family: the sources.
         target: its evidence, leading axes ``(metrics, 1)``.
         loading: ``(metrics, sources + 1)`` as fitted; metrics where it is 0 contribute nothing.
-        reduced: the sources without what they say about each parameter.
     """
 
     def log_bayes_factor(sources: Spectrum) -> Tensor:

@@ -65,8 +65,6 @@ def feature_similarity(
     -0.58 for a domain that is as different as can be.
 
     Args:
-        sources: meta-features of each.
-        target: its own.
         like: a tensor of the wanted dtype and device.
     """
     domains = {str(i): _of_traffic(meta) for i, meta in enumerate(sources)}
@@ -88,11 +86,9 @@ def score(
 ) -> Scores:
     """Bets on every source, and on all together, by the target's evidence.
 
+    Shapes as in ``coregionalization``; ``loading`` is by the sources' own agreement.
+
     Args:
-        sources: leading axes ``(metrics, sources)``.
-        loading: ``(metrics, sources)`` by the sources' own agreement.
-        has_evidence: bool ``(metrics, sources)``.
-        target: leading axes ``(metrics, 1)``.
         initial_similarity: ``(sources,)``, see ``feature_similarity``, when each was first weighed.
     """
     grid = loading.new_tensor(CORRELATIONS)

@@ -15,6 +15,9 @@ of intrinsic coregionalisation). The sources are therefore equivalent to a few p
 of the target's function with a known dense noise covariance: with these as extra rows, the exact
 posterior is the posterior of the whole hierarchical model.
 
+Evidence and loadings of sources lead with axes ``(metrics, sources)``, as do masks of sources; the
+target's evidence leads with ``(metrics, 1)``, and its loading is ``(metrics,)``.
+
 Source: Bonilla, Chai and Williams (2008), Multi-task Gaussian process prediction (the kernel);
     O'Hagan (1998), A Markov property for covariance structures.
 """
@@ -58,12 +61,7 @@ class PseudoObservations(NamedTuple):
 
 
 def shared_posterior(sources: Spectrum, loading: Tensor) -> SharedPosterior:
-    """The posterior of ``g`` given the sources.
-
-    Args:
-        sources: fields with leading axes ``(metrics, sources)``.
-        loading: ``(metrics, sources)``.
-    """
+    """The posterior of ``g`` given the sources."""
     likelihood = _likelihood_of_shared(sources, loading)
     return SharedPosterior(
         likelihood.precision.sum(-3) + _identity(likelihood.precision),
@@ -74,7 +72,7 @@ def shared_posterior(sources: Spectrum, loading: Tensor) -> SharedPosterior:
 def log_evidence(domains: Spectrum, loading: Tensor) -> Tensor:
     """Log marginal likelihood of all domains' evidence together, ``(metrics,)``.
 
-    Up to constants that do not depend on the loadings. Arguments as for ``shared_posterior``.
+    Up to constants that do not depend on the loadings.
     """
     specific = _log_evidence_of_specific(domains, loading).sum(-1)
     return specific + _log_evidence_of_shared(shared_posterior(domains, loading))
@@ -111,10 +109,6 @@ def pseudo_observations(shared: SharedPosterior, loading: Tensor) -> PseudoObser
     """Observations of a new domain's ``u`` that are equivalent to the sources.
 
     Directions in which the sources carry next to no information get a large finite variance.
-
-    Args:
-        shared: given the sources.
-        loading: ``(metrics,)`` of the new domain.
     """
     eigen, basis = torch.linalg.eigh(shared.precision)
     reduction = (eigen - 1.0).clamp_min(0.0) / eigen  # of g's prior variance
@@ -140,10 +134,6 @@ def family_loading(sources: Spectrum, members: Tensor) -> FamilyLoading:
     """The loading that the domains of a family have in common, from how well they agree.
 
     With a single member the prior is all there is.
-
-    Args:
-        sources: leading axes ``(metrics, sources)``.
-        members: bool ``(metrics, sources)``, which sources belong to the family.
     """
     like = sources.precision
     logits = torch.linspace(*_LOGIT_GRID, dtype=like.dtype, device=like.device)
@@ -164,10 +154,6 @@ def source_loadings(sources: Spectrum, has_evidence: Tensor) -> Tensor:
 
     First the loading of the whole family, then the most probable loading of each source around it:
     one source says little about its loading, all of them together say much.
-
-    Args:
-        sources: leading axes ``(metrics, sources)``.
-        has_evidence: bool ``(metrics, sources)``.
     """
     common = family_loading(sources, has_evidence).loading.unsqueeze(1)
     median = torch.where(has_evidence, common, 0.0)
@@ -183,10 +169,6 @@ def amplitude_factors(sources: Spectrum, loading: Tensor) -> Tensor:
 
     One source's evidence leaves its amplitude uncertain by about a quarter; the function that it
     shares with the others determines it better. The prior is log-normal around 1.
-
-    Args:
-        sources: leading axes ``(metrics, sources)``.
-        loading: ``(metrics, sources)``.
     """
     logarithm = torch.zeros_like(loading, requires_grad=True)
 
@@ -217,8 +199,6 @@ def loadings(
     sources agree among themselves does not count here, only what they predict of the target.
 
     Args:
-        sources: leading axes ``(metrics, sources)``.
-        target: leading axes ``(metrics, 1)``.
         median: ``(metrics, sources + 1)`` of the logit-normal prior; 0 fixes a loading at 0.
         logit_std: the prior's standard deviation, ``(metrics, 1)`` or one number.
         start: where the optimiser begins; the medians where it is None.
@@ -233,13 +213,7 @@ def loadings(
 
 
 def log_bayes_factor(shared: SharedPosterior, target: Spectrum, loading: Tensor) -> Tensor:
-    """Nats by which all sources together predict the target's evidence better, ``(metrics,)``.
-
-    Args:
-        shared: of ``g``, given the sources.
-        target: leading axes ``(metrics, 1)``.
-        loading: ``(metrics,)`` of the target.
-    """
+    """Nats by which all sources together predict the target's evidence better, ``(metrics,)``."""
     by_hypothesis = SharedPosterior(*(field.unsqueeze(1) for field in shared))
     return _log_bayes_factor(by_hypothesis, target, loading.unsqueeze(1)).squeeze(1)
 
@@ -251,8 +225,6 @@ def log_bayes_factor_by_source(sources: Spectrum, target: Spectrum, grid: Tensor
     from the source and the rows before it.
 
     Args:
-        sources: leading axes ``(metrics, sources)``.
-        target: leading axes ``(metrics, 1)``.
         grid: ``(g,)`` correlations with the target.
     Returns:
         ``(metrics, sources, g)``.
@@ -268,12 +240,9 @@ def log_bayes_factor_by_source(sources: Spectrum, target: Spectrum, grid: Tensor
 
 
 def _log_bayes_factor(shared: SharedPosterior, target: Spectrum, loading: Tensor) -> Tensor:
-    """Log Bayes factors of hypotheses about ``g`` against no sources, ``(metrics, k)``.
+    """Log Bayes factors of ``k`` hypotheses about ``g`` against no sources, ``(metrics, k)``.
 
-    Args:
-        shared: leading axes ``(metrics, k)``.
-        target: leading axes ``(metrics, 1)``.
-        loading: ``(metrics, 1)``.
+    ``shared`` leads with axes ``(metrics, k)``; ``loading`` is ``(metrics, 1)``.
     """
     likelihood = _likelihood_of_shared(target, loading)
     after = SharedPosterior(*(a + b for a, b in zip(shared, likelihood)))

@@ -52,9 +52,7 @@ def by_evidence(
     Args:
         domains: the posterior of each (``source_posterior.fit_source``). A metric that a domain
             does not have is NaN with all others.
-        metrics: to compare.
         points: ``(N, dims)`` in the target's unit cube, at least 3, e.g. ``space.sobol(256, 0)``.
-        generator: of the draws.
         num_draws: pairs of draws.
         confidence: of the interval from ``low`` to ``high``.
     Raises:

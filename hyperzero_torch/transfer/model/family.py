@@ -102,7 +102,6 @@ def gather_family(
         sources: aligned with the target, at least one.
         filling: ``(n, dims)`` points all over the space, among which inducing points may be chosen
             beside the sources' own.
-        beliefs: an expert's, over what the evidence says.
     """
     beliefs = beliefs or SourceBeliefs(filling.mean(0), {}, {}, {})
     names = tuple(source.name for source in sources)

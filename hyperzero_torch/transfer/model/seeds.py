@@ -94,9 +94,6 @@ def seeds(problem: Problem, family: Family, num: int, generator: torch.Generator
     """Up to ``num`` candidates for the first bucket.
 
     Args:
-        problem: the target.
-        family: the sources.
-        num: of seeds at most.
         generator: on the CPU.
     """
     agreed = agreement(family)
@@ -122,15 +119,7 @@ def seeds(problem: Problem, family: Family, num: int, generator: torch.Generator
 def choose(
     posterior: Posterior, problem: Problem, family: Family, num: int, generator: torch.Generator
 ) -> Chosen:
-    """Diverse promising candidates under a posterior that includes the sources.
-
-    Args:
-        posterior: with the sources.
-        problem: on the posterior's device.
-        family: the sources, there too.
-        num: of candidates at most.
-        generator: on that device.
-    """
+    """At most ``num`` diverse promising candidates; all arguments on the posterior's device."""
     proposals = propose(
         posterior, problem, _NUM_SAMPLES, _DRAWS_PER_SEED * num, generator, "joint", _NUM_STARTS
     )
@@ -167,7 +156,6 @@ def feasible_maximisers(
         posterior: over the unit cube, in deltas.
         problem: on the posterior's device, with base levels where terms see levels.
         levels: of P(feasible), in [0, 1].
-        generator: on the posterior's device.
     Returns:
         ``(points, dims)``, servable; none for a level that nothing better than the base reaches.
     """
@@ -177,10 +165,7 @@ def feasible_maximisers(
     with torch.no_grad():
         base = problem.evaluate(posterior.x.new_zeros(1, num_metrics)).utility[0]
         for level in levels:
-
-            def best_row(x: Tensor, level: float = level) -> tuple[Tensor, Tensor]:
-                return _best_row(posterior, problem, x, level, normal)
-
+            best_row = partial(_best_row, posterior, problem, level, normal)
             start = problem.space.uniform(_NUM_SAMPLES, generator).to(posterior.x)
             best, value = local_search(problem.space, start, best_row, _NUM_CLOUD, generator)
             if bool(value[0, 0] > base):
@@ -189,7 +174,7 @@ def feasible_maximisers(
 
 
 def _best_row(
-    posterior: Posterior, problem: Problem, x: Tensor, level: float, normal: Tensor
+    posterior: Posterior, problem: Problem, level: float, normal: Tensor, x: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The row of the best point and its utility, each ``(1, 1)``; see ``local_search``.
 

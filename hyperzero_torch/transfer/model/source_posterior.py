@@ -32,7 +32,6 @@ def fit_source(aligned: Aligned, problem: Problem) -> SourcePosterior:
 
     Args:
         aligned: with evidence on at least one metric.
-        problem: the target.
     Raises:
         FitError: no Gaussian process can be fitted.
     """

@@ -47,8 +47,6 @@ def fit_target(
     """Loadings, amplitudes and scores by the target's evidence, in the cold posterior's units.
 
     Args:
-        family: the sources.
-        cold: the target by itself.
         similarity: ``(sources,)`` of each source's features to the target's
             (``betting.feature_similarity``); where None, all are like ordinary domains.
         initial_similarity: the same when each was first weighed, which fixes the stakes;
@@ -117,7 +115,7 @@ def posterior(family: Family, cold: Posterior, fit: TargetFit) -> Posterior:
     noise = torch.where(uses.unsqueeze(1), noise, torch.inf)
     return Posterior(
         torch.cat([family.inducing.z, cold.x]),
-        torch.cat([value, _observed(cold)], 1).T,
+        torch.cat([value, cold.outputs], 1).T,
         torch.cat([noise, cold.noise], 1).T,
         hyperparameters,
         cold.standardiser,
@@ -130,7 +128,6 @@ def pseudo_rows(family: Family, loading: Tensor, variance: Tensor) -> tuple[Tens
     """What the sources say of the target at the inducing points, around its constant.
 
     Args:
-        family: the sources.
         loading: ``(metrics, sources + 1)``.
         variance: ``(metrics,)`` of the target's function.
     Returns:
@@ -146,7 +143,7 @@ def pseudo_rows(family: Family, loading: Tensor, variance: Tensor) -> tuple[Tens
 def _reduced(family: Family, cold: Posterior, variance: Tensor) -> Reduced:
     """The target's evidence in units of every ``variance (steps, metrics)``."""
     projected = family.inducing.project(cold.x)
-    y, noise, shared = _observed(cold), cold.noise, cold.shared_noise
+    y, noise, shared = cold.outputs, cold.noise, cold.shared_noise
     by_step = [
         reduce(
             projected,
@@ -179,7 +176,6 @@ def expected_loadings(
     theirs, moved by half a prior standard deviation where its features are the same as theirs.
 
     Args:
-        family: the sources.
         kept: bool ``(metrics, sources)``, sources that count; the median of the others is 0.
         similarity: ``(sources,)``, see ``fit_target``.
     Returns:
@@ -209,8 +205,3 @@ def _step(spectra: Spectrum, g: int) -> Spectrum:
 def _picked(spectra: Spectrum, best: Tensor) -> Spectrum:
     rows = torch.arange(len(best), device=best.device)
     return Spectrum(*(field[best, rows].unsqueeze(1) for field in spectra))
-
-
-def _observed(cold: Posterior) -> Tensor:
-    """The target's standardised evidence, ``(metrics, n)``."""
-    return cold.outputs

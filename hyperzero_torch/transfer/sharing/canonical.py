@@ -65,8 +65,6 @@ def check_free(path: Any, what: str, schema: str) -> Path:
     """A path where a file of this kind may be written without overwriting anything else.
 
     Args:
-        path: of the file.
-        what: is written, for messages.
         schema: of the file; an existing file of the same family may be replaced.
     Raises:
         ConfigError: not a path, no folder or none that can be written to, or a file that holds
@@ -115,8 +113,6 @@ def read(
     """The document in a file, if it has this schema and is unchanged.
 
     Args:
-        path: of the file.
-        what: the file is, for messages.
         schema: that is expected.
         fields: that it has, ``"schema"`` and ``"sha256"`` included.
         again: advice on how to get an undamaged copy.

@@ -86,11 +86,8 @@ def collect(
     for what, given in (("cell", cell), ("user", user)):
         if not _is_whole(given) and not (what == "user" and given is None):
             flaws.add(f"{what} must be a tensor of whole numbers, got {checks.brief(given)}")
-    if type(num_cells) is not int or not 1 <= num_cells <= _MOST_CELLS:
-        flaws.add(
-            f"num_cells must be a whole number from 1 to {_MOST_CELLS}, got "
-            f"{checks.brief(num_cells)}"
-        )
+    checks.whole(flaws, "num_cells", num_cells, 1, _MOST_CELLS)
+    checks.whole(flaws, "max_contributions", max_contributions, 1, _MOST_CELLS)
     if generator is not None and not isinstance(generator, torch.Generator):
         flaws.add(f"generator must be a torch.Generator, got {type(generator).__name__}")
     flaws.throw()
@@ -106,7 +103,6 @@ def collect(
         raise InputError("values must be finite and cells >= 0; a user without events has value 0")
     if rows and int(cell.max()) >= num_cells:
         raise InputError(f"cells must lie in [0, {num_cells}), got {int(cell.max())}")
-    _check_most(max_contributions)
     if user is not None:
         pairs = torch.stack([user.long(), cell.long()], -1)
         if len(torch.unique(pairs, dim=0)) < rows:
@@ -142,14 +138,13 @@ def from_moments(moments: Moments, clips: Sequence[Clip], max_contributions: int
             is not bounded.
     Source: Bhatia and Davis (2000), the largest variance within bounds.
     """
-    if not isinstance(moments, Moments):
-        raise InputError(
-            f"expected the moments of clipped values per arm, got {type(moments).__name__}: the "
-            "effect of one user on a delta is not bounded, so deltas cannot be made private; start "
-            "from the readings"
-        )
+    # The effect of one user on a delta is not bounded.
+    what = "the moments of clipped values per arm (deltas cannot be made private)"
+    checks.expect(moments, Moments, what)
+    flaws = checks.Flaws("these moments")
+    checks.whole(flaws, "max_contributions", max_contributions, 1, _MOST_CELLS)
+    flaws.throw()
     bounds = _check_clips(clips, moments.mean.shape[-1] if moments.mean.ndim == 2 else -1)
-    _check_most(max_contributions)
     low, high = bounds.unbind(-1)
     count, mean, m2 = (field.double() for field in moments)
     filled = count > 0
@@ -177,14 +172,6 @@ def _is_whole(given: Any) -> bool:
         return False
     number = given.dtype != torch.bool and not given.is_complex()
     return number and bool((given == given.long()).all())
-
-
-def _check_most(max_contributions: Any) -> None:
-    if type(max_contributions) is not int or not 1 <= max_contributions <= _MOST_CELLS:
-        raise InputError(
-            f"max_contributions must be a whole number from 1 to {_MOST_CELLS}, got "
-            f"{checks.brief(max_contributions)}"
-        )
 
 
 def _first_of_each(user: Tensor, most: int, generator: torch.Generator | None) -> Tensor:

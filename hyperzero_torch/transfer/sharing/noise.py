@@ -29,9 +29,9 @@ on a ratio is not bounded.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -69,12 +69,8 @@ class Noised(NamedTuple):
     noise_var: Tensor
 
 
-class Noise(Protocol):
-    """Adds noise of standard deviation ``scale`` to integers of any shape."""
-
-    def __call__(self, values: Tensor, scale: float) -> Tensor:
-        """Noised integers."""
-        ...
+#: Adds noise of a standard deviation to integers of any shape.
+Noise: TypeAlias = Callable[[Tensor, float], Tensor]
 
 
 def discrete_gaussian(values: Tensor, scale: float) -> Tensor:
@@ -100,15 +96,11 @@ def _opendp() -> Any:
     return dp
 
 
+@dataclass(frozen=True)
 class SimulatedNoise:
-    """Reproducible Gaussian noise: for simulations, never for real users.
+    """Reproducible Gaussian noise: for simulations, never for real users."""
 
-    Args:
-        generator: of the noise.
-    """
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self.generator = generator
+    generator: torch.Generator
 
     def __call__(self, values: Tensor, scale: float) -> Tensor:
         """Noised integers."""
@@ -133,16 +125,11 @@ def release(
         budget: is charged before any noise is drawn.
         what: name of the release in the ledger, e.g. ``"feed/round 17"``.
         noise_multiplier: standard deviation of the noise over the sensitivity.
-        noise: the sampler.
     Raises:
         InputError: deltas instead of sums.
         BudgetError: the budget does not suffice; nothing was released.
     """
-    if not isinstance(sums, Sums):
-        raise InputError(
-            f"expected Sums of clipped contributions, got {type(sums).__name__}; deltas cannot be "
-            "made private, start from the readings"
-        )
+    checks.expect(sums, Sums, "Sums of clipped contributions (deltas cannot be made private)")
     _check_payable(budget, noise)
     budget.charge(what, noise_multiplier)
     return _drawn(sums, noise_multiplier, noise)
@@ -150,12 +137,9 @@ def release(
 
 def _check_payable(budget: Any, noise: Any) -> None:
     """Refuse noise that cannot be drawn before the budget is charged."""
-    if not isinstance(budget, Budget):
-        raise InputError(f"expected a Budget to charge, got {type(budget).__name__}")
+    checks.expect(budget, Budget, "a Budget to charge")
     if not callable(noise):
-        raise InputError(
-            f"noise must be a function of values and scale, got {type(noise).__name__}"
-        )
+        raise InputError(f"expected noise(values, scale), got {type(noise).__name__}")
     if noise is discrete_gaussian:
         _opendp()
 
@@ -185,11 +169,9 @@ def private_history(
 
     Args:
         history: of readings that the platform made of values clipped to ``clips``.
-        clips: by metric.
         budget: is charged for all rounds in one step before any noise is drawn, or for none.
         name: of the study, for the ledger.
         noise_multiplier: of each round's release.
-        noise: the sampler.
     Raises:
         InputError: a metric without bounds, readings that contradict them, or no readings.
         BudgetError: a budget that does not suffice for all rounds.
@@ -235,11 +217,8 @@ def _release(name: str, round_: int) -> str:
 
 def _sums(history: History, clips: Mapping[str, Clip], name: str) -> dict[int, Sums]:
     """The sums of each round that counts."""
-    if not isinstance(history, History) or not isinstance(clips, Mapping):
-        raise InputError(
-            "expected a study's history, such as tuner.history, and a mapping from its metrics to "
-            f"their Clip, got {type(history).__name__} and {type(clips).__name__}"
-        )
+    checks.expect(history, History, "a study's history, such as tuner.history")
+    checks.expect(clips, Mapping, "a mapping from the study's metrics to their Clip")
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"the study needs a name for the ledger, got {checks.brief(name)}")
     if missing := [m for m in history.metrics if m not in clips]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...errors import ConfigError
 from ...runtime.files import write_atomically
@@ -63,7 +63,6 @@ def export(
     """Write a source as a package, in one step: the whole file or none.
 
     Args:
-        source: the evidence; its ``origin`` is not exported.
         path: of the file; an existing package is replaced, any other file is not.
         expires: when it may no longer be used: a time with its zone, or a span from ``now``.
         scopes: what it may be used for, e.g. ``["feed-ranking/eu"]``.
@@ -76,7 +75,7 @@ def export(
         ConfigError: not a source, invalid scopes, times or key, a file that cannot be written, or
             one that holds something else.
     """
-    terms = check_export(path, expires, scopes, key=key, now=now)
+    place, names, created, end = check_export(path, expires, scopes, key=key, now=now)
     flaws = checks.Flaws("this package")
     if not isinstance(source, Source):
         flaws.add(f"source must be a Source, got {type(source).__name__}")
@@ -86,9 +85,9 @@ def export(
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "source": _to_plain(source),
-        "scopes": list(terms.scopes),
-        "created": terms.created.isoformat(),
-        "expires": terms.expires.isoformat(),
+        "scopes": list(names),
+        "created": created.isoformat(),
+        "expires": end.isoformat(),
         "privacy": None if privacy is None else dict(privacy),
     }
     document["hmac"] = None if key is None else canonical.signature(document, key)
@@ -99,17 +98,8 @@ def export(
             f"this package would be larger than {canonical.MOST_BYTES >> 20} MiB; export fewer "
             "settings, or a source without ``shared``"
         )
-    write_atomically(terms.path, written)
+    write_atomically(place, written)
     return str(document["sha256"])
-
-
-class Ready(NamedTuple):
-    """Where a package will be written, its scopes and its times."""
-
-    path: Path
-    scopes: tuple[str, ...]
-    created: datetime
-    expires: datetime
 
 
 def check_export(
@@ -119,11 +109,13 @@ def check_export(
     *,
     key: bytes | None = None,
     now: datetime | None = None,
-) -> Ready:
+) -> tuple[Path, tuple[str, ...], datetime, datetime]:
     """Refuse every argument that ``export`` would refuse, before a privacy budget is charged.
 
     Args:
         path, expires, scopes, key, now: as for ``export``.
+    Returns:
+        The path, the scopes, and the times from which and until which it holds.
     Raises:
         ConfigError: invalid scopes, times or key, or a path that cannot be written to or that holds
             something other than a package.
@@ -136,7 +128,7 @@ def check_export(
     if end <= created:
         flaws.add(f"expires {end.isoformat()} is not after now, {created.isoformat()}")
     flaws.throw()
-    return Ready(canonical.check_free(path, "the package", SCHEMA), names, created, end)
+    return canonical.check_free(path, "the package", SCHEMA), names, created, end
 
 
 def load(
@@ -148,7 +140,6 @@ def load(
     journal that has the source.
 
     Args:
-        path: of the file.
         scope: what it is to be used for; one of those that it names.
         key: if given, the package must have been made with it.
         now: the present, with its zone; by default the clock's.
@@ -167,7 +158,6 @@ def look(path: str | Path, *, key: bytes | None = None) -> Package:
     """Read a package for inspection: unchanged and authentic, but possibly expired.
 
     Args:
-        path: of the file.
         key: if given, the package must have been made with it.
     Raises:
         PackageError: as for ``load``, except for its time and scope.
@@ -196,8 +186,6 @@ def in_force(
     """Refuse a package that has expired, is from the future, or is not meant for this use.
 
     Args:
-        package: as ``look`` gives it.
-        scope: what it is to be used for.
         now: the present, with its zone; by default the clock's.
         what: the package is called, for messages.
     Raises:

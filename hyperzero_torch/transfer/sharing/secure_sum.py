@@ -83,10 +83,8 @@ class Agreement:
             flaws.add(f"a public key has {_KEY_BYTES} bytes; use Party.public_key")
         elif len(set(keys)) < len(keys):
             flaws.add("two parties have the same key")
-        if type(self.num_values) is not int or self.num_values < 1:
-            flaws.add(f"num_values must be a whole number >= 1, got {self.num_values!r:.40}")
-        if type(self.fraction_bits) is not int or not 0 <= self.fraction_bits <= 52:
-            flaws.add(f"fraction_bits must lie in 0 to 52, got {self.fraction_bits!r:.40}")
+        checks.whole(flaws, "num_values", self.num_values, 1)
+        checks.whole(flaws, "fraction_bits", self.fraction_bits, 0, 52)
         number = checks.is_real(self.bound) and checks.is_finite(self.bound)
         if not number or not self.bound > 0:
             flaws.add(f"bound must be a number above 0, got {checks.brief(self.bound)}")
@@ -195,7 +193,7 @@ def total(agreement: Agreement, sent: Sequence[Masked]) -> Tensor:
     Raises:
         InputError: a party is missing, sent twice, is unknown, or sent under another agreement.
     """
-    _check_agreement(agreement)
+    checks.expect(agreement, Agreement, "an Agreement")
     if not isinstance(sent, Sequence) or not all(
         isinstance(m, Masked) and isinstance(m.party, str) for m in sent
     ):
@@ -224,7 +222,7 @@ def total(agreement: Agreement, sent: Sequence[Masked]) -> Tensor:
 
 def flatten(sums: Sums) -> Tensor:
     """Clipped sums as integers to send, ``(values,)`` int64; agree on 0 fraction bits."""
-    _check_sums(sums)
+    checks.expect(sums, Sums, "Sums of clipped contributions")
     return torch.cat([part.flatten() for part in sums[:3]])
 
 
@@ -238,7 +236,7 @@ def unflatten(whole: Tensor, like: Sums) -> Sums:
     Raises:
         InputError: another number of values, or no integers.
     """
-    _check_sums(like)
+    checks.expect(like, Sums, "Sums of clipped contributions")
     sizes = [part.numel() for part in like[:3]]
     if not isinstance(whole, Tensor) or whole.dtype != torch.int64:
         got = whole.dtype if isinstance(whole, Tensor) else type(whole).__name__
@@ -258,18 +256,8 @@ def _is_words(words: Any, num: int) -> bool:
     return isinstance(words, np.ndarray) and words.dtype == np.uint64 and words.shape == (num,)
 
 
-def _check_sums(sums: Any) -> None:
-    if not isinstance(sums, Sums):
-        raise InputError(f"expected Sums of clipped contributions, got {type(sums).__name__}")
-
-
-def _check_agreement(agreement: Any) -> None:
-    if not isinstance(agreement, Agreement):
-        raise InputError(f"expected an Agreement, got {checks.brief(agreement)}")
-
-
 def _encode(values: Tensor, agreement: Agreement) -> NDArray[np.uint64]:
-    _check_agreement(agreement)
+    checks.expect(agreement, Agreement, "an Agreement")
     if isinstance(values, Tensor) and (values.is_complex() or values.dtype == torch.bool):
         raise InputError(f"expected real numbers, got {values.dtype}; send parts as numbers")
     if isinstance(values, Tensor) and values.layout != torch.strided:

@@ -1,20 +1,5 @@
-"""The page's scripts: the theme, the figures, the reloading of a watched file."""
-
-#: Before the first paint: the theme that the reader chose, if the browser has stored it.
-THEME = """
-(function(){"use strict";
-try{var chosen=localStorage.getItem("hyperzero-theme");
-if(chosen==="light"||chosen==="dark"){document.documentElement.dataset.theme=chosen;}}
-catch(error){}
-})();
-"""
-
-#: Readers must be able to stop a page from reloading itself (WCAG 2.2.1 and 2.2.2).
-PAUSE = """<button type="button" id="pause" aria-pressed="false">Pause refreshing</button>"""
-
-# Colours such as "@ink" are the stylesheet's, so that plots follow light and dark. Figures near the
-# visible part are drawn first, and all before printing.
-SCRIPT = """
+// Colours such as "@ink" are the stylesheet's, so that plots follow light and dark. Figures near the
+// visible part are drawn first, and all before printing.
 (function(){
 "use strict";
 var reloadEvery=__RELOAD__;
@@ -133,4 +118,3 @@ if(reloadEvery!==null){
   wait();
 }
 })();
-"""
