@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hyperzero_torch.stats import delta, evidence, moments
+from hyperzero_torch.stats.exposure import Exposure, exposure, loadings
 from hyperzero_torch.study.evidence.bucket import Bucket
 
 f64 = torch.float64
@@ -49,8 +50,8 @@ def pool_loading(candidates, rounds, loading, lift, weight, num_candidates):
     total = evidence.summarise(candidates, lift, weight, num_candidates).weight
     own = torch.arange(len(lift.mean)).unsqueeze(-1).expand(lift.mean.shape)
     weight = weight.expand(lift.mean.shape) if weight.ndim == 2 else weight.unsqueeze(-1)
-    exposed = evidence.exposure(candidates, rounds, loading, lift, weight, own)
-    return evidence.loadings(exposed, total, torch.arange(num_candidates))
+    exposed = exposure(candidates, rounds, loading, lift, weight, own)
+    return loadings(exposed, total, torch.arange(num_candidates))
 
 
 @pytest.fixture(scope="module", params=["users", "uneven"])
@@ -70,9 +71,9 @@ def simulated(request):
         weight = weight * torch.linspace(0.3, 3.0, len(ARMS), dtype=f64).unsqueeze(-1)
     pooled = evidence.Evidence(5, R)
     pooled.update(candidates, lift, weight)
-    exposure = delta.control_loading(treatment, control)
-    exposure[4] = torch.nan
-    loading = pool_loading(candidates, rounds, exposure, lift, weight, 5)
+    each = delta.control_loading(treatment, control)
+    each[4] = torch.nan
+    loading = pool_loading(candidates, rounds, each, lift, weight, 5)
     return pooled.mean, pooled.var, loading
 
 
@@ -172,7 +173,7 @@ def test_a_bucket_hands_on_the_outer_product_of_the_rows_asked_for(split):
     weight = torch.rand(5, 2, generator=generator, dtype=f64) + 1
     old, new = slice(0, split), slice(split, None)
     exposed = tuple(
-        evidence.Exposure(candidates[s], rounds[s] - int(rounds[s][0]), part[s])
+        Exposure(candidates[s], rounds[s] - int(rounds[s][0]), part[s])
         for s in ((old, new) if split else (new,))
     )
     given = {"control_loadings": exposed, "weight": weight, "theta": weight}

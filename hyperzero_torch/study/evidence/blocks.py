@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from ...stats.evidence import EvidenceState, Exposure
+from ...stats.evidence import EvidenceState
+from ...stats.exposure import Exposure
 from ...stats.windows import Sums
 from ..decisions import Discount
 from ..history import History

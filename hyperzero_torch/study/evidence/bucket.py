@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ...stats import dispersion, evidence
-from ...stats.evidence import EvidenceState, Exposure
+from ...stats.evidence import EvidenceState
+from ...stats.exposure import Exposure, loadings
 from ...stats.windows import REQUIRED, Sums
 from ..history import History
 from .arms import Levels
@@ -54,7 +55,7 @@ class Bucket(NamedTuple):
         the control's part of ``var``.
         """
         *old, latest = self.control_loadings
-        loading = evidence.loadings(latest, self.weight, rows).permute(2, 0, 1)
+        loading = loadings(latest, self.weight, rows).permute(2, 0, 1)
         shared = loading @ loading.transpose(-1, -2)
         place = torch.full((len(self.theta),), -1, dtype=torch.long)
         place[rows] = torch.arange(len(rows))
@@ -62,7 +63,7 @@ class Bucket(NamedTuple):
             served = torch.zeros(len(rows) + 1, dtype=torch.bool)
             served[place[block.candidate]] = True  # the last place is for all other candidates
             at = served[:-1].nonzero().flatten()
-            loading = evidence.loadings(block, self.weight, rows[at]).permute(2, 0, 1)
+            loading = loadings(block, self.weight, rows[at]).permute(2, 0, 1)
             shared[:, at.unsqueeze(-1), at] += loading @ loading.transpose(-1, -2)
         return shared
 

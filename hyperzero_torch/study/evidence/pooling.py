@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ...stats import delta, dispersion, evidence, moments
 from ...stats.delta import Delta
-from ...stats.evidence import EvidenceState, Exposure
+from ...stats.evidence import EvidenceState
+from ...stats.exposure import Exposure, exposure
 from ...stats.windows import Sums
 from ..config import TunerConfig
 from ..decisions import Discount
@@ -147,7 +148,7 @@ def pool(
         candidates=ids,
         state=evidence.summarise(rows, lift, weight, len(ids)),
         num_rounds=num_rounds.long(),
-        control_loadings=evidence.exposure(rows, arms.slot, loading, lift, weight, last),
+        control_loadings=exposure(rows, arms.slot, loading, lift, weight, last),
         levels=control_levels(arms, pooling.rounds_per_day),
         dispersion=common,
         round_precision=(totals.users * totals.precision).sum(0),
