@@ -85,7 +85,8 @@ def of(
     """
     flaws = checks.Flaws("these settings of meta-features")
     if not isinstance(history, History):
-        flaws.add(f"expected a study's history, such as tuner.history, got {type(history)}")
+        got = type(history).__name__
+        flaws.add(f"expected a study's history, such as tuner.history, got {got}")
     checks.whole(flaws, "rounds_per_day (24 if rounds are hours)", rounds_per_day, 1)
     flaws.throw()
     added = _extra(history, {} if extra is None else extra)
