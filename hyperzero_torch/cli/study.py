@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import ConfigError
+from ..errors import ConfigError, StudyNotFoundError
 from ..study.config import StudyConfig
 from ..study.history import History
 from ..study.journal import open_journal
@@ -235,14 +235,7 @@ def open_study(
     study = StudyConfig.from_file(config)
     problem = study.problem()
     url = study.journal_url(config.resolve().parent)
-    path = Path(url.removeprefix("sqlite:///"))
-    exists = not url.startswith("sqlite:///") or path.exists()
-    if not exists and not create:
-        raise ConfigError(
-            f"there is no journal at {path} yet; make the first plan with "
-            f"'hyperzero step --config {config}'"
-        )
-    is_started = exists and study.study in open_journal(url).studies()
+    is_started = study.study in _studies(url, config, create)
     if dry_run and not is_started:
         tuner = Tuner(problem, study.traffic, None, study.study, study.seed)
     elif not create or dry_run:
@@ -256,6 +249,23 @@ def open_study(
         if not dry_run:
             tuner.learn_from(sources)
     return tuner
+
+
+def _studies(url: str, config: Path, create: bool) -> list[str]:
+    """The studies of a journal, which is not made here: most commands only read."""
+    try:
+        journal = open_journal(url, create=False)
+    except StudyNotFoundError as error:
+        if create:
+            return []
+        reason = str(error).partition(";")[0]
+        raise ConfigError(
+            f"{reason} yet; make the first plan with 'hyperzero step --config {config}'"
+        ) from None
+    try:
+        return journal.studies()
+    finally:
+        journal.close()
 
 
 def _sources(study: StudyConfig, config: Path, history: History | None) -> tuple[Source, ...]:

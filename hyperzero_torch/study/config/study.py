@@ -187,16 +187,21 @@ class StudyConfig(Config):
             )
 
     def journal_url(self, folder: Path) -> str:
-        """The journal's URL, with a relative SQLite path taken from ``folder``."""
-        head, _, path = self.journal.partition("sqlite:///")
-        if self.journal.startswith("sqlite") and path in ("", ":memory:"):
+        """The journal's URL, with a relative SQLite path taken from ``folder``.
+
+        Raises:
+            JournalError: the URL is not understood.
+            ConfigError: a journal in memory.
+        """
+        from ..journal.address import Address, placed  # SQLAlchemy only where it is used
+
+        address = Address.of(self.journal)
+        if address.is_sqlite and address.file is None:
             raise ConfigError(
                 f"journal: {self.journal!r} is in memory and lost when the command ends; name a "
                 "file, e.g. sqlite:///study.db"
             )
-        if head or not path or Path(path).is_absolute():
-            return self.journal
-        return f"sqlite:///{folder / path}"
+        return placed(self.journal, folder)
 
     def problem(self) -> Problem:
         """The problem that the file describes.
