@@ -24,6 +24,7 @@ from ..tuner.recommend import Criterion as Ranking
 from ..tuner.recommend import Recommendation
 from ..tuner.tuner import Tuner
 from .output import console, note, show, show_json
+from .readings import read_messages
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", help="Study file, as written by 'hyperzero init'.")
@@ -47,8 +48,17 @@ def step(
         list[Path] | None,
         typer.Option(
             "--readings",
-            help="Tidy readings (.csv, .jsonl, .parquet) with the columns round, candidate, "
-            "metric, count, mean, var[, revision]; may be given several times.",
+            help="Tidy readings (.csv, .jsonl, each also .gz; .parquet; - for standard input) with "
+            "the columns round, candidate, metric, count, mean, var[, revision]; may be given "
+            "several times.",
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--columns",
+            help="Other names of columns in the readings, ours=theirs, such as "
+            "round=hour,candidate=arm.",
         ),
     ] = None,
     round: Annotated[
@@ -66,13 +76,17 @@ def step(
     Without readings the next round is planned from the readings recorded so far. Name it with
     --round, so that a repetition of the job does not plan another round.
 
-    Example, at the start of hour 18:
+    Examples, at the start of hour 18:
 
       hyperzero step --config tuning.yaml --readings hour_17.csv --plan plan_18.json
+
+    From a query, and with other names of columns:
+
+      psql --csv -f hour.sql | hyperzero step -c tuning.yaml --readings - --columns round=hour
     """
     if plan is not None:
         _check_writable(plan)
-    messages = [Readings.from_file(path) for path in readings or []]
+    messages = read_messages(readings or [], columns or [])
     message = Readings.concat(messages) if messages else None
     # Checked on a tuner that writes nothing, so that refused readings do not start a study.
     reader = open_study(config, create=True, dry_run=True, with_sources=dry_run)
