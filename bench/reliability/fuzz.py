@@ -22,10 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import yaml
 
 import hyperzero_torch as hz
 from hyperzero_torch.cli.template import TEMPLATE
+from hyperzero_torch.study.config.yaml12 import read_yaml
 
 RESULTS = Path(__file__).parents[1] / "results" / "fuzz.json"
 OBJECTIVES = (
@@ -124,7 +124,7 @@ class Targets:
         text = mutate(self.yaml, dice)
         study = hz.StudyConfig.from_file(self._file("study.yaml", text))
         study.problem()
-        loaded = yaml.safe_load(text)
+        loaded = read_yaml(text)
         assert study.objective == loaded["objective"], "another objective than the file's"
 
     def journal_file(self, dice: random.Random) -> None:

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import ConfigError
+from ..errors import ConfigError, StudyNotFoundError
 from ..study.config import StudyConfig
 from ..study.history import History
 from ..study.journal import open_journal
@@ -24,6 +24,7 @@ from ..tuner.recommend import Criterion as Ranking
 from ..tuner.recommend import Recommendation
 from ..tuner.tuner import Tuner
 from .output import console, note, show, show_json
+from .readings import read_messages
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", help="Study file, as written by 'hyperzero init'.")
@@ -47,8 +48,17 @@ def step(
         list[Path] | None,
         typer.Option(
             "--readings",
-            help="Tidy readings (.csv, .jsonl, .parquet) with the columns round, candidate, "
-            "metric, count, mean, var[, revision]; may be given several times.",
+            help="Tidy readings (.csv, .jsonl, each also .gz; .parquet; - for standard input) with "
+            "the columns round, candidate, metric, count, mean, var[, revision]; may be given "
+            "several times.",
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--columns",
+            help="Other names of columns in the readings, ours=theirs, such as "
+            "round=hour,candidate=arm.",
         ),
     ] = None,
     round: Annotated[
@@ -66,13 +76,17 @@ def step(
     Without readings the next round is planned from the readings recorded so far. Name it with
     --round, so that a repetition of the job does not plan another round.
 
-    Example, at the start of hour 18:
+    Examples, at the start of hour 18:
 
       hyperzero step --config tuning.yaml --readings hour_17.csv --plan plan_18.json
+
+    From a query, and with other names of columns:
+
+      psql --csv -f hour.sql | hyperzero step -c tuning.yaml --readings - --columns round=hour
     """
     if plan is not None:
         _check_writable(plan)
-    messages = [Readings.from_file(path) for path in readings or []]
+    messages = read_messages(readings or [], columns or [])
     message = Readings.concat(messages) if messages else None
     # Checked on a tuner that writes nothing, so that refused readings do not start a study.
     reader = open_study(config, create=True, dry_run=True, with_sources=dry_run)
@@ -235,14 +249,7 @@ def open_study(
     study = StudyConfig.from_file(config)
     problem = study.problem()
     url = study.journal_url(config.resolve().parent)
-    path = Path(url.removeprefix("sqlite:///"))
-    exists = not url.startswith("sqlite:///") or path.exists()
-    if not exists and not create:
-        raise ConfigError(
-            f"there is no journal at {path} yet; make the first plan with "
-            f"'hyperzero step --config {config}'"
-        )
-    is_started = exists and study.study in open_journal(url).studies()
+    is_started = study.study in _studies(url, config, create)
     if dry_run and not is_started:
         tuner = Tuner(problem, study.traffic, None, study.study, study.seed)
     elif not create or dry_run:
@@ -256,6 +263,23 @@ def open_study(
         if not dry_run:
             tuner.learn_from(sources)
     return tuner
+
+
+def _studies(url: str, config: Path, create: bool) -> list[str]:
+    """The studies of a journal, which is not made here: most commands only read."""
+    try:
+        journal = open_journal(url, create=False)
+    except StudyNotFoundError as error:
+        if create:
+            return []
+        reason = str(error).partition(";")[0]
+        raise ConfigError(
+            f"{reason} yet; make the first plan with 'hyperzero step --config {config}'"
+        ) from None
+    try:
+        return journal.studies()
+    finally:
+        journal.close()
 
 
 def _sources(study: StudyConfig, config: Path, history: History | None) -> tuple[Source, ...]:

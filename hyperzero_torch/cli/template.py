@@ -26,7 +26,7 @@ parameters:
   - {{kind: float, name: w_click, low: 0.0, high: 1.0}}
   - {{kind: float, name: w_share, low: 0.1, high: 10.0, log: true}}   # uniform in its logarithm
   # - {{kind: int, name: depth, low: 1, high: 8}}
-  # - {{kind: choice, name: mode, options: [a, b]}}
+  # - {{kind: choice, name: mode, options: [a, b]}}                   # options of one type
 
 # Linear constraints on float and int parameters, in their own units. Settings outside are never
 # served, and the base must satisfy them too. Write an equality as two inequalities.

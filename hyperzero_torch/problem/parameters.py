@@ -44,8 +44,8 @@ class Float:
             raise SpaceError(f"parameter {self.name!r}: log is True or False, got {self.log!r}")
         if self.log and self.low <= 0:
             raise SpaceError(
-                f"parameter {self.name!r}: log=True needs low > 0, got low={self.low}; "
-                "raise it or drop log"
+                f"parameter {self.name!r}: log=True needs low > 0, got low={self.low}; drop log, "
+                "or raise low (every value, the base's too, is then > 0)"
             )
         if self.log and not math.log(self.low) < math.log(self.high):
             raise SpaceError(
@@ -65,6 +65,12 @@ class Float:
         number = _number(self.name, value)
         slop = _BOUND_TOLERANCE * max(abs(self.low), abs(self.high))
         if not self.low - slop <= number <= self.high + slop:
+            if self.log and number <= 0:
+                raise SpaceError(
+                    f"parameter {self.name!r} = {value} lies outside [{self.low}, {self.high}], "
+                    f"and no logarithmic scale reaches it: drop log and set low={number}, or "
+                    f"keep log and use a value > 0, such as {self.low}"
+                )
             raise SpaceError(
                 f"parameter {self.name!r} = {value} lies outside [{self.low}, {self.high}]; "
                 "widen the bounds or change the value"

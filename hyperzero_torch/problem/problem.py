@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..errors import ProblemError
 from .expressions import parse_constraint, parse_objective
+from .reach import refuse_unbreakable
 from .space import Choice, Float, Int, SearchSpace
 from .terms import Constraint, Objective, Source, Term
 
@@ -54,7 +55,7 @@ class Problem:
     Raises:
         SpaceError: a base outside its space.
         ProblemError: unknown or repeated metrics, a term that is not understood or returns a wrong
-            shape, a constraint that no base can satisfy.
+            shape, a constraint that no base can satisfy, or one that nothing can break.
     """
 
     def __init__(
@@ -216,6 +217,7 @@ class Problem:
                     "0.1 % reads '>= -0.1%'), or, to demand an improvement, pass "
                     "hz.Constraint(..., may_exclude_base=True)"
                 )
+            refuse_unbreakable(constraint, term, self.metrics)
 
     def _refuse_randomness(self, what: str, term: Term, level: Tensor) -> None:
         """Refuse a random term: plans must be a function of the journal."""

@@ -140,6 +140,12 @@ def cron_again(folder, done):
     assert "w_share" in recommendation
 
 
+def cron_other_forms(folder, done):
+    assert done.stderr.count("were recorded before") == 2
+    assert (folder / "again.json").read_bytes() == (folder / "plan_1.json").read_bytes()
+    assert folder.num_readings("study.db") == 195
+
+
 def safety_explain(folder, done):
     assert "round 8" in done.stdout
     assert "P(feasible)" in done.stdout
@@ -183,7 +189,7 @@ def transfer_dry_run(folder, done):
 # What a block of bash without a block of text below it comes to, in the order of the page.
 RESULTS = {
     "README.md": [readme_cron, lambda *of: rows_were_collected(6, *of)],
-    "docs/how-to/cron.md": [cron_first_plan, cron_second_plan, cron_again],
+    "docs/how-to/cron.md": [cron_first_plan, cron_second_plan, cron_again, cron_other_forms],
     "docs/how-to/live.md": [
         lambda *of: rows_were_collected(3, *of),
         lambda folder, done: "nothing was written" in done.stderr or pytest.fail(done.stderr),

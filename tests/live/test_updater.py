@@ -678,7 +678,7 @@ def test_the_client_gives_base_where_a_variant_does_not_fit(tmp_path):
             assert got.reason != "planned"
 
 
-@pytest.mark.parametrize("user", ["", None, 3, ["u"], "\ud800"])
+@pytest.mark.parametrize("user", ["", None, 3.5, ["u"], "\ud800"])
 def test_users_who_cannot_be_hashed_take_no_part(tmp_path, client, user):
     FlagdUpdater(tmp_path / "flags.json").apply(example_plan(1, (0.0, 1.0)))
     wait_for(lambda: client.assign("u").round == 1)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -386,6 +386,36 @@ BASE = {"w": 0.2, "s": 1.0, "n": 3, "c": "b", "on": True}
 def test_a_bad_base_is_refused_by_name(change, reason):
     with pytest.raises(SpaceError, match=f"^base.*{reason}"):
         SPACE.theta(BASE | change, "base")
+
+
+@given(st.floats(-1e6, 0), st.floats(1e-6, 1e3), st.floats(1.5, 1e3))
+def test_the_advice_for_a_base_that_a_logarithm_does_not_reach_works(value, low, ratio):
+    """Production value 0 is the usual case: the term is off today."""
+    on_log = Float("w", low, low * ratio, log=True)
+    with pytest.raises(SpaceError, match="no logarithmic scale reaches it") as caught:
+        SearchSpace([on_log]).theta({"w": value}, "base")
+    message = str(caught.value)
+    lower = float(message.split("drop log and set low=")[1].split(",")[0])
+    without_log = SearchSpace([Float("w", lower, on_log.high)])
+    assert without_log.theta({"w": value}, "base").tolist() == [value]
+    instead = float(message.split("such as ")[1])
+    assert SearchSpace([on_log]).theta({"w": instead}, "base").tolist() == [instead]
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1e-6, 1e3), st.floats(1.5, 1e3), st.booleans())
+def test_the_advice_for_a_base_outside_the_bounds_works(value, low, ratio, log):
+    assume(not low * (1 - 1e-6) <= value <= low * ratio * (1 + 1e-6))
+    with pytest.raises(SpaceError, match="widen the bounds"):
+        SearchSpace([Float("w", low, low * ratio, log=log)]).theta({"w": value}, "base")
+    wider = Float("w", min(low, value), max(low * ratio, value), log=log)
+    assert SearchSpace([wider]).theta({"w": value}, "base").tolist() == [value]
+
+
+def test_the_advice_for_a_lower_bound_of_a_logarithm_works():
+    with pytest.raises(SpaceError, match=r"drop log, or raise low .*the base's too"):
+        Float("w", 0.0, 10.0, log=True)
+    assert SearchSpace([Float("w", 0.0, 10.0)]).theta({"w": 0.0}, "base").tolist() == [0.0]
+    assert SearchSpace([Float("w", 0.01, 10.0, log=True)]).theta({"w": 0.01}, "b") == 0.01
 
 
 def test_a_missing_name_and_no_mapping_at_all():

@@ -122,9 +122,11 @@ def compare(
     problem = target.problem
     if html is not None:  # before the work, not after it
         from ...report import check_place
+        from ...study.journal.address import Address
 
         check_place(html, "page")
-        if target.study.journal_url(target.folder) == f"sqlite:///{html.resolve()}":
+        journal = Address.of(target.study.journal_url(target.folder)).file
+        if journal is not None and Path(journal).resolve() == html.resolve():
             raise ConfigError(f"--html {html} is the study's journal; name another file")
     aligned = gathered(target, sources, scope, read_key(key_env, key_file))
     own = evidence_of(problem, target.tuner)

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from ...study.config.yaml12 import write_yaml
 from ...transfer import space_reduction as spaces
 
 _MOST_INDICES = 3
@@ -62,10 +63,7 @@ def _study(proposal: spaces.Proposal) -> dict[str, Any]:
 
 def as_yaml(proposal: spaces.Proposal) -> str:
     """The changed part of the study file, as YAML."""
-    import yaml
-
     fixed = "".join(
         f"# {name} is served at {value!r} throughout\n" for name, value in proposal.fixed.items()
     )
-    text: str = yaml.safe_dump(_study(proposal), sort_keys=False, allow_unicode=True)
-    return fixed + text
+    return fixed + write_yaml(_study(proposal))

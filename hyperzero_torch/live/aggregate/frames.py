@@ -10,7 +10,8 @@ from typing import Any
 
 import narwhals as nw
 
-from ...errors import HyperZeroError, MissingExtraError, ReadingsError
+from ...errors import HyperZeroError, InputError, MissingExtraError, ReadingsError
+from ..users import plain_users
 from .metrics import UPPER
 
 ENGINES = ("pandas", "polars", "duckdb", "pyspark", "pyspark_connect")
@@ -71,7 +72,7 @@ class Tables:
                 f"{name} must be a frame of pandas, Polars, DuckDB or PySpark, or paths of Parquet "
                 f"files, got {type(frame).__name__}"
             )
-        lazy: nw.LazyFrame[Any] = table.lazy()
+        lazy: nw.LazyFrame[Any] = _with_plain_users(name, table).lazy()
         return lazy
 
     def _read_parquet(self, name: str, files: list[str]) -> Any:
@@ -105,6 +106,18 @@ def _paths(frame: Any) -> list[str] | None:
     return None
 
 
+def _with_plain_users(name: str, table: Any) -> Any:
+    """A frame whose users are UUIDs or decimals as Python objects, with texts or whole numbers."""
+    if not isinstance(table, nw.DataFrame) or table.schema.get("user") != nw.Object:
+        return table
+    try:
+        users = plain_users(table["user"].to_list())
+    except InputError as error:
+        raise ReadingsError(f"{name} are refused, nothing was aggregated: {error}") from None
+    dtype = nw.String if any(isinstance(user, str) for user in users) else nw.Int64
+    return table.with_columns(nw.new_series("user", users, dtype, backend=table.implementation))
+
+
 def _typed(name: str, frame: nw.LazyFrame[Any]) -> tuple[nw.LazyFrame[Any], str]:
     """The needed columns in Int64, Float64 and String, and the type of the users, in words."""
     try:
@@ -116,17 +129,25 @@ def _typed(name: str, frame: nw.LazyFrame[Any]) -> tuple[nw.LazyFrame[Any], str]
         raise ReadingsError(
             f"{name} need the columns {list(COLUMNS[name])}: missing {missing}, got {list(schema)}"
         )
-    columns, faults, kind = [], [], ""
+    columns: list[nw.Expr] = []
+    faults, kind = [], ""
     arrived = ("arrived",) if name == "events" and "arrived" in schema else ()
     for column in (*COLUMNS[name], *arrived):
         dtype = schema[column]
         text = isinstance(dtype, nw.String | nw.Categorical | nw.Enum)
         to: Any = nw.String if text else nw.Int64
         if column == "user":
+            if isinstance(dtype, nw.Unknown):  # DuckDB's UUID
+                text, to = True, nw.String
             if not text and dtype in (nw.UInt64, nw.Int128, nw.UInt128):
                 to = nw.String  # Int64 could not hold them all
             kind = "text" if text else f"integer ({'wide' if to == nw.String else 'Int64'})"
-            is_valid, expected = text or dtype.is_integer(), "integers or text"
+            is_decimal = isinstance(dtype, nw.Decimal)
+            is_valid, expected = text or is_decimal or dtype.is_integer(), "integers or text"
+            if is_decimal:  # a fraction names no user: it must not be rounded to another one
+                whole = nw.col("user").cast(nw.Int64)
+                columns.append(nw.when(nw.col("user") == whole).then(whole).alias("user"))
+                continue
         elif column == "metric":
             is_valid, expected = text, "text"
         elif column == "value":

@@ -23,6 +23,7 @@ from ...problem.parameters import Value
 from ...runtime.files import locked
 from ...study.history import CONTROL
 from ...study.plan import Plan
+from ..users import UserId, user_key
 from .files import checked_path, read_object, replace_file, to_json
 from .updater import PLANNED, Assignment, check_plan
 
@@ -264,17 +265,21 @@ class ThetaClient:
         client._domain = domain
         return client
 
-    def assign(self, user: str) -> Assignment:
-        """Candidate, round and parameters of a user; they stay the same during a round."""
+    def assign(self, user: UserId | None) -> Assignment:
+        """Candidate, round and parameters of a user; they stay the same during a round.
+
+        A user is a text, a whole number of any type or a UUID: 17, ``Decimal("17")`` and ``"17"``
+        are one user.
+        """
         try:
             return self._assign(user)
         except Exception as error:
             return self._fallback(f"{type(error).__name__}: {error}")
 
-    def _assign(self, user: str) -> Assignment:
-        if not isinstance(user, str) or not user:
+    def _assign(self, user: UserId | None) -> Assignment:
+        if user is None or user == "":
             return self._fallback("no user")
-        details = self._client.get_object_details(self._flag, {}, self._context(user))
+        details = self._client.get_object_details(self._flag, {}, self._context(user_key(user)))
         if details.reason != "TARGETING_MATCH":
             why = details.error_code or details.reason
             return self._fallback(str(getattr(why, "value", why)))

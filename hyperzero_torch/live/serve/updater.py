@@ -16,13 +16,14 @@ from fractions import Fraction
 from hashlib import blake2b
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from ...errors import ConfigError, InputError
 from ...problem.parameters import Value
 from ...runtime.files import locked
 from ...study.history import CONTROL
 from ...study.plan import Plan
+from ..users import UserId, user_key
 from .files import checked_path, read_object, replace_file, to_json
 
 #: ``Assignment.reason`` of a user who takes part in the round.
@@ -143,34 +144,52 @@ class TableUpdater:
         return {**head, "arms": arms}
 
 
-def bucket(user: str, round: int, salt: str) -> float:
+def bucket(user: UserId, round: int, salt: str) -> float:
     """A user's place in ``[0, 1)``: the same in every process, and another one in every round.
+
+    A user is a text, a whole number of any type or a UUID: 17 and "17" are one user, and a UUID is
+    the text with hyphens and small letters.
 
     The first 53 bits of BLAKE2b-512 over ``salt NUL round NUL user`` (UTF-8, the round in
     decimal), as a fraction. For ``salt = "value-model"``, round 17, user "u1" the digest is that of
     ``printf 'value-model\\00017\\000u1' | b2sum``.
 
+    Raises:
+        InputError: neither a text, nor a whole number, nor a UUID.
     Source: RFC 7693 (BLAKE2).
     """
-    message = f"{salt}\0{round}\0{user}".encode("utf-8", "surrogatepass")
+    message = f"{salt}\0{round}\0{user_key(user)}".encode("utf-8", "surrogatepass")
     first = int.from_bytes(blake2b(message).digest()[:8], "big")
     return (first >> 11) / 2.0**53
 
 
-def assign(table: Mapping[str, Any], user: str) -> Assignment:
+def assign(table: Mapping[str, Any], user: UserId | None) -> Assignment:
     """The arm that a table, as read by ``read_table``, assigns a user to.
 
-    A user without a name gets the control and takes no part.
+    A user without a name, or with one that is no text, whole number or UUID, gets the control and
+    takes no part.
     """
     arms, number = table["arms"], table["round"]
     arm, reason = arms[0], PLANNED
-    if number is None or not user:
-        number, reason = None, "withdrawn" if user else "no user"
+    why_not = _why_not(user)
+    if number is None or why_not is not None:
+        number, reason = None, why_not or "withdrawn"
     else:
-        place = bucket(user, number, table["salt"])
+        place = bucket(cast(UserId, user), number, table["salt"])
         # An arm of width 0 starts where the next arm starts, and bisect_right finds the latter.
         arm = arms[bisect_right(arms, place, key=lambda a: a["from"]) - 1]
     return Assignment(arm["candidate"], number, dict(arm["parameters"]), reason)
+
+
+def _why_not(user: UserId | None) -> str | None:
+    """Why a user cannot take part; None where it can."""
+    if user is None or user == "":
+        return "no user"
+    try:
+        user_key(user)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def read_table(path: str | Path) -> dict[str, Any]:

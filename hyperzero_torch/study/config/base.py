@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...errors import ConfigError, HyperZeroError
+from .yaml12 import read_yaml
 
 _PASSWORD = re.compile(r"(://[^:/@\s]*):[^\s]*@")
 
@@ -28,15 +29,16 @@ class Config(BaseModel):
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
-        """Read a ``.json``, ``.yaml`` or ``.yml`` file.
+        """Read a ``.json`` file, or else YAML as version 1.2 reads it (see ``yaml12``).
 
         Raises:
-            ConfigError: no such file, a damaged file, or values that are not valid.
+            ConfigError: no such file, a damaged file, a key that stands twice, or values that are
+                not valid.
         """
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")
-            values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+            values = _read_json(text) if path.suffix == ".json" else read_yaml(text)
         except OSError as error:
             raise ConfigError(f"the configuration {path.name!r} cannot be read: {error}") from None
         except (ValueError, yaml.YAMLError, RecursionError) as error:
@@ -47,6 +49,20 @@ class Config(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise ConfigError(_reasons(path.name, error)) from None
+
+
+def _read_json(text: str) -> Any:
+    """JSON whose objects name each key once."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ValueError(f"keys stand twice: {twice}; keep one of each")
+        return values
+
+    return json.loads(text, object_pairs_hook=unique)
 
 
 def masked(text: str) -> str:

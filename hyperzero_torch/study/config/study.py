@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ...errors import ConfigError
 from ...problem.problem import Problem
-from ...problem.space import Parameter, SearchSpace, Value
+from ...problem.space import Choice, Parameter, SearchSpace, Value
 from .base import Config, masked
 from .tuner import TunerConfig
 
@@ -149,6 +149,24 @@ class StudyConfig(Config):
     live: LiveConfig | None = None
     """Event files and platform, for ``hyperzero run``."""
 
+    @field_validator("parameters")
+    @classmethod
+    def _of_one_type(cls, parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
+        """Refuse options of several types: one of them was most likely meant as a text."""
+        for parameter in parameters:
+            if not isinstance(parameter, Choice):
+                continue
+            examples: dict[str, Value] = {}
+            for option in parameter.options:
+                examples.setdefault(_type_of(option), option)
+            if len(examples) > 1:
+                named = ", ".join(f"{option!r} is {kind}" for kind, option in examples.items())
+                raise ConfigError(
+                    f"the options of {parameter.name!r} are of several types: {named}; write all "
+                    "in one type (a value in quotes is a text, e.g. '1', 'true')"
+                )
+        return parameters
+
     @field_validator("sources", mode="before")
     @classmethod
     def _a_list(cls, value: Any) -> Any:
@@ -169,16 +187,21 @@ class StudyConfig(Config):
             )
 
     def journal_url(self, folder: Path) -> str:
-        """The journal's URL, with a relative SQLite path taken from ``folder``."""
-        head, _, path = self.journal.partition("sqlite:///")
-        if self.journal.startswith("sqlite") and path in ("", ":memory:"):
+        """The journal's URL, with a relative SQLite path taken from ``folder``.
+
+        Raises:
+            JournalError: the URL is not understood.
+            ConfigError: a journal in memory.
+        """
+        from ..journal.address import Address, placed  # SQLAlchemy only where it is used
+
+        address = Address.of(self.journal)
+        if address.is_sqlite and address.file is None:
             raise ConfigError(
                 f"journal: {self.journal!r} is in memory and lost when the command ends; name a "
                 "file, e.g. sqlite:///study.db"
             )
-        if head or not path or Path(path).is_absolute():
-            return self.journal
-        return f"sqlite:///{folder / path}"
+        return placed(self.journal, folder)
 
     def problem(self) -> Problem:
         """The problem that the file describes.
@@ -194,3 +217,9 @@ class StudyConfig(Config):
             constraints=self.constraints,
             base_levels=self.base_levels,
         )
+
+
+def _type_of(option: Value) -> str:
+    if isinstance(option, bool):
+        return "true or false"
+    return "a text" if isinstance(option, str) else "a number"

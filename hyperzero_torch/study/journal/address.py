@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -24,6 +26,7 @@ _SECRET = re.compile("password|secret|passphrase", re.IGNORECASE)
 _EXPECTED = (
     "expected a URL such as sqlite:///study.db or postgresql+psycopg://user:password@host/database"
 )
+_FILE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,13 +53,17 @@ class Address:
         try:
             parsed = sa.engine.make_url(url)
         except (ArgumentError, ValueError):  # their messages repeat parts of the URL
-            raise JournalError(f"the journal {shown!r} is not understood; {_EXPECTED}") from None
+            raise JournalError(
+                f"the journal {shown!r} is not understood; {_meant(shown) or _EXPECTED}"
+            ) from None
         driver = _DRIVERS.get(parsed.drivername)
         if driver is None:
             raise JournalError(
                 f"the journal {shown!r} is not understood: {parsed.drivername!r} is none of "
-                f"{', '.join(_DRIVERS)}; {_EXPECTED}"
+                f"{', '.join(_DRIVERS)}; {_driver_meant(parsed.drivername) or _EXPECTED}"
             )
+        if driver == "sqlite":
+            _check_sqlite(parsed, shown)
         if driver != "sqlite" and str(url).count("@") > 1:
             raise JournalError(
                 f"the journal {shown!r} is not understood: its URL holds more than one '@'; write "
@@ -86,8 +93,12 @@ class Address:
     @property
     def file(self) -> str | None:
         """The SQLite file; None for memory and for PostgreSQL."""
-        database = self.url.database
-        return database if self.is_sqlite and database not in (None, "", ":memory:") else None
+        database = self.url.database if self.is_sqlite else None
+        if database is not None and database.startswith("file:") and "uri" in self.url.query:
+            # SQLite's own form: sqlite:///file:study.db?mode=ro&uri=true
+            in_memory = self.url.query.get("mode") == "memory"
+            database = None if in_memory else re.sub(r"^//[^/]*(?=/)", "", database[len("file:") :])
+        return None if database in (None, "", ":memory:") else database
 
     def options(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
         """The driver's arguments; those in the URL's query take precedence over the defaults."""
@@ -100,6 +111,60 @@ class Address:
             for written in _spellings(secret):
                 text = text.replace(written, "***")
         return " ".join(text.split())
+
+
+def placed(url: str, folder: Path) -> str:
+    """The URL with a relative SQLite path taken from ``folder``.
+
+    Raises:
+        JournalError: the URL is not understood.
+    """
+    file = Address.of(url).file
+    if file is None or Path(file).is_absolute() or file.startswith("~"):
+        return url
+    scheme, _, path = url.partition(":///")
+    prefix = "file:" if path.startswith("file:") else ""
+    return f"{scheme}:///{prefix}{folder / path.removeprefix(prefix)}"
+
+
+def _check_sqlite(url: sa.URL, shown: str) -> None:
+    """Refuse what SQLite would take for another file than the one that was meant."""
+    path = url.database or ""
+    if url.host is not None or url.port is not None or url.username is not None:
+        meant = shown.partition("://")[2]
+        why = "SQLite has no host, and a file follows three slashes"
+        meant = f"sqlite:///{meant}"
+    elif path.startswith("~"):
+        why, meant = "'~' is not replaced in a URL", f"sqlite:///{Path(path).expanduser()}"
+    elif os.name == "posix" and re.match(r"[A-Za-z]:[\\/]", path):
+        why, meant = "it is a path of Windows", "sqlite:///study.db"
+    else:
+        return
+    raise JournalError(
+        f"the journal {shown!r} is not understood: {why}; write {meant} (four slashes begin an "
+        "absolute path)"
+    )
+
+
+def _meant(text: str) -> str | None:
+    """What to write instead of the path of a file; None where it is none."""
+    path = re.sub(r"^(sqlite|file):/*", "", text) if ":" in text else text
+    is_path = path == text or text.startswith(("sqlite:", "file:"))
+    if not is_path or not path or ":" in path or "@" in path:
+        return None
+    if path == text and not (path.endswith(_FILE_SUFFIXES) or "/" in path):
+        return None
+    absolute = "/" if text.startswith(("sqlite:/", "file:/")) else ""
+    return f"for a file write sqlite:///{absolute}{path}"
+
+
+def _driver_meant(name: str) -> str | None:
+    """What to write instead of a driver that is not used."""
+    if name.startswith(("postgres+", "postgresql+")):
+        return "the driver is psycopg 3: write postgresql://user:password@host/database"
+    if name.startswith("sqlite+"):
+        return "the driver is Python's own: write sqlite:///study.db"
+    return None
 
 
 def _spellings(secret: str) -> tuple[str, ...]:

@@ -2,51 +2,101 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import gzip
+import io
 import json
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ...errors import MissingExtraError, ReadingsError
 
+Columns = tuple[dict[str, list[Any]], Callable[[int], str]]
 
-def read_file(path: Path) -> tuple[dict[str, list[Any]], Callable[[int], str]]:
+_TEXTS = (".csv", ".jsonl", ".ndjson")
+_GZIP = b"\x1f\x8b"
+
+
+def read_file(path: Path) -> Columns:
     """The columns of a file, and the name of each row for error messages.
 
     Raises:
         ReadingsError: no such file, or it is incomplete or not of its format.
         MissingExtraError: Parquet without pyarrow.
     """
-    suffix = path.suffix.lower()
+    name = path.name.lower()
+    is_packed = name.endswith(".gz")
+    suffix = Path(name.removesuffix(".gz")).suffix
     if path.is_dir():
         raise ReadingsError(f"{str(path)!r} is a directory; name one readings file in it")
     if not path.is_file():
         raise ReadingsError(f"no readings file at {str(path)!r}")
-    if suffix == ".parquet":
-        return _read_parquet(path), lambda row: f"{path.name} row {row}"
-    if suffix not in (".csv", ".jsonl", ".ndjson"):
+    if suffix == ".parquet" and not is_packed:
+        return _read_parquet(path, path.name), lambda row: f"{path.name} row {row}"
+    if suffix not in _TEXTS:
         raise ReadingsError(
-            f"{path.name}: unknown kind of file {suffix!r}; "
-            "expected .csv, .jsonl, .ndjson or .parquet"
+            f"{path.name}: unknown kind of file {path.suffix!r}; "
+            "expected .csv, .jsonl or .ndjson, each also with .gz, or .parquet"
         )
-    parse = _parse_csv if suffix == ".csv" else _parse_jsonl
-    columns, numbers = parse(_read_lines(path), path.name)
-    return columns, lambda row: f"{path.name} line {numbers[row]}"
-
-
-def _read_lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ReadingsError(f"{path.name} is not UTF-8 text: {error}") from None
+        data = path.read_bytes()
     except OSError as error:
         raise ReadingsError(f"{path.name} cannot be read: {error}") from None
+    return _read_text(_unpacked(data, path.name) if is_packed else data, path.name, suffix)
+
+
+def read_stream(stream: BinaryIO, name: str) -> Columns:
+    """As ``read_file``, for a stream: CSV, JSON lines or Parquet, packed by gzip or not.
+
+    The kind is seen from the first bytes: a JSON line begins with a brace.
+
+    Raises:
+        ReadingsError: it is incomplete or not of a known format.
+        MissingExtraError: Parquet without pyarrow.
+    """
+    try:
+        data = stream.read()
+    except OSError as error:
+        raise ReadingsError(f"{name} cannot be read: {error}") from None
+    if data.startswith(_GZIP):
+        data = _unpacked(data, name)
+    if data.startswith(b"PAR1"):
+        return _read_parquet(io.BytesIO(data), name), lambda row: f"{name} row {row}"
+    is_json = data.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
+    return _read_text(data, name, ".jsonl" if is_json else ".csv")
+
+
+def _read_text(data: bytes, name: str, suffix: str) -> Columns:
+    parse = _parse_csv if suffix == ".csv" else _parse_jsonl
+    columns, numbers = parse(_lines(data, name), name)
+    return columns, lambda row: f"{name} line {numbers[row]}"
+
+
+def _unpacked(data: bytes, name: str) -> bytes:
+    try:
+        return gzip.decompress(data)
+    except EOFError:
+        raise ReadingsError(
+            f"{name} ends within its gzip data, so it looks half-written; "
+            "write it to another name first and rename it when it is complete"
+        ) from None
+    except (OSError, zlib.error) as error:
+        raise ReadingsError(f"{name} is not packed by gzip: {error}") from None
+
+
+def _lines(data: bytes, name: str) -> list[str]:
+    try:
+        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise ReadingsError(f"{name} is not UTF-8 text: {error}") from None
     if not text.strip():
-        raise ReadingsError(f"{path.name} is empty; expected a header and rows")
+        raise ReadingsError(f"{name} is empty; expected a header and rows")
     if not text.endswith("\n"):
         raise ReadingsError(
-            f"{path.name} does not end with a newline, so it looks half-written; "
+            f"{name} does not end with a newline, so it looks half-written; "
             "write it to another name first and rename it when it is complete"
         )
     return text.split("\n")[:-1]  # splitlines() would also split at U+2028 within a name
@@ -100,7 +150,7 @@ def _parse_jsonl(lines: Iterable[str], name: str) -> tuple[dict[str, list[Any]],
     return {column: [row[column] for row in rows] for column in rows[0]}, numbers
 
 
-def _read_parquet(path: Path) -> dict[str, list[Any]]:
+def _read_parquet(source: Path | BinaryIO, name: str) -> dict[str, list[Any]]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -108,8 +158,8 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
         raise MissingExtraError("reading Parquet", "pyarrow", "parquet") from None
     try:
         # As a single file: a dataset would add columns from folder names such as day=3.
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(source) as file:
             columns: dict[str, list[Any]] = file.read().to_pydict()
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ReadingsError(f"{path.name} is not a complete Parquet file: {error}") from None
+        raise ReadingsError(f"{name} is not a complete Parquet file: {error}") from None
     return columns

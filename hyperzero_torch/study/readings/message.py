@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import narwhals as nw
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ...errors import ReadingsError
 from .checks import Faults, as_array, as_column, as_objects, as_scalar
-from .files import read_file
+from .columns import renamed
+from .files import read_file, read_stream
 
 COLUMNS = ("round", "candidate", "metric", "count", "mean", "var")
 OPTIONAL_COLUMNS = ("revision",)
@@ -121,12 +122,15 @@ class Readings:
         return cls._from_columns(columns, lambda row: f"row {row}")
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Readings:
-        """Tidy rows from ``.csv``, ``.jsonl`` / ``.ndjson`` or ``.parquet``.
+    def from_file(cls, path: str | Path, columns: Mapping[str, str] | None = None) -> Readings:
+        """Tidy rows from ``.csv``, ``.jsonl`` / ``.ndjson`` (also with ``.gz``) or ``.parquet``.
 
         A text file must end with a newline. Otherwise its last line may be cut within a number, so
         the file is refused as incomplete.
 
+        Args:
+            path: the file.
+            columns: our name of a column to the file's, e.g. ``{"round": "hour"}``.
         Raises:
             ReadingsError: no such file, it is incomplete or not of its format, or rows are refused.
             MissingExtraError: Parquet without pyarrow.
@@ -135,8 +139,30 @@ class Readings:
             path = Path(path)
         except TypeError:
             raise ReadingsError(f"expected the path of a file, got {path!r}") from None
-        columns, where = read_file(path)
-        return cls._from_columns(columns, where)
+        rows, where = read_file(path)
+        return cls._from_columns(renamed(rows, columns or {}, path.name), where)
+
+    @classmethod
+    def from_stream(
+        cls,
+        stream: BinaryIO,
+        columns: Mapping[str, str] | None = None,
+        name: str = "standard input",
+    ) -> Readings:
+        """Tidy rows from a binary stream, such as ``sys.stdin.buffer``, read to its end.
+
+        CSV, JSON lines or Parquet, packed by gzip or not; the first bytes show which.
+
+        Args:
+            stream: of bytes.
+            columns: our name of a column to the stream's, e.g. ``{"round": "hour"}``.
+            name: for error messages.
+        Raises:
+            ReadingsError: it is incomplete or not of a known format, or rows are refused.
+            MissingExtraError: Parquet without pyarrow.
+        """
+        rows, where = read_stream(stream, name)
+        return cls._from_columns(renamed(rows, columns or {}, name), where)
 
     @classmethod
     def _from_columns(
