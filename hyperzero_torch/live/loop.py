@@ -112,6 +112,8 @@ class Loop:
             now, last = self._schedule.current_round(), self.tuner.history.last_round
             if last is not None and now < last:
                 self._warn_of_clock(now, last)
+                if self._was_resynced():
+                    continue
             elif last is None or now > last or not done:
                 # After a start the last round is repeated: its plan may not have been applied.
                 self._warned_of_clock = False
@@ -268,11 +270,22 @@ class Loop:
             facts = {"rounds": (first, last), "rows": rows}
             log.info("compacted %d readings of rounds %d to %d", rows, first, last, extra=facts)
 
+    def _was_resynced(self) -> bool:
+        """Whether the rounds are counted from another time now; see ``Schedule.resync``."""
+        before = self._schedule.current_round()
+        self._calls.journal("reading the journal", self.tuner.study.sync)
+        self._schedule.refresh()
+        return self._schedule.current_round() != before
+
     def _warn_of_clock(self, now: int, last: int) -> None:
         """Remark once that the clock is behind the last planned round."""
         if self._warned_of_clock:
             return
-        reason = f"by the clock it is round {now}, but round {last} was planned; waiting for it"
+        reason = (
+            f"by the clock it is round {now}, but round {last} was planned; waiting for it. If that "
+            "round was planned by mistake, or by a clock that was ahead, count on from it with "
+            "'hyperzero resync'"
+        )
         self._calls.remarks.begin(now)
         self._calls.remarks.add(CLOCK, reason)
         self._warned_of_clock = True

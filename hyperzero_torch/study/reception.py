@@ -98,9 +98,7 @@ def _received(
     Refuses rows of rounds or arms that were not planned.
     """
     num = len(readings)
-    received: dict[str, NDArray[Any]] = {
-        name: np.full(num, np.nan) for name in _VALUES
-    }
+    received: dict[str, NDArray[Any]] = {name: np.full(num, np.nan) for name in _VALUES}
     received["revision"] = np.full(num, -1, dtype=np.int64)
     row = np.full(num, -1, dtype=np.int64)
     for round_ in np.unique(readings.round).tolist():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -18,13 +18,13 @@ from .history import History
 from .interventions import remark
 from .journal import Decision
 from .journal.trace import Remark
+from .lacking import named_rounds, rounds_of
 from .readings import Readings
 
 #: What to do with rows of rounds that were never planned.
 Unknown: TypeAlias = Literal["refuse", "skip"]
 #: Kind of the remark on rows that were not taken.
 REFUSED = "refused"
-_MAX_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,13 @@ class LeftOut:
     def __str__(self) -> str:
         parts = []
         if self.never_planned:
-            rounds = _named(self.never_planned)
+            rounds = named_rounds(self.never_planned)
             verb = "it was" if len(self.never_planned) == 1 else "they were"
-            parts.append(
-                f"unknown {rounds}: {verb} never planned, the last is {self.last_round}"
-            )
+            parts.append(f"unknown {rounds}: {verb} never planned, the last is {self.last_round}")
         if self.compacted:
             verb = "was" if len(self.compacted) == 1 else "were"
             parts.append(
-                f"{_named(self.compacted)} {verb} compacted into evidence, which is final"
+                f"{named_rounds(self.compacted)} {verb} compacted into evidence, which is final"
             )
         return f"{self.num_rows} rows were left out: {'; '.join(parts)}"
 
@@ -90,7 +88,7 @@ def remarks_on(history: History, left_out: LeftOut) -> list[Decision]:
     named: set[int] = set()
     for decision in history.decisions:
         if decision.kind == REFUSED and isinstance(decision.trace, Remark):
-            named.update(_rounds_of(decision.trace.facts))
+            named.update(rounds_of(decision.trace.facts))
     if named.issuperset(left_out.rounds):
         return []
     facts = {"rounds": list(left_out.rounds), "rows": left_out.num_rows}
@@ -101,14 +99,3 @@ def check_unknown(unknown: object) -> None:
     """Refuse an option that is neither "refuse" nor "skip"."""
     if unknown not in get_args(Unknown):
         raise ConfigError(f"unknown must be 'refuse' or 'skip', got {unknown!r}")
-
-
-def _rounds_of(facts: Mapping[str, Any]) -> list[int]:
-    rounds = facts.get("rounds", ())
-    return [r for r in rounds if isinstance(r, int)] if isinstance(rounds, list | tuple) else []
-
-
-def _named(rounds: Mapping[int, int]) -> str:
-    shown = ", ".join(map(str, sorted(rounds)[:_MAX_NAMED]))
-    more = len(rounds) - _MAX_NAMED
-    return f"round{'s' * (len(rounds) > 1)} {shown}{f' and {more} more' if more > 0 else ''}"

@@ -22,6 +22,7 @@ from torch import Tensor
 from ..errors import ConfigError, ReadingsError, RoundError, StudyMismatchError, TunerWarning
 from ..problem.problem import Problem
 from ..runtime.randomness import random
+from ..study import lacking
 from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket
 from ..study.history import History
@@ -182,7 +183,8 @@ class Tuner:
                     f"{last}; use a later round, or omit it to take the next"
                 )
             state = self._update_model()
-            return plan_round(state, self.config, history, target, self.seed, trigger), target
+            entries = plan_round(state, self.config, history, target, self.seed, trigger)
+            return [*entries, *lacking.remarks(history, target)], target
 
         num_decisions = len(self.study.sync().decisions)
         planned = self.study.append(plan)
@@ -192,9 +194,7 @@ class Tuner:
                 warnings.warn(message, TunerWarning, stacklevel=2)
         return self.study.plan(planned)
 
-    def tell(
-        self, readings: Readings | Sequence[Readings], *, unknown: Unknown = "refuse"
-    ) -> int:
+    def tell(self, readings: Readings | Sequence[Readings], *, unknown: Unknown = "refuse") -> int:
         """Record readings, whole or not at all.
 
         Readings may be late, out of order, revised, and in several messages. Rows that were

@@ -195,7 +195,6 @@ def spoil(key, value, rows=(1, 4)):
         (spoil("var", -0.5), "negative"),
         (spoil("candidate", 99, rows=(4,)), "unknown candidate 99"),
         (spoil("metric", "viewz"), "unknown metric 'viewz'"),
-        (spoil("round", 7), "unknown round 7"),
         (lambda rows: rows.append(rows[3]), "stands already"),
     ],
 )
@@ -258,7 +257,7 @@ def test_refused_readings_do_not_even_start_a_study_or_change_its_configuration(
     study["traffic"]["num_draws"] = 41
     platform.config.write_text(yaml.safe_dump(study))
     bad = platform.readings(platform.plan(0), "bad.csv", spoil("mean", "nan"))
-    unknown = platform.readings(platform.plan(0), "unknown.csv", spoil("round", 9))
+    unknown = platform.readings(platform.plan(0), "unknown.csv", spoil("candidate", 99, rows=(4,)))
     assert platform.step("--readings", bad)[0] == 3
     assert platform.step("--readings", unknown)[0] == 3
     assert platform.step("--dry-run")[0] == 0
