@@ -25,6 +25,7 @@ from ..transfer.refresh import Named
 from ..tuner.tuner import Tuner
 from .aggregate.source import Collected, Source, check_collected
 from .clock import CLOCK, Clock, Schedule, SystemClock
+from .notices import Notices
 from .remarks import Calls
 from .retry import RetryPolicy
 from .serve.updater import Updater
@@ -95,6 +96,7 @@ class Loop:
         self._schedule = Schedule(tuner, self.clock, round_seconds)
         retry = retry or RetryPolicy(timeout=min(120.0, round_seconds / 8))
         self._calls = Calls(tuner, self.clock, retry)
+        self._notices = Notices(self._calls.remarks)
         self._warned_of_clock = False
 
     def run(self, rounds: int | None = None) -> Iterator[Round]:
@@ -135,6 +137,7 @@ class Loop:
         if is_new:
             if not rows and len(empty) >= ROUNDS_BEFORE_WARNING:
                 self._warn_without_readings(empty)
+            self._notices.of_rows(round)
             self._read_domains()
         plan = self._plan(round)
         applied = plan is not None and self._apply(plan)
@@ -165,7 +168,7 @@ class Loop:
         answers = self._calls.read(
             self._calls.warehouse, "warehouse", "collecting readings", collect
         )
-        return sum(self._record(collected) for collected in answers)
+        return sum(self._record(round, collected) for collected in answers)
 
     def _is_empty(self, round: int) -> bool:
         table = self.tuner.history.tables[round]
@@ -185,8 +188,9 @@ class Loop:
         )
         self._calls.remarks.add("readings", reason, once={"since_round": empty[-1]})
 
-    def _record(self, collected: Collected) -> int:
+    def _record(self, round: int, collected: Collected) -> int:
         """Journal one answer of the warehouse; returns the number of new readings."""
+        self._notices.add(round, collected)
         for round_, users in sorted(collected.excluded_users.items()):
             if any(users.values()):
                 facts = {"round": round_, "excluded": dict(users)}
@@ -208,10 +212,13 @@ class Loop:
 
     def _tell(self, readings: Readings) -> int:
         """Record a message as a whole; where it is refused, round by round, so that one refused
-        round does not hold up the others."""
+        round does not hold up the others. Rounds that were never planned are left out."""
+        num_decisions = len(self.tuner.history.decisions)
         try:
-            tell = partial(self.tuner.tell, readings)
-            return self._calls.journal("recording readings", tell, (ReadingsError,)) or 0
+            tell = partial(self.tuner.tell, readings, unknown="skip")
+            rows = self._calls.journal("recording readings", tell, (ReadingsError,)) or 0
+            self._notices.repeat(self.tuner.history.decisions[num_decisions:])
+            return rows
         except ReadingsError as error:
             rounds = readings.by_round()
             if len(rounds) > 1:
@@ -238,6 +245,7 @@ class Loop:
 
     def _plan(self, round: int) -> Plan | None:
         """The round's plan; None where there is none, or another loop has planned a later round."""
+        num_decisions = len(self.tuner.history.decisions)
         try:
             ask = partial(self.tuner.ask, round)
             plan = self._calls.journal(f"planning round {round}", ask, (HyperZeroError,))
@@ -246,6 +254,7 @@ class Loop:
             reason = str(error) if is_late else f"round {round} could not be planned: {error}"
             self._calls.remarks.add("planning", reason)
             return None
+        self._notices.repeat(self.tuner.history.decisions[num_decisions:])
         last = self.tuner.history.last_round
         return None if last is not None and last > round else plan
 
@@ -282,9 +291,9 @@ class Loop:
         if self._warned_of_clock:
             return
         reason = (
-            f"by the clock it is round {now}, but round {last} was planned; waiting for it. If that "
-            "round was planned by mistake, or by a clock that was ahead, count on from it with "
-            "'hyperzero resync'"
+            f"by the clock it is round {now}, but round {last} was planned; waiting for it. If "
+            "that round was planned by mistake, or by a clock that was ahead, count on from it "
+            "with 'hyperzero resync'"
         )
         self._calls.remarks.begin(now)
         self._calls.remarks.add(CLOCK, reason)
