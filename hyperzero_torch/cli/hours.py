@@ -58,9 +58,9 @@ def warn_of_missing(tuner: Tuner, planned: int) -> None:
         warn(reason)
         if lacking.is_news(history, lacking.NO_ROWS, lost):
             tuner.study.note(lacking.NO_ROWS, reason, {"rounds": lost})
-    known = any(d.kind == lacking.NO_CONTROL and d.round == planned for d in history.decisions)
+    has_remark = any(d.kind == lacking.NO_CONTROL and d.round == planned for d in history.decisions)
     without = lacking.without_control(history, planned)
-    if without and not known:  # otherwise the plan itself has just warned of it
+    if without and not has_remark:  # otherwise the plan itself has just warned of it
         warn(lacking.control_sentence(without))
 
 

@@ -217,8 +217,6 @@ class Loop:
         try:
             tell = partial(self.tuner.tell, readings, unknown="skip")
             rows = self._calls.journal("recording readings", tell, (ReadingsError,)) or 0
-            self._notices.repeat(self.tuner.history.decisions[num_decisions:])
-            return rows
         except ReadingsError as error:
             rounds = readings.by_round()
             if len(rounds) > 1:
@@ -227,6 +225,8 @@ class Loop:
                 reason = f"readings of round {round_} were refused: {error}"
                 self._calls.remarks.add("refused", reason, once={"round": round_})
             return 0
+        self._notices.repeat(self.tuner.history.decisions[num_decisions:])
+        return rows
 
     def _read_domains(self) -> None:
         """Read the other domains that are due; one that cannot be read stays as it was."""

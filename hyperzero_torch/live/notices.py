@@ -57,7 +57,8 @@ class Notices:
                 key = _LIST.sub("[]", reason)  # the arms that it names differ from hour to hour
                 if (of_round, key) not in self._omitted:
                     self._omitted.add((of_round, key))
-                    self._report(round, key, 1, f"no reading in round {of_round}: {reason}")
+                    text = f"no reading in round {of_round}: {reason}"
+                    self._report(round, key, 1, text, logging.INFO)
 
     def of_rows(self, round: int) -> None:
         """Report hours without any row, once for each stretch of them."""
@@ -73,13 +74,16 @@ class Notices:
             if decision.kind in (REFUSED, lacking.NO_CONTROL):
                 self._remarks.show(decision.kind, decision.reason)
 
-    def _report(self, round: int, key: str, number: int, text: str) -> None:
-        known = self._last(key)
-        if known is None or number >= 2 * known[0] or round - known[1] >= _REPEAT_ROUNDS:
+    def _report(
+        self, round: int, key: str, number: int, text: str, level: int = logging.WARNING
+    ) -> None:
+        """Write a remark where it is due; otherwise log it, at ``level``."""
+        last = self._last(key)
+        if last is None or number >= 2 * last[0] or round - last[1] >= _REPEAT_ROUNDS:
             facts = {"notice": key, "number": number, "in_round": round}
             self._remarks.add(EVENTS, text, once=facts)
         else:
-            self._remarks.show(EVENTS, text)
+            log.log(level, "%s: %s", EVENTS, text, extra={"part": EVENTS})
 
     def _last(self, key: str) -> tuple[int, int] | None:
         """The number and the round of the journal's last remark on this; None without one."""

@@ -82,11 +82,11 @@ def remarks(history: History, planned: int) -> list[Decision]:
 
 def is_news(history: History, kind: str, rounds: Collection[int]) -> bool:
     """Whether the journal has no remark of this kind on these rounds, or on the stretch of them."""
-    known: set[int] = set()
+    noted: set[int] = set()
     for decision in history.decisions:
         if decision.kind == kind and isinstance(decision.trace, Remark):
-            known.update(rounds_of(decision.trace.facts))
-    new = sorted(set(rounds) - known)
+            noted.update(rounds_of(decision.trace.facts))
+    new = sorted(set(rounds) - noted)
     if not new:
         return False
     before = {b: a for a, b in pairwise(sorted(history.plans))}

@@ -82,7 +82,7 @@ def _is_same(received: dict[str, NDArray[Any]], readings: Readings) -> NDArray[n
             np.abs(received[name] - getattr(readings, name)) <= limit
             for name, limit in tolerance.items()
         ]
-    return np.logical_and.reduce(near)
+    return near[0] & near[1] & near[2]
 
 
 def _digits(count: float, mean: float, var: float) -> str:

@@ -98,7 +98,7 @@ class Tables:
             name,
             files,
             columns,
-            lambda found: _flaw(name, nw.from_native(found).lazy()),
+            lambda table: _flaw(name, nw.from_native(table).lazy()),
             self._read_all,
         )
         self.faults |= faults

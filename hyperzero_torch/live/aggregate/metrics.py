@@ -219,8 +219,8 @@ def with_means(
     for name in names:
         num, k = nw.col("num"), int(name[1:])
         if name.startswith("c") or k in flawed:
-            known = nw.col(f"num_{name}" if name.startswith("c") else f"num_{k}")
-            num = nw.when(known > 0).then(known).otherwise(1.0)
+            usable = nw.col(f"num_{name}" if name.startswith("c") else f"num_{k}")
+            num = nw.when(usable > 0).then(usable).otherwise(1.0)
         means.append((joined_halves(name) / num).alias(f"mean_{name}"))
     return users.with_columns(*means)
 

@@ -190,7 +190,7 @@ def _limits(
     )
     medians = collect(
         candidates.group_by("round", "metric").agg(
-            nw.col("size").quantile(0.5, interpolation="lower").alias("median")
+            nw.col("size").quantile(0.5, interpolation="linear").alias("median")
         ),
         "the median of the events' values",
     )
