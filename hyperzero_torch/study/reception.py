@@ -78,11 +78,10 @@ def _is_same(received: dict[str, NDArray[Any]], readings: Readings) -> NDArray[n
             "mean": _SAME * np.maximum(mean, np.sqrt(var)),
             "var": np.maximum(_SAME * var, (_SAME * mean) ** 2),
         }
-        near = [
-            np.abs(received[name] - getattr(readings, name)) <= limit
-            for name, limit in tolerance.items()
-        ]
-    return near[0] & near[1] & near[2]
+        is_same = np.ones(len(readings), dtype=bool)
+        for name, limit in tolerance.items():
+            is_same &= np.abs(received[name] - getattr(readings, name)) <= limit
+    return is_same
 
 
 def _digits(count: float, mean: float, var: float) -> str:
