@@ -26,6 +26,7 @@ Where to look
     How is a reading checked?                          study/readings/checks.py (the message alone)
                                                        study/reception.py (against the study)
     How do late and revised readings count?            study/reception.py, study/round_table.py
+    Which rows are left out, and what is missing?      study/unplanned.py, study/lacking.py
     How does a delta get its variance?                 stats/delta.py, stats/dispersion.py
     How are rounds pooled into evidence?               study/evidence/pooling.py, then
                                                        study/evidence/bucket.py
@@ -48,6 +49,8 @@ Where to look
     Which candidates do other domains suggest?         tuner/transfer_candidates.py
     What does a private export release?                transfer/sharing/
     How do events become readings?                     live/aggregate/
+    Which events and files are left out?               live/aggregate/screening.py,
+                                                       live/aggregate/parquet.py
     How does a plan reach the application?             live/serve/flagd.py, live/serve/files.py
     What does the live loop do each hour?              live/loop.py
     In which order does the report's page stand?       report/sections/all.py

@@ -55,6 +55,7 @@ app.command()(live.run)
 app.command()(live.explain)
 app.command()(upkeep.rollback)
 app.command("set-aside")(upkeep.set_aside)
+app.command()(upkeep.resync)
 app.command()(upkeep.compact)
 app.add_typer(transfer_app)
 

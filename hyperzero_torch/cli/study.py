@@ -23,6 +23,7 @@ from ..transfer.source import Source
 from ..tuner.recommend import Criterion as Ranking
 from ..tuner.recommend import Recommendation
 from ..tuner.tuner import Tuner
+from .hours import check_round, missing, show_missing, warn_of_left_out, warn_of_missing
 from .output import console, note, show, show_json
 from .readings import read_messages
 
@@ -65,13 +66,18 @@ def step(
         int | None,
         typer.Option("--round", min=0, help="Round to plan; by default the next one."),
     ] = None,
+    allow_gap: Annotated[
+        bool,
+        typer.Option("--allow-gap", help="Plan a --round far beyond the last planned one."),
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Record readings and write the next plan: the command for an hourly cron job.
 
     Every file is checked as a whole before anything is recorded. A job that failed half-way is
     simply run again: the same files change nothing and give the same plan. Late hours, parts of an
-    hour and corrected hours (with a higher revision) may come in any order.
+    hour and corrected hours (with a higher revision) may come in any order. Rows of rounds that
+    were never planned are left out and named; all others count.
 
     Without readings the next round is planned from the readings recorded so far. Name it with
     --round, so that a repetition of the job does not plan another round.
@@ -90,7 +96,10 @@ def step(
     message = Readings.concat(messages) if messages else None
     # Checked on a tuner that writes nothing, so that refused readings do not start a study.
     reader = open_study(config, create=True, dry_run=True, with_sources=dry_run)
-    num_new = 0 if message is None else reader.study.count_new(message)
+    check_round(reader.history, round, allow_gap)
+    num_new = 0 if message is None else reader.study.count_new(message, unknown="skip")
+    if message is not None:
+        warn_of_left_out(reader, message)
     if dry_run:
         note(f"dry run: {num_new} new rows would be recorded, nothing was written")
         return
@@ -99,6 +108,7 @@ def step(
     why = tuner.history.plans[next_plan.round].trace.why_not
     if why is not None:
         note(f"traffic is split evenly: {why}")
+    warn_of_missing(tuner, next_plan.round)
     last = tuner.history.last_round
     if last is not None and next_plan.round < last:
         note(f"this is an older plan; the last planned round is {last}")
@@ -119,7 +129,8 @@ def _record(tuner: Tuner, message: Readings, num_new: int, round_: int | None) -
     if earlier is not None:
         note(f"these readings were recorded before; the plan of round {earlier.round} stays")
         return earlier
-    note(f"recorded {tuner.tell(message)} new rows of {len(message)}")
+    num_recorded = tuner.tell(message, unknown="skip")
+    note(f"recorded {num_recorded} new rows of {len(message)}")
     last = tuner.history.last_round
     if not num_new and round_ is None and last is not None and not tuner.history.has_news:
         return tuner.ask(last)  # nothing has changed since the last plan
@@ -152,7 +163,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
         "stopped": sorted(history.status.stopped),
         "compacted": sum(len(block.rounds) for block in history.compacted),
         "set_aside": {str(r): why for r, why in sorted(history.status.excluded_rounds.items())},
-    }
+    } | missing(history)
     if as_json:
         show_json(facts | {"rounds": rounds})
         return
@@ -171,6 +182,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
     why = None if last is None else history.plans[last].trace.why_not
     if why is not None:
         show(f"traffic is split evenly: {why}", "yellow")
+    show_missing(history)
     if rounds:
         table = Table("round", "arms", "control's share", "arms without readings")
         for row in rounds[-_LAST_ROUNDS:]:

@@ -1,4 +1,4 @@
-"""Commands that correct or clean up a study: rollback, set-aside, compact."""
+"""Commands that correct or clean up a study: rollback, set-aside, resync, compact."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from ..errors import RoundError
+from ..live.clock import Schedule, SystemClock
+from ..study.config import StudyConfig
 from .output import note, show_json
 from .study import AsJson, Config, DryRun, open_study
 
@@ -64,6 +66,30 @@ def set_aside(
     else:
         tuner.study.set_aside(round, reason)
     note(f"excluded rounds: {sorted(tuner.history.status.excluded_rounds) or 'none'}")
+
+
+def resync(config: Config, reason: Reason) -> None:
+    """Count rounds on from the last planned one, after a wrong --round or a clock that was ahead.
+
+    A round far in the future, once planned, keeps 'hyperzero run' waiting for it. This continues
+    the study with the first later round of the same hour of the day; nothing is deleted. A loop
+    that waits goes on by itself. A cron job that computes --round has to count from there too.
+
+    Example:
+
+      hyperzero resync -c tuning.yaml --reason "--round 1700 was a typo for 170"
+    """
+    study = StudyConfig.from_file(config)
+    tuner = open_study(config)
+    if study.live is None:
+        last = tuner.history.last_round
+        if last is None:
+            raise RoundError("no round was planned yet, so there is nothing to continue")
+        tuner.study.note("clock", f"rounds are counted on from {last + 1}: {reason}")
+        note(f"the next round is {last + 1}: let the job that gives --round count from there")
+        return
+    next_round = Schedule(tuner, SystemClock(), study.live.round_seconds).resync(reason)
+    note(f"the present round is {next_round}; 'hyperzero run' goes on with it")
 
 
 def compact(

@@ -6,12 +6,14 @@ import threading
 import time
 from typing import Protocol
 
-from ..errors import ConfigError
+from ..errors import ConfigError, RoundError
 from ..study.journal.trace import Remark
 from ..tuner.tuner import Tuner
 
 #: Kind of the decision that records when round 0 began, and of remarks on the clock.
 CLOCK = "clock"
+#: Under this key such a record says that rounds are counted anew from it on.
+RESYNCED = "resynced"
 
 
 class Clock(Protocol):
@@ -91,24 +93,67 @@ class Schedule:
             ConfigError: the study's rounds have another length.
             JournalError: the journal could not be reached.
         """
+        if self.refresh():
+            return
         history = self.tuner.history
-        for entry in history.decisions:
-            facts = entry.trace.facts if isinstance(entry.trace, Remark) else {}
-            if entry.kind == CLOCK and "origin" in facts:
-                length = facts.get("round_seconds")
-                if length != self.round_seconds:
-                    raise ConfigError(
-                        f"the study's rounds last {length} s, got round_seconds="
-                        f"{self.round_seconds}; keep the length, or start another study"
-                    )
-                self._origin = float(facts["origin"])
-                return
         now = self.clock.now()
         begin = now - now % self.round_seconds
         next_round = 0 if history.last_round is None else history.last_round + 1
         self._origin = begin - next_round * self.round_seconds
         facts = {"origin": self._origin, "round_seconds": self.round_seconds}
         self.tuner.study.note(CLOCK, f"round {next_round} begins at {begin:.0f} s", facts)
+
+    def refresh(self) -> bool:
+        """Read again when round 0 began; False where the journal has no record.
+
+        The first record holds, unless a later one was made to count on from another round.
+
+        Raises:
+            ConfigError: the study's rounds have another length.
+        """
+        remarks = [d.trace for d in self.tuner.history.decisions if d.kind == CLOCK]
+        records = [r.facts for r in remarks if isinstance(r, Remark) and "origin" in r.facts]
+        if not records:
+            return False
+        facts = [records[0], *(r for r in records if r.get(RESYNCED))][-1]
+        length = facts.get("round_seconds")
+        if length != self.round_seconds:
+            raise ConfigError(
+                f"the study's rounds last {length} s, got round_seconds="
+                f"{self.round_seconds}; keep the length, or start another study"
+            )
+        self._origin = float(facts["origin"])
+        return True
+
+    def resync(self, reason: str) -> int:
+        """Count on from the last planned round, from now on; journaled. Returns the next round.
+
+        The clock keeps its phase: the next round is the first one after the last planned that has
+        the same hour of the day as the present round has.
+
+        Args:
+            reason: why, in a sentence.
+        Raises:
+            RoundError: no round was planned yet, the clock is not behind the last planned round,
+                or no reason is given.
+        """
+        last = self.tuner.study.sync().last_round
+        if last is None:
+            raise RoundError("no round was planned yet, so there is nothing to continue")
+        if not reason.strip():
+            raise RoundError("give a reason, in a sentence; the journal stores it")
+        self.start()
+        period, now = self.tuner.config.rounds_per_day, self.current_round()
+        if now >= last:
+            raise RoundError(
+                f"by the clock it is round {now}, and the last planned is {last}: the loop goes on "
+                "by itself"
+            )
+        next_round = last + 1 + (now - last - 1) % period
+        self._origin += (now - next_round) * self.round_seconds
+        facts = {"origin": self._origin, "round_seconds": self.round_seconds, RESYNCED: True}
+        self.tuner.study.note(CLOCK, f"round {next_round} is the present one: {reason}", facts)
+        return next_round
 
     def current_round(self) -> int:
         """The round that the present time belongs to."""

@@ -25,6 +25,7 @@ from ..transfer.refresh import Named
 from ..tuner.tuner import Tuner
 from .aggregate.source import Collected, Source, check_collected
 from .clock import CLOCK, Clock, Schedule, SystemClock
+from .notices import Notices
 from .remarks import Calls
 from .retry import RetryPolicy
 from .serve.updater import Updater
@@ -95,6 +96,7 @@ class Loop:
         self._schedule = Schedule(tuner, self.clock, round_seconds)
         retry = retry or RetryPolicy(timeout=min(120.0, round_seconds / 8))
         self._calls = Calls(tuner, self.clock, retry)
+        self._notices = Notices(self._calls.remarks)
         self._warned_of_clock = False
 
     def run(self, rounds: int | None = None) -> Iterator[Round]:
@@ -112,6 +114,8 @@ class Loop:
             now, last = self._schedule.current_round(), self.tuner.history.last_round
             if last is not None and now < last:
                 self._warn_of_clock(now, last)
+                if self._was_resynced():
+                    continue
             elif last is None or now > last or not done:
                 # After a start the last round is repeated: its plan may not have been applied.
                 self._warned_of_clock = False
@@ -133,6 +137,7 @@ class Loop:
         if is_new:
             if not rows and len(empty) >= ROUNDS_BEFORE_WARNING:
                 self._warn_without_readings(empty)
+            self._notices.of_rows(round)
             self._read_domains()
         plan = self._plan(round)
         applied = plan is not None and self._apply(plan)
@@ -163,7 +168,7 @@ class Loop:
         answers = self._calls.read(
             self._calls.warehouse, "warehouse", "collecting readings", collect
         )
-        return sum(self._record(collected) for collected in answers)
+        return sum(self._record(round, collected) for collected in answers)
 
     def _is_empty(self, round: int) -> bool:
         table = self.tuner.history.tables[round]
@@ -183,8 +188,9 @@ class Loop:
         )
         self._calls.remarks.add("readings", reason, once={"since_round": empty[-1]})
 
-    def _record(self, collected: Collected) -> int:
+    def _record(self, round: int, collected: Collected) -> int:
         """Journal one answer of the warehouse; returns the number of new readings."""
+        self._notices.add(round, collected)
         for round_, users in sorted(collected.excluded_users.items()):
             if any(users.values()):
                 facts = {"round": round_, "excluded": dict(users)}
@@ -206,10 +212,11 @@ class Loop:
 
     def _tell(self, readings: Readings) -> int:
         """Record a message as a whole; where it is refused, round by round, so that one refused
-        round does not hold up the others."""
+        round does not hold up the others. Rounds that were never planned are left out."""
+        num_decisions = len(self.tuner.history.decisions)
         try:
-            tell = partial(self.tuner.tell, readings)
-            return self._calls.journal("recording readings", tell, (ReadingsError,)) or 0
+            tell = partial(self.tuner.tell, readings, unknown="skip")
+            rows = self._calls.journal("recording readings", tell, (ReadingsError,)) or 0
         except ReadingsError as error:
             rounds = readings.by_round()
             if len(rounds) > 1:
@@ -218,6 +225,8 @@ class Loop:
                 reason = f"readings of round {round_} were refused: {error}"
                 self._calls.remarks.add("refused", reason, once={"round": round_})
             return 0
+        self._notices.repeat(self.tuner.history.decisions[num_decisions:])
+        return rows
 
     def _read_domains(self) -> None:
         """Read the other domains that are due; one that cannot be read stays as it was."""
@@ -236,6 +245,7 @@ class Loop:
 
     def _plan(self, round: int) -> Plan | None:
         """The round's plan; None where there is none, or another loop has planned a later round."""
+        num_decisions = len(self.tuner.history.decisions)
         try:
             ask = partial(self.tuner.ask, round)
             plan = self._calls.journal(f"planning round {round}", ask, (HyperZeroError,))
@@ -244,6 +254,7 @@ class Loop:
             reason = str(error) if is_late else f"round {round} could not be planned: {error}"
             self._calls.remarks.add("planning", reason)
             return None
+        self._notices.repeat(self.tuner.history.decisions[num_decisions:])
         last = self.tuner.history.last_round
         return None if last is not None and last > round else plan
 
@@ -268,11 +279,22 @@ class Loop:
             facts = {"rounds": (first, last), "rows": rows}
             log.info("compacted %d readings of rounds %d to %d", rows, first, last, extra=facts)
 
+    def _was_resynced(self) -> bool:
+        """Whether the rounds are counted from another time now; see ``Schedule.resync``."""
+        before = self._schedule.current_round()
+        self._calls.journal("reading the journal", self.tuner.study.sync)
+        self._schedule.refresh()
+        return self._schedule.current_round() != before
+
     def _warn_of_clock(self, now: int, last: int) -> None:
         """Remark once that the clock is behind the last planned round."""
         if self._warned_of_clock:
             return
-        reason = f"by the clock it is round {now}, but round {last} was planned; waiting for it"
+        reason = (
+            f"by the clock it is round {now}, but round {last} was planned; waiting for it. If "
+            "that round was planned by mistake, or by a clock that was ahead, count on from it "
+            "with 'hyperzero resync'"
+        )
         self._calls.remarks.begin(now)
         self._calls.remarks.add(CLOCK, reason)
         self._warned_of_clock = True

@@ -49,7 +49,7 @@ class Remarks:
         self,
         kind: str,
         reason: str,
-        once: Mapping[str, int] | None = None,
+        once: Mapping[str, Any] | None = None,
         error: Exception | None = None,
     ) -> None:
         """Log a remark and write it to the journal.
@@ -61,8 +61,7 @@ class Remarks:
                 it is not written again.
             error: its traceback is logged.
         """
-        self.reasons.append(reason)
-        log.warning("%s: %s", kind, reason, extra={"part": kind}, exc_info=error)
+        self.show(kind, reason, error)
         recent = self.tuner.history.decisions[-_RECENT:]
         if once and any(d.kind == kind and d.trace == Remark(facts=once) for d in recent):
             return
@@ -71,6 +70,11 @@ class Remarks:
         self._waiting.append((kind, plain, once or {"in_round": self._round}))
         if kind != JOURNAL:
             self.write_waiting()
+
+    def show(self, kind: str, reason: str, error: Exception | None = None) -> None:
+        """Log a remark of the round without writing it to the journal."""
+        self.reasons.append(reason)
+        log.warning("%s: %s", kind, reason, extra={"part": kind}, exc_info=error)
 
     def write_waiting(self) -> None:
         """Write the remarks that wait for the journal, the oldest first, until it fails."""

@@ -17,12 +17,16 @@ from .history import History
 from .journal import ReadingsReceived
 from .readings import MAX_ROWS_NAMED, Readings
 
+_VALUES = ("count", "mean", "var")
+_SAME = 1e-9  # relative difference below which a value is the same
+
 
 def new_rows(history: History, readings: Readings) -> ReadingsReceived | None:
     """The rows of a message that are new; None where the study has received all of them.
 
     A row with a higher revision replaces the earlier one. The same row again, or an older revision,
-    changes nothing.
+    changes nothing. Values that differ by rounding only are the same: a query that adds in parallel
+    gives other last digits every time.
 
     Raises:
         ReadingsError: unknown rounds, arms or metrics, or a revision that was received with other
@@ -30,19 +34,16 @@ def new_rows(history: History, readings: Readings) -> ReadingsReceived | None:
     """
     metric = readings.metric_index(history.metrics)
     received = _received(history, readings, metric)
-    differs = (received["revision"] == readings.revision) & ~(
-        (received["count"] == readings.count)
-        & (received["mean"] == readings.mean)
-        & (received["var"] == readings.var)
-    )
+    differs = (received["revision"] == readings.revision) & ~_is_same(received, readings)
     _refuse(
         readings,
         differs,
         lambda i: (
             f"round {readings.round[i]}, candidate {readings.candidate[i]}, metric "
             f"{history.metrics[metric[i]]!r}, revision {readings.revision[i]} was received with "
-            f"count {received['count'][i]:g}, mean {received['mean'][i]:g}, "
-            f"var {received['var'][i]:g}; send corrected values with a higher revision"
+            f"{_digits(*(received[name][i] for name in _VALUES))}, and now has "
+            f"{_digits(*(getattr(readings, name)[i] for name in _VALUES))}; send corrected values "
+            "with a higher revision"
         ),
     )
     is_new = readings.revision > received["revision"]
@@ -63,6 +64,31 @@ def new_rows(history: History, readings: Readings) -> ReadingsReceived | None:
     return ReadingsReceived(**{name: tuple(v[order].tolist()) for name, v in columns.items()})
 
 
+def _is_same(received: dict[str, NDArray[Any]], readings: Readings) -> NDArray[np.bool_]:
+    """Where values are equal up to the rounding of a sum, within 1e-9 relative.
+
+    The rounding of a mean is relative to the values that are added, so also to their standard
+    deviation. The variance of equal values is 0 or what is left of their mean's rounding.
+    """
+    mean = np.maximum(np.abs(received["mean"]), np.abs(readings.mean))
+    var = np.maximum(received["var"], readings.var)
+    with np.errstate(over="ignore", invalid="ignore"):
+        tolerance = {
+            "count": _SAME * np.maximum(received["count"], readings.count),
+            "mean": _SAME * np.maximum(mean, np.sqrt(var)),
+            "var": np.maximum(_SAME * var, (_SAME * mean) ** 2),
+        }
+        is_same = np.ones(len(readings), dtype=bool)
+        for name, limit in tolerance.items():
+            is_same &= np.abs(received[name] - getattr(readings, name)) <= limit
+    return is_same
+
+
+def _digits(count: float, mean: float, var: float) -> str:
+    """Values with all their digits, so that two that differ never print the same."""
+    return f"count {float(count)!r}, mean {float(mean)!r}, var {float(var)!r}"
+
+
 def _received(
     history: History, readings: Readings, metric: NDArray[np.int64]
 ) -> dict[str, NDArray[Any]]:
@@ -71,9 +97,7 @@ def _received(
     Refuses rows of rounds or arms that were not planned.
     """
     num = len(readings)
-    received: dict[str, NDArray[Any]] = {
-        name: np.full(num, np.nan) for name in ("count", "mean", "var")
-    }
+    received: dict[str, NDArray[Any]] = {name: np.full(num, np.nan) for name in _VALUES}
     received["revision"] = np.full(num, -1, dtype=np.int64)
     row = np.full(num, -1, dtype=np.int64)
     for round_ in np.unique(readings.round).tolist():

@@ -20,6 +20,7 @@ from .journal.state import pack, unpack
 from .plan import Plan
 from .readings import Readings
 from .reception import new_rows
+from .unplanned import LeftOut, Unknown, check_unknown, remarks_on, split
 
 _T = TypeVar("_T")
 _MAX_TRIES = 20
@@ -100,23 +101,42 @@ class Study:
             entry = Configured(config.model_dump(mode="json"))
             self.append(lambda _: ([entry], None))
 
-    def receive(self, messages: Sequence[Readings]) -> int:
+    def receive(self, messages: Sequence[Readings], unknown: Unknown = "refuse") -> int:
         """Record readings, whole or not at all; see ``Tuner.tell``."""
+        check_unknown(unknown)
+        message = Readings.concat(messages) if messages else None
 
         def record(history: History) -> tuple[Sequence[Entry], int]:
-            received = new_rows(history, Readings.concat(messages)) if messages else None
-            return ([], 0) if received is None else ([received], len(received.round))
+            taken, left_out = self._taken(history, message, unknown)
+            received = None if taken is None else new_rows(history, taken)
+            entries: list[Entry] = [] if left_out is None else [*remarks_on(history, left_out)]
+            if received is not None:
+                entries.append(received)
+            return entries, 0 if received is None else len(received.round)
 
         return self.append(record)
 
-    def count_new(self, readings: Readings) -> int:
+    def count_new(self, readings: Readings, unknown: Unknown = "refuse") -> int:
         """Number of rows of a message that ``receive`` would record; records nothing.
 
         Raises:
             ReadingsError: as ``receive`` raises it.
         """
-        received = new_rows(self.sync(), readings)
+        history = self.sync()
+        taken, _ = self._taken(history, readings, unknown)
+        received = None if taken is None else new_rows(history, taken)
         return 0 if received is None else len(received.round)
+
+    def left_out(self, readings: Readings) -> LeftOut | None:
+        """The rows that ``receive(..., unknown="skip")`` leaves out; None where it takes all."""
+        return split(self.sync(), readings)[1]
+
+    def _taken(
+        self, history: History, message: Readings | None, unknown: Unknown
+    ) -> tuple[Readings | None, LeftOut | None]:
+        if message is None or unknown == "refuse":
+            return message, None
+        return split(history, message)
 
     def plan(self, round: int) -> Plan:
         """The plan of a planned round."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from ..errors import ConfigError, ReadingsError, RoundError, StudyMismatchError, TunerWarning
 from ..problem.problem import Problem
 from ..runtime.randomness import random
+from ..study import lacking
 from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket
 from ..study.history import History
@@ -30,6 +31,7 @@ from ..study.journal.trace import RETIRED, STOPPED, TRANSFER
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..study.study import Study
+from ..study.unplanned import Unknown
 from ..surrogate import Posterior
 from ..transfer import journaled
 from ..transfer.alignment import align
@@ -181,7 +183,8 @@ class Tuner:
                     f"{last}; use a later round, or omit it to take the next"
                 )
             state = self._update_model()
-            return plan_round(state, self.config, history, target, self.seed, trigger), target
+            entries = plan_round(state, self.config, history, target, self.seed, trigger)
+            return [*entries, *lacking.remarks(history, target)], target
 
         num_decisions = len(self.study.sync().decisions)
         planned = self.study.append(plan)
@@ -191,14 +194,17 @@ class Tuner:
                 warnings.warn(message, TunerWarning, stacklevel=2)
         return self.study.plan(planned)
 
-    def tell(self, readings: Readings | Sequence[Readings]) -> int:
+    def tell(self, readings: Readings | Sequence[Readings], *, unknown: Unknown = "refuse") -> int:
         """Record readings, whole or not at all.
 
         Readings may be late, out of order, revised, and in several messages. Rows that were
-        received before change nothing.
+        received before change nothing; values count as the same within 1e-9 relative.
 
         Args:
             readings: one message, or several that are recorded together or not at all.
+            unknown: ``"refuse"`` a message with rows of rounds that were never planned, or
+                ``"skip"`` these rows: the journal names their rounds, and all others are taken, as
+                ``hyperzero step`` and ``hyperzero run`` do. ``study.left_out`` tells which.
         Returns:
             The number of new rows.
         Raises:
@@ -211,7 +217,7 @@ class Tuner:
                     f"tell expects hz.Readings or a list of them, got {type(message).__name__}; "
                     "make one with hz.Readings(...) or hz.Readings.from_frame(frame)"
                 )
-        return self.study.receive(messages)
+        return self.study.receive(messages, unknown)
 
     def learn_from(self, sources: Sequence[Source | str]) -> None:
         """Add domains to learn from, or newer evidence of earlier ones; see ``sources`` above.

@@ -1,72 +1,13 @@
 """The command line as a newcomer and as a cron job meet it."""
 
-import csv
 import json
 import sqlite3
 
 import pytest
 import yaml
+from support.cron_platform import METRICS, Platform
 
 from hyperzero_torch import StudyConfig
-from hyperzero_torch.cli import main
-
-METRICS = {"views": (31.0, 400.0), "watch_time": (12.5, 90.0), "unfollowed": (0.08, 0.05)}
-
-
-class Platform:
-    """A stranger's platform: it knows files and exit codes, nothing of Python."""
-
-    def __init__(self, folder, capsys):
-        self.folder = folder
-        self.capsys = capsys
-        self.config = folder / "tuning.yaml"
-
-    def run(self, *arguments):
-        """Exit code, standard output and standard error of one command."""
-        try:
-            main([str(a) for a in arguments])
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        captured = self.capsys.readouterr()
-        return code, captured.out, captured.err
-
-    def start(self, **traffic):
-        assert self.run("init", self.config)[0] == 0
-        study = yaml.safe_load(self.config.read_text())
-        study["traffic"] = {"num_draws": 40, "num_samples": 128, "initial_candidates": 8} | traffic
-        self.config.write_text(yaml.safe_dump(study))
-
-    def step(self, *arguments):
-        return self.run("step", "--config", self.config, *arguments)
-
-    def plan(self, number):
-        return json.loads((self.folder / f"plan_{number}.json").read_text())
-
-    def readings(self, plan, name=None, change=None):
-        path = self.folder / (name or f"hour_{plan['round']}.csv")
-        rows = [
-            {"round": plan["round"], "candidate": arm["candidate"], "metric": metric,
-             "count": round(arm["share"] * 1e5), "mean": mean * (1 + 0.001 * arm["candidate"]),
-             "var": var}
-            for arm in plan["arms"]
-            for metric, (mean, var) in METRICS.items()
-        ]  # fmt: skip
-        if change is not None:
-            change(rows)
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-        return path
-
-    def journal(self):
-        """Everything that the journal says, in plain SQL."""
-        with sqlite3.connect(self.folder / "study.db") as connection:
-            return {
-                table: connection.execute(f"select * from {table}").fetchall()
-                for table in ("studies", "entries", "candidates", "plans", "readings", "decisions")
-            }
 
 
 @pytest.fixture
@@ -195,7 +136,6 @@ def spoil(key, value, rows=(1, 4)):
         (spoil("var", -0.5), "negative"),
         (spoil("candidate", 99, rows=(4,)), "unknown candidate 99"),
         (spoil("metric", "viewz"), "unknown metric 'viewz'"),
-        (spoil("round", 7), "unknown round 7"),
         (lambda rows: rows.append(rows[3]), "stands already"),
     ],
 )
@@ -258,7 +198,7 @@ def test_refused_readings_do_not_even_start_a_study_or_change_its_configuration(
     study["traffic"]["num_draws"] = 41
     platform.config.write_text(yaml.safe_dump(study))
     bad = platform.readings(platform.plan(0), "bad.csv", spoil("mean", "nan"))
-    unknown = platform.readings(platform.plan(0), "unknown.csv", spoil("round", 9))
+    unknown = platform.readings(platform.plan(0), "unknown.csv", spoil("candidate", 99, rows=(4,)))
     assert platform.step("--readings", bad)[0] == 3
     assert platform.step("--readings", unknown)[0] == 3
     assert platform.step("--dry-run")[0] == 0

@@ -617,14 +617,10 @@ def broken(frame, **columns):
 
 BAD = {
     "a column is missing": (GOOD.drop(columns="round"), GOOD_EVENTS, r"exposures need.*'round'"),
+    "a round is text": (broken(GOOD, round="1"), GOOD_EVENTS, "'round' must hold integers"),
     "a value is text": (GOOD, broken(GOOD_EVENTS, value="x"), "'value' must hold numbers"),
     "a metric is a number": (GOOD, broken(GOOD_EVENTS, metric=3), "'metric' must hold text"),
-    "a round is a fraction": (broken(GOOD, round=1.5), GOOD_EVENTS, "'round' must hold integers"),
     "a user is a fraction": (broken(GOOD, user=1.5), GOOD_EVENTS, "'user' must hold integers or"),
-    "a negative round": (broken(GOOD, round=-1), GOOD_EVENTS, "20 rows with negative round"),
-    "a negative arm": (broken(GOOD, candidate=-1), GOOD_EVENTS, "20 rows with negative candidate"),
-    "a NaN": (GOOD, broken(GOOD_EVENTS, value=math.nan), "20 rows with a value that is missing"),
-    "an infinity": (GOOD, broken(GOOD_EVENTS, value=-math.inf), "missing or not finite"),
     "users in two types": (
         broken(GOOD, user=GOOD["user"].astype("str")), GOOD_EVENTS, "name users in one type",
     ),
@@ -642,9 +638,32 @@ def test_frames_that_cannot_be_counted_are_refused(case):
         Aggregator(["m"]).aggregate(exposures, events, as_of=2)
 
 
+ALL_FLAWED = {
+    "a round is a fraction": (
+        broken(GOOD, round=1.5), GOOD_EVENTS, "exposures with no valid round",
+    ),
+    "a negative round": (broken(GOOD, round=-1), GOOD_EVENTS, "exposures with no valid round"),
+    "a negative arm": (
+        broken(GOOD, candidate=-1), GOOD_EVENTS, "exposures with no valid candidate",
+    ),
+    "a NaN": (GOOD, broken(GOOD_EVENTS, value=math.nan), "users with a value of 'm' that is"),
+    "an infinity": (GOOD, broken(GOOD_EVENTS, value=-math.inf), "users with a value of 'm' that"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ALL_FLAWED)
+def test_a_table_of_rows_that_cannot_be_counted_is_no_readings_and_is_counted(case):
+    exposures, events, reason = ALL_FLAWED[case]
+    result = Aggregator(["m"]).aggregate(exposures, events, as_of=2)
+    assert result.readings is None
+    ((fault, number),) = result.faults.items()
+    assert fault.startswith(reason)
+    assert number == 20
+
+
 @pytest.mark.parametrize("column", ["user", "round", "metric", "value", "arrived"])
 @pytest.mark.parametrize("engine", ["polars", "polars lazy", "duckdb"])
-def test_a_null_in_any_column_is_refused(column, engine):
+def test_a_null_in_any_column_leaves_out_its_row_or_its_user(column, engine):
     events = pl.from_pandas(GOOD_EVENTS)
     events = events.with_columns(
         pl.when(pl.col("user") == 7).then(None).otherwise(pl.col(column)).alias(column)
@@ -655,14 +674,23 @@ def test_a_null_in_any_column_is_refused(column, engine):
     if engine == "duckdb":
         connection = duckdb.connect()
         frames = [connection.from_arrow(f.to_arrow()) for f in frames]
-    with pytest.raises(hz.ReadingsError, match=r"events are refused.*\n.*1 rows with"):
-        Aggregator(["m"]).aggregate(*frames, as_of=2)
+    result = Aggregator(["m"]).aggregate(*frames, as_of=2)
+    assert sum(result.faults.values()) == (column != "arrived")
+    odd = [1.0 + u for u in range(1, 20, 2)]
+    values = {
+        "arrived": odd,  # a row without an arrival has arrived
+        "value": [v for v in odd if v != 8.0],  # the user is left out
+    }.get(column, [0.0 if v == 8.0 else v for v in odd])  # the row is
+    found = as_dict(result.readings)
+    assert found[1, 0, "m"][:2] == (10, np.mean([1.0 + u for u in range(0, 20, 2)]))
+    assert found[1, 1, "m"] == pytest.approx((len(values), np.mean(values), np.var(values, ddof=1)))
 
 
-def test_values_whose_squares_overflow_are_refused_as_readings():
+def test_values_whose_squares_overflow_are_omitted_with_the_reason():
     events = broken(GOOD_EVENTS, value=GOOD_EVENTS["value"] * 1e300)
-    with pytest.raises(hz.ReadingsError, match="var is inf"):
-        Aggregator(["m"]).aggregate(GOOD, events, as_of=2)
+    result = Aggregator(["m"]).aggregate(GOOD, events, as_of=2)
+    assert result.readings is None
+    assert result.omitted == {1: ("metric 'm': values too large to square in arms [0, 1]",)}
 
 
 def test_relations_of_two_connections_are_one_clear_error():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.live_loop import CONFIG, HOUR, Platform, loop_of, make, reading, stored
 
 import hyperzero_torch as hz
-from hyperzero_torch.live.clock import SimulatedClock
+from hyperzero_torch.live.clock import Schedule, SimulatedClock
 from hyperzero_torch.live.loop import Collected, Loop
 from hyperzero_torch.live.retry import Component, RetryPolicy
 
@@ -389,3 +389,77 @@ def test_readings_that_are_always_late_are_no_silence():
     done = list(loop_of(make(), Platform(late=8)).run(12))
     assert [bool(d.notes) for d in done] == [False] * 6 + [True] * 2 + [False] * 4
     assert done[-1].rounds_without_readings == 7
+
+
+def test_a_loop_that_waits_for_a_far_round_goes_on_after_a_resync():
+    """A round that was planned by mistake, or by a clock that was ahead."""
+    tuner, platform, clock = make(), Platform(), SimulatedClock(10_000.0)
+    loop = loop_of(tuner, platform, clock)
+    assert [d.round for d in loop.run(2)] == [0, 1]
+    tuner.ask(5000)
+    waits = []
+
+    class Waiting:
+        """The same clock; after three hours of waiting a person runs the command."""
+
+        now = staticmethod(clock.now)
+
+        def sleep(self, seconds):
+            waits.append(seconds)
+            if len(waits) == 3:
+                assert Schedule(tuner, clock, HOUR).resync("a typo") == 5019
+            return clock.sleep(seconds) or len(waits) > 20
+
+    done = list(loop_of(tuner, platform, Waiting()).run(2))
+    # It was round 3 then; 5019 is the first later round of the same hour of the day. The loop wakes
+    # up an hour later.
+    assert 5019 % 24 == 3
+    assert [d.round for d in done] == [5020, 5021]
+    assert all(d.applied for d in done)
+    (note,) = [d for d in tuner.history.decisions if "waiting for it" in d.reason]
+    assert "'hyperzero resync'" in note.reason
+    again = Schedule(tuner, clock, HOUR)
+    again.start()
+    assert again.current_round() == done[-1].round
+    with pytest.raises(hz.RoundError, match="the loop goes on by itself"):
+        again.resync("why")
+
+
+def test_rounds_without_rows_or_without_their_control_are_said():
+    platform, tuner = Platform(), make()
+
+    def collect(as_of, planned, missing=()):
+        due = [p for p in platform.applied if p.round < as_of and p.round != 1]
+        parts = [reading(p, rows=slice(1, None) if p.round == 2 else slice(None)) for p in due]
+        return Collected(hz.Readings.concat(parts) if parts else None)
+
+    platform.collect = collect
+    with pytest.warns(hz.TunerWarning, match="the control has none of 'gain', 'guard'"):
+        done = list(loop_of(tuner, platform).run(7))
+    assert [bool(d.notes) for d in done] == [False, False, False, True, True, False, False]
+    control, rows = (
+        [d for d in tuner.history.decisions if d.kind == kind] for kind in ("control", "hours")
+    )
+    assert [d.details["rounds"] for d in control] == [[2]]
+    assert [d.details["rounds"] for d in rows] == [[1]]
+
+
+def test_reasons_of_the_source_reach_log_and_journal_once_they_are_final(caplog):
+    """The metric of one hour may be late; in its last report it is missing."""
+    platform, tuner = Platform(), make()
+    honest = platform.collect
+
+    def collect(as_of, planned, missing=()):
+        reason = "metric 'guard': the control's mean is 0 or undefined"
+        omitted = {r: (reason, f"arms [{r}]: one user, a variance needs two") for r in planned}
+        readings = honest(as_of, planned).readings
+        return Collected(readings, omitted=omitted, final_rounds=[as_of - 3])
+
+    platform.collect = collect
+    done = list(loop_of(tuner, platform).run(7))
+    assert [len(d.notes) for d in done] == [0, 0, 0, 2, 0, 0, 0]
+    remarks = [d.reason for d in tuner.history.decisions if d.kind == "events"]
+    assert remarks == [
+        "no reading in round 0: metric 'guard': the control's mean is 0 or undefined",
+        "no reading in round 0: arms [0]: one user, a variance needs two",
+    ]

@@ -186,7 +186,7 @@ def test_a_revision_that_contradicts_itself(tuner, next_plan):
     plan = tuner.ask(2)
     for name in ("count", "mean", "var"):
         table = columns(plan, arms=[0, 1, 2], revision=1)
-        table[name][3] *= 1 + 1e-15 if name != "count" else 2
+        table[name][3] *= 1 + 1e-8 if name != "count" else 2
         error = unchanged(tuner, lambda t=table: tuner.tell(hz.Readings.from_frame(t)))
         assert error.num_rows == 1
         assert "row 3: round 2, candidate" in str(error)

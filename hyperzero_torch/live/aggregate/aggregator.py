@@ -5,21 +5,25 @@ exposures, events -> sums per arm (arm_rows.py) -> test of the split -> means an
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ...errors import ConfigError
+from ...errors import ConfigError, ReadingsError
 from ...study.readings import Readings
-from .arm_rows import BOT, TWO_ARMS, UNEXPOSED, ArmRows
-from .frames import Tables, engine_errors
-from .metrics import Metric, arm_sums, check_metrics, mean_and_var
+from .arm_rows import BOT, TWO_ARMS, UNEXPOSED, ArmRows, Sums
+from .frames import Tables, engine_errors, paths
+from .metrics import Metric, arm_sums, check_metrics, mean_and_var, num_users
 from .sample_ratio import check_shares, mismatch
 from .source import Collected
 
 _USERS_NOT_COUNTED = {"bots": BOT, "in_two_arms": TWO_ARMS, "unexposed": UNEXPOSED}
+# Users in arms that the plan does not have are left out where they are at most this share of the
+# round's users: a few clients with broken state. More of them are a mismatch of the whole round.
+_MAX_STRAY = 0.01
+_NOT_USABLE = "missing, not finite or absurd; left out of this metric in that round"
 _COLUMNS = ("round", "candidate", "metric", "count", "mean", "var", "revision")
 
 
@@ -53,17 +57,20 @@ class Aggregator:
         if not 0 <= srm_alpha < 1:
             raise ConfigError(f"srm_alpha must be in [0, 1), got {srm_alpha!r}; 0 never alarms")
         self.srm_alpha = float(srm_alpha)
+        self._final_age = self.lateness - 1
         self._rows = ArmRows(self.metrics, self.max_events)
         self.sources = self._rows.sources
 
     def reaching(self, lateness: int) -> Aggregator:
         """A copy that reports rounds up to so many rounds old; never fewer than this one."""
-        return Aggregator(
+        other = Aggregator(
             self.metrics,
             lateness=max(self.lateness, lateness),
             max_events=self.max_events,
             srm_alpha=self.srm_alpha,
         )
+        other._final_age = self._final_age
+        return other
 
     def aggregate(
         self,
@@ -84,9 +91,10 @@ class Aggregator:
             exposures: ``user, round, candidate``; candidate 0 is the control, and repeated rows
                 count once. A pandas or Polars frame (eager or lazy), a DuckDB relation or a PySpark
                 frame; or the path of a Parquet file, a glob or a list of them, read by DuckDB.
+                Columns of files are matched by name, and a file that cannot be used is left out.
             events: ``user, round, metric, value[, arrived]``; values of a user add up. Rows with
                 ``arrived >= as_of`` are not counted yet, since the round ``as_of`` may be under
-                way. Events of other metrics are ignored.
+                way; rows whose ``arrived`` is null count. Events of other metrics are ignored.
             covariates: ``user, metric, value`` from before the experiment; values add up.
             as_of: the current round.
             rounds: only these of the rounds; all must lie in the window.
@@ -95,15 +103,18 @@ class Aggregator:
         Returns:
             Means and unbiased variances of per-user sums over the users of each arm and round,
             those without events as zeros. ``omitted`` names arms of fewer than two users, undefined
-            ratios, and metrics whose control mean is 0. ``excluded_users`` counts, per round seen
+            ratios, and metrics whose control mean is 0. ``faults`` counts rows and files that were
+            left out: rows without a user, a round or a candidate, and values that are missing, not
+            finite or absurd. Such a value leaves its user out of this metric and round; everything
+            else is as if the row had not been there. ``excluded_users`` counts, per round seen
             in the data, ``"bots"`` (more than ``max_events`` events), users ``"in_two_arms"``
             (exposed to several candidates, bots among them) and ``"unexposed"`` users (events
-            without an exposure).
+            without an exposure); and, where there are any, users with ``"unusable_values"``, and
+            ``"unplanned_arm"``: a few in arms that the plan does not have.
         Raises:
             ConfigError: ``as_of``, ``rounds`` or ``planned`` is not valid.
-            ReadingsError: frames of different or unknown engines, missing columns, wrong types,
-                nulls, negative rounds or candidates, values that are not finite, or a failure of
-                the engine.
+            ReadingsError: frames of different or unknown engines, missing columns, wrong types, no
+                file that can be read, or a failure of the engine.
             MissingExtraError: Parquet paths, and DuckDB is not installed.
         """
         window = self._window(as_of, rounds)
@@ -113,13 +124,26 @@ class Aggregator:
             raise ConfigError(f"metrics {adjusted} need a covariate; pass covariates=")
         if not window:
             return Collected()
-        tables = Tables(exposures, events, covariates if adjusted else None)
+        frames = (exposures, events, covariates if adjusted else None)
+        try:
+            sums = self._sums(frames, window, int(as_of))
+        except ReadingsError:
+            if not any(paths(frame) for frame in frames):
+                raise
+            # A file may be damaged behind its footer, which only reading it to its end shows.
+            sums = self._sums(frames, window, int(as_of), read_all=True)
+        return self._report(sums, int(as_of), shares)
+
+    def _sums(
+        self, frames: tuple[Any, Any, Any], window: list[int], as_of: int, read_all: bool = False
+    ) -> Sums:
+        tables = Tables(*frames, read_all=read_all)
         try:
             with engine_errors("the expression"):
-                rows = self._rows.of(tables, window, int(as_of))
+                sums = self._rows.of(tables, window, as_of)
         finally:
             tables.close()
-        return self._report(rows, int(as_of), shares)
+        return sums._replace(faults=tables.faults | sums.faults)
 
     def _window(self, as_of: int, rounds: Collection[int] | None) -> list[int]:
         now = _whole("as_of", as_of, 0)
@@ -138,17 +162,26 @@ class Aggregator:
         return requested
 
     def _report(
-        self, rows: list[dict[str, Any]], as_of: int, shares: dict[int, dict[int, float]] | None
+        self, sums: Sums, as_of: int, shares: dict[int, dict[int, float]] | None
     ) -> Collected:
         excluded_users: dict[int, dict[str, int]] = {}
         excluded_rounds: dict[int, str] = {}
         omitted: dict[int, tuple[str, ...]] = {}
         columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-        for round_ in sorted({int(row["round"]) for row in rows}):
+        rows, faults = sums.rows, Counter(sums.faults)
+        rounds = sorted({int(row["round"]) for row in rows})
+        for round_ in rounds:
             users = {int(r["arm"]): int(r["users"]) for r in rows if r["round"] == round_}
             excluded_users[round_] = {n: users.get(c, 0) for n, c in _USERS_NOT_COUNTED.items()}
+            for source, number in sums.flawed_users.get(round_, {}).items():
+                _add(excluded_users[round_], "unusable_values", number)
+                faults[f"users with a value of {source!r} that is {_NOT_USABLE}"] += number
             arms = [r for r in rows if r["round"] == round_ and r["arm"] >= 0]
             arms.sort(key=lambda row: row["arm"])
+            arms, num_stray = _planned_arms(arms, None if shares is None else shares.get(round_))
+            if num_stray:
+                excluded_users[round_]["unplanned_arm"] = num_stray
+                faults["users exposed to a candidate that is no arm of the round"] += num_stray
             reason = self._mismatch(round_, arms, shares)
             if reason is not None:
                 excluded_rounds[round_] = reason
@@ -157,7 +190,8 @@ class Aggregator:
                 if reasons:
                     omitted[round_] = reasons
         readings = Readings.from_frame(columns) if columns["round"] else None
-        return Collected(readings, excluded_rounds, excluded_users, omitted)
+        final = tuple(r for r in rounds if as_of - r >= self._final_age)
+        return Collected(readings, excluded_rounds, excluded_users, omitted, final, dict(faults))
 
     def _mismatch(
         self,
@@ -182,20 +216,45 @@ class Aggregator:
         if few:
             reasons.append(f"arms {few}: one user, a variance needs two")
         for k, metric in enumerate(self.metrics):
-            with np.errstate(over="ignore", invalid="ignore"):  # Readings refuses an overflow
+            with np.errstate(over="ignore", invalid="ignore"):  # an overflow is omitted below
                 mean, var = mean_and_var(arm_sums(arms, k, metric))
-            undefined = [int(r["arm"]) for r, m in zip(arms, mean) if np.isnan(m)]
+            users = num_users(arms, k)
+            undefined = [int(r["arm"]) for r, m, n in zip(arms, mean, users) if np.isnan(m) and n]
             if undefined:
                 reasons.append(f"metric {metric.name!r}: no denominator in arms {undefined}")
             if arms[0]["arm"] == 0 and (np.isnan(mean[0]) or mean[0] == 0):
                 reasons.append(f"metric {metric.name!r}: the control's mean is 0 or undefined")
                 continue
-            for row, m, v in zip(arms, mean.tolist(), var.tolist()):
-                if not (math.isnan(m) or row["users"] < 2):
-                    cells = (round_, int(row["arm"]), metric.name, int(row["users"]), m, v)
-                    for column, cell in zip(columns.values(), (*cells, revision)):
+            too_large = ~np.isnan(mean) & (users > 1) & ~(np.isfinite(mean) & np.isfinite(var))
+            if too_large.any():
+                large = [int(r["arm"]) for r, is_large in zip(arms, too_large) if is_large]
+                reasons.append(
+                    f"metric {metric.name!r}: values too large to square in arms {large}"
+                )
+            for i, row in enumerate(arms):
+                if users[i] > 1 and np.isfinite(mean[i]) and np.isfinite(var[i]):
+                    cells = (round_, int(row["arm"]), metric.name, int(users[i]))
+                    values = (float(mean[i]), float(var[i]), revision)
+                    for column, cell in zip(columns.values(), (*cells, *values)):
                         column.append(cell)
         return tuple(reasons)
+
+
+def _add(counts: dict[str, int], name: str, number: int) -> None:
+    counts[name] = counts.get(name, 0) + number
+
+
+def _planned_arms(
+    arms: list[dict[str, Any]], planned: Mapping[int, float] | None
+) -> tuple[list[dict[str, Any]], int]:
+    """The arms of the plan, and the users of others where these are only a few."""
+    if planned is None:
+        return arms, 0
+    stray = sum(int(r["users"]) for r in arms if planned.get(int(r["arm"]), 0.0) == 0.0)
+    total = sum(int(r["users"]) for r in arms)
+    if not stray or not (stray == 1 < total or stray <= _MAX_STRAY * total):
+        return arms, 0
+    return [r for r in arms if planned.get(int(r["arm"]), 0.0) > 0.0], stray
 
 
 def _whole(name: str, value: Any, minimum: int) -> int:

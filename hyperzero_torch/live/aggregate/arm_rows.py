@@ -13,12 +13,13 @@ Source: Demmel and Nguyen (2013), reproducible summation by pre-rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import narwhals as nw
 
-from .frames import Tables, check_rows, collect, in_window
+from .frames import Tables, collect
 from .metrics import (
     KEYS,
     LOWER,
@@ -29,9 +30,24 @@ from .metrics import (
     sums_by_metric,
     with_means,
 )
+from .screening import Screened, per_round, screen_events, usable_covariates, usable_exposures
 
 UNEXPOSED, TWO_ARMS, BOT = -3, -2, -1  # in place of an arm, for users who are not counted
 NO_ARM = 2**62
+
+
+class Sums(NamedTuple):
+    """Rows of sums per round and arm, and what they leave out.
+
+    Args:
+        rows: by name; ``users{k}`` counts the users of metric ``k`` where they are not all.
+        flawed_users: per round and source, users without a usable value.
+        faults: rows left out of the tables, by reason.
+    """
+
+    rows: list[dict[str, Any]]
+    flawed_users: dict[int, dict[str, int]]
+    faults: dict[str, int]
 
 
 class ArmRows:
@@ -47,55 +63,77 @@ class ArmRows:
         self.max_events = max_events
         self.sources = tuple(dict.fromkeys(s for m in metrics for s in m.sources))
 
-    def of(self, tables: Tables, window: list[int], as_of: int) -> list[dict[str, Any]]:
-        """One row of sums per round and arm, in the metrics' units.
+    def of(self, tables: Tables, window: list[int], as_of: int) -> Sums:
+        """One row of sums per round and arm, in the metrics' units, and what was left out.
 
         Args:
             tables: exposures, events and covariates.
             window: the rounds to report, ascending.
             as_of: events that arrived in this round or later are not counted.
         """
-        exposures = tables.exposures.filter(in_window(window))
-        needed = nw.col("metric").is_in(self.sources) | nw.col("metric").is_null()
-        events = tables.events.filter(in_window(window) & needed)
-        if "arrived" in tables.events.collect_schema().names():
+        exposures, faults = usable_exposures(tables.exposures, window)
+        events = tables.events
+        if tables.has_arrivals:  # a row without an arrival has arrived
             events = events.filter((nw.col("arrived") < as_of) | nw.col("arrived").is_null())
-        check_rows("exposures", exposures, ("user", "round", "candidate"))
-        units = check_rows("events", events, tables.event_columns, self.sources)
-        users = self._users(exposures, events, units)
+        screened = screen_events(events, window, self.sources)
+        flawed = [
+            k
+            for k, metric in enumerate(self.metrics)
+            if any(screened.flawed[self.sources.index(s)] for s in metric.sources)
+        ]
+        users = self._users(exposures, screened)
+        faults = faults | screened.faults
         if tables.covariates is not None:
-            users = self._join_covariates(users, tables.covariates)
-        users = self._clip(users)
-        rows = collect(self._arms(users), "the sums per arm")
+            users, more = self._join_covariates(users, tables.covariates)
+            faults |= more
+        users = self._clip(users, screened.flawed, flawed)
+        rows = collect(self._arms(users, flawed), "the sums per arm")
         for row in rows:
             for k, metric in enumerate(self.metrics):
-                unit, *below = (units[self.sources.index(source)] for source in metric.sources)
+                at = int(row["round"])
+                unit, *below = (
+                    screened.units[self.sources.index(source)].get(at, 1.0)
+                    for source in metric.sources
+                )
                 row[f"unit{k}"] = unit / below[0] if below else unit
-        return rows
+        return Sums(rows, screened.flawed_users, faults)
 
-    def _users(
-        self, exposures: nw.LazyFrame[Any], events: nw.LazyFrame[Any], units: list[float]
-    ) -> nw.LazyFrame[Any]:
-        """``user, round, arm, s0, s1, ...``: per-user sums of each source, in its unit."""
+    def _users(self, exposures: nw.LazyFrame[Any], screened: Screened) -> nw.LazyFrame[Any]:
+        """``user, round, arm, s0, s1, ...``: per-user sums of each source, in its round's unit.
+
+        ``b{i}`` is 1 for users without a usable value of source ``i``, where there are any.
+        """
         nothing = (
             nw.lit("", dtype=nw.String).alias("metric"),
             nw.lit(0.0, dtype=nw.Float64).alias("value"),
+            nw.lit(0, dtype=nw.Int64).alias("flaw"),
         )
         no_arm = nw.lit(-1, dtype=nw.Int64).alias("candidate")
+        flaw = nw.col("flaw").cast(nw.Int64)
         rows: nw.LazyFrame[Any] = nw.concat(
             [
                 exposures.select("user", "round", "candidate", *nothing),
-                events.select("user", "round", no_arm, "metric", "value"),
+                screened.events.select("user", "round", no_arm, "metric", "value", flaw),
             ]
         )
         exposed = nw.col("candidate") >= 0
-        rows, sums = sums_by_metric(rows, self.sources, units)
+        factors = [per_round({r: 1.0 / u for r, u in units.items()}) for units in screened.units]
+        rows, sums = sums_by_metric(rows, self.sources, factors)
+        flawed = [i for i, is_flawed in enumerate(screened.flawed) if is_flawed]
+        for i in flawed:
+            bad = (nw.col("metric") == self.sources[i]) & (nw.col("flaw") > 0)
+            rows = rows.with_columns(nw.when(bad).then(1).otherwise(0).alias(f"b{i}"))
+        counted = ~exposed & (nw.col("flaw") == 0)
         rows = rows.with_columns(
             nw.when(exposed).then(nw.col("candidate")).otherwise(NO_ARM).alias("lowest"),
-            nw.when(exposed).then(0).otherwise(1).alias("events"),
+            nw.when(counted).then(1).otherwise(0).alias("events"),
         )
         users = rows.group_by("user", "round").agg(
-            nw.col("lowest").min(), nw.col("candidate").max(), nw.col("events").sum(), *sums
+            nw.col("lowest").min(),
+            nw.col("candidate").max(),
+            nw.col("events").sum(),
+            *sums,
+            *(nw.col(f"b{i}").max() for i in flawed),
         )
         arm = nw.col("candidate")
         if self.max_events is not None:
@@ -103,17 +141,17 @@ class ArmRows:
         arm = nw.when(nw.col("lowest") < nw.col("candidate")).then(TWO_ARMS).otherwise(arm)
         arm = nw.when(nw.col("candidate") < 0).then(UNEXPOSED).otherwise(arm)
         whole = [joined_halves(f"s{i}") for i in range(len(self.sources))]
-        return users.select("user", "round", arm.cast(nw.Int64).alias("arm"), *whole)
+        bad_columns = [f"b{i}" for i in flawed]
+        return users.select("user", "round", arm.cast(nw.Int64).alias("arm"), *whole, *bad_columns)
 
     def _join_covariates(
         self, users: nw.LazyFrame[Any], covariates: nw.LazyFrame[Any]
-    ) -> nw.LazyFrame[Any]:
-        """Add ``c{k}`` and ``covered{k}`` for every metric with a covariate."""
+    ) -> tuple[nw.LazyFrame[Any], dict[str, int]]:
+        """Add ``c{k}`` and ``covered{k}`` for every metric with a covariate; and rows left out."""
         adjusted = [(k, m) for k, m in enumerate(self.metrics) if m.covariate]
         names = tuple(dict.fromkeys(s for _, m in adjusted for s in m.sources))
-        covariates = covariates.filter(nw.col("metric").is_in(names) | nw.col("metric").is_null())
-        units = check_rows("covariates", covariates, ("user", "metric", "value"), names)
-        rows, sums = sums_by_metric(covariates, names, units)
+        covariates, units, faults = usable_covariates(covariates, names)
+        rows, sums = sums_by_metric(covariates, names, [1.0 / unit for unit in units])
         present = [
             nw.when(nw.col("metric") == name).then(1.0).otherwise(0.0).alias(f"n{i}")
             for i, name in enumerate(names)
@@ -138,10 +176,15 @@ class ArmRows:
         table = table.select(nw.col("user").alias("covered_user"), *columns)
         joined = users.join(table, how="left", left_on="user", right_on="covered_user")
         filled = [nw.col(f"c{k}", f"covered{k}").fill_null(0.0) for k, _ in adjusted]
-        return joined.with_columns(*filled)
+        return joined.with_columns(*filled), faults
 
-    def _clip(self, users: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        """Turn ``s{i}`` into ``y{k}`` (and ``x{k}`` for ratios), winsorised where configured."""
+    def _clip(
+        self, users: nw.LazyFrame[Any], flawed_sources: Sequence[bool], flawed: Sequence[int]
+    ) -> nw.LazyFrame[Any]:
+        """Turn ``s{i}`` into ``y{k}`` (and ``x{k}`` for ratios), winsorised where configured.
+
+        ``usable{k}`` is 1 for the users who count for the metrics ``flawed``, and 0 for the others.
+        """
         clipped: dict[tuple[int, float], str] = {
             (self.sources.index(s), m.winsorise): f"cap{j}_{s_}"
             for j, m in enumerate(self.metrics)
@@ -155,8 +198,10 @@ class ArmRows:
                 for (i, q), name in clipped.items()
                 if q is not None
             ]
-            counted = users.filter(nw.col("arm") >= 0).select(
-                "round", *{f"s{i}" for i, _ in clipped}
+            counted = users.filter(nw.col("arm") >= 0)
+            counted = counted.select(
+                "round",
+                *(self._usable_sum(i, flawed_sources) for i in {i for i, _ in clipped}),
             )
             table = counted.group_by("round").agg(*quantiles)
             caps = {int(row["round"]): row for row in collect(table, "the quantiles")}
@@ -168,21 +213,48 @@ class ArmRows:
                 name = clipped.get((i, metric.winsorise or 1.0))
                 for round_, row in caps.items():
                     if name is not None:
+                        if row[name] is None or math.isnan(row[name]):
+                            continue  # no user has a usable value
                         cap = float(row[name])
                         over = (nw.col("round") == round_) & (nw.col(f"s{i}") > cap)
                         value = nw.when(over).then(cap).otherwise(value)
                 columns.append(value.alias(f"{letter}{k}"))
         keep = [n for k in self._covered() for n in (f"c{k}", f"covered{k}")]
-        return users.select(*KEYS, *columns, *keep)
+        usable = [self._usable(k, flawed_sources).alias(f"usable{k}") for k in flawed]
+        users = users.select(*KEYS, *columns, *keep, *usable)
+        masked = [
+            (nw.col(name) * nw.col(f"usable{k}")).alias(name)
+            for k in flawed
+            for name in (
+                *(f"{z}{k}" for z in "yx"[: len(self.metrics[k].sources)]),
+                *((f"c{k}", f"covered{k}") if self.metrics[k].covariate else ()),
+            )
+        ]
+        return users.with_columns(*masked) if masked else users
+
+    def _usable_sum(self, i: int, flawed_sources: Sequence[bool]) -> nw.Expr:
+        """The sums of source ``i``; null for users without a usable value of it."""
+        value = nw.col(f"s{i}")
+        if not flawed_sources[i]:
+            return value
+        return nw.when(nw.col(f"b{i}") == 0).then(value).alias(f"s{i}")
+
+    def _usable(self, k: int, flawed_sources: Sequence[bool]) -> nw.Expr:
+        at = [self.sources.index(s) for s in self.metrics[k].sources]
+        first, *rest = (nw.col(f"b{i}") for i in at if flawed_sources[i])
+        bad = first
+        for other in rest:
+            bad = bad + other
+        return nw.when(bad == 0).then(1.0).otherwise(0.0)
 
     def _covered(self) -> list[int]:
         return [k for k, m in enumerate(self.metrics) if m.covariate]
 
-    def _arms(self, users: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+    def _arms(self, users: nw.LazyFrame[Any], flawed: Sequence[int]) -> nw.LazyFrame[Any]:
         """Sums per round and arm: the second pass, of deviations from each arm's own means."""
         values = [f"{z}{k}" for k, m in enumerate(self.metrics) for z in "yx"[: len(m.sources)]]
         covered = self._covered()
-        users = with_means(users, [*values, *(f"c{k}" for k in covered)], covered)
+        users = with_means(users, [*values, *(f"c{k}" for k in covered)], covered, flawed)
         deviations = []
         for k, metric in enumerate(self.metrics):
             mean, d = nw.col(f"mean_y{k}"), nw.col(f"y{k}") - nw.col(f"mean_y{k}")
@@ -193,14 +265,16 @@ class ArmRows:
                 d = (d - ratio * (nw.col(f"x{k}") - below)) / safe
                 deviations.append(nw.when(below == 0).then(0.0).otherwise(below).alias(f"below{k}"))
                 mean = ratio
+            if k in flawed:
+                d = d * nw.col(f"usable{k}")
             deviations += [mean.alias(f"mean{k}"), d.alias(f"d{k}")]
             if metric.covariate:
                 e = nw.col(f"c{k}") - nw.col(f"mean_c{k}")
                 e = nw.when(nw.col(f"covered{k}") > 0).then(e).otherwise(0.0)
                 deviations += [e.alias(f"e{k}"), nw.col(f"mean_c{k}")]
-        keep = [f"covered{k}" for k in covered]
+        keep = [f"covered{k}" for k in covered] + [f"usable{k}" for k in flawed]
         users = users.select(*KEYS, *keep, *deviations)
-        return sum_products(users, self.metrics)
+        return sum_products(users, self.metrics, flawed)
 
 
 def _ratios(

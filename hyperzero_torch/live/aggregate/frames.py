@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import narwhals as nw
 
 from ...errors import HyperZeroError, InputError, MissingExtraError, ReadingsError
 from ..users import plain_users
-from .metrics import UPPER
+from .parquet import open_files
 
 ENGINES = ("pandas", "polars", "duckdb", "pyspark", "pyspark_connect")
 COLUMNS = {
@@ -20,15 +19,25 @@ COLUMNS = {
     "events": ("user", "round", "metric", "value"),
     "covariates": ("user", "metric", "value"),
 }
+_MAX_WHOLE = 2.0**53  # above it a float holds no whole numbers one by one
 
 
 class Tables:
-    """The frames, all of one engine, with the needed columns in common types."""
+    """The frames, all of one engine, with the needed columns in common types.
 
-    def __init__(self, exposures: Any, events: Any, covariates: Any) -> None:
+    Args:
+        exposures, events, covariates: frames, or paths of Parquet files; covariates may be None.
+        read_all: read every Parquet file to its end first, to find those that are damaged.
+    """
+
+    def __init__(
+        self, exposures: Any, events: Any, covariates: Any, read_all: bool = False
+    ) -> None:
         given = {"exposures": exposures, "events": events, "covariates": covariates}
         given = {name: frame for name, frame in given.items() if frame is not None}
         self._connection: Any = None
+        self._read_all = read_all
+        self.faults: dict[str, int] = {}
         try:
             frames = self._frames(given)
         except BaseException:
@@ -36,14 +45,12 @@ class Tables:
             raise
         self.exposures, self.events = frames["exposures"], frames["events"]
         self.covariates = frames.get("covariates")
-        self.event_columns = tuple(self.events.collect_schema().names())
+        self.has_arrivals = "arrived" in self.events.collect_schema().names()
 
     def _frames(self, given: Mapping[str, Any]) -> dict[str, nw.LazyFrame[Any]]:
         opened = {name: self._open(name, frame) for name, frame in given.items()}
         kinds = {
-            name: "Parquet paths"
-            if _paths(frame) is not None
-            else opened[name].implementation.value
+            name: "Parquet paths" if paths(frame) is not None else opened[name].implementation.value
             for name, frame in given.items()
         }
         if len(set(kinds.values())) > 1:
@@ -57,7 +64,7 @@ class Tables:
         return {n: f.with_columns(nw.col("user").cast(nw.String)) for n, (f, _) in typed.items()}
 
     def _open(self, name: str, frame: Any) -> nw.LazyFrame[Any]:
-        files = _paths(frame)
+        files = paths(frame)
         if files is not None:
             frame = self._read_parquet(name, files)
         try:
@@ -86,10 +93,17 @@ class Tables:
             raise ReadingsError(f"{name}: the list of Parquet files is empty")
         if self._connection is None:
             self._connection = duckdb.connect()
-        try:
-            return self._connection.read_parquet(files)
-        except duckdb.Error as error:
-            raise ReadingsError(f"{name}: {files} cannot be read as Parquet: {error}") from error
+        columns = (*COLUMNS[name], "arrived") if name == "events" else COLUMNS[name]
+        relation, faults = open_files(
+            self._connection,
+            name,
+            files,
+            columns,
+            lambda table: _flaw(name, nw.from_native(table).lazy()),
+            self._read_all,
+        )
+        self.faults |= faults
+        return relation
 
     def close(self) -> None:
         """Close the connection that read Parquet files; a caller's own connection stays open."""
@@ -98,7 +112,8 @@ class Tables:
             self._connection = None
 
 
-def _paths(frame: Any) -> list[str] | None:
+def paths(frame: Any) -> list[str] | None:
+    """The paths of Parquet files that are given in place of a frame; None for a frame."""
     if isinstance(frame, str | Path):
         return [str(frame)]
     if isinstance(frame, list | tuple) and all(isinstance(f, str | Path) for f in frame):
@@ -118,8 +133,20 @@ def _with_plain_users(name: str, table: Any) -> Any:
     return table.with_columns(nw.new_series("user", users, dtype, backend=table.implementation))
 
 
+def _flaw(name: str, frame: nw.LazyFrame[Any]) -> str | None:
+    """Why a table cannot be used; None where it can."""
+    try:
+        _typed(name, frame)
+    except ReadingsError as error:
+        return str(error)
+    return None
+
+
 def _typed(name: str, frame: nw.LazyFrame[Any]) -> tuple[nw.LazyFrame[Any], str]:
-    """The needed columns in Int64, Float64 and String, and the type of the users, in words."""
+    """The needed columns in Int64, Float64 and String, and the type of the users, in words.
+
+    Whole numbers may come as floats, as they do from a column that has had a missing value.
+    """
     try:
         schema = frame.collect_schema()
     except Exception as error:
@@ -153,61 +180,35 @@ def _typed(name: str, frame: nw.LazyFrame[Any]) -> tuple[nw.LazyFrame[Any], str]
         elif column == "value":
             is_valid, expected, to = dtype.is_numeric(), "numbers", nw.Float64
         else:
-            is_valid, expected = dtype.is_integer(), "integers without missing values"
+            is_valid, expected = dtype.is_integer() or dtype.is_float(), "integers"
         if not is_valid:
             faults.append(f"column {column!r} must hold {expected}, got {dtype}")
-        columns.append(nw.col(column).cast(to))
+        value = nw.col(column)
+        if to == nw.Int64 and dtype.is_float():
+            value = _whole(value, column)
+        columns.append(value.cast(to))
     if faults:
         raise ReadingsError(f"{name} are refused, nothing was aggregated:", faults)
     return frame.select(*columns), kind
 
 
+def _whole(value: nw.Expr, column: str) -> nw.Expr:
+    """A float column as whole numbers; -1, which is no round and no candidate, for other values."""
+    is_known = ~value.is_null() & value.is_finite() & (value.abs() < _MAX_WHOLE)
+    value = nw.when(is_known).then(value).otherwise(-1.0)
+    floor = value.floor()
+    if column == "arrived":
+        return floor.alias(column)
+    return nw.when(value == floor).then(value).otherwise(-1.0).alias(column)
+
+
 def in_window(window: list[int]) -> nw.Expr:
-    """Rows of the window's rounds, and rows of an invalid round, which are refused later."""
+    """Rows of the window's rounds, and rows of no valid round, which are counted later."""
     at = nw.col("round")
     inside = (at >= window[0]) & (at <= window[-1])
     if len(window) < window[-1] - window[0] + 1:
         inside = at.is_in(window)
     return inside | (at < 0) | at.is_null()
-
-
-def check_rows(
-    name: str, frame: nw.LazyFrame[Any], columns: Sequence[str], sources: Sequence[str] = ()
-) -> list[float]:
-    """Refuse rows that cannot be counted; returns the unit of each source.
-
-    A unit is a power of 2: the upper bound of the source's largest value, over 2^26.
-
-    Raises:
-        ReadingsError: nulls, negative rounds or candidates, or values that are not finite.
-    """
-
-    def count(condition: nw.Expr, label: str) -> nw.Expr:
-        return nw.when(condition).then(1).otherwise(0).sum().alias(label)
-
-    counts = []
-    for column in columns:
-        bad = nw.col(column).is_null()
-        if column == "value":
-            bad = bad | ~nw.col(column).is_finite()
-        counts.append(count(bad, f"bad_{column}"))
-        if column in ("round", "candidate"):
-            counts.append(count(nw.col(column) < 0, f"negative_{column}"))
-    for i, source in enumerate(sources):
-        size = nw.when(nw.col("metric") == source).then(nw.col("value").abs()).otherwise(0.0)
-        counts.append(size.max().alias(f"largest{i}"))
-    totals = collect(frame.select(*counts), name)[0]
-    texts = {"bad_value": "a value that is missing or not finite"}
-    faults = [
-        f"{int(totals[key]):,} rows with "
-        + texts.get(key, key.replace("bad_", "no ").replace("_", " "))
-        for key in totals
-        if not key.startswith("largest") and totals[key]
-    ]
-    if faults:
-        raise ReadingsError(f"{name} are refused, nothing was aggregated:", faults)
-    largest = [float(totals[f"largest{i}"] or 0.0) for i in range(len(sources))]
-    return [math.ldexp(1.0, max(math.frexp(top)[1], -900)) / UPPER for top in largest]
 
 
 def collect(frame: nw.LazyFrame[Any], what: str) -> list[dict[str, Any]]:

@@ -125,16 +125,17 @@ def mean_and_var(sums: ArmSums) -> tuple[Array, Array]:
     is_defined = np.isfinite(sums.mean)
     covered = np.where(is_defined, sums.num_covered, 0.0)
     mean, total = sums.mean, sums.sum_dd
+    users = np.maximum(sums.num_users, 1.0)
     if covered.sum() > 0:
         grand = float(covered @ sums.mean_covariate) / float(covered.sum())
         shift = np.where(covered > 0, sums.mean_covariate - grand, 0.0)
         # Deviations about the arm's own mean of the filled-in covariate, from those about the
         # mean of the covered users: sums of positive terms, without cancellation.
-        spread = sums.sum_ee + shift**2 * covered * (1.0 - covered / sums.num_users)
+        spread = sums.sum_ee + shift**2 * covered * (1.0 - covered / users)
         joint = sums.sum_de + shift * sums.sum_d_covered
         pooled = float(spread[is_defined].sum())
         slope = float(joint[is_defined].sum()) / pooled if pooled > 0 else 0.0
-        mean = mean - slope * shift * covered / sums.num_users
+        mean = mean - slope * shift * covered / users
         total = np.maximum(total - 2 * slope * joint + slope**2 * spread, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         var = np.where(sums.num_users > 1, total / (sums.num_users - 1), np.nan)
@@ -183,13 +184,16 @@ def joined_halves(name: str) -> nw.Expr:
 
 
 def sums_by_metric(
-    rows: nw.LazyFrame[Any], sources: Sequence[str], units: Sequence[float]
+    rows: nw.LazyFrame[Any], sources: Sequence[str], per_unit: Sequence[nw.Expr | float]
 ) -> tuple[nw.LazyFrame[Any], list[nw.Expr]]:
-    """Columns ``s{i}_upper``, ``s{i}_lower`` of each source's values, and the sums to group."""
+    """Columns ``s{i}_upper``, ``s{i}_lower`` of each source's values, and the sums to group.
+
+    ``per_unit`` is one over the unit of each source, for all rows or by row.
+    """
     names = [f"s{i}" for i in range(len(sources))]
     scaled = [
-        (nw.when(nw.col("metric") == source).then(nw.col("value")).otherwise(0.0) * (1.0 / unit))
-        for source, unit in zip(sources, units)
+        (nw.when(nw.col("metric") == source).then(nw.col("value")).otherwise(0.0) * factor)
+        for source, factor in zip(sources, per_unit)
     ]
     rows = rows.with_columns(*(value.alias(name) for value, name in zip(scaled, names)))
     parts = [half for name in names for half in halves(nw.col(name), name)]
@@ -197,23 +201,33 @@ def sums_by_metric(
 
 
 def with_means(
-    users: nw.LazyFrame[Any], names: Sequence[str], covered: Sequence[int]
+    users: nw.LazyFrame[Any],
+    names: Sequence[str],
+    covered: Sequence[int],
+    flawed: Sequence[int] = (),
 ) -> nw.LazyFrame[Any]:
-    """Add ``mean_{name}`` of each column over its arm; covariates over the covered users."""
+    """Add ``mean_{name}`` of each column over its arm; covariates over the covered users.
+
+    The metrics in ``flawed`` are averaged over the users whose values are usable, ``usable{k}``.
+    """
     users = users.with_columns(*(half for n in names for half in halves(nw.col(n), n)))
     totals = [total.over(*KEYS) for total in half_sums(names)]
     counts = [nw.col(f"covered{k}").sum().over(*KEYS).alias(f"num_c{k}") for k in covered]
+    counts += [nw.col(f"usable{k}").sum().over(*KEYS).alias(f"num_{k}") for k in flawed]
     users = users.with_columns(nw.len().over(*KEYS).alias("num"), *counts, *totals)
     means = []
     for name in names:
-        num = nw.col("num")
-        if name.startswith("c"):
-            num = nw.when(nw.col(f"num_{name}") > 0).then(nw.col(f"num_{name}")).otherwise(1.0)
+        num, k = nw.col("num"), int(name[1:])
+        if name.startswith("c") or k in flawed:
+            usable = nw.col(f"num_{name}" if name.startswith("c") else f"num_{k}")
+            num = nw.when(usable > 0).then(usable).otherwise(1.0)
         means.append((joined_halves(name) / num).alias(f"mean_{name}"))
     return users.with_columns(*means)
 
 
-def sum_products(users: nw.LazyFrame[Any], metrics: Sequence[Metric]) -> nw.LazyFrame[Any]:
+def sum_products(
+    users: nw.LazyFrame[Any], metrics: Sequence[Metric], flawed: Sequence[int] = ()
+) -> nw.LazyFrame[Any]:
     """Per round and arm the sums of ``d d``, ``e e``, ``d e``, and ``d`` of the covered users.
 
     Products are scaled by the arm's largest deviations, so each is at most 1.
@@ -244,8 +258,14 @@ def sum_products(users: nw.LazyFrame[Any], metrics: Sequence[Metric]) -> nw.Lazy
         nw.len().alias("users"),
         *(nw.col(name).max() for name in constants),
         *(nw.col(f"covered{k}").sum() for k, m in enumerate(metrics) if m.covariate),
+        *(nw.col(f"usable{k}").sum().alias(f"users{k}") for k in flawed),
         *half_sums([*products]),
     )
+
+
+def num_users(arms: Sequence[Mapping[str, Any]], k: int) -> Array:
+    """Users of each arm whose values of metric ``k`` are usable."""
+    return np.array([float(row.get(f"users{k}", row["users"])) for row in arms])
 
 
 def arm_sums(arms: Sequence[Mapping[str, Any]], k: int, metric: Metric) -> ArmSums:
@@ -264,7 +284,8 @@ def arm_sums(arms: Sequence[Mapping[str, Any]], k: int, metric: Metric) -> ArmSu
         return value
 
     unit, d, e = column(f"unit{k}"), f"max_d{k}", f"max_e{k}"
-    num, mean = column("users"), column(f"mean{k}") * unit
+    num, mean = num_users(arms, k), column(f"mean{k}") * unit
+    mean = np.where(num == 0, np.nan, mean)
     if metric.numerator:
         mean = np.where(column(f"below{k}") == 0, np.nan, mean)
     if not metric.covariate:

@@ -20,6 +20,10 @@ class Collected:
             planned shares; each with the reason.
         excluded_users: per round, how many users were not counted, by reason.
         omitted: per round, arms and metrics without a reading, and why.
+        final_rounds: rounds that are reported for the last time; what is omitted of the others may
+            still arrive. None where the source does not know.
+        faults: rows and users that were left out of all rounds together, and files that could not
+            be read, each with its number.
     Raises:
         ReadingsError: a field of another type; the message names it.
     """
@@ -28,6 +32,8 @@ class Collected:
     excluded_rounds: Mapping[int, str] = field(default_factory=dict)
     excluded_users: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     omitted: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    final_rounds: Collection[int] | None = None
+    faults: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (self.readings is None or isinstance(self.readings, Readings)):

@@ -15,6 +15,9 @@ from ...errors import ReadingsError
 
 MAX_ROWS_NAMED = 10
 _MAX_ID = 2**53
+# Texts that exports write where a value is missing.
+_MISSING = frozenset({"", "null", "none", "nan", "na", "n/a", "<na>", "nat", "\\n"})
+_INFINITE = frozenset({"inf", "infinity"})
 
 
 class Faults:
@@ -78,6 +81,23 @@ def to_float(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return float("nan")
+
+
+def is_undefined(value: Any) -> bool:
+    """Whether a value is what a query gives for the variance of one user.
+
+    NULL, NaN or, in some warehouses, infinity; as an object or as the text in a file.
+    """
+    if isinstance(value, torch.Tensor | np.ndarray) and value.ndim == 0:
+        value = value.item()
+    if value is None:
+        return True
+    if isinstance(value, bool | np.bool_):
+        return False
+    if isinstance(value, numbers.Real | Decimal):
+        return not np.isfinite(float(value))
+    text = str(value).strip().lower()  # pandas has objects of its own for missing values
+    return text in _MISSING or text.lstrip("+-") in _INFINITE
 
 
 def as_array(values: Any, name: str) -> NDArray[Any]:

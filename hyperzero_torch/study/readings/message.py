@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...errors import ReadingsError
-from .checks import Faults, as_array, as_column, as_objects, as_scalar
+from .checks import Faults, as_array, as_column, as_objects, as_scalar, is_undefined
 from .columns import renamed
 from .files import read_file, read_stream
 
@@ -27,7 +27,9 @@ class Readings:
     Args:
         round: the round in which the arms were served.
         candidate_ids: ``(arms,)``; 0 is the control.
-        count: users, ``(arms,)`` or ``(arms, metrics)``; a row with count 0 has no effect.
+        count: users, ``(arms,)`` or ``(arms, metrics)``; a row with count 0 has no effect. One
+            user has no sample variance: a row with count 1 is accepted with ``var`` NULL, NaN or
+            infinite, and is no evidence.
         mean: sample mean of the users' values, ``(arms,)`` for one metric or
             ``(arms, metrics)``, in the metric's unit.
         var: sample variance of the users' values, same shape as ``mean``.
@@ -205,8 +207,13 @@ class Readings:
             lambda i: f"metric {metric[i]!r} is not a name",
         )
         self.count = faults.number("count", count)
-        self.mean = faults.number("mean", columns["mean"], empty=self.count == 0)
-        self.var = faults.number("var", var, empty=self.count == 0)
+        is_empty = self.count == 0
+        self.mean = faults.number("mean", columns["mean"], empty=is_empty)
+        # One user has no sample variance. Such a row is counted, and is no evidence.
+        has_no_var = is_empty.copy()
+        for i in np.flatnonzero((self.count > 0) & (self.count <= 1)).tolist():
+            has_no_var[i] = is_undefined(var[i])
+        self.var = faults.number("var", var, empty=has_no_var)
         with np.errstate(invalid="ignore"):
             faults.add(self.count < 0, lambda i: f"count {count[i]} is negative")
             faults.add(self.var < 0, lambda i: f"var {var[i]} is negative; a variance cannot be")
@@ -251,13 +258,14 @@ class Readings:
 
     def by_round(self) -> dict[int, Readings]:
         """The same rows as one message per round, ascending."""
-        parts: dict[int, Readings] = {}
-        for round_ in np.unique(self.round).tolist():
-            rows = np.flatnonzero(self.round == round_)
-            columns = {f: getattr(self, f)[rows].astype(object) for f in _FIELDS}
-            places = [self.where(row) for row in rows.tolist()]
-            parts[round_] = self._of(columns, places.__getitem__)
-        return parts
+        return {r: self.only(self.round == r) for r in np.unique(self.round).tolist()}
+
+    def only(self, rows: NDArray[np.bool_]) -> Readings:
+        """The rows where the mask is true, at least one, as a message."""
+        at = np.flatnonzero(rows)
+        columns = {f: getattr(self, f)[at].astype(object) for f in _FIELDS}
+        places = at.tolist()
+        return self._of(columns, lambda row: self.where(places[row]))
 
     def metric_index(self, metrics: Sequence[str]) -> NDArray[np.int64]:
         """Each row's column in ``metrics``.
