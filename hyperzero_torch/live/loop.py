@@ -18,8 +18,10 @@ from itertools import takewhile
 
 from ..errors import ConfigError, HyperZeroError, ReadingsError, RoundError
 from ..study.history import History
+from ..study.journal.quarantine_trace import QUARANTINED
 from ..study.journal.trace import RoundsReinstated
 from ..study.plan import Plan
+from ..study.quarantine import UNITS
 from ..study.readings import Readings
 from ..transfer.refresh import Named
 from ..tuner.tuner import Tuner
@@ -209,7 +211,8 @@ class Loop:
         round does not hold up the others."""
         try:
             tell = partial(self.tuner.tell, readings)
-            return self._calls.journal("recording readings", tell, (ReadingsError,)) or 0
+            num_decisions = len(self.tuner.history.decisions)
+            num_new = self._calls.journal("recording readings", tell, (ReadingsError,)) or 0
         except ReadingsError as error:
             rounds = readings.by_round()
             if len(rounds) > 1:
@@ -218,6 +221,10 @@ class Loop:
                 reason = f"readings of round {round_} were refused: {error}"
                 self._calls.remarks.add("refused", reason, once={"round": round_})
             return 0
+        for decision in self.tuner.history.decisions[num_decisions:]:
+            if decision.kind in (QUARANTINED, UNITS):  # journaled with the message
+                self._calls.remarks.report(decision.kind, decision.reason)
+        return num_new
 
     def _read_domains(self) -> None:
         """Read the other domains that are due; one that cannot be read stays as it was."""

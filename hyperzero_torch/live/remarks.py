@@ -61,8 +61,7 @@ class Remarks:
                 it is not written again.
             error: its traceback is logged.
         """
-        self.reasons.append(reason)
-        log.warning("%s: %s", kind, reason, extra={"part": kind}, exc_info=error)
+        self.report(kind, reason, error)
         recent = self.tuner.history.decisions[-_RECENT:]
         if once and any(d.kind == kind and d.trace == Remark(facts=once) for d in recent):
             return
@@ -71,6 +70,11 @@ class Remarks:
         self._waiting.append((kind, plain, once or {"in_round": self._round}))
         if kind != JOURNAL:
             self.write_waiting()
+
+    def report(self, kind: str, reason: str, error: Exception | None = None) -> None:
+        """Log a remark that the journal has already, or is to get."""
+        self.reasons.append(reason)
+        log.warning("%s: %s", kind, reason, extra={"part": kind}, exc_info=error)
 
     def write_waiting(self) -> None:
         """Write the remarks that wait for the journal, the oldest first, until it fails."""
