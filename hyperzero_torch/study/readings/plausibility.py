@@ -67,7 +67,7 @@ def judge(cells: Cells) -> NDArray[np.object_]:
     verdict = np.full(len(cells.users), "", dtype=object)
     believed = ~impossible(cells.users, cells.mean, cells.var)
     verdict[~believed & cells.is_new] = IMPOSSIBLE
-    for code, test in ((CROWD, crowds), (OUTLIER, outliers), (ROUND, rounds), (LEVEL, levels)):
+    for code, test in ((CROWD, crowds), (ROUND, rounds), (OUTLIER, outliers), (LEVEL, levels)):
         left = np.flatnonzero(believed)
         if not cells.is_new[left].any():
             break
@@ -123,7 +123,10 @@ def outliers(cells: Cells) -> NDArray[np.bool_]:
 
 
 def rounds(cells: Cells) -> NDArray[np.bool_]:
-    """Rounds whose level, over all arms, is fifty times that of the believed rounds before."""
+    """Rounds whose level is fifty times that of the rounds before.
+
+    By the lower half of its arms: a single absurd arm does not make a round absurd.
+    """
     numbers, slot = np.unique(cells.round, return_inverse=True)
     bad = np.zeros(len(numbers), dtype=bool)
     users, total, square = (
@@ -143,11 +146,14 @@ def rounds(cells: Cells) -> NDArray[np.bool_]:
         level, deviation = s / n, np.sqrt(max(q / n - (s / n) ** 2, 0.0))
         scatter = np.abs(total[good] / users[good] - level).max()
         floor = max(abs(level), scatter, _LEAST_LEVEL * deviation)
-        far = abs(total[i] / users[i] - level) * np.sqrt(users[i])
+        here = np.flatnonzero(slot == i)
+        half = here[np.argsort(np.abs(cells.mean[here]), kind="stable")][: (len(here) + 1) // 2]
+        mean = (cells.users * cells.mean)[half].sum() / cells.users[half].sum()
+        far = abs(mean - level) * np.sqrt(cells.users[half].sum())
         informed = s * s / q if q > 0 else 0.0
         bad[i] = (
             informed >= _ENOUGH_VALUES
-            and abs(total[i] / users[i]) >= _LEVEL * floor
+            and abs(mean) >= _LEVEL * floor
             and far >= _STANDARD_ERRORS * deviation
         )
     of_bad_round: NDArray[np.bool_] = bad[slot] & cells.is_new
