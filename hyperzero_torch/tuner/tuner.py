@@ -147,7 +147,7 @@ class Tuner:
 
     @property
     def stopped(self) -> tuple[int, ...]:
-        """Ids of candidates that are never served again, because they broke a guardrail."""
+        """Ids of candidates that are not served: they broke a guardrail, or were withdrawn."""
         return tuple(sorted(self.study.sync().status.stopped))
 
     @property

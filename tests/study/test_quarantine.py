@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import hyperzero_torch as hz
+from hyperzero_torch.report import write_report
 from hyperzero_torch.study.compaction import compact
 from hyperzero_torch.study.evidence.bucket import gather
 from hyperzero_torch.study.evidence.pooling import Pooling
@@ -251,6 +252,20 @@ def test_accepting_a_unit_ends_the_doubt_for_later_hours():
     tuner.study.accept_readings("these are really so alike", metrics=["gain"])
     assert play(tuner, 1, spoil) == []
     assert not tuner.history.quarantined
+
+
+def test_the_report_lists_what_is_set_aside(tmp_path):
+    def spoil(plan, count, mean, var):
+        if plan.round == 1:
+            mean[2, 1] *= 100
+
+    tuner = make()
+    play(tuner, 2, spoil)
+    tuner.ask()
+    write_report(tuner, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "Readings set aside" in page
+    assert "fifty times" in page
 
 
 def test_the_right_unit_after_the_wrong_counts_at_once():

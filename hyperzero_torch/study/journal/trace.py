@@ -151,7 +151,7 @@ class Retired(DecisionTrace):
 
 
 class Stopped(DecisionTrace):
-    """Candidates that break a guardrail and are never served again."""
+    """Candidates that break a guardrail and are not served until a person readmits them."""
 
     kind = STOPPED
     candidates: Candidates = ()
