@@ -9,6 +9,7 @@ of the journal, one per metric and reason, beside the message itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -204,12 +205,12 @@ def _rounds(history: History, columns: Mapping[str, NDArray[Any]]) -> list[int]:
     arms = max(len(history.tables[r].candidates) for r in of_message)
     most = min(_MOST_ROUNDS, max(_FEWEST_ROUNDS, _MOST_CELLS // arms))
     excluded = history.status.excluded_rounds
-    recent = [
+    recent = (
         r
         for r in sorted(history.tables, reverse=True)
         if r not in excluded and (history.tables[r].revision >= 0).any()
-    ]
-    return sorted({*of_message, *recent[:most]})
+    )
+    return sorted({*of_message, *islice(recent, most)})
 
 
 def _window(

@@ -287,6 +287,7 @@ def _readings(history: History, candidate: int) -> list[ReadingsBehind]:
         if row is None or not (table.revision[row] >= 0).any():
             continue
         users = float(table.count[row][table.revision[row] >= 0].max())
-        counts = round_ not in history.status.excluded_rounds
+        is_believed = not table.set_aside[row][table.revision[row] >= 0].all()
+        counts = is_believed and round_ not in history.status.excluded_rounds
         readings.append(ReadingsBehind(round_, users, int(table.revision[row].max()), counts))
     return readings
