@@ -42,8 +42,8 @@ _FITS = 2.5
 _TOO_SMALL = 10.0
 # Below that a standard deviation is not told from overdispersion.
 _FAR_TOO_SMALL = 20.0
-# Beyond that something is wrong, whatever it is.
-_ABSURDLY_SMALL = 100.0
+# Beyond that something is wrong, whatever it is; drift may scatter means by less.
+_ABSURDLY_SMALL = 1e4
 # Of heavy tails, the typical scatter is less than their variance.
 _LEAST_FIT = 0.15
 # Residuals and factor that name a standard deviation where all arms have the same traffic.
