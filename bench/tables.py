@@ -251,6 +251,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "reliability": reliability,
     "peeking": table_of("reliability.peeking"),
     "drift": table_of("reliability.drift_alarms"),
+    "set_aside": table_of("reliability.set_aside"),
     "kills": table_of("reliability.kills"),
     "fuzz": table_of("reliability.fuzz"),
     "load": table_of("reliability.load"),

@@ -25,6 +25,8 @@ Where to look
     Which parameters and constraints can I state?      problem/space.py, problem/expressions.py
     How is a reading checked?                          study/readings/checks.py (the message alone)
                                                        study/reception.py (against the study)
+    Which readings are set aside as absurd?            study/judgement.py, then
+                                                       study/readings/plausibility.py and units.py
     How do late and revised readings count?            study/reception.py, study/round_table.py
     Which rows are left out, and what is missing?      study/unplanned.py, study/lacking.py
     How does a delta get its variance?                 stats/delta.py, stats/dispersion.py

@@ -16,7 +16,7 @@ from ..errors import (
     MissingExtraError,
     TunerWarning,
 )
-from . import live, output, report, study, template, upkeep, worlds
+from . import live, output, quarantine, report, study, template, upkeep, worlds
 from .transfer.app import app as transfer_app
 
 EXIT_INPUT, EXIT_JOURNAL, EXIT_EXTRA, EXIT_OTHER = 3, 4, 5, 1
@@ -57,6 +57,8 @@ app.command()(upkeep.rollback)
 app.command("set-aside")(upkeep.set_aside)
 app.command()(upkeep.resync)
 app.command()(upkeep.compact)
+app.add_typer(quarantine.readings_app)
+app.add_typer(quarantine.candidates_app)
 app.add_typer(transfer_app)
 
 

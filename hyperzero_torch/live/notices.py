@@ -12,7 +12,9 @@ import re
 
 from ..study import lacking
 from ..study.journal import Decision
+from ..study.journal.quarantine_trace import QUARANTINED
 from ..study.journal.trace import Remark
+from ..study.quarantine import UNITS
 from ..study.unplanned import REFUSED
 from .aggregate.source import Collected
 from .remarks import Remarks
@@ -71,7 +73,7 @@ class Notices:
     def repeat(self, decisions: list[Decision]) -> None:
         """Log remarks that the study has just written to its journal by itself."""
         for decision in decisions:
-            if decision.kind in (REFUSED, lacking.NO_CONTROL):
+            if decision.kind in (REFUSED, lacking.NO_CONTROL, QUARANTINED, UNITS):
                 self._remarks.show(decision.kind, decision.reason)
 
     def _report(

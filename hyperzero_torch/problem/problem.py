@@ -131,6 +131,15 @@ class Problem:
         """The constraints as they were written."""
         return tuple(c.name for c in self._constraints)
 
+    def level_constraints(self, metric: str) -> tuple[Term, ...]:
+        """The written constraints that see the level of this metric and nothing else."""
+        only = frozenset({metric})
+        return tuple(
+            c
+            for c in self._constraints
+            if c.expression is not None and c.expression.levels == c.expression.metrics == only
+        )
+
     @property
     def sees_levels(self) -> bool:
         """Whether the objective or a constraint needs ``base_levels``."""

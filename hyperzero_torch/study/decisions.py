@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from .journal import Decision
+from .journal.quarantine_trace import Quarantined, ReadingsAccepted, Readmitted
 from .journal.trace import (
     DriftFound,
     Retired,
@@ -39,8 +40,11 @@ class Discount:
 class StudyStatus:
     """The state after all decisions.
 
-    ``retired`` candidates do not compete until they are served again; ``stopped`` ones are never
-    served again. ``excluded_rounds`` maps rounds that are excluded from the evidence to the reason.
+    ``retired`` candidates do not compete until they are served again; ``stopped`` ones are not
+    served again unless a person lets them back in. ``excluded_rounds`` maps rounds that are
+    excluded from the evidence to the reason.
+    ``readmitted`` maps candidates that were stopped and let back in to the last round before that.
+    ``accepted_units`` are metrics whose unit a person confirmed, with the code that doubted it.
     ``version`` counts the decisions that changed the evidence.
     """
 
@@ -48,6 +52,8 @@ class StudyStatus:
     stopped: set[int] = field(default_factory=set)
     excluded_rounds: dict[int, str] = field(default_factory=dict)
     discounts: tuple[Discount, ...] = ()
+    readmitted: dict[int, int] = field(default_factory=dict)
+    accepted_units: set[tuple[int, str]] = field(default_factory=set)
     version: int = 0
 
     def copy(self) -> StudyStatus:
@@ -57,6 +63,8 @@ class StudyStatus:
             retired=set(self.retired),
             stopped=set(self.stopped),
             excluded_rounds=dict(self.excluded_rounds),
+            readmitted=dict(self.readmitted),
+            accepted_units=set(self.accepted_units),
         )
 
     def fold(
@@ -106,8 +114,16 @@ class StudyStatus:
             case DriftFound(metrics=metrics, before=before, factor=factor):
                 _check_all(metrics, "metrics", lambda m: 0 <= m < num_metrics)
                 self.discounts += tuple(Discount(entry.round, before, m, factor) for m in metrics)
-            case SourceAdded() | SourcesOverridden():
-                pass  # evidence of sources is part of the evidence
+            case Readmitted(candidates=candidates):
+                check(candidates)
+                self.stopped.difference_update(candidates)
+                self.retired.difference_update(candidates)
+                self.readmitted.update(dict.fromkeys(candidates, entry.round))
+                return
+            case ReadingsAccepted(units=units):
+                self.accepted_units.update(units)
+            case SourceAdded() | SourcesOverridden() | Quarantined():
+                pass  # evidence of sources is part of the evidence; ``History`` has the readings
             case _:
                 return
         self.version += 1

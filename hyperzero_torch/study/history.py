@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import JournalCorruptError, JournalError
 from ..stats.drift import STAKES
+from . import quarantine
 from .config.tuner import upcast
 from .decisions import StudyStatus
 from .journal import (
@@ -29,7 +30,10 @@ from .journal import (
     unpack_array,
 )
 from .journal.base import kind_of, values_of
-from .journal.trace import HyperparametersTrace, NewerTraceError, PlanTrace, RolledBack, TraceError
+from .journal.quarantine_trace import Quarantined, ReadingsAccepted, Readmitted
+from .journal.record import NewerTraceError, TraceError
+from .journal.trace import HyperparametersTrace, PlanTrace, RolledBack
+from .quarantine import Cell, Doubt
 from .round_table import RoundTable
 
 CONTROL = 0
@@ -44,7 +48,8 @@ class History:
 
     ``num_messages`` counts messages of readings. ``has_news`` is true when a message came after the
     last plan. ``warm_start`` holds the hyperparameters of the latest plan before the last message.
-    ``tables`` holds the readings of each planned round, except rounds that were ``compacted``.
+    ``tables`` holds the readings of each planned round, except rounds that were ``compacted``;
+    ``quarantined`` the readings among them that are not believed, with the reason.
 
     Args:
         num_params: number of parameters in theta.
@@ -65,6 +70,7 @@ class History:
         self.times_served: list[int] = []
         self.idle: list[int] = []
         self.status = StudyStatus()
+        self.quarantined: dict[Cell, Doubt] = {}
         self.num_messages = 0
         self.has_news = False
         self.warm_start: HyperparametersTrace | None = None
@@ -162,11 +168,23 @@ class History:
         except ValueError as error:
             raise self._corrupt(f"decision {entry.kind!r}: {error}") from None
         self.decisions.append(entry)
+        match entry.trace:
+            case Quarantined() | ReadingsAccepted() as trace:
+                self._fold_judgement(trace, entry.reason)
+            case Readmitted(candidates=candidates):
+                for candidate in candidates:
+                    self.idle[candidate] = 0
         if isinstance(entry.trace, RolledBack):
             # All candidates compete again, and the next fit starts where the fit of then started.
             self.idle = [0] * len(self.idle)
             self._check_width(entry.trace.hyperparameters)
             self.warm_start = self._last_fit = entry.trace.hyperparameters
+
+    def _fold_judgement(self, trace: Quarantined | ReadingsAccepted, reason: str) -> None:
+        try:
+            quarantine.fold(self.quarantined, self.tables, len(self.metrics), trace, reason)
+        except ValueError as error:
+            raise self._corrupt(f"a judgement of readings: {error}") from None
 
     def _fold_compacted(self, entry: Compacted) -> None:
         without_table = [r for r in entry.rounds if r not in self.tables]
@@ -186,6 +204,9 @@ class History:
         self.compacted.append(entry)
         for round_ in entry.rounds:
             del self.tables[round_]
+        compacted = set(entry.rounds)
+        for cell in [c for c in self.quarantined if c.round in compacted]:
+            del self.quarantined[cell]
 
     def _fold_plan(self, plan: Planned) -> None:
         unknown = self._unknown(plan.candidates)
@@ -260,6 +281,9 @@ class History:
             is_metric = (metric >= 0) & (metric < len(self.metrics))
             if table is None or not is_metric.all() or any(c not in table.row for c in candidates):
                 raise self._corrupt(f"readings of round {round_} of arms or metrics not planned")
+            if self.quarantined:  # a new revision is judged anew
+                for candidate, m in zip(candidates, metric.tolist()):
+                    self.quarantined.pop(Cell(round_, candidate, m), None)
             table.take(self.num_entries + 1, metric, {name: v[rows] for name, v in columns.items()})
 
     def _unknown(self, candidates: Iterable[int]) -> list[int]:

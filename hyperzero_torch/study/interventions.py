@@ -13,10 +13,10 @@ from typing import Any
 from ..errors import ConfigError, RoundError
 from .history import History
 from .journal import Decision
+from .journal.record import VERSION_KEY
 from .journal.trace import (
     CHANGES,
     TRANSFER,
-    VERSION_KEY,
     RolledBack,
     RoundsExcluded,
     RoundsReinstated,

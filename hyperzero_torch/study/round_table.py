@@ -14,7 +14,8 @@ class RoundTable:
 
     ``count``, ``mean``, ``var`` are NaN and ``revision`` is -1 where nothing has arrived.
     ``num_waiting`` counts arms without any reading. ``messages`` are the numbers of the entries
-    that brought readings.
+    that brought readings. ``set_aside`` is true for readings that are not believed until a person
+    accepts them: ``counted`` leaves them out. ``num_judgements`` counts the changes of it.
     """
 
     def __init__(self, candidates: Sequence[int], num_metrics: int) -> None:
@@ -25,6 +26,8 @@ class RoundTable:
         self.mean = np.full(shape, np.nan)
         self.var = np.full(shape, np.nan)
         self.revision = np.full(shape, -1, dtype=np.int64)
+        self.set_aside = np.zeros(shape, dtype=bool)
+        self.num_judgements = 0
         self.num_waiting = len(candidates)
         self.messages: list[int] = []
 
@@ -39,10 +42,22 @@ class RoundTable:
         at = ([self.row[c] for c in columns["candidate"].tolist()], metric)
         for name in ("count", "mean", "var", "revision"):
             getattr(self, name)[at] = columns[name]
+        self.set_aside[at] = False  # a new revision is judged anew
         self.num_waiting = int((self.revision < 0).all(axis=1).sum())
         self.messages.append(message)
 
+    def judge(self, cells: Sequence[tuple[int, int]], is_set_aside: bool) -> None:
+        """Set cells ``(candidate, metric)`` aside, or accept them."""
+        at = ([self.row[c] for c, _ in cells], [m for _, m in cells])
+        self.set_aside[at] = is_set_aside
+        self.num_judgements += 1
+
+    def counted(self, name: str) -> NDArray[np.float64]:
+        """``count``, ``mean`` or ``var`` of the readings that count, NaN elsewhere."""
+        values: NDArray[np.float64] = getattr(self, name)
+        return np.where(self.set_aside, np.nan, values) if self.set_aside.any() else values
+
     @property
     def has_control(self) -> bool:
-        """Whether any metric of the control has arrived."""
-        return bool((self.revision[0] >= 0).any())
+        """Whether any metric of the control has arrived and counts."""
+        return bool(((self.revision[0] >= 0) & ~self.set_aside[0]).any())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..errors import ConfigError, JournalCorruptError, JournalError, StudyMismatchError
 from ..problem.problem import Problem
-from . import interventions
+from . import acceptance, interventions
 from .compaction import CompactionSummary, compact
 from .config import TunerConfig
 from .evidence.pooling import Pooling
@@ -17,6 +17,7 @@ from .history import History
 from .journal import Compacted, Configured, Decision, Entry, Journal, MemoryJournal, StudyHeader
 from .journal.base import ConflictError
 from .journal.state import pack, unpack
+from .judgement import judge
 from .plan import Plan
 from .readings import Readings
 from .reception import new_rows
@@ -111,7 +112,7 @@ class Study:
             received = None if taken is None else new_rows(history, taken)
             entries: list[Entry] = [] if left_out is None else [*remarks_on(history, left_out)]
             if received is not None:
-                entries.append(received)
+                entries += [received, *judge(history, self.problem, received)]
             return entries, 0 if received is None else len(received.round)
 
         return self.append(record)
@@ -182,6 +183,46 @@ class Study:
             RoundError: the round was never planned, or no reason is given.
         """
         self._decide(lambda history: interventions.roll_back(history, to_round, reason))
+
+    def accept_readings(
+        self,
+        reason: str,
+        *,
+        rounds: Collection[int] | None = None,
+        candidates: Collection[int] | None = None,
+        metrics: Collection[str] | None = None,
+    ) -> int:
+        """Let readings count that were set aside as absurd; journaled. Returns their number.
+
+        Readings that were set aside for the unit of their metric bring it with them: later readings
+        of the metric are not set aside for the same reason.
+
+        Args:
+            reason: why they are right, in a sentence.
+            rounds, candidates, metrics: which of them; None for all.
+        Raises:
+            ReadingsError: none that is set aside is among them.
+            RoundError: no reason is given.
+        """
+
+        def compute(history: History) -> tuple[Sequence[Entry], int]:
+            decision = acceptance.accept(history, reason, rounds, candidates, metrics)
+            return [decision], len(history.quarantined)
+
+        before = self.append(compute)
+        return before - len(self.history.quarantined)
+
+    def readmit(self, candidates: Sequence[int], reason: str) -> None:
+        """Let stopped candidates be served again; journaled.
+
+        The test for harm starts anew for them: readings of rounds planned so far do not stop them
+        again. The model still uses all their evidence, so they win traffic only where it lets them:
+        set rounds aside whose readings were wrong. A rollback leaves them readmitted.
+
+        Raises:
+            RoundError: a candidate is not stopped, or no reason is given.
+        """
+        self._decide(lambda history: acceptance.readmit(history, candidates, reason))
 
     def note(self, kind: str, reason: str, facts: Mapping[str, Any] | None = None) -> None:
         """Add a remark to the journal; it changes nothing else.

@@ -194,7 +194,7 @@ def _rows(history: History, rounds: Collection[int] | None) -> _Rows:
     width = len(history.metrics)
 
     def stack(name: str) -> NDArray[np.float64]:
-        parts = [np.asarray(getattr(t, name)) for _, t in kept]
+        parts = [np.asarray(t.counted(name)) for _, t in kept]
         return np.concatenate(parts) if parts else np.empty((0, width))
 
     sizes = [len(t.candidates) for _, t in kept]

@@ -123,3 +123,14 @@ def returning(history: History, proposals: Proposals | None) -> list[int]:
         return []
     proposed = {history.find(row) for row in proposals.theta.tolist()}
     return sorted(c for c in proposed if c in retired)
+
+
+def readmitted(history: History) -> list[int]:
+    """Candidates that were stopped and let back in, and have not been served since."""
+    status = history.status
+    return sorted(
+        candidate
+        for candidate, since in status.readmitted.items()
+        if candidate not in status.stopped
+        and not any(r > since and candidate in p.candidates for r, p in history.plans.items())
+    )

@@ -33,6 +33,7 @@ from ..study.journal.trace import (
 from ..thompson import select_paths
 from ..transfer import decision
 from .beliefs import Belief, believe, no_belief
+from .candidates import readmitted
 from .model import FitCache, Fitted, ModelState, update_model
 from .transfer_candidates import TRANSFERRED
 
@@ -268,6 +269,8 @@ def _why(history: History, plan: Planned, candidate: int) -> list[str]:
         reasons.append("among the points most worth verifying, so it got verification slots")
     if candidate in trace.proposed:
         reasons.append("the best point of a draw over the whole space, proposed in this round")
+    if candidate in readmitted(history):
+        reasons.append("stopped before, and let back in by a person")
     if candidate in trace.revived:
         reasons.append("retired before, and proposed again by a draw")
     if not history.times_served[candidate]:
@@ -284,6 +287,7 @@ def _readings(history: History, candidate: int) -> list[ReadingsBehind]:
         if row is None or not (table.revision[row] >= 0).any():
             continue
         users = float(table.count[row][table.revision[row] >= 0].max())
-        counts = round_ not in history.status.excluded_rounds
+        is_believed = not table.set_aside[row][table.revision[row] >= 0].all()
+        counts = is_believed and round_ not in history.status.excluded_rounds
         readings.append(ReadingsBehind(round_, users, int(table.revision[row].max()), counts))
     return readings

@@ -7,6 +7,7 @@ candidate and guardrail. Only a candidate's own deltas count here, not those of 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import NamedTuple
 
 import torch
@@ -15,8 +16,9 @@ from torch import Tensor
 from ..problem.problem import Problem
 from ..stats import sequential
 from ..study.config import TunerConfig
-from ..study.evidence.bucket import Bucket
-from ..study.history import CONTROL
+from ..study.evidence.bucket import Bucket, gather
+from ..study.evidence.pooling import Pooling
+from ..study.history import CONTROL, History
 from ..study.journal import Decision
 from ..study.journal.trace import Stopped
 from .context import RoundContext
@@ -25,6 +27,8 @@ from .model import ModelState
 # The sequence is tightest at this multiple of one round's traffic for the arm, and the same for the
 # control: what a promising arm has after some hours.
 _TIGHTEST_AT = 0.5
+# Rounds with evidence before a candidate can be certified as safe.
+_FEWEST_ROUNDS = 2
 
 
 class Slacks(NamedTuple):
@@ -76,6 +80,8 @@ def certified_safe(state: ModelState, config: TunerConfig) -> Tensor | None:
     """Candidates whose own evidence shows that every guardrail holds, bool ``(candidates,)``.
 
     At all looks together, with probability 1 - ``harm_alpha``; None where ``harm_alpha`` is None.
+    Evidence of a single round proves nothing: no scatter between rounds has confirmed its variances
+    yet, which may have another unit.
     The control is what all others are measured against, and is safe by definition.
     """
     problem = state.problem
@@ -85,6 +91,7 @@ def certified_safe(state: ModelState, config: TunerConfig) -> Tensor | None:
     if not problem.sees_levels or problem.base_levels is not None:
         alpha = config.harm_alpha / max(1, problem.num_constraints)
         safe = (slacks(problem, state.bucket, alpha).lower >= 0).all(-1) & state.bucket.tested
+        safe &= state.bucket.num_rounds >= _FEWEST_ROUNDS
     safe[CONTROL] = True
     return safe
 
@@ -102,7 +109,13 @@ def harm_stops(state: ModelState, context: RoundContext) -> list[Decision]:
     part_of_a_day = state.level_hours is not None and state.level_hours < config.rounds_per_day
     if levels_unknown or part_of_a_day:
         return []
-    upper = slacks(problem, bucket, config.harm_alpha / problem.num_constraints).upper
+    alpha = config.harm_alpha / problem.num_constraints
+    upper = slacks(problem, bucket, alpha).upper
+    num_rounds = bucket.num_rounds.clone()
+    for since, candidates in _readmitted(context.history).items():
+        later = gather(_after(context.history, since), Pooling.of(config))
+        upper[candidates] = slacks(problem, later, alpha).upper[candidates]
+        num_rounds[candidates] = later.num_rounds[candidates]
     decisions = []
     for candidate in (upper < 0).any(-1).nonzero().flatten().tolist():
         if candidate == CONTROL or candidate in context.history.status.stopped:
@@ -119,10 +132,30 @@ def harm_stops(state: ModelState, context: RoundContext) -> list[Decision]:
             constraint=name,
             slack_upper=bound,
             alpha=config.harm_alpha,
-            num_rounds=int(bucket.num_rounds[candidate]),
+            num_rounds=int(num_rounds[candidate]),
         )
         decisions.append(Decision.of(context.round, reason, trace))
     return decisions
+
+
+def _readmitted(history: History) -> dict[int, list[int]]:
+    """Candidates that were let back in, by the last round before that."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for candidate, since in history.status.readmitted.items():
+        if candidate not in history.status.stopped:
+            groups[since].append(candidate)
+    return groups
+
+
+def _after(history: History, round: int) -> History:
+    """The same study with the readings of later rounds only.
+
+    Of a block that was compacted as a whole, only one that began later is among them.
+    """
+    later = history.branch()
+    later.tables = {r: table for r, table in history.tables.items() if r > round}
+    later.compacted = [entry for entry in history.compacted if entry.rounds[0] > round]
+    return later
 
 
 def _slope(value: Tensor, at: Tensor) -> Tensor:

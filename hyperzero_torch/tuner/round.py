@@ -21,7 +21,7 @@ from ..study.journal.trace import HyperparametersTrace, PlanTrace
 from ..surrogate import similarity
 from ..thompson import propose, select, select_paths
 from ..thompson.propose import Proposals
-from .candidates import add_proposals, initial_design, retirements, returning
+from .candidates import add_proposals, initial_design, readmitted, retirements, returning
 from .context import RoundContext
 from .drift import monitor
 from .guardrails import harm_stops
@@ -153,7 +153,8 @@ def _plan_fitted(state: Fitted, context: RoundContext) -> Draft:
     votes = _vote(state, context, num_draws)
     slots = votes.slots
     revived = returning(history, proposals)
-    slots[revived] = slots[revived].clamp_min(config.newcomer_slots)
+    back = [*revived, *readmitted(history)]
+    slots[back] = slots[back].clamp_min(config.newcomer_slots)
     for leader in leading:
         slots[leader] += verification // len(leading)
 

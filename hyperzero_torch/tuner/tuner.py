@@ -27,8 +27,10 @@ from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket
 from ..study.history import History
 from ..study.journal import Decision, Entry, Journal, Planned, open_journal
+from ..study.journal.quarantine_trace import QUARANTINED
 from ..study.journal.trace import RETIRED, STOPPED, TRANSFER
 from ..study.plan import Plan
+from ..study.quarantine import UNITS
 from ..study.readings import Readings
 from ..study.study import Study
 from ..study.unplanned import Unknown
@@ -147,7 +149,7 @@ class Tuner:
 
     @property
     def stopped(self) -> tuple[int, ...]:
-        """Ids of candidates that are never served again, because they broke a guardrail."""
+        """Ids of candidates that are not served: they broke a guardrail, or were withdrawn."""
         return tuple(sorted(self.study.sync().status.stopped))
 
     @property
@@ -198,7 +200,9 @@ class Tuner:
         """Record readings, whole or not at all.
 
         Readings may be late, out of order, revised, and in several messages. Rows that were
-        received before change nothing; values count as the same within 1e-9 relative.
+        received before change nothing; values count as the same within 1e-9 relative. Absurd
+        rows are recorded and set aside: they do not count until ``study.accept_readings``, or a
+        higher revision of them.
 
         Args:
             readings: one message, or several that are recorded together or not at all.
@@ -209,6 +213,8 @@ class Tuner:
             The number of new rows.
         Raises:
             ReadingsError: a round, arm or metric is unknown, or a revision contradicts itself.
+        Warns:
+            TunerWarning: readings were set aside, or look as if they had another unit.
         """
         messages: Any = readings if isinstance(readings, list | tuple) else [readings]
         for message in messages:
@@ -217,7 +223,12 @@ class Tuner:
                     f"tell expects hz.Readings or a list of them, got {type(message).__name__}; "
                     "make one with hz.Readings(...) or hz.Readings.from_frame(frame)"
                 )
-        return self.study.receive(messages, unknown)
+        num_decisions = len(self.study.sync().decisions)
+        num_new = self.study.receive(messages, unknown)
+        for decision in self.history.decisions[num_decisions:]:
+            if decision.kind in (QUARANTINED, UNITS):
+                warnings.warn(decision.reason, TunerWarning, stacklevel=2)
+        return num_new
 
     def learn_from(self, sources: Sequence[Source | str]) -> None:
         """Add domains to learn from, or newer evidence of earlier ones; see ``sources`` above.

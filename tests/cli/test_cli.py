@@ -296,6 +296,38 @@ def test_a_wrong_study_file_gets_one_clear_error(platform, key, value, says):
     assert not (platform.folder / "study.db").exists()
 
 
+def test_readings_that_are_set_aside_are_listed_and_accepted(platform):
+    def spoil(rows):
+        rows[3]["mean"] *= 100
+
+    platform.start()
+    platform.step("--plan", platform.folder / "plan_0.json")
+    code, _, err = platform.step(
+        "--readings", platform.readings(platform.plan(0), change=spoil),
+        "--plan", platform.folder / "plan_1.json",
+    )  # fmt: skip
+    assert code == 0
+    assert "Set aside: 1 readings" in err
+    study = ("-c", platform.config)
+    code, out, _ = platform.run("status", *study)
+    assert "1 readings are set aside" in out
+    assert "fifty times" in out
+    code, out, _ = platform.run("readings", "list", *study, "--json")
+    (group,) = json.loads(out)
+    assert (code, group["rounds"], group["readings"], group["code"]) == (0, [0], 1, "level")
+    assert "fifty times" in platform.run("readings", "list", *study)[1]
+    code, _, err = platform.run("readings", "accept", *study, "--round", 7, "--reason", "a sale")
+    assert code == 3
+    assert "readings list" in err
+    code, _, err = platform.run("readings", "accept", *study, "--round", 0, "--reason", "a sale")
+    assert (code, err.strip()) == (0, "1 readings count; 0 are still set aside")
+    assert "no reading is set aside" in platform.run("readings", "list", *study)[2]
+    assert platform.journal()["decisions"][-1][3] == "readings accepted"
+    code, _, err = platform.run("candidates", "readmit", *study, "--candidate", 1, "--reason", "x")
+    assert code == 3
+    assert "not stopped" in err
+
+
 def test_help_teaches(platform):
     code, out, _ = platform.run("--help")
     assert code == 0

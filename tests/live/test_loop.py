@@ -119,6 +119,25 @@ def test_a_round_with_a_mismatch_is_excluded_with_its_reason():
     assert [d.kind for d in tuner.history.decisions].count("set aside") == 1
 
 
+def test_an_absurd_reading_is_in_the_log_and_the_notes_of_its_round(caplog):
+    platform, tuner = Platform(), make()
+    honest = platform.collect
+
+    def collect(as_of, planned, missing=()):
+        answer = honest(as_of, planned)
+        if answer.readings is not None:
+            answer.readings.mean[3] *= 100
+        return answer
+
+    platform.collect = collect
+    rounds = []
+    with pytest.warns(hz.TunerWarning, match="Set aside"):
+        rounds += loop_of(tuner, platform).run(2)
+    assert [cell.round for cell in tuner.history.quarantined] == [0]
+    assert any("Set aside" in note for note in rounds[1].notes)
+    assert "quarantined: Set aside" in caplog.text
+
+
 def test_a_loop_that_was_killed_goes_on_where_it_was(tmp_path):
     url = f"sqlite:///{tmp_path / 'study.db'}"
     platform, whole = Platform(), Platform()

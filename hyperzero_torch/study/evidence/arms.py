@@ -47,7 +47,7 @@ def stack(tables: Sequence[tuple[int, RoundTable]], num_metrics: int) -> Arms:
     starts = np.cumsum(sizes) - sizes
 
     def stack(name: str) -> Tensor:
-        parts = [getattr(t, name) for _, t in tables]
+        parts = [t.counted(name) for _, t in tables]
         return torch.from_numpy(np.concatenate(parts) if parts else np.empty((0, num_metrics)))
 
     candidates = [t.candidates for _, t in tables]

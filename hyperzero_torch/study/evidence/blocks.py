@@ -65,6 +65,7 @@ def blocks(history: History, pooling: Pooling, cache: BlockCache) -> tuple[list[
         made_from = (
             pooling,
             sum(len(history.tables[r].messages) for r in rounds),
+            sum(history.tables[r].num_judgements for r in rounds),
             len(rounds),
             tuple(r for r in rounds if r in status.excluded_rounds),
             tuple(_splitting(status.discounts, rounds)),

@@ -15,7 +15,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from ...errors import JournalError
 from .arrays import evidence_flaw
-from .trace import DecisionTrace, PlanTrace, Record, TransferChanged, decision_trace
+from .record import DecisionTrace, Record
+from .trace import PlanTrace, TransferChanged, decision_trace
 
 
 class ConflictError(JournalError):

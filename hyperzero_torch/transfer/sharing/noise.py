@@ -234,8 +234,8 @@ def _sums(history: History, clips: Mapping[str, Clip], name: str) -> dict[int, S
 
 
 def _moments_of(table: RoundTable) -> moments.Moments:
-    reported = np.isfinite(table.count) & (table.count > 0)
-    columns = (table.count, table.mean, table.var)
+    columns = [table.counted(name) for name in ("count", "mean", "var")]
+    reported = np.isfinite(columns[0]) & (columns[0] > 0)
     return moments.from_sample(*(torch.from_numpy(np.where(reported, c, 0.0)) for c in columns))
 
 

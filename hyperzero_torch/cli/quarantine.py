@@ -1,0 +1,117 @@
+"""Commands on what was set aside or stopped: readings list, readings accept, candidates readmit."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from ..study.acceptance import summary
+from ..study.history import History
+from .output import note, show, show_json
+from .study import AsJson, Config, open_study
+from .upkeep import Reason
+
+_MOST_LISTED = 8  # rounds or candidates of a group of readings
+
+readings_app = typer.Typer(
+    name="readings",
+    no_args_is_help=True,
+    help="Readings that were set aside as absurd: list them, or accept them.",
+)
+candidates_app = typer.Typer(
+    name="candidates", no_args_is_help=True, help="Let stopped candidates be served again."
+)
+
+
+@readings_app.command("list")
+def list_readings(config: Config, as_json: AsJson = False) -> None:
+    """List the readings that are set aside, with the reason. They do not count.
+
+    Example:
+
+      hyperzero readings list -c tuning.yaml
+    """
+    groups = quarantined(open_study(config).history)
+    if as_json:
+        show_json(groups)
+        return
+    if not groups:
+        note("no reading is set aside")
+    for group in groups:
+        show(group["reason"], "yellow")
+        show(
+            f"  {group['readings']} readings of {group['metric']}: rounds "
+            f"{_listed(group['rounds'])}, candidates {_listed(group['candidates'])}"
+        )
+
+
+@readings_app.command("accept")
+def accept_readings(
+    config: Config,
+    reason: Reason,
+    round: Annotated[
+        list[int] | None, typer.Option("--round", min=0, help="Of these rounds only.")
+    ] = None,
+    candidate: Annotated[
+        list[int] | None, typer.Option("--candidate", min=0, help="Of these candidates only.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="Of these metrics only.")
+    ] = None,
+) -> None:
+    """Let readings count that were set aside; by default all of them. Options may be repeated.
+
+    Where the unit of a metric was in doubt, its later readings count too.
+
+    Examples:
+
+      hyperzero readings accept -c tuning.yaml --round 17 --metric revenue --reason "a sale day"
+
+      hyperzero readings accept -c tuning.yaml --reason "checked against the warehouse"
+    """
+    study = open_study(config).study
+    num = study.accept_readings(
+        reason, rounds=round or None, candidates=candidate or None, metrics=metric or None
+    )
+    note(f"{num} readings count; {len(study.history.quarantined)} are still set aside")
+
+
+@candidates_app.command("readmit")
+def readmit(
+    config: Config,
+    candidate: Annotated[list[int], typer.Option("--candidate", min=1, help="May be repeated.")],
+    reason: Reason,
+) -> None:
+    """Let stopped candidates be served again.
+
+    Readings of rounds planned so far do not stop them again; later ones may. The model still uses
+    all their readings: set rounds aside whose readings were wrong.
+
+    Example:
+
+      hyperzero candidates readmit -c tuning.yaml --candidate 12 --reason "stopped by a broken log"
+    """
+    study = open_study(config).study
+    study.readmit(candidate, reason)
+    note(f"stopped candidates: {sorted(study.history.status.stopped) or 'none'}")
+
+
+def quarantined(history: History) -> list[dict[str, Any]]:
+    """Readings that are set aside, by metric and reason, as plain JSON values."""
+    return [
+        {
+            "metric": metric,
+            "code": code,
+            "reason": reason,
+            "readings": len(cells),
+            "rounds": sorted({c.round for c in cells}),
+            "candidates": sorted({c.candidate for c in cells}),
+        }
+        for (metric, code, reason), cells in summary(history).items()
+    ]
+
+
+def _listed(numbers: list[int]) -> str:
+    more = f" and {len(numbers) - _MOST_LISTED} more" if len(numbers) > _MOST_LISTED else ""
+    return ", ".join(map(str, numbers[:_MOST_LISTED])) + more

@@ -1,0 +1,107 @@
+"""A person's word that readings count after all, or that a stopped candidate may be served again.
+
+``Study`` has a method for each decision, with its documentation.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from ..errors import ReadingsError, RoundError
+from .history import History
+from .journal import Decision
+from .journal.quarantine_trace import ReadingsAccepted, Readmitted
+from .journal.trace import Remark
+from .quarantine import UNITS, Cell
+
+
+def accept(
+    history: History,
+    reason: str,
+    rounds: Collection[int] | None = None,
+    candidates: Collection[int] | None = None,
+    metrics: Collection[str] | None = None,
+) -> Decision:
+    """A person's word that readings count, although they were set aside.
+
+    Where they were set aside for the unit of their metric, the metric's later readings are not set
+    aside for the same reason.
+
+    Raises:
+        ReadingsError: no reading that is set aside is among those named.
+        RoundError: there is no reason.
+    """
+    _check_reason(reason)
+    unknown = set(metrics or ()) - set(history.metrics)
+    if unknown:
+        raise ReadingsError(
+            f"unknown metrics {sorted(unknown)}; known metrics: {list(history.metrics)}"
+        )
+    chosen = [
+        cell
+        for cell in sorted(history.quarantined)
+        if (rounds is None or cell.round in rounds)
+        and (candidates is None or cell.candidate in candidates)
+        and (metrics is None or history.metrics[cell.metric] in metrics)
+    ]
+    if not chosen:
+        raise ReadingsError(
+            f"none of the {len(history.quarantined)} readings that are set aside is among those "
+            "named; 'hyperzero readings list' shows them"
+        )
+    doubted = {
+        (c.metric, history.quarantined[c].code) for c in chosen if history.quarantined[c].is_unit
+    }
+    trace = ReadingsAccepted(
+        rounds=[c.round for c in chosen],
+        candidates=[c.candidate for c in chosen],
+        metrics=[c.metric for c in chosen],
+        units=sorted(doubted),
+    )
+    right = sorted({history.metrics[m] for m, _ in doubted})
+    units = f"; the unit of {right} is right" if right else ""
+    return Decision.of(
+        history.last_round or 0, f"{reason} ({len(chosen)} readings count{units})", trace
+    )
+
+
+def readmit(history: History, candidates: Sequence[int], reason: str) -> list[Decision]:
+    """Let stopped candidates be served again; see ``Study.readmit``."""
+    _check_reason(reason)
+    numbers = sorted({int(c) for c in candidates})
+    served = [c for c in numbers if c not in history.status.stopped]
+    if served or not numbers:
+        raise RoundError(
+            f"candidates {served[:8]} are not stopped; stopped: "
+            f"{sorted(history.status.stopped) or 'none'}"
+        )
+    trace = Readmitted(candidates=numbers)
+    return [Decision.of(history.last_round or 0, reason, trace)]
+
+
+def summary(history: History) -> dict[tuple[str, str, str], list[Cell]]:
+    """Readings that are set aside, by metric, code and reason."""
+    groups: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
+    for cell, doubt in sorted(history.quarantined.items()):
+        groups[history.metrics[cell.metric], doubt.code, doubt.reason].append(cell)
+    return dict(groups)
+
+
+def latest_reasons(history: History) -> list[str]:
+    """The latest reason for each metric and code, of readings that are set aside and of remarks."""
+    reasons: dict[tuple[Any, Any], str] = {
+        (metric, code): reason for metric, code, reason in summary(history)
+    }
+    for decision in history.decisions:
+        if decision.kind == UNITS and isinstance(decision.trace, Remark):
+            facts = decision.trace.facts
+            reasons.setdefault((facts.get("metric"), facts.get("code")), decision.reason)
+    accepted = {(history.metrics[m], code) for m, code in history.status.accepted_units}
+    return [reason for key, reason in reasons.items() if key not in accepted]
+
+
+def _check_reason(reason: str) -> None:
+    if not isinstance(reason, str) or not reason.strip():
+        raise RoundError("give a reason, in a sentence; the journal stores it")
