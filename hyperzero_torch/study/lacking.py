@@ -73,7 +73,8 @@ def rows_sentence(lost: Collection[int]) -> str:
 
 def remarks(history: History, planned: int) -> list[Decision]:
     """The journal's remark on missing controls as a round is planned; none where it is known."""
-    lacking = without_control(history, planned)
+    # The control of the latest round may still be on its way: messages may come in parts.
+    lacking = without_control(history, planned - 1)
     if not is_news(history, NO_CONTROL, lacking):
         return []
     facts = {"rounds": list(lacking)}

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
 import hyperzero_torch as hz
 from hyperzero_torch.live import Aggregator, Loop, ParquetSource
@@ -153,10 +153,11 @@ def write_hostile(folder, number, event):
 
 
 @settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
+@example(events=[("metric", 0, 0), ("value", 98, 0, "views", None), ("torn", "e", 0.0)])
 @given(events=st.lists(hostile, min_size=1, max_size=4))
 def test_all_other_readings_equal_those_of_a_clean_run(events, planned, clean, tmp_path_factory):
     state, plans = planned

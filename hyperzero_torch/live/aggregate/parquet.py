@@ -53,7 +53,7 @@ def open_files(
     for file in files:
         try:
             relation = connection.read_parquet(file)
-            reason = flaw_of(relation)
+            reason = flaw_of(_with_types(relation))
             if reason is None and read_all:
                 present = [c for c in columns if c in relation.columns]
                 relation.aggregate(f"bit_xor(hash({', '.join(map(_quoted, present))}))").fetchall()
@@ -66,6 +66,18 @@ def open_files(
     if not usable:
         raise _unreadable(name, patterns, first or "; ".join(faults)) from first
     return _joined(connection, usable, columns, flaw_of), faults
+
+
+def _with_types(relation: Any) -> Any:
+    """A relation whose columns of nulls alone have the types that they have beside other files."""
+    parts = []
+    for column, kind in zip(relation.columns, relation.types):
+        name = _quoted(column)
+        if str(kind).strip('"').upper() == "NULL":
+            to = "VARCHAR" if column in ("user", "metric") else "BIGINT"
+            name = f"CAST({name} AS {to}) AS {name}"
+        parts.append(name)
+    return relation.project(", ".join(parts))
 
 
 def _joined(connection: Any, files: list[str], columns: Sequence[str], flaw_of: Check) -> Any:
