@@ -25,6 +25,8 @@ from .grammar import Parser, Token
 from .terms import Constraint, Term
 
 _INF = math.inf
+# A function may compute in a unit of its own. It is checked where its bound may be a percentage.
+_LARGEST_PERCENTAGE = 100.0
 # An affine function is recognised on this many points, up to this delta, within this rounding.
 _POINTS, _FAR, _TOLERANCE = 64, 1e3, 1e-5
 
@@ -92,8 +94,10 @@ def refuse_unbreakable(constraint: str | Constraint, term: Term, metrics: Sequen
     text = constraint if isinstance(constraint, str) else constraint.function
     if isinstance(text, str):
         least, bound = _of_expression(constraint, text, term, metrics)
-    else:
+    elif 1 <= abs(term.bound) <= _LARGEST_PERCENTAGE:
         least, bound = _of_function(term, len(metrics)), term.bound if term.sign > 0 else None
+    else:
+        return
     if not least >= 0:  # a slack that may be NaN does not hold
         return
     if bound is not None and bound <= -1:

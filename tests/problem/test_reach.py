@@ -71,6 +71,7 @@ def test_a_constraint_that_nothing_can_break_is_refused(constraint, meant):
         hz.Constraint(lambda d: -((d[..., 0] - 3).abs()), at_least=-5.0),
         hz.Constraint(lambda d: d[..., 0].clamp(max=2.0), at_least=-0.5),
         hz.Constraint(lambda level: level[..., 0], at_least=-5.0, on="level"),
+        hz.Constraint(lambda d: 1e6 * d[..., 1], at_least=-2e6),  # a unit of its own
         hz.Constraint(lambda d: torch.zeros(d.shape[:-1]), at_least=-5.0),
     ],
 )

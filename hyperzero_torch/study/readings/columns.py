@@ -8,12 +8,12 @@ from typing import Any
 from ...errors import ConfigError, ReadingsError
 
 
-def parse_columns(texts: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+def parse_columns(texts: Sequence[str], allowed: Sequence[str]) -> dict[str, str]:
     """Our name of a column to the file's, from texts such as ``round=hour,candidate=arm``.
 
     Args:
         texts: each holds one or more pairs, separated by commas.
-        known: our names.
+        allowed: our names.
     Raises:
         ConfigError: not such a text, a name that is not ours, or a name twice.
     """
@@ -24,10 +24,10 @@ def parse_columns(texts: Sequence[str], known: Sequence[str]) -> dict[str, str]:
             raise ConfigError(
                 f"--columns expects ours=theirs, such as round=hour,candidate=arm; got {pair!r}"
             )
-        if ours not in known:
+        if ours not in allowed:
             raise ConfigError(
                 f"--columns: {ours!r} is no column of readings; before '=' stands one of "
-                f"{', '.join(known)}, and after it the name in the file"
+                f"{', '.join(allowed)}, and after it the name in the file"
             )
         if ours in names or theirs in names.values():
             raise ConfigError(f"--columns names a column twice: {pair!r}; name each once")
