@@ -26,7 +26,8 @@ Where to look
     How is a reading checked?                          study/readings/checks.py (the message alone)
                                                        study/reception.py (against the study)
     Which readings are set aside as absurd?            study/judgement.py, then
-                                                       study/readings/plausibility.py and units.py
+                                                       study/readings/plausibility.py,
+                                                       study/readings/units.py
     How do late and revised readings count?            study/reception.py, study/round_table.py
     Which rows are left out, and what is missing?      study/unplanned.py, study/lacking.py
     How does a delta get its variance?                 stats/delta.py, stats/dispersion.py

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import ConfigError, StudyNotFoundError
-from ..study.acceptance import latest_reasons
+from ..study.acceptance import in_words
 from ..study.config import StudyConfig
 from ..study.history import History
 from ..study.journal import open_journal
@@ -178,20 +178,12 @@ def status(config: Config, as_json: AsJson = False) -> None:
     )
     if facts["stopped"]:
         show(f"stopped candidates, which are not served again: {facts['stopped']}")
-    if facts["readmitted"]:
-        show(f"stopped before and let back in: {facts['readmitted']}")
     if facts["compacted"]:
         show(f"rounds whose readings were compacted: {facts['compacted']}")
     for number, why in facts["set_aside"].items():
         show(f"round {number} is excluded: {why}", "yellow")
-    if facts["quarantined"]:
-        show(
-            f"{facts['quarantined']} readings are set aside and do not count "
-            "('hyperzero readings list' shows them all)",
-            "yellow",
-        )
-    for reason in latest_reasons(history):
-        show(f"  {reason}", "yellow")
+    for line in in_words(history):
+        show(line, "yellow")
     why = None if last is None else history.plans[last].trace.why_not
     if why is not None:
         show(f"traffic is split evenly: {why}", "yellow")

@@ -89,6 +89,20 @@ def summary(history: History) -> dict[tuple[str, str, str], list[Cell]]:
     return dict(groups)
 
 
+def in_words(history: History) -> list[str]:
+    """Readings that are set aside and candidates that were let back in, a line each."""
+    lines = []
+    back = sorted(history.status.readmitted.keys() - history.status.stopped)
+    if back:
+        lines.append(f"stopped before and let back in: {back}")
+    if history.quarantined:
+        lines.append(
+            f"{len(history.quarantined)} readings are set aside and do not count "
+            "('hyperzero readings list' shows them all)"
+        )
+    return lines + [f"  {reason}" for reason in latest_reasons(history)]
+
+
 def latest_reasons(history: History) -> list[str]:
     """The latest reason for each metric and code, of readings that are set aside and of remarks."""
     reasons: dict[tuple[Any, Any], str] = {
