@@ -175,12 +175,12 @@ def test_a_study_knows_its_problem_down_to_the_bounds():
         guard = hz.Constraint("watch_time", at_least=bound, name="guard")
         return feed_problem(constraints=[guard], base_levels=levels)
 
-    hz.Tuner(problem(-1), journal=journal)
-    hz.Tuner(problem(-1.0), journal=journal)
+    hz.Tuner(problem(0), journal=journal)
+    hz.Tuner(problem(0.0), journal=journal)
     with pytest.raises(hz.StudyMismatchError, match="guard"):
         hz.Tuner(problem(-0.5), journal=journal)
     with pytest.raises(hz.StudyMismatchError, match="base_levels"):
-        hz.Tuner(problem(-1, [1.0, 2.0, 3.0]), journal=journal)
+        hz.Tuner(problem(0, [1.0, 2.0, 3.0]), journal=journal)
 
 
 def test_levels_come_from_the_control_where_nobody_knows_them():
