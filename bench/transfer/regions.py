@@ -119,7 +119,7 @@ class RegionWorld(ValueModelWorld):
     def totals(self, theta: Tensor) -> Tensor:
         """Expected metrics of the average request, ``(n, params)`` to ``(n, 3)``."""
         panel = self._truth_at(None).panel
-        return torch.stack([panel.total(row) for row in theta])[:, _COLUMNS]
+        return torch.stack([panel.by_request(row).mean(0) for row in theta])[:, _COLUMNS]
 
     def users(self) -> Tensor:
         """Expected users by hour of the day, ``(24,)``."""

@@ -9,17 +9,12 @@ from typing import Any
 
 import typer
 
-from ..errors import (
-    HyperZeroError,
-    InputError,
-    JournalError,
-    MissingExtraError,
-    TunerWarning,
-)
+from ..errors import HyperZeroError, InputError, JournalError, MissingExtraError, TunerWarning
 from . import live, output, quarantine, report, study, template, upkeep, worlds
 from .transfer.app import app as transfer_app
 
-EXIT_INPUT, EXIT_JOURNAL, EXIT_EXTRA, EXIT_OTHER = 3, 4, 5, 1
+# All other errors exit with 1.
+_EXIT_CODES = ((InputError, 3), (JournalError, 4), (MissingExtraError, 5))
 
 app = typer.Typer(
     name="hyperzero",
@@ -81,12 +76,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
             app(args=None if arguments is None else list(arguments))
     except HyperZeroError as error:
         output.error(str(error))
-        sys.exit(_exit_code(error))
-
-
-def _exit_code(error: HyperZeroError) -> int:
-    if isinstance(error, InputError):
-        return EXIT_INPUT
-    if isinstance(error, JournalError):
-        return EXIT_JOURNAL
-    return EXIT_EXTRA if isinstance(error, MissingExtraError) else EXIT_OTHER
+        sys.exit(next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1))

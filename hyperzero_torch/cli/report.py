@@ -74,8 +74,10 @@ def watch_study(tuner: Tuner, out: Path, criterion: Ranking, every: float) -> No
                 begin = time.monotonic()
                 write_report(tuner, out, criterion=criterion, reload_every=every)
                 num_shown = tuner.history.num_entries
+                arms = tuner.history.num_in_flight
                 _note_with_time(
-                    f"{_progress(tuner)}; wrote {out} in {time.monotonic() - begin:.1f} s"
+                    f"round {tuner.history.last_round}, {arms} arm{'s' * (arms != 1)} in flight; "
+                    f"wrote {out} in {time.monotonic() - begin:.1f} s"
                 )
         except JournalError as error:  # a database may be away for a while
             problem = f"the journal cannot be read, trying again: {error}"
@@ -91,12 +93,6 @@ def watch_study(tuner: Tuner, out: Path, criterion: Ranking, every: float) -> No
 
 def _pause(seconds: float) -> None:
     time.sleep(seconds)
-
-
-def _progress(tuner: Tuner) -> str:
-    history = tuner.history
-    arms = "arm" if history.num_in_flight == 1 else "arms"
-    return f"round {history.last_round}, {history.num_in_flight} {arms} in flight"
 
 
 def _note_with_time(message: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ..errors import ConfigError, StudyNotFoundError
@@ -223,10 +223,9 @@ def recommend(
 
 def _recommendation(best: Recommendation, tuner: Tuner) -> Table:
     """The recommended parameters beside the base's, and the candidate's estimates."""
-    table = Table(title=f"candidate {best.candidate_id}: {best.reason}", title_justify="left")
-    table.add_column("")
-    table.add_column("recommended", justify="right")
-    table.add_column("base", justify="right")
+    right = [Column(name, justify="right") for name in ("recommended", "base")]
+    title = f"candidate {best.candidate_id}: {best.reason}"
+    table = Table("", *right, title=title, title_justify="left")
     for name, value in best.parameters.items():
         table.add_row(Text(name), _number(value), _number(tuner.problem.base[name]))
     table.add_section()
@@ -325,14 +324,7 @@ def _check_writable(path: Path) -> None:
 
 def _digest(readings: Readings, round_: int | None) -> str:
     """Identifies a message by its rows, in whatever order, and by the round that it asks for."""
-    columns = (
-        readings.round,
-        readings.candidate,
-        readings.metric,
-        readings.revision,
-        readings.count,
-        readings.mean,
-        readings.var,
-    )
-    rows = sorted(json.dumps(row) for row in zip(*(column.tolist() for column in columns)))
+    names = ("round", "candidate", "metric", "revision", "count", "mean", "var")
+    columns = (getattr(readings, name).tolist() for name in names)
+    rows = sorted(json.dumps(row) for row in zip(*columns))
     return hashlib.sha256("\n".join([str(round_), *rows]).encode()).hexdigest()

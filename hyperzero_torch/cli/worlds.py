@@ -22,9 +22,9 @@ from ..simulate import (
     PaperWorld,
     ReplayWorld,
     RoundRecord,
+    ValueModelWorld,
     run,
 )
-from ..simulate.recommender.world import ValueModelWorld
 from ..study.config import TunerConfig
 from ..study.journal import open_journal
 from ..tuner.tuner import Tuner
@@ -156,7 +156,8 @@ def simulate(
         records = []
         for record in run(tuner, environment, rounds):
             records.append(record)
-            typer.echo(json.dumps(_plain(record, oracle)))
+            plain = {"recommendation": record.recommendation.to_dict(), "oracle_gain": oracle.gain}
+            typer.echo(json.dumps(vars(record) | plain))
         if report is not None:
             write_report(tuner, report, records=records, oracle=oracle, world=environment)
         return
@@ -246,10 +247,3 @@ def _summary(tuner: Tuner, world: Environment, oracle: Oracle, records: list[Rou
     table.add_row("of the best", *(f"{float(t.gain) / oracle.gain:.1%}" for t in truths))
     table.add_row("violation", *(f"{float(t.violation):.4f}" for t in truths))
     return table
-
-
-def _plain(record: RoundRecord, oracle: Oracle) -> dict[str, Any]:
-    return vars(record) | {
-        "recommendation": record.recommendation.to_dict(),
-        "oracle_gain": oracle.gain,
-    }

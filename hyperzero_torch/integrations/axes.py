@@ -34,11 +34,7 @@ class Axis:
     values: tuple[Any, ...] = ()
 
     def theta(self, value: Any) -> float:
-        """The number that represents ``value`` in our theta.
-
-        Raises:
-            SpaceError: not one of the values, or out of range.
-        """
+        """The number that represents ``value`` in our theta; ``SpaceError`` if there is none."""
         if self.values:
             indices = range(len(self.values))
             matches = [i for i in indices if self.values[i] is value]
@@ -84,11 +80,7 @@ def number(value: Any) -> float | None:
 
 
 def whole_number(name: str, value: Any, least: int, below: int | None = None) -> int:
-    """``value`` as an int; NumPy's integers count, bools do not.
-
-    Raises:
-        ConfigError: not a whole number in ``[least, below)``.
-    """
+    """``value`` as an int; ``ConfigError`` unless whole (bools are not) in ``[least, below)``."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or int(value) < least or (below is not None and int(value) >= below):
         end = "" if below is None else f" and < {below}"
@@ -101,12 +93,8 @@ def number_axis(
 ) -> Axis:
     """A number in ``[low, high]``; an int if bounds and step are ints.
 
-    Args:
-        name: in the other package.
-        low: least value.
-        high: largest value; with a step, one that lies on its grid.
-        log: uniform in the logarithm.
-        step: spacing of the grid that starts at ``low``; None for a continuous range.
+    With a step it lies on the grid that starts at ``low`` and ends at ``high``.
+
     Raises:
         SpaceError: bounds or a step that are invalid or too large for a float.
     """

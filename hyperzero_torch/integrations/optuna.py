@@ -151,11 +151,7 @@ class HyperZeroSampler(BaseSampler):  # type: ignore[misc]  # an optional packag
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Refuse several objectives before anything is sampled.
-
-        Raises:
-            ProblemError: the study has several.
-        """
+        """Refuse several objectives, by a ``ProblemError``, before anything is sampled."""
         _check_single(study)
         if self._independent is not None:
             self._independent.before_trial(study, trial)
@@ -163,11 +159,7 @@ class HyperZeroSampler(BaseSampler):  # type: ignore[misc]  # an optional packag
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Refuse an invalid variance in the process that set it.
-
-        Raises:
-            ReadingsError: the trial's variance is invalid.
-        """
+        """Refuse an invalid variance, by a ``ReadingsError``, in the process that set it."""
         if self._independent is not None:
             self._independent.after_trial(study, trial, state, values)
         if state == TrialState.COMPLETE:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import FitError, SpaceError
+from ..errors import FitError
 from ..problem.problem import Constraint, Problem
 from ..problem.space import SearchSpace
 from ..runtime.randomness import random
@@ -60,13 +60,9 @@ class Trials(NamedTuple):
 
 
 class Search:
-    """Proposes the next point; has no state besides its arguments.
+    """Proposes the next point; has no state besides its arguments, which are the samplers'.
 
-    Args:
-        axes: the parameters, each with at least two values.
-        num_startup: finished trials before the surrogate is used; Sobol points until then.
-        num_samples: N of Algorithm 3.
-        num_starts: how many of these are refined by gradient ascent along the draw.
+    Each of ``axes`` has at least two values.
     """
 
     def __init__(
@@ -79,24 +75,11 @@ class Search:
         self.num_starts = num_starts
 
     def theta(self, parameters: Mapping[str, Any]) -> list[float]:
-        """The other package's parameters as a row of theta.
-
-        Raises:
-            SpaceError: a parameter is missing or has an invalid value.
-        """
-        missing = [axis.name for axis in self.axes if axis.name not in parameters]
-        if missing:
-            raise SpaceError(f"{missing} are missing in {dict(parameters)}")
+        """The other package's parameters as a row of theta; an invalid one is a ``SpaceError``."""
         return [axis.theta(parameters[axis.name]) for axis in self.axes]
 
     def next(self, trials: Trials, seed: int, number: int) -> dict[str, Any]:
-        """Parameters to try next, a function of the arguments alone.
-
-        Args:
-            trials: finished trials over the axes.
-            seed: of the study.
-            number: of the trial within the study, from 0.
-        """
+        """Parameters to try next, a function of the arguments; ``number`` counts trials from 0."""
         generator = random(seed, number, "search", torch.device("cpu"))
         trials = _finite(trials)
         if len(trials.theta) < max(1, self.num_startup):

@@ -49,13 +49,9 @@ class Parser(ABC, Generic[Value]):
     A subclass says what numbers, names and operators mean. It reads nothing else, so a string can
     never run code.
 
-    Args:
-        source: the string.
-        names: the names it may use, in the order of their columns.
-        noun: what a name is: "metric", "parameter".
-        operands: what an operand may be, for messages.
-        operators: the symbols between operands, for messages.
-        advice: what to do where the string is too long or nested too deep.
+    ``names`` are those it may use, in the order of their columns. The other arguments are words of
+    messages: what a name is, the operands and operators, and advice where a string is too long.
+
     Raises:
         ExpressionError: too long, or a character that no token begins with.
     """

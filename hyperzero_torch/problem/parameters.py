@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -36,10 +36,10 @@ class Float:
     high: float
     log: bool = False
     kind: Literal["float"] = field(default="float", kw_only=True)
+    width: ClassVar[int] = 1  # coordinates of the unit cube
 
     def __post_init__(self) -> None:
-        _check_name(self)
-        _check_bounds(self.name, self.low, self.high)
+        _check_bounds(self)
         if not isinstance(self.log, bool):
             raise SpaceError(f"parameter {self.name!r}: log is True or False, got {self.log!r}")
         if self.log and self.low <= 0:
@@ -54,11 +54,6 @@ class Float:
             )
         object.__setattr__(self, "low", float(self.low))
         object.__setattr__(self, "high", float(self.high))
-
-    @property
-    def width(self) -> int:
-        """Coordinates of the unit cube that it takes."""
-        return 1
 
     def check(self, value: Any) -> float:
         """The value as theta holds it; raises ``SpaceError`` where it is outside."""
@@ -76,10 +71,6 @@ class Float:
                 "widen the bounds or change the value"
             )
         return min(max(number, self.low), self.high)
-
-    def check_theta(self, value: float) -> None:
-        """Raise ``SpaceError`` unless theta can hold this number."""
-        self.check(value)
 
     def to_unit(self, theta: Tensor) -> Tensor:
         """``(...)`` in the user's unit to ``(..., 1)``."""
@@ -117,10 +108,10 @@ class Int:
     low: int
     high: int
     kind: Literal["int"] = field(default="int", kw_only=True)
+    width: ClassVar[int] = 1  # coordinates of the unit cube
 
     def __post_init__(self) -> None:
-        _check_name(self)
-        _check_bounds(self.name, self.low, self.high)
+        _check_bounds(self)
         if self.low != round(self.low) or self.high != round(self.high):
             raise SpaceError(
                 f"parameter {self.name!r}: an Int has whole bounds, got {self.low} and {self.high}"
@@ -133,11 +124,6 @@ class Int:
         object.__setattr__(self, "low", int(self.low))
         object.__setattr__(self, "high", int(self.high))
 
-    @property
-    def width(self) -> int:
-        """Coordinates of the unit cube that it takes."""
-        return 1
-
     def check(self, value: Any) -> float:
         """The value as theta holds it; raises ``SpaceError`` unless whole and in bounds."""
         number = _number(self.name, value)
@@ -147,10 +133,6 @@ class Int:
                 f"[{self.low}, {self.high}]"
             )
         return number
-
-    def check_theta(self, value: float) -> None:
-        """Raise ``SpaceError`` unless theta can hold this number."""
-        self.check(value)
 
     def to_unit(self, theta: Tensor) -> Tensor:
         """``(...)`` whole numbers to ``(..., 1)``: the centres of equal cells."""
@@ -226,8 +208,8 @@ class Choice:
             f"parameter {self.name!r} = {value!r} is none of its options {list(self.options)}"
         )
 
-    def check_theta(self, value: float) -> None:
-        """Raise ``SpaceError`` unless theta can hold this number."""
+    def check_index(self, value: float) -> None:
+        """Raise ``SpaceError`` unless this is the index of an option, as theta holds it."""
         if value not in range(self.width):
             raise SpaceError(
                 f"parameter {self.name!r}: theta holds the index of an option, 0 to "
@@ -259,7 +241,9 @@ def _check_name(parameter: Float | Int | Choice) -> None:
         raise SpaceError(f"a parameter's name must be a non-empty string, got {parameter.name!r}")
 
 
-def _check_bounds(name: str, low: float, high: float) -> None:
+def _check_bounds(parameter: Float | Int) -> None:
+    _check_name(parameter)
+    name, low, high = parameter.name, parameter.low, parameter.high
     _number(name, low)
     _number(name, high)
     if low > high:

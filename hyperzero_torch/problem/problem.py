@@ -145,16 +145,10 @@ class Problem:
         """Whether the objective or a constraint needs ``base_levels``."""
         return any(term.sees_levels for term in (self._objective, *self._constraints))
 
-    def with_base_levels(self, levels: Tensor) -> Problem:
-        """The same problem with these base levels, ``(metrics,)``; this one is unchanged."""
+    def with_base_levels(self, levels: Tensor | None) -> Problem:
+        """The same problem with these base levels, ``(metrics,)``, or None: not known."""
         other = copy.copy(self)
-        other.base_levels = levels.to(self.device, torch.float64)
-        return other
-
-    def without_base_levels(self) -> Problem:
-        """The same problem with unknown base levels."""
-        other = copy.copy(self)
-        other.base_levels = None
+        other.base_levels = None if levels is None else levels.to(self.device, torch.float64)
         return other
 
     def to(self, device: torch.device | str) -> Problem:
@@ -196,15 +190,16 @@ class Problem:
         return base * (1.0 + base.sign() * delta)
 
     def _probe(self, constraints: Sequence[str | Constraint]) -> None:
-        """Call every term once, so that its errors show now and not in a later round."""
+        """Call every term, so that its errors show now and not in a later round."""
         shape = (3, 5)
         delta = torch.zeros(*shape, self.num_metrics, dtype=torch.float64)
         level = torch.ones_like(delta) if self.base_levels is None else self._levels(delta)
+        small = torch.linspace(-0.01, 0.01, delta.numel(), dtype=delta.dtype).view_as(delta)
         for term in (self._objective, *self._constraints):
             what = "objective" if term is self._objective else "constraint"
             try:
                 with torch.no_grad():
-                    value = term(delta, level)
+                    value, again = term(small, level), term(small, level)
             except Exception as error:
                 raise ProblemError(
                     f"{what} {term.name!r} fails on deltas of shape (3, 5, {self.num_metrics}): "
@@ -215,7 +210,12 @@ class Problem:
                     f"{what} {term.name!r} must map (..., metrics) to (...): "
                     f"expected {shape} from {tuple(delta.shape)}, got {tuple(value.shape)}"
                 )
-            self._refuse_randomness(what, term, level)
+            # Plans must be a function of the journal.
+            if not torch.equal(value.nan_to_num(), again.nan_to_num()):
+                raise ProblemError(
+                    f"{what} {term.name!r} gives two values for the same deltas; a module with "
+                    "dropout or the like needs .eval() before it becomes part of a problem"
+                )
         for constraint, term in zip(constraints, self._constraints):
             slack = float(term(delta, level)[0, 0].detach())
             allowed = isinstance(constraint, Constraint) and constraint.may_exclude_base
@@ -227,17 +227,6 @@ class Problem:
                     "hz.Constraint(..., may_exclude_base=True)"
                 )
             refuse_unbreakable(constraint, term, self.metrics)
-
-    def _refuse_randomness(self, what: str, term: Term, level: Tensor) -> None:
-        """Refuse a random term: plans must be a function of the journal."""
-        values = torch.linspace(-0.01, 0.01, level.numel(), dtype=level.dtype).reshape(level.shape)
-        with torch.no_grad():
-            first, second = term(values, level), term(values, level)
-        if not torch.equal(first.nan_to_num(), second.nan_to_num()):
-            raise ProblemError(
-                f"{what} {term.name!r} gives two values for the same deltas; a module with "
-                "dropout or the like needs .eval() before it becomes part of a problem"
-            )
 
     def _read_levels(
         self, levels: Mapping[str, float] | Sequence[float] | Tensor | None

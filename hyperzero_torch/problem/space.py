@@ -117,7 +117,10 @@ class SearchSpace:
         self._check_width(theta, self.num_params, "theta", "params")
         for column, parameter in zip(theta.reshape(-1, self.num_params).T, self.parameters):
             for value in column.unique().tolist():
-                parameter.check_theta(value)
+                if isinstance(parameter, Choice):
+                    parameter.check_index(value)
+                else:
+                    parameter.check(value)
         self._check_constraints(theta, "theta")
         return theta
 
@@ -161,16 +164,14 @@ class SearchSpace:
             for p, part in zip(self.parameters, torch.split(x, list(self.widths), dim=-1))
         ]
         snapped = torch.cat(parts, dim=-1)
-        return snapped if self._region is None else self._moved_inside(snapped, self._region)
-
-    def _moved_inside(self, x: Tensor, region: linear.Region) -> Tensor:
-        """Servable points with those outside the region moved into it."""
-        outside = ~region.holds(x[..., region.dims])
+        if self._region is None:
+            return snapped
+        outside = ~self._region.holds(snapped[..., self._region.dims])
         if not bool(outside.any()):
-            return x
-        rows = x[outside].detach().clone()
-        rows[:, region.dims] = linear.nearest(region, rows[:, region.dims])
-        snapped = x.clone()
+            return snapped
+        rows = snapped[outside].detach().clone()
+        rows[:, self._region.dims] = linear.nearest(self._region, rows[:, self._region.dims])
+        snapped = snapped.clone()
         snapped[outside] = rows
         return snapped
 
@@ -183,9 +184,8 @@ class SearchSpace:
         if self._region is not None:
             return self._place(linear.uniform(self._region, num, self.num_params, generator))
         device = generator.device if generator is not None else torch.device("cpu")
-        u = torch.rand(
-            num, self.num_params, dtype=torch.float64, generator=generator, device=device
-        )
+        shape = (num, self.num_params)
+        u = torch.rand(shape, dtype=torch.float64, generator=generator, device=device)
         return self._place(u)
 
     def sobol(self, num: int, seed: int) -> Tensor:

@@ -20,12 +20,12 @@ import csv
 import gzip
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -157,13 +157,7 @@ def steps(parts: Intervals) -> dict[float, int]:
 
 
 def intervals(streams: Streams) -> Intervals:
-    """Subtract each record from the next: moments and status of every interval.
-
-    Args:
-        streams: cumulative moments, ``(times, groups, metrics)``.
-    Returns:
-        Intervals, as many as there are records; the first reaches back to the start.
-    """
+    """Subtract each record from the next: as many intervals as there are records."""
     before = mo.Moments(*(torch.cat([torch.zeros_like(f[:1]), f[:-1]]) for f in streams.moments))
     between = mo.subtract(streams.moments, before)
     days = torch.diff(streams.days, prepend=streams.days.new_zeros(1))
@@ -258,22 +252,17 @@ def _read(key: str) -> dict[str, Streams]:
     try:
         raw = where.read_bytes()
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
-        rows_by_name = _group(csv.DictReader(text.splitlines()))
+        rows_by_name: dict[str, _Rows] = defaultdict(lambda: defaultdict(list))
+        for row in csv.DictReader(text.splitlines()):
+            name, variant, metric = (row[column] for column in _KEYS)
+            values = [float(row[column] or "nan") for column in _VALUES]  # a null is an empty cell
+            rows_by_name[name][variant, f"metric_{metric}"].append(values)
     except (OSError, EOFError, zlib.error, KeyError, ValueError, csv.Error) as error:
         raise InputError(
             f"{key or _BUNDLED} is not a file of cumulative A/B tests ({error}); "
             f"expected CSV, gzipped or not, with the columns {', '.join(_KEYS + _VALUES)}"
         ) from None
     return {name: _assemble(name, rows) for name, rows in rows_by_name.items()}
-
-
-def _group(reader: Iterable[dict[str, Any]]) -> dict[str, _Rows]:
-    rows_by_name: dict[str, _Rows] = defaultdict(lambda: defaultdict(list))
-    for row in reader:
-        name, variant, metric = (row[column] for column in _KEYS)
-        values = [float(row[column] or "nan") for column in _VALUES]  # a null is an empty cell
-        rows_by_name[name][variant, f"metric_{metric}"].append(values)
-    return rows_by_name
 
 
 def _assemble(name: str, rows: _Rows) -> Streams:

@@ -65,11 +65,7 @@ class Environment(ABC):
     def __init__(self, problem: Problem, known_levels: Tensor | None = None) -> None:
         self.truth_problem = problem
         #: The problem as a tuner sees it.
-        self.problem = (
-            problem.without_base_levels()
-            if known_levels is None
-            else problem.with_base_levels(known_levels)
-        )
+        self.problem = problem.with_base_levels(known_levels)
 
     @abstractmethod
     def serve(self, plan: Plan) -> list[Delivery]:
@@ -114,11 +110,7 @@ class Environment(ABC):
 
 
 def check_range(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
-    """Refuse an argument of a world that is no number between these bounds.
-
-    Raises:
-        ConfigError: naming the argument and the bounds.
-    """
+    """Refuse, by a ``ConfigError``, an argument of a world that is no number in these bounds."""
     kind = "a whole number" if whole else "a number"
     number = isinstance(value, int | np.integer) if whole else isinstance(value, int | float)
     if isinstance(value, bool) or not number or not low <= value <= high:

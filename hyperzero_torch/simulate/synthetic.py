@@ -23,11 +23,6 @@ class Surface:
 
     A draw from a Gaussian process with a squared-exponential kernel, by 256 random Fourier
     features.
-
-    Args:
-        generator: its source of randomness.
-        dims: of the cube.
-        lengthscale: of the kernel.
     """
 
     def __init__(self, generator: torch.Generator, dims: int, lengthscale: float) -> None:

@@ -61,8 +61,6 @@ def gather_parts(
     Args:
         parts: each ``(N_i, dims)``, the same on every rank.
         work: maps a part to ``(num_rows, N_i, width)``.
-        num_rows: of the results of ``work``.
-        width: of the results of ``work``.
     Returns:
         ``(num_rows, sum of N_i, width)``, in the parts' own dtype.
     """

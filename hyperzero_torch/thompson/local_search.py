@@ -28,13 +28,11 @@ def local_search(
     The values never fall where a point has the same value in any batch.
 
     Args:
-        space: where the points lie; new points are snapped to it.
         points: ``(N, dims)`` in the unit cube, where all searches begin.
         best_rows: maps points ``(N, dims)`` to the rows of the best, ``(searches, kept)``, and
             their values, the same shape. It decides which of two equal points comes first.
         num_points: new points of each search for each width.
         generator: on the device of ``points``; used once for each width.
-        widths: standard deviations of the clouds, one after the other.
     Returns:
         The best points ``(searches, kept, dims)`` and their values ``(searches, kept)``.
     """

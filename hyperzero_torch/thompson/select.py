@@ -80,8 +80,10 @@ def select(
             f"select expects mean and var (candidates, {problem.num_metrics}), got "
             f"{tuple(mean.shape)} and {tuple(var.shape)}"
         )
+    devices = {t.device.type for t in (mean, var, generator) if t is not None}
+    if len(devices) > 1:
+        raise ShapeError(f"mean, var and generator must be on one device, got {sorted(devices)}")
     _check_counts(mean.shape[0], num_draws)
-    _check_devices(mean.device, var.device, generator)
     std = var.sqrt()
     sizes = _block_sizes(num_draws, _tile(num_draws, *mean.shape))
     generators = _generators(generator, len(sizes), mean.device)
@@ -248,11 +250,3 @@ def _check_counts(num_candidates: int, num_draws: int) -> None:
             f"select needs at least one candidate and one draw, got {num_candidates} candidates "
             f"and num_draws={num_draws}"
         )
-
-
-def _check_devices(
-    mean: torch.device, var: torch.device, generator: torch.Generator | None
-) -> None:
-    devices = {mean.type, var.type, mean.type if generator is None else generator.device.type}
-    if len(devices) > 1:
-        raise ShapeError(f"mean, var and generator must be on one device, got {sorted(devices)}")

@@ -327,7 +327,7 @@ def test_bad_base_levels(levels, reason):
 def test_with_and_without_base_levels_leave_the_original_alone():
     known = problem("level(views)")
     other = known.with_base_levels(torch.tensor([6.0, 1.0, 1.0]))
-    none = known.without_base_levels()
+    none = known.with_base_levels(None)
     assert other.evaluate(torch.zeros(3)).utility == 6
     assert known.evaluate(torch.zeros(3)).utility == 3
     assert other.base_levels.dtype == torch.float64

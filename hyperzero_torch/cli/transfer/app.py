@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,7 +10,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +19,7 @@ from ...transfer import space_reduction as spaces
 from ...transfer.model import correlation
 from ...transfer.model.source_posterior import fit_source
 from ...transfer.sharing import package as packages
+from ..output import console, note, show, show_json
 from ..study import AsJson, Config
 from . import space as proposals
 from .export import KeyFile, KeyVariable, export, read_key, short
@@ -28,8 +27,6 @@ from .override import overrule
 from .refresh import refresh
 from .sources import Scope, Sources, evidence_of, gathered, target_of
 
-console = Console(soft_wrap=True)
-notes = Console(stderr=True, soft_wrap=True)
 _NUM_POINTS = 256
 
 app = typer.Typer(
@@ -87,11 +84,11 @@ def inspect(
     except PackageError as error:
         refused = error
     if as_json:
-        typer.echo(json.dumps(_plain(package) | {"refused": refused and str(refused)}, indent=2))
+        show_json(_plain(package) | {"refused": refused and str(refused)})
     else:
-        console.print(_facts(package))
+        _print(_facts(package))
         if package.source.meta_features:
-            console.print(_meta(package.source.meta_features))
+            _print(_meta(package.source.meta_features))
     if refused is not None:
         raise refused
 
@@ -150,13 +147,13 @@ def compare(
         write_comparison(html, by_features, by_evidence)
     if as_json:
         left_out = by_features.left_out
-        _echo({"pairs": rows, "scale": by_features.scale, "left_out": left_out})
+        show_json(_no_nan({"pairs": rows, "scale": by_features.scale, "left_out": left_out}))
     else:
-        console.print(_pairs(rows, by_evidence.metrics))
+        _print(_pairs(rows, by_evidence.metrics))
         for name, why in by_features.left_out.items():
-            console.print(Text(f"feature {name} is left out: {why}", style="yellow"))
+            show(f"feature {name} is left out: {why}", "yellow")
     if html is not None:
-        notes.print(Text(f"wrote {html}"))
+        note(f"wrote {html}")
 
 
 @app.command()
@@ -189,27 +186,28 @@ def space(
     generator = torch.Generator().manual_seed(0)
     proposal = spaces.propose(problem, posteriors, generator, negligible, confidence)
     if as_json:
-        _echo(proposals.plain(proposal))
+        show_json(_no_nan(proposals.plain(proposal)))
         return
-    console.print(proposals.reasons(proposal))
-    console.print(proposals.shares(proposal))
+    _print(proposals.reasons(proposal))
+    _print(proposals.shares(proposal))
     if proposal.fixed or proposal.narrowed:
-        console.print(Text("\nProposed, not applied; for the study file of a new study:\n"))
-        console.print(Text(proposals.as_yaml(proposal)))
+        show("\nProposed, not applied; for the study file of a new study:\n")
+        show(proposals.as_yaml(proposal))
     else:
-        console.print(Text("\nNothing is proposed: the full space stays."))
+        show("\nNothing is proposed: the full space stays.")
 
 
-def _echo(values: Mapping[str, Any]) -> None:
-    """As JSON, which has no NaN: what is not known is null."""
-    typer.echo(json.dumps(_without_nan(values), indent=2, allow_nan=False))
+def _print(table: Table) -> None:
+    """A table at its full width, also where the terminal is narrower."""
+    console.print(table, soft_wrap=True)
 
 
-def _without_nan(value: Any) -> Any:
+def _no_nan(value: Any) -> Any:
+    """For JSON, which has no NaN: what is not known is null."""
     if isinstance(value, Mapping):
-        return {name: _without_nan(v) for name, v in value.items()}
+        return {name: _no_nan(v) for name, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
+        return [_no_nan(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

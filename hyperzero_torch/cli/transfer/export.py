@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import enum
-import json
 import math
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from ...errors import ConfigError
-from ...study.history import History
 from ...transfer.duplicates import own_evidence
 from ...transfer.sharing import package as packages
 from ...transfer.sharing.budget import Budget
 from ...transfer.sharing.noise import Clip, check_private, private_history
-from ...transfer.source import Source, features_of, from_history
-from ...tuner.tuner import Tuner
+from ...transfer.source import features_of, from_history
+from ..output import note, show_json
 from ..study import AsJson, Config, DryRun, open_study
 
+_Name = TypeVar("_Name")
 _Value = TypeVar("_Value")
-notes = Console(stderr=True, soft_wrap=True)
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([hdw])")
 _HOURS = {"h": 1.0, "d": 24.0, "w": 168.0}
 _CHOSEN = (
@@ -119,20 +115,19 @@ def export(
     packages.check_export(out, end, scope, key=key, now=now)
     if ledger is not None and ledger.resolve() == out.resolve():
         raise ConfigError(f"--out and --ledger are both {out}; use two different files")
-    own, clips = (
-        unique("--meta", map(_number, meta or ())),
-        unique("--clip", map(_clip, clip or ())),
-    )
-    if ledger is None and (
-        epsilon is not None or clips or noise is not None or release is not None
-    ):
+    own = pairs("--meta", "NAME=NUMBER", meta, _feature)
+    clips = pairs("--clip", "METRIC=LOW:HIGH with LOW below HIGH", clip, _clip)
+    if ledger is None and (clips or any(o is not None for o in (epsilon, noise, release))):
         raise ConfigError("--epsilon, --clip, --noise and --release need a --ledger")
     if ledger is not None and epsilon is None:
         raise ConfigError("--ledger needs --epsilon, the budget of all its releases together")
     tuner = open_study(config)
     domain, history = name or tuner.study.name, tuner.history
-    check_meta(tuner, own)
-    source = evidence(tuner, domain, history, own)
+    if taken := sorted(set(own) & set(features_of(history))):
+        raise ConfigError(
+            f"--meta: {taken} are computed from the study's readings; use other names"
+        )
+    source = from_history(tuner.problem, history, domain, own)
     statement: dict[str, Any] | None = None
     if ledger is not None and epsilon is not None:
         what = release or tuner.study.name
@@ -140,10 +135,10 @@ def export(
         budget = Budget(epsilon, delta, existing, accountant.value)
         noise, after = check_private(history, clips, budget, what, noise)
         if dry_run:
-            notes.print(Text(
+            note(
                 f"dry run: noise {noise:.4g} would take epsilon from {budget.spent():.4g} to "
                 f"{after:.4g} of {epsilon:g}; nothing was written"
-            ))  # fmt: skip
+            )
             return
         budget = Budget(epsilon, delta, ledger, accountant.value)
         history = private_history(history, clips, budget, what, noise)
@@ -152,70 +147,56 @@ def export(
             "clips": {metric: list(bounds) for metric, bounds in clips.items()},
             "settings": _CHOSEN,
         }
-        source = evidence(tuner, domain, history, own, noised=True)
+        if own_evidence(tuner.problem, history) is None:
+            raise ConfigError(
+                "the noise leaves no evidence: every arm has too few users for it. The ledger was "
+                "charged; use a larger --epsilon with a new ledger, or wait for more users"
+            )
+        source = from_history(tuner.problem, history, domain, own)
     if dry_run:
-        notes.print(Text(f"dry run: {len(source)} settings would be written; nothing was"))
+        note(f"dry run: {len(source)} settings would be written; nothing was")
         return
     sha256 = packages.export(source, out, end, scope, privacy=statement, key=key, now=now)
     if as_json:
         facts = {"path": str(out), "sha256": sha256, "num_settings": len(source)}
         facts |= {"expires": end.isoformat(), "scopes": scope, "privacy": statement}
-        typer.echo(json.dumps(facts, indent=2))
-    notes.print(Text(
+        show_json(facts)
+    note(
         f"wrote {out}: {len(source)} settings of {domain!r}, for {scope} until "
         f"{end.isoformat(' ', 'minutes')}; {'signed' if key else 'not signed: no key was given'}"
-    ))  # fmt: skip
+    )
     if statement is not None:
-        notes.print(Text(
+        note(
             f"privacy: epsilon {statement['epsilon']:.4g} of {epsilon:g} is spent at delta "
             f"{delta:g}; which settings are listed was {_CHOSEN}"
-        ))  # fmt: skip
-
-
-def evidence(
-    tuner: Tuner, name: str, history: History, own: dict[str, float], noised: bool = False
-) -> Source:
-    """The study's evidence by its own configuration, from its history or a noised one."""
-    if noised and own_evidence(tuner.problem, history) is None:
-        raise ConfigError(
-            "the noise leaves no evidence: every arm has too few users for it. The ledger was "
-            "charged; use a larger --epsilon with a new ledger, or wait for more users"
-        )
-    return from_history(tuner.problem, history, name, own)
-
-
-def check_meta(tuner: Tuner, own: Mapping[str, float]) -> None:
-    """Refuse features of one's own under the names of computed ones.
-
-    Raises:
-        ConfigError: a name that is taken.
-    """
-    if taken := sorted(set(own) & set(features_of(tuner.history))):
-        raise ConfigError(
-            f"--meta: {taken} are computed from the study's readings; use other names"
         )
 
 
-def unique(option: str, pairs: Iterable[tuple[str, _Value]]) -> dict[str, _Value]:
-    """Pairs as a mapping.
+def pairs(
+    option: str,
+    form: str,
+    given: list[str] | None,
+    read: Callable[[str, str], tuple[_Name, _Value]],
+) -> dict[_Name, _Value]:
+    """``NAME=VALUE`` texts as a mapping; ``ConfigError`` for another form, or a name twice.
 
-    Raises:
-        ConfigError: a name comes twice.
+    ``read`` makes a key and a value of the two sides, and refuses them by a ``ValueError``.
     """
-    mapping: dict[str, _Value] = {}
-    for name, value in pairs:
-        if name in mapping:
+    mapping: dict[_Name, _Value] = {}
+    for text in given or ():
+        name, _, written = text.rpartition("=")
+        try:
+            key, value = read(name, written)
+        except ValueError:
+            raise ConfigError(f"{option} must be {form}, got {text!r:.60}") from None
+        if key in mapping:
             raise ConfigError(f"{option} names {name!r} twice; name it once")
-        mapping[name] = value
+        mapping[key] = value
     return mapping
 
 
 def read_key(variable: str | None, file: Path | None) -> bytes | None:
-    """The key in a variable or a file, without a trailing line break.
-
-    Raises:
-        ConfigError: both are given, or it cannot be read; the message never contains the key.
-    """
+    """The key in a variable or a file, without a trailing line break; no message contains it."""
     if variable is not None and file is not None:
         raise ConfigError("give --key-env or --key-file, not both")
     if variable is not None:
@@ -231,16 +212,12 @@ def read_key(variable: str | None, file: Path | None) -> bytes | None:
     except OSError as error:
         raise ConfigError(f"--key-file {file} cannot be read ({error.strerror})") from None
     if mode & (stat.S_IRGRP | stat.S_IROTH):
-        notes.print(Text(f"--key-file {file} can be read by others; chmod 600 it", style="yellow"))
+        note(f"--key-file {file} can be read by others; chmod 600 it", "yellow")
     return raw.rstrip(b"\r\n")
 
 
 def read_expiry(written: str, now: datetime) -> datetime:
-    """``36h``, ``30d``, ``8w`` from now, or a time with its zone.
-
-    Raises:
-        ConfigError: neither.
-    """
+    """``36h``, ``30d``, ``8w`` from now, or a time with its zone; else a ``ConfigError``."""
     span = _SPAN.fullmatch(written.strip())
     try:
         if span is not None:
@@ -261,24 +238,16 @@ def short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _number(pair: str) -> tuple[str, float]:
-    name, mark, value = pair.rpartition("=")
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not mark or not name.strip() or not math.isfinite(number):
-        raise ConfigError(f"--meta must be NAME=NUMBER, got {pair!r:.60}")
+def _feature(name: str, written: str) -> tuple[str, float]:
+    number = float(written)
+    if not name.strip() or not math.isfinite(number):
+        raise ValueError
     return name.strip(), number
 
 
-def _clip(pair: str) -> tuple[str, Clip]:
-    metric, mark, bounds = pair.rpartition("=")
-    low, colon, high = bounds.partition(":")
-    try:
-        bounds_of_metric = Clip(float(low), float(high))
-    except ValueError:
-        bounds_of_metric = Clip(math.nan, math.nan)
-    if not mark or not metric or not colon or not bounds_of_metric.low < bounds_of_metric.high:
-        raise ConfigError(f"--clip must be METRIC=LOW:HIGH with LOW below HIGH, got {pair!r:.60}")
-    return metric, bounds_of_metric
+def _clip(metric: str, written: str) -> tuple[str, Clip]:
+    low, _, high = written.partition(":")
+    clip = Clip(float(low), float(high))
+    if not metric or not clip.low < clip.high:
+        raise ValueError
+    return metric, clip

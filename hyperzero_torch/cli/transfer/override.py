@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from ...errors import ConfigError
 from ...transfer.journaled import current_override, override_entry, recorded
 from ...transfer.overrides import ExpertOverride, Subject, label
+from ..output import note
 from ..study import Config, DryRun, open_study
-
-notes = Console(stderr=True, soft_wrap=True)
+from .export import pairs
 
 _SUBJECT = "SOURCE or SOURCE:PARAMETER"
+_FORM = "SOURCE=NUMBER, such as north=0.5"
 
 
 def overrule(
@@ -47,10 +45,14 @@ def overrule(
     """
     tuner = open_study(config)
     names = [source.name for source in recorded(tuner.history)]
+
+    def number(name: str, written: str) -> tuple[Subject, float]:
+        return _subject(name, names), float(written)
+
     override = ExpertOverride(
-        pin=_numbers("--pin", pin or [], names),
+        pin=pairs("--pin", _FORM, pin, number),
         forbid=[_subject(text, names) for text in forbid or ()],
-        discount=_numbers("--discount", discount or [], names),
+        discount=pairs("--discount", _FORM, discount, number),
         reason=reason,
     )
     entry = override_entry(tuner.history, override, names, tuner.problem.space.names)
@@ -58,13 +60,12 @@ def overrule(
     for kind in ("pin", "forbid", "discount"):
         gone = [s for s in getattr(before, kind) if s not in getattr(override, kind)]
         if gone:
-            labels = ", ".join(map(label, gone))
-            notes.print(Text(f"no longer holds: {kind} {labels}", style="yellow"))
+            note(f"no longer holds: {kind} {', '.join(map(label, gone))}", "yellow")
     if dry_run:
-        notes.print(Text(f"dry run: {entry.reason}; nothing was written"))
+        note(f"dry run: {entry.reason}; nothing was written")
         return
     tuner.overrule(override)
-    notes.print(Text(f"{entry.reason}; it counts from the next plan on"))
+    note(f"{entry.reason}; it counts from the next plan on")
 
 
 def _subject(text: str, names: list[str]) -> Subject:
@@ -73,22 +74,3 @@ def _subject(text: str, names: list[str]) -> Subject:
         return text
     source, colon, parameter = text.rpartition(":")
     return (source, parameter) if colon else text
-
-
-def _numbers(option: str, given: list[str], names: list[str]) -> dict[Subject, float]:
-    numbers: dict[Subject, float] = {}
-    for text in given:
-        name, _, number = text.rpartition("=")
-        try:
-            subject, value = _subject(name, names), float(number)
-        except ValueError:
-            raise ConfigError(
-                f"{option} must be SOURCE=NUMBER, such as north=0.5, got {text!r}"
-            ) from None
-        if subject in numbers:
-            raise ConfigError(
-                f"{option} gives both {text!r} and {numbers[subject]:g} for the same subject; name "
-                "it once"
-            )
-        numbers[subject] = value
-    return numbers

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from ...errors import ConfigError
 from ...study.config import StudyConfig
 from ...transfer.journaled import entries
 from ...transfer.refresh import read
+from ..output import note
 from ..study import Config, DryRun, open_study
 
-notes = Console(stderr=True, soft_wrap=True)
 _UNREAD = 3  # the exit code of every error
 
 
@@ -37,10 +35,10 @@ def refresh(config: Config, dry_run: DryRun = False) -> None:
     if not dry_run:
         tuner.learn_from(refreshed.sources)
     for entry in news:
-        notes.print(Text(f"{'dry run: ' if dry_run else ''}{entry.reason}"))
+        note(f"{'dry run: ' if dry_run else ''}{entry.reason}")
     if not news and not refreshed.remarks:
-        notes.print(Text("no source has changed"))
+        note("no source has changed")
     for remark in refreshed.remarks:
-        notes.print(Text(remark, style="yellow"))
+        note(remark, "yellow")
     if refreshed.remarks:
         raise typer.Exit(_UNREAD)

@@ -115,11 +115,7 @@ class HyperZeroNode(ExternalGenerationNode):  # type: ignore[misc]  # untyped
         decoder_registry: Mapping[str, Any] | None = None,
         class_decoder_registry: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """The constructor's arguments from what Ax has stored.
-
-        Raises:
-            ConfigError: a configuration that this version does not support.
-        """
+        """The constructor's arguments from what Ax has stored, if this version supports it."""
         registries = {
             "decoder_registry": decoder_registry,
             "class_decoder_registry": class_decoder_registry,

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from ax.core.experiment import Experiment
-from ax.core.optimization_config import OptimizationConfig
 from ax.core.outcome_constraint import OutcomeConstraint
 from ax.core.parameter import ChoiceParameter, FixedParameter, ParameterType, RangeParameter
 from ax.core.search_space import SearchSpace as AxSearchSpace
@@ -25,11 +24,7 @@ _SUPPORTED = (
 
 
 def problem_of(experiment: Experiment, axes: Sequence[Axis]) -> Problem:
-    """An Ax experiment's problem: objectives and absolute bounds on levels, the rest on deltas.
-
-    Raises:
-        ProblemError: see ``fold``.
-    """
+    """An Ax experiment's problem: objectives and absolute bounds on levels, the rest on deltas."""
     if experiment.status_quo is None:
         raise ProblemError(
             "the experiment has no status quo, and without one there are no deltas; set "
@@ -41,22 +36,17 @@ def problem_of(experiment: Experiment, axes: Sequence[Axis]) -> Problem:
             "HyperZeroNode needs an optimization config with one objective, a metric or a weighted "
             f"sum of metrics, got {wanted}; set bounds on the others as outcome constraints"
         )
-    base = {a.name: experiment.status_quo.parameters.get(a.name) for a in axes}
+    base = experiment.status_quo.parameters
     space = space_of(experiment.search_space, axes)
-    theta = dict(zip(space.names, [axis.theta(base[axis.name]) for axis in axes]))
-    row = torch.tensor([[*theta.values()]], dtype=torch.float64)
+    row = torch.tensor([[a.theta(base.get(a.name)) for a in axes]], dtype=torch.float64)
+    terms = [wanted.objective, *wanted.outcome_constraints]
     return Problem(
         space=space,
         base=space.to_parameters(row)[0],
-        metrics=list(dict.fromkeys(_metrics(wanted))),
+        metrics=list(dict.fromkeys(name for term in terms for name, _ in term.metric_weights)),
         objective=Objective(_levels(wanted.objective.metric_weights)),
         constraints=[_constraint(c) for c in wanted.outcome_constraints],
     )
-
-
-def _metrics(wanted: OptimizationConfig) -> list[str]:
-    terms = [wanted.objective, *wanted.outcome_constraints]
-    return [name for term in terms for name, _ in term.metric_weights]
 
 
 def _levels(weights: Sequence[tuple[str, float]]) -> str:

@@ -33,16 +33,11 @@ def readings_of(
     metrics: Sequence[str],
     arms: Mapping[str, int],
 ) -> Readings | None:
-    """The readings of a round; None if there are no data.
+    """The readings of a round of our study; None if there are no data of its trials.
 
-    A metric on which an arm has no data, or only NaN, is unknown for that arm.
+    A metric on which an arm has no data, or only NaN, is unknown for that arm. ``metrics`` are the
+    signatures of those that the problem needs, ``arms`` maps names of arms to candidates.
 
-    Args:
-        round_: of our study.
-        trials: indices of the round's trials.
-        data: of the experiment.
-        metrics: signatures of the metrics that the problem needs.
-        arms: candidates by names of arms.
     Raises:
         ReadingsError: a mean that is infinite, has no standard error, or is the status quo's and 0.
     """
@@ -140,14 +135,9 @@ def check_control(
 ) -> None:
     """Check that the status quo has data in each round, metric by metric: deltas need them.
 
-    Data that may still arrive do not count as missing: see ``_may_arrive``.
+    Data that may still arrive do not count as missing: see ``_may_arrive``. ``readings`` has the
+    rounds with data, ``rounds`` the indices of every round's trials.
 
-    Args:
-        experiment: with a status quo.
-        data: its data.
-        readings: by round, for rounds with data.
-        rounds: indices of every round's trials.
-        metrics: signatures of the metrics that the problem needs.
     Raises:
         ReadingsError: no trial has data on a metric, or arms have data and the status quo has none
             in any of their rounds, and none can arrive.

@@ -52,11 +52,7 @@ class AxStudy(NamedTuple):
         return {axis.name: axis.value(t) for axis, t in zip(self.axes, theta)} | self.constants
 
     def theta(self, parameters: Mapping[str, Any]) -> list[float]:
-        """Ax's parameters as a row of theta.
-
-        Raises:
-            SpaceError: an invalid value.
-        """
+        """Ax's parameters as a row of theta; an invalid value is a ``SpaceError``."""
         return [axis.theta(parameters.get(axis.name)) for axis in self.axes]
 
     def num_unknown(self, parameters: Sequence[Mapping[str, Any]]) -> int:

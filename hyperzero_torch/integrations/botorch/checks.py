@@ -17,23 +17,17 @@ _OUTSIDE = 0.01
 def check_points(
     x: Tensor, like: Tensor, wanted: str, at_least: int = 1, exactly: int | None = None
 ) -> None:
-    """Refuse points that differ from ``like (n, dims)`` in width or device.
+    """Refuse points that differ from ``like (n, dims)`` in width or device: a ``ShapeError``.
 
-    Args:
-        x: the points.
-        like: points of the right width, on the right device.
-        wanted: the expected shape, with ``{}`` for the dims, for the message.
-        at_least: number of axes.
-        exactly: number of axes, if only one is allowed.
-    Raises:
-        ShapeError: names what was expected.
+    ``wanted`` is the expected shape for the message, with ``{}`` for the dims; ``at_least`` and
+    ``exactly`` count axes.
     """
-    dims = like.shape[1]
+    dims, got = like.shape[1], shape_or_type(x)
     if isinstance(x, Tensor):
         axes = x.ndim >= at_least if exactly is None else x.ndim == exactly
         if axes and x.shape[-1] == dims and x.device == like.device:
             return
-    got = f"{shape_or_type(x)} on {x.device}" if isinstance(x, Tensor) else shape_or_type(x)
+        got += f" on {x.device}"
     raise ShapeError(f"expected points {wanted.format(dims)}, a tensor on {like.device}, got {got}")
 
 

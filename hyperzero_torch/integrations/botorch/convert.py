@@ -47,7 +47,15 @@ class HyperZeroModel(Model):  # type: ignore[misc]  # untyped
     ) -> None:
         super().__init__()
         if not isinstance(posterior, Posterior):
-            raise InputError(_no_posterior(posterior))
+            hint = ""
+            if isinstance(posterior, Surrogate):
+                hint = ": a Surrogate is a way of fitting; pass what its fit returns"
+            elif isinstance(posterior, BoTorchPosterior):
+                hint = ": that is a BoTorch model already; pass its model to BoTorch"
+            raise InputError(
+                "HyperZeroModel takes a fitted posterior, from hz.Surrogate().fit(x, mean, var) or "
+                f"tuner.surrogate(); got {shape_or_type(posterior)}{hint}"
+            )
         num = posterior.num_metrics
         self.outputs = checked_outputs(range(num) if outputs is None else outputs, num)
         self.belief = posterior
@@ -264,16 +272,3 @@ def path_model(paths: Paths | BoTorchPaths, unit: float = 1.0) -> GenericDetermi
     if num == 1:
         return GenericDeterministicModel(single, metrics, torch.Size([]))
     return GenericDeterministicModel(several, metrics, torch.Size([num]))
-
-
-def _no_posterior(given: object) -> str:
-    """The message for an argument that is not a fitted posterior of ours."""
-    why = {
-        Surrogate: "a Surrogate is a way of fitting; pass what its fit returns",
-        BoTorchPosterior: "that is a BoTorch model already; pass its model to BoTorch",
-    }
-    hint = next((hint for kind, hint in why.items() if isinstance(given, kind)), None)
-    return (
-        "HyperZeroModel takes a fitted posterior, from hz.Surrogate().fit(x, mean, var) or "
-        f"tuner.surrogate(); got {shape_or_type(given)}" + (f": {hint}" if hint else "")
-    )

@@ -11,12 +11,8 @@ from ..axes import number
 
 
 class Reports:
-    """Which reported metrics are used, and how.
+    """Which reported metrics are used, and how; the arguments are the searcher's.
 
-    Args:
-        at_most: upper bounds on metrics, by name.
-        at_least: lower bounds, likewise.
-        variances: for a metric, the name under which its variance is reported.
     Raises:
         ConfigError: bounds that are not finite or contradict each other, or invalid names.
     """
@@ -33,11 +29,7 @@ class Reports:
         self._variances = _variances(variances)
 
     def check(self, metric: str | None) -> None:
-        """Refuse variances that would never be used, as soon as the metric is known.
-
-        Raises:
-            ConfigError: a variance for a metric that is neither this one nor bounded.
-        """
+        """Refuse variances of metrics that are neither this one, once it is known, nor bounded."""
         bounded = [name for name, _, _ in self.bounds]
         unknown = [name for name in self._variances if name not in (metric, *bounded)]
         if metric and unknown:

@@ -22,7 +22,7 @@ from ray.tune.search.sample import (
 from ray.tune.search.variant_generator import parse_spec_vars
 
 from ...errors import ProblemError, SpaceError
-from ..axes import Axis, choice_axis, number_axis
+from ..axes import Axis, choice_axis, number, number_axis
 
 _SUPPORTED = (
     "supported are tune.uniform, quniform, loguniform, qloguniform, randint, qrandint, lograndint, "
@@ -58,11 +58,7 @@ def axes_of(space: Any) -> list[Axis]:
 
 
 def values_at(parameters: Any, axes: Iterable[Axis]) -> dict[str, Any]:
-    """The axes' values in Ray's nested parameters, by axis.
-
-    Raises:
-        SpaceError: one is missing.
-    """
+    """The axes' values in Ray's nested parameters, by axis; ``SpaceError`` if one is missing."""
     values = {}
     for axis in axes:
         value = parameters
@@ -116,7 +112,8 @@ def _axis(name: str, domain: Domain) -> Axis:
             raise ProblemError(f"{name!r} can only be {domain.categories[0]!r}; make it a constant")
         return choice_axis(name, domain.categories)
     supported = isinstance(domain, Float | Integer) and isinstance(sampler, Uniform | LogUniform)
-    if not supported or not (_finite(domain.lower) and _finite(domain.upper)):
+    bounds = (number(domain.lower), number(domain.upper)) if supported else (None,)
+    if any(bound is None or not math.isfinite(bound) for bound in bounds):
         raise ProblemError(f"{name!r} is {domain.domain_str or domain!r}; {_SUPPORTED}")
     low, high = domain.lower, domain.upper
     if step is not None:  # Ray rounds to multiples, the upper bound included
@@ -130,13 +127,6 @@ def _axis(name: str, domain: Domain) -> Axis:
     if low == high:
         raise ProblemError(f"{name!r} can only be {low}; make it a constant")
     return number_axis(name, low, high, log=isinstance(sampler, LogUniform), step=step)
-
-
-def _finite(bound: Any) -> bool:
-    try:
-        return math.isfinite(bound)
-    except (TypeError, OverflowError):  # not a number, or an int too large for a float
-        return False
 
 
 def _varies(value: Any) -> bool:

@@ -99,11 +99,7 @@ def _words(values: list[float]) -> list[float | str]:
 
 
 def checked(state: Any) -> State:
-    """A state from the result of ``State.plain``.
-
-    Raises:
-        ConfigError: anything else; the message says where it is wrong.
-    """
+    """A state from the result of ``State.plain``; anything else is a ``ConfigError``."""
     if not isinstance(state, dict) or state.get("version") != VERSION:
         raise ConfigError(
             "this is no state of HyperZeroSearch that this version reads; pass what save() wrote "
@@ -124,11 +120,7 @@ def checked(state: Any) -> State:
 
 
 def read(path: Any) -> Any:
-    """The content of a file, not validated yet.
-
-    Raises:
-        ConfigError: no file, or not JSON.
-    """
+    """The content of a file, not validated yet; ``ConfigError`` if it cannot be read as JSON."""
     file = checked_path(path)
     try:
         return json.loads(file.read_text(encoding="utf-8"))

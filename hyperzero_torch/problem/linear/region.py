@@ -18,16 +18,7 @@ from torch import Tensor
 from ...errors import SpaceError
 from ..parameters import Choice, Float, Int
 from .parse import Linear
-from .polytope import (
-    Array,
-    Box,
-    Extent,
-    Programme,
-    cube,
-    extent,
-    tighten,
-    whole_point,
-)
+from .polytope import Array, Box, Extent, Programme, cube, extent, tighten, whole_point
 
 # Relative to the terms of a constraint: violations that may be rounding.
 _TOLERANCE = 1e-10
@@ -69,7 +60,11 @@ class Region:
         self.low, self.high, self.whole = low, high, whole
         self._tensors: dict[tuple[str, torch.device], Tensor] = {}
         self.log = [i for i, p in enumerate(self.parameters) if isinstance(p, Float) and p.log]
-        self._box, self._pinned = self._find(Box(low, high, whole))
+        tight, self._pinned = self._find(Box(low, high, whole))
+        half = 0.5 * whole
+        #: The box around the region, extended by half a cell around whole numbers.
+        self.cells = Box(tight.low - half, tight.high + half, whole)
+        self.start, self.span = self.cells.low, self.cells.span
 
     def _find(self, box: Box) -> tuple[Box, Box | None]:
         """A box around the region; and one with feasible whole numbers pinned, or None."""
@@ -143,22 +138,6 @@ class Region:
         """About the fraction of the cube that is feasible."""
         return len(self._pilot) / self._num_pilot
 
-    @cached_property
-    def cells(self) -> Box:
-        """The box extended by half a cell around whole numbers."""
-        half = 0.5 * self.whole
-        return Box(self._box.low - half, self._box.high + half, self.whole)
-
-    @property
-    def start(self) -> Array:
-        """Lower corner of the cells' box, ``(k,)``."""
-        return self.cells.low
-
-    @property
-    def span(self) -> Array:
-        """Width of the cells' box, ``(k,)``."""
-        return self.cells.span
-
     def tensor(self, name: str, like: Tensor) -> Tensor:
         """An array of the region as a tensor on the device of another; copied once."""
         key = name, like.device
@@ -191,18 +170,14 @@ class Region:
 
     @cached_property
     def starts(self) -> Tensor:
-        """Feasible points ``z (m, k)``, from which chains and projections start.
-
-        Raises:
-            SpaceError: none was found.
-        """
+        """Feasible ``z (m, k)`` where chains and projections start; ``SpaceError`` if none."""
         if len(self._pilot):
             return self.to_z(self._pilot)
         if self._pinned is not None:
             programme = Programme(*cube(self.matrix, self.bound, self._pinned))
             middle = extent(programme).points.mean(0)
             theta = self._pinned.low + middle * self._pinned.span
-            z = (theta - self.cells.low) / np.where(self.cells.span > 0, self.cells.span, 1.0)
+            z = (theta - self.start) / np.where(self.span > 0, self.span, 1.0)
             start = torch.tensor(z).unsqueeze(0)
             if bool(self.holds(self.to_v(start)).all()):
                 return start

@@ -90,14 +90,9 @@ def grid(region: Region, num: int, parameters: Sequence[Float | Int | Choice]) -
         return math.prod(sizes) * math.prod(p.width for p in parameters if isinstance(p, Choice))
 
     limit = max(_MOST_GRID, 4 * num)
-    if size(2) > limit:
-        raise SpaceError(
-            f"a grid over {len(parameters)} parameters does not fit into {num} points; use "
-            "initial_design='sobol'"
-        )
     low, high = 2, limit
-    best = points(low)
-    if len(best) > num:
+    best = points(low) if size(low) <= limit else None
+    if best is None or len(best) > num:
         raise SpaceError(
             f"a grid over {len(parameters)} parameters does not fit into {num} points; allow more "
             "initial candidates or use initial_design='sobol'"

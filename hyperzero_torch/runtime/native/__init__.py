@@ -7,7 +7,7 @@ dtypes, under autograd, ``torch.compile`` or ``vmap``, for small work, and witho
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -42,7 +42,8 @@ def usable(work: int, *tensors: Tensor) -> bool:
         return False
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return False
-    if any(_has_tangent(t) for t in tensors):
+    # A tangent: the tensor takes part in forward differentiation.
+    if any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):  # type: ignore[no-untyped-call]
         return False
     try:
         for t in tensors:
@@ -52,18 +53,11 @@ def usable(work: int, *tensors: Tensor) -> bool:
     return library() is not None
 
 
-def _has_tangent(tensor: Tensor) -> bool:
-    """Whether a tensor takes part in forward differentiation."""
-    return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
-
-
 def summarise(values: Tensor, arm: Tensor, num_arms: int) -> tuple[Tensor, Tensor]:
     """Count ``(parts, arms)``, and shift, sum and sum of squares ``(parts, arms, 3, metrics)``.
 
-    One row for each part of the users; sums are of (value - shift).
-
-    Raises:
-        IndexError: an arm out of range.
+    One row for each part of the users; sums are of (value - shift). An arm out of range is an
+    ``IndexError``.
     """
     values, arm = values.contiguous(), arm.contiguous()
     users, metrics = values.shape
@@ -72,15 +66,11 @@ def summarise(values: Tensor, arm: Tensor, num_arms: int) -> tuple[Tensor, Tenso
     sums = values.new_zeros(len(parts), num_arms, 3, metrics, dtype=torch.float64)
     kernel = _kernel("summarise", values)
 
-    def run(number: int) -> int:
-        part = parts[number]
-        invalid_row: int = kernel(
-            *_c(values[part], arm[part], part.stop - part.start, metrics, num_arms),
-            *_c(count[number], sums[number]),
-        )
-        return invalid_row
+    def run(part: slice, own_count: Tensor, own_sums: Tensor) -> int:
+        rows = (values[part], arm[part], part.stop - part.start)
+        return int(kernel(*_c(*rows, metrics, num_arms, own_count, own_sums)))
 
-    if any(invalid_row >= 0 for invalid_row in _in_threads(run, len(parts))):
+    if any(invalid_row >= 0 for invalid_row in _in_threads(run, parts, count, sums)):
         raise IndexError("arm out of range")
     return count, sums
 
@@ -92,17 +82,13 @@ def stream(
 ) -> None:
     """Pool a round into ``state`` in place, see ``stats.evidence.stream``; all contiguous."""
     rows, metrics = state[0].shape
-    parts = _parts(rows)
     kernel = _kernel("stream", state[0])
 
-    def run(number: int) -> None:
-        part = parts[number]
-        kernel(
-            *_c(part.stop - part.start, metrics, *(t[part] for t in moments)),
-            *_c(*control, *(t[part] for t in state)),
-        )
+    def run(part: slice) -> None:
+        own, pooled = ([t[part] for t in fields] for fields in (moments, state))
+        kernel(*_c(part.stop - part.start, metrics, *own, *control, *pooled))
 
-    _in_threads(run, len(parts))
+    _in_threads(run, _parts(rows))
 
 
 def covariance(x: Tensor, data: Tensor, out: Tensor) -> None:
@@ -111,15 +97,13 @@ def covariance(x: Tensor, data: Tensor, out: Tensor) -> None:
     Both scaled by sqrt(5) / lengthscale; ``out`` is contiguous.
     """
     x, data = x.contiguous(), data.contiguous()
-    parts = _parts(len(x), 1 + out.numel() // _WORK_PER_THREAD)
     kernel = _kernel("covariance", x)
 
-    def run(number: int) -> None:
-        part = parts[number]
+    def run(part: slice) -> None:
         rows = x[part]
         kernel(*_c(rows, len(rows), x.shape[1], data, data.shape[1], out[part]))
 
-    _in_threads(run, len(parts))
+    _in_threads(run, _parts(len(x), 1 + out.numel() // _WORK_PER_THREAD))
 
 
 def slopes(x: Tensor, weight: Tensor) -> Tensor:
@@ -131,8 +115,12 @@ def slopes(x: Tensor, weight: Tensor) -> Tensor:
     num = min(torch.get_num_threads(), 1 + weight.numel() // _WORK_PER_THREAD)
     out = x.new_empty(num, 1 + x.shape[1], dtype=torch.float64)
     kernel = _kernel("slopes", x)
-    # Threads take rows in turn, since rows of a triangle differ in length.
-    _in_threads(lambda first: kernel(*_c(x, data, *x.shape, weight, first, num, out[first])), num)
+
+    def run(first: int) -> None:
+        # Threads take rows in turn, since rows of a triangle differ in length.
+        kernel(*_c(x, data, *x.shape, weight, first, num, out[first]))
+
+    _in_threads(run, range(num))
     return out.sum(0).to(x)
 
 
@@ -147,18 +135,16 @@ def paths(
     x, data, update = x.contiguous(), data.contiguous(), update.contiguous()
     omega, cosines, sines = omega.contiguous(), cosines.contiguous(), sines.contiguous()
     out = x.new_empty(len(x), len(update), dtype=torch.float64)
-    parts = _parts(len(x))
     kernel = _kernel("paths", x)
 
-    def run(number: int) -> None:
-        part = parts[number]
+    def run(part: slice) -> None:
         rows = x[part]
         kernel(
             *_c(rows, len(rows), x.shape[1], data, data.shape[1], update, len(update)),
             *_c(omega, omega.shape[1], cosines, sines, out[part]),
         )
 
-    _in_threads(run, len(parts))
+    _in_threads(run, _parts(len(x)))
     return out
 
 
@@ -168,12 +154,13 @@ def _parts(rows: int, most: int | None = None) -> list[slice]:
     return [slice(rows * k // num, rows * (k + 1) // num) for k in range(num)]
 
 
-def _in_threads(work: Callable[[int], Any], num: int) -> list[Any]:
-    """``work(0)`` to ``work(num - 1)``, each in a thread; C code runs without the GIL."""
+def _in_threads(work: Callable[..., Any], *arguments: Sequence[Any] | Tensor) -> list[Any]:
+    """``map(work, *arguments)``, each call in a thread; C code runs without the GIL."""
+    num = len(arguments[0])
     if num == 1:
-        return [work(0)]
+        return list(map(work, *arguments))
     with ThreadPoolExecutor(num) as pool:  # a new one each time: a pool does not survive a fork
-        return list(pool.map(work, range(num)))
+        return list(pool.map(work, *arguments))
 
 
 def _kernel(name: str, like: Tensor) -> Any:

@@ -60,15 +60,9 @@ class Requests(NamedTuple):
 
 
 class Audience:
-    """A fixed population of users and a fixed catalogue of items.
+    """A fixed population of users and a fixed catalogue; the arguments are ``ValueModelWorld``'s.
 
-    Args:
-        seed: of users and items.
-        num_users: users, each with tastes, propensities and habits that stay.
-        num_items: items in the catalogue.
-        slate: items retrieved for a request.
-        visits: probability that the average user comes in the average hour.
-        drift: radians an hour by which tastes turn towards other tastes.
+    Each user has tastes, propensities and habits that stay.
     """
 
     def __init__(
@@ -143,17 +137,11 @@ class Audience:
     def rank(
         self, taste: Tensor, user: Tensor, items: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """The rankers' predictions for slates, and the true affinity.
+        """The rankers' predictions for slates, and the true affinity ``(requests, slate)``.
 
-        Args:
-            taste: of the round, ``(users, topics + styles)``.
-            user: ``(requests,)``.
-            items: ``(requests, slate)``.
-            generator: of the rankers' noise.
-        Returns:
-            Predictions ``(rankers, requests, slate)``: p(click), p(share), p(follow) and expected
-            minutes of watch time, all given only that the user looks; and affinities,
-            ``(requests, slate)``.
+        Predictions ``(rankers, requests, slate)`` are p(click), p(share), p(follow) and expected
+        minutes of watch time, all given only that the user looks. ``taste`` is that of the round,
+        ``(users, topics + styles)``; ``user (requests,)`` and ``items (requests, slate)``.
         """
         table = self._catalogue[items]
         width = self._vector.shape[1]

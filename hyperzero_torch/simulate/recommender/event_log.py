@@ -13,6 +13,7 @@ Events that have not arrived are in no file::
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,7 @@ from .feed import EVENT_METRICS, Events
 
 @dataclass(frozen=True)
 class Served:
-    """One served round as the application sees it.
-
-    Args:
-        round: when the users were served.
-        exposures: ``pyarrow.Table`` with columns user, round, candidate.
-        events: ``pyarrow.Table`` with columns user, round, metric, value, arrived.
-    """
+    """One served round as the application sees it: two ``pyarrow.Table``s, see above."""
 
     round: int
     exposures: Any
@@ -45,18 +40,15 @@ class Served:
 
         Every file is moved to its place in one step, and a file that exists is kept. So a round
         with exposures is complete, and an interrupted round can be served and written again, with
-        the same assignment.
+        the same assignment. Events that arrive after ``arrived_by`` are left out; None keeps all,
+        for readers that filter by ``arrived`` themselves.
 
-        Args:
-            folder: of the log; made where it does not exist.
-            arrived_by: leave out events that arrive later; None keeps all, for readers that filter
-                by ``arrived`` themselves.
         Returns:
             The files that are new.
         Raises:
             ConfigError: the folder cannot be written to.
         """
-        pc = _pyarrow("compute")
+        pc = _pyarrow("pyarrow.compute")
         folder = Path(folder)
         paths = []
         for arrived in sorted(pc.unique(self.events["arrived"]).to_pylist()):
@@ -71,16 +63,10 @@ class Served:
 def as_tables(
     round: int, names: list[str], exposed: Tensor, candidate: Tensor, events: Events
 ) -> Served:
-    """Tensors as tidy tables.
+    """The exposures and events of a round as tidy tables; needs pyarrow.
 
-    Args:
-        round: when the users were served.
-        names: every user's id, by the user's number.
-        exposed: ``(exposures,)``, users' numbers.
-        candidate: ``(exposures,)``, the candidate that each was served.
-        events: all of the round.
-    Raises:
-        MissingExtraError: pyarrow is not installed.
+    ``exposed (exposures,)`` are users' numbers, ``names`` their ids by number, and
+    ``candidate (exposures,)`` what each was served.
     """
     pa = _pyarrow()
     exposure_columns = {
@@ -111,7 +97,7 @@ def _write_parquet(table: Any, path: Path) -> list[Path]:
     if path.exists():
         return []
     sink = _pyarrow().BufferOutputStream()
-    _pyarrow("parquet").write_table(table, sink)
+    _pyarrow("pyarrow.parquet").write_table(table, sink)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -124,12 +110,9 @@ def _write_parquet(table: Any, path: Path) -> list[Path]:
     return [path]
 
 
-def _pyarrow(module: str | None = None) -> Any:
+def _pyarrow(module: str = "pyarrow") -> Any:
     """``pyarrow``, or one of its modules."""
     try:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
+        return importlib.import_module(module)
     except ImportError:
         raise MissingExtraError("logging exposures and events", "pyarrow", "parquet") from None
-    return {None: pa, "compute": pc, "parquet": pq}[module]

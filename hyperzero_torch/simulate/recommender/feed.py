@@ -18,15 +18,7 @@ from ...runtime.randomness import random
 from ...stats import moments
 from ...study.plan import Plan
 from ...study.readings import Readings
-from .audience import (
-    CLICK,
-    FOLLOW,
-    HIDE,
-    NUM_RANKERS,
-    SHARE,
-    WATCH,
-    Audience,
-)
+from .audience import CLICK, FOLLOW, HIDE, NUM_RANKERS, SHARE, WATCH, Audience
 
 #: Metrics that events can have; all but the last are changed by theta.
 EVENT_METRICS = ("watch_time", "clicks", "shares", "follows", "hides", "impressions")
@@ -67,8 +59,6 @@ def feed_events(
     theta: two thetas are compared on the same users, slates, rankers' noise and random responses.
 
     Args:
-        audience: the users and items.
-        round: the hour.
         user: ``(requests,)``, the user of each.
         theta: ``(requests, rankers)``, by which each is ranked.
         bonus: ``(requests,)``, relative increase of the click probability.
@@ -85,7 +75,11 @@ def feed_events(
     on_time = torch.zeros(len(user), dtype=torch.int64)
     parts.append(Events(user, torch.full_like(user, IMPRESSIONS), num, on_time))
     events = join(parts)
-    return events._replace(late=_lateness(events.metric, audience.seed, round))
+    generator = random(audience.seed, round, "lateness", _CPU)
+    num_events = len(events.metric)
+    late = (torch.rand(num_events, generator=generator) < _LATE).long()
+    slow = torch.randint(1, MAX_LATENESS + 1, (num_events,), generator=generator)
+    return events._replace(late=torch.where(events.metric == SHARES, slow, late))
 
 
 def _respond(user: Tensor, true: Tensor, bonus: Tensor, generator: torch.Generator) -> Events:
@@ -113,20 +107,10 @@ def _respond(user: Tensor, true: Tensor, bonus: Tensor, generator: torch.Generat
     return Events(user[row], torch.cat(metrics), torch.cat(values), torch.zeros_like(row))
 
 
-def _lateness(metric: Tensor, seed: int, round: int) -> Tensor:
-    generator = random(seed, round, "lateness", _CPU)
-    late = (torch.rand(len(metric), generator=generator) < _LATE).long()
-    slow = torch.randint(1, MAX_LATENESS + 1, (len(metric),), generator=generator)
-    return torch.where(metric == SHARES, slow, late)
-
-
 def top(predicted: Tensor, theta: Tensor, num: int) -> Tensor:
     """Places of the items with the highest scores, the highest first, ``(requests, num)``.
 
-    Args:
-        predicted: ``(rankers, requests, slate)``.
-        theta: ``(requests, rankers)``, or ``(1, rankers)`` for all of them.
-        num: items to show.
+    ``predicted (rankers, requests, slate)``; ``theta (requests, rankers)``, or ``(1, rankers)``.
     """
     weight = theta.to(predicted.dtype).T.unsqueeze(-1)  # (rankers, requests, 1)
     score = predicted[0] * weight[0]
@@ -157,12 +141,9 @@ def aggregate(
     """Moments of sums per user, by arm; None where no arm has two users or the control no events.
 
     Args:
-        plan: of the round.
         user: ``(users,)`` users who visited, ascending.
         arm: ``(users,)`` the arm of each.
-        events: of these users.
         metrics: places in ``EVENT_METRICS`` of those to report.
-        revision: of the readings.
     """
     width = len(EVENT_METRICS)
     place = torch.searchsorted(user, events.user) * width + events.metric

@@ -26,14 +26,8 @@ class Panel:
     """A fixed sample of requests, and their expected metrics under any theta.
 
     Users, slates and rankers' noise are the same for every theta and in every round; users are
-    drawn systematically in proportion to their expected requests. Takes about 1.8 KB a request
-    with slates of 50.
-
-    Args:
-        audience: the users and items.
-        round: whose tastes are used.
-        num_requests: size of the sample.
-        shown: items shown of a slate.
+    drawn systematically in proportion to their expected requests. Tastes are those of ``round``.
+    Takes about 1.8 KB a request with slates of 50.
     """
 
     def __init__(self, audience: Audience, round: int, num_requests: int, shown: int) -> None:
@@ -65,28 +59,9 @@ class Panel:
         other._expected = self._expected[:, ::step].contiguous()
         return other
 
-    def total(self, theta: Tensor) -> Tensor:
-        """Expected metrics of the average request under ``theta (params,)``, ``(metrics,)``."""
-        return self.by_request(theta).mean(0)
-
-    def lift_error(self, theta: Tensor, base: Tensor) -> Tensor:
-        """Standard error of ``total(theta) / total(base) - 1``, ``(metrics,)``.
-
-        The delta method for a ratio of two means over the same requests.
-        """
-        mine, control = self.by_request(theta), self.by_request(base)
-        ratio = mine.mean(0) / control.mean(0)
-        spread = (mine - ratio * control).std(0)
-        return spread / control.mean(0) / math.sqrt(len(mine))
-
 
 class PanelTruth(Environment):
-    """The lifts on one panel, as a world without traffic; each theta is computed once.
-
-    Args:
-        problem: whose base and terms are used.
-        panel: over which to average.
-    """
+    """The lifts on one panel, as a world without traffic; each theta is computed once."""
 
     name = "panel"
 
@@ -106,10 +81,18 @@ class PanelTruth(Environment):
         return torch.stack(rows) / base - 1 if rows else base.new_empty(0, len(base))
 
     def error(self, theta: Tensor) -> Tensor:
-        """Standard error of ``true_delta``, ``(n, params)`` to ``(n, metrics)``."""
-        base = self.problem.base_theta
-        rows = [self.panel.lift_error(row, base) for row in theta.to(torch.float64)]
-        return torch.stack(rows) if rows else base.new_empty(0, self.problem.num_metrics)
+        """Standard error of ``true_delta``, ``(n, params)`` to ``(n, metrics)``.
+
+        The delta method for a ratio of two means over the same requests.
+        """
+        control = self.panel.by_request(self.problem.base_theta)
+        errors = control.new_empty(len(theta), control.shape[1])
+        for row, error in zip(theta.to(torch.float64), errors):
+            mine = self.panel.by_request(row)
+            ratio = mine.mean(0) / control.mean(0)
+            spread = (mine - ratio * control).std(0)
+            error.copy_(spread / control.mean(0) / math.sqrt(len(mine)))
+        return errors
 
     def oracle(self, num_samples: int = _MOST_SAMPLES, round: int | None = None) -> Oracle:
         """The best feasible theta: searched on a part of the panel, then on all of it.
@@ -136,5 +119,5 @@ class PanelTruth(Environment):
         if key not in self._totals:
             if len(self._totals) >= _MOST_CACHED:
                 self._totals.clear()
-            self._totals[key] = self.panel.total(theta)
+            self._totals[key] = self.panel.by_request(theta).mean(0)
         return self._totals[key]
