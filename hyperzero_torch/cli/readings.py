@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,3 +40,18 @@ def _from_stdin(names: dict[str, str]) -> Readings:
             "it, as in 'query | hyperzero step --readings -'"
         )
     return Readings.from_stream(sys.stdin.buffer, names)
+
+
+def digest(readings: Readings, round_: int | None) -> str:
+    """Identifies a message by its rows, in whatever order, and by the round that it asks for."""
+    columns = (
+        readings.round,
+        readings.candidate,
+        readings.metric,
+        readings.revision,
+        readings.count,
+        readings.mean,
+        readings.var,
+    )
+    rows = sorted(json.dumps(row) for row in zip(*(column.tolist() for column in columns)))
+    return hashlib.sha256("\n".join([str(round_), *rows]).encode()).hexdigest()

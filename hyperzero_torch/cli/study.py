@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
@@ -26,7 +24,7 @@ from ..tuner.recommend import Recommendation
 from ..tuner.tuner import Tuner
 from .hours import check_round, missing, show_missing, warn_of_left_out, warn_of_missing
 from .output import console, note, show, show_json
-from .readings import read_messages
+from .readings import digest, read_messages
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", help="Study file, as written by 'hyperzero init'.")
@@ -125,7 +123,7 @@ def step(
 
 def _record(tuner: Tuner, message: Readings, num_new: int, round_: int | None) -> Plan:
     """Record a message and plan; the same message again gets the plan that it got before."""
-    trigger = _digest(message, round_)
+    trigger = digest(message, round_)
     earlier = tuner.study.planned_for(trigger)
     if earlier is not None:
         note(f"these readings were recorded before; the plan of round {earlier.round} stays")
@@ -320,11 +318,3 @@ def _check_writable(path: Path) -> None:
             f"--plan {path} cannot be written ({error.strerror}); name a file in a folder that "
             "exists and can be written to"
         ) from None
-
-
-def _digest(readings: Readings, round_: int | None) -> str:
-    """Identifies a message by its rows, in whatever order, and by the round that it asks for."""
-    names = ("round", "candidate", "metric", "revision", "count", "mean", "var")
-    columns = (getattr(readings, name).tolist() for name in names)
-    rows = sorted(json.dumps(row) for row in zip(*columns))
-    return hashlib.sha256("\n".join([str(round_), *rows]).encode()).hexdigest()

@@ -8,9 +8,8 @@ A user has the same arm in a table and in a flag, and the same readings, under e
 
 from __future__ import annotations
 
-import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -44,24 +43,23 @@ def user_key(user: UserId) -> str:
     return str(number)
 
 
-def plain_users(users: Iterable[Any]) -> list[Any]:
-    """A column of Python objects as whole numbers, where all are, or as texts; None stays.
+def plain_users(users: Sequence[Any]) -> list[Any]:
+    """A column of Python objects as whole numbers, where all are, or as texts.
 
-    Raises:
-        InputError: a user that is neither a text, nor a whole number, nor a UUID.
+    None stands for a missing value, and for one that names no user.
     """
-    users = [None if _is_missing(user) else user for user in users]
-    whole = [None if user is None else _whole(user) for user in users]
-    if all(n is not None and abs(n) < _INT64 for n, u in zip(whole, users) if u is not None):
+    keys = [_key_or_none(user) for user in users]
+    whole = [None if key is None else _whole(user) for key, user in zip(keys, users)]
+    if all(n is not None and abs(n) < _INT64 for n, key in zip(whole, keys) if key is not None):
         return whole
-    return [None if user is None else user_key(user) for user in users]
+    return keys
 
 
-def _is_missing(value: Any) -> bool:
-    """Whether a column has no value here: None, or NaN in columns of pandas."""
-    if isinstance(value, Decimal):
-        return value.is_nan()
-    return value is None or (isinstance(value, float) and math.isnan(value))
+def _key_or_none(user: Any) -> str | None:
+    try:
+        return user_key(user)
+    except InputError:
+        return None
 
 
 def _whole(value: Any) -> int | None:

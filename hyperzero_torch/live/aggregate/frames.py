@@ -9,7 +9,7 @@ from typing import Any
 
 import narwhals as nw
 
-from ...errors import HyperZeroError, InputError, MissingExtraError, ReadingsError
+from ...errors import HyperZeroError, MissingExtraError, ReadingsError
 from ..users import plain_users
 from .parquet import open_files
 
@@ -79,7 +79,7 @@ class Tables:
                 f"{name} must be a frame of pandas, Polars, DuckDB or PySpark, or paths of Parquet "
                 f"files, got {type(frame).__name__}"
             )
-        lazy: nw.LazyFrame[Any] = _with_plain_users(name, table).lazy()
+        lazy: nw.LazyFrame[Any] = _with_plain_users(table).lazy()
         return lazy
 
     def _read_parquet(self, name: str, files: list[str]) -> Any:
@@ -121,14 +121,18 @@ def paths(frame: Any) -> list[str] | None:
     return None
 
 
-def _with_plain_users(name: str, table: Any) -> Any:
-    """A frame whose users are UUIDs or decimals as Python objects, with texts or whole numbers."""
+def _with_plain_users(table: Any) -> Any:
+    """A frame whose users are UUIDs or decimals as Python objects, with texts or whole numbers.
+
+    What names no user becomes a missing value, whose row is left out and counted.
+    """
     if not isinstance(table, nw.DataFrame) or table.schema.get("user") != nw.Object:
         return table
-    try:
-        users = plain_users(table["user"].to_list())
-    except InputError as error:
-        raise ReadingsError(f"{name} are refused, nothing was aggregated: {error}") from None
+    users = plain_users(table["user"].to_list())
+    if table.implementation.is_pandas() and not any(isinstance(user, str) for user in users):
+        column = table["user"].to_native()  # its Int64 is the one that holds missing values
+        users = type(column)(users, index=column.index, dtype="Int64")
+        return nw.from_native(table.to_native().assign(user=users))
     dtype = nw.String if any(isinstance(user, str) for user in users) else nw.Int64
     return table.with_columns(nw.new_series("user", users, dtype, backend=table.implementation))
 
