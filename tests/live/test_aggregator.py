@@ -753,7 +753,7 @@ def test_empty_frames_are_no_readings(engine):
         assert result.readings is None
     assert result.excluded_users == {}  # the metric of these events was not asked for
     result = aggregator.aggregate(*ENGINES[engine](GOOD, no_events), as_of=2)
-    assert "the control's mean is 0" in result.omitted[1][0]
+    assert "no event in any arm" in result.omitted[1][0]
     result = Aggregator(["m"]).aggregate(*ENGINES[engine](nothing, GOOD_EVENTS), as_of=2)
     assert result.excluded_users == {1: not_counted(unexposed=20)}
 
@@ -770,7 +770,7 @@ def test_what_cannot_be_computed_is_omitted_and_named():
     assert result.omitted[1] == (
         "arms [3]: one user, a variance needs two",
         "metric 'ctr': no denominator in arms [1]",
-        "metric 'never': the control's mean is 0 or undefined",
+        "metric 'never': no event in any arm",
     )
 
 

@@ -5,6 +5,7 @@ exposures, events -> sums per arm (arm_rows.py) -> test of the split -> means an
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,8 @@ _USERS_NOT_COUNTED = {"bots": BOT, "in_two_arms": TWO_ARMS, "unexposed": UNEXPOS
 # Users in arms that the plan does not have are left out where they are at most this share of the
 # round's users: a few clients with broken state. More of them are a mismatch of the whole round.
 _MAX_STRAY = 0.01
+# A metric is rare where a usual hour has fewer events in all arms: chance leaves hours without any.
+_FEW_EVENTS = 15
 _NOT_USABLE = "missing, not finite or absurd; left out of this metric in that round"
 _COLUMNS = ("round", "candidate", "metric", "count", "mean", "var", "revision")
 
@@ -103,7 +106,7 @@ class Aggregator:
         Returns:
             Means and unbiased variances of per-user sums over the users of each arm and round,
             those without events as zeros. ``omitted`` names arms of fewer than two users, undefined
-            ratios, and metrics whose control mean is 0. ``faults`` counts rows and files that were
+            ratios, and metrics without an event. ``faults`` counts rows and files that were
             left out: rows without a user, a round or a candidate, and values that are missing, not
             finite or absurd. Such a value leaves its user out of this metric and round; everything
             else is as if the row had not been there. ``excluded_users`` counts, per round seen
@@ -170,6 +173,7 @@ class Aggregator:
         columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         rows, faults = sums.rows, Counter(sums.faults)
         rounds = sorted({int(row["round"]) for row in rows})
+        is_rare = [self._is_rare(rows, k) for k in range(len(self.metrics))]
         for round_ in rounds:
             users = {int(r["arm"]): int(r["users"]) for r in rows if r["round"] == round_}
             excluded_users[round_] = {n: users.get(c, 0) for n, c in _USERS_NOT_COUNTED.items()}
@@ -186,12 +190,31 @@ class Aggregator:
             if reason is not None:
                 excluded_rounds[round_] = reason
             elif arms:
-                reasons = self._append(columns, round_, arms, as_of - round_ - 1)
+                reasons = self._append(columns, round_, arms, as_of - round_ - 1, is_rare)
                 if reasons:
                     omitted[round_] = reasons
         readings = Readings.from_frame(columns) if columns["round"] else None
         final = tuple(r for r in rounds if as_of - r >= self._final_age)
         return Collected(readings, excluded_rounds, excluded_users, omitted, final, dict(faults))
+
+    def _is_rare(self, rows: Sequence[dict[str, Any]], k: int) -> bool:
+        """Whether a metric has events, and so few that an hour without any is no surprise.
+
+        Without events in an hour in which many are usual, the events are missing, not zero.
+        """
+        counts = []
+        for round_ in {row["round"] for row in rows}:
+            arms = [row for row in rows if row["round"] == round_ and row["arm"] >= 0]
+            if not arms:
+                continue
+            with np.errstate(all="ignore"):
+                mean, var = mean_and_var(arm_sums(arms, k, self.metrics[k]))
+            users = num_users(arms, k)
+            known = (users > 1) & np.isfinite(mean) & np.isfinite(var)
+            total = float((users * mean)[known].sum())
+            spread = float((users * var)[known].sum())
+            counts.append(total**2 / spread if spread > 0 else math.inf if total else 0.0)
+        return any(counts) and float(np.median(counts)) < _FEW_EVENTS
 
     def _mismatch(
         self,
@@ -208,7 +231,12 @@ class Aggregator:
         return mismatch(counted, shares[round_], self.srm_alpha)[1]
 
     def _append(
-        self, columns: dict[str, list[Any]], round_: int, arms: list[dict[str, Any]], revision: int
+        self,
+        columns: dict[str, list[Any]],
+        round_: int,
+        arms: list[dict[str, Any]],
+        revision: int,
+        is_rare: Sequence[bool],
     ) -> tuple[str, ...]:
         """Add one round's rows; returns the arms and metrics omitted, with the reasons."""
         reasons: list[str] = []
@@ -222,8 +250,11 @@ class Aggregator:
             undefined = [int(r["arm"]) for r, m, n in zip(arms, mean, users) if np.isnan(m) and n]
             if undefined:
                 reasons.append(f"metric {metric.name!r}: no denominator in arms {undefined}")
-            if arms[0]["arm"] == 0 and (np.isnan(mean[0]) or mean[0] == 0):
-                reasons.append(f"metric {metric.name!r}: the control's mean is 0 or undefined")
+            if arms[0]["arm"] == 0 and np.isnan(mean[0]):
+                reasons.append(f"metric {metric.name!r}: the control's mean is undefined")
+                continue
+            if not is_rare[k] and not mean[~np.isnan(mean)].any():
+                reasons.append(f"metric {metric.name!r}: no event in any arm")
                 continue
             too_large = ~np.isnan(mean) & (users > 1) & ~(np.isfinite(mean) & np.isfinite(var))
             if too_large.any():
