@@ -21,6 +21,7 @@ from ..study.journal.trace import HyperparametersTrace, PlanTrace
 from ..surrogate import similarity
 from ..thompson import propose, select, select_paths
 from ..thompson.propose import Proposals
+from .beliefs import own_evidence
 from .candidates import add_proposals, initial_design, retirements, returning
 from .context import RoundContext
 from .drift import monitor
@@ -208,7 +209,7 @@ def _vote(state: Fitted, context: RoundContext, num_draws: int) -> Votes:
     rows = torch.tensor(competing(history, config)).long()
     if config.evidence == "own":
         tested = torch.zeros_like(slots, dtype=torch.bool)
-        tested[: len(bucket.tested)] = bucket.tested
+        tested[: len(bucket.theta)] = bucket.has_evidence(problem.used_metrics)
         if not bool(tested[rows].any()):  # only newcomers compete: choose among all others too
             stopped = history.status.stopped
             rows = torch.tensor([c for c in range(1, len(slots)) if c not in stopped]).long()
@@ -216,7 +217,7 @@ def _vote(state: Fitted, context: RoundContext, num_draws: int) -> Votes:
     if not len(rows):  # all are stopped
         return Votes(slots, 0, 0, 0)
     if config.evidence == "own":
-        mean, var = bucket.mean[rows].to(posterior.x), bucket.var[rows].to(posterior.x)
+        mean, var = own_evidence(problem, bucket, rows, posterior.x)
         selection = select(mean, var, problem, num_draws, generator, config.caution)
     else:
         x = state.to_unit(history.theta[rows])
