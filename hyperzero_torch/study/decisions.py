@@ -19,6 +19,7 @@ from .journal.trace import (
     SourceAdded,
     SourcesOverridden,
     Stopped,
+    Withdrawn,
 )
 
 
@@ -86,7 +87,7 @@ class StudyStatus:
                 check(candidates)
                 self.retired.update(candidates)
                 return  # a retired candidate's evidence still counts
-            case Stopped(candidates=candidates):
+            case Stopped(candidates=candidates) | Withdrawn(candidates=candidates):
                 check(candidates)
                 self.stopped.update(candidates)
                 return

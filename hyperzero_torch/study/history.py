@@ -203,7 +203,8 @@ class History:
         self._check_trace(trace)
         self.plans[plan.round] = plan
         self._last_round = max(plan.round, self._last_round or 0)
-        self.tables[plan.round] = RoundTable(plan.candidates, len(self.metrics))
+        index = len(self.plans) - 1
+        self.tables[plan.round] = RoundTable(plan.candidates, len(self.metrics), index)
         self.has_news = False
         if trace.hyperparameters is not None:
             self._last_fit = trace.hyperparameters
@@ -260,7 +261,8 @@ class History:
             is_metric = (metric >= 0) & (metric < len(self.metrics))
             if table is None or not is_metric.all() or any(c not in table.row for c in candidates):
                 raise self._corrupt(f"readings of round {round_} of arms or metrics not planned")
-            table.take(self.num_entries + 1, metric, {name: v[rows] for name, v in columns.items()})
+            taken = {name: v[rows] for name, v in columns.items()}
+            table.take(self.num_entries + 1, metric, taken, len(self.plans) - 1 - table.index)
 
     def _unknown(self, candidates: Iterable[int]) -> list[int]:
         return [c for c in candidates if not 0 <= c < len(self.candidates)]

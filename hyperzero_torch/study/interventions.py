@@ -15,14 +15,17 @@ from .history import History
 from .journal import Decision
 from .journal.trace import (
     CHANGES,
+    MISSING,
+    SAMPLE_RATIO,
     TRANSFER,
+    USERS,
     VERSION_KEY,
     RolledBack,
     RoundsExcluded,
     RoundsReinstated,
 )
 
-_DECISIONS = CHANGES | {TRANSFER}
+_DECISIONS = CHANGES | {TRANSFER, MISSING, SAMPLE_RATIO, USERS}
 
 
 def set_aside(history: History, rounds: Sequence[int], reason: str) -> list[Decision]:

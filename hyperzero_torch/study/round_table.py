@@ -14,10 +14,11 @@ class RoundTable:
 
     ``count``, ``mean``, ``var`` are NaN and ``revision`` is -1 where nothing has arrived.
     ``num_waiting`` counts arms without any reading. ``messages`` are the numbers of the entries
-    that brought readings.
+    that brought readings. ``index`` numbers the study's plans 0, 1, 2, ...; ``delay`` is how many
+    plans were made after this one before the first reading with users, -1 where there is none.
     """
 
-    def __init__(self, candidates: Sequence[int], num_metrics: int) -> None:
+    def __init__(self, candidates: Sequence[int], num_metrics: int, index: int = 0) -> None:
         shape = (len(candidates), num_metrics)
         self.candidates = np.array(candidates, dtype=np.int64)
         self.row = {c: i for i, c in enumerate(candidates)}
@@ -25,22 +26,33 @@ class RoundTable:
         self.mean = np.full(shape, np.nan)
         self.var = np.full(shape, np.nan)
         self.revision = np.full(shape, -1, dtype=np.int64)
+        self.index = index
+        self.delay = np.full(shape, -1, dtype=np.int64)
         self.num_waiting = len(candidates)
         self.messages: list[int] = []
 
-    def take(self, message: int, metric: NDArray[np.int64], columns: Mapping[str, Any]) -> None:
+    def take(
+        self, message: int, metric: NDArray[np.int64], columns: Mapping[str, Any], delay: int = 0
+    ) -> None:
         """Store values; a newer revision replaces an older one.
 
         Args:
             message: number of the entry with the readings.
             metric: column of each value.
             columns: ``candidate``, ``count``, ``mean``, ``var`` and ``revision`` of each.
+            delay: how many plans have been made after this one.
         """
-        at = ([self.row[c] for c in columns["candidate"].tolist()], metric)
+        at = (np.array([self.row[c] for c in columns["candidate"].tolist()], dtype=int), metric)
         for name in ("count", "mean", "var", "revision"):
             getattr(self, name)[at] = columns[name]
+        self.delay[(self.delay < 0) & (self.count > 0)] = delay
         self.num_waiting = int((self.revision < 0).all(axis=1).sum())
         self.messages.append(message)
+
+    @property
+    def reported(self) -> NDArray[np.bool_]:
+        """Arms and metrics with a reading of at least one user, ``(arms, metrics)``."""
+        return self.count > 0
 
     @property
     def has_control(self) -> bool:

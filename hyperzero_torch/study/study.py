@@ -129,6 +129,7 @@ class Study:
             theta=theta,
             slots=planned.slots,
             shares=planned.shares,
+            notes=planned.trace.notes,
         )
 
     def planned_for(self, trigger: str) -> Plan | None:

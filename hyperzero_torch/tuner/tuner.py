@@ -145,7 +145,8 @@ class Tuner:
 
     @property
     def stopped(self) -> tuple[int, ...]:
-        """Ids of candidates that are never served again, because they broke a guardrail."""
+        """Ids of candidates that are never served again, because they broke a guardrail
+        or lost users."""
         return tuple(sorted(self.study.sync().status.stopped))
 
     @property

@@ -30,7 +30,10 @@ RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
 )
 #: Kinds about other domains: a source, an expert's override, and (a remark) a change in their use.
 SOURCE, OVERRULED, TRANSFER = "source", "overruled", "transfer"
-CHANGES = frozenset({RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED})
+#: An arm that is not served again because it loses users, and remarks on readings: those that are
+#: missing, users that do not fit the planned shares, and the users of a round without readings.
+WITHDRAWN, MISSING, SAMPLE_RATIO, USERS = "withdrawn", "missing", "sample ratio", "users counted"
+CHANGES = frozenset({RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED, WITHDRAWN})
 
 Candidates: TypeAlias = tuple[StrictInt, ...]
 ByMetric: TypeAlias = tuple[float, ...]
@@ -157,7 +160,7 @@ class PlanTrace(Record):
 
     ``why_not`` is why no posterior was used; the fields from ``fit_succeeded`` on are set where one
     was. The next fit starts from ``hyperparameters``. ``crowded_out`` are candidates that won draws
-    but had no place among the arms.
+    but had no place among the arms. ``notes`` say what was amiss when the plan was made.
     """
 
     num_tested: int = 0
@@ -171,6 +174,7 @@ class PlanTrace(Record):
     hyperparameters: HyperparametersTrace | None = None
     drift: DetectorTrace | None = None
     transfer: TransferTrace | None = None
+    notes: tuple[str, ...] = ()
 
 
 class DecisionTrace(Record):
@@ -195,6 +199,55 @@ class Stopped(DecisionTrace):
     slack_upper: float | None = None
     alpha: float | None = None
     num_rounds: int | None = None
+
+
+class Withdrawn(DecisionTrace):
+    """Arms that lose users, hour after hour, and are not served again.
+
+    ``log_e_value`` in nats, and the ``needed`` one; users that the shares of ``num_rounds`` rounds
+    predict, and those that were counted.
+    """
+
+    kind = WITHDRAWN
+    candidates: Candidates
+    log_e_value: float
+    needed: float
+    expected: float
+    counted: float
+    num_rounds: StrictInt
+
+
+class ReadingsMissing(DecisionTrace):
+    """Readings that are missing longer than usual: of a metric, or of all where it is None.
+
+    ``candidates`` are the arms that do not report while others do; empty where none does.
+    """
+
+    kind = MISSING
+    metric: StrictInt | None
+    candidates: Candidates = ()
+    since: StrictInt
+    last: StrictInt
+    never: bool = False
+
+
+class SampleRatioMismatch(DecisionTrace):
+    """Users that do not fit the planned shares: of one round, or over all where it is None."""
+
+    kind = SAMPLE_RATIO
+    in_round: StrictInt | None
+    p_value: float | None = None
+    log_e_value: float | None = None
+    candidates: Candidates = ()
+
+
+class UsersCounted(DecisionTrace):
+    """The users of a round whose readings were left out because of its split."""
+
+    kind = USERS
+    round: StrictInt
+    candidates: Candidates
+    users: tuple[FiniteFloat, ...]
 
 
 class RoundsExcluded(DecisionTrace):
@@ -260,11 +313,13 @@ class Remark(Record):
     facts: Mapping[str, Any] = {}
 
 
+_ONCE_FREE = frozenset({TRANSFER, WITHDRAWN, MISSING, SAMPLE_RATIO, USERS})
 _BY_KIND: dict[str, type[Record]] = {
     record.kind: record
     for record in (
         *(Retired, Stopped, RoundsExcluded, RoundsReinstated, RolledBack, DriftFound),
         *(SourceAdded, SourcesOverridden, TransferChanged),
+        *(Withdrawn, ReadingsMissing, SampleRatioMismatch, UsersCounted),
     )
 }
 
@@ -283,8 +338,8 @@ def decision_trace(kind: str, details: Mapping[str, Any]) -> Record:
     except NewerTraceError:
         raise
     except TraceError:
-        # Version 1 let people write remarks of this kind.
-        if kind == TRANSFER and VERSION_KEY not in details:
+        # People could write remarks of these kinds before they were records.
+        if kind in _ONCE_FREE and VERSION_KEY not in details:
             return _remark(details)
         raise
 
