@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -61,6 +62,8 @@ app.add_typer(transfer_app)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Our errors become one message and an exit code, our warnings a line."""
+    # Commands print what is amiss themselves; `run` adds a handler of its own.
+    logging.getLogger("hyperzero_torch").addHandler(logging.NullHandler())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", TunerWarning)

@@ -25,6 +25,8 @@ from .round_table import RoundTable
 _WINDOW, _ARM_WINDOW = 168, 48
 # The delay that is taken as normal before so many rounds have shown one.
 _DEFAULT_DELAY, _MIN_ROUNDS = 4, 5
+# The same for single arms, of which some are later than the first of their round.
+_DEFAULT_ARM_DELAY = 6
 _QUANTILE = 0.99
 _MIN_SILENT = 2
 # An arm of fewer expected users may have none by chance: exp(-20) for a Poisson count.
@@ -37,7 +39,7 @@ class Silence:
     """Rounds without readings, the latest that could be expected.
 
     Args:
-        metric: its index; None where nothing at all was reported.
+        metric: its index; None where no metric was reported.
         candidates: the arms that are silent while others report; empty where all are.
         since: the first silent round.
         last: the latest.
@@ -78,7 +80,10 @@ def lateness(history: History) -> Lateness:
         arms = np.maximum(arms, table.delay.max(axis=0, initial=-1))
     any_ = _normal(together, _DEFAULT_DELAY)
     metrics = np.array([_normal(delays, any_, _DEFAULT_DELAY) for delays in first], dtype=np.int64)
-    return Lateness(metrics, any_, np.maximum(arms, metrics))
+    arms = np.maximum(arms, metrics)
+    if len(together) < 2 * _MIN_ROUNDS:
+        arms = np.maximum(arms, _DEFAULT_ARM_DELAY)
+    return Lateness(metrics, any_, arms)
 
 
 def silences(history: History, is_running: bool = False) -> list[Silence]:
@@ -99,15 +104,14 @@ def silences(history: History, is_running: bool = False) -> list[Silence]:
         return [whole]
     by_metric = [_metric(recent, ages, normal, m) for m in range(len(history.metrics))]
     silent = [s for s in by_metric if s is not None]
-    skipped = {s.metric for s in silent}
-    return silent + [
-        s for s in _arms(history, recent, ages, normal) if s.metric not in skipped
-    ]
+    skipped = [s.metric for s in silent]
+    return silent + [s for s in _arms(history, recent, ages, normal) if s.metric not in skipped]
 
 
 def num_silent_rounds(history: History) -> int:
     """Rounds in a row without any reading, where they are an alarm; 0 otherwise."""
-    return next((s.num_rounds for s in silences(history) if s.metric is None), 0)
+    whole = (s for s in silences(history) if s.metric is None and not s.candidates)
+    return next((s.num_rounds for s in whole), 0)
 
 
 def _recent(history: History) -> list[tuple[int, RoundTable]]:
@@ -170,7 +174,7 @@ def _arms(
     """Arms that do not report a metric which others report, in the last rounds that serve them."""
     shape = (history.num_candidates, len(history.metrics))
     is_closed = np.zeros(shape, dtype=bool)
-    num, oldest = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    num = np.zeros(shape, dtype=np.int64)
     first, last = np.full(shape, -1), np.full(shape, -1)
     has_reported = np.zeros(shape, dtype=bool)
     for (round_, table), age in reversed(list(zip(recent, ages))[-_ARM_WINDOW:]):
@@ -184,46 +188,61 @@ def _arms(
         num[c] += silent
         first[c] = np.where(silent, round_, first[c])
         last[c] = np.where(silent & (last[c] < 0), round_, last[c])
-        oldest[c] = np.where(silent, np.maximum(oldest[c], age), oldest[c])
         is_closed[c] |= reported
         has_reported[c] |= reported
-    surely_late = oldest >= normal.arms + _MIN_SILENT
-    alarm = (num >= _MIN_SILENT) | ((num > 0) & surely_late)
+    alarm = num >= _MIN_SILENT
     alarm[sorted(history.status.stopped)] = False
-    found = []
+    facts = (num, first, last, has_reported)
+    measured = has_reported.any(axis=0)
+    nowhere = alarm[:, measured].all(axis=1) & measured.any()  # silent in every metric: said once
+    groups: list[Silence] = _grouped(None, np.flatnonzero(nowhere), *facts)
     for m in range(shape[1]):
-        ids = np.flatnonzero(alarm[:, m])
-        for group in (ids[ids == CONTROL], ids[ids != CONTROL]):  # the control has its own alarm
-            if len(group):
-                found.append(
-                    Silence(
-                        metric=m,
-                        candidates=tuple(group.tolist()),
-                        since=int(first[group, m].min()),
-                        last=int(last[group, m].max()),
-                        num_rounds=int(num[group, m].max()),
-                        never=not has_reported[group, m].any(),
-                    )
+        groups += _grouped(m, np.flatnonzero(alarm[:, m] & ~nowhere), *facts)
+    return groups
+
+
+def _grouped(
+    metric: int | None,
+    ids: NDArray[np.int64],
+    num: NDArray[np.int64],
+    first: NDArray[np.int64],
+    last: NDArray[np.int64],
+    has_reported: NDArray[np.bool_],
+) -> list[Silence]:
+    """Silent arms as one statement; the control has its own."""
+    columns = slice(None) if metric is None else slice(metric, metric + 1)
+    silences = []
+    for group in (ids[ids == CONTROL], ids[ids != CONTROL]):
+        if len(group):
+            silences.append(
+                Silence(
+                    metric=metric,
+                    candidates=tuple(group.tolist()),
+                    since=int(first[group, columns].min()),
+                    last=int(last[group, columns].max()),
+                    num_rounds=int(num[group, columns].max()),
+                    never=not has_reported[group, columns].any(),
                 )
-    return found
+            )
+    return silences
 
 
 def describe(silence: Silence, metrics: Sequence[str]) -> str:
     """What is missing, in a sentence without an end."""
     since, last, num = silence.since, silence.last, silence.num_rounds
-    if silence.metric is None:
+    name = "any metric" if silence.metric is None else f"metric {metrics[silence.metric]!r}"
+    if silence.metric is None and not silence.candidates:
         which = "no reading has arrived yet" if silence.never else "no readings have arrived"
         return f"{which} of the last {num} rounds that were due ({since} to {last})"
-    name = repr(metrics[silence.metric])
     if not silence.candidates:
         what = "was never reported" if silence.never else "is no longer reported"
-        return f"metric {name} {what} by any arm: rounds {since} to {last}, {num} of them due"
+        return f"{name} {what} by any arm: rounds {since} to {last}, {num} of them due"
     if silence.candidates == (CONTROL,):
         return (
-            f"the control does not report metric {name} while other arms do, since round {since}; "
+            f"the control does not report {name} while other arms do, since round {since}; "
             "without it no arm has a delta"
         )
     listed = list(silence.candidates[:_MAX_LISTED])
     more = len(silence.candidates) - len(listed)
     which = f"{listed}{f' and {more} more' if more else ''}"
-    return f"candidates {which} do not report metric {name} while others do, since round {since}"
+    return f"candidates {which} do not report {name} while others do, since round {since}"

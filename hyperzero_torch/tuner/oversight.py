@@ -52,7 +52,7 @@ def review(state: ModelState, context: RoundContext) -> Oversight:
     treated, remarks, notes = 1.0, [], []
     for silence in silent:
         reason = describe(silence, history.metrics)
-        if silence.metric is None:
+        if silence.metric is None and not silence.candidates:
             treated = 0.5 ** (silence.num_rounds - 1)
             reason += (
                 "; no candidate is added, and the treatments' traffic goes back to the control by "
@@ -77,6 +77,11 @@ def review(state: ModelState, context: RoundContext) -> Oversight:
         )
     most = config.newcomer_slots / config.num_draws
     return Oversight(withdrawn, remarks, tuple(notes), dict.fromkeys(capped, most), treated)
+
+
+def is_about_readings(decision: Decision) -> bool:
+    """Whether it is a decision of this file that a plan's notes repeat as long as it holds."""
+    return isinstance(decision.trace, ReadingsMissing | SampleRatioMismatch | Withdrawn)
 
 
 def towards_control(shares: tuple[float, ...], treated: float) -> tuple[float, ...]:
@@ -193,7 +198,7 @@ def _unguarded(state: ModelState, history: History, silent: list[Silence]) -> li
             unguarded |= ~has[:, metric]
     used = problem.used_metrics
     for silence in silent:
-        if silence.candidates and silence.metric is not None and bool(used[silence.metric]):
+        if silence.candidates and (silence.metric is None or bool(used[silence.metric])):
             unguarded[list(silence.candidates)] = True
     unguarded[CONTROL] = False
     ids: list[int] = unguarded.nonzero().flatten().tolist()
