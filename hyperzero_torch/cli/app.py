@@ -17,7 +17,7 @@ from ..errors import (
     MissingExtraError,
     TunerWarning,
 )
-from . import live, output, report, study, template, upkeep, worlds
+from . import doctor, live, output, report, study, template, upkeep, worlds
 from .transfer.app import app as transfer_app
 
 EXIT_INPUT, EXIT_JOURNAL, EXIT_EXTRA, EXIT_OTHER = 3, 4, 5, 1
@@ -49,6 +49,7 @@ app.command()(worlds.demo)
 app.command()(template.init)
 app.command()(study.step)
 app.command()(study.status)
+app.command()(doctor.doctor)
 app.command()(study.recommend)
 app.command()(report.report)
 app.command()(worlds.simulate)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ..errors import ConfigError
 from ..study.config import StudyConfig
+from ..study.findings import findings
 from ..study.history import History
 from ..study.journal import open_journal
 from ..study.plan import Plan
@@ -85,6 +86,8 @@ def step(
     why = tuner.history.plans[next_plan.round].trace.why_not
     if why is not None:
         note(f"traffic is split evenly: {why}")
+    for remark in next_plan.notes:
+        note(remark, "yellow")
     last = tuner.history.last_round
     if last is not None and next_plan.round < last:
         note(f"this is an older plan; the last planned round is {last}")
@@ -139,8 +142,9 @@ def status(config: Config, as_json: AsJson = False) -> None:
         "compacted": sum(len(block.rounds) for block in history.compacted),
         "set_aside": {str(r): why for r, why in sorted(history.status.excluded_rounds.items())},
     }
+    found = findings(history)
     if as_json:
-        show_json(facts | {"rounds": rounds})
+        show_json(facts | {"findings": [f.to_dict() for f in found], "rounds": rounds})
         return
     last = history.last_round
     progress = "no round planned yet" if last is None else f"last round {last}"
@@ -157,6 +161,10 @@ def status(config: Config, as_json: AsJson = False) -> None:
     why = None if last is None else history.plans[last].trace.why_not
     if why is not None:
         show(f"traffic is split evenly: {why}", "yellow")
+    for remark in () if last is None else history.plans[last].trace.notes:
+        show(remark, "yellow")
+    if found:
+        show(f"{len(found)} findings; what to do about them: hyperzero doctor -c {config}")
     if rounds:
         table = Table("round", "arms", "control's share", "arms without readings")
         for row in rounds[-_LAST_ROUNDS:]:

@@ -11,7 +11,7 @@ plan.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -193,8 +193,19 @@ class Loop:
             if round_ in self.tuner.history.plans and not self._was_reviewed(round_):
                 exclude = partial(self.tuner.study.set_aside, [round_], reason)
                 self._calls.journal(f"excluding round {round_}", exclude)
+                self._keep_users(round_, collected.counted.get(round_, {}))
                 log.warning("round %d is excluded: %s", round_, reason, extra={"round": round_})
+        for round_, reasons in sorted(collected.omitted.items()):
+            for reason in reasons:
+                self._calls.remarks.omitted(round_, reason)
         return 0 if collected.readings is None else self._tell(collected.readings)
+
+    def _keep_users(self, round: int, users: Mapping[int, int]) -> None:
+        """Journal the users of a round whose readings are left out because of its split."""
+        arms = self.tuner.history.plans[round].candidates
+        if users and set(users) <= set(arms):
+            keep = partial(self.tuner.study.keep_users, round, users)
+            self._calls.journal(f"recording the users of round {round}", keep)
 
     def _was_reviewed(self, round: int) -> bool:
         """Whether a round is excluded already, or somebody decided that it counts."""
@@ -244,6 +255,8 @@ class Loop:
             reason = str(error) if is_late else f"round {round} could not be planned: {error}"
             self._calls.remarks.add("planning", reason)
             return None
+        if plan is not None:
+            self._calls.remarks.reasons.extend(plan.notes)
         last = self.tuner.history.last_round
         return None if last is not None and last > round else plan
 

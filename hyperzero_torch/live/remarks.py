@@ -49,7 +49,7 @@ class Remarks:
         self,
         kind: str,
         reason: str,
-        once: Mapping[str, int] | None = None,
+        once: Mapping[str, Any] | None = None,
         error: Exception | None = None,
     ) -> None:
         """Log a remark and write it to the journal.
@@ -71,6 +71,16 @@ class Remarks:
         self._waiting.append((kind, plain, once or {"in_round": self._round}))
         if kind != JOURNAL:
             self.write_waiting()
+
+    def omitted(self, round: int, reason: str) -> None:
+        """Say what of a round could not be reported; the journal has it once per reason.
+
+        Reasons about single arms are of an hour with few users, and only logged.
+        """
+        if reason.startswith("metric"):
+            self.add("omitted", f"round {round}: {reason}", once={"omitted": reason})
+        else:
+            log.info("round %d: omitted: %s", round, reason, extra={"round": round})
 
     def write_waiting(self) -> None:
         """Write the remarks that wait for the journal, the oldest first, until it fails."""

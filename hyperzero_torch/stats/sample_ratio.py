@@ -16,13 +16,14 @@ from the hours before: with S_i = sum n_i and E_i = sum N p_i over them,
     a_i  proportional to  p_i (k p_i + S_i) / (k p_i + E_i)
     sum a = 1 / sum_i p_i^2 / (k p_i + E_i)
 
-which for shares that do not change is a_i = k p_i + S_i, the posterior under a Dirichlet(k p) prior,
-and the product the Bayes factor of Lindon and Malek. With other shares it stays a bet with
+which for shares that do not change is a_i = k p_i + S_i, the posterior under a Dirichlet(k p)
+prior, and the product the Bayes factor of Lindon and Malek. With other shares it stays a bet of
 expectation 1, since a_t does not depend on n_t. For one arm, f is the fraction of its users that
 arrive; LR_t is averaged over a grid of f after the product over hours.
 
 A plan may be served late. Where the shares before are given, the hour may be a mixture of both
-plans, with at most half of the hour under the earlier one; the value is the least over the mixtures.
+plans, with at most a quarter of the hour under the earlier one; the least value over the mixtures
+counts.
 
 Source: Lindon and Malek (2020), Anytime-valid inference for multinomial count data,
     arXiv:2011.03567; Cochran (1954) for the merged arms; Wasserman, Ramdas and Balakrishnan (2020),
@@ -43,7 +44,7 @@ PRIOR_USERS = 10_000.0
 #: Fractions of an arm's users that may arrive.
 KEPT = (0.99, 0.98, 0.95, 0.9, 0.8, 0.6, 0.3, 0.05)
 #: Parts of an hour that may have been served under the plan before.
-LATE = (0.0, 0.25, 0.5)
+LATE = (0.0, 0.125, 0.25)
 
 
 def p_value(observed: Tensor, expected: Tensor) -> Tensor:
@@ -59,11 +60,12 @@ def p_value(observed: Tensor, expected: Tensor) -> Tensor:
     if len(observed) < 2:
         return observed.new_ones(())
     statistic = ((observed - expected).square() / expected).sum()
-    return torch.special.gammaincc(observed.new_tensor((len(observed) - 1) / 2), statistic / 2)
+    p: Tensor = torch.special.gammaincc(observed.new_tensor((len(observed) - 1) / 2), statistic / 2)
+    return p
 
 
 def mixtures(shares: Tensor, before: Tensor | None) -> Tensor:
-    """The shares of an hour that began up to half of it under the plan before.
+    """The shares of an hour that began, up to a quarter of it, under the plan before.
 
     Args:
         shares: ``(..., arms)``, 0 for an arm that is not served.
@@ -139,13 +141,16 @@ def log_e_loss(
     users = torch.where(has, users.double(), 0.0)
     shares = torch.where(has, shares.double(), 0.0)
     # The least share that the mixtures give: the loss from any greater one is less likely.
-    low = mixtures(shares, before).amin(0)
+    mixed = mixtures(shares, before)
+    low = mixed.amin(0)
     has = has & (low > 0) & (low < 1)
-    low = torch.where(has, low, 0.5)
+    low, planned = torch.where(has, low, 0.5), torch.where(has, mixed[0], 0.5)
     others = users.sum(-1, keepdim=True) - users
     kept = low.new_tensor(KEPT).reshape(-1, 1, 1)
-    odds = 1 - low + kept * low
-    log_ratio = users * (kept / odds).log() - others * odds.log()
+    # No bet where the arm would still have what the mixtures allow.
+    alternative = (kept * planned / (1 - planned + kept * planned)).minimum(low)
+    log_ratio = users * (alternative / low).log()
+    log_ratio = log_ratio + others * ((1 - alternative) / (1 - low)).log()
     most = torch.as_tensor(most, dtype=low.dtype, device=low.device)
     log_ratio = torch.where(has, log_ratio, 0.0).minimum(most)
     process: Tensor = log_ratio.sum(-2).logsumexp(0) - torch.log(low.new_tensor(len(KEPT)))

@@ -23,6 +23,7 @@ from .journal.trace import (
     RolledBack,
     RoundsExcluded,
     RoundsReinstated,
+    UsersCounted,
 )
 
 _DECISIONS = CHANGES | {TRANSFER, MISSING, SAMPLE_RATIO, USERS}
@@ -84,6 +85,19 @@ def remark(
             f"{facts!r:.80}"
         )
     return Decision(_last(history), kind, reason, facts)
+
+
+def keep_users(history: History, round: int, users: Mapping[int, int]) -> list[Decision]:
+    """The users of a round whose readings are left out, by candidate."""
+    reason = f"the users of round {round}, whose readings are left out"
+    _planned(history, [round], reason)
+    arms = history.plans[round].candidates
+    unknown = sorted(set(users) - set(arms))
+    if unknown:
+        raise RoundError(f"candidates {unknown[:8]} were not arms of round {round}: {arms[:12]}")
+    counted = {c: float(users.get(c, 0)) for c in arms}
+    trace = UsersCounted(round=round, candidates=tuple(counted), users=tuple(counted.values()))
+    return [Decision.of(_last(history), reason, trace)]
 
 
 def _is_json(value: Any) -> bool:

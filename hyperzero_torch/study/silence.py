@@ -1,8 +1,9 @@
 """Readings that are missing: of a metric, of some arms, or of everything.
 
-Readings are late in every study. How late is learned from the study's own rounds: the delay, counted
-in plans, within which 99 % of its earlier rounds reported a metric for the first time. A round that
-is older and has not reported is silent; so is one whose rows have a count of 0, whatever its age.
+Readings are late in every study. How late is learned from the study's own rounds: the delay,
+counted in plans, within which 99 % of its earlier rounds reported a metric for the first time. A
+round that is older and has not reported is silent; so is one whose rows have a count of 0, whatever
+its age.
 Two silent rounds in a row are an alarm, or more where the metric has been silent for longer twice
 before, as conversions may be every night.
 
@@ -211,20 +212,18 @@ def _grouped(
 ) -> list[Silence]:
     """Silent arms as one statement; the control has its own."""
     columns = slice(None) if metric is None else slice(metric, metric + 1)
-    silences = []
-    for group in (ids[ids == CONTROL], ids[ids != CONTROL]):
-        if len(group):
-            silences.append(
-                Silence(
-                    metric=metric,
-                    candidates=tuple(group.tolist()),
-                    since=int(first[group, columns].min()),
-                    last=int(last[group, columns].max()),
-                    num_rounds=int(num[group, columns].max()),
-                    never=not has_reported[group, columns].any(),
-                )
-            )
-    return silences
+    return [
+        Silence(
+            metric=metric,
+            candidates=tuple(group.tolist()),
+            since=int(first[group, columns].min()),
+            last=int(last[group, columns].max()),
+            num_rounds=int(num[group, columns].max()),
+            never=not has_reported[group, columns].any(),
+        )
+        for group in (ids[ids == CONTROL], ids[ids != CONTROL])
+        if len(group)
+    ]
 
 
 def describe(silence: Silence, metrics: Sequence[str]) -> str:

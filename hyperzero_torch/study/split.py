@@ -114,7 +114,9 @@ def compare(history: History, alpha: float | None) -> Split:
             hours.append(hour)
     alpha_here = alpha / ((block + 1) * (block + 2))  # sums to alpha over the blocks
     losses = _losses(history, [r for r, _, _ in counts], ids, users, shares, before, alpha_here)
-    gone = {c for d in history.decisions if isinstance(d.trace, Withdrawn) for c in d.trace.candidates}
+    gone = {
+        c for d in history.decisions if isinstance(d.trace, Withdrawn) for c in d.trace.candidates
+    }
     rest = [i for i, c in enumerate(ids) if c not in gone]
     needed = -math.log(alpha_here)
     total = _log_e_value(users[:, rest], shares[:, rest], before[:, rest])
@@ -149,11 +151,14 @@ def _counts(history: History) -> list[tuple[int, list[int], list[float]]]:
     counts: dict[int, tuple[list[int], list[float]]] = {}
     for round_, table in recent.items():
         reported = table.reported[:, reference]
-        # No user in any metric is a count of 0; none in this one alone is a reading that is missing.
+        # No user in any metric is a count of 0; none in this one alone is a missing reading.
         is_zero = (table.count[:, reference] == 0) & ~table.reported.any(axis=1)
         has = reported | is_zero
         is_late = last - table.index >= normal.arms[reference]
-        if has.sum() >= 2 and (has.all() or is_late):
+        if round_ in history.status.excluded_rounds:
+            continue  # by a person; the users of those that the live loop leaves out follow
+        is_whole = has.all() or is_late
+        if is_whole and has.sum() >= 2 and reported.any():
             rows = has.nonzero()[0]
             candidates = table.candidates[rows].tolist()
             counts[round_] = (candidates, table.count[rows, reference].tolist())

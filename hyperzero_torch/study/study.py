@@ -176,6 +176,16 @@ class Study:
         """
         self._decide(lambda history: [interventions.remark(history, kind, reason, facts)])
 
+    def keep_users(self, round: int, users: Mapping[int, int]) -> None:
+        """Record the users by candidate of a round whose readings are not recorded.
+
+        The comparison of users with planned shares uses them.
+
+        Raises:
+            RoundError: the round was never planned, or a candidate was not an arm of it.
+        """
+        self._decide(lambda history: interventions.keep_users(history, round, users))
+
     def compact(self, keep: int, dry_run: bool = False) -> CompactionSummary:
         """Delete readings older than the latest ``keep`` rounds; estimates stay as they are.
 

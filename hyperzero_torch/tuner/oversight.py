@@ -121,8 +121,8 @@ def _withdraw(loss: split.Loss, round_: int) -> Decision:
     kept = loss.counted / loss.expected if loss.expected else 0.0
     reason = (
         f"Withdrawn: candidate {loss.candidate} loses users: {loss.counted:,.0f} were counted over "
-        f"{loss.num_rounds} rounds, {loss.expected:,.0f} expected by its shares ({kept:.1%}), while "
-        "the other arms fit theirs. It may crash, or its exposures are not logged; it is not "
+        f"{loss.num_rounds} rounds, {loss.expected:,.0f} expected by its shares ({kept:.1%}), "
+        "while the other arms fit theirs. It may crash, or its exposures are not logged; it is not "
         "served again"
     )
     trace = Withdrawn(
@@ -136,9 +136,7 @@ def _withdraw(loss: split.Loss, round_: int) -> Decision:
     return Decision.of(round_, reason, trace)
 
 
-def _mismatches(
-    comparison: Split, context: RoundContext
-) -> Iterator[tuple[str, Decision | None]]:
+def _mismatches(comparison: Split, context: RoundContext) -> Iterator[tuple[str, Decision | None]]:
     """Notes on users that do not fit the shares; and decisions on those not journaled yet.
 
     An hour is journaled where the hour before was not amiss: of a stretch its first.

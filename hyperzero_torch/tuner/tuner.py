@@ -43,7 +43,6 @@ from .oversight import is_about_readings
 from .recommend import Criterion, Recommendation, recommend
 from .round import plan_round
 
-
 log = logging.getLogger(__name__)
 
 

@@ -143,6 +143,7 @@ class Aggregator:
         excluded_users: dict[int, dict[str, int]] = {}
         excluded_rounds: dict[int, str] = {}
         omitted: dict[int, tuple[str, ...]] = {}
+        counted: dict[int, dict[int, int]] = {}
         columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         for round_ in sorted({int(row["round"]) for row in rows}):
             users = {int(r["arm"]): int(r["users"]) for r in rows if r["round"] == round_}
@@ -152,12 +153,13 @@ class Aggregator:
             reason = self._mismatch(round_, arms, shares)
             if reason is not None:
                 excluded_rounds[round_] = reason
+                counted[round_] = {int(r["arm"]): int(r["users"]) for r in arms}
             elif arms:
                 reasons = self._append(columns, round_, arms, as_of - round_ - 1)
                 if reasons:
                     omitted[round_] = reasons
         readings = Readings.from_frame(columns) if columns["round"] else None
-        return Collected(readings, excluded_rounds, excluded_users, omitted)
+        return Collected(readings, excluded_rounds, excluded_users, omitted, counted)
 
     def _mismatch(
         self,

@@ -33,7 +33,9 @@ SOURCE, OVERRULED, TRANSFER = "source", "overruled", "transfer"
 #: An arm that is not served again because it loses users, and remarks on readings: those that are
 #: missing, users that do not fit the planned shares, and the users of a round without readings.
 WITHDRAWN, MISSING, SAMPLE_RATIO, USERS = "withdrawn", "missing", "sample ratio", "users counted"
-CHANGES = frozenset({RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED, WITHDRAWN})
+CHANGES = frozenset(
+    {RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED, WITHDRAWN}
+)
 
 Candidates: TypeAlias = tuple[StrictInt, ...]
 ByMetric: TypeAlias = tuple[float, ...]
