@@ -18,6 +18,7 @@ from .frames import Tables, engine_errors
 from .metrics import Metric, arm_sums, check_metrics, mean_and_var
 from .sample_ratio import check_shares, mismatch
 from .source import Collected
+from .sticky import StickyUsers
 
 _USERS_NOT_COUNTED = {"bots": BOT, "in_two_arms": TWO_ARMS, "unexposed": UNEXPOSED}
 _COLUMNS = ("round", "candidate", "metric", "count", "mean", "var", "revision")
@@ -53,17 +54,20 @@ class Aggregator:
         if not 0 <= srm_alpha < 1:
             raise ConfigError(f"srm_alpha must be in [0, 1), got {srm_alpha!r}; 0 never alarms")
         self.srm_alpha = float(srm_alpha)
+        self._sticky = StickyUsers()
         self._rows = ArmRows(self.metrics, self.max_events)
         self.sources = self._rows.sources
 
     def reaching(self, lateness: int) -> Aggregator:
         """A copy that reports rounds up to so many rounds old; never fewer than this one."""
-        return Aggregator(
+        other = Aggregator(
             self.metrics,
             lateness=max(self.lateness, lateness),
             max_events=self.max_events,
             srm_alpha=self.srm_alpha,
         )
+        other._sticky = self._sticky
+        return other
 
     def aggregate(
         self,
@@ -91,7 +95,8 @@ class Aggregator:
             as_of: the current round.
             rounds: only these of the rounds; all must lie in the window.
             planned: per round the share of every candidate including the control, summing to 1.
-                Rounds without shares are excluded; None: the split is not tested.
+                Rounds without shares are excluded, and rounds in which users keep the arm that they
+                had before; None: the split is not tested.
         Returns:
             Means and unbiased variances of per-user sums over the users of each arm and round,
             those without events as zeros. ``omitted`` names arms of fewer than two users, undefined
@@ -117,6 +122,8 @@ class Aggregator:
         try:
             with engine_errors("the expression"):
                 rows = self._rows.of(tables, window, int(as_of))
+                if shares is not None and self.srm_alpha > 0:
+                    self._sticky.observe(tables.exposures, window)
         finally:
             tables.close()
         return self._report(rows, int(as_of), shares)
@@ -173,7 +180,10 @@ class Aggregator:
         if round_ not in shares:
             return "no plan names this round, so its shares cannot be tested"
         counted = {int(r["arm"]): int(r["users"]) for r in arms}
-        return mismatch(counted, shares[round_], self.srm_alpha)[1]
+        reason = mismatch(counted, shares[round_], self.srm_alpha)[1]
+        if reason is None and self.srm_alpha > 0:
+            reason = self._sticky.reason(round_)
+        return reason
 
     def _append(
         self, columns: dict[str, list[Any]], round_: int, arms: list[dict[str, Any]], revision: int
