@@ -22,15 +22,15 @@ def doctor(config: Config, as_json: AsJson = False) -> None:
       hyperzero doctor -c tuning.yaml
     """
     tuner = open_study(config)
-    found = findings(tuner.history)
+    amiss = findings(tuner.history)
     if as_json:
-        show_json({"study": tuner.study.name, "findings": [f.to_dict() for f in found]})
+        show_json({"study": tuner.study.name, "findings": [f.to_dict() for f in amiss]})
         return
-    if not found:
+    if not amiss:
         show(f"study {tuner.study.name}: nothing is amiss")
         return
-    title = f"study {tuner.study.name}: {len(found)} findings"
+    title = f"study {tuner.study.name}: {len(amiss)} findings"
     table = Table("what", "where", "what to do", title=title, title_justify="left")
-    for finding in found:
+    for finding in amiss:
         table.add_row(Text(finding.what), Text(finding.where), Text(finding.advice))
     console.print(table)

@@ -142,9 +142,9 @@ def status(config: Config, as_json: AsJson = False) -> None:
         "compacted": sum(len(block.rounds) for block in history.compacted),
         "set_aside": {str(r): why for r, why in sorted(history.status.excluded_rounds.items())},
     }
-    found = findings(history)
+    amiss = findings(history)
     if as_json:
-        show_json(facts | {"findings": [f.to_dict() for f in found], "rounds": rounds})
+        show_json(facts | {"findings": [f.to_dict() for f in amiss], "rounds": rounds})
         return
     last = history.last_round
     progress = "no round planned yet" if last is None else f"last round {last}"
@@ -163,8 +163,8 @@ def status(config: Config, as_json: AsJson = False) -> None:
         show(f"traffic is split evenly: {why}", "yellow")
     for remark in () if last is None else history.plans[last].trace.notes:
         show(remark, "yellow")
-    if found:
-        show(f"{len(found)} findings; what to do about them: hyperzero doctor -c {config}")
+    if amiss:
+        show(f"{len(amiss)} findings; what to do about them: hyperzero doctor -c {config}")
     if rounds:
         table = Table("round", "arms", "control's share", "arms without readings")
         for row in rounds[-_LAST_ROUNDS:]:

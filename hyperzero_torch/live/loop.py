@@ -22,6 +22,7 @@ from ..study.journal.trace import RoundsReinstated
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..transfer.refresh import Named
+from ..tuner.oversight import notes_on_arms
 from ..tuner.tuner import Tuner
 from .aggregate.source import Collected, Source, check_collected
 from .clock import CLOCK, Clock, Schedule, SystemClock
@@ -256,7 +257,7 @@ class Loop:
             self._calls.remarks.add("planning", reason)
             return None
         if plan is not None:
-            self._calls.remarks.reasons.extend(plan.notes)
+            self._calls.remarks.reasons.extend(notes_on_arms(plan.notes))
         last = self.tuner.history.last_round
         return None if last is not None and last > round else plan
 

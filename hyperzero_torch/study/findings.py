@@ -48,7 +48,7 @@ def findings(history: History) -> list[Finding]:
 
 def missing_readings(history: History) -> list[Finding]:
     """Metrics and arms that do not report, and readings that are cut off altogether."""
-    found = []
+    amiss = []
     for silence in silences(history, is_running=True):
         if silence.metric is None and not silence.candidates:
             where, advice = f"since round {silence.since}", (
@@ -69,8 +69,8 @@ def missing_readings(history: History) -> list[Finding]:
                 "check these arms on the platform: they may crash before they log the metric; they "
                 "get a newcomer's traffic at most"
             )  # fmt: skip
-        found.append(Finding(describe(silence, history.metrics), where, advice))
-    return found
+        amiss.append(Finding(describe(silence, history.metrics), where, advice))
+    return amiss
 
 
 def empty_rounds(history: History) -> list[Finding]:
@@ -79,9 +79,9 @@ def empty_rounds(history: History) -> list[Finding]:
     past = {r: t for r, t in history.tables.items() if r != latest}
     empty = [r for r, t in past.items() if not t.reported.any()]
     headless = [r for r, t in past.items() if t.reported[1:].any() and not t.reported[0].any()]
-    found = []
+    amiss = []
     if empty:
-        found.append(
+        amiss.append(
             Finding(
                 f"{len(empty)} of {len(past)} earlier rounds have no readings",
                 _listed("rounds", empty),
@@ -89,24 +89,24 @@ def empty_rounds(history: History) -> list[Finding]:
             )
         )
     if headless:
-        found.append(
+        amiss.append(
             Finding(
                 f"{len(headless)} rounds have readings of arms and none of the control",
                 _listed("rounds", headless),
                 "send the control's rows (candidate 0); without them these rounds say nothing",
             )
         )
-    return found
+    return amiss
 
 
 def sample_ratio(history: History) -> list[Finding]:
     """Users that do not fit the planned shares."""
     comparison = split.compare(history, TunerConfig(**history.config).srm_alpha)
-    found = []
+    amiss = []
     if comparison.hours:
         rounds = [hour.round for hour in comparison.hours]
         worst = min(comparison.hours, key=lambda hour: hour.p_value)
-        found.append(
+        amiss.append(
             Finding(
                 f"sample ratio mismatch in {len(rounds)} of {comparison.num_hours} rounds; the "
                 f"clearest is round {worst.round} (p = {worst.p_value:.2g}), where candidate "
@@ -117,7 +117,7 @@ def sample_ratio(history: History) -> list[Finding]:
             )
         )
     if comparison.is_alarm:
-        found.append(
+        amiss.append(
             Finding(
                 "sample ratio mismatch over all hours: users do not follow the planned shares (log "
                 f"e-value {comparison.log_e_value:.1f}, needed {comparison.needed:.1f})",
@@ -126,12 +126,12 @@ def sample_ratio(history: History) -> list[Finding]:
                 "anew each round, and that counts are users",
             )
         )
-    return found
+    return amiss
 
 
 def candidates_out_of_service(history: History) -> list[Finding]:
     """Candidates that were stopped for harm, or withdrawn because they lose users."""
-    found = []
+    amiss = []
     out = history.status.stopped
     harmful = [
         c
@@ -141,7 +141,7 @@ def candidates_out_of_service(history: History) -> list[Finding]:
         if c in out
     ]
     if harmful:
-        found.append(
+        amiss.append(
             Finding(
                 f"{len(harmful)} candidates were stopped because they break a guardrail",
                 _listed("candidates", harmful),
@@ -153,8 +153,8 @@ def candidates_out_of_service(history: History) -> list[Finding]:
         if isinstance(decision.trace, Withdrawn) and out.issuperset(decision.trace.candidates):
             advice = "look for crashes of this arm, or for exposures that are not logged"
             where = _listed("candidates", decision.trace.candidates)
-            found.append(Finding(decision.reason, f"{where}, round {decision.round}", advice))
-    return found
+            amiss.append(Finding(decision.reason, f"{where}, round {decision.round}", advice))
+    return amiss
 
 
 def excluded_rounds(history: History) -> list[Finding]:
@@ -187,9 +187,9 @@ def fallbacks(history: History) -> list[Finding]:
     plan = history.last_plan
     if plan is None:
         return []
-    found = []
+    amiss = []
     if plan.trace.why_not is not None and history.num_messages:
-        found.append(
+        amiss.append(
             Finding(
                 f"traffic is split evenly: {plan.trace.why_not}",
                 f"round {plan.round}",
@@ -201,11 +201,11 @@ def fallbacks(history: History) -> list[Finding]:
     for decision in history.decisions:
         if decision.kind in _FAULTS and decision.round >= plan.round - _RECENT:
             recent[decision.kind, decision.reason] = decision.round
-    found += [
+    amiss += [
         Finding(f"{kind}: {reason}", f"round {round_}", _FAULTS[kind])
         for (kind, reason), round_ in recent.items()
     ]
-    return found
+    return amiss
 
 
 _RECENT = 24

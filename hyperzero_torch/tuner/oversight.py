@@ -8,7 +8,7 @@ loses users hour after hour is withdrawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..study import split
@@ -23,6 +23,7 @@ from .model import ModelState
 # The treatments' least share while no readings arrive: enough to see that they arrive again.
 _LEAST_TREATED = 0.02
 _MAX_LISTED = 12
+_WITHDRAWN, _MISSING, _CUT = "Withdrawn:", "Missing:", "no candidate is added"
 
 
 class Oversight(NamedTuple):
@@ -55,13 +56,13 @@ def review(state: ModelState, context: RoundContext) -> Oversight:
         if silence.metric is None and not silence.candidates:
             treated = 0.5 ** (silence.num_rounds - 1)
             reason += (
-                "; no candidate is added, and the treatments' traffic goes back to the control by "
+                f"; {_CUT}, and the treatments' traffic goes back to the control by "
                 "half each round until readings arrive again"
             )
-        notes.append(f"Missing: {reason}")
+        notes.append(f"{_MISSING} {reason}")
         new = _not_yet_said(history, silence)
         if new is not None:
-            remarks.append(Decision.of(context.round, f"Missing: {reason}", new))
+            remarks.append(Decision.of(context.round, f"{_MISSING} {reason}", new))
     comparison = split.compare(history, config.srm_alpha)
     withdrawn = [_withdraw(loss, context.round) for loss in comparison.at_fault]
     notes += [decision.reason for decision in withdrawn]
@@ -82,6 +83,14 @@ def review(state: ModelState, context: RoundContext) -> Oversight:
 def is_about_readings(decision: Decision) -> bool:
     """Whether it is a decision of this file that a plan's notes repeat as long as it holds."""
     return isinstance(decision.trace, ReadingsMissing | SampleRatioMismatch | Withdrawn)
+
+
+def notes_on_arms(notes: Sequence[str]) -> list[str]:
+    """A plan's notes on metrics and arms.
+
+    The live loop tests the split of each hour itself, and says when it has no readings at all.
+    """
+    return [note for note in notes if note.startswith((_WITHDRAWN, _MISSING)) and _CUT not in note]
 
 
 def towards_control(shares: tuple[float, ...], treated: float) -> tuple[float, ...]:
@@ -120,8 +129,8 @@ def _not_yet_said(history: History, silence: Silence) -> ReadingsMissing | None:
 def _withdraw(loss: split.Loss, round_: int) -> Decision:
     kept = loss.counted / loss.expected if loss.expected else 0.0
     reason = (
-        f"Withdrawn: candidate {loss.candidate} loses users: {loss.counted:,.0f} were counted over "
-        f"{loss.num_rounds} rounds, {loss.expected:,.0f} expected by its shares ({kept:.1%}), "
+        f"{_WITHDRAWN} candidate {loss.candidate} loses users: {loss.counted:,.0f} were counted "
+        f"over {loss.num_rounds} rounds, {loss.expected:,.0f} expected by its shares ({kept:.1%}), "
         "while the other arms fit theirs. It may crash, or its exposures are not logged; it is not "
         "served again"
     )

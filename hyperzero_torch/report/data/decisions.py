@@ -105,11 +105,11 @@ def drift_and_rollbacks(facts: Facts) -> Table:
 
 def open_findings(facts: Facts) -> Table:
     """What is amiss today, and what to do about it: as ``hyperzero doctor`` shows it."""
-    found = findings(facts.history)
+    amiss = findings(facts.history)
     return table(
-        ("what", "what", "text", [f.what for f in found]),
-        ("where", "where", "text", [f.where for f in found]),
-        ("advice", "what to do", "text", [f.advice for f in found]),
+        ("what", "what", "text", [f.what for f in amiss]),
+        ("where", "where", "text", [f.where for f in amiss]),
+        ("advice", "what to do", "text", [f.advice for f in amiss]),
     )
 
 

@@ -19,9 +19,9 @@ def summary(facts: Facts) -> Section:
         blocks.append(Sheet("Guardrails at the recommended candidate", guardrails))
     elif not facts.problem.num_constraints:
         blocks.append("There are no guardrails: every candidate is feasible.")
-    found = decisions.open_findings(facts)
-    if found.rows:
-        blocks.append(Sheet("Findings, and what to do", found, is_wide=True))
+    amiss = decisions.open_findings(facts)
+    if amiss.rows:
+        blocks.append(Sheet("Findings, and what to do", amiss, is_wide=True))
     return Section("where", "Summary", blocks)
 
 

@@ -2,7 +2,7 @@
 
 A journal stores them as plain JSON in ``Planned.details`` and ``Decision.details``. All other code
 reads them through ``Planned.trace`` and ``Decision.trace``, and writes them with ``Record.stored``
-and ``Decision.of``. ``_upcast`` converts records of earlier versions; version 1 stored no version.
+and ``Decision.of``. ``record.py`` reads records of earlier versions.
 
 The aliases of fields are the stored names, which never change.
 """
@@ -10,14 +10,18 @@ The aliases of fields are the stored names, which never change.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, ValidationError
+from pydantic import Field, FiniteFloat, StrictInt
 
-#: Version of the records that this package writes.
-VERSION = 2
-#: Under this key a record stores its version; a remark must not use it.
-VERSION_KEY = "trace_version"
+from .record import VERSION as VERSION
+from .record import VERSION_KEY as VERSION_KEY
+from .record import ByMetric as ByMetric
+from .record import Candidates as Candidates
+from .record import NewerTraceError as NewerTraceError
+from .record import Record as Record
+from .record import TraceError as TraceError
+from .record import newer
 
 #: Kinds of decisions that change the state of a study; all other kinds are remarks.
 RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
@@ -36,46 +40,6 @@ WITHDRAWN, MISSING, SAMPLE_RATIO, USERS = "withdrawn", "missing", "sample ratio"
 CHANGES = frozenset(
     {RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED, WITHDRAWN}
 )
-
-Candidates: TypeAlias = tuple[StrictInt, ...]
-ByMetric: TypeAlias = tuple[float, ...]
-
-
-class TraceError(ValueError):
-    """Stored details are not a record that this package can read."""
-
-
-class NewerTraceError(TraceError):
-    """A later version of the package wrote the record."""
-
-
-class Record(BaseModel):
-    """Values that a journal stores; ``read`` is the inverse of ``stored``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-    @classmethod
-    def read(cls, details: Mapping[str, Any]) -> Any:
-        """The record with these stored values, of this or an earlier version.
-
-        Raises:
-            TraceError: the values are not a record, or one of a later version.
-        """
-        values = _upcast(details)
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise TraceError(f"{where or cls.__name__}: {first['msg']}") from None
-
-    def stored(self) -> dict[str, Any]:
-        """Plain JSON values under the stored names; fields at their defaults are omitted."""
-        return self.plain() | {VERSION_KEY: VERSION}
-
-    def plain(self) -> dict[str, Any]:
-        """The same values without the version."""
-        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 class HyperparametersTrace(Record):
@@ -349,26 +313,5 @@ def decision_trace(kind: str, details: Mapping[str, Any]) -> Record:
 def _remark(details: Mapping[str, Any]) -> Remark:
     version = details.get(VERSION_KEY, 0)
     if isinstance(version, int) and version > VERSION:
-        raise _newer(version)  # a kind of decision that this version does not know
+        raise newer(version)  # a kind of decision that this version does not know
     return Remark.model_construct(facts=details)
-
-
-def _upcast(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored values of this or an earlier version, as values of this version.
-
-    Version 1 stored the same names, without a version.
-    """
-    values = dict(details)
-    version = values.pop(VERSION_KEY, 1)
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise TraceError(f"its version is {version!r:.20}, expected a whole number")
-    if version > VERSION:
-        raise _newer(version)
-    return values
-
-
-def _newer(version: int) -> NewerTraceError:
-    return NewerTraceError(
-        f"its trace is of version {version}, this package reads versions 1 to {VERSION}; "
-        "use the version of hyperzero-torch that wrote it"
-    )
