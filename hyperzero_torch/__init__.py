@@ -42,6 +42,9 @@ Where to look
     Which candidates are verified before a launch?     tuner/verification.py
     When does a candidate retire or return?            tuner/candidates.py
     How does a guardrail stop an arm?                  tuner/guardrails.py, stats/sequential.py
+    Which readings are missing?                        study/silence.py, then tuner/oversight.py
+    Do users fit the planned shares?                   study/split.py, stats/sample_ratio.py
+    What does ``hyperzero doctor`` show?               study/findings.py
     How is drift detected, and what follows?           tuner/drift.py, stats/drift.py
     What is recommended, and why?                      tuner/recommend.py, tuner/explain.py
     How are rounds excluded, or a study rolled back?   study/interventions.py

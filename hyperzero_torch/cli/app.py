@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import typer
 
 from ..errors import HyperZeroError, InputError, JournalError, MissingExtraError, TunerWarning
-from . import live, output, quarantine, report, study, template, upkeep, worlds
+from . import doctor, live, output, quarantine, report, study, template, upkeep, worlds
 from .transfer.app import app as transfer_app
 
 # All other errors exit with 1.
@@ -43,6 +44,7 @@ app.command()(worlds.demo)
 app.command()(template.init)
 app.command()(study.step)
 app.command()(study.status)
+app.command()(doctor.doctor)
 app.command()(study.recommend)
 app.command()(report.report)
 app.command()(worlds.simulate)
@@ -59,6 +61,8 @@ app.add_typer(transfer_app)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Our errors become one message and an exit code, our warnings a line."""
+    # Commands print what is amiss themselves; `run` adds a handler of its own.
+    logging.getLogger("hyperzero_torch").addHandler(logging.NullHandler())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", TunerWarning)

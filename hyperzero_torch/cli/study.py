@@ -13,6 +13,7 @@ from rich.text import Text
 from ..errors import ConfigError, StudyNotFoundError
 from ..study.acceptance import in_words
 from ..study.config import StudyConfig
+from ..study.findings import findings
 from ..study.history import History
 from ..study.journal import open_journal
 from ..study.plan import Plan
@@ -108,6 +109,8 @@ def step(
     if why is not None:
         note(f"traffic is split evenly: {why}")
     warn_of_missing(tuner, next_plan.round)
+    for remark in next_plan.notes:
+        note(remark, "yellow")
     last = tuner.history.last_round
     if last is not None and next_plan.round < last:
         note(f"this is an older plan; the last planned round is {last}")
@@ -165,8 +168,9 @@ def status(config: Config, as_json: AsJson = False) -> None:
         "quarantined": len(history.quarantined),
         "set_aside": {str(r): why for r, why in sorted(history.status.excluded_rounds.items())},
     } | missing(history)
+    amiss = findings(history)
     if as_json:
-        show_json(facts | {"rounds": rounds})
+        show_json(facts | {"findings": [f.to_dict() for f in amiss], "rounds": rounds})
         return
     last = history.last_round
     progress = "no round planned yet" if last is None else f"last round {last}"
@@ -186,6 +190,10 @@ def status(config: Config, as_json: AsJson = False) -> None:
     if why is not None:
         show(f"traffic is split evenly: {why}", "yellow")
     show_missing(history)
+    for remark in () if last is None else history.plans[last].trace.notes:
+        show(remark, "yellow")
+    if amiss:
+        show(f"{len(amiss)} findings; what to do about them: hyperzero doctor -c {config}")
     if rounds:
         table = Table("round", "arms", "control's share", "arms without readings")
         for row in rounds[-_LAST_ROUNDS:]:

@@ -11,7 +11,7 @@ plan.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -22,6 +22,7 @@ from ..study.journal.trace import RoundsReinstated
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..transfer.refresh import Named
+from ..tuner.oversight import notes_on_arms
 from ..tuner.tuner import Tuner
 from .aggregate.source import Collected, Source, check_collected
 from .clock import CLOCK, Clock, Schedule, SystemClock
@@ -199,8 +200,16 @@ class Loop:
             if round_ in self.tuner.history.plans and not self._was_reviewed(round_):
                 exclude = partial(self.tuner.study.set_aside, [round_], reason)
                 self._calls.journal(f"excluding round {round_}", exclude)
+                self._keep_users(round_, collected.counted.get(round_, {}))
                 log.warning("round %d is excluded: %s", round_, reason, extra={"round": round_})
         return 0 if collected.readings is None else self._tell(collected.readings)
+
+    def _keep_users(self, round: int, users: Mapping[int, int]) -> None:
+        """Journal the users of a round whose readings are left out because of its split."""
+        arms = self.tuner.history.plans[round].candidates
+        if users and set(users) <= set(arms):
+            keep = partial(self.tuner.study.keep_users, round, users)
+            self._calls.journal(f"recording the users of round {round}", keep)
 
     def _was_reviewed(self, round: int) -> bool:
         """Whether a round is excluded already, or somebody decided that it counts."""
@@ -255,6 +264,8 @@ class Loop:
             self._calls.remarks.add("planning", reason)
             return None
         self._notices.repeat(self.tuner.history.decisions[num_decisions:])
+        if plan is not None:
+            self._calls.remarks.reasons.extend(notes_on_arms(plan.notes))
         last = self.tuner.history.last_round
         return None if last is not None and last > round else plan
 

@@ -21,6 +21,7 @@ from .expressions import parse_constraint, parse_objective
 from .reach import refuse_unbreakable
 from .space import Choice, Float, Int, SearchSpace
 from .terms import Constraint, Objective, Source, Term
+from .usage import uses
 
 __all__ = ["Constraint", "Objective", "Outcome", "Problem"]
 
@@ -97,6 +98,10 @@ class Problem:
         self.num_constraints = len(self._constraints)
         with torch.random.fork_rng(devices=[]):  # a term's draws must not change the user's
             self._probe(constraints)
+            terms = (self._objective, *self._constraints)
+            used = torch.stack([uses(t, self.metrics, self._levels_or_ones) for t in terms])
+        self._used = used
+        self._used_levels = used & torch.tensor([[term.sees_levels] for term in terms])
 
     def _constraint(self, constraint: str | Constraint) -> Term:
         if not isinstance(constraint, str | Constraint):
@@ -145,6 +150,32 @@ class Problem:
         """Whether the objective or a constraint needs ``base_levels``."""
         return any(term.sees_levels for term in (self._objective, *self._constraints))
 
+    @property
+    def used_metrics(self) -> Tensor:
+        """Metrics that the objective or a constraint depends on, bool ``(metrics,)``."""
+        return self._used.any(0)
+
+    @property
+    def guarded_metrics(self) -> Tensor:
+        """Metrics that each constraint depends on, bool ``(constraints, metrics)``."""
+        return self._used[1:]
+
+    @property
+    def level_metrics(self) -> Tensor:
+        """Metrics on whose base level each term may depend, bool ``(1 + constraints, metrics)``.
+
+        The objective's row is the first.
+        """
+        return self._used_levels
+
+    @property
+    def levels_known(self) -> bool:
+        """Whether every base level that a term depends on is known."""
+        needed = self._used_levels.any(0)
+        if self.base_levels is None:
+            return not bool(needed.any())
+        return bool(self.base_levels.cpu()[needed].isfinite().all())
+
     def with_base_levels(self, levels: Tensor | None) -> Problem:
         """The same problem with these base levels, ``(metrics,)``, or None: not known."""
         other = copy.copy(self)
@@ -188,6 +219,9 @@ class Problem:
             return delta  # not used
         base = self.base_levels.to(delta.dtype)
         return base * (1.0 + base.sign() * delta)
+
+    def _levels_or_ones(self, delta: Tensor) -> Tensor:
+        return 1.0 + delta if self.base_levels is None else self._levels(delta)
 
     def _probe(self, constraints: Sequence[str | Constraint]) -> None:
         """Call every term, so that its errors show now and not in a later round."""

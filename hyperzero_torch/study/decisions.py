@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from .journal import Decision
+from .journal.missing_trace import Withdrawn
 from .journal.quarantine_trace import Quarantined, ReadingsAccepted, Readmitted
 from .journal.trace import (
     DriftFound,
@@ -94,7 +95,7 @@ class StudyStatus:
                 check(candidates)
                 self.retired.update(candidates)
                 return  # a retired candidate's evidence still counts
-            case Stopped(candidates=candidates):
+            case Stopped(candidates=candidates) | Withdrawn(candidates=candidates):
                 check(candidates)
                 self.stopped.update(candidates)
                 return

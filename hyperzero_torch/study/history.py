@@ -224,7 +224,8 @@ class History:
         self._check_trace(trace)
         self.plans[plan.round] = plan
         self._last_round = max(plan.round, self._last_round or 0)
-        self.tables[plan.round] = RoundTable(plan.candidates, len(self.metrics))
+        index = len(self.plans) - 1
+        self.tables[plan.round] = RoundTable(plan.candidates, len(self.metrics), index)
         self.has_news = False
         if trace.hyperparameters is not None:
             self._last_fit = trace.hyperparameters
@@ -284,7 +285,8 @@ class History:
             if self.quarantined:  # a new revision is judged anew
                 for candidate, m in zip(candidates, metric.tolist()):
                     self.quarantined.pop(Cell(round_, candidate, m), None)
-            table.take(self.num_entries + 1, metric, {name: v[rows] for name, v in columns.items()})
+            taken = {name: v[rows] for name, v in columns.items()}
+            table.take(self.num_entries + 1, metric, taken, len(self.plans) - 1 - table.index)
 
     def _unknown(self, candidates: Iterable[int]) -> list[int]:
         return [c for c in candidates if not 0 <= c < len(self.candidates)]

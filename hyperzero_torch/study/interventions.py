@@ -13,16 +13,11 @@ from typing import Any
 from ..errors import ConfigError, RoundError
 from .history import History
 from .journal import Decision
+from .journal.missing_trace import MISSING, SAMPLE_RATIO, USERS, UsersCounted
 from .journal.record import VERSION_KEY
-from .journal.trace import (
-    CHANGES,
-    TRANSFER,
-    RolledBack,
-    RoundsExcluded,
-    RoundsReinstated,
-)
+from .journal.trace import CHANGES, TRANSFER, RolledBack, RoundsExcluded, RoundsReinstated
 
-_DECISIONS = CHANGES | {TRANSFER}
+_DECISIONS = CHANGES | {TRANSFER, MISSING, SAMPLE_RATIO, USERS}
 
 
 def set_aside(history: History, rounds: Sequence[int], reason: str) -> list[Decision]:
@@ -81,6 +76,19 @@ def remark(
             f"{facts!r:.80}"
         )
     return Decision(_last(history), kind, reason, facts)
+
+
+def keep_users(history: History, round: int, users: Mapping[int, int]) -> list[Decision]:
+    """The users of a round whose readings are left out, by candidate."""
+    reason = f"the users of round {round}, whose readings are left out"
+    _planned(history, [round], reason)
+    arms = history.plans[round].candidates
+    unknown = sorted(set(users) - set(arms))
+    if unknown:
+        raise RoundError(f"candidates {unknown[:8]} were not arms of round {round}: {arms[:12]}")
+    counted = {c: float(users.get(c, 0)) for c in arms}
+    trace = UsersCounted(round=round, candidates=tuple(counted), users=tuple(counted.values()))
+    return [Decision.of(_last(history), reason, trace)]
 
 
 def _is_json(value: Any) -> bool:

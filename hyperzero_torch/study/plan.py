@@ -26,6 +26,8 @@ class Plan:
             ``TunerConfig.newcomer_slots`` where it has never been served; 0 for the control,
             whose share is set by the configuration.
         shares: fraction of the traffic per arm, the control's included; sums to 1.
+        notes: what was amiss when the plan was made, a sentence each: readings that are missing,
+            users that do not fit the planned shares, arms that were limited or withdrawn for it.
     """
 
     round: int
@@ -34,6 +36,7 @@ class Plan:
     theta: Tensor
     slots: tuple[int, ...]
     shares: tuple[float, ...]
+    notes: tuple[str, ...] = ()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Plan):
@@ -59,9 +62,13 @@ class Plan:
         write_atomically(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: ``{"round": ..., "arms": [{"candidate": ..., "share": ...}]}``."""
+        """Plain JSON values: ``{"round": ..., "arms": [{"candidate": ..., "share": ...}]}``.
+
+        ``notes`` are there where there are any.
+        """
         return {
             "round": self.round,
+            **({"notes": list(self.notes)} if self.notes else {}),
             "arms": [
                 {"candidate": c, "share": share, "slots": slots, "parameters": dict(parameters)}
                 for c, share, slots, parameters in zip(

@@ -21,7 +21,7 @@ from .judgement import judge
 from .plan import Plan
 from .readings import Readings
 from .reception import new_rows
-from .unplanned import LeftOut, Unknown, check_unknown, remarks_on, split
+from .unplanned import LeftOut, Unknown, check_unknown, remarks_on, split, taken_rows
 
 _T = TypeVar("_T")
 _MAX_TRIES = 20
@@ -108,7 +108,7 @@ class Study:
         message = Readings.concat(messages) if messages else None
 
         def record(history: History) -> tuple[Sequence[Entry], int]:
-            taken, left_out = self._taken(history, message, unknown)
+            taken, left_out = taken_rows(history, message, unknown)
             received = None if taken is None else new_rows(history, taken)
             entries: list[Entry] = [] if left_out is None else [*remarks_on(history, left_out)]
             if received is not None:
@@ -124,20 +124,13 @@ class Study:
             ReadingsError: as ``receive`` raises it.
         """
         history = self.sync()
-        taken, _ = self._taken(history, readings, unknown)
+        taken, _ = taken_rows(history, readings, unknown)
         received = None if taken is None else new_rows(history, taken)
         return 0 if received is None else len(received.round)
 
     def left_out(self, readings: Readings) -> LeftOut | None:
         """The rows that ``receive(..., unknown="skip")`` leaves out; None where it takes all."""
         return split(self.sync(), readings)[1]
-
-    def _taken(
-        self, history: History, message: Readings | None, unknown: Unknown
-    ) -> tuple[Readings | None, LeftOut | None]:
-        if message is None or unknown == "refuse":
-            return message, None
-        return split(history, message)
 
     def plan(self, round: int) -> Plan:
         """The plan of a planned round."""
@@ -150,6 +143,7 @@ class Study:
             theta=theta,
             slots=planned.slots,
             shares=planned.shares,
+            notes=planned.trace.notes,
         )
 
     def planned_for(self, trigger: str) -> Plan | None:
@@ -235,6 +229,16 @@ class Study:
             ConfigError: the kind is one of a decision that changes the study.
         """
         self._decide(lambda history: [interventions.remark(history, kind, reason, facts)])
+
+    def keep_users(self, round: int, users: Mapping[int, int]) -> None:
+        """Record the users by candidate of a round whose readings are not recorded.
+
+        The comparison of users with planned shares uses them.
+
+        Raises:
+            RoundError: the round was never planned, or a candidate was not an arm of it.
+        """
+        self._decide(lambda history: interventions.keep_users(history, round, users))
 
     def compact(self, keep: int, dry_run: bool = False) -> CompactionSummary:
         """Delete readings older than the latest ``keep`` rounds; estimates stay as they are.

@@ -99,3 +99,12 @@ def check_unknown(unknown: object) -> None:
     """Refuse an option that is neither "refuse" nor "skip"."""
     if unknown not in get_args(Unknown):
         raise ConfigError(f"unknown must be 'refuse' or 'skip', got {unknown!r}")
+
+
+def taken_rows(
+    history: History, message: Readings | None, unknown: Unknown
+) -> tuple[Readings | None, LeftOut | None]:
+    """The rows of a message that are taken, and those that are left out; see ``Unknown``."""
+    if message is None or unknown == "refuse":
+        return message, None
+    return split(history, message)

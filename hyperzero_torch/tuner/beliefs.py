@@ -58,7 +58,7 @@ def believe(
     if config.evidence == "pooled":
         mean, var = posterior.marginal(x)
     else:
-        mean, var = bucket.mean[rows].to(posterior.x), bucket.var[rows].to(posterior.x)
+        mean, var = own_evidence(problem, bucket, rows, posterior.x)
     mean[CONTROL], var[CONTROL] = 0.0, 0.0
     normal = antithetic_normals(2 * _NUM_DRAWS, mean.shape[1], generator).unsqueeze(1)
     tail = (1 - config.confidence) / 2
@@ -72,6 +72,19 @@ def believe(
             columns.append(torch.stack([outcome.utility.mean(0), *bounds, feasible]))
     fields = (*torch.cat(columns, dim=1).cpu().unbind(0), mean.cpu(), var.cpu())
     return Belief(*(_spread(field, rows, len(bucket.theta)) for field in fields))
+
+
+def own_evidence(
+    problem: Problem, bucket: Bucket, rows: Tensor, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Means and variances of candidates' own deltas, ``(n, metrics)``, as ``like`` is stored.
+
+    0 for a metric that nothing depends on and that has no evidence: a NaN would not stay in it.
+    """
+    idle = ~problem.used_metrics
+    mean, var = bucket.mean[rows].to(like), bucket.var[rows].to(like)
+    mean[:, idle], var[:, idle] = mean[:, idle].nan_to_num(0.0), var[:, idle].nan_to_num(0.0)
+    return mean, var
 
 
 def _spread(values: Tensor, rows: Tensor, num: int) -> Tensor:
@@ -88,7 +101,7 @@ def no_belief(problem: Problem, bucket: Bucket) -> Belief:
     delta[CONTROL] = 0.0
     unknown = torch.full(shape[:1], torch.nan, dtype=torch.float64)
     mean, prob = unknown.clone(), torch.zeros_like(unknown)
-    if problem.base_levels is not None or not problem.sees_levels:
+    if problem.levels_known:
         with torch.no_grad():
             outcome = problem.to("cpu").evaluate(delta[:1])
         mean[CONTROL] = outcome.utility[0]

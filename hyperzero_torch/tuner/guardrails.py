@@ -34,7 +34,7 @@ _FEWEST_ROUNDS = 2
 class Slacks(NamedTuple):
     """Anytime-valid bounds of every candidate's slack, each ``(candidates, constraints)``.
 
-    NaN where a candidate has no evidence of its own.
+    NaN where a candidate has no evidence of its own on a metric that the constraint depends on.
     """
 
     lower: Tensor
@@ -46,10 +46,12 @@ def slacks(problem: Problem, bucket: Bucket, alpha: float) -> Slacks:
 
     A constraint may be any function of the metrics. Its slack is linearised around the candidate's
     mean, and the metrics' errors are added as if fully correlated. This is exact for the usual
-    guardrail on one metric and conservative otherwise.
+    guardrail on one metric and conservative otherwise. A constraint is judged where there is
+    evidence on every metric that it depends on, whatever the other metrics report.
 
     Args:
-        problem: with its base levels, where constraints see levels.
+        problem: with its base levels, where constraints see levels; a constraint whose levels are
+            not known is not judged.
         bucket: candidates and their own evidence.
         alpha: probability that a bound is ever wrong.
     """
@@ -57,18 +59,28 @@ def slacks(problem: Problem, bucket: Bucket, alpha: float) -> Slacks:
     slack, spread = torch.full(shape, torch.nan), torch.full(shape, torch.nan)
     slack, spread = slack.to(bucket.mean), spread.to(bucket.mean)
     tight = torch.full_like(spread, torch.nan)
-    rows = bucket.tested.nonzero().flatten()
     typical_var = 2 * bucket.dispersion / (_TIGHTEST_AT * bucket.round_precision)
-    if len(rows) and shape[1] and bool(typical_var.isfinite().all()):
+    judged = torch.zeros(shape, dtype=torch.bool)
+    for c, metrics in enumerate(problem.guarded_metrics):
+        if bool(typical_var[metrics].isfinite().all()):
+            judged[:, c] = bucket.has_evidence(metrics)
+    rows = judged.any(-1).nonzero().flatten()
+    if len(rows):
         problem = problem.to("cpu")
-        at = bucket.mean[rows].clone().requires_grad_()
+        if not problem.levels_known and problem.base_levels is None:
+            problem = problem.with_base_levels(torch.full_like(typical_var, torch.nan))
+        # 0 for a metric without evidence: no constraint that is judged depends on it.
+        at = bucket.mean[rows].nan_to_num(0.0).requires_grad_()
+        var = bucket.var[rows].nan_to_num(0.0)
+        typical_var = typical_var.nan_to_num(0.0, posinf=0.0)
         with torch.enable_grad():
             value = problem.evaluate(at).slack
             for c in range(shape[1]):
                 slope = _slope(value[:, c], at).abs()
-                spread[rows, c] = (slope * bucket.var[rows].sqrt()).sum(-1)
+                spread[rows, c] = (slope * var.sqrt()).sum(-1)
                 tight[rows, c] = (slope * typical_var.sqrt()).sum(-1).square()
         slack[rows] = value.detach()
+    slack = torch.where(judged, slack, torch.nan)
     tight = torch.where(tight > 0, tight, torch.nan)
     return Slacks(
         sequential.lower(slack, spread.square(), alpha, tight),
@@ -87,11 +99,10 @@ def certified_safe(state: ModelState, config: TunerConfig) -> Tensor | None:
     problem = state.problem
     if config.harm_alpha is None:
         return None
-    safe = torch.zeros(len(state.bucket.mean), dtype=torch.bool)
-    if not problem.sees_levels or problem.base_levels is not None:
-        alpha = config.harm_alpha / max(1, problem.num_constraints)
-        safe = (slacks(problem, state.bucket, alpha).lower >= 0).all(-1) & state.bucket.tested
-        safe &= state.bucket.num_rounds >= _FEWEST_ROUNDS
+    alpha = config.harm_alpha / max(1, problem.num_constraints)
+    safe = (slacks(problem, state.bucket, alpha).lower >= 0).all(-1)
+    safe &= state.bucket.has_evidence(problem.used_metrics)
+    safe &= state.bucket.num_rounds >= _FEWEST_ROUNDS
     safe[CONTROL] = True
     return safe
 
@@ -99,15 +110,11 @@ def certified_safe(state: ModelState, config: TunerConfig) -> Tensor | None:
 def harm_stops(state: ModelState, context: RoundContext) -> list[Decision]:
     """Decisions to stop candidates, one for each, with the guardrail and the numbers behind it.
 
-    None while base levels are estimated from part of a day: a constraint on levels may then be off
-    by more than the deltas are.
+    A constraint on levels stops no candidate while base levels are estimated from part of a day: it
+    may then be off by more than the deltas are.
     """
     problem, bucket, config = state.problem, state.bucket, context.config
     if config.harm_alpha is None or not problem.num_constraints:
-        return []
-    levels_unknown = problem.sees_levels and problem.base_levels is None
-    part_of_a_day = state.level_hours is not None and state.level_hours < config.rounds_per_day
-    if levels_unknown or part_of_a_day:
         return []
     alpha = config.harm_alpha / problem.num_constraints
     upper = slacks(problem, bucket, alpha).upper
@@ -116,6 +123,7 @@ def harm_stops(state: ModelState, context: RoundContext) -> list[Decision]:
         later = gather(_after(context.history, since), Pooling.of(config))
         upper[candidates] = slacks(problem, later, alpha).upper[candidates]
         num_rounds[candidates] = later.num_rounds[candidates]
+    upper = torch.where(_levels_settled(state, config), upper, torch.nan)
     decisions = []
     for candidate in (upper < 0).any(-1).nonzero().flatten().tolist():
         if candidate == CONTROL or candidate in context.history.status.stopped:
@@ -156,6 +164,17 @@ def _after(history: History, round: int) -> History:
     later.tables = {r: table for r, table in history.tables.items() if r > round}
     later.compacted = [entry for entry in history.compacted if entry.rounds[0] > round]
     return later
+
+
+def _levels_settled(state: ModelState, config: TunerConfig) -> Tensor:
+    """Constraints whose base levels are known, or rest on a whole day, bool ``(constraints,)``."""
+    depends = state.problem.level_metrics[1:]
+    if state.level_hours is None:  # known to the platform, or of no concern
+        return torch.ones(len(depends), dtype=torch.bool)
+    hours = state.bucket.hours_by_metric
+    if hours is None:
+        hours = torch.full(depends.shape[1:], state.level_hours)
+    return ~(depends & (hours < config.rounds_per_day)).any(-1)
 
 
 def _slope(value: Tensor, at: Tensor) -> Tensor:

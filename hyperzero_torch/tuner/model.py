@@ -124,20 +124,27 @@ def update_model(
         cache: of this study; what is new is added.
     """
     bucket = gather(history, Pooling.of(config), cache.blocks)
-    hours = bucket.level_hours if problem.sees_levels and problem.base_levels is None else None
-    if problem.base_levels is None and bucket.base_levels is not None:
-        problem = problem.with_base_levels(bucket.base_levels)
-    candidates = fit_set(history, bucket, config)
+    needed = problem.level_metrics.any(0)
+    hours = None
+    if problem.sees_levels and problem.base_levels is None and bucket.hours_by_metric is not None:
+        hours = int(bucket.hours_by_metric[needed].min())
+    if problem.base_levels is None and bucket.levels_by_metric is not None:
+        # A metric whose level nothing depends on may be silent.
+        problem = problem.with_base_levels(bucket.levels_by_metric)
+    used = problem.used_metrics
+    candidates = fit_set(history, bucket, config, used)
     prior = _prior_of(problem, history, cache)
     evidence = (bucket, problem, candidates, cache.blocks, prior)
-    if problem.sees_levels and problem.base_levels is None:
-        return Unfitted(*evidence, None, "the control has not reported every metric yet")
-    if not bool(bucket.tested.any()):
-        silent = [m for m, w in zip(problem.metrics, bucket.weight.sum(0).tolist()) if w == 0]
+    if not problem.levels_known:
+        return Unfitted(*evidence, hours, "the control has not reported every metric yet")
+    has_evidence = bucket.has_evidence(used)
+    if not bool(has_evidence.any()):
+        weights = zip(problem.metrics, bucket.weight.sum(0).tolist(), used.tolist())
+        silent = [m for m, weight, is_used in weights if is_used and weight == 0]
         which = f"; of {silent} no arm and control have reported together" if silent else ""
         why_not = f"no candidate has evidence on every metric yet{which}"
-        return Unfitted(*evidence, None, why_not)
-    rows = candidates[bucket.tested[candidates]]
+        return Unfitted(*evidence, hours, why_not)
+    rows = candidates[has_evidence[candidates]]
     # A plan may settle a block, which changes evidence without any message.
     facts = (history.num_messages, history.status.version, len(bucket.control_loadings))
     key = (*facts, config, tuple(rows.tolist()))
@@ -155,14 +162,17 @@ def training_data(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """The data of a fit: ``x``, ``mean``, ``var`` and ``shared`` of these candidates.
 
-    With ``config.anchor`` the base is among them, whose delta is 0 by definition.
+    With ``config.anchor`` the base is among them, whose delta is 0 by definition. Without, it is
+    there for metrics alone of which there is no evidence, so that each metric has an observation.
     """
-    if config.anchor:
+    silent = ~(bucket.weight[rows] > 0).any(0)
+    fixed = torch.ones_like(silent) if config.anchor else silent
+    if bool(fixed.any()):
         rows = torch.cat([torch.tensor([CONTROL]), rows])
     x = problem.space.to_unit(bucket.theta[rows]).to(device)
     mean, var = bucket.mean[rows].to(device), bucket.var[rows].to(device)
-    if config.anchor:
-        mean[0], var[0] = 0.0, 0.0
+    if bool(fixed.any()):
+        mean[0, fixed], var[0, fixed] = 0.0, 0.0
     return x, mean, var, bucket.shared(rows).to(device) if config.shared_control else None
 
 
@@ -184,7 +194,7 @@ def conditioned(
     Returns:
         None where no candidate has evidence, or the covariance cannot be factorised.
     """
-    rows = candidates[bucket.tested[candidates]]
+    rows = candidates[bucket.has_evidence(problem.used_metrics)[candidates]]
     if not len(rows):
         return None
     surrogate = Surrogate(Hyperparameters(*(field.cpu() for field in hyperparameters)))

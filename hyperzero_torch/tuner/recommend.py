@@ -119,7 +119,8 @@ def recommend(
         raise ConfigError(f"criterion must be one of {get_args(Criterion)}, got {criterion!r}")
     problem, bucket = state.problem, state.bucket
     score = {"mean": belief.mean, "lcb": belief.lcb, "ucb": belief.ucb}[criterion]
-    eligible = bucket.tested & score.isfinite()
+    has_evidence = bucket.has_evidence(problem.used_metrics)
+    eligible = has_evidence & score.isfinite()
     score = score.nan_to_num(nan=-torch.inf)  # an undefined objective never wins
     eligible[list(stopped)] = False
     eligible[CONTROL] = True
@@ -162,7 +163,7 @@ def _reason(
     needed += " and are proven safe" if only_proven else ""
     if best != CONTROL:
         reason = f"Highest {bound} among {int(safe[1:].sum())} candidates that {needed}"
-    elif not bool(state.bucket.tested[1:].any()):
+    elif not bool(state.bucket.has_evidence(state.problem.used_metrics)[1:].any()):
         reason = "no candidate has evidence yet: stay with the base"
     elif state.why_not is not None:
         reason = f"there is no estimate, because {state.why_not}: stay with the base"
@@ -181,7 +182,7 @@ def _reason(
         )
     else:
         reason = f"no candidate has a higher {bound} than the base among those that {needed}"
-    if state.level_hours is not None and state.level_hours < config.rounds_per_day:
+    if state.level_hours is not None and 0 < state.level_hours < config.rounds_per_day:
         hours = f"{state.level_hours} of {config.rounds_per_day} hours of the day"
         reason += f"; base levels rest on {hours} so far, so constraints on levels may be off"
     return reason

@@ -21,11 +21,13 @@ from ..study.journal.trace import HyperparametersTrace, PlanTrace
 from ..surrogate import similarity
 from ..thompson import propose, select, select_paths
 from ..thompson.propose import Proposals
+from .beliefs import own_evidence
 from .candidates import add_proposals, initial_design, readmitted, retirements, returning
 from .context import RoundContext
 from .drift import monitor
 from .guardrails import harm_stops
 from .model import Fitted, ModelState, Unfitted
+from .oversight import Oversight, review, towards_control
 from .traffic import (
     choose_arms,
     max_control_share,
@@ -76,8 +78,10 @@ def plan_round(
     history = context.history
     stopped = harm_stops(state, context)
     history.extend(stopped)
+    oversight = review(state, context)
+    history.extend(oversight.withdrawn)
     if isinstance(state, Fitted):
-        draft = _plan_fitted(state, context)
+        draft = _plan_fitted(state, context, oversight)
     else:
         draft = _plan_unfitted(state, context)
     arms, slots = choose_arms(history.times_served, draft.slots, config, history.status.stopped)
@@ -87,25 +91,29 @@ def plan_round(
         winners = draft.slots.nonzero().flatten().tolist()
         crowded_out = sorted(set(winners) - set(arms.tolist()))
         trace = trace.model_copy(update={"crowded_out": tuple(crowded_out)})
+    trace = trace.model_copy(update={"notes": oversight.notes})
+    planned_shares = shares(
+        arms,
+        slots,
+        _last_shares(history),
+        config,
+        _arm_similarity(state, context, arms),
+        max_control_share(config, context.age),
+        oversight.capped,
+    )
     plan = Planned(
         round=round,
         candidates=(CONTROL, *arms.tolist()),
         slots=(0, *slots.tolist()),
-        shares=shares(
-            arms,
-            slots,
-            _last_shares(history),
-            config,
-            _arm_similarity(state, context, arms),
-            max_control_share(config, context.age),
-        ),
+        shares=towards_control(planned_shares, oversight.treated),
         trigger=trigger,
         details=trace.stored(),
     )
     retired: list[Decision] = []
     if isinstance(state, Fitted):
         retired = retirements(history, config, round, plan.candidates, crowded_out)
-    return [*stopped, *draft.added, plan, *draft.remarks, *retired]
+    before, after = [*stopped, *oversight.withdrawn], [*oversight.remarks, *draft.remarks]
+    return [*before, *draft.added, plan, *after, *retired]
 
 
 def _plan_unfitted(state: Unfitted, context: RoundContext) -> Draft:
@@ -130,22 +138,30 @@ def _plan_unfitted(state: Unfitted, context: RoundContext) -> Draft:
     return Draft(slots, added, trace, remarks)
 
 
-def _plan_fitted(state: Fitted, context: RoundContext) -> Draft:
-    """With a posterior: verify leaders, propose, and give slots to the winners of draws."""
+def _plan_fitted(state: Fitted, context: RoundContext, oversight: Oversight) -> Draft:
+    """With a posterior: verify leaders, propose, and give slots to the winners of draws.
+
+    While no readings arrive nothing is proposed or verified.
+    """
     history, config, problem = context.history, context.config, state.problem
     drift = monitor(state, context)
     verification = verification_slots(config, context.age)
+    if oversight.is_blind:
+        verification = 0
     leading, added = leaders(state, context) if verification else ([], [])
     history.extend(added)
-    proposals, screenings = _proposals(state, context), []
+    proposals = None if oversight.is_blind else _proposals(state, context)
+    screenings = []
     if proposals is not None:
         proposals, screening = screen_proposals(state, context, proposals)
         screenings.append(screening)
     proposed = add_proposals(problem, history, proposals, context.round)
     history.extend(proposed)
-    suggested, screening = transfer_proposals(state, context)
-    screenings.append(screening)
-    history.extend(suggested)
+    suggested: list[CandidateAdded] = []
+    if not oversight.is_blind:
+        suggested, screening = transfer_proposals(state, context)
+        screenings.append(screening)
+        history.extend(suggested)
     added = [*added, *proposed, *suggested]
 
     verification = verification if leading else 0
@@ -209,7 +225,7 @@ def _vote(state: Fitted, context: RoundContext, num_draws: int) -> Votes:
     rows = torch.tensor(competing(history, config)).long()
     if config.evidence == "own":
         tested = torch.zeros_like(slots, dtype=torch.bool)
-        tested[: len(bucket.tested)] = bucket.tested
+        tested[: len(bucket.theta)] = bucket.has_evidence(problem.used_metrics)
         if not bool(tested[rows].any()):  # only newcomers compete: choose among all others too
             stopped = history.status.stopped
             rows = torch.tensor([c for c in range(1, len(slots)) if c not in stopped]).long()
@@ -217,7 +233,7 @@ def _vote(state: Fitted, context: RoundContext, num_draws: int) -> Votes:
     if not len(rows):  # all are stopped
         return Votes(slots, 0, 0, 0)
     if config.evidence == "own":
-        mean, var = bucket.mean[rows].to(posterior.x), bucket.var[rows].to(posterior.x)
+        mean, var = own_evidence(problem, bucket, rows, posterior.x)
         selection = select(mean, var, problem, num_draws, generator, config.caution)
     else:
         x = state.to_unit(history.theta[rows])

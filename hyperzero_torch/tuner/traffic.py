@@ -94,6 +94,7 @@ def shares(
     config: TunerConfig,
     similarity: Tensor | None = None,
     control_limit: float | None = None,
+    capped: Mapping[int, float] | None = None,
 ) -> tuple[float, ...]:
     """Traffic per arm, the control's first; they sum to 1.
 
@@ -112,6 +113,7 @@ def shares(
         similarity: ``(A, A)`` prior correlation of the arms' deltas where evidence is pooled; None
             where every arm is measured on its own.
         control_limit: of the control's share under "auto"; None takes ``max_control_share``.
+        capped: limits of single candidates, by id.
     """
     if len(arms) == 0:  # a space with a single point: the control takes all
         return (1.0,)
@@ -126,6 +128,9 @@ def shares(
     wanted = part * (1.0 - float(control))
     before = torch.tensor([last.get(c, 0.0) for c in arms.tolist()], dtype=torch.float64)
     limit = (before + config.max_share_rise).clamp_max(config.max_share)
+    if capped:
+        own = [capped.get(c, 1.0) for c in arms.tolist()]
+        limit = limit.minimum(torch.tensor(own, dtype=torch.float64))
     served = _within(wanted, limit)
     if bool((served < wanted).any()):
         control = 1.0 - float(served.sum())

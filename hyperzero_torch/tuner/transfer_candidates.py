@@ -162,7 +162,7 @@ def _change(context: RoundContext, trace: TransferTrace) -> list[Decision]:
 def _given_up(state: Fitted, context: RoundContext) -> list[Decision]:
     """Early retirement of suggested candidates that were tested and have little chance."""
     history = context.history
-    tried = _tried(history, state.bucket.tested)
+    tried = _tried(history, state.bucket.has_evidence(state.problem.used_metrics))
     if not tried or context.config.retire_after is None:
         return []
     generator = context.generator("hopeless", state.posterior.device)

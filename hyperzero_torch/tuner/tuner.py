@@ -11,6 +11,7 @@ compaction, a note) are methods of ``tuner.study``.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
@@ -42,8 +43,11 @@ from ..transfer.source import Source
 from .beliefs import Belief, believe, no_belief
 from .explain import Explanation, explain
 from .model import FitCache, Fitted, ModelState, update_model
+from .oversight import is_about_readings
 from .recommend import Criterion, Recommendation, recommend
 from .round import plan_round
+
+log = logging.getLogger(__name__)
 
 
 class Tuner:
@@ -149,7 +153,7 @@ class Tuner:
 
     @property
     def stopped(self) -> tuple[int, ...]:
-        """Ids of candidates that are not served: they broke a guardrail, or were withdrawn."""
+        """Ids of candidates that are not served: they broke a guardrail, or lost users."""
         return tuple(sorted(self.study.sync().status.stopped))
 
     @property
@@ -191,8 +195,12 @@ class Tuner:
         num_decisions = len(self.study.sync().decisions)
         planned = self.study.append(plan)
         for remark in self.history.decisions[num_decisions:]:
-            if remark.round == planned and remark.kind not in (RETIRED, STOPPED, TRANSFER):
-                message = f"round {remark.round}: {remark.reason}"
+            if remark.round != planned or remark.kind in (RETIRED, STOPPED, TRANSFER):
+                continue
+            message = f"round {remark.round}: {remark.reason}"
+            if is_about_readings(remark):
+                log.warning("%s", message, extra={"round": planned, "part": remark.kind})
+            else:
                 warnings.warn(message, TunerWarning, stacklevel=2)
         return self.study.plan(planned)
 

@@ -156,13 +156,14 @@ class HyperZeroNode(ExternalGenerationNode):  # type: ignore[misc]  # untyped
         number = 1 + study.num_arms + study.num_unknown(pending_parameters)
         space, bucket = tuner.problem.space, tuner.bucket()
         posterior = self._posterior()
-        if posterior is None or int(bucket.tested.sum()) < self.num_startup:
+        num_tested = int(bucket.has_evidence(tuner.problem.used_metrics).sum())
+        if posterior is None or num_tested < self.num_startup:
             scramble = random(self.seed, 0, "startup", torch.device("cpu")).initial_seed()
             x = space.sobol(number, scramble % 2**31)[-1:]
         else:
             problem = tuner.problem
-            if problem.base_levels is None and bucket.base_levels is not None:
-                problem = problem.with_base_levels(bucket.base_levels)
+            if problem.base_levels is None and bucket.levels_by_metric is not None:
+                problem = problem.with_base_levels(bucket.levels_by_metric)
             generator = random(self.seed, number, "search", torch.device("cpu"))
             config = self.config
             x = propose(

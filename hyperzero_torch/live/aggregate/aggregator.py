@@ -19,6 +19,7 @@ from .frames import Tables, engine_errors, paths
 from .metrics import Metric, arm_sums, check_metrics, mean_and_var, num_users
 from .sample_ratio import check_shares, mismatch
 from .source import Collected
+from .sticky import StickyUsers
 
 _USERS_NOT_COUNTED = {"bots": BOT, "in_two_arms": TWO_ARMS, "unexposed": UNEXPOSED}
 # Users in arms that the plan does not have are left out where they are at most this share of the
@@ -61,6 +62,7 @@ class Aggregator:
             raise ConfigError(f"srm_alpha must be in [0, 1), got {srm_alpha!r}; 0 never alarms")
         self.srm_alpha = float(srm_alpha)
         self._final_age = self.lateness - 1
+        self._sticky = StickyUsers()
         self._rows = ArmRows(self.metrics, self.max_events)
         self.sources = self._rows.sources
 
@@ -73,6 +75,7 @@ class Aggregator:
             srm_alpha=self.srm_alpha,
         )
         other._final_age = self._final_age
+        other._sticky = self._sticky
         return other
 
     def aggregate(
@@ -102,7 +105,8 @@ class Aggregator:
             as_of: the current round.
             rounds: only these of the rounds; all must lie in the window.
             planned: per round the share of every candidate including the control, summing to 1.
-                Rounds without shares are excluded; None: the split is not tested.
+                Rounds without shares are excluded, and rounds in which users keep the arm that they
+                had before; None: the split is not tested.
         Returns:
             Means and unbiased variances of per-user sums over the users of each arm and round,
             those without events as zeros. ``omitted`` names arms of fewer than two users, undefined
@@ -128,22 +132,30 @@ class Aggregator:
         if not window:
             return Collected()
         frames = (exposures, events, covariates if adjusted else None)
+        tests_split = shares is not None and self.srm_alpha > 0
         try:
-            sums = self._sums(frames, window, int(as_of))
+            sums = self._sums(frames, window, int(as_of), tests_split)
         except ReadingsError:
             if not any(paths(frame) for frame in frames):
                 raise
             # A file may be damaged behind its footer, which only reading it to its end shows.
-            sums = self._sums(frames, window, int(as_of), read_all=True)
+            sums = self._sums(frames, window, int(as_of), tests_split, read_all=True)
         return self._report(sums, int(as_of), shares)
 
     def _sums(
-        self, frames: tuple[Any, Any, Any], window: list[int], as_of: int, read_all: bool = False
+        self,
+        frames: tuple[Any, Any, Any],
+        window: list[int],
+        as_of: int,
+        tests_split: bool,
+        read_all: bool = False,
     ) -> Sums:
         tables = Tables(*frames, read_all=read_all)
         try:
             with engine_errors("the expression"):
                 sums = self._rows.of(tables, window, as_of)
+                if tests_split:
+                    self._sticky.observe(tables.exposures, window)
         finally:
             tables.close()
         return sums._replace(faults=tables.faults | sums.faults)
@@ -170,6 +182,7 @@ class Aggregator:
         excluded_users: dict[int, dict[str, int]] = {}
         excluded_rounds: dict[int, str] = {}
         omitted: dict[int, tuple[str, ...]] = {}
+        counted: dict[int, dict[int, int]] = {}
         columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         rows, faults = sums.rows, Counter(sums.faults)
         rounds = sorted({int(row["round"]) for row in rows})
@@ -189,13 +202,16 @@ class Aggregator:
             reason = self._mismatch(round_, arms, shares)
             if reason is not None:
                 excluded_rounds[round_] = reason
+                counted[round_] = {int(r["arm"]): int(r["users"]) for r in arms}
             elif arms:
                 reasons = self._append(columns, round_, arms, as_of - round_ - 1, is_rare)
                 if reasons:
                     omitted[round_] = reasons
         readings = Readings.from_frame(columns) if columns["round"] else None
         final = tuple(r for r in rounds if as_of - r >= self._final_age)
-        return Collected(readings, excluded_rounds, excluded_users, omitted, final, dict(faults))
+        return Collected(
+            readings, excluded_rounds, excluded_users, omitted, final, dict(faults), counted
+        )
 
     def _is_rare(self, rows: Sequence[dict[str, Any]], k: int) -> bool:
         """Whether a metric has events, and so few that an hour without any is no surprise.
@@ -228,7 +244,10 @@ class Aggregator:
         if round_ not in shares:
             return "no plan names this round, so its shares cannot be tested"
         counted = {int(r["arm"]): int(r["users"]) for r in arms}
-        return mismatch(counted, shares[round_], self.srm_alpha)[1]
+        reason = mismatch(counted, shares[round_], self.srm_alpha)[1]
+        if reason is None and self.srm_alpha > 0:
+            reason = self._sticky.reason(round_)
+        return reason
 
     def _append(
         self,

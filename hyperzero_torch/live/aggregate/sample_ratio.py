@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from ...errors import ConfigError
-
-MIN_EXPECTED = 5.0  # arms below it are tested together: Cochran's rule
+from ...stats.sample_ratio import p_value
 
 
 def check_shares(round: int, shares: Any) -> dict[int, float]:
@@ -74,7 +73,7 @@ def mismatch(
     arms = [c for c in sorted(planned) if planned[c] > 0]
     observed = np.array([counted.get(c, 0) for c in arms], dtype=np.float64)
     expected = np.array([planned[c] for c in arms]) * num_users / sum(planned.values())
-    p = _p_value(*_cells(observed, expected))
+    p = float(p_value(torch.from_numpy(observed), torch.from_numpy(expected)))
     if p >= alpha:
         return p, None
     worst = int(np.argmax(np.abs(observed - expected) / np.sqrt(expected)))
@@ -83,29 +82,3 @@ def mismatch(
         f"{num_users:,} users; worst is arm {arms[worst]}: {expected[worst]:,.1f} users expected, "
         f"{int(observed[worst]):,} counted"
     )
-
-
-def _cells(
-    observed: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Merge arms of few expected users into one cell, until that cell is large enough."""
-    order = np.argsort(expected, kind="stable")
-    size = np.cumsum(expected[order])
-    small = int((expected < MIN_EXPECTED).sum())
-    if small:
-        enough = int(np.searchsorted(size, MIN_EXPECTED)) + 1
-        small = min(max(small, enough), len(order))
-        observed, expected = observed[order], expected[order]
-        observed = np.append(observed[small:], observed[:small].sum())
-        expected = np.append(expected[small:], expected[:small].sum())
-    return observed, expected
-
-
-def _p_value(observed: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
-    if len(observed) < 2:
-        return 1.0
-    half = torch.tensor(
-        [(len(observed) - 1) / 2, ((observed - expected) ** 2 / expected).sum() / 2]
-    )
-    half = half.to(torch.float64)
-    return float(torch.special.gammaincc(half[0], half[1]))

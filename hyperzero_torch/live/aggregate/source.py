@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from ...errors import ReadingsError
 from ...study.readings import Readings
@@ -24,6 +24,7 @@ class Collected:
             still arrive. None where the source does not know.
         faults: rows and users that were left out of all rounds together, and files that could not
             be read, each with its number.
+        counted: per excluded round, its users by candidate, where the reason is its split.
     Raises:
         ReadingsError: a field of another type; the message names it.
     """
@@ -34,6 +35,7 @@ class Collected:
     omitted: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     final_rounds: Collection[int] | None = None
     faults: Mapping[str, int] = field(default_factory=dict)
+    counted: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (self.readings is None or isinstance(self.readings, Readings)):
@@ -45,6 +47,11 @@ class Collected:
         rounds, users = self.excluded_rounds, self.excluded_users
         if not _maps_rounds(rounds, str) or not all(r.strip() for r in rounds.values()):
             raise ReadingsError(f"excluded_rounds must map rounds to reasons, got {rounds!r:.200}")
+        if not _maps_rounds(self.counted, Mapping) or not _maps_rounds(self.omitted, tuple | list):
+            raise ReadingsError(
+                "omitted must map rounds to lists of reasons, and counted rounds to users by "
+                f"candidate, got {self.omitted!r:.100} and {self.counted!r:.100}"
+            )
         if not _maps_rounds(users, Mapping):
             raise ReadingsError(
                 f"excluded_users must map rounds to counts by reason, got {users!r:.200}"
@@ -87,7 +94,7 @@ def check_collected(answer: object) -> Collected:
     return answer
 
 
-def _maps_rounds(value: object, kind: type) -> bool:
+def _maps_rounds(value: object, kind: Any) -> bool:
     return isinstance(value, Mapping) and all(
         isinstance(key, int) and isinstance(item, kind) for key, item in value.items()
     )

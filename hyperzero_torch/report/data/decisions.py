@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...study.findings import findings
 from ...study.history import CONTROL
 from ...study.journal import Decision
+from ...study.journal.missing_trace import Withdrawn
 from ...study.journal.trace import (
     CHANGES,
     DriftFound,
@@ -28,7 +30,7 @@ def retired_and_stopped(facts: Facts) -> Table:
     latest: dict[int, Decision] = {}
     stopped_by: dict[int, Decision] = {}
     for decision in facts.history.decisions:
-        if isinstance(decision.trace, Retired | Stopped | RolledBack):
+        if isinstance(decision.trace, Retired | Stopped | Withdrawn | RolledBack):
             for candidate in decision.trace.candidates:
                 latest[candidate] = decision
                 if not isinstance(decision.trace, Retired):
@@ -98,6 +100,16 @@ def drift_and_rollbacks(facts: Facts) -> Table:
             ("reason", "reason", "text"),
         ],
         rows,
+    )
+
+
+def open_findings(facts: Facts) -> Table:
+    """What is amiss today, and what to do about it: as ``hyperzero doctor`` shows it."""
+    amiss = findings(facts.history)
+    return table(
+        ("what", "what", "text", [f.what for f in amiss]),
+        ("where", "where", "text", [f.where for f in amiss]),
+        ("advice", "what to do", "text", [f.advice for f in amiss]),
     )
 
 

@@ -112,7 +112,7 @@ def _before(history: History, round: int | None) -> History:
 def _tested(facts: Facts, bucket: Bucket) -> Tensor:
     """Ids of the candidates in today's fit that had evidence by then."""
     candidates = facts.model.fit_set
-    return candidates[bucket.tested[candidates]]
+    return candidates[bucket.has_evidence(facts.problem.used_metrics)[candidates]]
 
 
 def _residuals(facts: Facts, raw: Bucket, posterior: Posterior, round: int) -> Tensor | None:

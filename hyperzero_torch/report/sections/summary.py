@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..data import candidate_rows
+from ..data import candidate_rows, decisions
 from ..data.facts import Facts
 from ..data.tables import Kind, name_of, show, show_interval
 from .blocks import Block, Section, Sheet, Tile
@@ -19,6 +19,9 @@ def summary(facts: Facts) -> Section:
         blocks.append(Sheet("Guardrails at the recommended candidate", guardrails))
     elif not facts.problem.num_constraints:
         blocks.append("There are no guardrails: every candidate is feasible.")
+    amiss = decisions.open_findings(facts)
+    if amiss.rows:
+        blocks.append(Sheet("Findings, and what to do", amiss, is_wide=True))
     return Section("where", "Summary", blocks)
 
 

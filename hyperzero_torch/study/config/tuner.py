@@ -76,6 +76,10 @@ class TunerConfig(Config):
     drift_alpha: float | None = Field(default=0.001, gt=0, lt=0.5)
     """False alarms of drift per round: at most one in ``1 / drift_alpha`` rounds; None turns the
     detector off."""
+    srm_alpha: float | None = Field(default=0.0005, gt=0, lt=0.5)
+    """Sample ratio mismatch. Probability, per round, that a round is named although its users fit
+    the planned shares; and over all hours and candidates, that an arm is ever withdrawn although it
+    keeps its users. None to compare nothing."""
     draws: Literal["marginal", "joint"] = "joint"
     """Draw each candidate independently, or sample whole functions over the space."""
     evidence: Literal["own", "pooled"] = "pooled"
@@ -143,6 +147,7 @@ class TunerConfig(Config):
             "caution": 0.0,
             "harm_alpha": None,
             "drift_alpha": None,
+            "srm_alpha": None,
             "num_starts": 0,
             "draws": "marginal",
             "evidence": "own",

@@ -23,7 +23,8 @@ class Bucket(NamedTuple):
 
     ``mean``, ``var``, ``weight`` are ``(candidates, metrics)``, NaN and 0 without evidence;
     ``num_rounds (candidates,)`` counts rounds with evidence; ``base_levels (metrics,)`` is None
-    until the control has reported every metric, and rests on ``level_hours`` hours of the day.
+    until the control has reported every metric, and rests on ``level_hours`` hours of the day;
+    ``levels_by_metric`` has what is known before, NaN elsewhere, from ``hours_by_metric``.
     ``control_loadings`` is how far control errors move sums of evidence, a block of rounds each,
     the latest rounds last. ``dispersion (metrics,)`` is the factor by which variances of the latest
     rounds exceed the formula's. ``round_precision (metrics,)`` is the precision of a relative mean
@@ -42,6 +43,16 @@ class Bucket(NamedTuple):
     dispersion: Tensor
     round_precision: Tensor
     deltas: ArmDeltas
+    levels_by_metric: Tensor | None = None
+    hours_by_metric: Tensor | None = None
+
+    def has_evidence(self, metrics: Tensor) -> Tensor:
+        """Candidates with evidence on all of these metrics, ``(candidates,)``.
+
+        Args:
+            metrics: bool ``(metrics,)``.
+        """
+        return (self.weight > 0)[:, metrics].all(-1)
 
     @property
     def tested(self) -> Tensor:
@@ -95,16 +106,17 @@ def gather(history: History, pooling: Pooling, cache: BlockCache | None = None) 
         excess = excess_scatter(parts, state)
     # Levels drift: use those of the latest rounds where these cover as many hours of the day.
     levels, hours = _base_levels([block.levels for block in parts])
-    if old and _base_levels([latest.levels])[1] == hours:
-        levels, _ = _base_levels([latest.levels])
+    if old:
+        recent, recent_hours = _base_levels([latest.levels])
+        levels = torch.where(recent_hours == hours, recent, levels)
     return Bucket(
         theta=history.theta,
         mean=torch.where(has_evidence, state.mean, torch.nan),
         var=torch.where(has_evidence, excess * state.spread / state.weight.square(), torch.nan),
         weight=state.weight,
         num_rounds=num_rounds,
-        base_levels=levels,
-        level_hours=hours,
+        base_levels=levels if bool((hours > 0).all()) else None,
+        level_hours=int(hours.min()),
         control_loadings=tuple(
             e._replace(candidate=b.candidates[e.candidate])
             for b in parts
@@ -113,6 +125,8 @@ def gather(history: History, pooling: Pooling, cache: BlockCache | None = None) 
         dispersion=latest.dispersion * excess,
         round_precision=precision / torch.as_tensor(num_rounds_with_precision).clamp_min(1),
         deltas=deltas,
+        levels_by_metric=levels,
+        hours_by_metric=hours,
     )
 
 
@@ -171,18 +185,17 @@ def excess_scatter(parts: Sequence[Block], state: EvidenceState) -> Tensor:
     return (total / freedom).clamp_min(1.0)
 
 
-def _base_levels(parts: Sequence[Levels]) -> tuple[Tensor | None, int]:
-    """The control's mean over a day, ``(metrics,)``: hours of the day first, then their average.
-
-    Also returns the number of hours of the day in which every metric was reported.
+def _base_levels(parts: Sequence[Levels]) -> tuple[Tensor, Tensor]:
+    """The control's mean over a day: hours of the day first, then their average.
 
     In 27 hours three hours of the day occur twice. Each hour of the day is averaged first, so that
     these do not count double. Hours are weighted by their average number of users.
+
+    Returns:
+        The levels ``(metrics,)``, NaN for metrics that the control has not reported, and the number
+        of hours of the day in which it has reported each ``(metrics,)``.
     """
     users, hours, total = (torch.stack(field).sum(0) for field in zip(*parts))
     level = total / users.clamp_min(1e-300)
     weight = users / hours.clamp_min(1)
-    if not bool((weight.sum(0) > 0).all()):
-        return None, 0
-    seen = int((users > 0).sum(0).min())
-    return (level * weight).sum(0) / weight.sum(0), seen
+    return (level * weight).sum(0) / weight.sum(0), (users > 0).sum(0)

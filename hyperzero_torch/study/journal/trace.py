@@ -14,6 +14,16 @@ from typing import Any, ClassVar
 
 from pydantic import Field, FiniteFloat, StrictInt
 
+from .missing_trace import (
+    MISSING,
+    SAMPLE_RATIO,
+    USERS,
+    WITHDRAWN,
+    ReadingsMissing,
+    SampleRatioMismatch,
+    UsersCounted,
+    Withdrawn,
+)
 from .quarantine_trace import KINDS_OF_3, Quarantined, ReadingsAccepted, Readmitted
 from .record import (
     VERSION,
@@ -39,7 +49,7 @@ RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
 #: Kinds about other domains: a source, an expert's override, and (a remark) a change in their use.
 SOURCE, OVERRULED, TRANSFER = "source", "overruled", "transfer"
 CHANGES = KINDS_OF_3 | frozenset(
-    {RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED}
+    {RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED, WITHDRAWN}
 )
 
 
@@ -127,7 +137,7 @@ class PlanTrace(Record):
 
     ``why_not`` is why no posterior was used; the fields from ``fit_succeeded`` on are set where one
     was. The next fit starts from ``hyperparameters``. ``crowded_out`` are candidates that won draws
-    but had no place among the arms.
+    but had no place among the arms. ``notes`` say what was amiss when the plan was made.
     """
 
     num_tested: int = 0
@@ -141,6 +151,7 @@ class PlanTrace(Record):
     hyperparameters: HyperparametersTrace | None = None
     drift: DetectorTrace | None = None
     transfer: TransferTrace | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Retired(DecisionTrace):
@@ -224,12 +235,14 @@ class Remark(Record):
     facts: Mapping[str, Any] = {}
 
 
+_ONCE_FREE = frozenset({TRANSFER, WITHDRAWN, MISSING, SAMPLE_RATIO, USERS})
 _BY_KIND: dict[str, type[Record]] = {
     record.kind: record
     for record in (
         *(Retired, Stopped, RoundsExcluded, RoundsReinstated, RolledBack, DriftFound),
         *(SourceAdded, SourcesOverridden, TransferChanged),
         *(Quarantined, ReadingsAccepted, Readmitted),
+        *(Withdrawn, ReadingsMissing, SampleRatioMismatch, UsersCounted),
     )
 }
 
@@ -249,8 +262,8 @@ def decision_trace(kind: str, details: Mapping[str, Any]) -> Record:
     except NewerTraceError:
         raise
     except TraceError:
-        # Version 1 let people write remarks of this kind.
-        if kind == TRANSFER and VERSION_KEY not in details:
+        # People could write remarks of these kinds before they were records.
+        if kind in _ONCE_FREE and VERSION_KEY not in details:
             return _remark(details)
         raise
 

@@ -191,7 +191,7 @@ def _best_row(
 
 
 def _why_not(problem: Problem, family: Family, agreed: float) -> str | None:
-    if problem.sees_levels and problem.base_levels is None:
+    if not problem.levels_known:
         return "base levels are not known yet, so risk cannot be estimated"
     if not bool(family.has_evidence.any(1).all()):
         return "no source has evidence on some metric"
