@@ -226,9 +226,9 @@ class Aggregator:
             with np.errstate(all="ignore"):
                 mean, var = mean_and_var(arm_sums(arms, k, self.metrics[k]))
             users = num_users(arms, k)
-            known = (users > 1) & np.isfinite(mean) & np.isfinite(var)
-            total = float((users * mean)[known].sum())
-            spread = float((users * var)[known].sum())
+            usable = (users > 1) & np.isfinite(mean) & np.isfinite(var)
+            total = float((users * mean)[usable].sum())
+            spread = float((users * var)[usable].sum())
             counts.append(total**2 / spread if spread > 0 else math.inf if total else 0.0)
         return any(counts) and float(np.median(counts)) < _FEW_EVENTS
 
