@@ -23,9 +23,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## tune the paper's world from end to end; leaves demo/study.db and demo/report.html
 	$(BIN)/hyperzero demo
 
-# All tests of a file run in one process, so that what they share is made once.
+# Neighbouring tests start in one process, so that what they share is made once; an idle one takes
+# tests from the other.
 WORKERS ?= 2
-TESTS = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+TESTS = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 test: $(READY) ## run every test in two processes (WORKERS=4: in four), with warnings as errors
 	$(TESTS)
 

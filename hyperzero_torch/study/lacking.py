@@ -12,10 +12,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .history import History
 from .journal import Decision
 from .journal.trace import Remark
+from .round_table import RoundTable
 
 #: Kinds of the remarks on them.
 NO_CONTROL, NO_ROWS = "control", "hours"
@@ -29,14 +31,40 @@ _MAX_NAMED = 8
 
 
 def without_control(history: History, before: int) -> dict[int, tuple[str, ...]]:
-    """Rounds before ``before`` with readings of arms and none of the control, and their metrics."""
+    """Rounds before ``before`` with readings of arms and none of the control, and their metrics.
+
+    A control that is not later than usual in this study, counted from the first arm, is not missed.
+    """
     lacking = {}
+    usual = _usual_wait(history)
     for round_ in _recent(history, before):
-        has_values = history.tables[round_].count > 1  # NaN where nothing has arrived
+        table = history.tables[round_]
+        has_values = table.count > 1  # NaN where nothing has arrived
         missing = has_values[1:].any(axis=0) & ~has_values[0]
+        waited = len(history.plans) - 1 - table.index - _first_delay(table)
+        missing &= waited > usual
         if missing.any():
             lacking[round_] = tuple(history.metrics[m] for m in np.flatnonzero(missing).tolist())
     return lacking
+
+
+def _usual_wait(history: History) -> int:
+    """By how many plans a control came later than the first arm of its round, at most."""
+    waits = [0]
+    for round_ in _recent(history, max(history.tables, default=0) + 1):
+        table = history.tables[round_]
+        has_both = (table.delay[0] >= 0) & (table.delay[1:] >= 0).any(axis=0)
+        if has_both.any():
+            waits.append(int((table.delay[0] - _first_delay(table))[has_both].max()))
+    return max(waits)
+
+
+def _first_delay(table: RoundTable) -> NDArray[np.int64]:
+    """Plans made before the first arm reported, ``(metrics,)``; 0 where none did."""
+    arms = table.delay[1:]
+    latest = np.iinfo(np.int64).max
+    first: NDArray[np.int64] = np.where(arms >= 0, arms, latest).min(axis=0, initial=latest)
+    return np.where(first == latest, 0, first)
 
 
 def without_rows(history: History, before: int) -> list[int]:

@@ -77,7 +77,7 @@ def test_a_place_is_the_documented_digest():
     assert bucket(42, 17, "value-model") == bucket("42", 17, "value-model") == place
 
 
-@pytest.mark.parametrize("user", NO_USERS, ids=repr)
+@pytest.mark.parametrize("user", NO_USERS, ids=lambda user: type(user).__name__)
 def test_what_names_no_user_is_said_and_takes_no_part(served, user):
     pytest.importorskip("openfeature.contrib.provider.flagd")
     folder, base, _ = served
