@@ -250,6 +250,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "calibration": calibration,
     "reliability": reliability,
     "peeking": table_of("reliability.peeking"),
+    "thin": table_of("reliability.thin"),
+    "still": table_of("reliability.still_worlds"),
     "drift": table_of("reliability.drift_alarms"),
     "set_aside": table_of("reliability.set_aside"),
     "kills": table_of("reliability.kills"),

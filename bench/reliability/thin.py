@@ -207,7 +207,7 @@ def _cell(days: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure all cells, and print them as they come."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--studies", type=int, default=400, help="studies per cell of the deltas")
     parser.add_argument("--stopped", type=int, default=12, help="studies per cell of the stops")
     parser.add_argument("--workers", type=int, default=2)
