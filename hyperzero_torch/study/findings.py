@@ -170,6 +170,17 @@ def excluded_rounds(history: History) -> list[Finding]:
     ]
 
 
+def doubted_readings(history: History) -> list[Finding]:
+    """Readings that are set aside until a person accepts them, by reason."""
+    by_reason: dict[str, set[int]] = {}
+    for cell, doubt in history.quarantined.items():
+        by_reason.setdefault(doubt.reason, set()).add(cell.round)
+    advice = "'hyperzero readings list' shows them, 'hyperzero readings accept' lets them count"
+    return [
+        Finding(reason, _listed("rounds", rounds), advice) for reason, rounds in by_reason.items()
+    ]
+
+
 def drift_alarms(history: History) -> list[Finding]:
     """Drift that was noticed."""
     return [
@@ -218,6 +229,7 @@ _FAULTS = {
     "warehouse": "check the source of the readings",
     "platform": "check the platform; it keeps serving its last plan",
     "refused": "correct the readings, with a higher revision where rows were recorded",
+    "events": "check the events and files that are named",
     "omitted": "check the metric's name and its events",
     "journal": "check the journal's database",
     "error": "the log has the traceback",
@@ -241,6 +253,7 @@ CHECKS: list[Check] = [
     sample_ratio,
     candidates_out_of_service,
     excluded_rounds,
+    doubted_readings,
     drift_alarms,
     fallbacks,
 ]

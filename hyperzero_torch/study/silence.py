@@ -182,7 +182,7 @@ def _arms(
         c, reported = table.candidates, table.reported
         share = np.array(history.plans[round_].shares)[:, np.newaxis]
         reporting = np.where(reported, share, 0.0).sum(axis=0)
-        users = np.where(reported, table.count, 0.0).sum(axis=0)
+        users = np.nan_to_num(table.counted("count")).sum(axis=0)
         expected = share * users / np.where(reporting > 0, reporting, np.inf)
         late = (table.count == 0) | (age >= normal.arms)
         silent = ~reported & (expected >= _MIN_USERS) & late & ~is_closed[c]

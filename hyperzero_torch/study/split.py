@@ -146,13 +146,14 @@ def _counts(history: History) -> list[tuple[int, list[int], list[float]]]:
     recent = {r: t for r, t in sorted(history.tables.items()) if t.index >= first}
     size = torch.zeros(len(history.metrics), dtype=torch.float64)
     for table in recent.values():
-        size += torch.from_numpy(table.count).nan_to_num(0.0).sum(0)
+        size += torch.from_numpy(table.counted("count")).nan_to_num(0.0).sum(0)
     reference = int(size.argmax())
     counts: dict[int, tuple[list[int], list[float]]] = {}
     for round_, table in recent.items():
-        reported = table.reported[:, reference]
+        users = table.counted("count")
+        reported = users[:, reference] > 0
         # No user in any metric is a count of 0; none in this one alone is a missing reading.
-        is_zero = (table.count[:, reference] == 0) & ~table.reported.any(axis=1)
+        is_zero = (users[:, reference] == 0) & ~table.reported.any(axis=1)
         has = reported | is_zero
         is_late = last - table.index >= normal.arms[reference]
         if round_ in history.status.excluded_rounds:
@@ -161,7 +162,7 @@ def _counts(history: History) -> list[tuple[int, list[int], list[float]]]:
         if is_whole and has.sum() >= 2 and reported.any():
             rows = has.nonzero()[0]
             candidates = table.candidates[rows].tolist()
-            counts[round_] = (candidates, table.count[rows, reference].tolist())
+            counts[round_] = (candidates, users[rows, reference].tolist())
     for decision in history.decisions:
         trace = decision.trace
         if isinstance(trace, UsersCounted) and trace.round in recent and trace.round not in counts:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import warnings
 
 import hyperzero_torch as hz
 from hyperzero_torch import cli
@@ -80,3 +81,20 @@ def test_others_extend_the_checks(monkeypatch):
     tuner = hz.Tuner(hz.Problem(space, {"w": 0.4}, ["views"], "views"))
     tuner.ask()
     assert findings.findings(tuner.history) == [mine]
+
+
+def test_readings_that_are_not_believed_are_findings_and_no_users():
+    """One count of 1e12 in one arm is set aside; the split is compared without it."""
+    space = hz.SearchSpace([hz.Float("w", 0.0, 1.0)])
+    config = hz.TunerConfig(num_draws=40, num_samples=32, num_starts=0, initial_candidates=3)
+    tuner = hz.Tuner(hz.Problem(space, {"w": 0.4}, ["views"], "views"), config)
+    plan = tuner.ask()
+    count = [60_000.0 * share for share in plan.shares]
+    count[1] = 1e12
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hz.TunerWarning)
+        tuner.tell(hz.Readings(plan.round, plan.candidate_ids, count, [5.0] * 4, [4.0] * 4))
+        tuner.ask()
+    (doubted,) = findings.findings(tuner.history)
+    assert "hyperzero readings accept" in doubted.advice
+    assert doubted.where == "rounds 0"
