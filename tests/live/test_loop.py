@@ -357,7 +357,8 @@ def test_users_that_are_not_counted_are_logged(caplog):
 
 @pytest.mark.filterwarnings("ignore::hyperzero_torch.TunerWarning")
 def test_readings_older_than_they_have_to_be_kept_are_compacted():
-    config = hz.TunerConfig(**(CONFIG.model_dump() | {"block_rounds": 24, "drift_alpha": None}))
+    changes = {"block_rounds": 24, "drift_alpha": None, "evidence": "own", "draws": "marginal"}
+    config = hz.TunerConfig(**(CONFIG.model_dump() | changes))
     platform, tuner = Platform(late=2), make()
     tuner = hz.Tuner(tuner.problem, config)
     honest = platform.collect
@@ -454,8 +455,8 @@ def test_rounds_without_rows_or_without_their_control_are_said():
 
     platform.collect = collect
     with pytest.warns(hz.TunerWarning, match="the control has none of 'gain', 'guard'"):
-        done = list(loop_of(tuner, platform).run(7))
-    assert [bool(d.notes) for d in done] == [False, False, False, False, True, False, False]
+        done = list(loop_of(tuner, platform).run(9))
+    assert [bool(d.notes) for d in done] == [False] * 4 + [True, False, True, False, False]
     control, rows = (
         [d for d in tuner.history.decisions if d.kind == kind] for kind in ("control", "hours")
     )
