@@ -136,12 +136,15 @@ def stopped(family: str, conversions: float, level: float, studies: int) -> dict
     config = hz.TunerConfig(initial_candidates=ARMS)
     rng = np.random.default_rng([FAMILIES.index(family), int(10 * conversions), int(100 * level)])
     tuner = hz.Tuner(problem, config)
-    plans = [tuner.ask() for _ in range(24 * DAYS[-1])]  # without a model: all arms alike
+    # Without a model all arms are alike. Later plans go back to the control for want of readings;
+    # users come by the first.
+    plans = [tuner.ask() for _ in range(24 * DAYS[-1])]
+    shares = np.array(plans[0].shares)[:, None]
     gone = torch.zeros(ARMS + 1, studies, dtype=torch.bool)
     for plan, flow in zip(plans, traffic(len(plans))):
         shape = (len(plan.shares), studies)
-        users = np.broadcast_to(USERS * level * flow * np.array(plan.shares)[:, None], shape)
-        rate = np.full(shape, conversions / (USERS * plan.shares[0]))
+        users = np.broadcast_to(USERS * level * flow * shares, shape)
+        rate = np.full(shape, conversions / (USERS * shares[0, 0]))
         tuner.tell(hz.Readings(plan.round, plan.candidate_ids, *readings(family, users, rate, rng)))
         gone |= slacks(problem, gather(tuner.history, Pooling.of(config)), ALPHA).upper < 0
     return {"stopped": int(gone.sum()), "arms": ARMS * studies}

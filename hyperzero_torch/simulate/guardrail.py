@@ -92,7 +92,7 @@ class GuardrailWorld(Environment):
         for _ in range(_MAX_TRIES):
             base = 0.2 + 0.6 * torch.rand(dims, dtype=torch.float64, generator=generator)
             self._base = base.unsqueeze(0)
-            self._now = _Lifts(generator, self._base, num_gains, num_guardrails)
+            self._now = self._draw_lifts(generator, dims, num_guardrails)
             super().__init__(
                 Problem(
                     space=space,
@@ -110,7 +110,7 @@ class GuardrailWorld(Environment):
                 f"{_MAX_TRIES} tries; take fewer guardrails or another seed"
             )
         if drift:
-            self._later = _Lifts(generator, self._base, num_gains, num_guardrails)
+            self._later = self._draw_lifts(generator, dims, num_guardrails)
 
     def true_delta(self, theta: Tensor, round: int | None = None) -> Tensor:
         """True lift over the base: ``(n, params)`` to ``(n, metrics)``; at round 0 by default."""
@@ -131,6 +131,10 @@ class GuardrailWorld(Environment):
             mean[:, 0] += add - _TAIL_PROBABILITY * _TAIL_SCALE * _TAIL_INDEX / (_TAIL_INDEX - 1)
             var[:, 0] += square - add.square()
         return deliver(plan, count, mean, var, self.delay, generator)
+
+    def _draw_lifts(self, generator: torch.Generator, dims: int, num_guardrails: int) -> _Lifts:
+        """The lifts of a world; a family of related worlds draws its own."""
+        return _Lifts(generator, self._base, self._num_gains, num_guardrails)
 
     def _is_fit(self, feasible: bool) -> bool:
         truth = self.truth(self.truth_problem.space.sobol(2048, seed=0))

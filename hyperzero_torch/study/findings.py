@@ -146,8 +146,8 @@ def candidates_out_of_service(history: History) -> list[Finding]:
             Finding(
                 f"{len(harmful)} candidates were stopped because they break a guardrail",
                 _listed("candidates", harmful),
-                "nothing, if the guardrail and its readings are right; the journal has the reasons "
-                "('hyperzero report')",
+                "nothing, if the guardrail and its readings are right (the journal and the report "
+                "have the reasons); otherwise 'hyperzero candidates readmit'",
             )
         )
     for decision in history.decisions:

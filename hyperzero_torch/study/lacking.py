@@ -25,8 +25,8 @@ NO_CONTROL, NO_ROWS = "control", "hours"
 RECENT_ROUNDS = 168
 # An hour counts as lost once so many later ones have rows; until then it may just be late.
 _LATER_ROUNDS = 2
-# The wait for a control that is taken as usual before so many rounds have shown one.
-_DEFAULT_WAIT, _MIN_ROUNDS = 2, 5
+# A control may be so many plans later than the first arm of its round in any study.
+_LEAST_WAIT = 3
 # In a stretch of rounds with the same trouble the journal gets a remark every so many rounds.
 _REPEAT_ROUNDS = 24
 _MAX_NAMED = 8
@@ -58,7 +58,7 @@ def _usual_wait(history: History) -> int:
         has_both = (table.delay[0] >= 0) & (table.delay[1:] >= 0).any(axis=0)
         if has_both.any():
             waits.append(int((table.delay[0] - _first_delay(table))[has_both].max()))
-    return max(waits) if len(waits) >= _MIN_ROUNDS else max([_DEFAULT_WAIT, *waits])
+    return max([_LEAST_WAIT, *waits])
 
 
 def _first_delay(table: RoundTable) -> NDArray[np.int64]:

@@ -117,7 +117,9 @@ def num_silent_rounds(history: History) -> int:
 
 def _recent(history: History) -> list[tuple[int, RoundTable]]:
     """The latest rounds that keep their readings, ascending."""
-    return [(r, history.tables[r]) for r in sorted(history.tables)[-_WINDOW:]]
+    # No more than a compaction leaves, so that it changes nothing.
+    window = min(_WINDOW, history.config.get("block_rounds") or _WINDOW)
+    return [(r, history.tables[r]) for r in sorted(history.tables)[-window:]]
 
 
 def _normal(delays: Sequence[int], *least: int) -> int:

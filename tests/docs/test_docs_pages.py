@@ -151,6 +151,11 @@ def safety_explain(folder, done):
     assert "P(feasible)" in done.stdout
 
 
+def safety_doctor(folder, done):
+    assert "stopped" in done.stdout
+    assert "readmit" in done.stdout
+
+
 def last_decision(folder, kind, reason):
     assert folder.decisions("study.db")[-1] == (kind, reason)
 
@@ -200,6 +205,7 @@ RESULTS = {
     "docs/how-to/safety.md": [
         safety_explain,
         lambda folder, done: last_decision(folder, "set aside", "the ranker was down at four too"),
+        safety_doctor,
         lambda folder, done: last_decision(
             folder, "rolled back", "the model was wrong two hours earlier already"
         ),

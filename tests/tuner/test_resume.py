@@ -181,6 +181,7 @@ def test_a_new_process_for_every_call_plans_the_same(study, world, tmp_path):
     tuner.journal.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*the control has none of:hyperzero_torch.TunerWarning")
 def test_rounds_without_news_are_resumed_as_well(study, world, tmp_path):
     """One process has its last fit still at hand, the others make it again from the journal."""
     one = hz.Tuner.resume(copied(study, tmp_path, "asked-5.db"), problem=world.problem)

@@ -23,11 +23,14 @@ def planned(guard, hours, arms, seed=0, **changes):
 
 
 def tell(tuner, plans, sample):
-    """Every arm's mean and variance by ``sample(plan, users)``; returns users and means."""
+    """Every arm's mean and variance by ``sample(plan, users)``; returns users and means.
+
+    The users are those of the first plan: without readings later plans go back to the control.
+    """
     users, means = [], []
     messages = []
     for plan in plans:
-        count = np.maximum(2, np.round(100_000 * np.array(plan.shares)))
+        count = np.maximum(2, np.round(100_000 * np.array(plans[0].shares)))
         mean, var = sample(plan, count)
         messages.append(hz.Readings(plan.round, plan.candidate_ids, count, mean, var))
         users.append(count)

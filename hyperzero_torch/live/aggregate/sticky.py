@@ -37,7 +37,10 @@ class StickyUsers:
     def observe(self, exposures: nw.LazyFrame[Any], window: list[int]) -> None:
         """Take a sample of the users of these rounds; those before the window are dropped."""
         for round_ in window:
+            if len(self._arms.get(round_, {})) >= _MIN_USERS:
+                continue
             here = exposures.filter(nw.col("round") == round_).select("user", "candidate")
+            here = here.drop_nulls()  # rows without a user or an arm are counted elsewhere
             sample = here.unique(subset=["user", "candidate"]).sort("user", "candidate")
             rows = collect(sample.head(_MAX_USERS), "a sample of the users")
             arms: dict[Any, int] = {}
