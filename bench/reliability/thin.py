@@ -36,6 +36,7 @@ BENCH = Path(__file__).parents[1]
 RESULT = BENCH / "results" / "thin.json"
 FAMILIES = ("Bernoulli", "Poisson", "lognormal", "Pareto", "zero-inflated")
 CONVERSIONS = (0.5, 1.0, 3.0, 10.0, 30.0, 100.0)  # of the control, an hour
+STOPS = (0.5, 3.0, 30.0)  # the same, where stops are counted
 EFFECTS = (0.0, 0.1)
 DAYS = (1, 3, 7)
 TRAFFIC = (1.0, 0.1, 0.01)
@@ -216,20 +217,22 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
 
-    def jobs(last: tuple[float, ...], studies: int) -> Iterator[tuple[str, float, float, int]]:
+    def jobs(
+        hourly: tuple[float, ...], last: tuple[float, ...], studies: int
+    ) -> Iterator[tuple[str, float, float, int]]:
         for family in FAMILIES:
-            for conversions in CONVERSIONS:
+            for conversions in hourly:
                 for value in last:
                     yield family, conversions, value, studies
 
     results: dict[str, Any] = {"users": USERS, "shares": SHARES, "alpha": ALPHA}
     with ProcessPoolExecutor(arguments.workers) as workers:
-        for name, run, last, studies in (
-            ("deltas", _deltas, EFFECTS, arguments.studies),
-            ("stopped", _stopped, TRAFFIC, arguments.stopped),
+        for name, run, hourly, last, studies in (
+            ("deltas", _deltas, CONVERSIONS, EFFECTS, arguments.studies),
+            ("stopped", _stopped, STOPS, TRAFFIC, arguments.stopped),
         ):
             results[name] = []
-            for row in workers.map(run, jobs(last, studies)):
+            for row in workers.map(run, jobs(hourly, last, studies)):
                 results[name].append(row)
                 print(json.dumps(row), flush=True)
     RESULT.write_text(json.dumps(results, indent=1) + "\n")
