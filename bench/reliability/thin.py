@@ -137,8 +137,8 @@ def stopped(family: str, conversions: float, level: float, studies: int) -> dict
     config = hz.TunerConfig(initial_candidates=ARMS)
     rng = np.random.default_rng([FAMILIES.index(family), int(10 * conversions), int(100 * level)])
     tuner = hz.Tuner(problem, config)
-    # Without a model all arms are alike. Later plans go back to the control for want of readings;
-    # users come by the first.
+    # Without a model all arms have equal shares. Later plans go back to the control for want of
+    # readings; users come by the first.
     plans = [tuner.ask() for _ in range(24 * DAYS[-1])]
     shares = np.array(plans[0].shares)[:, None]
     gone = torch.zeros(ARMS + 1, studies, dtype=torch.bool)

@@ -135,7 +135,7 @@ def test_a_round_that_is_a_typo_is_refused_without_a_flag(platform, round_):
     assert not out.exists()
     assert platform.step("--round", round_, "--allow-gap", "--plan", out)[0] == 0
     assert json.loads(out.read_text())["round"] == round_
-    # The job that counts as before is told how to go on.
+    # The message to a job that counts as before says how to go on.
     code, _, err = platform.step("--round", 2, "--plan", out)
     assert code == 3
     said = " ".join(err.split())

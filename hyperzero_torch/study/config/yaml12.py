@@ -85,6 +85,6 @@ def read_yaml(text: str) -> Any:
 
 
 def write_yaml(value: Any) -> str:
-    """Plain values as YAML that versions 1.1 and 1.2 read alike, apart from numbers."""
+    """Plain values as YAML with the same value under versions 1.1 and 1.2, numbers excepted."""
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text

@@ -1,4 +1,4 @@
-"""What all typed records of a journal share: how they are stored, read, and told apart by version.
+"""What all typed records of a journal share: how they are stored and read, and their versions.
 
 ``_upcast`` converts records of earlier versions; version 1 stored no version.
 """

@@ -40,7 +40,7 @@ _FEWEST_USERS = 30.0
 _FITS = 2.5
 # Claims that are too small by less are ordinary overdispersion, as ``stats/dispersion.py`` has it.
 _TOO_SMALL = 10.0
-# Below that a standard deviation is not told from overdispersion.
+# Below that a standard deviation cannot be distinguished from overdispersion.
 _FAR_TOO_SMALL = 20.0
 # Beyond that something is wrong, whatever it is; drift may scatter means by less.
 _ABSURDLY_SMALL = 1e4
