@@ -57,7 +57,9 @@ Where to look
     How do events become readings?                     live/aggregate/
     Which events and files are left out?               live/aggregate/screening.py,
                                                        live/aggregate/parquet.py
-    How does a plan reach the application?             live/serve/flagd.py, live/serve/files.py
+    How does a plan reach the application?             live/serve/flagd.py, live/serve/files.py,
+                                                       live/serve/client.py
+    Which users take part in the experiment?           live/serve/buckets.py
     What does the live loop do each hour?              live/loop.py
     In which order does the report's page stand?       report/sections/all.py
     What does a command do?                            cli/study.py, cli/live.py, cli/transfer/

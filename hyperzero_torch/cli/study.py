@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -23,8 +22,10 @@ from ..transfer.source import Source
 from ..tuner.recommend import Criterion as Ranking
 from ..tuner.recommend import Recommendation
 from ..tuner.tuner import Tuner
+from .experiment import show_experiment, whose_traffic
 from .hours import check_round, missing, show_missing, warn_of_left_out, warn_of_missing
 from .output import console, note, show, show_json
+from .plan_file import check_writable
 from .readings import digest, read_messages
 
 Config = Annotated[
@@ -91,7 +92,7 @@ def step(
       psql --csv -f hour.sql | hyperzero step -c tuning.yaml --readings - --columns round=hour
     """
     if plan is not None:
-        _check_writable(plan)
+        check_writable(plan)
     messages = read_messages(readings or [], columns or [])
     message = Readings.concat(messages) if messages else None
     # Checked on a tuner that writes nothing, so that refused readings do not start a study.
@@ -120,7 +121,7 @@ def step(
     next_plan.write(plan)
     note(
         f"wrote {plan}: round {next_plan.round}, {len(next_plan) - 1} arms, "
-        f"{next_plan.control_share:.1%} of the traffic to the control"
+        f"{next_plan.control_share:.1%} of {whose_traffic(next_plan)} to the control"
     )
 
 
@@ -160,6 +161,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
     facts: dict[str, Any] = {
         "study": tuner.study.name,
         "last_round": history.last_round,
+        "experiment_share": tuner.config.experiment_share,
         "candidates": max(0, history.num_candidates - 1),
         "in_flight": history.num_in_flight,
         "stopped": sorted(history.status.stopped),
@@ -178,6 +180,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
         f"study {tuner.study.name}: {progress}, {facts['candidates']} candidates, "
         f"{facts['in_flight']} arms in flight, control included"
     )
+    show_experiment(tuner.config)
     if facts["stopped"]:
         show(f"stopped candidates, which are not served again: {facts['stopped']}")
     if facts["compacted"]:
@@ -312,17 +315,3 @@ def _sources(study: StudyConfig, config: Path, history: History | None) -> tuple
     for remark in named.remarks:
         note(remark, "yellow")
     return named.sources
-
-
-def _check_writable(path: Path) -> None:
-    """Checked before anything is recorded: a plan that cannot be written is never served."""
-    if path.is_dir():
-        raise ConfigError(f"--plan {path} is a folder; name a file in it")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"--plan {path} cannot be written ({error.strerror}); name a file in a folder that "
-            "exists and can be written to"
-        ) from None

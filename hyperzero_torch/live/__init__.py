@@ -7,15 +7,10 @@ from .build import ParquetSource
 from .clock import SimulatedClock, SystemClock
 from .loop import Loop, Round
 from .retry import RetryPolicy
-from .serve.flagd import FlagdUpdater, ThetaClient
-from .serve.updater import (
-    Assignment,
-    TableUpdater,
-    Updater,
-    assign,
-    bucket,
-    read_table,
-)
+from .serve.buckets import bucket, takes_part
+from .serve.client import ThetaClient
+from .serve.flagd import FlagdUpdater
+from .serve.updater import Assignment, TableUpdater, Updater, assign, read_table
 
 __all__ = [
     "Aggregator",
@@ -36,4 +31,5 @@ __all__ = [
     "assign",
     "bucket",
     "read_table",
+    "takes_part",
 ]

@@ -15,8 +15,8 @@ from ..tuner.tuner import Tuner
 from .build import source_of, updater_of
 from .clock import SimulatedClock
 from .loop import Loop
+from .serve.client import ThetaClient
 from .serve.files import replace_file, to_json
-from .serve.flagd import ThetaClient
 
 # How often the app's client looks at its file; an hour passes in seconds here.
 _POLL_SECONDS = 0.05
@@ -56,12 +56,13 @@ class LivingRecommender:
         """
         if not self.sees(round):
             raise HyperZeroError(
-                f"the flag client does not serve round {round}: {self.client.assign('someone')}"
+                f"the flag client does not serve round {round}, but {self.client.served_round()}"
             )
 
         def assign(user: str) -> Assignment:
             assignment = self.client.assign(user)
-            return Assignment(assignment.candidate, assignment.parameters)
+            is_counted = assignment.round is not None
+            return Assignment(assignment.candidate, assignment.parameters, is_counted)
 
         self.world.serve_round(round, one_by_one(assign))
         self.world.write(self.folder, arrived_by=round)
@@ -69,7 +70,7 @@ class LivingRecommender:
     def sees(self, round: int) -> bool:
         """Whether the flag client serves a round now or within a few seconds."""
         for _ in range(_MAX_POLLS):
-            if self.client.assign("someone").round == round:
+            if self.client.served_round() == round:
                 return True
             time.sleep(_POLL_SECONDS)
         return False

@@ -152,7 +152,8 @@ class ReplayWorld(Environment):
         noise = np.stack([self._draw(METRICS[m], arms, rng) for m in metrics], axis=1)
 
         share = np.array(plan.shares, dtype=np.float64)[:, None]
-        count = np.rint(share * self._users[t, metrics] * self.traffic)
+        users = self._users[t, metrics] * (self.traffic * plan.experiment_share)
+        count = np.rint(share * users)
         level, var = self._level[t, metrics], self._var[t, metrics]
         relative = np.sqrt(var / (np.maximum(count, 1) * level**2)) * noise
         growth = 1 + self.true_delta(plan.theta).numpy()[:, metrics]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..study.history import CONTROL
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..tuner.recommend import Criterion, Recommendation
@@ -29,7 +30,8 @@ class RoundRecord:
         num_candidates: candidates in the bucket, the control not counted.
         num_in_flight: arms served so far whose readings have not arrived.
         seconds: time that the tuner and the world took together.
-        exposed_violation: violation averaged over the round's traffic.
+        exposed_violation: violation averaged over all users of the round; those outside the
+            experiment are served the base.
     """
 
     round: int
@@ -73,7 +75,8 @@ def _record(
     theta = world.truth_problem.space.theta(best.parameters).unsqueeze(0)
     truth = world.truth(theta, plan.round)
     served = world.truth(plan.theta, plan.round).violation
-    shares = torch.tensor(plan.shares, dtype=torch.float64)
+    shares = torch.tensor(plan.shares, dtype=torch.float64) * plan.experiment_share
+    shares[CONTROL] += 1.0 - plan.experiment_share
     return RoundRecord(
         round=plan.round,
         recommendation=best,

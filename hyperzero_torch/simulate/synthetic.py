@@ -51,11 +51,12 @@ def daily_curves(generator: torch.Generator, num_metrics: int = 2) -> Tensor:
 def start_round(plan: Plan, seed: int, draws_per_round: float) -> tuple[torch.Generator, Tensor]:
     """The generator of a round, and the draws of each arm ``(arms,)``.
 
+    ``draws_per_round`` are those of all users, of whom the plan's experiment has a part.
     The generator is seeded from the round alone, so the same plan gives the same readings again.
     """
     generator = torch.Generator().manual_seed((seed + 1) * 1_000_003 + plan.round)
     share = torch.tensor(plan.shares, dtype=torch.float64)
-    return generator, (share * draws_per_round).round()
+    return generator, (share * (draws_per_round * plan.experiment_share)).round()
 
 
 def noisy_moments(mu: Tensor, count: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

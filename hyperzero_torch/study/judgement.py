@@ -239,7 +239,7 @@ def _window(
             np.full(len(use), round_, dtype=np.int64),
             table.candidates,
             np.arange(len(use)),
-            np.array(plan.shares, dtype=np.float64),
+            np.array(plan.shares, dtype=np.float64) * plan.trace.experiment_share,
             fields["count"],
             fields["mean"],
             fields["var"],

@@ -25,9 +25,11 @@ class Plan:
         slots: traffic slots per arm: the number of draws it won, and at least
             ``TunerConfig.newcomer_slots`` where it has never been served; 0 for the control,
             whose share is set by the configuration.
-        shares: fraction of the traffic per arm, the control's included; sums to 1.
+        shares: fraction of the experiment's traffic per arm, the control's included; sums to 1.
         notes: what was amiss when the plan was made, a sentence each: readings that are missing,
             users that do not fit the planned shares, arms that were limited or withdrawn for it.
+        experiment_share: fraction of all users that takes part. The others are served the base,
+            and are not counted: no exposure of them is logged.
     """
 
     round: int
@@ -37,6 +39,7 @@ class Plan:
     slots: tuple[int, ...]
     shares: tuple[float, ...]
     notes: tuple[str, ...] = ()
+    experiment_share: float = 1.0
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Plan):
@@ -50,7 +53,7 @@ class Plan:
 
     @property
     def control_share(self) -> float:
-        """The control's fraction of the traffic."""
+        """The control's fraction of the experiment's traffic."""
         return self.shares[0]
 
     def write(self, path: str | Path) -> None:
@@ -64,10 +67,12 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: ``{"round": ..., "arms": [{"candidate": ..., "share": ...}]}``.
 
-        ``notes`` are there where there are any.
+        ``notes`` are there where there are any, ``experiment_share`` where it is below 1.
         """
+        part = {"experiment_share": self.experiment_share} if self.experiment_share < 1 else {}
         return {
             "round": self.round,
+            **part,
             **({"notes": list(self.notes)} if self.notes else {}),
             "arms": [
                 {"candidate": c, "share": share, "slots": slots, "parameters": dict(parameters)}

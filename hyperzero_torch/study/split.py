@@ -171,12 +171,16 @@ def _counts(history: History) -> list[tuple[int, list[int], list[float]]]:
 
 
 def _shares_before(history: History, round_: int, planned: dict[int, float]) -> dict[int, float]:
-    """Shares of the plan before a round's; its own where it is the first."""
+    """Shares of the plan before a round's; its own where it is the first.
+
+    They are of this round's experiment: before a smaller experiment each minute had more users.
+    """
     index = history.tables[round_].index
     if index == 0:
         return planned
     plan = history.plans[list(history.plans)[index - 1]]
-    return dict(zip(plan.candidates, plan.shares))
+    growth = plan.trace.experiment_share / history.plans[round_].trace.experiment_share
+    return {c: share * growth for c, share in zip(plan.candidates, plan.shares)}
 
 
 def _hour(

@@ -136,14 +136,11 @@ class Study:
         """The plan of a planned round."""
         planned = self.history.plans[round]
         theta = self.history.theta[list(planned.candidates)]
+        parameters = tuple(self.problem.space.to_parameters(theta))
         return Plan(
-            round=round,
-            candidate_ids=planned.candidates,
-            parameters=tuple(self.problem.space.to_parameters(theta)),
-            theta=theta,
-            slots=planned.slots,
-            shares=planned.shares,
+            *(round, planned.candidates, parameters, theta, planned.slots, planned.shares),
             notes=planned.trace.notes,
+            experiment_share=planned.trace.experiment_share,
         )
 
     def planned_for(self, trigger: str) -> Plan | None:

@@ -95,6 +95,24 @@ class UpdaterContract:
         for first, second in itertools.combinations(rounds, 2):
             assert_independent(first, second)
 
+    def test_a_part_of_the_users_takes_part(self, tmp_path: Path) -> None:
+        """The same in every round; others get the control, and a larger share only adds users."""
+        updater = self.make_updater(tmp_path)
+        users, before = _users(self.num_users), set[str]()
+        for number, part in ((3, 0.1), (4, 0.1), (5, 0.4), (6, 1.0)):
+            plan = example_plan(number, _SHARES, experiment_share=part)
+            updater.apply(plan)
+            got = dict(zip(users, self.served(updater, users, plan.parameters[0])))
+            inside = {user for user, a in got.items() if a.round is not None}
+            assert before <= inside, "a user who took part does not any more"
+            assert number != 4 or before == inside, "who takes part changed from round to round"
+            _assert_binomial(len(inside), self.num_users, part)
+            for user in got.keys() - inside:
+                _assert_fallback(got[user], plan.parameters[0])
+            counts = [sum(got[user].candidate == c for user in inside) for c in plan.candidate_ids]
+            assert_shares(counts, _SHARES)
+            before = inside
+
     def test_a_user_gets_the_same_all_round(self, tmp_path: Path) -> None:
         """Also if asked again, in another order, or after the same plan is applied once more."""
         updater = self.make_updater(tmp_path)
@@ -183,6 +201,7 @@ def example_plan(
     shares: Sequence[float],
     parameters: Sequence[Mapping[str, Value]] | None = None,
     candidate_ids: Sequence[int] | None = None,
+    experiment_share: float = 1.0,
 ) -> Plan:
     """A plan with these shares; parameters are made up if not given."""
     num = len(shares)
@@ -194,6 +213,7 @@ def example_plan(
         theta=torch.zeros(num, 2, dtype=torch.float64),
         slots=(0,) * num,
         shares=tuple(shares),
+        experiment_share=experiment_share,
     )
 
 
@@ -212,6 +232,7 @@ def impossible_plans() -> list[Plan]:
         example_plan(2, (0.5, 0.5), candidate_ids=(0,)),
         example_plan(-1, (0.5, 0.5)),
         example_plan(2, (0.5, 0.5), [{"w": 0.0}]),
+        *(example_plan(2, (0.5, 0.5), experiment_share=s) for s in (0.0, -0.1, 1.5, nan)),
     ]
 
 

@@ -91,7 +91,9 @@ def plan_round(
         winners = draft.slots.nonzero().flatten().tolist()
         crowded_out = sorted(set(winners) - set(arms.tolist()))
         trace = trace.model_copy(update={"crowded_out": tuple(crowded_out)})
-    trace = trace.model_copy(update={"notes": oversight.notes})
+    trace = trace.model_copy(
+        update={"notes": oversight.notes, "experiment_share": config.experiment_share}
+    )
     planned_shares = shares(
         arms,
         slots,

@@ -643,7 +643,7 @@ ALL_FLAWED = {
     ),
     "a negative round": (broken(GOOD, round=-1), GOOD_EVENTS, "exposures with no valid round"),
     "a negative arm": (
-        broken(GOOD, candidate=-1), GOOD_EVENTS, "exposures with no valid candidate",
+        broken(GOOD, candidate=-2), GOOD_EVENTS, "exposures with no valid candidate",
     ),
     "a NaN": (GOOD, broken(GOOD_EVENTS, value=math.nan), "users with a value of 'm' that is"),
     "an infinity": (GOOD, broken(GOOD_EVENTS, value=-math.inf), "users with a value of 'm' that"),

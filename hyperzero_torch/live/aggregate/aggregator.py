@@ -94,9 +94,10 @@ class Aggregator:
         the identical message, a later one a higher revision.
 
         Args:
-            exposures: ``user, round, candidate``; candidate 0 is the control, and repeated rows
-                count once. A pandas or Polars frame (eager or lazy), a DuckDB relation or a PySpark
-                frame; or the path of a Parquet file, a glob or a list of them, read by DuckDB.
+            exposures: ``user, round, candidate``; candidate 0 is the control, -1 a user outside
+                the experiment, and repeated rows count once. A pandas or Polars frame (eager or
+                lazy), a DuckDB relation or a PySpark frame; or the path of a Parquet file, a glob
+                or a list of them, read by DuckDB.
                 Columns of files are matched by name, and a file that cannot be used is left out.
             events: ``user, round, metric, value[, arrived]``; values of a user add up. Rows with
                 ``arrived >= as_of`` are not counted yet, since the round ``as_of`` may be under
@@ -117,7 +118,8 @@ class Aggregator:
             in the data, ``"bots"`` (more than ``max_events`` events), users ``"in_two_arms"``
             (exposed to several candidates, bots among them) and ``"unexposed"`` users (events
             without an exposure); and, where there are any, users with ``"unusable_values"``, and
-            ``"unplanned_arm"``: a few in arms that the plan does not have.
+            ``"unplanned_arm"``: a few in arms that the plan does not have; ``"outside"``: logged
+            as outside the experiment.
         Raises:
             ConfigError: ``as_of``, ``rounds`` or ``planned`` is not valid.
             ReadingsError: frames of different or unknown engines, missing columns, wrong types, no
@@ -185,7 +187,7 @@ class Aggregator:
         counted: dict[int, dict[int, int]] = {}
         columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         rows, faults = sums.rows, Counter(sums.faults)
-        rounds = sorted({int(row["round"]) for row in rows})
+        rounds = sorted({int(row["round"]) for row in rows} | sums.outside.keys())
         is_rare = [self._is_rare(rows, k) for k in range(len(self.metrics))]
         for round_ in rounds:
             users = {int(r["arm"]): int(r["users"]) for r in rows if r["round"] == round_}
@@ -199,6 +201,8 @@ class Aggregator:
             if num_stray:
                 excluded_users[round_]["unplanned_arm"] = num_stray
                 faults["users exposed to a candidate that is no arm of the round"] += num_stray
+            if sums.outside.get(round_):
+                excluded_users[round_]["outside"] = sums.outside[round_]
             reason = self._mismatch(round_, arms, shares)
             if reason is not None:
                 excluded_rounds[round_] = reason

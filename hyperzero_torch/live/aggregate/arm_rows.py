@@ -43,11 +43,13 @@ class Sums(NamedTuple):
         rows: by name; ``users{k}`` counts the users of metric ``k`` where they are not all.
         flawed_users: per round and source, users without a usable value.
         faults: rows left out of the tables, by reason.
+        outside: per round, users who are logged as outside the experiment.
     """
 
     rows: list[dict[str, Any]]
     flawed_users: dict[int, dict[str, int]]
     faults: dict[str, int]
+    outside: dict[int, int]
 
 
 class ArmRows:
@@ -71,7 +73,7 @@ class ArmRows:
             window: the rounds to report, ascending.
             as_of: events that arrived in this round or later are not counted.
         """
-        exposures, faults = usable_exposures(tables.exposures, window)
+        exposures, outside, faults = usable_exposures(tables.exposures, window)
         events = tables.events
         if tables.has_arrivals:  # a row without an arrival has arrived
             events = events.filter((nw.col("arrived") < as_of) | nw.col("arrived").is_null())
@@ -96,7 +98,7 @@ class ArmRows:
                     for source in metric.sources
                 )
                 row[f"unit{k}"] = unit / below[0] if below else unit
-        return Sums(rows, screened.flawed_users, faults)
+        return Sums(rows, screened.flawed_users, faults, outside)
 
     def _users(self, exposures: nw.LazyFrame[Any], screened: Screened) -> nw.LazyFrame[Any]:
         """``user, round, arm, s0, s1, ...``: per-user sums of each source, in its round's unit.

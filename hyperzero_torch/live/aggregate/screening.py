@@ -2,6 +2,7 @@
 
     a row without a user or of no round      the row is left out
     an exposure without a candidate          the row is left out
+    an exposure to candidate -1              the user is outside the experiment; counted by round
     an event without a metric                the row is left out
     an event without a usable value          its user is left out for this metric and round
 
@@ -24,6 +25,9 @@ from .metrics import UPPER
 
 #: A value above so many times the median of the non-zero values of its round is absurd.
 ABSURD = 2.0**40
+#: In place of a candidate, where an application logs users outside the experiment too.
+OUTSIDE = -1
+_OUTSIDE_ROWS = "a user outside the experiment"
 
 
 class Screened(NamedTuple):
@@ -44,16 +48,38 @@ class Screened(NamedTuple):
     faults: dict[str, int]
 
 
-def usable_exposures(
-    exposures: nw.LazyFrame[Any], window: list[int]
-) -> tuple[nw.LazyFrame[Any], dict[str, int]]:
-    """The window's exposures with a user, a round and a candidate, and the rows left out."""
+class Exposures(NamedTuple):
+    """The window's exposures with a user, a round and a candidate.
+
+    Args:
+        rows: exposures of users who take part.
+        outside: per round, users who are logged as outside the experiment.
+        faults: rows that were left out, by reason.
+    """
+
+    rows: nw.LazyFrame[Any]
+    outside: dict[int, int]
+    faults: dict[str, int]
+
+
+def usable_exposures(exposures: nw.LazyFrame[Any], window: list[int]) -> Exposures:
+    """The window's exposures that count, and what was left out."""
+    is_outside = nw.col("candidate") == OUTSIDE
     flaws = {
         "no user": _no_user(exposures),
         "no valid round": _invalid("round"),
+        _OUTSIDE_ROWS: is_outside,
         "no valid candidate": _invalid("candidate"),
     }
-    return _without("exposures", exposures.filter(in_window(window)), flaws)
+    in_time = exposures.filter(in_window(window))
+    rows, faults = _without("exposures", in_time, flaws)
+    outside: dict[int, int] = {}
+    if faults.pop(f"exposures with {_OUTSIDE_ROWS}", 0):
+        users = in_time.filter(is_outside & ~_no_user(exposures) & ~_invalid("round"))
+        numbers = users.select("round", "user").unique().group_by("round")
+        for row in collect(numbers.agg(nw.len().alias("users")), "users outside"):
+            outside[int(row["round"])] = int(row["users"])
+    return Exposures(rows, outside, faults)
 
 
 def screen_events(events: nw.LazyFrame[Any], window: list[int], sources: Sequence[str]) -> Screened:

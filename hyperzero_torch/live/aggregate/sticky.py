@@ -41,6 +41,7 @@ class StickyUsers:
                 continue
             here = exposures.filter(nw.col("round") == round_).select("user", "candidate")
             here = here.drop_nulls()  # rows without a user or an arm are counted elsewhere
+            here = here.filter(nw.col("candidate") >= 0)  # and users outside the experiment
             sample = here.unique(subset=["user", "candidate"]).sort("user", "candidate")
             rows = collect(sample.head(_MAX_USERS), "a sample of the users")
             arms: dict[Any, int] = {}

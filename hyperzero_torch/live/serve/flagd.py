@@ -1,38 +1,30 @@
-"""Plans as flagd flag definitions, and the client that gives an application its parameters.
+"""Plans as flagd flag definitions.
 
     updater = FlagdUpdater("flags.json")                      # in the job that calls ask()
     updater.apply(tuner.ask())
 
-    with ThetaClient.open("flags.json", base) as client:      # in the application
-        served = client.assign(user)                          # .candidate .round .parameters
-
-Only the client needs the extra ``flags``.
+``client.py`` has what an application reads them with.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, InputError, MissingExtraError
-from ...problem.parameters import Value
+from ...errors import ConfigError, InputError
 from ...runtime.files import locked
 from ...study.history import CONTROL
 from ...study.plan import Plan
-from ..users import UserId, user_key
 from .files import checked_path, read_object, replace_file, to_json
-from .updater import PLANNED, Assignment, check_plan
+from .updater import check_plan
 
 #: The largest sum of weights that flagd's ``fractional`` accepts: MaxInt32.
 MAX_TOTAL_WEIGHT = 2**31 - 1
 
 _CONTROL_VARIANT = "control"
 _STATES = ("ENABLED", "DISABLED")
-_domains = itertools.count()
 
 
 class FlagdUpdater:
@@ -40,8 +32,12 @@ class FlagdUpdater:
 
     The flag is an object flag with one variant per arm, ``{"candidate": id, "round": r,
     "parameters": {...}}``. Users are hashed by flag, round and targeting key, so each round assigns
-    them anew. The control is the default variant: users without a targeting key get it, and so does
-    everybody where targeting fails.
+    them anew. The control is the default variant: users without a targeting key get it, those
+    outside the experiment, and everybody where targeting fails.
+
+    Who takes part is decided by a hash of the flag and the targeting key alone. A larger
+    ``experiment_share`` keeps those who took part before and adds others; the hash for the arm is
+    independent of it.
 
     Shares become integer weights that sum to 2**31 - 1, the largest sum that flagd accepts, by
     largest remainders, which minimise the largest error for a given sum. flagd serves weight W of T
@@ -154,7 +150,17 @@ def _flag(plan: Plan, key: str) -> dict[str, Any]:
     served = [[name, weight] for name, weight in zip(names, weights(plan.shares)) if weight]
     split = {"fractional": [{"cat": [f"{key}/{plan.round}/", user]}, *served]}
     # Users without a key would all fall into one bucket, hence into one arm.
-    return _frame(variants) | {"targeting": {"if": [user, split]}}
+    condition: dict[str, Any] = user
+    if plan.experiment_share < 1:
+        condition = {"and": [user, _takes_part(key, user, plan.experiment_share)]}
+    return _frame(variants) | {"targeting": {"if": [condition, split]}}
+
+
+def _takes_part(key: str, user: dict[str, Any], share: float) -> dict[str, Any]:
+    """Whether a user takes part, the same in every round; others get the default variant."""
+    inside, outside = weights([share, 1 - share])
+    buckets = [{"cat": [f"{key}/experiment/", user]}, ["in", inside], ["out", outside]]
+    return {"==": [{"fractional": buckets}, "in"]}
 
 
 def _frame(variants: dict[str, Any]) -> dict[str, Any]:
@@ -191,121 +197,3 @@ def _check_references(plan: Plan, evaluators: Mapping[str, Any]) -> None:
                 f"candidate {candidate}: flagd would read the parameter '$ref' = {value[:80]!r} as "
                 "a reference to an evaluator of this file; rename the parameter or the evaluator"
             )
-
-
-class ThetaClient:
-    """Gives an application the parameters of a user.
-
-    Once open it never raises and never waits. Where anything fails, the user gets the control with
-    the ``base`` parameters and takes no part in the round (``round`` is None).
-
-    ``open`` reads a definition file in this process, through OpenFeature and flagd's provider,
-    which looks for changes every ``poll_seconds`` in a thread. Where a server forks its workers,
-    open the client in each worker. For a flagd server, or a provider of your own, wrap its client:
-    ``ThetaClient(openfeature.api.get_client(), base)``.
-
-    Args:
-        client: an OpenFeature client.
-        base: the control's parameters, which are also the fallback. A variant that does not set
-            exactly these parameters is not served.
-        flag: the flag's key.
-    Raises:
-        MissingExtraError: OpenFeature is not installed.
-    """
-
-    def __init__(
-        self, client: Any, base: Mapping[str, Value], *, flag: str = "value-model"
-    ) -> None:
-        try:
-            from openfeature.evaluation_context import EvaluationContext
-        except ImportError:
-            raise MissingExtraError("the flag client", "openfeature-sdk", "flags") from None
-        self._client: Any = client
-        self._context: Any = EvaluationContext
-        self._base = dict(base)
-        self._flag = flag
-        self._domain: str | None = None
-
-    @classmethod
-    def open(
-        cls,
-        path: str | Path,
-        base: Mapping[str, Value],
-        *,
-        flag: str = "value-model",
-        poll_seconds: float = 0.5,
-    ) -> ThetaClient:
-        """A client of a definition file, which may be written later.
-
-        Raises:
-            MissingExtraError: OpenFeature or flagd's provider is not installed.
-            ConfigError: ``poll_seconds`` is not at least a millisecond and at most a day.
-        """
-        if not 0.001 <= poll_seconds <= 86400.0:
-            raise ConfigError(f"poll_seconds must be from 0.001 to 86400, got {poll_seconds!r}")
-        try:
-            from openfeature import api
-            from openfeature.contrib.provider.flagd import FlagdProvider
-            from openfeature.contrib.provider.flagd.config import ResolverType
-            from openfeature.exception import OpenFeatureError
-        except ImportError:
-            raise MissingExtraError(
-                "the flag client", "openfeature-provider-flagd", "flags"
-            ) from None
-        provider = FlagdProvider(
-            resolver_type=ResolverType.FILE,
-            offline_flag_source_path=str(path),
-            deadline_ms=round(poll_seconds * 1000),  # in file mode this is the polling interval
-        )
-        # A domain of its own leaves the application's providers alone.
-        domain = f"hyperzero-torch-{next(_domains)}"
-        with contextlib.suppress(OpenFeatureError):  # no valid file yet: it goes on polling
-            api.set_provider_and_wait(provider, domain)
-        client = cls(api.get_client(domain), base, flag=flag)
-        client._domain = domain
-        return client
-
-    def assign(self, user: UserId | None) -> Assignment:
-        """Candidate, round and parameters of a user; they stay the same during a round.
-
-        A user is a text, a whole number of any type or a UUID: 17, ``Decimal("17")`` and ``"17"``
-        are one user.
-        """
-        try:
-            return self._assign(user)
-        except Exception as error:
-            return self._fallback(f"{type(error).__name__}: {error}")
-
-    def _assign(self, user: UserId | None) -> Assignment:
-        if user is None or user == "":
-            return self._fallback("no user")
-        details = self._client.get_object_details(self._flag, {}, self._context(user_key(user)))
-        if details.reason != "TARGETING_MATCH":
-            why = details.error_code or details.reason
-            return self._fallback(str(getattr(why, "value", why)))
-        value = details.value
-        candidate, number, parameters = value["candidate"], value["round"], value["parameters"]
-        if not isinstance(candidate, int) or not isinstance(number, int):
-            return self._fallback("the variant does not come from a plan")
-        if parameters.keys() != self._base.keys():
-            return self._fallback("the variant sets other parameters than base")
-        return Assignment(candidate, number, dict(parameters), PLANNED)
-
-    def _fallback(self, reason: str) -> Assignment:
-        return Assignment(CONTROL, None, dict(self._base), reason)
-
-    def close(self) -> None:
-        """Stop polling the file; ``assign`` gives the control from now on."""
-        if self._domain is None:
-            return
-        from openfeature import api
-        from openfeature.provider.no_op_provider import NoOpProvider
-
-        api.set_provider(NoOpProvider(), self._domain)
-        self._domain = None
-
-    def __enter__(self) -> ThetaClient:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()

@@ -3,6 +3,8 @@
     plan -> FlagdUpdater -> flag definition -> flagd or its provider -> ThetaClient -> the app
     plan -> TableUpdater -> plain JSON table -> bucket(user, round, salt) -> a platform of your own
 
+``takes_part(user, share, salt)`` says which users the experiment is for.
+
 Both write one file, whole or not at all. Names and texts of users are written as data only.
 """
 
@@ -13,7 +15,6 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from hashlib import blake2b
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -24,13 +25,18 @@ from ...runtime.files import locked
 from ...study.history import CONTROL
 from ...study.plan import Plan
 from ..users import UserId, user_key
+from .buckets import bucket, takes_part
 from .files import checked_path, read_object, replace_file, to_json
 
 #: ``Assignment.reason`` of a user who takes part in the round.
 PLANNED = "planned"
+#: ``Assignment.reason`` of a user whom the experiment does not serve.
+OUTSIDE = "outside the experiment"
 
 _KIND = "hyperzero-torch assignment table"
-_VERSION = 1
+# A table of an experiment with a part of all users is of version 2: a reader that knows version 1
+# only would serve the experiment to everybody.
+_VERSION, _VERSION_OF_PART = 1, 2
 # Rounding error of a sum of shares; a larger difference to 1 is refused.
 _SUM_TOLERANCE = 1e-9
 
@@ -88,6 +94,10 @@ class TableUpdater:
     share by less than 1e-15, apart from the rounding error of the shares' own sum. A round of null
     means that the control alone is served and that nothing counts as an exposure.
 
+    Where the experiment is for a part of all users, the table has ``"version": 2`` and
+    ``"experiment_share": 0.1``: it is for users with ``takes_part(user, 0.1, salt)``. All others
+    get the control's parameters, and nothing counts as an exposure.
+
     Args:
         path: the table, in a folder that exists; its permissions are kept.
         salt: the experiment's name, so that experiments assign users independently of each other;
@@ -119,7 +129,7 @@ class TableUpdater:
                 plan.candidate_ids, plan.shares, (0.0, *ends), ends, plan.parameters
             )
         ]
-        text = to_json(self._table(plan.round, arms))
+        text = to_json(self._table(plan.round, arms, plan.experiment_share))
         with locked(self.path):
             if self.path.exists():
                 read_table(self.path)  # refuses to replace a file that is something else
@@ -139,41 +149,28 @@ class TableUpdater:
             arms = [{**control, "share": 1.0, "from": 0.0, "to": 1.0}]
             replace_file(self.path, to_json(self._table(None, arms)))
 
-    def _table(self, number: int | None, arms: list[dict[str, Any]]) -> dict[str, Any]:
-        head = {"kind": _KIND, "version": _VERSION, "round": number, "salt": self.salt}
-        return {**head, "arms": arms}
-
-
-def bucket(user: UserId, round: int, salt: str) -> float:
-    """A user's place in ``[0, 1)``: the same in every process, and another one in every round.
-
-    A user is a text, a whole number of any type or a UUID: 17 and "17" are one user, and a UUID is
-    the text with hyphens and small letters.
-
-    The first 53 bits of BLAKE2b-512 over ``salt NUL round NUL user`` (UTF-8, the round in
-    decimal), as a fraction. For ``salt = "value-model"``, round 17, user "u1" the digest is that of
-    ``printf 'value-model\\00017\\000u1' | b2sum``.
-
-    Raises:
-        InputError: neither a text, nor a whole number, nor a UUID.
-    Source: RFC 7693 (BLAKE2).
-    """
-    message = f"{salt}\0{round}\0{user_key(user)}".encode("utf-8", "surrogatepass")
-    first = int.from_bytes(blake2b(message).digest()[:8], "big")
-    return (first >> 11) / 2.0**53
+    def _table(
+        self, number: int | None, arms: list[dict[str, Any]], share: float = 1.0
+    ) -> dict[str, Any]:
+        head: dict[str, Any] = {"kind": _KIND, "version": _VERSION}
+        if share < 1:
+            head |= {"version": _VERSION_OF_PART, "experiment_share": share}
+        return {**head, "round": number, "salt": self.salt, "arms": arms}
 
 
 def assign(table: Mapping[str, Any], user: UserId | None) -> Assignment:
     """The arm that a table, as read by ``read_table``, assigns a user to.
 
     A user without a name, or with one that is no text, whole number or UUID, gets the control and
-    takes no part.
+    takes no part; and so does a user outside the experiment.
     """
     arms, number = table["arms"], table["round"]
     arm, reason = arms[0], PLANNED
     why_not = _why_not(user)
     if number is None or why_not is not None:
         number, reason = None, why_not or "withdrawn"
+    elif not takes_part(cast(UserId, user), table.get("experiment_share", 1.0), table["salt"]):
+        number, reason = None, OUTSIDE
     else:
         place = bucket(cast(UserId, user), number, table["salt"])
         # An arm of width 0 starts where the next arm starts, and bisect_right finds the latter.
@@ -203,7 +200,8 @@ def read_table(path: str | Path) -> dict[str, Any]:
     try:
         numbers = [arm["from"] for arm in table["arms"]] + [table["arms"][-1]["to"]]
         is_valid = (
-            (table["kind"], table["version"]) == (_KIND, _VERSION)
+            table["kind"] == _KIND
+            and _is_version(table["version"], table.get("experiment_share"))
             and isinstance(table["salt"], str)
             and (table["round"] is None or isinstance(table["round"], int))
             and (numbers[0], numbers[-1]) == (0.0, 1.0)
@@ -216,10 +214,16 @@ def read_table(path: str | Path) -> dict[str, Any]:
         is_valid = False
     if not is_valid:
         raise ConfigError(
-            f"{str(path)!r} is not an assignment table of version {_VERSION}; it was not "
-            "changed: name another file"
+            f"{str(path)!r} is not an assignment table of version {_VERSION} or "
+            f"{_VERSION_OF_PART}; it was not changed: name another file"
         )
     return table
+
+
+def _is_version(version: object, share: object) -> bool:
+    if share is None:
+        return version == _VERSION
+    return version == _VERSION_OF_PART and isinstance(share, int | float) and 0 < share <= 1
 
 
 def check_plan(plan: Plan) -> None:
@@ -244,6 +248,9 @@ def check_plan(plan: Plan) -> None:
             f"{_brief(ids)}"
         )
     _check_shares(shares)
+    part = plan.experiment_share
+    if not isinstance(part, int | float) or not 0 < part <= 1:
+        raise InputError(f"experiment_share is a fraction above 0 and up to 1, got {part!r}")
     for candidate, parameters in zip(ids, plan.parameters):
         _check_parameters(candidate, parameters, plan.parameters[0])
 

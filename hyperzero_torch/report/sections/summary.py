@@ -44,10 +44,19 @@ def _tiles(facts: Facts) -> list[Tile]:
         *_outlook(facts),
         Tile("Round", str(facts.last_round), f"{len(history.plans)} rounds planned"),
         Tile("Arms", str(served), "served in the last round, besides the control"),
+        *_experiment(facts),
         Tile("Candidates", str(history.num_candidates - 1), f"{tested} with all metrics measured"),
         Tile("In flight", str(history.num_in_flight), "arms without readings yet"),
         *_truth(facts),
     ]
+
+
+def _experiment(facts: Facts) -> list[Tile]:
+    """The part of all users that takes part, where it is not everybody."""
+    share = facts.history.plans[facts.last_round].trace.experiment_share
+    if share == 1:
+        return []
+    return [Tile("Experiment", show(share, "percent"), "of all users; others are served the base")]
 
 
 def _outlook(facts: Facts) -> list[Tile]:

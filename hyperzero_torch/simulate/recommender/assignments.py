@@ -14,10 +14,27 @@ from ...problem.space import SearchSpace, Value
 
 
 class Assignment(NamedTuple):
-    """The candidate that a user is served, and its parameters by name."""
+    """The candidate that a user is served, and its parameters by name.
+
+    A user with ``is_counted=False`` is outside the experiment: served, and no exposure is logged.
+    """
 
     candidate: int
     parameters: Mapping[str, Value]
+    is_counted: bool = True
+
+
+class Arms(NamedTuple):
+    """The assignments of a round as tensors.
+
+    ``arm (users,)`` is each user's place among the arms, ``is_counted (users,)`` whether it takes
+    part; ``candidate (arms,)`` and ``theta (arms, params)`` are those of each arm.
+    """
+
+    arm: Tensor
+    is_counted: Tensor
+    candidate: Tensor
+    theta: Tensor
 
 
 #: From the ids of a round's visiting users to their assignments, in the same order.
@@ -29,10 +46,8 @@ def one_by_one(assign: Callable[[str], Assignment]) -> Assign:
     return lambda users: [assign(user) for user in users]
 
 
-def read_assignments(
-    space: SearchSpace, num_users: int, assigned: Sequence[Assignment]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Each user's arm ``(users,)``; the arms' candidates ``(arms,)``, theta ``(arms, params)``."""
+def read_assignments(space: SearchSpace, num_users: int, assigned: Sequence[Assignment]) -> Arms:
+    """What an application's assignments say of each user and of each arm."""
     if isinstance(assigned, str | Mapping) or not isinstance(assigned, Sequence):
         raise InputError(
             f"assign must return a list with one Assignment for each of the {num_users} users, "
@@ -45,9 +60,9 @@ def read_assignments(
         )
     places: dict[int, int] = {}
     served: list[Mapping[str, Value]] = []
-    arms, rows = [], []
+    arms, rows, counted = [], [], []
     for given in assigned:
-        candidate, parameters = _pair(given)
+        candidate, parameters, is_counted = _parts(given)
         arm = places.get(candidate)
         if arm is None:
             rows.append(space.theta(parameters, f"candidate {candidate}"))
@@ -59,23 +74,28 @@ def read_assignments(
                 f"{parameters!r}; a changed theta is another candidate"
             )
         arms.append(arm)
+        counted.append(is_counted)
     theta = torch.stack(rows) if rows else torch.empty(0, space.num_params, dtype=torch.float64)
-    return (
+    return Arms(
         torch.tensor(arms, dtype=torch.int64),
+        torch.tensor(counted, dtype=torch.bool),
         torch.tensor(list(places), dtype=torch.int64),
         theta,
     )
 
 
-def _pair(given: Any) -> tuple[int, Mapping[str, Value]]:
+def _parts(given: Any) -> tuple[int, Mapping[str, Value], bool]:
     try:
-        candidate, parameters = given
+        candidate, parameters, *rest = given
     except (TypeError, ValueError):
         candidate = parameters = None
+        rest = []
     whole = isinstance(candidate, int | np.integer) and not isinstance(candidate, bool)
-    if not whole or not 0 <= candidate < 2**63 or not isinstance(parameters, Mapping):
+    is_counted = rest[0] if rest else True
+    valid = isinstance(parameters, Mapping) and isinstance(is_counted, bool) and len(rest) < 2
+    if not whole or not 0 <= candidate < 2**63 or not valid:
         raise InputError(
             "assign must return Assignments, a candidate's number (0 is the control) and its "
             f"parameters by name, got {given!r}"
         )
-    return int(candidate), parameters
+    return int(candidate), parameters, is_counted

@@ -151,7 +151,8 @@ class ValueModelWorld(Environment):
             assign: called once with the ids of all visiting users; ``one_by_one`` makes one from a
                 function of a single user's id.
         Returns:
-            Exposures and events as tidy tables, events that arrive later included.
+            Exposures and events as tidy tables, events that arrive later included. Users outside
+            the experiment have events and no exposure.
         Raises:
             InputError: no such round, not one assignment for each user, or a candidate with two
                 thetas.
@@ -167,9 +168,11 @@ class ValueModelWorld(Environment):
         visits[bots] = visits[bots].clamp_min(1)
         user = visits.nonzero().squeeze(-1)
         assigned = assign([self.user_ids[i] for i in user.tolist()])
-        arm, candidates, theta = read_assignments(self.problem.space, len(user), assigned)
-        other = self._flip(round, arm)
+        arms = read_assignments(self.problem.space, len(user), assigned)
+        arm, theta = arms.arm, arms.theta
+        other = torch.where(arms.is_counted, self._flip(round, arm), arm)
         flipped = (other != arm).nonzero().squeeze(-1)
+        counted = arms.is_counted.nonzero().squeeze(-1)
         row = torch.repeat_interleave(visits[user])
         # The later half of a flipped user's requests is served by the other arm.
         nth = torch.arange(len(row)) - (visits[user].cumsum(0) - visits[user])[row]
@@ -181,8 +184,8 @@ class ValueModelWorld(Environment):
         tables = as_tables(
             round,
             self.user_ids,
-            torch.cat([user, user[flipped]]),
-            candidates[torch.cat([arm, other[flipped]])],
+            torch.cat([user[counted], user[flipped]]),
+            arms.candidate[torch.cat([arm[counted], other[flipped]])],
             join([events, bot_events(bots, generator)]),
         )
         self._latest[round] = tables
@@ -209,12 +212,18 @@ class ValueModelWorld(Environment):
     def serve(self, plan: Plan) -> list[Delivery]:
         """Serve a plan by its shares; users are assigned to arms independently in each round.
 
+        Who takes part in an experiment for a part of all users is the same in every round. The
+        others are served the base, and are in no reading.
+
         Values are sums per visiting user. There are two messages. The first, in the next round, has
         the events that have arrived by then, without shares, which take hours. The second, when the
         last event has arrived, has all of them as revision 1. Arms with fewer than two users are
         left out, and so are metrics for which the control has no events.
         """
         visits = self.audience.visits(plan.round)
+        if plan.experiment_share < 1:
+            place = torch.rand(len(visits), generator=random(self.seed, 0, "experiment", _CPU))
+            visits = torch.where(place < plan.experiment_share, visits, 0)
         user = visits.nonzero().squeeze(-1)
         generator = random(self.seed, plan.round, "arms", _CPU)
         draw = torch.rand(len(visits), dtype=torch.float64, generator=generator)[user]

@@ -44,6 +44,9 @@ class TunerConfig(Config):
     """How the first bucket covers the space."""
     control_share: float | Literal["auto"] = Field(default="auto")
     """Fraction of the traffic for the control; ``"auto"`` applies the square-root rule."""
+    experiment_share: float = Field(default=1.0, gt=0, le=1)
+    """Fraction of all users that takes part. All others are served the base and are not counted;
+    the control and the candidates share out the users that take part."""
     max_control_share: float = Field(default=0.5, gt=0, lt=1)
     """Upper limit of the control's share under ``"auto"``."""
     newcomer_slots: int = Field(default=5, ge=1)

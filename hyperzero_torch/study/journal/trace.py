@@ -138,6 +138,7 @@ class PlanTrace(Record):
     ``why_not`` is why no posterior was used; the fields from ``fit_succeeded`` on are set where one
     was. The next fit starts from ``hyperparameters``. ``crowded_out`` are candidates that won draws
     but had no place among the arms. ``notes`` say what was amiss when the plan was made.
+    ``experiment_share`` is the part of all users that takes part.
     """
 
     num_tested: int = 0
@@ -152,6 +153,7 @@ class PlanTrace(Record):
     drift: DetectorTrace | None = None
     transfer: TransferTrace | None = None
     notes: tuple[str, ...] = ()
+    experiment_share: float = Field(1.0, gt=0, le=1)
 
 
 class Retired(DecisionTrace):
