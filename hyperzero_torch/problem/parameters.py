@@ -194,19 +194,23 @@ class Choice:
         """Coordinates of the unit cube that it takes: one per option."""
         return len(self.options)
 
+    @property
+    def served(self) -> tuple[Value, ...]:
+        """The options that are served: all of them."""
+        return tuple(self.options)
+
     def check(self, value: Any) -> float:
-        """The option's index; raises ``SpaceError`` where it is no option."""
+        """The option's index; raises ``SpaceError`` where it is no option that is served."""
         value = value.item() if isinstance(value, np.generic) else value
+        served = self.served
         for index, option in enumerate(self.options):
             # Compare types first: True == 1 in Python, but a flag is not a number.
             same_type = isinstance(value, str | int | float) and (
                 isinstance(value, bool) == isinstance(option, bool)
             )
-            if same_type and value == option:
+            if same_type and value == option and option in served:
                 return float(index)
-        raise SpaceError(
-            f"parameter {self.name!r} = {value!r} is none of its options {list(self.options)}"
-        )
+        raise SpaceError(f"parameter {self.name!r} = {value!r} is none of its options {[*served]}")
 
     def check_index(self, value: float) -> None:
         """Raise ``SpaceError`` unless this is the index of an option, as theta holds it."""
@@ -224,13 +228,18 @@ class Choice:
         """``(..., options)`` to the index ``(...)`` of the largest coordinate."""
         return x.argmax(-1).to(x.dtype)
 
+    def spread(self, u: Tensor) -> Tensor:
+        """Uniform numbers ``(...)`` to indices ``(...)``, each option as likely as any other."""
+        num = len(self.served)
+        return (u * num).floor().clamp(0, num - 1)
+
     def value(self, theta: float) -> Value:
         """What a platform is given."""
         return self.options[round(theta)]
 
     def levels(self, num: int) -> Tensor:
-        """Every option, as the middle of its cell in the unit interval."""
-        return (torch.arange(self.width, dtype=torch.float64) + 0.5) / self.width
+        """Every option that is served, as the middle of its cell in the unit interval."""
+        return (torch.arange(len(self.served), dtype=torch.float64) + 0.5) / len(self.served)
 
 
 Parameter: TypeAlias = Annotated[Float | Int | Choice, Field(discriminator="kind")]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..errors import ProblemError
 from .expressions import parse_constraint, parse_objective
+from .names import check_metrics
 from .reach import refuse_unbreakable
 from .space import Choice, Float, Int, SearchSpace
 from .terms import Constraint, Objective, Source, Term
@@ -76,7 +77,7 @@ class Problem:
         self.space = space
         self.base_theta = space.theta(base, "base")
         self.base = space.to_parameters(self.base_theta.unsqueeze(0))[0]
-        self.metrics = _check_metrics(metrics)
+        self.metrics = check_metrics(metrics)
         self.num_metrics = len(self.metrics)
         self.device = torch.device("cpu")
         self.base_levels = self._read_levels(base_levels)
@@ -98,10 +99,9 @@ class Problem:
         self.num_constraints = len(self._constraints)
         with torch.random.fork_rng(devices=[]):  # a term's draws must not change the user's
             self._probe(constraints)
-            terms = (self._objective, *self._constraints)
-            used = torch.stack([uses(t, self.metrics, self._levels_or_ones) for t in terms])
+            used = torch.stack([uses(t, self.metrics, self._levels_or_ones) for t in self.terms])
         self._used = used
-        self._used_levels = used & torch.tensor([[term.sees_levels] for term in terms])
+        self._used_levels = used & torch.tensor([[term.sees_levels] for term in self.terms])
 
     def _constraint(self, constraint: str | Constraint) -> Term:
         if not isinstance(constraint, str | Constraint):
@@ -132,6 +132,11 @@ class Problem:
         return self._objective.name
 
     @property
+    def terms(self) -> tuple[Term, ...]:
+        """The objective, then the constraints, as functions of deltas and levels."""
+        return (self._objective, *self._constraints)
+
+    @property
     def constraint_names(self) -> tuple[str, ...]:
         """The constraints as they were written."""
         return tuple(c.name for c in self._constraints)
@@ -148,7 +153,7 @@ class Problem:
     @property
     def sees_levels(self) -> bool:
         """Whether the objective or a constraint needs ``base_levels``."""
-        return any(term.sees_levels for term in (self._objective, *self._constraints))
+        return any(term.sees_levels for term in self.terms)
 
     @property
     def used_metrics(self) -> Tensor:
@@ -229,7 +234,7 @@ class Problem:
         delta = torch.zeros(*shape, self.num_metrics, dtype=torch.float64)
         level = torch.ones_like(delta) if self.base_levels is None else self._levels(delta)
         small = torch.linspace(-0.01, 0.01, delta.numel(), dtype=delta.dtype).view_as(delta)
-        for term in (self._objective, *self._constraints):
+        for term in self.terms:
             what = "objective" if term is self._objective else "constraint"
             try:
                 with torch.no_grad():
@@ -300,7 +305,7 @@ class Problem:
             "metrics": list(self.metrics),
             "objective": self.objective_name,
             "constraints": list(self.constraint_names),
-            "terms": [term.identity() for term in (self._objective, *self._constraints)],
+            "terms": [term.identity() for term in self.terms],
             "base_levels": None if self.base_levels is None else self.base_levels.tolist(),
         }
         # Only where there are any, so that studies from before this field existed still open.
@@ -311,19 +316,6 @@ class Problem:
 
 def _plain(parameter: Float | Int | Choice) -> dict[str, Any]:
     """A parameter as JSON gives it back."""
-    values = asdict(parameter)
-    return values | {"options": list(values["options"])} if "options" in values else values
-
-
-def _check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(metrics, str):
-        raise ProblemError(f"metrics must be a list of names, got the string {metrics!r}")
-    if not isinstance(metrics, Iterable):
-        raise ProblemError(f"metrics must be a list of names, got {type(metrics).__name__}")
-    names = tuple(metrics)
-    if not names or not all(isinstance(n, str) and n.strip() and "`" not in n for n in names):
-        raise ProblemError(f"metrics must be names, at least one, got {list(names)}")
-    repeated = sorted({n for n in names if names.count(n) > 1})
-    if repeated:
-        raise ProblemError(f"metric names must differ, these come twice: {repeated}")
-    return names
+    if isinstance(parameter, Choice):
+        return {"name": parameter.name, "options": [*parameter.served], "kind": parameter.kind}
+    return asdict(parameter)

@@ -134,6 +134,25 @@ class SearchSpace:
             return torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
         return self._region.holds(x[..., self._region.dims])
 
+    def contains(self, theta: Tensor) -> Tensor:
+        """Where theta can be served: ``(n, params)`` to bool ``(n,)``.
+
+        Rounding at a bound is tolerated.
+        """
+        inside = torch.ones(len(theta), dtype=torch.bool)
+        for column, parameter in zip(theta.T, self.parameters):
+            for value in column.unique().tolist():
+                try:
+                    check = (
+                        parameter.check_index if isinstance(parameter, Choice) else parameter.check
+                    )
+                    check(value)
+                except SpaceError:
+                    inside &= column != value
+        if self._region is not None:
+            inside &= (self._region.violations(theta) <= 0).all(-1)
+        return inside
+
     def to_parameters(self, theta: Tensor) -> list[dict[str, Value]]:
         """``(n, params)`` to ``n`` mappings from name to value, ready to serve."""
         return [
@@ -219,7 +238,7 @@ class SearchSpace:
         """
         if self._region is not None:
             return self._place(linear.grid(self._region, num, self.parameters))
-        fixed = math.prod(p.width for p in self.parameters if isinstance(p, Choice))
+        fixed = math.prod(len(p.served) for p in self.parameters if isinstance(p, Choice))
         others = [p for p in self.parameters if not isinstance(p, Choice)]
         share = max(num, 0) / fixed
         per = math.floor(share if not others else share ** (1 / len(others)) + 1e-9)
@@ -237,8 +256,7 @@ class SearchSpace:
         for i, p in enumerate(self.parameters):
             column = u[:, i : i + 1]
             if isinstance(p, Choice):
-                index = (column[:, 0] * p.width).floor().clamp(0, p.width - 1)
-                column = p.to_unit(index)
+                column = p.to_unit(p.spread(column[:, 0]))
             elif isinstance(p, Int):
                 column = p.to_unit(p.from_unit(column))
             columns.append(column)

@@ -33,7 +33,7 @@ def accept(
         ReadingsError: no reading that is set aside is among those named.
         RoundError: there is no reason.
     """
-    _check_reason(reason)
+    check_reason(reason)
     unknown = set(metrics or ()) - set(history.metrics)
     if unknown:
         raise ReadingsError(
@@ -69,8 +69,14 @@ def accept(
 
 def readmit(history: History, candidates: Sequence[int], reason: str) -> list[Decision]:
     """Let stopped candidates be served again; see ``Study.readmit``."""
-    _check_reason(reason)
+    check_reason(reason)
     numbers = sorted({int(c) for c in candidates})
+    outside = [c for c in numbers if c in history.status.outside]
+    if outside:
+        raise RoundError(
+            f"candidates {outside[:8]} lie outside the bounds that are in force, so they are not "
+            "served; change the bounds to let them back in ('hyperzero goals change')"
+        )
     served = [c for c in numbers if c not in history.status.stopped]
     if served or not numbers:
         raise RoundError(
@@ -116,6 +122,7 @@ def latest_reasons(history: History) -> list[str]:
     return [reason for key, reason in reasons.items() if key not in accepted]
 
 
-def _check_reason(reason: str) -> None:
+def check_reason(reason: str) -> None:
+    """Raise ``RoundError`` unless a reason is given."""
     if not isinstance(reason, str) or not reason.strip():
         raise RoundError("give a reason, in a sentence; the journal stores it")

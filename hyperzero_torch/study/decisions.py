@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from .journal import Decision
+from .journal.goals_trace import GoalsChanged
 from .journal.missing_trace import Withdrawn
 from .journal.quarantine_trace import Quarantined, ReadingsAccepted, Readmitted
 from .journal.trace import (
@@ -42,8 +43,9 @@ class StudyStatus:
     """The state after all decisions.
 
     ``retired`` candidates do not compete until they are served again; ``stopped`` ones are not
-    served again unless a person lets them back in. ``excluded_rounds`` maps rounds that are
-    excluded from the evidence to the reason.
+    served again unless a person lets them back in. Those of them that are ``outside`` are stopped
+    by the bounds alone, and compete again once bounds hold them. ``excluded_rounds`` maps
+    rounds that are excluded from the evidence to the reason.
     ``readmitted`` maps candidates that were stopped and let back in to the last round before that.
     ``accepted_units`` are metrics whose unit a person confirmed, with the code that doubted it.
     ``version`` counts the decisions that changed the evidence.
@@ -51,6 +53,7 @@ class StudyStatus:
 
     retired: set[int] = field(default_factory=set)
     stopped: set[int] = field(default_factory=set)
+    outside: set[int] = field(default_factory=set)
     excluded_rounds: dict[int, str] = field(default_factory=dict)
     discounts: tuple[Discount, ...] = ()
     readmitted: dict[int, int] = field(default_factory=dict)
@@ -63,6 +66,7 @@ class StudyStatus:
             self,
             retired=set(self.retired),
             stopped=set(self.stopped),
+            outside=set(self.outside),
             excluded_rounds=dict(self.excluded_rounds),
             readmitted=dict(self.readmitted),
             accepted_units=set(self.accepted_units),
@@ -97,7 +101,7 @@ class StudyStatus:
                 return  # a retired candidate's evidence still counts
             case Stopped(candidates=candidates) | Withdrawn(candidates=candidates):
                 check(candidates)
-                self.stopped.update(candidates)
+                self._stop(candidates)
                 return
             case RoundsExcluded(rounds=rounds):
                 check(rounds=rounds)
@@ -108,7 +112,7 @@ class StudyStatus:
                     self.excluded_rounds.pop(round_, None)
             case RolledBack(candidates=candidates, rounds=rounds, to_round=to):
                 check(candidates, rounds if to is None else (*rounds, to))
-                self.stopped.update(candidates)
+                self._stop(candidates)
                 self.excluded_rounds.update(dict.fromkeys(rounds, entry.reason))
                 self.retired.clear()
                 self.discounts = tuple(d for d in self.discounts if to is None or d.noticed <= to)
@@ -121,6 +125,9 @@ class StudyStatus:
                 self.retired.difference_update(candidates)
                 self.readmitted.update(dict.fromkeys(candidates, entry.round))
                 return
+            case GoalsChanged(outside=outside, judged_anew=judged_anew):
+                check((*outside, *judged_anew))
+                self._move_bounds(outside, judged_anew)
             case ReadingsAccepted(units=units):
                 self.accepted_units.update(units)
             case SourceAdded() | SourcesOverridden() | Quarantined():
@@ -128,6 +135,16 @@ class StudyStatus:
             case _:
                 return
         self.version += 1
+
+    def _stop(self, candidates: Collection[int]) -> None:
+        self.stopped.update(candidates)
+        self.outside.difference_update(candidates)
+
+    def _move_bounds(self, outside: Collection[int], judged_anew: Collection[int]) -> None:
+        self.stopped -= self.outside | set(judged_anew)
+        self.outside = set(outside) - self.stopped
+        self.stopped |= self.outside
+        self.retired.clear()  # who lost under the earlier goals may win under these
 
 
 def _check_all(listed: Collection[int], name: str, exists: Callable[[int], bool]) -> None:

@@ -18,6 +18,7 @@ from ..errors import JournalCorruptError, JournalError
 from ..stats.drift import STAKES
 from . import quarantine
 from .config.tuner import upcast
+from .cube import moved
 from .decisions import StudyStatus
 from .journal import (
     CandidateAdded,
@@ -27,9 +28,11 @@ from .journal import (
     Entry,
     Planned,
     ReadingsReceived,
+    StudyHeader,
     unpack_array,
 )
 from .journal.base import kind_of, values_of
+from .journal.goals_trace import GoalsChanged
 from .journal.quarantine_trace import Quarantined, ReadingsAccepted, Readmitted
 from .journal.record import NewerTraceError, TraceError
 from .journal.trace import HyperparametersTrace, PlanTrace, RolledBack
@@ -38,6 +41,12 @@ from .round_table import RoundTable
 
 CONTROL = 0
 _HYPERPARAMETERS = ("lengthscale", "outputscale", "constant")
+
+
+def history_of(header: StudyHeader) -> History:
+    """The history of a study before its first entry."""
+    problem = header.problem
+    return History(len(problem.get("parameters", ())), problem.get("metrics", ()))
 
 
 class History:
@@ -49,7 +58,8 @@ class History:
     ``num_messages`` counts messages of readings. ``has_news`` is true when a message came after the
     last plan. ``warm_start`` holds the hyperparameters of the latest plan before the last message.
     ``tables`` holds the readings of each planned round, except rounds that were ``compacted``;
-    ``quarantined`` the readings among them that are not believed, with the reason.
+    ``quarantined`` the readings among them that are not believed, with the reason. ``goals`` holds
+    the changes of goals, oldest first.
 
     Args:
         num_params: number of parameters in theta.
@@ -67,6 +77,7 @@ class History:
         self.compacted: list[Compacted] = []
         self.triggers: dict[str, int] = {}
         self.decisions: list[Decision] = []
+        self.goals: list[GoalsChanged] = []
         self.times_served: list[int] = []
         self.idle: list[int] = []
         self.status = StudyStatus()
@@ -115,7 +126,7 @@ class History:
     def branch(self) -> History:
         """A copy to which a planner adds entries; this history does not change."""
         other = copy.copy(self)
-        for name in ("candidates", "compacted", "decisions", "times_served", "idle"):
+        for name in ("candidates", "compacted", "decisions", "goals", "times_served", "idle"):
             setattr(other, name, list(getattr(self, name)))
         other._ids = dict(self._ids)
         other.status = self.status.copy()
@@ -174,11 +185,23 @@ class History:
             case Readmitted(candidates=candidates):
                 for candidate in candidates:
                     self.idle[candidate] = 0
+            case GoalsChanged() as trace:
+                self._fold_goals(trace)
         if isinstance(entry.trace, RolledBack):
             # All candidates compete again, and the next fit starts where the fit of then started.
             self.idle = [0] * len(self.idle)
             self._check_width(entry.trace.hyperparameters)
             self.warm_start = self._last_fit = entry.trace.hyperparameters
+
+    def _fold_goals(self, trace: GoalsChanged) -> None:
+        # What idled under the earlier goals may win under these.
+        self.idle = [0] * len(self.idle)
+        self.goals.append(trace)
+        try:
+            self.warm_start = moved(self.warm_start, trace.cube)
+            self._last_fit = moved(self._last_fit, trace.cube)
+        except IndexError:
+            raise self._corrupt("a change of goals names coordinates that do not exist") from None
 
     def _fold_judgement(self, trace: Quarantined | ReadingsAccepted, reason: str) -> None:
         try:

@@ -11,6 +11,7 @@ from numbers import Integral
 from typing import Any
 
 from ..errors import ConfigError, RoundError
+from .cube import in_todays_cube
 from .history import History
 from .journal import Decision
 from .journal.missing_trace import MISSING, SAMPLE_RATIO, USERS, UsersCounted
@@ -39,20 +40,21 @@ def roll_back(history: History, to_round: int, reason: str) -> list[Decision]:
 
     Rounds from ``to_round`` on are excluded, as they had not been served. Candidates added since
     are stopped, retired ones compete again, and discounts made since are lifted. The next fit
-    starts from the hyperparameters of that plan. Candidates stopped for harm stay stopped.
+    starts from the hyperparameters of that plan. Candidates stopped for harm stay stopped. Goals
+    that were changed since stay as they are.
     """
     (to_round,) = _planned(history, [to_round], reason)
     _check_not_compacted(history, to_round)
     status = history.status
     rounds = sorted(r for r in history.plans if r >= to_round)
     added = [c.candidate for c in history.candidates if c.candidate and c.round > to_round]
-    fits = (p.trace.hyperparameters for r, p in history.plans.items() if r <= to_round)
-    *_, latest_fit = (None, *(fit for fit in fits if fit is not None))
+    fits = ((r, p.trace.hyperparameters) for r, p in history.plans.items() if r <= to_round)
+    *_, (at, latest_fit) = ((0, None), *((r, fit) for r, fit in fits if fit is not None))
     trace = RolledBack(
         to_round=to_round,
         rounds=[r for r in rounds if r not in status.excluded_rounds],
-        candidates=[c for c in added if c not in status.stopped],
-        hyperparameters=latest_fit,
+        candidates=[c for c in added if c not in status.stopped or c in status.outside],
+        hyperparameters=in_todays_cube(latest_fit, at, history.goals),
     )
     return [Decision.of(_last(history), reason, trace)]
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
-from ..errors import ConfigError, JournalCorruptError, JournalError, StudyMismatchError
 from ..problem.problem import Problem
-from . import acceptance, interventions
+from . import acceptance, goals, interventions, saved
 from .compaction import CompactionSummary, compact
 from .config import TunerConfig
 from .evidence.pooling import Pooling
-from .history import History
-from .journal import Compacted, Configured, Decision, Entry, Journal, MemoryJournal, StudyHeader
+from .history import History, history_of
+from .journal import Configured, Decision, Entry, Journal, StudyHeader
 from .journal.base import ConflictError
-from .journal.state import pack, unpack
 from .judgement import judge
 from .plan import Plan
 from .readings import Readings
@@ -50,6 +47,8 @@ class Study:
         self.journal = journal
         self.name = name
         self.problem = problem
+        self._offered: Problem | None = None
+        self._num_goals = 0
         if name not in journal.studies():
             header = StudyHeader(name, seed, problem.spec())
             first = Configured(config.model_dump(mode="json"))
@@ -67,8 +66,15 @@ class Study:
         return TunerConfig(**self.history.config)
 
     def sync(self) -> History:
-        """Read the entries that any process has appended since; returns the history."""
+        """Read the entries that any process has appended since; returns the history.
+
+        Raises:
+            StudyMismatchError: another process has changed the goals to ones with a callable.
+        """
         self.history.extend(self.journal.read(self.name, after=self.history.num_entries))
+        if len(self.history.goals) > self._num_goals:
+            self.problem = goals.followed(self.problem, self.history, self.name, self._offered)
+            self._num_goals = len(self.history.goals)
         return self.history
 
     def append(self, compute: Callable[[History], tuple[Sequence[Entry], _T]]) -> _T:
@@ -95,6 +101,35 @@ class Study:
             f"other processes appended to study {self.name!r} first in each of {_MAX_TRIES} tries; "
             "too many writers share it"
         )
+
+    def change_goals(
+        self,
+        problem: Problem,
+        reason: str,
+        by: str,
+        follow: Callable[[Decision, History], tuple[Sequence[Entry], _T]],
+    ) -> _T | None:
+        """Put other goals in force; ``Tuner.change_goals`` has the documentation.
+
+        Args:
+            problem: the new one.
+            reason: why.
+            by: who.
+            follow: from the change and the history before it to the entries to append (possibly
+                none) and a result.
+        Returns:
+            The result; None where nothing differs.
+        """
+
+        def compute(history: History) -> tuple[Sequence[Entry], _T | None]:
+            decision = goals.change(history, self.problem, problem, reason, by)
+            return ([], None) if decision is None else follow(decision, history)
+
+        self._offered = problem
+        try:
+            return self.append(compute)
+        finally:
+            self._offered = None
 
     def configure(self, config: TunerConfig) -> None:
         """Use another configuration from here on; journaled where it differs."""
@@ -261,7 +296,7 @@ class Study:
 
     def save(self) -> dict[str, Any]:
         """The whole study as plain tensors, numbers and strings."""
-        return pack(self.journal.header(self.name), self.journal.read(self.name))
+        return saved.pack(self.journal.header(self.name), self.journal.read(self.name))
 
     def load(
         self, state: Mapping[str, Any], check: Callable[[History], object] = lambda _: None
@@ -272,29 +307,10 @@ class Study:
             state: of ``save``.
             check: raises a ``JournalError`` where the saved history cannot be used.
         """
-        header, entries = unpack(state)
-        self._check_problem(header)
-        trial = History(self.problem.space.num_params, self.problem.metrics)
-        try:
-            trial.extend(entries)
-            check(trial)
-        except JournalCorruptError as error:
-            raise ConfigError(f"the state is damaged: {error}") from None
-        except JournalError as error:
-            raise ConfigError(f"the state cannot be used: {error}") from None
-        TunerConfig(**trial.config)
         self.sync()
-        if isinstance(self.journal, MemoryJournal):
-            self.journal = MemoryJournal()
-            self.journal.create(StudyHeader(self.name, header.seed, self.problem.spec()), entries)
-        elif self.history.last_round is not None or header.seed != self.seed:
-            raise StudyMismatchError(
-                f"study {self.name!r} in {self.journal!r} has seed {self.seed} and planned rounds "
-                f"up to {self.history.last_round}; load the state into a new study"
-            )
-        else:
-            after = self.history.num_entries
-            self.journal.append(self.name, [_moved(e, after) for e in entries], after=after)
+        self.journal = saved.loaded(
+            self.journal, self.name, self.problem, self.history, state, check
+        )
         self._open()
 
     def _decide(self, decide: Callable[[History], Sequence[Decision]]) -> None:
@@ -302,26 +318,8 @@ class Study:
 
     def _open(self) -> None:
         header = self.journal.header(self.name)
-        self._check_problem(header)
         self.seed = header.seed
-        self.history = History(self.problem.space.num_params, self.problem.metrics)
-        self.sync()
-
-    def _check_problem(self, header: StudyHeader) -> None:
-        spec = self.problem.spec()
-        differ = [
-            f"{key}: the study has {header.problem.get(key)}, the problem {spec.get(key)}"
-            for key in {**spec, **header.problem}  # a key of only one of them differs too
-            if header.problem.get(key) != spec.get(key)
-        ]
-        if differ:
-            raise StudyMismatchError(
-                f"study {header.study!r} was made for another problem. " + "; ".join(differ)
-            )
-
-
-def _moved(entry: Entry, by: int) -> Entry:
-    """An entry whose references to other entries are shifted by so many numbers."""
-    if not isinstance(entry, Compacted):
-        return entry
-    return replace(entry, messages=tuple(number + by for number in entry.messages))
+        self.history = history_of(header)
+        self.history.extend(self.journal.read(self.name))
+        self.problem = goals.opened(self.problem, header, self.history.goals)
+        self._num_goals = len(self.history.goals)

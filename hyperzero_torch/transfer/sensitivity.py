@@ -44,9 +44,7 @@ def points(space: SearchSpace, num: int) -> Tensor:
 def _theta(space: SearchSpace, u: Tensor) -> Tensor:
     """Uniform numbers to theta, both ``(n, params)``; each option as likely as any other."""
     columns = [
-        (column * p.width).floor().clamp_max(p.width - 1)
-        if isinstance(p, Choice)
-        else p.from_unit(column.unsqueeze(-1))
+        p.spread(column) if isinstance(p, Choice) else p.from_unit(column.unsqueeze(-1))
         for p, column in zip(space.parameters, u.unbind(-1))
     ]
     return torch.stack(columns, dim=-1)

@@ -17,20 +17,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from ..errors import ConfigError, InputError, JournalCorruptError
-from ..problem.parameters import Parameter, Value
+from ..problem.options import with_options
+from ..problem.parameters import Value
 from ..problem.problem import Problem
-from ..problem.space import SearchSpace
+from ..problem.written import space_of
+from ..study import goals
 from ..study.config import TunerConfig
 from ..study.config.base import masked
 from ..study.evidence.active_set import fit_set
 from ..study.evidence.bucket import Bucket, gather
 from ..study.evidence.pooling import Pooling
-from ..study.history import History
+from ..study.history import History, history_of
 from ..study.journal import StudyHeader, open_journal
+from ..study.journal.goals_trace import GoalsChanged
 from . import checks, features
 from .checks import Flaws, shown
 
@@ -259,9 +262,10 @@ def from_journal(
         header, entries = journal.header(study), journal.read(study)
     finally:
         journal.close()
-    problem = _read_header(header)
-    history = History(problem.space.num_params, problem.metrics)
+    _problem_of(header)  # before the entries, which rest on it
+    history = history_of(header)
     history.extend(entries)
+    problem = _problem_of(header, history.goals)
     # An address may hold a password, which must not be stored or exported.
     origin = f"{Address.of(url)}#{study}"
     return from_history(problem, history, study if name is None else name, added, origin)
@@ -289,13 +293,17 @@ def _is_file(address: Any) -> bool:
     return isinstance(address, str) and "#" not in address and "://" not in address
 
 
-def _read_header(header: StudyHeader) -> Problem:
-    """The problem but for its objective, which may have been a callable: any stands in for it."""
+def _problem_of(header: StudyHeader, changes: Sequence[GoalsChanged] = ()) -> Problem:
+    """The problem but for its objective, which may have been a callable: any stands in for it.
+
+    Its space is the one in force, with all options that there ever were.
+    """
+    spec = goals.latest(header, changes)
     try:
-        kinds = TypeAdapter(list[Parameter]).validate_python(header.problem["parameters"])
-        space = SearchSpace(kinds, header.problem.get("theta_constraints", ()))
-        metrics = [str(name) for name in header.problem["metrics"]]
-        return Problem(space, header.problem["base"], metrics, lambda delta: delta[..., 0])
+        space = space_of(spec)
+        metrics = [str(name) for name in spec["metrics"]]
+        problem = Problem(space, spec["base"], metrics, lambda delta: delta[..., 0])
+        return with_options(problem, goals.options_of(header, changes))
     except (KeyError, TypeError, ValidationError, InputError) as error:
         raise JournalCorruptError(
             f"the header of study {header.study!r} describes no problem ({error}); restore the "

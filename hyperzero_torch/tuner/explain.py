@@ -12,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import RoundError
+from ..errors import ProblemError, RoundError
 from ..problem.problem import Problem
 from ..problem.space import Value
 from ..runtime.randomness import random
+from ..study import goals
 from ..study.config import TunerConfig
 from ..study.history import CONTROL, History
 from ..study.journal import Compacted, Decision, Entry, Planned
+from ..study.journal.goals_trace import GOALS, GoalsChanged
 from ..study.journal.trace import (
     DRIFT,
     OVERRULED,
@@ -109,17 +111,19 @@ def explain(
     """Restore the study from its journal up to a plan, and explain the plan.
 
     Args:
-        problem: of the study.
+        problem: of the study today; the goals that held then are taken from the journal.
         entries: the whole journal of the study.
         round: a planned round.
         seed: of the study.
         device: where to fit.
     Raises:
-        RoundError: the round was never planned.
+        RoundError: the round was never planned, or under goals with a callable that is not in force
+            any more.
     """
     position, plan = _find(entries, round)
     history = History(problem.space.num_params, problem.metrics)
     history.extend(entries[:position])
+    problem = _problem_then(problem, history, entries[position:], round)
     history.extend(_compacted_since(entries, position, TunerConfig(**history.config), history))
     config = TunerConfig(**history.config)
     state = update_model(problem, config, history, device, FitCache.empty())
@@ -146,6 +150,19 @@ def explain(
         remarks += [e.reason for e in before if e.kind == OVERRULED][-1:]  # the latest holds
     facts = None if transfer is None else transfer.plain()
     return Explanation(round, arms, tuple(remarks), facts)
+
+
+def _problem_then(today: Problem, history: History, later: Sequence[Entry], round: int) -> Problem:
+    """The problem with the goals that held when a round was planned."""
+    traces = (e.trace for e in later if isinstance(e, Decision) and e.kind == GOALS)
+    changes = [trace for trace in traces if isinstance(trace, GoalsChanged)]
+    try:
+        return goals.at(history.goals, changes, today)
+    except ProblemError as error:
+        raise RoundError(
+            f"round {round} was planned under goals that were changed since, and cannot be "
+            f"explained without them: {error}"
+        ) from None
 
 
 def _find(entries: Sequence[Entry], round: int) -> tuple[int, Planned]:

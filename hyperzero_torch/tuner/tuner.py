@@ -42,6 +42,7 @@ from ..transfer.overrides import ExpertOverride
 from ..transfer.source import Source
 from .beliefs import Belief, believe, no_belief
 from .explain import Explanation, explain
+from .goals import GoalsEffect, change_goals, goals_before
 from .model import FitCache, Fitted, ModelState, update_model
 from .oversight import is_about_readings
 from .recommend import Criterion, Recommendation, recommend
@@ -85,7 +86,6 @@ class Tuner:
             raise ConfigError(f"a seed is a whole number >= 0, got {seed!r}")
         if not isinstance(study, str) or not study:
             raise ConfigError(f"a study is named by a text that is not empty, got {study!r}")
-        self.problem = problem
         self.device = _device(device)
         opened = journaled.opened(sources)
         for source in opened:  # refuse sources that do not fit before a study is started
@@ -113,16 +113,28 @@ class Tuner:
         config: TunerConfig | None = None,
         device: torch.device | str = "cpu",
         sources: Sequence[Source | str] = (),
+        change_goals: str | None = None,
+        by: str | None = None,
     ) -> Tuner:
         """Continue a study that must exist; ``sources`` are added to those it has.
 
+        Args:
+            change_goals: the reason why ``problem`` has other goals than the study; they are put in
+                force as ``tuner.change_goals`` does it. Without a reason, other goals are refused.
+            by: who changes them.
         Raises:
             StudyNotFoundError: the journal holds no such study; the message lists those it holds.
-            StudyMismatchError: the study was made for another problem.
+            StudyMismatchError: the study was made for another problem; the message names what
+                differs.
         """
         opened = open_journal(journal, create=False)
-        opened.header(study)
-        return cls(problem, config, opened, study, None, device, sources)
+        header = opened.header(study)
+        if change_goals is None:
+            return cls(problem, config, opened, study, None, device, sources)
+        before = goals_before(opened, header, problem)
+        tuner = cls(before, config, opened, study, None, device, sources)
+        tuner.change_goals(problem, reason=change_goals, by=by)
+        return tuner
 
     def __repr__(self) -> str:
         return (
@@ -130,6 +142,11 @@ class Tuner:
             f"candidates={self.history.num_candidates}, in_flight={self.history.num_in_flight}, "
             f"journal={self.journal!r})"
         )
+
+    @property
+    def problem(self) -> Problem:
+        """The problem, with the goals in force; options of a Choice have the study's indices."""
+        return self.study.problem
 
     @property
     def seed(self) -> int:
@@ -255,6 +272,37 @@ class Tuner:
         """
         journaled.override_sources(self.study, override)
 
+    def change_goals(
+        self, problem: Problem, *, reason: str, by: str | None = None, dry_run: bool = False
+    ) -> GoalsEffect:
+        """Put other goals in force while the study runs; journaled.
+
+        The objective, guardrails, bounds, options, constraints on theta and base levels may differ.
+        Parameters, the base and metrics may not. Evidence is kept by metric, so the next plan and
+        recommendation follow at once. Candidates outside the bounds are not served any more; their
+        evidence still counts. Candidates that were stopped for a guardrail that is gone or has
+        changed are judged anew on their own evidence, under the new guardrails, and so are all
+        others. Goals are not rolled back with a study.
+
+        Args:
+            problem: the new one.
+            reason: why, in a sentence.
+            by: who; by default the user of this process.
+            dry_run: only report what would follow.
+        Returns:
+            What differs and what follows: ``changed`` is False where nothing differs.
+        Raises:
+            StudyMismatchError: the parameters, their scales, the base or the metrics differ.
+            ProblemError: a goal newly rests on a metric of which there are no readings.
+            ConfigError: a source of the study does not fit the new bounds.
+            RoundError: no reason is given.
+        """
+        effect = change_goals(self.study, problem, reason, by, dry_run, self.device, self._cache)
+        if not effect.changed:
+            message = "the goals are those of the study; nothing was changed or journaled"
+            warnings.warn(message, TunerWarning, stacklevel=2)
+        return effect
+
     def recommend(self, criterion: Criterion = "lcb", only_proven: bool = False) -> Recommendation:
         """The best candidate with evidence that is likely enough to be feasible; else the control.
 
@@ -310,6 +358,7 @@ class Tuner:
             SpaceError, ShapeError: a theta that is not in the space.
             RoundError: there is no evidence yet.
         """
+        self.study.sync()
         space = self.problem.space
         if isinstance(theta, Mapping):
             theta = space.theta(theta)

@@ -51,8 +51,9 @@ def leaders(state: Fitted, context: RoundContext) -> tuple[list[int], list[Candi
     history, posterior = context.history, state.posterior
     problem = state.fitted_problem
     space = problem.space
-    x = state.to_unit(history.theta[state.fit_set])
-    ids = state.fit_set.tolist()
+    # Outside the bounds nothing is verified, and nothing there can be recommended.
+    ids = [c for c in state.fit_set.tolist() if c not in history.status.outside]
+    x = state.to_unit(history.theta[ids])
     noise = noise_per_round(state.bucket, _LEADER_SHARE, _CONTROL_SHARE).to(x)
     points = knowledge_gradient(
         posterior,

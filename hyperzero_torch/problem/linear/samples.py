@@ -76,7 +76,7 @@ def grid(region: Region, num: int, parameters: Sequence[Float | Int | Choice]) -
     """
 
     def points(per: int) -> Tensor:
-        axes = [p.levels(p.width if isinstance(p, Choice) else per) for p in parameters]
+        axes = [p.levels(len(p.served) if isinstance(p, Choice) else per) for p in parameters]
         u = torch.cartesian_prod(*axes).reshape(-1, len(parameters))
         return u[region.holds(u[:, region.columns])]
 
@@ -87,7 +87,9 @@ def grid(region: Region, num: int, parameters: Sequence[Float | Int | Choice]) -
             for p in parameters
             if not isinstance(p, Choice)
         ]
-        return math.prod(sizes) * math.prod(p.width for p in parameters if isinstance(p, Choice))
+        return math.prod(sizes) * math.prod(
+            len(p.served) for p in parameters if isinstance(p, Choice)
+        )
 
     limit = max(_MOST_GRID, 4 * num)
     low, high = 2, limit

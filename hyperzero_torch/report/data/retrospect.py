@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...study.decisions import StudyStatus
 from ...study.evidence.bucket import Bucket, gather
 from ...study.evidence.pooling import Pooling
 from ...study.history import CONTROL, History
-from ...study.journal.trace import RolledBack, Stopped
 from ...surrogate import Posterior
 from ...tuner.drift import NUM_WARM_UP, before, residuals
 from ...tuner.model import conditioned
@@ -161,5 +161,9 @@ def _deltas(
 
 def _stopped_before(facts: Facts, round: int) -> set[int]:
     """Candidates that had been stopped or withdrawn before a round."""
-    traces = (d.trace for d in facts.history.decisions if d.round < round)
-    return {c for t in traces if isinstance(t, Stopped | RolledBack) for c in t.candidates}
+    status = StudyStatus()
+    num, width = facts.history.num_candidates, facts.problem.num_metrics
+    for decision in facts.history.decisions:
+        if decision.round < round:
+            status.fold(decision, num, width, facts.history.plans.__contains__)
+    return status.stopped

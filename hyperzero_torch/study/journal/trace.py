@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, FiniteFloat, StrictInt
 
+from .goals_trace import KINDS_OF_4, GoalsChanged
 from .missing_trace import (
     MISSING,
     SAMPLE_RATIO,
@@ -48,7 +49,7 @@ RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
 )
 #: Kinds about other domains: a source, an expert's override, and (a remark) a change in their use.
 SOURCE, OVERRULED, TRANSFER = "source", "overruled", "transfer"
-CHANGES = KINDS_OF_3 | frozenset(
+CHANGES = (KINDS_OF_3 | KINDS_OF_4) | frozenset(
     {RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED, WITHDRAWN}
 )
 
@@ -245,6 +246,7 @@ _BY_KIND: dict[str, type[Record]] = {
         *(SourceAdded, SourcesOverridden, TransferChanged),
         *(Quarantined, ReadingsAccepted, Readmitted),
         *(Withdrawn, ReadingsMissing, SampleRatioMismatch, UsersCounted),
+        GoalsChanged,
     )
 }
 
@@ -256,8 +258,8 @@ def decision_trace(kind: str, details: Mapping[str, Any]) -> Record:
         TraceError: the details are no such record, or one of a later version.
     """
     record = _BY_KIND.get(kind)
-    # Before version 3 people could write remarks of its kinds.
-    if record is None or (kind in KINDS_OF_3 and VERSION_KEY not in details):
+    # Before a version brought its kinds, people could write remarks of them.
+    if record is None or (kind in KINDS_OF_3 | KINDS_OF_4 and VERSION_KEY not in details):
         return _remark(details)
     try:
         return record.read(details)  # type: ignore[no-any-return]

@@ -1,0 +1,64 @@
+"""A study that was saved as plain tensors, numbers and strings, put into a journal again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..errors import ConfigError, JournalCorruptError, JournalError, StudyMismatchError
+from ..problem.problem import Problem
+from . import goals
+from .config import TunerConfig
+from .history import History, history_of
+from .journal import Compacted, Entry, Journal, MemoryJournal, StudyHeader
+from .journal.state import pack, unpack
+
+__all__ = ["loaded", "pack"]
+
+
+def loaded(
+    journal: Journal,
+    study: str,
+    problem: Problem,
+    history: History,
+    state: Mapping[str, Any],
+    check: Callable[[History], object],
+) -> Journal:
+    """The journal with the saved study in the place of this one; see ``Study.load``.
+
+    Raises:
+        ConfigError: not a saved state, or a damaged one.
+        StudyMismatchError: it has other goals, or this study has plans of its own.
+    """
+    header, entries = unpack(state)
+    trial = history_of(header)
+    try:
+        trial.extend(entries)
+        check(trial)
+    except JournalCorruptError as error:
+        raise ConfigError(f"the state is damaged: {error}") from None
+    except JournalError as error:
+        raise ConfigError(f"the state cannot be used: {error}") from None
+    goals.check_same(goals.latest(header, trial.goals), problem, header.study)
+    TunerConfig(**trial.config)
+    if isinstance(journal, MemoryJournal):
+        other = MemoryJournal()
+        other.create(StudyHeader(study, header.seed, header.problem), entries)
+        return other
+    seed = journal.header(study).seed
+    if history.last_round is not None or header.seed != seed or history.goals:
+        raise StudyMismatchError(
+            f"study {study!r} in {journal!r} has seed {seed} and planned rounds up to "
+            f"{history.last_round}; load the state into a new study"
+        )
+    after = history.num_entries
+    journal.append(study, [_moved(e, after) for e in entries], after=after)
+    return journal
+
+
+def _moved(entry: Entry, by: int) -> Entry:
+    """An entry whose references to other entries are shifted by so many numbers."""
+    if not isinstance(entry, Compacted):
+        return entry
+    return replace(entry, messages=tuple(number + by for number in entry.messages))
