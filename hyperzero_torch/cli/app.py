@@ -10,12 +10,24 @@ from typing import Any
 
 import typer
 
-from ..errors import HyperZeroError, InputError, JournalError, MissingExtraError, TunerWarning
-from . import doctor, live, output, quarantine, report, study, template, upkeep, worlds
+from ..errors import (
+    HyperZeroError,
+    InputError,
+    JournalError,
+    MissingExtraError,
+    StudyMismatchError,
+    TunerWarning,
+)
+from . import doctor, goals, live, output, quarantine, report, study, template, upkeep, worlds
 from .transfer.app import app as transfer_app
 
-# All other errors exit with 1.
-_EXIT_CODES = ((InputError, 3), (JournalError, 4), (MissingExtraError, 5))
+# The first that fits; all other errors exit with 1.
+_EXIT_CODES = (
+    (InputError, 3),
+    (StudyMismatchError, 6),
+    (JournalError, 4),
+    (MissingExtraError, 5),
+)
 
 app = typer.Typer(
     name="hyperzero",
@@ -38,7 +50,8 @@ A study in five minutes:
 See it work first: hyperzero demo, or with users and events: hyperzero run --world value-model
 
 Exit codes: 0 done; 2 wrong usage; 3 input refused, nothing was changed; 4 the journal cannot be
-used; 5 an optional package is missing; 1 any other error.""",
+used; 5 an optional package is missing; 6 the study has another problem or other goals than the
+file, nothing was changed; 1 any other error.""",
 )
 app.command()(worlds.demo)
 app.command()(template.init)
@@ -54,6 +67,7 @@ app.command()(upkeep.rollback)
 app.command("set-aside")(upkeep.set_aside)
 app.command()(upkeep.resync)
 app.command()(upkeep.compact)
+app.add_typer(goals.goals_app)
 app.add_typer(quarantine.readings_app)
 app.add_typer(quarantine.candidates_app)
 app.add_typer(transfer_app)

@@ -274,7 +274,7 @@ def open_study(
     study = StudyConfig.from_file(config)
     problem = study.problem()
     url = study.journal_url(config.resolve().parent)
-    is_started = study.study in _studies(url, config, create)
+    is_started = study.study in check_started(url, config, create)
     if dry_run and not is_started:
         tuner = Tuner(problem, study.traffic, None, study.study, study.seed)
     elif not create or dry_run:
@@ -290,7 +290,7 @@ def open_study(
     return tuner
 
 
-def _studies(url: str, config: Path, create: bool) -> list[str]:
+def check_started(url: str, config: Path, create: bool = False) -> list[str]:
     """The studies of a journal, which is not made here: most commands only read."""
     try:
         journal = open_journal(url, create=False)

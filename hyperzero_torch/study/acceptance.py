@@ -96,8 +96,19 @@ def summary(history: History) -> dict[tuple[str, str, str], list[Cell]]:
 
 
 def in_words(history: History) -> list[str]:
-    """Readings that are set aside and candidates that were let back in, a line each."""
+    """Changed goals, readings set aside and candidates that were let back in, a line each."""
     lines = []
+    if history.goals:
+        latest = history.goals[-1]
+        first = 0 if latest.last_round is None else latest.last_round + 1
+        lines.append(
+            f"goals were changed {len(history.goals)} times, last by {latest.by} for rounds from "
+            f"{first} on ('hyperzero goals show')"
+        )
+    if history.status.outside:
+        lines.append(
+            f"{len(history.status.outside)} of the stopped candidates only lie outside the bounds"
+        )
     back = sorted(history.status.readmitted.keys() - history.status.stopped)
     if back:
         lines.append(f"stopped before and let back in: {back}")

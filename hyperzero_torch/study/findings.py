@@ -133,14 +133,16 @@ def sample_ratio(history: History) -> list[Finding]:
 def candidates_out_of_service(history: History) -> list[Finding]:
     """Candidates that were stopped for harm, or withdrawn because they lose users."""
     amiss = []
-    out = history.status.stopped
-    harmful = [
-        c
-        for d in history.decisions
-        if isinstance(d.trace, Stopped)
-        for c in d.trace.candidates
-        if c in out
-    ]
+    out = history.status.stopped - history.status.outside
+    harmful = sorted(
+        {
+            c
+            for d in history.decisions
+            if isinstance(d.trace, Stopped)
+            for c in d.trace.candidates
+            if c in out
+        }
+    )
     if harmful:
         amiss.append(
             Finding(

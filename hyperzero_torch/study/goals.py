@@ -33,10 +33,11 @@ ADVICE = (
 
 
 class Period(NamedTuple):
-    """Goals and how long they held: rounds planned after ``after``, up to ``last``.
+    """Goals and how long they held: in rounds planned after ``after``, up to ``last``.
 
-    None stands for the beginning of the study, and for now. ``change`` put them in force,
-    ``reason`` is why; both are None for the first goals of a study.
+    ``after`` is None where no round was planned before; ``last`` is None for the present goals, and
+    for others under which no round was planned. ``change`` put them in force, ``reason`` is why;
+    both are None for the first goals of a study.
     """
 
     goals: Goals
@@ -44,6 +45,7 @@ class Period(NamedTuple):
     last: int | None
     change: GoalsChanged | None
     reason: str | None
+    is_present: bool
 
 
 def author(by: str | None) -> str:
@@ -68,9 +70,12 @@ def periods(header: StudyHeader, history: History) -> list[Period]:
     changes = [d for d in history.decisions if isinstance(d.trace, GoalsChanged)]
     first = history.goals[0].before if history.goals else _of_header(header)
     starts = [change.last_round for change in history.goals]
-    result = [Period(first, None, next(iter(starts), None), None, None)]
-    for decision, change, last in zip(changes, history.goals, [*starts[1:], None]):
-        result.append(Period(change.after, change.last_round, last, change, decision.reason))
+    result = [Period(first, None, next(iter(starts), None), None, None, not starts)]
+    for i, (decision, change) in enumerate(zip(changes, history.goals), 1):
+        is_present = i == len(starts)
+        last = None if is_present else starts[i]
+        goals, after = change.after, change.last_round
+        result.append(Period(goals, after, last, change, decision.reason, is_present))
     return result
 
 

@@ -139,11 +139,12 @@ def explain(
     before = [e for e in entries[:position] if isinstance(e, Decision)]
     decisions = [e for e in before if e.kind == STOPPED and e.round == round]
     decisions += _written_with(entries, position)
+    changed = _changed_before(entries, position)
     arms = tuple(
         _arm(state, history, plan, belief, prob_best, row, candidate)
         for row, candidate in enumerate(plan.candidates)
     )
-    remarks = [e.reason for e in decisions]
+    remarks = [*changed, *(e.reason for e in decisions)]
     transfer = plan.trace.transfer
     if transfer is not None:
         remarks += decision.sentences(transfer, problem.metrics)
@@ -215,6 +216,18 @@ def _decided_since(entries: Sequence[Entry], compacted: Compacted) -> bool:
                 if not set(compacted.rounds).isdisjoint(r):
                     return True
     return False
+
+
+def _changed_before(entries: Sequence[Entry], position: int) -> list[str]:
+    """Changes of goals since the plan before, oldest first."""
+    remarks: list[str] = []
+    for entry in reversed(entries[:position]):
+        if isinstance(entry, Planned):
+            break
+        if isinstance(entry, Decision) and isinstance(entry.trace, GoalsChanged):
+            by, what = entry.trace.by, "; ".join(entry.trace.differences)
+            remarks.insert(0, f"goals were changed by {by} ({entry.reason}): {what}")
+    return remarks
 
 
 def _written_with(entries: Sequence[Entry], position: int) -> list[Decision]:

@@ -120,13 +120,13 @@ class _Side(NamedTuple):
     history: History
     state: ModelState
     config: TunerConfig
-    belief: Belief
+    belief: Belief | None
 
     @property
     def recommendation(self) -> Recommendation | None:
         """None before the first plan."""
         history, plan = self.history, self.history.last_plan
-        if plan is None:
+        if plan is None or self.belief is None:
             return None
         stopped = history.status.stopped
         return recommend(self.state, self.config, self.belief, "lcb", plan.shares, stopped)
@@ -134,6 +134,8 @@ class _Side(NamedTuple):
     @property
     def feasible(self) -> Tensor:
         """Candidates with an estimate whose P(feasible) is high enough, bool ``(candidates,)``."""
+        if self.belief is None:
+            return torch.zeros(self.history.num_candidates, dtype=torch.bool)
         is_likely = self.belief.prob_feasible >= self.config.min_prob_feasible
         return self.belief.mean.isfinite() & is_likely & (torch.arange(len(is_likely)) != CONTROL)
 
@@ -165,8 +167,10 @@ def _ids(chosen: Tensor) -> tuple[int, ...]:
 
 def _belief(
     history: History, state: ModelState, config: TunerConfig, seed: int, device: torch.device
-) -> Belief:
-    if history.last_plan is None or not isinstance(state, Fitted):
+) -> Belief | None:
+    if history.last_plan is None:
+        return None
+    if not isinstance(state, Fitted):
         return no_belief(state.problem, state.bucket)
     generator = random(seed, history.num_messages, "believe", device)
     problem = state.problem.to(device)

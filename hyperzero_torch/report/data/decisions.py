@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ...study.findings import findings
 from ...study.history import CONTROL
 from ...study.journal import Decision
+from ...study.journal.goals_trace import GoalsChanged
 from ...study.journal.missing_trace import Withdrawn
 from ...study.journal.trace import (
     CHANGES,
@@ -27,9 +28,14 @@ _MOST_LISTED = 8  # candidates or rounds that are listed one by one
 def retired_and_stopped(facts: Facts) -> Table:
     """Candidates out of use: stopped and withdrawn ones first, each group from the latest on."""
     status, belief = facts.history.status, facts.belief
+    goals: Decision | None = None
     latest: dict[int, Decision] = {}
     stopped_by: dict[int, Decision] = {}
     for decision in facts.history.decisions:
+        if isinstance(decision.trace, GoalsChanged):
+            goals = decision
+            for candidate in decision.trace.judged_anew:
+                stopped_by.pop(candidate, None)
         if isinstance(decision.trace, Retired | Stopped | Withdrawn | RolledBack):
             for candidate in decision.trace.candidates:
                 latest[candidate] = decision
@@ -37,9 +43,11 @@ def retired_and_stopped(facts: Facts) -> Table:
                     stopped_by.setdefault(candidate, decision)
     by = {c: stopped_by[c] for c in status.stopped if c in stopped_by}
     by |= {c: latest[c] for c in status.retired - status.stopped if c in latest}
+    if goals is not None:
+        by |= dict.fromkeys(status.outside, goals)
     by.pop(CONTROL, None)
     ids = sorted(by, key=lambda c: (c not in status.stopped, -by[c].round, c))
-    kinds = ["withdrawn" if isinstance(by[c].trace, RolledBack) else by[c].kind for c in ids]
+    kinds = [_status_of(by[c]) for c in ids]
     return table(
         ("candidate", "candidate", "text", map(name_of, ids)),
         ("status", "status", "text", kinds),
@@ -49,6 +57,15 @@ def retired_and_stopped(facts: Facts) -> Table:
         ("prob", "P(feasible)", "prob", facts.prob_feasible(ids)),
         ("reason", "reason", "text", [by[c].reason for c in ids]),
     )
+
+
+def _status_of(decision: Decision) -> str:
+    match decision.trace:
+        case RolledBack():
+            return "withdrawn"
+        case GoalsChanged():
+            return "outside the bounds"
+    return decision.kind
 
 
 def excluded_rounds(facts: Facts) -> Table:

@@ -211,13 +211,13 @@ def keys_of(names: Sequence[str]) -> tuple[Key, ...]:
 
 
 def with_events(facts: Facts, drawn: Figure, shown: list[Cell]) -> Figure:
-    """A figure with drift, rollbacks and excluded rounds marked, as far as they are shown."""
+    """A figure with drift, rollbacks, excluded rounds and new goals marked, where shown."""
     rounds = [float(r) for r in shown if isinstance(r, int | float)]
     if not rounds:
         return drawn
     low, high = min(rounds) - 0.5, max(rounds) + 1.5
-    drift, back, excluded = (_within(r, low, high) for r in _events(facts))
-    if not (drift or back or excluded):
+    drift, back, excluded, goals = (_within(r, low, high) for r in _events(facts))
+    if not (drift or back or excluded or goals):
         return drawn
     traces = []
     if excluded:
@@ -226,6 +226,8 @@ def with_events(facts: Facts, drawn: Figure, shown: list[Cell]) -> Figure:
         traces += _event_lines(drift, "drift detected", VERMILLION, "dashdot", "triangle-down")
     if back:
         traces += _event_lines(back, "rolled back to", PURPLE, "longdash", "triangle-left")
+    if goals:
+        traces += _event_lines(goals, "new goals from round", GREEN, "dot", "triangle-right")
     axis = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
     return {
         "data": [*drawn["data"], *traces],
@@ -235,19 +237,22 @@ def with_events(facts: Facts, drawn: Figure, shown: list[Cell]) -> Figure:
 
 def event_keys(facts: Facts) -> tuple[Key, ...]:
     """The events' entries of a legend."""
-    drift, back, excluded = _events(facts)
+    drift, back, excluded, goals = _events(facts)
     legend = [Key("drift detected", VERMILLION, "dashdot")] if drift else []
     legend += [Key("rolled back to", PURPLE, "longdash")] if back else []
     legend += [Key("excluded round", INK, "cross")] if excluded else []
+    legend += [Key("new goals", GREEN, "dotted")] if goals else []
     return tuple(legend)
 
 
-def _events(facts: Facts) -> tuple[list[int], list[int], list[int]]:
-    """Rounds in which drift was detected, to which the study returned, and excluded ones."""
+def _events(facts: Facts) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Rounds with drift, those returned to, excluded ones, and the first under new goals."""
     traces = [(d.round, d.trace) for d in facts.history.decisions]
     drift = [round_ for round_, trace in traces if isinstance(trace, DriftFound)]
     back = [t.to_round for _, t in traces if isinstance(t, RolledBack) and t.to_round is not None]
-    return drift[-_MOST_EVENTS:], back[-_MOST_EVENTS:], sorted(facts.history.status.excluded_rounds)
+    goals = [g.last_round + 1 for g in facts.history.goals if g.last_round is not None]
+    excluded = sorted(facts.history.status.excluded_rounds)
+    return drift[-_MOST_EVENTS:], back[-_MOST_EVENTS:], excluded, goals[-_MOST_EVENTS:]
 
 
 def _within(rounds: list[int], low: float, high: float) -> list[int]:

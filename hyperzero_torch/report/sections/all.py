@@ -7,6 +7,7 @@ from ..data.retrospect import look_back
 from .audit import drift, late, retired
 from .blocks import Section
 from .candidates import deltas, effects
+from .goals import changed_goals
 from .quarantine import quarantine
 from .rounds import calibration, progress, traffic
 from .space import parameters, surface
@@ -28,6 +29,7 @@ def sections(facts: Facts) -> list[Section]:
         calibration(facts, past),
         *transfer(facts),
         late(facts),
+        *changed_goals(facts),
         *quarantine(facts),
         retired(facts),
         drift(facts),
