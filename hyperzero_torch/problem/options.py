@@ -91,7 +91,7 @@ def placed_options(before: Choice, after: Sequence[Value]) -> tuple[Value, ...]:
 
 
 def _placed(parameter: Choice, options: Sequence[Value]) -> Choice:
-    served = parameter.served
+    served = tuple(option for option in options if is_among(option, parameter.served))
     if len(served) == len(options):
         return Choice(parameter.name, tuple(options))
     return PartialChoice(parameter.name, tuple(options), open_options=served)

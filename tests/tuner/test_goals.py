@@ -1,6 +1,7 @@
 """Goals of a running study: changed on purpose, journaled, followed at once, on kept evidence."""
 
 import warnings
+from itertools import pairwise
 
 import pytest
 import torch
@@ -128,9 +129,9 @@ def test_who_was_stopped_by_a_guardrail_that_stays_is_not_judged_anew():
 def test_a_candidate_of_a_rollback_stays_withdrawn_whatever_the_guardrails():
     tuner = study(6)
     tuner.study.roll_back(2, "a faulty ranker")
-    gone = {c.candidate for c in tuner.history.candidates if c.round > 2} - set(
+    gone = {c.candidate for c in tuner.history.candidates if c.round > 2} - {
         c for d in tuner.decisions if d.kind == "stopped" for c in d.trace.candidates
-    )
+    }
     assert gone
     tuner.change_goals(problem(constraints=[]), reason="none")
     assert gone <= set(tuner.stopped)
@@ -482,7 +483,7 @@ def test_goals_with_callables():
         with pytest.raises(hz.StudyMismatchError, match="'spare_alone' is a callable"):
             other.ask()
     assert hz.Tuner.resume(tuner.journal, problem=problem(spare_alone)).ask(3) == tuner.ask(3)
-    with pytest.raises(hz.StudyMismatchError, match="is a callable.*Resume it with its own"):
+    with pytest.raises(hz.StudyMismatchError, match=r"is a callable.*Resume it with its own"):
         hz.Tuner.resume(tuner.journal, problem=problem(), change_goals="back to a text")
     tuner.change_goals(problem("gain"), reason="back")
     assert tuner.explain(1).arms
@@ -560,4 +561,4 @@ def test_whatever_the_goals_nothing_is_served_outside_them(changes, rounds):
             assert twin.ask(next_round) == tuner.ask(next_round)
             assert twin.history.status == tuner.history.status
     held = [d.trace for d in tuner.decisions if isinstance(d.trace, GoalsChanged)]
-    assert all(a.after == b.before for a, b in zip(held, held[1:]))
+    assert all(a.after == b.before for a, b in pairwise(held))
