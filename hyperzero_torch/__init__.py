@@ -48,6 +48,8 @@ Where to look
     How is drift detected, and what follows?           tuner/drift.py, stats/drift.py
     What is recommended, and why?                      tuner/recommend.py, tuner/explain.py
     How are rounds excluded, or a study rolled back?   study/interventions.py
+    How are goals changed while a study runs?          tuner/goals.py, study/goals.py,
+                                                       problem/difference.py
     What does the journal store?                       study/journal/README.md, then
                                                        study/journal/trace.py
     How are old readings deleted?                      study/compaction.py

@@ -15,7 +15,7 @@
     │   └── RoundError               a round that cannot be planned
     ├── JournalError                 the log cannot be read or written
     │   ├── StudyNotFoundError       no such study in this journal
-    │   ├── StudyMismatchError       the study was made for another problem or seed
+    │   ├── StudyMismatchError       the study has another problem, other goals or another seed
     │   ├── ForeignJournalError      the file or database is not a journal of this package
     │   └── JournalCorruptError      a journal whose entries contradict each other
     ├── GivenUpError                 a platform, warehouse or journal kept failing
@@ -111,7 +111,7 @@ class StudyNotFoundError(JournalError):
 
 
 class StudyMismatchError(JournalError):
-    """The study in the journal was made for another problem or seed."""
+    """The study in the journal was made for another problem or seed, or its goals differ."""
 
 
 class ForeignJournalError(JournalError):

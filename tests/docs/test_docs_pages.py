@@ -160,6 +160,20 @@ def last_decision(folder, kind, reason):
     assert folder.decisions("study.db")[-1] == (kind, reason)
 
 
+def goals_changed(folder, done):
+    assert "is loosened: 'guard >= -1%' from here on" in done.stdout
+    assert "the bounds of 'w_2' are narrower" in done.stdout
+    assert "recommended after:" in done.stdout
+    assert "dry run: nothing was written" in done.stderr
+    changes = [reason for kind, reason in folder.decisions("study.db") if kind == "goals changed"]
+    assert changes == ["one percent is acceptable"]
+
+
+def goals_shown(folder, done):
+    assert "rounds 0 to 5: maximise gain" in done.stdout
+    assert "changed by ann: one percent is acceptable" in done.stdout
+
+
 def transfer_packages(folder, done):
     for name in ("north", "east"):
         assert folder.json(f"{name}.json")
@@ -195,6 +209,7 @@ def transfer_dry_run(folder, done):
 RESULTS = {
     "README.md": [readme_cron, lambda *of: rows_were_collected(6, *of)],
     "docs/how-to/cron.md": [cron_first_plan, cron_second_plan, cron_again, cron_other_forms],
+    "docs/how-to/goals.md": [goals_changed, goals_shown],
     "docs/how-to/live.md": [
         lambda *of: rows_were_collected(3, *of),
         lambda folder, done: "nothing was written" in done.stderr or pytest.fail(done.stderr),
