@@ -8,7 +8,6 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +21,8 @@ from ..live.clock import SystemClock
 from ..live.loop import ROUNDS_BEFORE_WARNING, Loop
 from ..live.telemetry import JsonFormatter, Telemetry
 from ..study.config import StudyConfig, TunerConfig
-from ..transfer.refresh import read
+from ..study.history import History
+from ..transfer.refresh import Named, read
 from ..tuner.explain import Explanation
 from ..tuner.tuner import Tuner
 from .output import console, note, show, show_json, signals_to, warn
@@ -154,10 +154,20 @@ def _loop_of(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner,
     tuner = open_study(config, create=True, dry_run=dry_run)
     source, updater = source_of(study.live, tuner.problem, folder), updater_of(study.live, folder)
     clock = SystemClock(stop)
-    keep, domains = study.live.keep_readings, None
-    if study.sources:
-        domains = partial(read, study.sources, folder, tuner.problem)
-    loop = Loop(tuner, updater, source, clock, study.live.round_seconds, keep=keep, domains=domains)
+
+    def domains(history: History) -> Named:
+        # Goals may be changed while the loop runs, so the problem is the one of then.
+        return read(study.sources, folder, tuner.problem, history)
+
+    loop = Loop(
+        tuner,
+        updater,
+        source,
+        clock,
+        study.live.round_seconds,
+        keep=study.live.keep_readings,
+        domains=domains if study.sources else None,
+    )
     return tuner, loop
 
 

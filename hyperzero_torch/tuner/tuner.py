@@ -131,10 +131,11 @@ class Tuner:
         header = opened.header(study)
         if change_goals is None:
             return cls(problem, config, opened, study, None, device, sources)
-        before = goals_before(opened, header, problem)
-        tuner = cls(before, config, opened, study, None, device, sources)
+        for source in journaled.opened(sources):  # refused before anything is written
+            align(source, problem)
+        tuner = cls(goals_before(opened, header, problem), None, opened, study, None, device)
         tuner.change_goals(problem, reason=change_goals, by=by)
-        return tuner
+        return cls(problem, config, opened, study, None, device, sources)
 
     def __repr__(self) -> str:
         return (
@@ -170,7 +171,7 @@ class Tuner:
 
     @property
     def stopped(self) -> tuple[int, ...]:
-        """Ids of candidates that are not served: they broke a guardrail, or lost users."""
+        """Ids of candidates that are not served: harmful, withdrawn, or outside the bounds."""
         return tuple(sorted(self.study.sync().status.stopped))
 
     @property

@@ -562,3 +562,21 @@ def test_whatever_the_goals_nothing_is_served_outside_them(changes, rounds):
             assert twin.history.status == tuner.history.status
     held = [d.trace for d in tuner.decisions if isinstance(d.trace, GoalsChanged)]
     assert all(a.after == b.before for a, b in pairwise(held))
+
+
+def test_a_resume_that_is_refused_leaves_goals_and_configuration_as_they_were():
+    tuner = study(2)
+    before = entries(tuner)
+    other = CONFIG.model_copy(update={"num_draws": 7})
+    edited = problem("spare")
+    with pytest.raises(hz.InputError):
+        hz.Tuner.resume(
+            tuner.journal, problem=edited, config=other, sources=["memory:#x"], change_goals="so"
+        )
+    more = problem(metrics=[*METRICS, "revenue"])
+    with pytest.raises(hz.StudyMismatchError):
+        hz.Tuner.resume(tuner.journal, problem=more, config=other, change_goals="so")
+    assert entries(tuner) == before
+    resumed = hz.Tuner.resume(tuner.journal, problem=edited, config=other, change_goals="so")
+    assert resumed.config.num_draws == 7
+    assert resumed.problem.objective_name == "spare"
