@@ -105,12 +105,15 @@ def step(
         note(f"dry run: {num_new} new rows would be recorded, nothing was written")
         return
     tuner = open_study(config, create=True)
+    num_decisions = len(tuner.history.decisions)
     next_plan = tuner.ask(round) if message is None else _record(tuner, message, num_new, round)
     why = tuner.history.plans[next_plan.round].trace.why_not
     if why is not None:
         note(f"traffic is split evenly: {why}")
     warn_of_missing(tuner, next_plan.round)
-    for remark in next_plan.notes:
+    # A warning has said those that were journaled just now.
+    announced = {decision.reason for decision in tuner.history.decisions[num_decisions:]}
+    for remark in (r for r in next_plan.notes if r not in announced):
         note(remark, "yellow")
     last = tuner.history.last_round
     if last is not None and next_plan.round < last:

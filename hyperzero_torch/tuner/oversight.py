@@ -80,11 +80,6 @@ def review(state: ModelState, context: RoundContext) -> Oversight:
     return Oversight(withdrawn, remarks, tuple(notes), dict.fromkeys(capped, most), treated)
 
 
-def is_about_readings(decision: Decision) -> bool:
-    """Whether it is a decision of this file that a plan's notes repeat as long as it holds."""
-    return isinstance(decision.trace, ReadingsMissing | SampleRatioMismatch | Withdrawn)
-
-
 def notes_on_arms(notes: Sequence[str]) -> list[str]:
     """A plan's notes on metrics and arms.
 

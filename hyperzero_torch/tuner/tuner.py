@@ -11,16 +11,13 @@ compaction, a note) are methods of ``tuner.study``.
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, ReadingsError, RoundError, StudyMismatchError, TunerWarning
+from ..errors import RoundError, StudyMismatchError
 from ..problem.problem import Problem
 from ..runtime.randomness import random
 from ..study import lacking
@@ -28,10 +25,7 @@ from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket
 from ..study.history import History
 from ..study.journal import Decision, Entry, Journal, Planned, open_journal
-from ..study.journal.quarantine_trace import QUARANTINED
-from ..study.journal.trace import RETIRED, STOPPED, TRANSFER
 from ..study.plan import Plan
-from ..study.quarantine import UNITS
 from ..study.readings import Readings
 from ..study.study import Study
 from ..study.unplanned import Unknown
@@ -40,15 +34,13 @@ from ..transfer import journaled
 from ..transfer.alignment import align
 from ..transfer.overrides import ExpertOverride
 from ..transfer.source import Source
+from . import announcements, arguments
 from .beliefs import Belief, believe, no_belief
 from .explain import Explanation, explain
 from .goals import GoalsEffect, change_goals, goals_before
 from .model import FitCache, Fitted, ModelState, update_model
-from .oversight import is_about_readings
 from .recommend import Criterion, Recommendation, recommend
 from .round import plan_round
-
-log = logging.getLogger(__name__)
 
 
 class Tuner:
@@ -82,17 +74,14 @@ class Tuner:
         device: torch.device | str = "cpu",
         sources: Sequence[Source | str] = (),
     ) -> None:
-        if seed is not None and not _is_whole(seed, below=2**63):
-            raise ConfigError(f"a seed is a whole number >= 0, got {seed!r}")
-        if not isinstance(study, str) or not study:
-            raise ConfigError(f"a study is named by a text that is not empty, got {study!r}")
-        self.device = _device(device)
+        seed, study = arguments.as_seed(seed), arguments.as_study_name(study)
+        self.device = arguments.as_device(device)
         opened = journaled.opened(sources)
         for source in opened:  # refuse sources that do not fit before a study is started
             align(source, problem)
         self._cache = FitCache.empty()
         self.study = Study(
-            open_journal(journal), study, problem, config or TunerConfig(), int(seed or 0)
+            open_journal(journal), study, problem, config or TunerConfig(), seed or 0
         )
         if seed is not None and seed != self.seed:
             raise StudyMismatchError(
@@ -190,36 +179,19 @@ class Tuner:
         Warns:
             TunerWarning: the plan was not made in the usual way; the message says why and how.
         """
-        if round is not None and not _is_whole(round, below=2**53):
-            raise RoundError(f"a round is a whole number >= 0, got {round!r}")
-        if trigger is not None and not isinstance(trigger, str):
-            raise RoundError(f"a trigger is the text that names a message, got {trigger!r}")
-        wanted = None if round is None else int(round)
+        wanted, trigger = arguments.as_round(round), arguments.as_trigger(trigger)
 
         def plan(history: History) -> tuple[Sequence[Entry], int]:
-            last = history.last_round
-            target = wanted if wanted is not None else (0 if last is None else last + 1)
+            target = arguments.round_to_plan(history, wanted)
             if target in history.plans:
                 return [], target
-            if last is not None and target < last:
-                raise RoundError(
-                    f"round {target} was never planned and lies before the last planned round "
-                    f"{last}; use a later round, or omit it to take the next"
-                )
             state = self._update_model()
             entries = plan_round(state, self.config, history, target, self.seed, trigger)
             return [*entries, *lacking.remarks(history, target)], target
 
         num_decisions = len(self.study.sync().decisions)
         planned = self.study.append(plan)
-        for remark in self.history.decisions[num_decisions:]:
-            if remark.round != planned or remark.kind in (RETIRED, STOPPED, TRANSFER):
-                continue
-            message = f"round {remark.round}: {remark.reason}"
-            if is_about_readings(remark):
-                log.warning("%s", message, extra={"round": planned, "part": remark.kind})
-            else:
-                warnings.warn(message, TunerWarning, stacklevel=2)
+        announcements.of_plan(self.history.decisions[num_decisions:], planned)
         return self.study.plan(planned)
 
     def tell(self, readings: Readings | Sequence[Readings], *, unknown: Unknown = "refuse") -> int:
@@ -242,18 +214,10 @@ class Tuner:
         Warns:
             TunerWarning: readings were set aside, or look as if they had another unit.
         """
-        messages: Any = readings if isinstance(readings, list | tuple) else [readings]
-        for message in messages:
-            if not isinstance(message, Readings):
-                raise ReadingsError(
-                    f"tell expects hz.Readings or a list of them, got {type(message).__name__}; "
-                    "make one with hz.Readings(...) or hz.Readings.from_frame(frame)"
-                )
+        messages = arguments.as_messages(readings)
         num_decisions = len(self.study.sync().decisions)
         num_new = self.study.receive(messages, unknown)
-        for decision in self.history.decisions[num_decisions:]:
-            if decision.kind in (QUARANTINED, UNITS):
-                warnings.warn(decision.reason, TunerWarning, stacklevel=2)
+        announcements.of_readings(self.history.decisions[num_decisions:])
         return num_new
 
     def learn_from(self, sources: Sequence[Source | str]) -> None:
@@ -411,19 +375,3 @@ class Tuner:
 
     def _update_model(self) -> ModelState:
         return update_model(self.problem, self.config, self.history, self.device, self._cache)
-
-
-def _is_whole(value: Any, below: int) -> bool:
-    """Whether a value is a whole number in [0, below), NumPy's included; booleans are not."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        return False
-    return 0 <= int(value) < below
-
-
-def _device(device: torch.device | str) -> torch.device:
-    try:
-        wanted = torch.device(device)
-        torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {device!r} cannot be used here: {error}") from None
-    return wanted

@@ -1,6 +1,7 @@
 """Missing metrics, silent arms and lost users: seen, said, and acted on."""
 
 import logging
+import warnings
 from itertools import pairwise
 
 import pytest
@@ -18,6 +19,10 @@ from hyperzero_torch.study.journal.missing_trace import (
 from hyperzero_torch.study.silence import silences
 from hyperzero_torch.tuner.oversight import towards_control
 
+# What these tests provoke; two of them ask for the warnings themselves.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:round .*(Missing|Sample ratio mismatch|Withdrawn):hyperzero_torch.TunerWarning"
+)
 F64 = torch.float64
 CONFIG = hz.TunerConfig(
     num_draws=100, num_samples=64, num_starts=0, num_proposals=2, initial_candidates=8,
@@ -110,6 +115,33 @@ def test_a_third_metric_that_stops_leaves_the_guard_on(how, caplog):
     assert tuner.recommend().candidate_id in tuner.history.plans[0].candidates + tuple(range(100))
     assert not twin.ask().notes
     assert not missing(twin)
+
+
+def test_each_remark_on_what_is_missing_is_warned_of_once_and_says_what_the_journal_says():
+    """The guard's rows stop, and one arm has no users: both as warnings of ``ask``."""
+    tuner, lost = make(), None
+    messages = []
+    for _ in range(9):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            plan = tuner.ask()
+        assert all(w.category is hz.TunerWarning for w in caught)
+        assert all(w.filename == __file__ for w in caught)
+        messages += [str(w.message) for w in caught]
+        lost = plan.candidate_ids[1] if lost is None else lost
+        hour = rows(plan, harm=0.0, kept={lost: 0.3})
+        tell(tuner, plan, hour if plan.round < 3 else without(hour, "third", "zero"))
+    kinds = ReadingsMissing | SampleRatioMismatch | Withdrawn
+    journaled = [
+        f"round {d.round}: {d.reason}" for d in tuner.decisions if isinstance(d.trace, kinds)
+    ]
+    assert any("Missing: metric 'third' is no longer reported" in m for m in messages)
+    assert any("ample ratio mismatch" in m for m in messages)
+    assert sorted(m for m in messages if m in journaled) == sorted(journaled)
+    assert len(set(messages)) == len(messages)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tuner.ask(plan.round)  # the same plan again warns of nothing
 
 
 def test_a_metric_that_is_late_as_usual_is_no_alarm():

@@ -1,0 +1,43 @@
+"""Which of the decisions that a call has journaled its caller is warned of.
+
+A ``TunerWarning`` says what the journal says, once. What concerns readings that are missing, or
+users that do not fit the shares, is in the log as well, for programs that run unattended.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable
+
+from ..errors import TunerWarning
+from ..study.journal import Decision
+from ..study.journal.missing_trace import ReadingsMissing, SampleRatioMismatch, Withdrawn
+from ..study.journal.quarantine_trace import QUARANTINED
+from ..study.journal.trace import RETIRED, STOPPED, TRANSFER
+from ..study.quarantine import UNITS
+
+log = logging.getLogger(__name__)
+
+# What is usual in any study.
+_USUAL = (RETIRED, STOPPED, TRANSFER)
+# The caller of the tuner's method, whose caller announces.
+_CALLER = 3
+
+
+def of_plan(decisions: Iterable[Decision], planned: int) -> None:
+    """Announce what was not as usual when a round was planned."""
+    for decision in decisions:
+        if decision.round != planned or decision.kind in _USUAL:
+            continue
+        message = f"round {decision.round}: {decision.reason}"
+        if isinstance(decision.trace, ReadingsMissing | SampleRatioMismatch | Withdrawn):
+            log.warning("%s", message, extra={"round": planned, "part": decision.kind})
+        warnings.warn(message, TunerWarning, stacklevel=_CALLER)
+
+
+def of_readings(decisions: Iterable[Decision]) -> None:
+    """Announce which of the readings just received are set aside, or doubted."""
+    for decision in decisions:
+        if decision.kind in (QUARANTINED, UNITS):
+            warnings.warn(decision.reason, TunerWarning, stacklevel=_CALLER)
