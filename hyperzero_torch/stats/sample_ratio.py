@@ -51,17 +51,20 @@ def p_value(observed: Tensor, expected: Tensor) -> Tensor:
     """Pearson's chi-square test of counts in one hour.
 
     Args:
-        observed: ``(arms,)`` users.
-        expected: ``(arms,)``, positive, of the same sum.
+        observed: ``(*batch, arms)`` users.
+        expected: ``(*batch, arms)``, of the same sums; 0 for an arm that is not compared, whose
+            users are 0 too.
     Returns:
-        A scalar in [0, 1]; 1 for fewer than two cells.
+        ``(*batch)``, in [0, 1]; 1 for fewer than two cells.
     """
     observed, expected = _cells(observed.double(), expected.double())
-    if len(observed) < 2:
-        return observed.new_ones(())
-    statistic = ((observed - expected).square() / expected).sum()
-    p: Tensor = torch.special.gammaincc(observed.new_tensor((len(observed) - 1) / 2), statistic / 2)
-    return p
+    is_cell = expected > 0
+    freedom = is_cell.sum(-1) - 1
+    square = (observed - expected).square() / torch.where(is_cell, expected, 1.0)
+    statistic = torch.where(is_cell, square, 0.0).sum(-1)
+    p = torch.special.gammaincc(freedom.clamp_min(1).double() / 2, statistic / 2)
+    value: Tensor = torch.where(freedom > 0, p, 1.0)
+    return value
 
 
 def mixtures(shares: Tensor, before: Tensor | None) -> Tensor:
@@ -158,16 +161,22 @@ def log_e_loss(
 
 
 def _cells(observed: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
-    """Merge arms of few expected users into one cell, until that cell is large enough."""
-    expected, order = expected.sort(stable=True)
-    observed = observed[order]
-    small = int((expected < MIN_EXPECTED).sum())
-    if small:
-        enough = int(torch.searchsorted(expected.cumsum(0), MIN_EXPECTED)) + 1
-        small = min(max(small, enough), len(expected))
-        observed = torch.cat([observed[small:], observed[:small].sum().unsqueeze(0)])
-        expected = torch.cat([expected[small:], expected[:small].sum().unsqueeze(0)])
-    return observed, expected
+    """Merge arms of few expected users into one cell, until that cell is large enough.
+
+    The arms in the order of ``expected``; the merged ones become zeros, the cell the last column.
+    """
+    expected, order = expected.sort(stable=True, dim=-1)
+    observed = observed.gather(-1, order)
+    is_small = (expected > 0) & (expected < MIN_EXPECTED)
+    num_small = ((expected > 0).logical_not() | is_small).sum(-1, keepdim=True)
+    enough = (expected.cumsum(-1) < MIN_EXPECTED).sum(-1, keepdim=True) + 1
+    num_merged = torch.where(is_small.any(-1, keepdim=True), torch.maximum(num_small, enough), 0)
+    merged = torch.arange(expected.shape[-1], device=expected.device) < num_merged
+    parts = []
+    for values in (observed, expected):
+        cell = torch.where(merged, values, 0.0).sum(-1, keepdim=True)
+        parts.append(torch.cat([torch.where(merged, 0.0, values), cell], dim=-1))
+    return parts[0], parts[1]
 
 
 def _check(users: Tensor, shares: Tensor, before: Tensor | None) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
-from . import split
+from . import lacking, split
 from .config import TunerConfig
 from .history import CONTROL, History
 from .journal.missing_trace import Withdrawn
@@ -74,18 +74,16 @@ def missing_readings(history: History) -> list[Finding]:
     return amiss
 
 
-def empty_rounds(history: History) -> list[Finding]:
-    """Rounds in the past of which nothing was ever reported, and those without their control."""
-    latest = history.last_round
-    past = {r: t for r, t in history.tables.items() if r != latest}
-    empty = [r for r, t in past.items() if not t.reported.any()]
-    headless = [r for r, t in past.items() if t.reported[1:].any() and not t.reported[0].any()]
+def rounds_with_gaps(history: History) -> list[Finding]:
+    """Rounds without a single row, and rounds whose arms report and whose control does not."""
+    before = 0 if history.last_round is None else history.last_round
+    lost, headless = lacking.without_rows(history, before), lacking.without_control(history, before)
     amiss = []
-    if empty:
+    if lost:
         amiss.append(
             Finding(
-                f"{len(empty)} of {len(past)} earlier rounds have no readings",
-                _listed("rounds", empty),
+                f"{len(lost)} earlier rounds have no readings, though later rounds have",
+                _listed("rounds", lost),
                 "send them late, under their round; rounds that were never served need nothing",
             )
         )
@@ -251,7 +249,7 @@ def _listed(name: str, numbers: object) -> str:
 #: All checks, in the order in which their findings are shown.
 CHECKS: list[Check] = [
     missing_readings,
-    empty_rounds,
+    rounds_with_gaps,
     sample_ratio,
     candidates_out_of_service,
     excluded_rounds,

@@ -12,21 +12,17 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .history import History
 from .journal import Decision
 from .journal.trace import Remark
+from .lateness import age, lateness, recent
 from .round_table import RoundTable
 
 #: Kinds of the remarks on them.
 NO_CONTROL, NO_ROWS = "control", "hours"
-#: Rounds older than this are not looked at: a week of hours.
-RECENT_ROUNDS = 168
-# An hour counts as lost once so many later ones have rows; until then it may just be late.
+# An hour that is later than usual counts as lost once so many later ones have rows.
 _LATER_ROUNDS = 2
-# A control may be so many plans later than the first arm of its round in any study.
-_LEAST_WAIT = 3
 # In a stretch of rounds with the same trouble the journal gets a remark every so many rounds.
 _REPEAT_ROUNDS = 24
 _MAX_NAMED = 8
@@ -35,49 +31,28 @@ _MAX_NAMED = 8
 def without_control(history: History, before: int) -> dict[int, tuple[str, ...]]:
     """Rounds before ``before`` with readings of arms and none of the control, and their metrics.
 
-    A control that is not later than usual in this study, counted from the first arm, is not missed.
+    A control that is not later than usual in this study is not missed.
     """
     lacking = {}
-    usual = _usual_wait(history)
-    for round_ in _recent(history, before):
-        table = history.tables[round_]
+    normal = lateness(history)
+    for round_, table in _counted(history, before):
         has_values = table.count > 1  # NaN where nothing has arrived
         missing = has_values[1:].any(axis=0) & ~has_values[0]
-        waited = len(history.plans) - 1 - table.index - _first_delay(table)
-        missing &= waited > usual
+        missing &= normal.arms_are_overdue(table, age(history, table))
         if missing.any():
             lacking[round_] = tuple(history.metrics[m] for m in np.flatnonzero(missing).tolist())
     return lacking
-
-
-def _usual_wait(history: History) -> int:
-    """By how many plans a control came later than the first arm of its round, at most."""
-    waits: list[int] = []
-    for round_ in _recent(history, max(history.tables, default=0) + 1):
-        table = history.tables[round_]
-        has_both = (table.delay[0] >= 0) & (table.delay[1:] >= 0).any(axis=0)
-        if has_both.any():
-            waits.append(int((table.delay[0] - _first_delay(table))[has_both].max()))
-    return max([_LEAST_WAIT, *waits])
-
-
-def _first_delay(table: RoundTable) -> NDArray[np.int64]:
-    """Plans made before the first arm reported, ``(metrics,)``; 0 where none did."""
-    arms = table.delay[1:]
-    latest = np.iinfo(np.int64).max
-    first: NDArray[np.int64] = np.where(arms >= 0, arms, latest).min(axis=0, initial=latest)
-    return np.where(first == latest, 0, first)
 
 
 def without_rows(history: History, before: int) -> list[int]:
     """Rounds before ``before`` without a single row, though later ones have some; ascending."""
     lost: list[int] = []
     later = 0
-    for round_ in reversed(_recent(history, before)):
-        table = history.tables[round_]
+    normal = lateness(history)
+    for round_, table in reversed(_counted(history, before)):
         if table.num_waiting < len(table.candidates):
             later += 1
-        elif later >= _LATER_ROUNDS:
+        elif later >= _LATER_ROUNDS and age(history, table) >= normal.any:
             lost.append(round_)
     return lost[::-1]
 
@@ -132,11 +107,10 @@ def named_rounds(rounds: Collection[int]) -> str:
     return f"round{'s' * (len(rounds) > 1)} {shown}{f' and {more} more' if more > 0 else ''}"
 
 
-def _recent(history: History, before: int) -> list[int]:
+def _counted(history: History, before: int) -> list[tuple[int, RoundTable]]:
+    """The latest rounds before ``before`` that are not excluded, ascending."""
     excluded = history.status.excluded_rounds
-    return sorted(
-        r for r in history.tables if before - RECENT_ROUNDS <= r < before and r not in excluded
-    )
+    return [(r, table) for r, table in recent(history) if r < before and r not in excluded]
 
 
 def rounds_of(facts: Mapping[str, Any]) -> list[int]:

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Arrivals(NamedTuple):
+    """What has arrived of a round: ``any`` at all, and fields ``(metrics,)``.
+
+    ``first`` and ``last`` are the least and the greatest delay of an arm, -1 where none reported.
+    ``reported``: by any arm; ``by_all``: by every arm. ``is_empty``: an arm has rows of no users,
+    and users in another metric, so nothing more is awaited. ``users`` of all arms that count.
+    """
+
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+    reported: NDArray[np.bool_]
+    by_all: NDArray[np.bool_]
+    is_empty: NDArray[np.bool_]
+    users: NDArray[np.float64]
+    any: bool
 
 
 class RoundTable:
@@ -34,6 +51,7 @@ class RoundTable:
         self.delay = np.full(shape, -1, dtype=np.int64)
         self.num_waiting = len(candidates)
         self.messages: list[int] = []
+        self._arrivals: Arrivals | None = None
 
     def take(
         self, message: int, metric: NDArray[np.int64], columns: Mapping[str, Any], delay: int = 0
@@ -53,12 +71,14 @@ class RoundTable:
         self.delay[(self.delay < 0) & (self.count > 0)] = delay
         self.num_waiting = int((self.revision < 0).all(axis=1).sum())
         self.messages.append(message)
+        self._arrivals = None
 
     def judge(self, cells: Sequence[tuple[int, int]], is_set_aside: bool) -> None:
         """Set cells ``(candidate, metric)`` aside, or accept them."""
         at = ([self.row[c] for c, _ in cells], [m for _, m in cells])
         self.set_aside[at] = is_set_aside
         self.num_judgements += 1
+        self._arrivals = None
 
     def counted(self, name: str) -> NDArray[np.float64]:
         """``count``, ``mean`` or ``var`` of the readings that count, NaN elsewhere."""
@@ -69,6 +89,24 @@ class RoundTable:
     def reported(self) -> NDArray[np.bool_]:
         """Arms and metrics with a reading of at least one user, ``(arms, metrics)``."""
         return self.count > 0
+
+    @property
+    def arrivals(self) -> Arrivals:
+        """What has arrived so far; computed once after each message or judgement."""
+        if self._arrivals is None:
+            reported, delay = self.reported, self.delay
+            least = np.where(delay >= 0, delay, np.iinfo(np.int64).max).min(axis=0)
+            has = (delay >= 0).any(axis=0)
+            self._arrivals = Arrivals(
+                first=np.where(has, least, -1),
+                last=delay.max(axis=0),
+                reported=np.any(reported, axis=0),
+                by_all=np.all(reported, axis=0),
+                is_empty=((self.count == 0) & reported.any(axis=1, keepdims=True)).any(axis=0),
+                users=np.nansum(self.counted("count"), axis=0),
+                any=bool(reported.any()),
+            )
+        return self._arrivals
 
     @property
     def has_control(self) -> bool:

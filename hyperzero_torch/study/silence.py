@@ -1,34 +1,24 @@
 """Readings that are missing: of a metric, of some arms, or of everything.
 
-Readings are late in every study. How late is learned from the study's own rounds: the delay,
-counted in plans, within which 99 % of its earlier rounds reported a metric for the first time. A
-round that is older and has not reported is silent; so is one whose rows have a count of 0, whatever
-its age.
-Two silent rounds in a row are an alarm, or more where the metric has been silent for longer twice
-before, as conversions may be every night.
-
-All functions read the latest week of hours. They compute no statistics of values.
+A round that has not reported is silent once it is later than usual (``lateness.py``), or where its
+rows have a count of 0. Two silent rounds in a row are an alarm, or more where the metric has been
+silent for longer twice before, as conversions may be every night.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .history import CONTROL, History
+from .lateness import Lateness, age, lateness, recent
 from .round_table import RoundTable
 
-# Rounds that are looked at, and those in which an arm has to be silent for an alarm about it.
-_WINDOW, _ARM_WINDOW = 168, 48
-# The delay that is taken as normal before so many rounds have shown one.
-_DEFAULT_DELAY, _MIN_ROUNDS = 4, 5
-# The same for single arms, of which some are later than the first of their round.
-_DEFAULT_ARM_DELAY = 6
-_QUANTILE = 0.99
+# Rounds in which an arm has to be silent for an alarm about it.
+_ARM_WINDOW = 48
 _MIN_SILENT = 2
 # An arm of fewer expected users may have none by chance: exp(-20) for a Poisson count.
 _MIN_USERS = 20.0
@@ -56,37 +46,6 @@ class Silence:
     never: bool
 
 
-class Lateness(NamedTuple):
-    """Delays that are normal, in plans: of each metric's first reading of a round ``(metrics,)``,
-    of the first of any metric, and of single arms ``(metrics,)``."""
-
-    metrics: NDArray[np.int64]
-    any: int
-    arms: NDArray[np.int64]
-
-
-def lateness(history: History) -> Lateness:
-    """The delays within which nearly all of the study's rounds reported."""
-    width = len(history.metrics)
-    first: list[list[int]] = [[] for _ in range(width)]
-    together: list[int] = []
-    arms = np.full(width, -1)
-    for _, table in _recent(history):
-        late = np.where(table.delay >= 0, table.delay, np.iinfo(np.int64).max).min(axis=0)
-        has = (table.delay >= 0).any(axis=0)
-        for m in np.flatnonzero(has).tolist():
-            first[m].append(int(late[m]))
-        if has.any():
-            together.append(int(late.min()))
-        arms = np.maximum(arms, table.delay.max(axis=0, initial=-1))
-    any_ = _normal(together, _DEFAULT_DELAY)
-    metrics = np.array([_normal(delays, any_, _DEFAULT_DELAY) for delays in first], dtype=np.int64)
-    arms = np.maximum(arms, metrics)
-    if len(together) < 2 * _MIN_ROUNDS:
-        arms = np.maximum(arms, _DEFAULT_ARM_DELAY)
-    return Lateness(metrics, any_, arms)
-
-
 def silences(history: History, is_running: bool = False) -> list[Silence]:
     """What is missing now.
 
@@ -95,18 +54,18 @@ def silences(history: History, is_running: bool = False) -> list[Silence]:
         is_running: whether the round of the last plan is still under way; False when the next plan
             is made.
     """
-    recent = _recent(history)
-    if not recent:
+    rounds = recent(history)
+    if not rounds:
         return []
     normal = lateness(history)
-    ages = [len(history.plans) - 1 - t.index - int(is_running) for _, t in recent]
-    whole = _everything(recent, ages, normal)
+    ages = [age(history, table, is_running) for _, table in rounds]
+    whole = _everything(rounds, ages, normal)
     if whole is not None:
         return [whole]
-    by_metric = [_metric(recent, ages, normal, m) for m in range(len(history.metrics))]
+    by_metric = [_metric(rounds, ages, normal, m) for m in range(len(history.metrics))]
     silent = [s for s in by_metric if s is not None]
     skipped = [s.metric for s in silent]
-    return silent + [s for s in _arms(history, recent, ages, normal) if s.metric not in skipped]
+    return silent + [s for s in _arms(history, rounds, ages, normal) if s.metric not in skipped]
 
 
 def num_silent_rounds(history: History) -> int:
@@ -115,42 +74,28 @@ def num_silent_rounds(history: History) -> int:
     return next((s.num_rounds for s in whole), 0)
 
 
-def _recent(history: History) -> list[tuple[int, RoundTable]]:
-    """The latest rounds that keep their readings, ascending."""
-    # No more than a compaction leaves, so that it changes nothing.
-    window = min(_WINDOW, history.config.get("block_rounds") or _WINDOW)
-    return [(r, history.tables[r]) for r in sorted(history.tables)[-window:]]
-
-
-def _normal(delays: Sequence[int], *least: int) -> int:
-    """The delay that nearly all kept; where there are few, the largest of them and of ``least``."""
-    if len(delays) >= _MIN_ROUNDS:
-        return int(np.quantile(delays, _QUANTILE, method="higher"))
-    return max([*delays, *least])
-
-
 def _everything(
-    recent: list[tuple[int, RoundTable]], ages: list[int], normal: Lateness
+    rounds: list[tuple[int, RoundTable]], ages: list[int], normal: Lateness
 ) -> Silence | None:
     states = [
-        True if t.reported.any() else False if age >= normal.any else None
-        for (_, t), age in zip(recent, ages)
+        True if table.arrivals.any else False if is_of_age else None
+        for (_, table), is_of_age in zip(rounds, [a >= normal.any for a in ages])
     ]
-    return _stretch([r for r, _ in recent], states, None)
+    return _stretch([r for r, _ in rounds], states, None)
 
 
 def _metric(
-    recent: list[tuple[int, RoundTable]], ages: list[int], normal: Lateness, m: int
+    rounds: list[tuple[int, RoundTable]], ages: list[int], normal: Lateness, m: int
 ) -> Silence | None:
     """A metric that no arm reports."""
     states: list[bool | None] = []
-    for (_, table), age in zip(recent, ages):
-        reported = table.reported
+    for (_, table), num_later in zip(rounds, ages):
+        arrived = table.arrivals
+        late = num_later >= normal.metrics[m] and (arrived.any or num_later >= normal.any)
         # Rows of no users beside others with users: nothing is awaited any more.
-        is_empty = ((table.count[:, m] == 0) & reported.any(axis=1)).any()
-        late = age >= normal.metrics[m] and (reported.any() or age >= normal.any)
-        states.append(True if reported[:, m].any() else False if is_empty or late else None)
-    return _stretch([r for r, _ in recent], states, m)
+        is_silent = bool(arrived.is_empty[m]) or bool(late)
+        states.append(True if arrived.reported[m] else False if is_silent else None)
+    return _stretch([r for r, _ in rounds], states, m)
 
 
 def _stretch(
@@ -172,7 +117,7 @@ def _stretch(
 
 
 def _arms(
-    history: History, recent: list[tuple[int, RoundTable]], ages: list[int], normal: Lateness
+    history: History, rounds: list[tuple[int, RoundTable]], ages: list[int], normal: Lateness
 ) -> list[Silence]:
     """Arms that do not report a metric which others report, in the last rounds that serve them."""
     shape = (history.num_candidates, len(history.metrics))
@@ -180,13 +125,16 @@ def _arms(
     num = np.zeros(shape, dtype=np.int64)
     first, last = np.full(shape, -1), np.full(shape, -1)
     has_reported = np.zeros(shape, dtype=bool)
-    for (round_, table), age in reversed(list(zip(recent, ages))[-_ARM_WINDOW:]):
+    for (round_, table), num_later in reversed(list(zip(rounds, ages))[-_ARM_WINDOW:]):
         c, reported = table.candidates, table.reported
+        if table.arrivals.by_all.all():
+            is_closed[c] = has_reported[c] = True
+            continue
         share = np.array(history.plans[round_].shares)[:, np.newaxis]
         reporting = np.where(reported, share, 0.0).sum(axis=0)
         users = np.nan_to_num(table.counted("count")).sum(axis=0)
         expected = share * users / np.where(reporting > 0, reporting, np.inf)
-        late = (table.count == 0) | (age >= normal.arms)
+        late = (table.count == 0) | normal.arms_are_overdue(table, num_later)
         silent = ~reported & (expected >= _MIN_USERS) & late & ~is_closed[c]
         num[c] += silent
         first[c] = np.where(silent, round_, first[c])

@@ -16,13 +16,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..stats import sample_ratio
 from .history import CONTROL, History
 from .journal.missing_trace import UsersCounted, Withdrawn
-from .silence import lateness
+from .lateness import age, lateness
 
 # Rounds of a block.
 _BLOCK = 168
@@ -91,29 +93,16 @@ def compare(history: History, alpha: float | None) -> Split:
             that this is ever claimed of the split; and over all candidates together, that any is
             ever withdrawn. None: nothing is compared.
     """
-    counts = _counts(history) if alpha is not None and history.plans else []
+    counts = _counts(history) if alpha is not None and history.plans else {}
     if alpha is None or not counts:
         return Split()
     block = (len(history.plans) - 1) // _BLOCK
-    ids = sorted({c for _, candidates, _ in counts for c in candidates})
+    users, shares, before, ids = _matrices(history, counts)
     column = {c: i for i, c in enumerate(ids)}
-    users = torch.full((len(counts), len(ids)), torch.nan, dtype=torch.float64)
-    shares, before = torch.zeros_like(users), torch.zeros_like(users)
-    for row, (round_, candidates, counted) in enumerate(counts):
-        at = [column[c] for c in candidates]
-        plan = history.plans[round_]
-        planned = dict(zip(plan.candidates, plan.shares))
-        earlier = _shares_before(history, round_, planned)
-        users[row, at] = torch.tensor(counted, dtype=torch.float64)
-        shares[row, at] = torch.tensor([planned[c] for c in candidates], dtype=torch.float64)
-        before[row, at] = torch.tensor([earlier.get(c, 0.0) for c in candidates]).double()
-    hours = []
-    for row, (round_, _, _) in enumerate(counts):
-        hour = _hour(round_, ids, users[row], shares[row], before[row], alpha)
-        if hour is not None:
-            hours.append(hour)
+    rounds = list(counts)
+    hours = _hours(rounds, ids, users, shares, before, alpha)
     alpha_here = alpha / ((block + 1) * (block + 2))  # sums to alpha over the blocks
-    losses = _losses(history, [r for r, _, _ in counts], ids, users, shares, before, alpha_here)
+    losses = _losses(history, rounds, ids, users, shares, before, alpha_here)
     gone = {
         c for d in history.decisions if isinstance(d.trace, Withdrawn) for c in d.trace.candidates
     }
@@ -122,7 +111,10 @@ def compare(history: History, alpha: float | None) -> Split:
     total = _log_e_value(users[:, rest], shares[:, rest], before[:, rest])
     lost = {loss.candidate for loss in losses}
     others = [i for i in rest if ids[i] not in lost]
-    fit = _log_e_value(users[:, others], shares[:, others], before[:, others]) < needed
+    of_others = total
+    if len(others) < len(rest):
+        of_others = _log_e_value(users[:, others], shares[:, others], before[:, others])
+    fit = of_others < needed
     part = torch.where(users.isfinite(), shares, 0.0).sum(0)
     at_fault = [loss for loss in losses if loss.candidate != CONTROL]
     share = float(part[[column[loss.candidate] for loss in at_fault]].sum() / part.sum())
@@ -138,64 +130,93 @@ def compare(history: History, alpha: float | None) -> Split:
     )
 
 
-def _counts(history: History) -> list[tuple[int, list[int], list[float]]]:
-    """Users by arm of the rounds that can be compared, ascending."""
+def _counts(history: History) -> dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Arms and their users of the rounds that can be compared, ascending."""
     normal = lateness(history)
     last = len(history.plans) - 1
     first = last // _BLOCK * _BLOCK
     recent = {r: t for r, t in sorted(history.tables.items()) if t.index >= first}
-    size = torch.zeros(len(history.metrics), dtype=torch.float64)
+    size = np.zeros(len(history.metrics))
     for table in recent.values():
-        size += torch.from_numpy(table.counted("count")).nan_to_num(0.0).sum(0)
+        size += table.arrivals.users
     reference = int(size.argmax())
-    counts: dict[int, tuple[list[int], list[float]]] = {}
+    counts = {}
     for round_, table in recent.items():
-        users = table.counted("count")
-        reported = users[:, reference] > 0
-        # No user in any metric is a count of 0; none in this one alone is a missing reading.
-        is_zero = (users[:, reference] == 0) & ~table.reported.any(axis=1)
-        has = reported | is_zero
-        is_late = last - table.index >= normal.arms[reference]
         if round_ in history.status.excluded_rounds:
             continue  # by a person; the users of those that the live loop leaves out follow
-        is_whole = has.all() or is_late
-        if is_whole and has.sum() >= 2 and reported.any():
-            rows = has.nonzero()[0]
-            candidates = table.candidates[rows].tolist()
-            counts[round_] = (candidates, users[rows, reference].tolist())
+        users = table.counted("count")[:, reference]
+        if not table.arrivals.reported[reference]:
+            continue
+        reported = users > 0
+        # No user in any metric is a count of 0; none in this one alone is a missing reading.
+        has = reported | ((users == 0) & ~table.reported.any(axis=1))
+        is_late = normal.arms_are_overdue(table, age(history, table))[reference]
+        if (has.all() or is_late) and has.sum() >= 2:
+            counts[round_] = (table.candidates[has], users[has])
     for decision in history.decisions:
         trace = decision.trace
         if isinstance(trace, UsersCounted) and trace.round in recent and trace.round not in counts:
-            counts[trace.round] = (list(trace.candidates), list(trace.users))
-    return [(r, *counts[r]) for r in sorted(counts)]
+            counts[trace.round] = (np.array(trace.candidates), np.array(trace.users))
+    return {r: counts[r] for r in sorted(counts)}
 
 
-def _shares_before(history: History, round_: int, planned: dict[int, float]) -> dict[int, float]:
-    """Shares of the plan before a round's; its own where it is the first.
+def _matrices(
+    history: History, counts: dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]]
+) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """Users, NaN where none are known, shares, and shares of the plan before, ``(rounds, arms)``;
+    and the candidates of the columns."""
+    ids = np.unique(np.concatenate([candidates for candidates, _ in counts.values()]))
+    users = np.full((len(counts), len(ids)), np.nan)
+    shares, before = np.zeros_like(users), np.zeros_like(users)
+    plans = list(history.plans.values())
+    # Shares by candidate, of a round and of the plan before it.
+    now, then = np.zeros(history.num_candidates), np.zeros(history.num_candidates)
+    for row, (round_, (candidates, counted)) in enumerate(counts.items()):
+        at = np.searchsorted(ids, candidates)
+        index = history.tables[round_].index
+        # The first plan had none before it. Shares before are of this round's experiment: before a
+        # smaller one each minute had more users.
+        part = plans[index].trace.experiment_share
+        for dense, plan in ((now, plans[index]), (then, plans[max(0, index - 1)])):
+            arms = np.array(plan.candidates)
+            dense[arms] = np.array(plan.shares) * (plan.trace.experiment_share / part)
+            (shares if dense is now else before)[row, at] = dense[candidates]
+            dense[arms] = 0.0
+        users[row, at] = counted
+    return *map(torch.from_numpy, (users, shares, before)), ids.tolist()
 
-    They are of this round's experiment: before a smaller experiment each minute had more users.
-    """
-    index = history.tables[round_].index
-    if index == 0:
-        return planned
-    plan = history.plans[list(history.plans)[index - 1]]
-    growth = plan.trace.experiment_share / history.plans[round_].trace.experiment_share
-    return {c: share * growth for c, share in zip(plan.candidates, plan.shares)}
 
-
-def _hour(
-    round_: int, ids: Sequence[int], users: Tensor, shares: Tensor, before: Tensor, alpha: float
-) -> HourMismatch | None:
+def _hours(
+    rounds: Sequence[int],
+    ids: Sequence[int],
+    users: Tensor,
+    shares: Tensor,
+    before: Tensor,
+    alpha: float,
+) -> list[HourMismatch]:
+    """The hours that do not fit, as likely as any mixture with the plan before makes them."""
     has = users.isfinite() & (shares > 0)
-    counted = users[has]
-    expected = sample_ratio.mixtures(shares[has], before[has]) * counted.sum()
-    p = max(float(sample_ratio.p_value(counted, e)) for e in expected if bool((e > 0).all()))
-    if p >= alpha:
-        return None
-    deviation = (counted - expected[0]).abs() / expected[0].sqrt()
-    worst = int(deviation.argmax())
-    candidate = ids[int(has.nonzero().flatten()[worst])]
-    return HourMismatch(round_, p, candidate, float(expected[0][worst]), float(counted[worst]))
+    counted = torch.where(has, users, 0.0)
+    planned, earlier = torch.where(has, shares, 0.0), torch.where(has, before, 0.0)
+    expected = sample_ratio.mixtures(planned, earlier) * counted.sum(-1, keepdim=True)
+    p = sample_ratio.p_value(counted.expand_as(expected), expected)
+    # A mixture that leaves nobody to an arm says nothing.
+    p = torch.where(((expected > 0) | ~has).all(-1), p, 0.0).amax(0)
+    mismatches = []
+    for row in (p < alpha).nonzero().flatten().tolist():
+        usual = expected[0, row]
+        deviation = (counted[row] - usual).abs() / torch.where(has[row], usual, torch.inf).sqrt()
+        worst = int(deviation.argmax())
+        mismatches.append(
+            HourMismatch(
+                rounds[row],
+                float(p[row]),
+                ids[worst],
+                float(usual[worst]),
+                float(counted[row, worst]),
+            )
+        )
+    return mismatches
 
 
 def _log_e_value(users: Tensor, shares: Tensor, before: Tensor) -> float:
