@@ -17,8 +17,8 @@ from functools import partial
 from itertools import takewhile
 
 from ..errors import ConfigError, HyperZeroError, ReadingsError, RoundError
+from ..study.broken_hours import was_reviewed
 from ..study.history import History
-from ..study.journal.trace import RoundsReinstated
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..transfer.refresh import Named
@@ -197,7 +197,7 @@ class Loop:
                 facts = {"round": round_, "excluded": dict(users)}
                 log.info("round %d: users not counted: %s", round_, dict(users), extra=facts)
         for round_, reason in sorted(collected.excluded_rounds.items()):
-            if round_ in self.tuner.history.plans and not self._was_reviewed(round_):
+            if round_ in self.tuner.history.plans and not was_reviewed(self.tuner.history, round_):
                 exclude = partial(self.tuner.study.set_aside, [round_], reason)
                 self._calls.journal(f"excluding round {round_}", exclude)
                 self._keep_users(round_, collected.counted.get(round_, {}))
@@ -210,14 +210,6 @@ class Loop:
         if users and set(users) <= set(arms):
             keep = partial(self.tuner.study.keep_users, round, users)
             self._calls.journal(f"recording the users of round {round}", keep)
-
-    def _was_reviewed(self, round: int) -> bool:
-        """Whether a round is excluded already, or somebody decided that it counts."""
-        history = self.tuner.history
-        return round in history.status.excluded_rounds or any(
-            isinstance(d.trace, RoundsReinstated) and round in d.trace.rounds
-            for d in history.decisions
-        )
 
     def _tell(self, readings: Readings) -> int:
         """Record a message as a whole; where it is refused, round by round, so that one refused

@@ -2,7 +2,9 @@
 
 Counts are compared within one metric, the one with the most users: a metric that is counted over
 some of the users says nothing about the split. Arms that have not reported it are left out, and the
-others compared with each other. A round is compared once all arms have reported, or could have.
+others compared with each other. A round is compared once all arms have reported, or could have. An
+arm whose rows have not come at all by then has lost all its users, which is held against it alone:
+the other arms' users are compared without it.
 
 Over all hours means over the present block of them: the evidence of a block starts again with the
 next, whose error probability is part of the whole. So the work of a round does not grow.
@@ -15,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -93,16 +96,16 @@ def compare(history: History, alpha: float | None) -> Split:
             that this is ever claimed of the split; and over all candidates together, that any is
             ever withdrawn. None: nothing is compared.
     """
-    counts = _counts(history) if alpha is not None and history.plans else {}
+    counts = counts_of(history) if alpha is not None and history.plans else {}
     if alpha is None or not counts:
         return Split()
     block = (len(history.plans) - 1) // _BLOCK
-    users, shares, before, ids = _matrices(history, counts)
+    users, shares, before, with_absent, ids = _matrices(history, counts)
     column = {c: i for i, c in enumerate(ids)}
     rounds = list(counts)
     hours = _hours(rounds, ids, users, shares, before, alpha)
     alpha_here = alpha / ((block + 1) * (block + 2))  # sums to alpha over the blocks
-    losses = _losses(history, rounds, ids, users, shares, before, alpha_here)
+    losses = _losses(history, rounds, ids, with_absent, shares, before, alpha_here)
     gone = {
         c for d in history.decisions if isinstance(d.trace, Withdrawn) for c in d.trace.candidates
     }
@@ -115,7 +118,7 @@ def compare(history: History, alpha: float | None) -> Split:
     if len(others) < len(rest):
         of_others = _log_e_value(users[:, others], shares[:, others], before[:, others])
     fit = of_others < needed
-    part = torch.where(users.isfinite(), shares, 0.0).sum(0)
+    part = torch.where(with_absent.isfinite(), shares, 0.0).sum(0)
     at_fault = [loss for loss in losses if loss.candidate != CONTROL]
     share = float(part[[column[loss.candidate] for loss in at_fault]].sum() / part.sum())
     if not fit or share > _MOST_AT_FAULT or len(at_fault) < len(losses):
@@ -130,8 +133,16 @@ def compare(history: History, alpha: float | None) -> Split:
     )
 
 
-def _counts(history: History) -> dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """Arms and their users of the rounds that can be compared, ascending."""
+class Counts(NamedTuple):
+    """Users of a round by arm; and the arms without any row though it is overdue."""
+
+    candidates: NDArray[np.int64]
+    users: NDArray[np.float64]
+    absent: NDArray[np.int64]
+
+
+def counts_of(history: History) -> dict[int, Counts]:
+    """The rounds that can be compared, ascending."""
     normal = lateness(history)
     last = len(history.plans) - 1
     first = last // _BLOCK * _BLOCK
@@ -152,27 +163,31 @@ def _counts(history: History) -> dict[int, tuple[NDArray[np.int64], NDArray[np.f
         has = reported | ((users == 0) & ~table.reported.any(axis=1))
         is_late = normal.arms_are_overdue(table, age(history, table))[reference]
         if (has.all() or is_late) and has.sum() >= 2:
-            counts[round_] = (table.candidates[has], users[has])
+            absent = (table.revision < 0).all(axis=1) & is_late
+            absent[0] = False  # without the control nothing is learned, and it is not withdrawn
+            counts[round_] = Counts(table.candidates[has], users[has], table.candidates[absent])
     for decision in history.decisions:
         trace = decision.trace
         if isinstance(trace, UsersCounted) and trace.round in recent and trace.round not in counts:
-            counts[trace.round] = (np.array(trace.candidates), np.array(trace.users))
+            arms = np.array(trace.candidates)
+            counts[trace.round] = Counts(arms, np.array(trace.users), arms[:0])
     return {r: counts[r] for r in sorted(counts)}
 
 
 def _matrices(
-    history: History, counts: dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]]
-) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-    """Users, NaN where none are known, shares, and shares of the plan before, ``(rounds, arms)``;
-    and the candidates of the columns."""
-    ids = np.unique(np.concatenate([candidates for candidates, _ in counts.values()]))
+    history: History, counts: dict[int, Counts]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, list[int]]:
+    """Users, NaN where none are known, shares, shares of the plan before, and users with zeros for
+    absent arms, each ``(rounds, arms)``; and the candidates of the columns."""
+    ids = np.unique(np.concatenate([arms for c in counts.values() for arms in (c[0], c.absent)]))
     users = np.full((len(counts), len(ids)), np.nan)
+    with_absent = users.copy()
     shares, before = np.zeros_like(users), np.zeros_like(users)
     plans = list(history.plans.values())
     # Shares by candidate, of a round and of the plan before it.
     now, then = np.zeros(history.num_candidates), np.zeros(history.num_candidates)
-    for row, (round_, (candidates, counted)) in enumerate(counts.items()):
-        at = np.searchsorted(ids, candidates)
+    for row, (round_, hour) in enumerate(counts.items()):
+        at, gone = np.searchsorted(ids, hour.candidates), np.searchsorted(ids, hour.absent)
         index = history.tables[round_].index
         # The first plan had none before it. Shares before are of this round's experiment: before a
         # smaller one each minute had more users.
@@ -180,10 +195,13 @@ def _matrices(
         for dense, plan in ((now, plans[index]), (then, plans[max(0, index - 1)])):
             arms = np.array(plan.candidates)
             dense[arms] = np.array(plan.shares) * (plan.trace.experiment_share / part)
-            (shares if dense is now else before)[row, at] = dense[candidates]
+            matrix = shares if dense is now else before
+            matrix[row, at], matrix[row, gone] = dense[hour.candidates], dense[hour.absent]
             dense[arms] = 0.0
-        users[row, at] = counted
-    return *map(torch.from_numpy, (users, shares, before)), ids.tolist()
+        users[row, at] = with_absent[row, at] = hour.users
+        with_absent[row, gone] = 0.0
+    matrices = map(torch.from_numpy, (users, shares, before, with_absent))
+    return *matrices, ids.tolist()
 
 
 def _hours(

@@ -14,7 +14,7 @@ from ..errors import TunerWarning
 from ..study.journal import Decision
 from ..study.journal.missing_trace import ReadingsMissing, SampleRatioMismatch, Withdrawn
 from ..study.journal.quarantine_trace import QUARANTINED
-from ..study.journal.trace import RETIRED, STOPPED, TRANSFER
+from ..study.journal.trace import RETIRED, STOPPED, TRANSFER, RoundsExcluded
 from ..study.quarantine import UNITS
 
 log = logging.getLogger(__name__)
@@ -28,16 +28,30 @@ _CALLER = 3
 def of_plan(decisions: Iterable[Decision], planned: int) -> None:
     """Announce what was not as usual when a round was planned."""
     for decision in decisions:
-        if decision.round != planned or decision.kind in _USUAL:
-            continue
-        message = f"round {decision.round}: {decision.reason}"
-        if isinstance(decision.trace, ReadingsMissing | SampleRatioMismatch | Withdrawn):
-            log.warning("%s", message, extra={"round": planned, "part": decision.kind})
-        warnings.warn(message, TunerWarning, stacklevel=_CALLER)
+        if isinstance(decision.trace, RoundsExcluded):
+            _warn(_excluded(decision))
+        elif decision.round == planned and decision.kind not in _USUAL:
+            message = f"round {decision.round}: {decision.reason}"
+            if isinstance(decision.trace, ReadingsMissing | SampleRatioMismatch | Withdrawn):
+                log.warning("%s", message, extra={"round": planned, "part": decision.kind})
+            _warn(message)
 
 
 def of_readings(decisions: Iterable[Decision]) -> None:
-    """Announce which of the readings just received are set aside, or doubted."""
+    """Announce which readings just received are set aside or doubted, and which rounds excluded."""
     for decision in decisions:
-        if decision.kind in (QUARANTINED, UNITS):
-            warnings.warn(decision.reason, TunerWarning, stacklevel=_CALLER)
+        if isinstance(decision.trace, RoundsExcluded):
+            _warn(_excluded(decision))
+        elif decision.kind in (QUARANTINED, UNITS):
+            _warn(decision.reason)
+
+
+def _excluded(decision: Decision) -> str:
+    rounds = decision.trace.rounds if isinstance(decision.trace, RoundsExcluded) else ()
+    message = f"round {', '.join(map(str, rounds))} is excluded: {decision.reason}"
+    log.warning("%s", message, extra={"round": decision.round, "part": decision.kind})
+    return f"{message}; 'hyperzero set-aside --undo' or study.reinstate lets it count again"
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, TunerWarning, stacklevel=_CALLER + 1)

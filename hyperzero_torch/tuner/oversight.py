@@ -123,11 +123,11 @@ def _not_yet_said(history: History, silence: Silence) -> ReadingsMissing | None:
 
 def _withdraw(loss: split.Loss, round_: int) -> Decision:
     kept = loss.counted / loss.expected if loss.expected else 0.0
+    counted = f"{loss.counted:,.0f} were counted" if loss.counted else "none was counted"
     reason = (
-        f"{_WITHDRAWN} candidate {loss.candidate} loses users: {loss.counted:,.0f} were counted "
-        f"over {loss.num_rounds} rounds, {loss.expected:,.0f} expected by its shares ({kept:.1%}), "
-        "while the other arms fit theirs. It may crash, or its exposures are not logged; it is not "
-        "served again"
+        f"{_WITHDRAWN} candidate {loss.candidate} loses users: {counted} over {loss.num_rounds} "
+        f"rounds, {loss.expected:,.0f} expected by its shares ({kept:.1%}), while the other arms "
+        "fit theirs. It may crash, or its exposures are not logged; it is not served again"
     )
     trace = Withdrawn(
         candidates=(loss.candidate,),
@@ -158,6 +158,8 @@ def _mismatches(comparison: Split, context: RoundContext) -> Iterator[tuple[str,
         )
         if len(amiss) > 1:
             note += f"; {len(amiss)} of the last {comparison.num_hours} rounds do not fit"
+        if hour.round in history.status.excluded_rounds:
+            note += "; it is excluded"
         previous = [r for r in rounds if r < hour.round][-1:]
         continues = bool(previous) and previous[0] in amiss and bool(journaled & set(amiss))
         decision = None

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import RoundError, StudyMismatchError
 from ..problem.problem import Problem
 from ..runtime.randomness import random
-from ..study import lacking
+from ..study import broken_hours, lacking
 from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket
 from ..study.history import History
@@ -48,16 +48,15 @@ class Tuner:
 
     Args:
         problem: the parameters, metrics, objective and constraints.
-        config: where None, the study's own configuration, or the default for a new study. A
-            configuration that differs from the study's is journaled and in force from here on.
+        config: where None, the study's own, or the default for a new study. One that differs from
+            the study's is journaled and in force from here on.
         journal: a URL such as ``"sqlite:///study.db"``, a ``Journal``, or None for memory.
         study: its name in the journal.
         seed: of all random numbers; where None, the study's own, or 0 for a new one.
         device: where draws and the Gaussian process are computed.
         sources: other domains to learn from, as ``hz.transfer.Source`` or as
-            ``"journal-url#study"``. They are stored in the journal, so a study continues with them
-            without naming them again. New ones can be added at any time; a source of the same name
-            with other evidence replaces the earlier one.
+            ``"journal-url#study"``. The journal stores them, so a study continues with them. New
+            ones can be added at any time; one of the same name with other evidence replaces it.
     Raises:
         StudyMismatchError: the journal's study was made for another problem or seed.
         ConfigError: a source that does not fit the problem.
@@ -185,11 +184,13 @@ class Tuner:
             target = arguments.round_to_plan(history, wanted)
             if target in history.plans:
                 return [], target
-            state = self._update_model()
-            entries = plan_round(state, self.config, history, target, self.seed, trigger)
+            model = self._update_model()
+            entries = plan_round(model, self.config, history, target, self.seed, trigger)
             return [*entries, *lacking.remarks(history, target)], target
 
         num_decisions = len(self.study.sync().decisions)
+        if arguments.round_to_plan(self.history, wanted) not in self.history.plans:
+            broken_hours.exclude(self.study)
         planned = self.study.append(plan)
         announcements.of_plan(self.history.decisions[num_decisions:], planned)
         return self.study.plan(planned)
@@ -212,11 +213,12 @@ class Tuner:
         Raises:
             ReadingsError: a round, arm or metric is unknown, or a revision contradicts itself.
         Warns:
-            TunerWarning: readings were set aside, or look as if they had another unit.
+            TunerWarning: readings or whole rounds do not count, or have another unit, it seems.
         """
-        messages = arguments.as_messages(readings)
         num_decisions = len(self.study.sync().decisions)
-        num_new = self.study.receive(messages, unknown)
+        num_new = self.study.receive(arguments.as_messages(readings), unknown)
+        if num_new:
+            broken_hours.exclude(self.study)
         announcements.of_readings(self.history.decisions[num_decisions:])
         return num_new
 
