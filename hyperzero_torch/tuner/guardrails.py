@@ -21,12 +21,15 @@ from ..study.evidence.pooling import Pooling
 from ..study.history import CONTROL, History
 from ..study.journal import Decision
 from ..study.journal.trace import Stopped
+from .confirmation import variance_factors
 from .context import RoundContext
 from .model import ModelState
 
 # The sequence is tightest at this multiple of one round's traffic for the arm, and the same for the
 # control: what a promising arm has after some hours.
 _TIGHTEST_AT = 0.5
+# A variance by which nothing is known of a delta.
+_NOTHING_KNOWN = 1e12
 # Rounds with evidence before a candidate can be certified as safe.
 _FEWEST_ROUNDS = 2
 
@@ -117,10 +120,11 @@ def harm_stops(state: ModelState, context: RoundContext) -> list[Decision]:
     if config.harm_alpha is None or not problem.num_constraints:
         return []
     alpha = config.harm_alpha / problem.num_constraints
-    upper = slacks(problem, bucket, alpha).upper
+    upper = slacks(problem, _cautious(bucket, context.history), alpha).upper
     num_rounds = bucket.num_rounds.clone()
     for since, candidates in _readmitted(context.history).items():
         later = gather(_after(context.history, since), Pooling.of(config))
+        later = _cautious(later, context.history)
         upper[candidates] = slacks(problem, later, alpha).upper[candidates]
         num_rounds[candidates] = later.num_rounds[candidates]
     upper = torch.where(_levels_settled(state, config), upper, torch.nan)
@@ -144,6 +148,18 @@ def harm_stops(state: ModelState, context: RoundContext) -> list[Decision]:
         )
         decisions.append(Decision.of(context.round, reason, trace))
     return decisions
+
+
+def _cautious(bucket: Bucket, history: History) -> Bucket:
+    """The same evidence, as uncertain as it would be if variances came in another unit."""
+    factors = variance_factors(history)
+    if bool((factors == 1).all()):
+        return bucket
+    # Infinity times a slope of 0 would be NaN.
+    of_means = factors.isinf()
+    var = torch.where(of_means, _NOTHING_KNOWN, bucket.var * factors)
+    dispersion = torch.where(of_means, _NOTHING_KNOWN, bucket.dispersion * factors)
+    return bucket._replace(var=var, dispersion=dispersion)
 
 
 def _readmitted(history: History) -> dict[int, list[int]]:

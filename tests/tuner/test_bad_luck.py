@@ -10,6 +10,11 @@ import hyperzero_torch as hz
 from hyperzero_torch.errors import FitError
 from hyperzero_torch.surrogate.likelihood import MarginalLikelihood
 
+# The counts of these tests do not follow the shares of their plans, of which ``ask`` warns.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:round .*ample ratio mismatch:hyperzero_torch.TunerWarning"
+)
+
 F64 = torch.float64
 CONFIG = hz.TunerConfig(num_draws=60, num_samples=64, num_proposals=2, initial_candidates=8)
 

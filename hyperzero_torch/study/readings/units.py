@@ -137,6 +137,15 @@ def is_percentage(sample: Sample) -> bool:
     return _agrees(sample, inside, 1e4 * rate * (1 - rate))
 
 
+def is_fraction(
+    users: NDArray[np.float64], mean: NDArray[np.float64], var: NDArray[np.float64]
+) -> bool:
+    """Whether variances are mean (1 - mean), as those of zeros and ones."""
+    inside = (mean > 0) & (mean < 1)
+    place = np.zeros(len(users), dtype=np.int64)
+    return _agrees(Sample(place, place, users, mean, var), inside, mean * (1 - mean))
+
+
 def _of_fractions(cells: Sample, scatter: Scatter | None) -> str | None:
     """The unit of variances of zeros and ones, whose variance is mean (1 - mean).
 

@@ -1,0 +1,85 @@
+"""Are the variances of a metric confirmed by anything but themselves?
+
+A standard deviation sent as a variance, or the variance of a mean, makes chance look like harm. The
+scatter between hours shows it (``study/readings/units.py``), but there is none in the first hours,
+nor in the first ones after a change of the unit. A metric's variances are confirmed where
+
+    its latest three rounds have variances of one size: the scatter between them has been seen
+    or it is a fraction, and they are mean (1 - mean)
+    or the arms of an hour scatter as they say.
+
+Arms may differ for real, so of the scatter the lower quartile counts, about their median: it is
+small as long as a good part of the arms is alike. Until a metric is confirmed, harm has to be as
+clear with the variances that its readings would have in the other units.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..study.history import History
+from ..study.lateness import recent
+from ..study.readings.units import is_fraction
+from ..study.round_table import RoundTable
+
+_NUM_ROUNDS = 3
+# Arms of an hour by which its scatter can be judged, and users of an arm.
+_FEWEST_ARMS, _FEWEST_USERS = 8, 30
+# Sizes of variances that are the same unit.
+_SAME_UNIT = 5.0
+# No metric's standard deviation exceeds its mean by more.
+_WIDEST = 30.0
+# The lower quartile of a chi-square with one degree of freedom, and how much more is none of it.
+_QUARTILE, _FITS = 0.1015, 6.0
+
+
+def variance_factors(history: History) -> Tensor:
+    """By how much the variances of each metric may be too small, ``(metrics,)``; 1 if confirmed.
+
+    Infinite where they may be variances of means.
+    """
+    excluded = history.status.excluded_rounds
+    tables = [table for round_, table in recent(history) if round_ not in excluded]
+    factors = torch.ones(len(history.metrics), dtype=torch.float64)
+    for m in range(len(history.metrics)):
+        latest = [t for t in tables if t.arrivals.reported[m]][-_NUM_ROUNDS:]
+        cells = [hour for hour in (_cells(table, m) for table in latest) if len(hour)]
+        if cells and not _is_confirmed(cells):
+            users, mean, var = np.concatenate(cells[-1:]).T
+            deviation = np.median(users * var / np.maximum(mean**2, 1e-300))
+            may_be_of_mean = deviation < _WIDEST**2
+            factors[m] = np.inf if may_be_of_mean else max(1.0, float(np.median(var)))
+    return factors
+
+
+def _is_confirmed(cells: list[NDArray[np.float64]]) -> bool:
+    """By the cells of the latest rounds that report the metric, ascending."""
+    sizes = np.array([np.median(hour[:, 2]) for hour in cells])
+    if len(cells) == _NUM_ROUNDS and sizes.max() <= _SAME_UNIT * sizes.min():
+        return True
+    is_same = np.maximum(sizes / sizes[-1], sizes[-1] / sizes) <= _SAME_UNIT
+    latest = [hour for hour, same in zip(cells, is_same) if same]
+    users, mean, var = np.concatenate(latest).T
+    if is_fraction(users, mean, var):
+        return True
+    squares = [_squares(hour) for hour in latest if len(hour) >= _FEWEST_ARMS]
+    if not squares:
+        return False
+    return float(np.quantile(np.concatenate(squares), 0.25)) <= _FITS * _QUARTILE
+
+
+def _cells(table: RoundTable, metric: int) -> NDArray[np.float64]:
+    """Users, means and variances of the arms of a round that can be judged, ``(arms, 3)``."""
+    columns = [table.counted(name)[:, metric] for name in ("count", "mean", "var")]
+    cells = np.stack(columns, axis=1)
+    return cells[(cells[:, 0] >= _FEWEST_USERS) & (cells[:, 2] > 0)]
+
+
+def _squares(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared deviations from the median of the arms, over the variances they claim."""
+    users, mean, var = cells.T
+    squares: NDArray[np.float64] = (mean - np.median(mean)) ** 2 * users / var
+    return squares

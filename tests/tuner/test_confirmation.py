@@ -1,0 +1,95 @@
+"""No arm is stopped on variances that nothing but themselves confirms."""
+
+import pytest
+import torch
+
+import hyperzero_torch as hz
+from hyperzero_torch.tuner.confirmation import variance_factors
+
+F64 = torch.float64
+SPACE = hz.SearchSpace([hz.Float("a", 0.0, 1.0), hz.Float("b", 0.0, 1.0)])
+CONFIG = hz.TunerConfig(
+    num_draws=100, num_samples=64, num_starts=0, num_proposals=2, initial_candidates=12,
+    drift_alpha=None, verification_share=0.0,
+)  # fmt: skip
+SD, MEAN = 20.0, 50.0
+
+
+def make(seed=0):
+    problem = hz.Problem(SPACE, {"a": 0.4, "b": 0.4}, ["m"], "m", ["m >= -0.1%"])
+    return hz.Tuner(problem, CONFIG, seed=seed)
+
+
+def serve(tuner, unit, harm=0.0, users=60_000.0, mean=MEAN, sd=SD):
+    """One hour; arms with b above 0.75 lose ``harm``."""
+    plan = tuner.ask()
+    generator = torch.Generator().manual_seed(1000 * tuner.seed + plan.round)
+    count = torch.poisson(users * torch.tensor(plan.shares, dtype=F64), generator=generator)
+    bad = (plan.theta[:, 1] > 0.75) & (torch.tensor(plan.candidate_ids) > 0)
+    noise = torch.randn(len(plan), generator=generator, dtype=F64) * sd / count.sqrt()
+    var = {"var": torch.full_like(count, sd**2), "sd": torch.full_like(count, sd),
+           "sem": sd**2 / count}[unit]  # fmt: skip
+    values = (v.unsqueeze(1) for v in (count, mean * (1 - harm * bad) + noise, var))
+    tuner.tell(hz.Readings(plan.round, plan.candidate_ids, *values))
+    return {c for c, is_bad in zip(plan.candidate_ids, bad.tolist()) if is_bad}
+
+
+@pytest.mark.parametrize("unit", ["sd", "sem"])
+@pytest.mark.filterwarnings("ignore:.*variance:hyperzero_torch.TunerWarning")
+def test_a_wrong_unit_stops_no_harmless_arm_before_there_is_scatter(unit):
+    """With the standard deviation alone, three of six such studies stopped one in two rounds."""
+    for seed in range(6):
+        tuner = make(seed)
+        for _ in range(2):
+            serve(tuner, unit)
+            tuner.ask()
+            assert not tuner.stopped
+
+
+def test_clear_harm_is_stopped_after_one_hour_and_all_of_it_after_three():
+    """-40 % is clear even if 400 were the standard deviation; -5 % waits for a confirmation."""
+    for harm, latest in ((0.4, 1), (0.05, 3)):
+        tuner, bad = make(), set()
+        for hour in range(latest):
+            arms = serve(tuner, "var", harm, users=1_000_000.0)
+            bad = bad or arms
+            assert hour or bad
+        tuner.ask()
+        assert bad <= set(tuner.stopped)
+
+
+def test_what_confirms_variances():
+    """Scatter of one hour as claimed; a fraction; three hours of one size; and not a new unit."""
+    tuner = make()
+    assert variance_factors(tuner.history).tolist() == [1.0]  # nothing to judge
+    serve(tuner, "var")
+    assert variance_factors(tuner.history).tolist() == [1.0]
+    doubted = make()
+    serve(doubted, "sd")
+    # Taken for a variance, 20 is that of a standard deviation of 20.
+    assert variance_factors(doubted.history).tolist() in ([SD], [float("inf")])
+    means = make()
+    plan = means.ask()
+    # All arms have the same users, so the variances do not show that they fall with them.
+    count = torch.full((len(plan), 1), 5000.0, dtype=F64)
+    noise = torch.randn(len(plan), 1, generator=torch.Generator().manual_seed(0), dtype=F64)
+    means.tell(
+        hz.Readings(0, plan.candidate_ids, count, MEAN + noise * SD / count.sqrt(), SD**2 / count)
+    )
+    assert variance_factors(means.history).tolist() == [float("inf")]
+    fraction = make()
+    plan = fraction.ask()
+    rate = torch.linspace(0.1, 0.6, len(plan), dtype=F64).unsqueeze(1)  # arms differ for real
+    count = 60_000 * torch.tensor(plan.shares, dtype=F64).unsqueeze(1)
+    fraction.tell(hz.Readings(0, plan.candidate_ids, count.round(), rate, rate * (1 - rate)))
+    assert variance_factors(fraction.history).tolist() == [1.0]
+    wide = make()
+    factors = []
+    for round_ in range(4):
+        plan = wide.ask()
+        mean = torch.linspace(10, 60, len(plan), dtype=F64).unsqueeze(1)
+        var = torch.full_like(mean, 400.0 if round_ < 3 else 40.0)
+        count = (1e6 * torch.tensor(plan.shares, dtype=F64)).round().unsqueeze(1)
+        wide.tell(hz.Readings(round_, plan.candidate_ids, count, mean, var))
+        factors += variance_factors(wide.history).tolist()
+    assert factors == [400.0, 400.0, 1.0, 40.0]
