@@ -41,9 +41,13 @@ Where to look
     Where do new candidates come from?                 thompson/propose.py, tuner/candidates.py
     Which candidates are verified before a launch?     tuner/verification.py
     When does a candidate retire or return?            tuner/candidates.py
-    How does a guardrail stop an arm?                  tuner/guardrails.py, stats/sequential.py
+    How does a guardrail stop an arm?                  tuner/guardrails.py, stats/sequential.py,
+                                                       tuner/confirmation.py
+    What do ask and tell warn of?                      tuner/announcements.py
+    How late are readings as a rule?                   study/lateness.py
     Which readings are missing?                        study/silence.py, then tuner/oversight.py
-    Do users fit the planned shares?                   study/split.py, stats/sample_ratio.py
+    Do users fit the planned shares?                   study/split.py, stats/sample_ratio.py, then
+                                                       study/broken_hours.py
     What does ``hyperzero doctor`` show?               study/findings.py
     How is drift detected, and what follows?           tuner/drift.py, stats/drift.py
     What is recommended, and why?                      tuner/recommend.py, tuner/explain.py
