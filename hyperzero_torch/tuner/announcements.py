@@ -46,6 +46,11 @@ def of_readings(decisions: Iterable[Decision]) -> None:
             _warn(decision.reason)
 
 
+def of_nothing(message: str) -> None:
+    """Announce that a call has changed nothing."""
+    _warn(message)
+
+
 def _excluded(decision: Decision) -> str:
     rounds = decision.trace.rounds if isinstance(decision.trace, RoundsExcluded) else ()
     message = f"round {', '.join(map(str, rounds))} is excluded: {decision.reason}"

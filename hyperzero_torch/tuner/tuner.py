@@ -267,7 +267,7 @@ class Tuner:
         effect = change_goals(self.study, problem, reason, by, dry_run, self.device, self._cache)
         if not effect.changed:
             message = "the goals are those of the study; nothing was changed or journaled"
-            warnings.warn(message, TunerWarning, stacklevel=2)
+            announcements.of_nothing(message)
         return effect
 
     def recommend(self, criterion: Criterion = "lcb", only_proven: bool = False) -> Recommendation:
