@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from ..errors import HyperZeroError, InputError, JournalError, MissingExtraError, TunerWarning
-from . import doctor, live, output, quarantine, report, study, template, upkeep, worlds
+from . import doctor, launch, live, output, quarantine, report, study, template, upkeep, worlds
 from .transfer.app import app as transfer_app
 
 # All other errors exit with 1.
@@ -46,6 +46,7 @@ app.command()(study.step)
 app.command()(study.status)
 app.command()(doctor.doctor)
 app.command()(study.recommend)
+app.command()(launch.launch)
 app.command()(report.report)
 app.command()(worlds.simulate)
 app.command()(live.run)

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ..errors import ConfigError, StudyNotFoundError
+from ..study import launch as launches
 from ..study.acceptance import in_words
 from ..study.config import StudyConfig
 from ..study.findings import findings
@@ -168,6 +169,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
         "compacted": sum(len(block.rounds) for block in history.compacted),
         "readmitted": sorted(history.status.readmitted.keys() - history.status.stopped),
         "quarantined": len(history.quarantined),
+        "launch": launches.facts(history),
         "set_aside": {str(r): why for r, why in sorted(history.status.excluded_rounds.items())},
     } | missing(history)
     amiss = findings(history)
@@ -187,7 +189,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
         show(f"rounds whose readings were compacted: {facts['compacted']}")
     for number, why in facts["set_aside"].items():
         show(f"round {number} is excluded: {why}", "yellow")
-    for line in in_words(history):
+    for line in (*in_words(history), *launches.in_words(history)):
         show(line, "yellow")
     why = None if last is None else history.plans[last].trace.why_not
     if why is not None:

@@ -19,6 +19,7 @@ from itertools import takewhile
 from ..errors import ConfigError, HyperZeroError, ReadingsError, RoundError
 from ..study.history import History
 from ..study.journal.trace import RoundsReinstated
+from ..study.launch import is_over
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..transfer.refresh import Named
@@ -271,10 +272,14 @@ class Loop:
 
     def _apply(self, plan: Plan) -> bool:
         what = f"serving round {plan.round}"
-        # A plan made before a restart may contain candidates that have been stopped since.
-        if not self.tuner.history.status.stopped & set(plan.candidate_ids):
+        # A plan made before a restart may contain candidates that have been stopped since, or serve
+        # a launch that has ended since.
+        history = self.tuner.history
+        is_stopped = bool(history.status.stopped & set(plan.candidate_ids))
+        if not is_stopped and not is_over(history, plan.round):
             return self._calls.serve(what, partial(self.updater.apply, plan))
-        reason = f"round {plan.round} contains stopped candidates; only the control is served"
+        why = "contains stopped candidates" if is_stopped else "serves a launch that has ended"
+        reason = f"round {plan.round} {why}; only the control is served"
         self._calls.remarks.add("platform", reason)
         self._calls.serve(what, self.updater.withdraw)
         return False

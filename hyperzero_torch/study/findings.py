@@ -15,6 +15,7 @@ from .config import TunerConfig
 from .history import CONTROL, History
 from .journal.missing_trace import Withdrawn
 from .journal.trace import DriftFound, Stopped
+from .launch import goes_on
 from .silence import describe, silences
 
 _MAX_LISTED = 12
@@ -79,7 +80,11 @@ def empty_rounds(history: History) -> list[Finding]:
     latest = history.last_round
     past = {r: t for r, t in history.tables.items() if r != latest}
     empty = [r for r, t in past.items() if not t.reported.any()]
-    headless = [r for r, t in past.items() if t.reported[1:].any() and not t.reported[0].any()]
+    headless = [
+        r
+        for r, t in past.items()
+        if t.reported[1:].any() and not t.reported[0].any() and history.plans[r].shares[0]
+    ]
     amiss = []
     if empty:
         amiss.append(
@@ -156,6 +161,30 @@ def candidates_out_of_service(history: History) -> list[Finding]:
             where = _listed("candidates", decision.trace.candidates)
             amiss.append(Finding(decision.reason, f"{where}, round {decision.round}", advice))
     return amiss
+
+
+def launches(history: History) -> list[Finding]:
+    """A launch that went back or waits for a person, and a study that goes on as another."""
+    status = history.status
+    if status.promoted is not None:
+        return [Finding(goes_on(history), f"study {status.promoted.successor}", "go on there")]
+    if not status.launches or status.launches[-1].outcome in ("aborted", "rolled back"):
+        return []
+    launch = status.launches[-1]
+    advice = {
+        "gone back": "look for what it broke; launch another one, or go on exploring",
+        "complete": "'hyperzero promote' makes it the base, and the study goes on",
+    }.get(launch.outcome, _HELD.get(next(iter(sorted(launch.held - {"undecided"})), ""), ""))
+    where = f"candidate {launch.candidate}, stage {launch.stage + 1} of {len(launch.stages)}"
+    return [Finding(launch.reason, where, advice)] if advice else []
+
+
+#: What to do about a launch that is held, by the reason in a word.
+_HELD = {
+    "missing": "check that the control and the candidate report every metric; then it goes on",
+    "users": "find out where users are lost; it goes on a day after the last such hour",
+    "absurd": "accept the readings, or send them corrected with a higher revision",
+}
 
 
 def excluded_rounds(history: History) -> list[Finding]:
@@ -252,6 +281,7 @@ CHECKS: list[Check] = [
     empty_rounds,
     sample_ratio,
     candidates_out_of_service,
+    launches,
     excluded_rounds,
     doubted_readings,
     drift_alarms,

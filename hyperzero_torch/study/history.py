@@ -98,6 +98,12 @@ class History:
         return self._last_round
 
     @property
+    def next_round(self) -> int:
+        """The round that follows the last one."""
+        last = self.last_round
+        return 0 if last is None else last + 1
+
+    @property
     def last_plan(self) -> Planned | None:
         """The plan of the latest planned round."""
         last = self.last_round

@@ -41,6 +41,8 @@ def without_control(history: History, before: int) -> dict[int, tuple[str, ...]]
     usual = _usual_wait(history)
     for round_ in _recent(history, before):
         table = history.tables[round_]
+        if not history.plans[round_].shares[0]:
+            continue  # the end of a launch: nobody gets the base
         has_values = table.count > 1  # NaN where nothing has arrived
         missing = has_values[1:].any(axis=0) & ~has_values[0]
         waited = len(history.plans) - 1 - table.index - _first_delay(table)

@@ -24,12 +24,14 @@ from ..errors import ConfigError, ReadingsError, RoundError, StudyMismatchError,
 from ..problem.problem import Problem
 from ..runtime.randomness import random
 from ..study import lacking
+from ..study import launch as launches
 from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket
 from ..study.history import History
 from ..study.journal import Decision, Entry, Journal, Planned, open_journal
 from ..study.journal.quarantine_trace import QUARANTINED
 from ..study.journal.trace import RETIRED, STOPPED, TRANSFER
+from ..study.launch import LaunchTerms
 from ..study.plan import Plan
 from ..study.quarantine import UNITS
 from ..study.readings import Readings
@@ -40,8 +42,11 @@ from ..transfer import journaled
 from ..transfer.alignment import align
 from ..transfer.overrides import ExpertOverride
 from ..transfer.source import Source
+from . import launching
 from .beliefs import Belief, believe, no_belief
+from .context import RoundContext
 from .explain import Explanation, explain
+from .launching import LaunchReport
 from .model import FitCache, Fitted, ModelState, update_model
 from .oversight import is_about_readings
 from .recommend import Criterion, Recommendation, recommend
@@ -180,9 +185,10 @@ class Tuner:
 
         def plan(history: History) -> tuple[Sequence[Entry], int]:
             last = history.last_round
-            target = wanted if wanted is not None else (0 if last is None else last + 1)
+            target = wanted if wanted is not None else history.next_round
             if target in history.plans:
                 return [], target
+            launches.check_is_open(history)
             if last is not None and target < last:
                 raise RoundError(
                     f"round {target} was never planned and lies before the last planned round "
@@ -271,6 +277,59 @@ class Tuner:
         stopped = self.history.status.stopped
         return recommend(state, self.config, belief, criterion, plan.shares, stopped, only_proven)
 
+    def launch(
+        self,
+        candidate: int | None = None,
+        *,
+        unproven: bool = False,
+        who: str = "",
+        reason: str = "",
+        dry_run: bool = False,
+        **terms: Any,
+    ) -> LaunchReport:
+        """Launch a candidate in stages of all users, with a holdback for the base; journaled.
+
+        From the next plan on exploration rests. Each stage lasts until its guardrails are certain
+        enough; where one breaks, the launch goes back by itself, and all users get the control.
+
+        Args:
+            candidate: by default the recommended one.
+            unproven: launch it although its own readings do not prove it safe.
+            who: the person who launches it.
+            reason: why, in a sentence.
+            dry_run: check everything and return what would happen; nothing is written.
+            terms: ``stages``, ``holdback``, ``keep_holdback``, ``tolerance``, ``alpha`` and
+                ``least_rounds``; see ``study.launch.LaunchTerms``.
+        Raises:
+            LaunchError: another launch is under way, or the candidate cannot be launched.
+            ConfigError: terms that are not valid.
+            RoundError: no round was planned yet.
+        """
+        bound = LaunchTerms(**terms)
+        best = self.recommend(only_proven=not unproven and self.config.harm_alpha is not None)
+        number = launching.chosen(candidate, best.candidate_id, best.reason)
+
+        def compute(history: History) -> tuple[Sequence[Entry], LaunchReport]:
+            decision, report = launching.begin(
+                self._update_model(), self._context(), number, bound, unproven, who, reason
+            )
+            return [] if dry_run else [decision], report
+
+        return self.study.append(compute)
+
+    def launch_status(self) -> LaunchReport | None:
+        """The latest launch as it stands, with the present verdict; None where there was none."""
+        self.study.sync()
+        return launching.look(self._update_model(), self._context())
+
+    def abort_launch(self, reason: str, *, who: str = "") -> None:
+        """End the launch that is under way; from the next plan on the study explores as before.
+
+        Raises:
+            LaunchError: no launch is under way, or there is no reason.
+        """
+        self.study.append(lambda history: ([launches.abort(history, who, reason)], None))
+
     def explain(self, round: int | None = None) -> Explanation:
         """Why each arm of a round got its traffic: the model at that time, and its readings.
 
@@ -358,6 +417,11 @@ class Tuner:
         if plan is None:
             raise RoundError("no round was planned yet; call ask() first")
         return plan
+
+    def _context(self) -> RoundContext:
+        """The next round of the study as it stands."""
+        history = self.history.branch()
+        return RoundContext(self.config, history, history.next_round, self.seed)
 
     def _update_model(self) -> ModelState:
         return update_model(self.problem, self.config, self.history, self.device, self._cache)

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, TypeAlias
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
 
 #: Latest version of the records. Most are written as version 2, which earlier packages read;
-#: version 3 has kinds of decisions that an earlier package must not take for remarks.
-VERSION = 3
+#: versions 3 and 4 have kinds of decisions that an earlier package must not take for remarks.
+VERSION = 4
 #: Under this key a record stores its version; a remark must not use it.
 VERSION_KEY = "trace_version"
 

@@ -14,6 +14,15 @@ from typing import Any, ClassVar
 
 from pydantic import Field, FiniteFloat, StrictInt
 
+from .launch_trace import (
+    KINDS_OF_4,
+    Carried,
+    LaunchAborted,
+    LaunchDecided,
+    LaunchPlan,
+    LaunchStarted,
+    Promoted,
+)
 from .missing_trace import (
     MISSING,
     SAMPLE_RATIO,
@@ -48,8 +57,12 @@ RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
 )
 #: Kinds about other domains: a source, an expert's override, and (a remark) a change in their use.
 SOURCE, OVERRULED, TRANSFER = "source", "overruled", "transfer"
-CHANGES = KINDS_OF_3 | frozenset(
-    {RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED, WITHDRAWN}
+CHANGES = (
+    KINDS_OF_3
+    | KINDS_OF_4
+    | frozenset(
+        {RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED, WITHDRAWN}
+    )
 )
 
 
@@ -139,6 +152,7 @@ class PlanTrace(Record):
     was. The next fit starts from ``hyperparameters``. ``crowded_out`` are candidates that won draws
     but had no place among the arms. ``notes`` say what was amiss when the plan was made.
     ``experiment_share`` is the part of all users that takes part.
+    ``launch`` is set where the plan serves a launch, during which exploration rests.
     """
 
     num_tested: int = 0
@@ -154,6 +168,7 @@ class PlanTrace(Record):
     transfer: TransferTrace | None = None
     notes: tuple[str, ...] = ()
     experiment_share: float = Field(1.0, gt=0, le=1)
+    launch: LaunchPlan | None = None
 
 
 class Retired(DecisionTrace):
@@ -245,6 +260,7 @@ _BY_KIND: dict[str, type[Record]] = {
         *(SourceAdded, SourcesOverridden, TransferChanged),
         *(Quarantined, ReadingsAccepted, Readmitted),
         *(Withdrawn, ReadingsMissing, SampleRatioMismatch, UsersCounted),
+        *(LaunchStarted, LaunchDecided, LaunchAborted, Promoted, Carried),
     )
 }
 
@@ -256,8 +272,8 @@ def decision_trace(kind: str, details: Mapping[str, Any]) -> Record:
         TraceError: the details are no such record, or one of a later version.
     """
     record = _BY_KIND.get(kind)
-    # Before version 3 people could write remarks of its kinds.
-    if record is None or (kind in KINDS_OF_3 and VERSION_KEY not in details):
+    # Before versions 3 and 4 people could write remarks of their kinds.
+    if record is None or (kind in KINDS_OF_3 | KINDS_OF_4 and VERSION_KEY not in details):
         return _remark(details)
     try:
         return record.read(details)  # type: ignore[no-any-return]
