@@ -90,16 +90,14 @@ def launch(job: tuple[float, int]) -> dict[str, Any]:
     """One launch: how it ends, in which stage and after how many rounds, and the harm done."""
     slack, seed = job
     torch.set_num_threads(1)
-    harm, rounds = 0.0, 0
-    for history, plan in rounds_of(slack, seed):
-        rounds += 1
-        harm += 100 * max(0.0, -slack) * sum(plan.shares[1:])
-    ended = history.status.launches[-1]
+    past = list(rounds_of(slack, seed))
+    harm = sum(100 * max(0.0, -slack) * sum(plan.shares[1:]) for _, plan in past)
+    ended = past[-1][0].status.launches[-1]
     return {
         "slack": slack,
         "outcome": ended.outcome,
         "stage": ended.stage + 1,
-        "rounds": rounds,
+        "rounds": len(past),
         "harm": harm,
     }
 

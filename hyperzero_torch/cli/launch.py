@@ -122,6 +122,46 @@ def launch(
         note("dry run: nothing was written")
 
 
+def promote(
+    config: Config,
+    candidate: Annotated[
+        int | None,
+        typer.Option("--candidate", min=1, help="By default the one whose launch is complete."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--as", help="Name of the next study; by default this one's, numbered."),
+    ] = None,
+    unlaunched: Annotated[
+        bool, typer.Option("--unlaunched", help="Although no launch of it is complete.")
+    ] = False,
+    who: Who = None,
+    reason: Annotated[str, typer.Option(help="Why; it is written to the journal.")] = "",
+) -> None:
+    """Make the launched candidate the base; the study goes on with its evidence as the next one.
+
+    The next study stands in the same journal, and commands with the same study file go on with it.
+    Deltas and guardrails are relative to the new base. The candidate is 0 there, and the base
+    before has its number. Readings that arrive later are not carried.
+
+    Example:
+
+      hyperzero promote -c tuning.yaml --reason "launched for two weeks"
+    """
+    tuner = open_study(config)
+    waiting = tuner.history.num_in_flight
+    successor = tuner.promote(
+        candidate, name=name, unlaunched=unlaunched, who=_person(who), reason=reason
+    )
+    if waiting:
+        note(f"{waiting} arms had not reported; their readings are not carried", "yellow")
+    values = ", ".join(f"{key}: {value}" for key, value in successor.problem.base.items())
+    note(
+        f"study {successor.study.name!r} goes on from round {successor.history.next_round} with "
+        f"the base {{{values}}}; the study file can stay as it is"
+    )
+
+
 def _show(report: LaunchReport, as_json: bool) -> None:
     if as_json:
         show_json(report.to_dict())

@@ -19,7 +19,7 @@ from itertools import takewhile
 from ..errors import ConfigError, HyperZeroError, ReadingsError, RoundError
 from ..study.history import History
 from ..study.journal.trace import RoundsReinstated
-from ..study.launch import is_over
+from ..study.launch import goes_on, is_over
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..transfer.refresh import Named
@@ -92,14 +92,19 @@ class Loop:
         keep: int | None = None,
         domains: Callable[[History], Named] | None = None,
     ) -> None:
-        self.tuner, self.updater, self.source = tuner, updater, source
+        self.updater, self.source = updater, source
         self.clock = clock or SystemClock()
         self.keep, self.domains = keep, domains
-        self._schedule = Schedule(tuner, self.clock, round_seconds)
-        retry = retry or RetryPolicy(timeout=min(120.0, round_seconds / 8))
-        self._calls = Calls(tuner, self.clock, retry)
-        self._notices = Notices(self._calls.remarks)
+        self._round_seconds = round_seconds
+        self._retry = retry or RetryPolicy(timeout=min(120.0, round_seconds / 8))
         self._warned_of_clock = False
+        self._take_up(tuner)
+
+    def _take_up(self, tuner: Tuner) -> None:
+        self.tuner = tuner
+        self._schedule = Schedule(tuner, self.clock, self._round_seconds)
+        self._calls = Calls(tuner, self.clock, self._retry)
+        self._notices = Notices(self._calls.remarks)
 
     def run(self, rounds: int | None = None) -> Iterator[Round]:
         """Run rounds as they begin and yield each when it is done, until the clock says stop.
@@ -113,12 +118,12 @@ class Loop:
         self._schedule.start()
         done = 0
         while rounds is None or done < rounds:
-            now, last = self._schedule.current_round(), self.tuner.history.last_round
-            if last is not None and now < last:
+            now, last = self._schedule.current_round(), self.tuner.history.next_round - 1
+            if now < last:
                 self._warn_of_clock(now, last)
                 if self._was_resynced():
                     continue
-            elif last is None or now > last or not done:
+            elif now > last or (not done and now in self.tuner.history.plans):
                 # After a start the last round is repeated: its plan may not have been applied.
                 self._warned_of_clock = False
                 yield self.step(now)
@@ -131,6 +136,8 @@ class Loop:
         begin, remarks = self.clock.now(), self._calls.remarks
         remarks.begin(round)
         history = self._calls.journal("reading the journal", self.tuner.study.sync)
+        if history is not None and history.status.promoted is not None:
+            history = self._go_on_as_next(history)
         # A round that is planned, by another loop or before a restart, keeps its plan, which rests
         # on the readings that had arrived then.
         is_new = history is not None and round not in history.plans
@@ -154,6 +161,16 @@ class Loop:
             extra={"round": round, "rows": rows, "arms": arms, "applied": applied},
         )
         return Round(round, plan, applied, rows, tuple(remarks.reasons), seconds, len(empty))
+
+    def _go_on_as_next(self, history: History) -> History:
+        """Take up the study that goes on with a promoted candidate."""
+        successor = self._calls.journal("starting the next study", self.tuner.successor)
+        if successor is None:
+            return history
+        log.info("%s", goes_on(history))
+        self._take_up(successor)
+        self._schedule.start()
+        return successor.history
 
     def _collect(self, round: int) -> int:
         """Record what the warehouse has, in time or late; returns the number of new readings."""

@@ -188,6 +188,12 @@ def goes_on(history: History) -> str:
     )
 
 
+def successor_name(history: History) -> str:
+    """The study that goes on with the promoted candidate; empty where none was promoted."""
+    promoted = history.status.promoted
+    return "" if promoted is None else promoted.successor
+
+
 def check_candidate(history: History, candidate: int) -> None:
     """Refuse a candidate that no launch or promotion can be about.
 

@@ -161,6 +161,7 @@ def after_round(history: History, round: int) -> History:
     Of a block that was compacted as a whole, only one that began later is among them.
     """
     later = history.branch()
+    later.carried = None
     later.tables = {r: table for r, table in history.tables.items() if r > round}
     later.compacted = [entry for entry in history.compacted if entry.rounds[0] > round]
     return later

@@ -11,6 +11,7 @@ compaction, a note) are methods of ``tuner.study``.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,12 +24,13 @@ from torch import Tensor
 from ..errors import ConfigError, ReadingsError, RoundError, StudyMismatchError, TunerWarning
 from ..problem.problem import Problem
 from ..runtime.randomness import random
-from ..study import lacking
+from ..study import lacking, promotion
 from ..study import launch as launches
 from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket
 from ..study.history import History
-from ..study.journal import Decision, Entry, Journal, Planned, open_journal
+from ..study.journal import Decision, Entry, Journal, Planned, StudyHeader, open_journal
+from ..study.journal.base import ConflictError
 from ..study.journal.quarantine_trace import QUARANTINED
 from ..study.journal.trace import RETIRED, STOPPED, TRANSFER
 from ..study.launch import LaunchTerms
@@ -174,6 +176,7 @@ class Tuner:
             trigger: identifies the message that asks; ``study.planned_for`` finds the plan by it.
         Raises:
             RoundError: a skipped round in the past, or not a round number.
+            LaunchError: a candidate was promoted, and the study goes on as another one.
         Warns:
             TunerWarning: the plan was not made in the usual way; the message says why and how.
         """
@@ -189,6 +192,12 @@ class Tuner:
             if target in history.plans:
                 return [], target
             launches.check_is_open(history)
+            carried = history.carried
+            if carried is not None and target <= carried.round:
+                raise RoundError(
+                    f"round {target} belongs to study {carried.predecessor!r}, whose last is "
+                    f"{carried.round}; use a later round, or omit it to take the next"
+                )
             if last is not None and target < last:
                 raise RoundError(
                     f"round {target} was never planned and lies before the last planned round "
@@ -227,6 +236,7 @@ class Tuner:
             The number of new rows.
         Raises:
             ReadingsError: a round, arm or metric is unknown, or a revision contradicts itself.
+            LaunchError: a candidate was promoted, and the study goes on as another one.
         Warns:
             TunerWarning: readings were set aside, or look as if they had another unit.
         """
@@ -238,6 +248,7 @@ class Tuner:
                     "make one with hz.Readings(...) or hz.Readings.from_frame(frame)"
                 )
         num_decisions = len(self.study.sync().decisions)
+        launches.check_is_open(self.history)
         num_new = self.study.receive(messages, unknown)
         for decision in self.history.decisions[num_decisions:]:
             if decision.kind in (QUARANTINED, UNITS):
@@ -329,6 +340,59 @@ class Tuner:
             LaunchError: no launch is under way, or there is no reason.
         """
         self.study.append(lambda history: ([launches.abort(history, who, reason)], None))
+
+    def promote(
+        self,
+        candidate: int | None = None,
+        *,
+        name: str | None = None,
+        unlaunched: bool = False,
+        who: str = "",
+        reason: str = "",
+    ) -> Tuner:
+        """Make a launched candidate the base of a study that goes on with the evidence so far.
+
+        The next study, ``<name>.2``, stands in the same journal. There the candidate is 0, the
+        control, and the base before has the candidate's number; all others keep theirs. Deltas and
+        guardrails are relative to the new base. This study ends: it plans no more rounds and
+        takes no more readings.
+
+        Args:
+            candidate: by default the one whose launch is complete.
+            name: of the next study.
+            unlaunched: promote it although no launch of it is complete.
+            who: the person who promotes it.
+            reason: why, in a sentence.
+        Returns:
+            The tuner of the next study.
+        Raises:
+            LaunchError: a launch is under way, or the candidate cannot be promoted.
+        """
+        existing = self.journal.studies()
+
+        def compute(history: History) -> tuple[Sequence[Entry], None]:
+            arguments = (candidate, name, unlaunched, existing, who, reason)
+            return [promotion.promote(history, self.problem, self.study.name, *arguments)], None
+
+        self.study.append(compute)
+        return self.successor()
+
+    def successor(self) -> Tuner:
+        """The study that goes on with a promoted candidate as base.
+
+        Raises:
+            LaunchError: no candidate of this study was promoted.
+        """
+        history = self.study.sync()
+        entries = promotion.successor_entries(history, self.study.name)
+        problem = promotion.promoted_problem(self.problem, history)
+        name = launches.successor_name(history)
+        if name not in self.journal.studies():
+            header = StudyHeader(name, self.seed, problem.spec())
+            # Where another process has just made it, that is the same study.
+            with contextlib.suppress(ConflictError):
+                self.journal.create(header, entries)
+        return Tuner(problem, None, self.journal, name, None, self.device)
 
     def explain(self, round: int | None = None) -> Explanation:
         """Why each arm of a round got its traffic: the model at that time, and its readings.

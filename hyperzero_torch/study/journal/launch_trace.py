@@ -80,12 +80,16 @@ class LaunchAborted(DecisionTrace):
 
 
 class Promoted(DecisionTrace):
-    """A candidate became the base of another study in the same journal, which goes on from here."""
+    """A candidate became the base of another study in the same journal, which goes on from here.
+
+    ``base_levels`` are its levels, where the platform knows those of the base before.
+    """
 
     kind = PROMOTED
     version = 4
     candidate: StrictInt
     successor: str
+    base_levels: tuple[FiniteFloat, ...] | None = None
     unlaunched: bool = False
     who: str = ""
 
