@@ -285,10 +285,11 @@ def open_study(
         # Read before the study is started, so that an unusable source leaves no study behind.
         sources = () if is_started else _sources(study, config, None)
         tuner = Tuner(problem, study.traffic, url, study.study, study.seed, sources=sources)
-    while (line := launches.goes_on(tuner.history)) and not dry_run:
-        note(line, "yellow")
+    while line := launches.goes_on(tuner.history):
+        if not dry_run:
+            note(line, "yellow")
         tuner = tuner.successor()
-        if create:
+        if create and not dry_run:
             tuner.study.configure(study.traffic)
     if create and with_sources and study.sources:
         sources = _sources(study, config, tuner.history)

@@ -18,7 +18,7 @@ from itertools import takewhile
 
 from ..errors import ConfigError, HyperZeroError, ReadingsError, RoundError
 from ..study.history import History
-from ..study.journal.trace import RoundsReinstated
+from ..study.interventions import was_reviewed
 from ..study.launch import goes_on, is_over
 from ..study.plan import Plan
 from ..study.readings import Readings
@@ -95,15 +95,15 @@ class Loop:
         self.updater, self.source = updater, source
         self.clock = clock or SystemClock()
         self.keep, self.domains = keep, domains
-        self._round_seconds = round_seconds
-        self._retry = retry or RetryPolicy(timeout=min(120.0, round_seconds / 8))
+        self._round_seconds, self._retry = round_seconds, retry
         self._warned_of_clock = False
         self._take_up(tuner)
 
     def _take_up(self, tuner: Tuner) -> None:
         self.tuner = tuner
         self._schedule = Schedule(tuner, self.clock, self._round_seconds)
-        self._calls = Calls(tuner, self.clock, self._retry)
+        retry = self._retry or RetryPolicy(timeout=min(120.0, self._round_seconds / 8))
+        self._calls = Calls(tuner, self.clock, retry)
         self._notices = Notices(self._calls.remarks)
 
     def run(self, rounds: int | None = None) -> Iterator[Round]:
@@ -215,7 +215,7 @@ class Loop:
                 facts = {"round": round_, "excluded": dict(users)}
                 log.info("round %d: users not counted: %s", round_, dict(users), extra=facts)
         for round_, reason in sorted(collected.excluded_rounds.items()):
-            if round_ in self.tuner.history.plans and not self._was_reviewed(round_):
+            if round_ in self.tuner.history.plans and not was_reviewed(self.tuner.history, round_):
                 exclude = partial(self.tuner.study.set_aside, [round_], reason)
                 self._calls.journal(f"excluding round {round_}", exclude)
                 self._keep_users(round_, collected.counted.get(round_, {}))
@@ -228,14 +228,6 @@ class Loop:
         if users and set(users) <= set(arms):
             keep = partial(self.tuner.study.keep_users, round, users)
             self._calls.journal(f"recording the users of round {round}", keep)
-
-    def _was_reviewed(self, round: int) -> bool:
-        """Whether a round is excluded already, or somebody decided that it counts."""
-        history = self.tuner.history
-        return round in history.status.excluded_rounds or any(
-            isinstance(d.trace, RoundsReinstated) and round in d.trace.rounds
-            for d in history.decisions
-        )
 
     def _tell(self, readings: Readings) -> int:
         """Record a message as a whole; where it is refused, round by round, so that one refused

@@ -116,4 +116,5 @@ def factors(covariance: Tensor, most: int) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance.nan_to_num(0.0))
     kept = min(most, covariance.shape[-1])
     values, vectors = values[:, -kept:], vectors[:, :, -kept:]
-    return (vectors * values.clamp_min(0).sqrt().unsqueeze(1)).permute(1, 2, 0)
+    loadings: Tensor = vectors * values.clamp_min(0).sqrt().unsqueeze(1)
+    return loadings.permute(1, 2, 0)

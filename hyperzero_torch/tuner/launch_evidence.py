@@ -95,8 +95,8 @@ def _arms_variance(share: float) -> float:
 
 def tightest(alpha: float, margin: float) -> float:
     """The variance at which a sequence is as wide as the margin, and tightest."""
-    one = torch.ones((), dtype=torch.float64)
-    return (margin / float(sequential.critical_value(one, alpha, sides=1))) ** 2
+    progress = torch.ones((), dtype=torch.float64)
+    return (margin / float(sequential.critical_value(progress, alpha, sides=1))) ** 2
 
 
 def tests_of(

@@ -7,6 +7,7 @@ from ..data.retrospect import look_back
 from .audit import drift, late, retired
 from .blocks import Section
 from .candidates import deltas, effects
+from .launch import launch
 from .quarantine import quarantine
 from .rounds import calibration, progress, traffic
 from .space import parameters, surface
@@ -19,6 +20,7 @@ def sections(facts: Facts) -> list[Section]:
     past = look_back(facts)
     return [
         summary(facts),
+        *launch(facts),
         progress(facts, past),
         traffic(facts),
         effects(facts),
