@@ -33,7 +33,7 @@ RESULT = Path(__file__).parents[1] / "results" / "launches.json"
 SLACKS = (0.003, 0.0, -0.002, -0.005, -0.01, -0.03)
 BOUND = -0.001  # of the guardrail
 USERS, NOISE, GAIN = 1_000_000, 0.9, 0.01
-ROUNDS = 300
+ROUNDS = 150
 CONFIG = hz.TunerConfig()
 SPACE = hz.SearchSpace([hz.Float("w", 0.0, 1.0)])
 PROBLEM = hz.Problem(SPACE, {"w": 0.5}, ["gain", "guard"], "gain", [f"guard >= {BOUND}"])
@@ -131,11 +131,13 @@ def main() -> None:
     parser.add_argument("--launches", type=int, default=200)
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
-    jobs = [(slack, seed) for slack in SLACKS for seed in range(arguments.launches)]
+    jobs = [(slack, seed) for seed in range(arguments.launches) for slack in SLACKS]
+    terms, rows = LaunchTerms(keep_holdback=0).model_dump(), []
     with ProcessPoolExecutor(arguments.workers) as workers:
-        rows = list(workers.map(launch, jobs, chunksize=8))
-    terms = LaunchTerms(keep_holdback=0).model_dump()
-    RESULT.write_text(json.dumps({"terms": terms, "launches": rows}) + "\n")
+        for row in workers.map(launch, jobs):
+            rows.append(row)
+            if len(rows) % len(SLACKS) == 0:  # whoever ends it has what was done
+                RESULT.write_text(json.dumps({"terms": terms, "launches": rows}) + "\n")
     print(table())
 
 

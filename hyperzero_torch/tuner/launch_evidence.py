@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..problem.problem import Problem
 from ..stats import sequential
-from ..study.evidence.bucket import Bucket, gather
+from ..study.evidence.bucket import gather
 from ..study.evidence.pooling import Pooling
 from ..study.journal.launch_trace import LaunchTest
 from ..study.launch_state import Launch
@@ -50,13 +50,16 @@ def measure(state: ModelState, context: RoundContext, launch: Launch) -> Measure
     excess = (state.bucket.dispersion / bucket.dispersion).nan_to_num(1.0).clamp_min(1.0)
     mean, var = bucket.mean[candidate], bucket.var[candidate] * excess
     has = bucket.weight[candidate] > 0
-    return _measured(state.problem, state.bucket, mean, var, has, launch.share())
+    # Over all users, as in a launch; before it an experiment may have been for a part of them.
+    whole = state.bucket.round_precision / context.config.experiment_share
+    precision = torch.where(bucket.round_precision > 0, bucket.round_precision, whole)
+    of_round = state.bucket.dispersion / precision * _arms_variance(launch.share())
+    return _measured(state.problem, mean, var, has, of_round)
 
 
 def _measured(
-    problem: Problem, typical: Bucket, mean: Tensor, var: Tensor, has: Tensor, share: float
+    problem: Problem, mean: Tensor, var: Tensor, has: Tensor, per_round: Tensor
 ) -> Measured:
-    per_round = typical.dispersion / typical.round_precision * _arms_variance(share)
     depends = torch.cat([problem.guarded_metrics, problem.used_metrics.unsqueeze(0)])
     at = mean.nan_to_num(0.0).unsqueeze(0).requires_grad_()
     with torch.enable_grad():
