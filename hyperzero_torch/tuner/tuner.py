@@ -31,6 +31,7 @@ from ..study.evidence.bucket import Bucket
 from ..study.history import History
 from ..study.journal import Decision, Entry, Journal, Planned, StudyHeader, open_journal
 from ..study.journal.base import ConflictError
+from ..study.journal.launch_trace import LaunchDecided
 from ..study.journal.quarantine_trace import QUARANTINED
 from ..study.journal.trace import RETIRED, STOPPED, TRANSFER
 from ..study.launch import LaunchTerms
@@ -213,7 +214,9 @@ class Tuner:
             if remark.round != planned or remark.kind in (RETIRED, STOPPED, TRANSFER):
                 continue
             message = f"round {remark.round}: {remark.reason}"
-            if is_about_readings(remark):
+            if isinstance(remark.trace, LaunchDecided) and remark.trace.verdict != "go back":
+                log.info("%s", message, extra={"round": planned, "part": remark.kind})
+            elif is_about_readings(remark):
                 log.warning("%s", message, extra={"round": planned, "part": remark.kind})
             else:
                 warnings.warn(message, TunerWarning, stacklevel=2)

@@ -160,6 +160,10 @@ def last_decision(folder, kind, reason):
     assert folder.decisions("study.db")[-1] == (kind, reason)
 
 
+def launch_shown(word, folder, done):
+    assert word in done.stdout + done.stderr
+
+
 def transfer_packages(folder, done):
     for name in ("north", "east"):
         assert folder.json(f"{name}.json")
@@ -198,6 +202,12 @@ RESULTS = {
     "docs/how-to/live.md": [
         lambda *of: rows_were_collected(3, *of),
         lambda folder, done: "nothing was written" in done.stderr or pytest.fail(done.stderr),
+    ],
+    "docs/how-to/launch.md": [
+        lambda *of: launch_shown("nothing was written", *of),
+        lambda *of: launch_shown("stage 3: 95 % of all users", *of),
+        lambda *of: launch_shown("complete, stage 3 of 3", *of),
+        lambda *of: launch_shown("study 'feed.2' goes on from round", *of),
     ],
     "docs/how-to/retention.md": [
         lambda folder, done: "nothing" in done.stdout + done.stderr or pytest.fail(done.stdout),
