@@ -53,6 +53,7 @@ SPEED = streaming moments paths marginals selection fits round
 TIME = $(BIN)/python -m pytest bench/speed/bench_$$one.py -q --benchmark-quiet --benchmark-disable-gc
 bench: peers ## measure calibration and speed (an hour on a quiet machine); redraw the tables
 	$(BIN)/python -m bench.quality.calibration
+	$(BIN)/python -m bench.quality.launches
 	$(BIN)/python -m bench.quality.reliability
 	$(BIN)/python -m bench.quality.misprints
 	$(BIN)/python -m bench.speed.import_time

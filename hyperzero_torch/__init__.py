@@ -51,6 +51,8 @@ Where to look
     What does ``hyperzero doctor`` show?               study/findings.py
     How is drift detected, and what follows?           tuner/drift.py, stats/drift.py
     What is recommended, and why?                      tuner/recommend.py, tuner/explain.py
+    How is a candidate launched in stages?             study/launch.py, tuner/launch.py
+    How does the study go on after a launch?           study/promotion.py, stats/rebase.py
     How are rounds excluded, or a study rolled back?   study/interventions.py
     How are goals changed while a study runs?          tuner/goals.py, study/goals.py,
                                                        problem/difference.py
@@ -100,6 +102,7 @@ from .errors import (
     InputError,
     JournalCorruptError,
     JournalError,
+    LaunchError,
     MissingExtraError,
     PackageError,
     ProblemError,
@@ -144,6 +147,7 @@ __all__ = [
     "Journal",
     "JournalCorruptError",
     "JournalError",
+    "LaunchError",
     "MemoryJournal",
     "MissingExtraError",
     "Objective",

@@ -12,6 +12,7 @@
     │   ├── FitError                 no Gaussian process can be fitted to this evidence
     │   ├── PackageError             a transfer package or privacy ledger that is refused
     │   ├── BudgetError              a release that exceeds the privacy budget
+    │   ├── LaunchError              a launch or a promotion that cannot be made
     │   └── RoundError               a round that cannot be planned
     ├── JournalError                 the log cannot be read or written
     │   ├── StudyNotFoundError       no such study in this journal
@@ -100,6 +101,10 @@ class ReadingsError(InputError):
 
 class RoundError(InputError):
     """A round that cannot be planned."""
+
+
+class LaunchError(InputError):
+    """A launch or a promotion that cannot be made; nothing was changed."""
 
 
 class JournalError(HyperZeroError):

@@ -18,7 +18,19 @@ from ..errors import (
     StudyMismatchError,
     TunerWarning,
 )
-from . import doctor, goals, live, output, quarantine, report, study, template, upkeep, worlds
+from . import (
+    doctor,
+    goals,
+    launch,
+    live,
+    output,
+    quarantine,
+    report,
+    study,
+    template,
+    upkeep,
+    worlds,
+)
 from .transfer.app import app as transfer_app
 
 # The first that fits; all other errors exit with 1.
@@ -59,6 +71,8 @@ app.command()(study.step)
 app.command()(study.status)
 app.command()(doctor.doctor)
 app.command()(study.recommend)
+app.command()(launch.launch)
+app.command()(launch.promote)
 app.command()(report.report)
 app.command()(worlds.simulate)
 app.command()(live.run)

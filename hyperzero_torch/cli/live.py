@@ -193,7 +193,7 @@ def drive(
         if telemetry is None:
             continue
         try:
-            telemetry.observe(done, None if done.plan is None else tuner.recommend())
+            telemetry.observe(done, None if done.plan is None else loop.tuner.recommend())
             if file is not None:
                 telemetry.write(file)
         except Exception as error:  # a failure of metrics must not end the loop

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ..errors import ConfigError, StudyNotFoundError
+from ..study import launch as launches
 from ..study.acceptance import in_words
 from ..study.config import StudyConfig
 from ..study.findings import findings
@@ -171,6 +172,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
         "compacted": sum(len(block.rounds) for block in history.compacted),
         "readmitted": sorted(history.status.readmitted.keys() - history.status.stopped),
         "quarantined": len(history.quarantined),
+        "launch": launches.facts(history),
         "set_aside": {str(r): why for r, why in sorted(history.status.excluded_rounds.items())},
     } | missing(history)
     amiss = findings(history)
@@ -190,7 +192,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
         show(f"rounds whose readings were compacted: {facts['compacted']}")
     for number, why in facts["set_aside"].items():
         show(f"round {number} is excluded: {why}", "yellow")
-    for line in in_words(history):
+    for line in (*in_words(history), *launches.in_words(history)):
         show(line, "yellow")
     why = None if last is None else history.plans[last].trace.why_not
     if why is not None:
@@ -286,6 +288,12 @@ def open_study(
         # Read before the study is started, so that an unusable source leaves no study behind.
         sources = () if is_started else _sources(study, config, None)
         tuner = Tuner(problem, study.traffic, url, study.study, study.seed, sources=sources)
+    while line := launches.goes_on(tuner.history):
+        if not dry_run:
+            note(line, "yellow")
+        tuner = tuner.successor()
+        if create and not dry_run:
+            tuner.study.configure(study.traffic)
     if create and with_sources and study.sources:
         sources = _sources(study, config, tuner.history)
         if not dry_run:

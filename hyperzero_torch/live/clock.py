@@ -98,7 +98,7 @@ class Schedule:
         history = self.tuner.history
         now = self.clock.now()
         begin = now - now % self.round_seconds
-        next_round = 0 if history.last_round is None else history.last_round + 1
+        next_round = history.next_round
         self._origin = begin - next_round * self.round_seconds
         facts = {"origin": self._origin, "round_seconds": self.round_seconds}
         self.tuner.study.note(CLOCK, f"round {next_round} begins at {begin:.0f} s", facts)

@@ -17,8 +17,9 @@ from functools import partial
 from itertools import takewhile
 
 from ..errors import ConfigError, HyperZeroError, ReadingsError, RoundError
-from ..study.broken_hours import was_reviewed
 from ..study.history import History
+from ..study.interventions import was_reviewed
+from ..study.launch import goes_on, is_over
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..transfer.refresh import Named
@@ -91,14 +92,19 @@ class Loop:
         keep: int | None = None,
         domains: Callable[[History], Named] | None = None,
     ) -> None:
-        self.tuner, self.updater, self.source = tuner, updater, source
+        self.updater, self.source = updater, source
         self.clock = clock or SystemClock()
         self.keep, self.domains = keep, domains
-        self._schedule = Schedule(tuner, self.clock, round_seconds)
-        retry = retry or RetryPolicy(timeout=min(120.0, round_seconds / 8))
+        self._round_seconds, self._retry = round_seconds, retry
+        self._warned_of_clock = False
+        self._take_up(tuner)
+
+    def _take_up(self, tuner: Tuner) -> None:
+        self.tuner = tuner
+        self._schedule = Schedule(tuner, self.clock, self._round_seconds)
+        retry = self._retry or RetryPolicy(timeout=min(120.0, self._round_seconds / 8))
         self._calls = Calls(tuner, self.clock, retry)
         self._notices = Notices(self._calls.remarks)
-        self._warned_of_clock = False
 
     def run(self, rounds: int | None = None) -> Iterator[Round]:
         """Run rounds as they begin and yield each when it is done, until the clock says stop.
@@ -112,12 +118,12 @@ class Loop:
         self._schedule.start()
         done = 0
         while rounds is None or done < rounds:
-            now, last = self._schedule.current_round(), self.tuner.history.last_round
-            if last is not None and now < last:
+            now, last = self._schedule.current_round(), self.tuner.history.next_round - 1
+            if now < last:
                 self._warn_of_clock(now, last)
                 if self._was_resynced():
                     continue
-            elif last is None or now > last or not done:
+            elif now > last or (not done and now in self.tuner.history.plans):
                 # After a start the last round is repeated: its plan may not have been applied.
                 self._warned_of_clock = False
                 yield self.step(now)
@@ -130,6 +136,8 @@ class Loop:
         begin, remarks = self.clock.now(), self._calls.remarks
         remarks.begin(round)
         history = self._calls.journal("reading the journal", self.tuner.study.sync)
+        if history is not None and history.status.promoted is not None:
+            history = self._go_on_as_next(history)
         # A round that is planned, by another loop or before a restart, keeps its plan, which rests
         # on the readings that had arrived then.
         is_new = history is not None and round not in history.plans
@@ -153,6 +161,16 @@ class Loop:
             extra={"round": round, "rows": rows, "arms": arms, "applied": applied},
         )
         return Round(round, plan, applied, rows, tuple(remarks.reasons), seconds, len(empty))
+
+    def _go_on_as_next(self, history: History) -> History:
+        """Take up the study that goes on with a promoted candidate."""
+        successor = self._calls.journal("starting the next study", self.tuner.successor)
+        if successor is None:
+            return history
+        log.info("%s", goes_on(history))
+        self._take_up(successor)
+        self._schedule.start()
+        return successor.history
 
     def _collect(self, round: int) -> int:
         """Record what the warehouse has, in time or late; returns the number of new readings."""
@@ -263,10 +281,14 @@ class Loop:
 
     def _apply(self, plan: Plan) -> bool:
         what = f"serving round {plan.round}"
-        # A plan made before a restart may contain candidates that have been stopped since.
-        if not self.tuner.history.status.stopped & set(plan.candidate_ids):
+        # A plan made before a restart may contain candidates that have been stopped since, or serve
+        # a launch that has ended since.
+        history = self.tuner.history
+        is_stopped = bool(history.status.stopped & set(plan.candidate_ids))
+        if not is_stopped and not is_over(history, plan.round):
             return self._calls.serve(what, partial(self.updater.apply, plan))
-        reason = f"round {plan.round} contains stopped candidates; only the control is served"
+        why = "contains stopped candidates" if is_stopped else "serves a launch that has ended"
+        reason = f"round {plan.round} {why}; only the control is served"
         self._calls.remarks.add("platform", reason)
         self._calls.serve(what, self.updater.withdraw)
         return False

@@ -11,7 +11,6 @@ from __future__ import annotations
 from . import interventions
 from .history import History
 from .journal import Decision
-from .journal.trace import RoundsReinstated
 from .split import compare, counts_of
 from .study import Study
 
@@ -23,16 +22,9 @@ def exclude(study: Study) -> None:
         study.append(lambda history: (_decisions(history, alpha), None))
 
 
-def was_reviewed(history: History, round: int) -> bool:
-    """Whether a round is excluded already, or somebody decided that it counts."""
-    return round in history.status.excluded_rounds or any(
-        isinstance(d.trace, RoundsReinstated) and round in d.trace.rounds for d in history.decisions
-    )
-
-
 def _decisions(history: History, alpha: float) -> list[Decision]:
     comparison = compare(history, alpha)
-    new = [hour for hour in comparison.hours if not was_reviewed(history, hour.round)]
+    new = [hour for hour in comparison.hours if not interventions.was_reviewed(history, hour.round)]
     if not new or 2 * len(comparison.hours) > comparison.num_hours:
         return []
     counts = counts_of(history)

@@ -9,8 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
+from . import launch_state
 from .journal import Decision
 from .journal.goals_trace import GoalsChanged
+from .journal.launch_trace import (
+    Carried,
+    LaunchAborted,
+    LaunchDecided,
+    LaunchStarted,
+    Promoted,
+)
 from .journal.missing_trace import Withdrawn
 from .journal.quarantine_trace import Quarantined, ReadingsAccepted, Readmitted
 from .journal.trace import (
@@ -23,6 +31,7 @@ from .journal.trace import (
     SourcesOverridden,
     Stopped,
 )
+from .launch_state import Launch
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ class StudyStatus:
     rounds that are excluded from the evidence to the reason.
     ``readmitted`` maps candidates that were stopped and let back in to the last round before that.
     ``accepted_units`` are metrics whose unit a person confirmed, with the code that doubted it.
+    ``launches`` are all launches so far; ``promoted`` is set once the study goes on as another.
     ``version`` counts the decisions that changed the evidence.
     """
 
@@ -58,7 +68,15 @@ class StudyStatus:
     discounts: tuple[Discount, ...] = ()
     readmitted: dict[int, int] = field(default_factory=dict)
     accepted_units: set[tuple[int, str]] = field(default_factory=set)
+    launches: tuple[Launch, ...] = ()
+    promoted: Promoted | None = None
     version: int = 0
+
+    @property
+    def launch(self) -> Launch | None:
+        """The launch that plans serve now; None where none does."""
+        latest = self.launches[-1] if self.launches else None
+        return latest if latest is not None and latest.is_served else None
 
     def copy(self) -> StudyStatus:
         """An independent copy."""
@@ -94,7 +112,17 @@ class StudyStatus:
             _check_all(candidates, "candidates", lambda c: 0 <= c < num_candidates)
             _check_all(rounds, "rounds", is_planned)
 
+        self.launches = launch_state.fold(self.launches, entry)
         match entry.trace:
+            case LaunchStarted(candidate=candidate) | LaunchDecided(candidate=candidate):
+                check([candidate])
+                return
+            case LaunchAborted():
+                return
+            case Promoted(candidate=candidate) as trace:
+                check([candidate])
+                self.promoted = trace
+                return
             case Retired(candidates=candidates):
                 check(candidates)
                 self.retired.update(candidates)
@@ -130,7 +158,7 @@ class StudyStatus:
                 self._move_bounds(outside, judged_anew)
             case ReadingsAccepted(units=units):
                 self.accepted_units.update(units)
-            case SourceAdded() | SourcesOverridden() | Quarantined():
+            case SourceAdded() | SourcesOverridden() | Quarantined() | Carried():
                 pass  # evidence of sources is part of the evidence; ``History`` has the readings
             case _:
                 return

@@ -15,6 +15,7 @@ from .config import TunerConfig
 from .history import CONTROL, History
 from .journal.missing_trace import Withdrawn
 from .journal.trace import DriftFound, Stopped
+from .launch import goes_on
 from .silence import describe, silences
 
 _MAX_LISTED = 12
@@ -158,6 +159,30 @@ def candidates_out_of_service(history: History) -> list[Finding]:
     return amiss
 
 
+def launches(history: History) -> list[Finding]:
+    """A launch that went back or waits for a person, and a study that goes on as another."""
+    status = history.status
+    if status.promoted is not None:
+        return [Finding(goes_on(history), f"study {status.promoted.successor}", "go on there")]
+    if not status.launches or status.launches[-1].outcome in ("aborted", "rolled back"):
+        return []
+    launch = status.launches[-1]
+    advice = {
+        "gone back": "look for what it broke; launch another one, or go on exploring",
+        "complete": "'hyperzero promote' makes it the base, and the study goes on",
+    }.get(launch.outcome, _HELD.get(next(iter(sorted(launch.held - {"undecided"})), ""), ""))
+    where = f"candidate {launch.candidate}, stage {launch.stage + 1} of {len(launch.stages)}"
+    return [Finding(launch.reason, where, advice)] if advice else []
+
+
+#: What to do about a launch that is held, by the reason in a word.
+_HELD = {
+    "missing": "check that the control and the candidate report every metric; then it goes on",
+    "users": "find out where users are lost; it goes on a day after the last such hour",
+    "absurd": "accept the readings, or send them corrected with a higher revision",
+}
+
+
 def excluded_rounds(history: History) -> list[Finding]:
     """Rounds that are excluded from the evidence, by reason."""
     by_reason: dict[str, list[int]] = {}
@@ -252,6 +277,7 @@ CHECKS: list[Check] = [
     rounds_with_gaps,
     sample_ratio,
     candidates_out_of_service,
+    launches,
     excluded_rounds,
     doubted_readings,
     drift_alarms,

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import JournalCorruptError, JournalError
-from ..stats.drift import STAKES
-from . import quarantine
+from . import misfits, quarantine
 from .config.tuner import upcast
 from .cube import moved
 from .decisions import StudyStatus
@@ -29,18 +28,17 @@ from .journal import (
     Planned,
     ReadingsReceived,
     StudyHeader,
-    unpack_array,
 )
 from .journal.base import kind_of, values_of
 from .journal.goals_trace import GoalsChanged
+from .journal.launch_trace import Carried
 from .journal.quarantine_trace import Quarantined, ReadingsAccepted, Readmitted
 from .journal.record import NewerTraceError, TraceError
-from .journal.trace import HyperparametersTrace, PlanTrace, RolledBack
+from .journal.trace import HyperparametersTrace, RolledBack
 from .quarantine import Cell, Doubt
 from .round_table import RoundTable
 
 CONTROL = 0
-_HYPERPARAMETERS = ("lengthscale", "outputscale", "constant")
 
 
 def history_of(header: StudyHeader) -> History:
@@ -59,7 +57,8 @@ class History:
     last plan. ``warm_start`` holds the hyperparameters of the latest plan before the last message.
     ``tables`` holds the readings of each planned round, except rounds that were ``compacted``;
     ``quarantined`` the readings among them that are not believed, with the reason. ``goals`` holds
-    the changes of goals, oldest first.
+    the changes of goals, oldest first. ``carried`` is the evidence of the study that this one
+    succeeds.
 
     Args:
         num_params: number of parameters in theta.
@@ -75,6 +74,7 @@ class History:
         self.plans: dict[int, Planned] = {}
         self.tables: dict[int, RoundTable] = {}
         self.compacted: list[Compacted] = []
+        self.carried: Carried | None = None
         self.triggers: dict[str, int] = {}
         self.decisions: list[Decision] = []
         self.goals: list[GoalsChanged] = []
@@ -107,6 +107,26 @@ class History:
     def last_round(self) -> int | None:
         """The latest planned round."""
         return self._last_round
+
+    @property
+    def next_round(self) -> int:
+        """The round that follows the last one, also that of an earlier study."""
+        last = self.last_round
+        if last is None and self.carried is not None:
+            last = self.carried.round
+        return 0 if last is None else last + 1
+
+    @property
+    def first_round(self) -> int | None:
+        """The first round, also that of an earlier study; None before any plan."""
+        if self.carried is not None:
+            return self.carried.first_round
+        return min(self.plans, default=None)
+
+    @property
+    def last_fit(self) -> HyperparametersTrace | None:
+        """The hyperparameters of the latest fit."""
+        return self._last_fit
 
     @property
     def last_plan(self) -> Planned | None:
@@ -187,10 +207,12 @@ class History:
                     self.idle[candidate] = 0
             case GoalsChanged() as trace:
                 self._fold_goals(trace)
+            case Carried() as trace:
+                self._fold_carried(trace)
         if isinstance(entry.trace, RolledBack):
             # All candidates compete again, and the next fit starts where the fit of then started.
             self.idle = [0] * len(self.idle)
-            self._check_width(entry.trace.hyperparameters)
+            self._refuse(misfits.of_fit(entry.trace.hyperparameters, len(self.metrics)))
             self.warm_start = self._last_fit = entry.trace.hyperparameters
 
     def _fold_goals(self, trace: GoalsChanged) -> None:
@@ -202,6 +224,16 @@ class History:
             self._last_fit = moved(self._last_fit, trace.cube)
         except IndexError:
             raise self._corrupt("a change of goals names coordinates that do not exist") from None
+
+    def _fold_carried(self, trace: Carried) -> None:
+        self._refuse(misfits.of_carried(trace, len(self.plans), self.num_candidates))
+        self._refuse(misfits.of_evidence(trace.evidence, self.num_candidates, len(self.metrics)))
+        self.carried = trace
+        self.times_served = list(trace.served)
+        if trace.hyperparameters is not None:
+            fit = HyperparametersTrace.read(trace.hyperparameters)
+            self._refuse(misfits.of_fit(fit, len(self.metrics)))
+            self.warm_start = self._last_fit = fit
 
     def _fold_judgement(self, trace: Quarantined | ReadingsAccepted, reason: str) -> None:
         try:
@@ -216,14 +248,7 @@ class History:
                 f"it compacts rounds {without_table}, which were not planned or were compacted "
                 "before"
             )
-        ids = unpack_array(entry.evidence["candidate"])
-        num_metrics = entry.evidence["mean"]["shape"][1]
-        if (ids >= len(self.candidates)).any() or num_metrics != len(self.metrics):
-            raise self._corrupt(
-                f"the evidence of compacted rounds {entry.rounds[:8]} has candidates up to "
-                f"{ids.max()} and {num_metrics} metrics, the study has {len(self.candidates)} "
-                f"candidates and {len(self.metrics)} metrics"
-            )
+        self._refuse(misfits.of_evidence(entry.evidence, self.num_candidates, len(self.metrics)))
         self.compacted.append(entry)
         for round_ in entry.rounds:
             del self.tables[round_]
@@ -244,7 +269,7 @@ class History:
             )
         trace = plan.trace
         crowded_out = trace.crowded_out
-        self._check_trace(trace)
+        self._refuse(misfits.of_trace(trace, self.num_candidates, len(self.metrics)))
         self.plans[plan.round] = plan
         self._last_round = max(plan.round, self._last_round or 0)
         index = len(self.plans) - 1
@@ -261,29 +286,6 @@ class History:
         for candidate in (*plan.candidates, *(crowded_out or ())):
             self.idle[candidate] = 0
             self.status.retired.discard(candidate)
-
-    def _check_trace(self, trace: PlanTrace) -> None:
-        """Refuse a trace that does not fit the study: the next plan would rest on it."""
-        named = [*trace.proposed, *trace.leaders, *trace.revived, *(trace.crowded_out or ())]
-        if trace.transfer is not None:
-            named += [*trace.transfer.candidates, *trace.transfer.screened]
-        detector = trace.drift
-        if detector is not None:
-            named += detector.memory
-            rows = [detector.num_rounds, *detector.detector, *detector.memory.values()]
-            if len(detector.detector) != len(STAKES) or {*map(len, rows)} != {len(self.metrics)}:
-                raise self._corrupt("the drift detector of its trace does not fit the metrics")
-        if unknown := self._unknown(named):
-            raise self._corrupt(f"its trace names candidates that do not exist: {unknown[:8]}")
-        self._check_width(trace.hyperparameters)
-
-    def _check_width(self, hyperparameters: HyperparametersTrace | None) -> None:
-        if hyperparameters is None:
-            return
-        lengthscale, *others = (getattr(hyperparameters, name) for name in _HYPERPARAMETERS)
-        widths = {len(row) for row in lengthscale}
-        if {len(lengthscale), *map(len, others)} != {len(self.metrics)} or len(widths) != 1:
-            raise self._corrupt("the hyperparameters of its trace do not fit the metrics")
 
     def _fold_readings(self, entry: ReadingsReceived) -> None:
         # The start of a fit changes only with new readings. So a fit is a function of the messages
@@ -322,6 +324,10 @@ class History:
         return JournalCorruptError(
             f"{name} is damaged ({error}); restore the journal from a backup"
         )
+
+    def _refuse(self, reason: str | None) -> None:
+        if reason is not None:
+            raise self._corrupt(reason)
 
     def _corrupt(self, what: str) -> JournalCorruptError:
         return JournalCorruptError(

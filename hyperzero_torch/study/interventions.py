@@ -93,6 +93,13 @@ def keep_users(history: History, round: int, users: Mapping[int, int]) -> list[D
     return [Decision.of(_last(history), reason, trace)]
 
 
+def was_reviewed(history: History, round: int) -> bool:
+    """Whether a round is excluded already, or somebody decided that it counts."""
+    return round in history.status.excluded_rounds or any(
+        isinstance(d.trace, RoundsReinstated) and round in d.trace.rounds for d in history.decisions
+    )
+
+
 def _is_json(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and _is_json(part) for key, part in value.items())

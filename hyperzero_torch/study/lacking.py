@@ -36,6 +36,8 @@ def without_control(history: History, before: int) -> dict[int, tuple[str, ...]]
     lacking = {}
     normal = lateness(history)
     for round_, table in _counted(history, before):
+        if not history.plans[round_].shares[0]:
+            continue  # the end of a launch: nobody gets the base
         has_values = table.count > 1  # NaN where nothing has arrived
         missing = has_values[1:].any(axis=0) & ~has_values[0]
         missing &= normal.arms_are_overdue(table, age(history, table))

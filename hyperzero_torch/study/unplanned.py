@@ -70,8 +70,8 @@ def split(history: History, readings: Readings) -> tuple[Readings | None, LeftOu
 
     Before the first plan nothing is left out: then every row is a mistake, and is refused.
     """
-    last = history.last_round
-    if last is None:
+    last = history.next_round - 1  # that of an earlier study, whose hours may still arrive
+    if last < 0:
         return readings, None
     rounds, counts = np.unique(readings.round, return_counts=True)
     rows = dict(zip(rounds.tolist(), counts.tolist()))

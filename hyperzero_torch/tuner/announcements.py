@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from ..errors import TunerWarning
 from ..study.journal import Decision
+from ..study.journal.launch_trace import LaunchDecided
 from ..study.journal.missing_trace import ReadingsMissing, SampleRatioMismatch, Withdrawn
 from ..study.journal.quarantine_trace import QUARANTINED
 from ..study.journal.trace import RETIRED, STOPPED, TRANSFER, RoundsExcluded
@@ -32,6 +33,9 @@ def of_plan(decisions: Iterable[Decision], planned: int) -> None:
             _warn(_excluded(decision))
         elif decision.round == planned and decision.kind not in _USUAL:
             message = f"round {decision.round}: {decision.reason}"
+            if isinstance(decision.trace, LaunchDecided) and decision.trace.verdict != "go back":
+                log.info("%s", message, extra={"round": planned, "part": decision.kind})
+                continue
             if isinstance(decision.trace, ReadingsMissing | SampleRatioMismatch | Withdrawn):
                 log.warning("%s", message, extra={"round": planned, "part": decision.kind})
             _warn(message)

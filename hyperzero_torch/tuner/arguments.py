@@ -65,9 +65,14 @@ def as_messages(readings: Any) -> Sequence[Readings]:
 
 def round_to_plan(history: History, wanted: int | None) -> int:
     """The round that is asked for: planned already, or later than the last."""
-    last = history.last_round
+    last, carried = history.last_round, history.carried
     if wanted is None:
-        return 0 if last is None else last + 1
+        return history.next_round
+    if carried is not None and wanted <= carried.round:
+        raise RoundError(
+            f"round {wanted} belongs to study {carried.predecessor!r}, whose last is "
+            f"{carried.round}; use a later round, or omit it to take the next"
+        )
     if wanted not in history.plans and last is not None and wanted < last:
         raise RoundError(
             f"round {wanted} was never planned and lies before the last planned round "

@@ -30,7 +30,8 @@ class RoundContext:
     @property
     def age(self) -> int:
         """Rounds since the study's first."""
-        return self.round - min(self.history.plans, default=self.round)
+        first = self.history.first_round
+        return 0 if first is None else self.round - first
 
     def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
         """The generator of this round for one purpose."""

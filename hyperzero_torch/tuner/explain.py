@@ -283,6 +283,8 @@ def _why(history: History, plan: Planned, candidate: int) -> list[str]:
     trace = plan.trace
     if candidate == CONTROL:
         return ["the control: every delta is measured against it"]
+    if trace.launch is not None:
+        return [f"it is being launched, in stage {trace.launch.stage + 1}; exploration rests"]
     reasons = []
     added = history.candidates[candidate]
     if added.origin == TRANSFERRED:

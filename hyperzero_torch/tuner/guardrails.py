@@ -79,7 +79,7 @@ def slacks(problem: Problem, bucket: Bucket, alpha: float) -> Slacks:
         with torch.enable_grad():
             value = problem.evaluate(at).slack
             for c in range(shape[1]):
-                slope = _slope(value[:, c], at).abs()
+                slope = slope_of(value[:, c], at).abs()
                 spread[rows, c] = (slope * var.sqrt()).sum(-1)
                 tight[rows, c] = (slope * typical_var.sqrt()).sum(-1).square()
         slack[rows] = value.detach()
@@ -123,11 +123,11 @@ def harm_stops(state: ModelState, context: RoundContext) -> list[Decision]:
     upper = slacks(problem, _cautious(bucket, context.history), alpha).upper
     num_rounds = bucket.num_rounds.clone()
     for since, candidates in _readmitted(context.history).items():
-        later = gather(_after(context.history, since), Pooling.of(config))
+        later = gather(after_round(context.history, since), Pooling.of(config))
         later = _cautious(later, context.history)
         upper[candidates] = slacks(problem, later, alpha).upper[candidates]
         num_rounds[candidates] = later.num_rounds[candidates]
-    upper = torch.where(_levels_settled(state, config), upper, torch.nan)
+    upper = torch.where(levels_settled(state, config), upper, torch.nan)
     decisions = []
     for candidate in (upper < 0).any(-1).nonzero().flatten().tolist():
         if candidate == CONTROL or candidate in context.history.status.stopped:
@@ -171,18 +171,19 @@ def _readmitted(history: History) -> dict[int, list[int]]:
     return groups
 
 
-def _after(history: History, round: int) -> History:
+def after_round(history: History, round: int) -> History:
     """The same study with the readings of later rounds only.
 
     Of a block that was compacted as a whole, only one that began later is among them.
     """
     later = history.branch()
+    later.carried = None
     later.tables = {r: table for r, table in history.tables.items() if r > round}
     later.compacted = [entry for entry in history.compacted if entry.rounds[0] > round]
     return later
 
 
-def _levels_settled(state: ModelState, config: TunerConfig) -> Tensor:
+def levels_settled(state: ModelState, config: TunerConfig) -> Tensor:
     """Constraints whose base levels are known, or rest on a whole day, bool ``(constraints,)``."""
     depends = state.problem.level_metrics[1:]
     if state.level_hours is None:  # known to the platform, or of no concern
@@ -193,7 +194,7 @@ def _levels_settled(state: ModelState, config: TunerConfig) -> Tensor:
     return ~(depends & (hours < config.rounds_per_day)).any(-1)
 
 
-def _slope(value: Tensor, at: Tensor) -> Tensor:
+def slope_of(value: Tensor, at: Tensor) -> Tensor:
     """Derivative of each row's value, ``at``'s shape; 0 where there is none."""
     if not value.requires_grad:
         return torch.zeros_like(at)

@@ -135,6 +135,8 @@ def recommend(
     leader = _leader(eligible, belief)
     if leader is None:
         return recommendation
+    if not shares[CONTROL]:  # a launch has ended, and nothing is compared any more
+        return replace(recommendation, leader=leader)
     problem = problem.to("cpu")
     noise = noise_per_round(bucket, max(shares[1:], default=1.0), shares[CONTROL])
     rounds = rounds_to_decide(

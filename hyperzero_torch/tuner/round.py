@@ -26,6 +26,7 @@ from .candidates import add_proposals, initial_design, readmitted, retirements, 
 from .context import RoundContext
 from .drift import monitor
 from .guardrails import harm_stops
+from .launch import plan_launch, review_launch
 from .model import Fitted, ModelState, Unfitted
 from .oversight import Oversight, review, towards_control
 from .traffic import (
@@ -80,6 +81,11 @@ def plan_round(
     history.extend(stopped)
     oversight = review(state, context)
     history.extend(oversight.withdrawn)
+    launch = review_launch(state, context, oversight)
+    if launch is not None:  # exploration rests
+        plan = plan_launch(state, context, oversight, launch, trigger)
+        before = [*stopped, *oversight.withdrawn, *launch.decisions]
+        return [*before, plan, *oversight.remarks]
     if isinstance(state, Fitted):
         draft = _plan_fitted(state, context, oversight)
     else:

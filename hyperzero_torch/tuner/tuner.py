@@ -21,6 +21,7 @@ from ..errors import RoundError, StudyMismatchError
 from ..problem.problem import Problem
 from ..runtime.randomness import random
 from ..study import broken_hours, lacking
+from ..study import launch as launches
 from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket
 from ..study.history import History
@@ -32,18 +33,18 @@ from ..study.unplanned import Unknown
 from ..surrogate import Posterior
 from ..transfer import journaled
 from ..transfer.alignment import align
-from ..transfer.overrides import ExpertOverride
 from ..transfer.source import Source
 from . import announcements, arguments
 from .beliefs import Belief, believe, no_belief
 from .explain import Explanation, explain
-from .goals import GoalsEffect, change_goals, goals_before
-from .model import FitCache, Fitted, ModelState, update_model
+from .goals import goals_before
+from .model import FitCache, Fitted, ModelState
+from .operations import Operations
 from .recommend import Criterion, Recommendation, recommend
 from .round import plan_round
 
 
-class Tuner:
+class Tuner(Operations):
     """Tunes one study, which is started where the journal does not hold it.
 
     Args:
@@ -175,6 +176,7 @@ class Tuner:
             trigger: identifies the message that asks; ``study.planned_for`` finds the plan by it.
         Raises:
             RoundError: a skipped round in the past, or not a round number.
+            LaunchError: a candidate was promoted, and the study goes on as another one.
         Warns:
             TunerWarning: the plan was not made in the usual way; the message says why and how.
         """
@@ -184,6 +186,7 @@ class Tuner:
             target = arguments.round_to_plan(history, wanted)
             if target in history.plans:
                 return [], target
+            launches.check_is_open(history)
             model = self._update_model()
             entries = plan_round(model, self.config, history, target, self.seed, trigger)
             return [*entries, *lacking.remarks(history, target)], target
@@ -212,63 +215,17 @@ class Tuner:
             The number of new rows.
         Raises:
             ReadingsError: a round, arm or metric is unknown, or a revision contradicts itself.
+            LaunchError: a candidate was promoted, and the study goes on as another one.
         Warns:
             TunerWarning: readings or whole rounds do not count, or have another unit, it seems.
         """
         num_decisions = len(self.study.sync().decisions)
+        launches.check_is_open(self.history)
         num_new = self.study.receive(arguments.as_messages(readings), unknown)
         if num_new:
             broken_hours.exclude(self.study)
         announcements.of_readings(self.history.decisions[num_decisions:])
         return num_new
-
-    def learn_from(self, sources: Sequence[Source | str]) -> None:
-        """Add domains to learn from, or newer evidence of earlier ones; see ``sources`` above.
-
-        Raises:
-            ConfigError: a source does not fit the problem; then none is added.
-            JournalError: the journal, or a source's, cannot be used.
-        """
-        journaled.learn_from(self.study, journaled.opened(sources))
-
-    def overrule(self, override: ExpertOverride) -> None:
-        """An expert's rules for the sources; journaled, in force until the next ones.
-
-        Raises:
-            ConfigError: they name a source or a parameter that does not exist.
-        """
-        journaled.override_sources(self.study, override)
-
-    def change_goals(
-        self, problem: Problem, *, reason: str, by: str | None = None, dry_run: bool = False
-    ) -> GoalsEffect:
-        """Put other goals in force while the study runs; journaled.
-
-        The objective, guardrails, bounds, options, constraints on theta and base levels may differ.
-        Parameters, the base and metrics may not. Evidence is kept by metric, so the next plan and
-        recommendation follow at once. Candidates outside the bounds are not served any more; their
-        evidence still counts. Candidates that were stopped for a guardrail that is gone or has
-        changed are judged anew on their own evidence, under the new guardrails, and so are all
-        others. Goals are not rolled back with a study.
-
-        Args:
-            problem: the new one.
-            reason: why, in a sentence.
-            by: who; by default the user of this process.
-            dry_run: only report what would follow.
-        Returns:
-            What differs and what follows: ``changed`` is False where nothing differs.
-        Raises:
-            StudyMismatchError: the parameters, their scales, the base or the metrics differ.
-            ProblemError: a goal newly rests on a metric of which there are no readings.
-            ConfigError: a source of the study does not fit the new bounds.
-            RoundError: no reason is given.
-        """
-        effect = change_goals(self.study, problem, reason, by, dry_run, self.device, self._cache)
-        if not effect.changed:
-            message = "the goals are those of the study; nothing was changed or journaled"
-            announcements.of_nothing(message)
-        return effect
 
     def recommend(self, criterion: Criterion = "lcb", only_proven: bool = False) -> Recommendation:
         """The best candidate with evidence that is likely enough to be feasible; else the control.
@@ -375,5 +332,5 @@ class Tuner:
             raise RoundError("no round was planned yet; call ask() first")
         return plan
 
-    def _update_model(self) -> ModelState:
-        return update_model(self.problem, self.config, self.history, self.device, self._cache)
+    def _reopened(self, problem: Problem, name: str) -> Tuner:
+        return Tuner(problem, None, self.journal, name, None, self.device)

@@ -174,6 +174,10 @@ def goals_shown(folder, done):
     assert "changed by ann: one percent is acceptable" in done.stdout
 
 
+def launch_shown(word, folder, done):
+    assert word in done.stdout + done.stderr
+
+
 def transfer_packages(folder, done):
     for name in ("north", "east"):
         assert folder.json(f"{name}.json")
@@ -213,6 +217,12 @@ RESULTS = {
     "docs/how-to/live.md": [
         lambda *of: rows_were_collected(3, *of),
         lambda folder, done: "nothing was written" in done.stderr or pytest.fail(done.stderr),
+    ],
+    "docs/how-to/launch.md": [
+        lambda *of: launch_shown("nothing was written", *of),
+        lambda *of: launch_shown("stage 3: 95 % of all users", *of),
+        lambda *of: launch_shown("complete, stage 3 of 3", *of),
+        lambda *of: launch_shown("study 'feed.2' goes on from round", *of),
     ],
     "docs/how-to/retention.md": [
         lambda folder, done: "nothing" in done.stdout + done.stderr or pytest.fail(done.stdout),

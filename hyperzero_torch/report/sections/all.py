@@ -8,6 +8,7 @@ from .audit import drift, late, retired
 from .blocks import Section
 from .candidates import deltas, effects
 from .goals import changed_goals
+from .launch import launch
 from .quarantine import quarantine
 from .rounds import calibration, progress, traffic
 from .space import parameters, surface
@@ -20,6 +21,7 @@ def sections(facts: Facts) -> list[Section]:
     past = look_back(facts)
     return [
         summary(facts),
+        *launch(facts),
         progress(facts, past),
         traffic(facts),
         effects(facts),

@@ -22,8 +22,10 @@ from ..journal import pack_array, unpack_array
 from .arms import Levels
 from .pooling import Block, Pooling, pool, retained_precision
 
-#: Settled blocks by number, each with the key of its inputs; compacted ones are -1, -2, ...
+#: Settled blocks by number, each with the key of its inputs; compacted ones are -1, -2, ..., and
+#: that of an earlier study is far below.
 BlockCache: TypeAlias = dict[int, tuple[object, Block]]
+_CARRIED = -(2**40)
 
 
 def settled(history: History, pooling: Pooling) -> dict[int, list[int]]:
@@ -59,7 +61,7 @@ def blocks(history: History, pooling: Pooling, cache: BlockCache) -> tuple[list[
         cache: blocks that were pooled before; new and changed ones are added.
     """
     status = history.status
-    settled_blocks = _compacted(history, cache)
+    settled_blocks = [*_carried(history, cache), *_compacted(history, cache)]
     done: set[int] = set()
     for number, rounds in settled(history, pooling).items():
         made_from = (
@@ -129,6 +131,16 @@ def from_compacted(evidence: Mapping[str, Any]) -> Block:
         num_precision_rounds=arrays["power_rounds"],
         waiting=Sums(*waiting),
     )
+
+
+def _carried(history: History, cache: BlockCache) -> list[tuple[Sequence[int], Block]]:
+    """The block of an earlier study, with its last round."""
+    carried = history.carried
+    if carried is None:
+        return []
+    if _CARRIED not in cache:
+        cache[_CARRIED] = (None, from_compacted(carried.evidence))
+    return [([carried.round], cache[_CARRIED][1])]
 
 
 def _compacted(history: History, cache: BlockCache) -> list[tuple[Sequence[int], Block]]:

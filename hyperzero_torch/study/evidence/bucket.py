@@ -24,7 +24,8 @@ class Bucket(NamedTuple):
     ``mean``, ``var``, ``weight`` are ``(candidates, metrics)``, NaN and 0 without evidence;
     ``num_rounds (candidates,)`` counts rounds with evidence; ``base_levels (metrics,)`` is None
     until the control has reported every metric, and rests on ``level_hours`` hours of the day;
-    ``levels_by_metric`` has what is known before, NaN elsewhere, from ``hours_by_metric``.
+    ``levels_by_metric`` has what is known before, NaN elsewhere, from ``hours_by_metric``;
+    ``control_levels`` are the sums behind them by hour of the day.
     ``control_loadings`` is how far control errors move sums of evidence, a block of rounds each,
     the latest rounds last. ``dispersion (metrics,)`` is the factor by which variances of the latest
     rounds exceed the formula's. ``round_precision (metrics,)`` is the precision of a relative mean
@@ -45,6 +46,7 @@ class Bucket(NamedTuple):
     deltas: ArmDeltas
     levels_by_metric: Tensor | None = None
     hours_by_metric: Tensor | None = None
+    control_levels: Levels | None = None
 
     def has_evidence(self, metrics: Tensor) -> Tensor:
         """Candidates with evidence on all of these metrics, ``(candidates,)``.
@@ -127,6 +129,7 @@ def gather(history: History, pooling: Pooling, cache: BlockCache | None = None) 
         deltas=deltas,
         levels_by_metric=levels,
         hours_by_metric=hours,
+        control_levels=Levels(*(torch.stack(f).sum(0) for f in zip(*(b.levels for b in parts)))),
     )
 
 

@@ -14,7 +14,7 @@ from .record import Candidates, DecisionTrace, Record
 
 GOALS = "goals changed"
 #: Kinds that version 4 brought. Before, people could write remarks of these kinds.
-KINDS_OF_4 = frozenset({GOALS})
+GOALS_KINDS = frozenset({GOALS})
 
 
 class Goals(Record):

@@ -14,7 +14,16 @@ from typing import Any, ClassVar
 
 from pydantic import Field, FiniteFloat, StrictInt
 
-from .goals_trace import KINDS_OF_4, GoalsChanged
+from .goals_trace import GOALS_KINDS, GoalsChanged
+from .launch_trace import (
+    LAUNCH_KINDS,
+    Carried,
+    LaunchAborted,
+    LaunchDecided,
+    LaunchPlan,
+    LaunchStarted,
+    Promoted,
+)
 from .missing_trace import (
     MISSING,
     SAMPLE_RATIO,
@@ -49,7 +58,9 @@ RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
 )
 #: Kinds about other domains: a source, an expert's override, and (a remark) a change in their use.
 SOURCE, OVERRULED, TRANSFER = "source", "overruled", "transfer"
-CHANGES = (KINDS_OF_3 | KINDS_OF_4) | frozenset(
+# Kinds that came with versions 3 and 4 of the records.
+_LATER_KINDS = KINDS_OF_3 | GOALS_KINDS | LAUNCH_KINDS
+CHANGES = _LATER_KINDS | frozenset(
     {RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED, WITHDRAWN}
 )
 
@@ -140,6 +151,7 @@ class PlanTrace(Record):
     was. The next fit starts from ``hyperparameters``. ``crowded_out`` are candidates that won draws
     but had no place among the arms. ``notes`` say what was amiss when the plan was made.
     ``experiment_share`` is the part of all users that takes part.
+    ``launch`` is set where the plan serves a launch, during which exploration rests.
     """
 
     num_tested: int = 0
@@ -155,6 +167,7 @@ class PlanTrace(Record):
     transfer: TransferTrace | None = None
     notes: tuple[str, ...] = ()
     experiment_share: float = Field(1.0, gt=0, le=1)
+    launch: LaunchPlan | None = None
 
 
 class Retired(DecisionTrace):
@@ -247,6 +260,7 @@ _BY_KIND: dict[str, type[Record]] = {
         *(Quarantined, ReadingsAccepted, Readmitted),
         *(Withdrawn, ReadingsMissing, SampleRatioMismatch, UsersCounted),
         GoalsChanged,
+        *(LaunchStarted, LaunchDecided, LaunchAborted, Promoted, Carried),
     )
 }
 
@@ -259,7 +273,7 @@ def decision_trace(kind: str, details: Mapping[str, Any]) -> Record:
     """
     record = _BY_KIND.get(kind)
     # Before a version brought its kinds, people could write remarks of them.
-    if record is None or (kind in KINDS_OF_3 | KINDS_OF_4 and VERSION_KEY not in details):
+    if record is None or (kind in _LATER_KINDS and VERSION_KEY not in details):
         return _remark(details)
     try:
         return record.read(details)  # type: ignore[no-any-return]

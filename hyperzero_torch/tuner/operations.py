@@ -1,0 +1,213 @@
+"""What people do to a study beyond asking and telling: other domains, goals, launches, promotions.
+
+``Tuner`` inherits these methods. Exclusions, rollbacks, switches and notes need no model and are
+methods of ``tuner.study``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+
+from ..problem.problem import Problem
+from ..study import launch as launches
+from ..study import promotion
+from ..study.history import History
+from ..study.journal import Entry, StudyHeader
+from ..study.journal.base import ConflictError
+from ..study.launch import LaunchTerms
+from ..study.study import Study
+from ..transfer import journaled
+from ..transfer.overrides import ExpertOverride
+from ..transfer.source import Source
+from . import announcements, launching
+from .context import RoundContext
+from .goals import GoalsEffect, change_goals
+from .launching import LaunchReport
+from .model import FitCache, ModelState, update_model
+from .recommend import Criterion, Recommendation
+
+
+class Operations(ABC):
+    """Operations on a study that rest on its model."""
+
+    study: Study
+    device: torch.device
+    _cache: FitCache
+
+    @abstractmethod
+    def recommend(self, criterion: Criterion = "lcb", only_proven: bool = False) -> Recommendation:
+        """The candidate to launch."""
+
+    @abstractmethod
+    def _reopened(self, problem: Problem, name: str) -> Self:
+        """Another study of the same journal, on the same device."""
+
+    def learn_from(self, sources: Sequence[Source | str]) -> None:
+        """Add domains to learn from, or newer evidence of earlier ones; see ``sources`` above.
+
+        Raises:
+            ConfigError: a source does not fit the problem; then none is added.
+            JournalError: the journal, or a source's, cannot be used.
+        """
+        journaled.learn_from(self.study, journaled.opened(sources))
+
+    def overrule(self, override: ExpertOverride) -> None:
+        """An expert's rules for the sources; journaled, in force until the next ones.
+
+        Raises:
+            ConfigError: they name a source or a parameter that does not exist.
+        """
+        journaled.override_sources(self.study, override)
+
+    def change_goals(
+        self, problem: Problem, *, reason: str, by: str | None = None, dry_run: bool = False
+    ) -> GoalsEffect:
+        """Put other goals in force while the study runs; journaled.
+
+        The objective, guardrails, bounds, options, constraints on theta and base levels may differ.
+        Parameters, the base and metrics may not. Evidence is kept by metric, so the next plan and
+        recommendation follow at once. Candidates outside the bounds are not served any more; their
+        evidence still counts. Candidates that were stopped for a guardrail that is gone or has
+        changed are judged anew on their own evidence, under the new guardrails, and so are all
+        others. Goals are not rolled back with a study.
+
+        Args:
+            problem: the new one.
+            reason: why, in a sentence.
+            by: who; by default the user of this process.
+            dry_run: only report what would follow.
+        Returns:
+            What differs and what follows: ``changed`` is False where nothing differs.
+        Raises:
+            StudyMismatchError: the parameters, their scales, the base or the metrics differ.
+            ProblemError: a goal newly rests on a metric of which there are no readings.
+            ConfigError: a source of the study does not fit the new bounds.
+            RoundError: no reason is given.
+        """
+        effect = change_goals(self.study, problem, reason, by, dry_run, self.device, self._cache)
+        if not effect.changed:
+            message = "the goals are those of the study; nothing was changed or journaled"
+            announcements.of_nothing(message)
+        return effect
+
+    def launch(
+        self,
+        candidate: int | None = None,
+        *,
+        unproven: bool = False,
+        who: str = "",
+        reason: str = "",
+        dry_run: bool = False,
+        **terms: Any,
+    ) -> LaunchReport:
+        """Launch a candidate in stages of all users, with a holdback for the base; journaled.
+
+        From the next plan on exploration rests. Each stage lasts until its guardrails are certain
+        enough; where one breaks, the launch goes back by itself, and all users get the control.
+
+        Args:
+            candidate: by default the recommended one.
+            unproven: launch it although its own readings do not prove it safe.
+            who: the person who launches it.
+            reason: why, in a sentence.
+            dry_run: check everything and return what would happen; nothing is written.
+            terms: ``stages``, ``holdback``, ``keep_holdback``, ``tolerance``, ``alpha`` and
+                ``least_rounds``; see ``study.launch.LaunchTerms``.
+        Raises:
+            LaunchError: another launch is under way, or the candidate cannot be launched.
+            ConfigError: terms that are not valid.
+            RoundError: no round was planned yet.
+        """
+        bound = LaunchTerms(**terms)
+        best = self.recommend(only_proven=not unproven and self.study.config.harm_alpha is not None)
+        number = launching.chosen(candidate, best.candidate_id, best.reason)
+
+        def compute(history: History) -> tuple[Sequence[Entry], LaunchReport]:
+            decision, report = launching.begin(
+                self._update_model(), self._context(), number, bound, unproven, who, reason
+            )
+            return [] if dry_run else [decision], report
+
+        return self.study.append(compute)
+
+    def launch_status(self) -> LaunchReport | None:
+        """The latest launch as it stands, with the present verdict; None where there was none."""
+        self.study.sync()
+        return launching.look(self._update_model(), self._context())
+
+    def abort_launch(self, reason: str, *, who: str = "") -> None:
+        """End the launch that is under way; from the next plan on the study explores as before.
+
+        Raises:
+            LaunchError: no launch is under way, or there is no reason.
+        """
+        self.study.append(lambda history: ([launches.abort(history, who, reason)], None))
+
+    def promote(
+        self,
+        candidate: int | None = None,
+        *,
+        name: str | None = None,
+        unlaunched: bool = False,
+        who: str = "",
+        reason: str = "",
+    ) -> Self:
+        """Make a launched candidate the base of a study that goes on with the evidence so far.
+
+        The next study, ``<name>.2``, stands in the same journal. There the candidate is 0, the
+        control, and the base before has the candidate's number; all others keep theirs. Deltas and
+        guardrails are relative to the new base. This study ends: it plans no more rounds and
+        takes no more readings.
+
+        Args:
+            candidate: by default the one whose launch is complete.
+            name: of the next study.
+            unlaunched: promote it although no launch of it is complete.
+            who: the person who promotes it.
+            reason: why, in a sentence.
+        Returns:
+            The tuner of the next study.
+        Raises:
+            LaunchError: a launch is under way, or the candidate cannot be promoted.
+        """
+        existing = self.study.journal.studies()
+
+        def compute(history: History) -> tuple[Sequence[Entry], None]:
+            arguments = (candidate, name, unlaunched, existing, who, reason)
+            return [
+                promotion.promote(history, self.study.problem, self.study.name, *arguments)
+            ], None
+
+        self.study.append(compute)
+        return self.successor()
+
+    def successor(self) -> Self:
+        """The study that goes on with a promoted candidate as base.
+
+        Raises:
+            LaunchError: no candidate of this study was promoted.
+        """
+        history = self.study.sync()
+        entries = promotion.successor_entries(history, self.study.name)
+        problem = promotion.promoted_problem(self.study.problem, history)
+        name = launches.successor_name(history)
+        if name not in self.study.journal.studies():
+            header = StudyHeader(name, self.study.seed, problem.spec())
+            # Where another process has just made it, that is the same study.
+            with contextlib.suppress(ConflictError):
+                self.study.journal.create(header, entries)
+        return self._reopened(problem, name)
+
+    def _context(self) -> RoundContext:
+        """The next round of the study as it stands."""
+        study, history = self.study, self.study.history.branch()
+        return RoundContext(study.config, history, history.next_round, study.seed)
+
+    def _update_model(self) -> ModelState:
+        study = self.study
+        return update_model(study.problem, study.config, study.history, self.device, self._cache)
