@@ -21,6 +21,7 @@ from ..study.history import History
 from ..study.journal.trace import RoundsReinstated
 from ..study.plan import Plan
 from ..study.readings import Readings
+from ..study.serving import why_control_alone
 from ..transfer.refresh import Named
 from ..tuner.oversight import notes_on_arms
 from ..tuner.tuner import Tuner
@@ -272,10 +273,16 @@ class Loop:
     def _apply(self, plan: Plan) -> bool:
         what = f"serving round {plan.round}"
         # A plan made before a restart may contain candidates that have been stopped since.
-        if not self.tuner.history.status.stopped & set(plan.candidate_ids):
-            return self._calls.serve(what, partial(self.updater.apply, plan))
-        reason = f"round {plan.round} contains stopped candidates; only the control is served"
-        self._calls.remarks.add("platform", reason)
+        why_not = why_control_alone(self.tuner.history)
+        if why_not is None:
+            if not self._calls.serve(what, partial(self.updater.apply, plan)):
+                return False
+            # A switch that was thrown since the plan was read is not undone by it.
+            self._calls.journal("reading the journal", self.tuner.study.sync)
+            why_not = why_control_alone(self.tuner.history)
+        if why_not is None:
+            return True
+        self._calls.remarks.add("platform", f"{why_not}; only the control is served")
         self._calls.serve(what, self.updater.withdraw)
         return False
 

@@ -13,6 +13,7 @@ from .journal import Decision
 from .journal.goals_trace import GoalsChanged
 from .journal.missing_trace import Withdrawn
 from .journal.quarantine_trace import Quarantined, ReadingsAccepted, Readmitted
+from .journal.switch_trace import Approved, Pinned, StoppedByHand, Unpinned
 from .journal.trace import (
     DriftFound,
     Retired,
@@ -23,6 +24,7 @@ from .journal.trace import (
     SourcesOverridden,
     Stopped,
 )
+from .switch_state import SwitchState
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class StudyStatus:
     rounds that are excluded from the evidence to the reason.
     ``readmitted`` maps candidates that were stopped and let back in to the last round before that.
     ``accepted_units`` are metrics whose unit a person confirmed, with the code that doubted it.
+    ``switches`` are those that people have thrown.
     ``version`` counts the decisions that changed the evidence.
     """
 
@@ -58,6 +61,7 @@ class StudyStatus:
     discounts: tuple[Discount, ...] = ()
     readmitted: dict[int, int] = field(default_factory=dict)
     accepted_units: set[tuple[int, str]] = field(default_factory=set)
+    switches: SwitchState = field(default_factory=SwitchState)
     version: int = 0
 
     def copy(self) -> StudyStatus:
@@ -95,11 +99,21 @@ class StudyStatus:
             _check_all(rounds, "rounds", is_planned)
 
         match entry.trace:
+            case Approved(candidates=candidates) | StoppedByHand(candidates=candidates):
+                check(candidates)
+            case Pinned(candidate=candidate) | Unpinned(candidate=candidate):
+                check([candidate])
+        self.switches = self.switches.after(entry)
+        match entry.trace:
             case Retired(candidates=candidates):
                 check(candidates)
                 self.retired.update(candidates)
                 return  # a retired candidate's evidence still counts
-            case Stopped(candidates=candidates) | Withdrawn(candidates=candidates):
+            case (
+                Stopped(candidates=candidates)
+                | Withdrawn(candidates=candidates)
+                | StoppedByHand(candidates=candidates)
+            ):
                 check(candidates)
                 self._stop(candidates)
                 return

@@ -250,6 +250,8 @@ class History:
         index = len(self.plans) - 1
         self.tables[plan.round] = RoundTable(plan.candidates, len(self.metrics), index)
         self.has_news = False
+        if trace.held is None:
+            self.status.switches = self.status.switches.planned()
         if trace.hyperparameters is not None:
             self._last_fit = trace.hyperparameters
         if plan.trigger is not None:

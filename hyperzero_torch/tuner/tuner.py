@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, ReadingsError, RoundError, StudyMismatchError, TunerWarning
 from ..problem.problem import Problem
+from ..runtime.login import login_name
 from ..runtime.randomness import random
 from ..study import lacking
 from ..study.config import TunerConfig
@@ -179,12 +180,15 @@ class Tuner:
         """Decisions and remarks, each with ``round``, ``kind`` and ``reason``; oldest first."""
         return tuple(self.study.sync().decisions)
 
-    def ask(self, round: int | None = None, *, trigger: str | None = None) -> Plan:
+    def ask(
+        self, round: int | None = None, *, trigger: str | None = None, by: str | None = None
+    ) -> Plan:
         """The plan for a round; a round that is planned already keeps its plan.
 
         Args:
             round: a planned round, or any later than the last; by default the next one.
             trigger: identifies the message that asks; ``study.planned_for`` finds the plan by it.
+            by: who proposes the plan, by default the login name; see ``study.approve``.
         Raises:
             RoundError: a skipped round in the past, or not a round number.
         Warns:
@@ -194,7 +198,7 @@ class Tuner:
             raise RoundError(f"a round is a whole number >= 0, got {round!r}")
         if trigger is not None and not isinstance(trigger, str):
             raise RoundError(f"a trigger is the text that names a message, got {trigger!r}")
-        wanted = None if round is None else int(round)
+        wanted, who = None if round is None else int(round), by or login_name()
 
         def plan(history: History) -> tuple[Sequence[Entry], int]:
             last = history.last_round
@@ -207,7 +211,7 @@ class Tuner:
                     f"{last}; use a later round, or omit it to take the next"
                 )
             state = self._update_model()
-            entries = plan_round(state, self.config, history, target, self.seed, trigger)
+            entries = plan_round(state, self.config, history, target, self.seed, trigger, who)
             return [*entries, *lacking.remarks(history, target)], target
 
         num_decisions = len(self.study.sync().decisions)

@@ -37,6 +37,17 @@ from .record import (
     TraceError,
     newer,
 )
+from .switch_trace import (
+    SWITCHES,
+    AllWithdrawn,
+    ApprovalNeeded,
+    Approved,
+    Paused,
+    Pinned,
+    Resumed,
+    StoppedByHand,
+    Unpinned,
+)
 
 #: Kinds of decisions that change the state of a study; all other kinds are remarks.
 RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
@@ -49,7 +60,8 @@ RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
 )
 #: Kinds about other domains: a source, an expert's override, and (a remark) a change in their use.
 SOURCE, OVERRULED, TRANSFER = "source", "overruled", "transfer"
-CHANGES = (KINDS_OF_3 | KINDS_OF_4) | frozenset(
+_LATER_KINDS = KINDS_OF_3 | KINDS_OF_4 | SWITCHES
+CHANGES = _LATER_KINDS | frozenset(
     {RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED, WITHDRAWN}
 )
 
@@ -139,7 +151,8 @@ class PlanTrace(Record):
     ``why_not`` is why no posterior was used; the fields from ``fit_succeeded`` on are set where one
     was. The next fit starts from ``hyperparameters``. ``crowded_out`` are candidates that won draws
     but had no place among the arms. ``notes`` say what was amiss when the plan was made.
-    ``experiment_share`` is the part of all users that takes part.
+    ``experiment_share`` is the part of all users that takes part. ``held`` is ``"paused"``,
+    ``"withdrawn"`` or ``"waiting"`` where a switch, or a missing approval, made the plan.
     """
 
     num_tested: int = 0
@@ -155,6 +168,7 @@ class PlanTrace(Record):
     transfer: TransferTrace | None = None
     notes: tuple[str, ...] = ()
     experiment_share: float = Field(1.0, gt=0, le=1)
+    held: str | None = None
 
 
 class Retired(DecisionTrace):
@@ -197,6 +211,7 @@ class RolledBack(DecisionTrace):
     rounds: Candidates = ()
     candidates: Candidates = ()
     hyperparameters: HyperparametersTrace | None = None
+    by: str = ""
 
 
 class DriftFound(DecisionTrace):
@@ -247,6 +262,8 @@ _BY_KIND: dict[str, type[Record]] = {
         *(Quarantined, ReadingsAccepted, Readmitted),
         *(Withdrawn, ReadingsMissing, SampleRatioMismatch, UsersCounted),
         GoalsChanged,
+        *(Paused, Resumed, AllWithdrawn, StoppedByHand, Pinned, Unpinned),
+        *(ApprovalNeeded, Approved),
     )
 }
 
@@ -259,7 +276,7 @@ def decision_trace(kind: str, details: Mapping[str, Any]) -> Record:
     """
     record = _BY_KIND.get(kind)
     # Before a version brought its kinds, people could write remarks of them.
-    if record is None or (kind in KINDS_OF_3 | KINDS_OF_4 and VERSION_KEY not in details):
+    if record is None or (kind in _LATER_KINDS and VERSION_KEY not in details):
         return _remark(details)
     try:
         return record.read(details)  # type: ignore[no-any-return]
