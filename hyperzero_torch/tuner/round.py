@@ -38,6 +38,7 @@ from .switches import (
     note_on,
     places_beside,
     with_pins,
+    without_pinned,
 )
 from .traffic import (
     choose_arms,
@@ -110,7 +111,7 @@ def plan_round(
     pins = switches.pins
     arms, slots = choose_arms(
         history.times_served,
-        draft.slots,
+        without_pinned(draft.slots, pins),
         places_beside(config, pins),
         {*history.status.stopped, *pins},
     )

@@ -95,6 +95,15 @@ def places_beside(config: TunerConfig, pins: Collection[int]) -> TunerConfig:
     return config.model_copy(update={"max_arms": max(1, config.max_arms - len(pins))})
 
 
+def without_pinned(votes: Tensor, pins: Collection[int]) -> Tensor:
+    """The slots of all other candidates; draws that a pinned one won say nothing of its share."""
+    if not pins:
+        return votes
+    slots = votes.clone()
+    slots[list(pins)] = 0
+    return slots
+
+
 def with_pins(planned: Shares, pins: Mapping[int, Pin], votes: Tensor) -> Shares:
     """Add the pinned candidates to a plan of the others.
 

@@ -191,6 +191,9 @@ def test_a_pinned_candidate_has_its_share_in_the_next_plans(user):
     assert shares(plan)[2] == 0.05
     assert sum(shares(plan).values()) == pytest.approx(1)
     assert shares(plan)[1] == pytest.approx(shares(plan)[3])
+    control = 0.3 + 0.2 * 2 / 24  # its limit, which grows from 0.3 to 0.5 in a day
+    assert shares(plan)[0] == pytest.approx(control)
+    assert shares(plan)[1] == pytest.approx((1 - control - 0.05) / 2)
     assert any("pinned: candidate 2 at 0.05 by anna" in note for note in plan["notes"])
     out, _ = user.run("status")
     assert "candidate 2 is pinned at 0.05 by anna" in out
