@@ -242,16 +242,14 @@ class History:
             raise self._corrupt(
                 f"a plan of round {plan.round} with candidates {plan.candidates[:8]}: {reason}"
             )
-        trace = plan.trace
-        crowded_out = trace.crowded_out
+        trace, crowded_out = plan.trace, plan.trace.crowded_out
         self._check_trace(trace)
         self.plans[plan.round] = plan
         self._last_round = max(plan.round, self._last_round or 0)
         index = len(self.plans) - 1
         self.tables[plan.round] = RoundTable(plan.candidates, len(self.metrics), index)
         self.has_news = False
-        if trace.held is None:
-            self.status.switches = self.status.switches.planned()
+        self.status.switches = self.status.switches.planned(trace.held)
         if trace.hyperparameters is not None:
             self._last_fit = trace.hyperparameters
         if plan.trigger is not None:

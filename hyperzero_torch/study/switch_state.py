@@ -75,9 +75,10 @@ class SwitchState:
                 return replace(self, approved=approved, revoked=revoked, waiting=None)
         return self
 
-    def planned(self) -> SwitchState:
-        """The switches after a plan that was made as usual: nothing waits."""
-        return self if self.waiting is None else replace(self, waiting=None)
+    def planned(self, held: str | None) -> SwitchState:
+        """The switches after a plan: nothing waits any more where it was made as usual."""
+        is_settled = held is not None or self.waiting is None
+        return self if is_settled else replace(self, waiting=None)
 
     def in_words(self) -> str | None:
         """What holds the study up, in a sentence; None where nothing does."""
