@@ -56,6 +56,9 @@ Where to look
     How are rounds excluded, or a study rolled back?   study/interventions.py
     How are goals changed while a study runs?          tuner/goals.py, study/goals.py,
                                                        problem/difference.py
+    What can a person switch at once?                  study/switchboard.py, study/switches.py, then
+                                                       tuner/switches.py, cli/switches.py
+    What is to be served at this moment?               study/serving.py
     What does the journal store?                       study/journal/README.md, then
                                                        study/journal/trace.py
     How are old readings deleted?                      study/compaction.py

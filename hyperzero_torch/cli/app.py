@@ -27,6 +27,7 @@ from . import (
     quarantine,
     report,
     study,
+    switches,
     template,
     upkeep,
     worlds,
@@ -77,13 +78,21 @@ app.command()(report.report)
 app.command()(worlds.simulate)
 app.command()(live.run)
 app.command()(live.explain)
-app.command()(upkeep.rollback)
+app.command()(switches.pause)
+app.command()(switches.withdraw)
+app.command()(switches.resume)
+app.command()(switches.stop)
+app.command("let-back")(switches.let_back)
+app.command()(switches.pin)
+app.command()(switches.unpin)
+app.command()(switches.approve)
+app.command()(switches.rollback)
 app.command("set-aside")(upkeep.set_aside)
 app.command()(upkeep.resync)
 app.command()(upkeep.compact)
 app.add_typer(goals.goals_app)
 app.add_typer(quarantine.readings_app)
-app.add_typer(quarantine.candidates_app)
+app.add_typer(switches.candidates_app)
 app.add_typer(transfer_app)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..runtime.files import write_atomically
+from ..study.plan import Plan
 
 
 def check_writable(path: Path) -> None:
@@ -20,3 +23,11 @@ def check_writable(path: Path) -> None:
             f"--plan {path} cannot be written ({error.strerror}); name a file in a folder that "
             "exists and can be written to"
         ) from None
+
+
+def write_plan(plan: Plan, path: Path, is_served: bool) -> None:
+    """Write a plan, or the control alone where the plan may not be served any more."""
+    if is_served:
+        plan.write(path)
+    else:
+        write_atomically(path, json.dumps(plan.control_alone(), indent=2) + "\n")

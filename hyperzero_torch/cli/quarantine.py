@@ -1,4 +1,4 @@
-"""Commands on what was set aside or stopped: readings list, readings accept, candidates readmit."""
+"""Commands on readings that were set aside: readings list, readings accept."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import typer
 from ..study.acceptance import summary
 from ..study.history import History
 from .output import note, show, show_json
-from .study import AsJson, Config, open_study
-from .upkeep import Reason
+from .study import AsJson, Config, Reason, open_study
 
 _MOST_LISTED = 8  # rounds or candidates of a group of readings
 
@@ -18,9 +17,6 @@ readings_app = typer.Typer(
     name="readings",
     no_args_is_help=True,
     help="Readings that were set aside as absurd: list them, or accept them.",
-)
-candidates_app = typer.Typer(
-    name="candidates", no_args_is_help=True, help="Let stopped candidates be served again."
 )
 
 
@@ -75,26 +71,6 @@ def accept_readings(
         reason, rounds=round or None, candidates=candidate or None, metrics=metric or None
     )
     note(f"{num} readings count; {len(study.history.quarantined)} are still set aside")
-
-
-@candidates_app.command("readmit")
-def readmit(
-    config: Config,
-    candidate: Annotated[list[int], typer.Option("--candidate", min=1, help="May be repeated.")],
-    reason: Reason,
-) -> None:
-    """Let stopped candidates be served again.
-
-    Readings of rounds planned so far do not stop them again; later ones may. The model still uses
-    all their readings: set rounds aside whose readings were wrong.
-
-    Example:
-
-      hyperzero candidates readmit -c tuning.yaml --candidate 12 --reason "stopped by a broken log"
-    """
-    study = open_study(config).study
-    study.readmit(candidate, reason)
-    note(f"stopped candidates: {sorted(study.history.status.stopped) or 'none'}")
 
 
 def quarantined(history: History) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from ..study.history import History
 from ..study.journal import open_journal
 from ..study.plan import Plan
 from ..study.readings import Readings
+from ..study.serving import why_control_alone
 from ..transfer.refresh import read as read_named
 from ..transfer.source import Source
 from ..tuner.recommend import Criterion as Ranking
@@ -26,8 +27,9 @@ from ..tuner.tuner import Tuner
 from .experiment import show_experiment, whose_traffic
 from .hours import check_round, missing, show_missing, warn_of_left_out, warn_of_missing
 from .output import console, note, show, show_json
-from .plan_file import check_writable
+from .plan_file import check_writable, write_plan
 from .readings import digest, read_messages
+from .switch_words import show_switches, switch_facts
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", help="Study file, as written by 'hyperzero init'.")
@@ -36,6 +38,7 @@ Criterion = Annotated[
     str, typer.Option(help="Rank candidates by the objective's 'mean', 'lcb' or 'ucb'.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Reason = Annotated[str, typer.Option(help="Why; it is written to the journal.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and show; write nothing.")]
 
 _LAST_ROUNDS = 24  # that `status` lists
@@ -119,10 +122,13 @@ def step(
     last = tuner.history.last_round
     if last is not None and next_plan.round < last:
         note(f"this is an older plan; the last planned round is {last}")
+    why_not = why_control_alone(tuner.history, next_plan.round)
+    if why_not is not None:  # the plan was made before a switch was thrown
+        note(f"{why_not}; only the control is served", "yellow")
     if plan is None:
-        show_json(next_plan.to_dict())
+        show_json(next_plan.to_dict() if why_not is None else next_plan.control_alone())
         return
-    next_plan.write(plan)
+    write_plan(next_plan, plan, why_not is None)
     note(
         f"wrote {plan}: round {next_plan.round}, {len(next_plan) - 1} arms, "
         f"{next_plan.control_share:.1%} of {whose_traffic(next_plan)} to the control"
@@ -162,19 +168,23 @@ def status(config: Config, as_json: AsJson = False) -> None:
         }
         for number, planned in sorted(history.plans.items())
     ]
-    facts: dict[str, Any] = {
-        "study": tuner.study.name,
-        "last_round": history.last_round,
-        "experiment_share": tuner.config.experiment_share,
-        "candidates": max(0, history.num_candidates - 1),
-        "in_flight": history.num_in_flight,
-        "stopped": sorted(history.status.stopped),
-        "compacted": sum(len(block.rounds) for block in history.compacted),
-        "readmitted": sorted(history.status.readmitted.keys() - history.status.stopped),
-        "quarantined": len(history.quarantined),
-        "launch": launches.facts(history),
-        "set_aside": {str(r): why for r, why in sorted(history.status.excluded_rounds.items())},
-    } | missing(history)
+    facts: dict[str, Any] = (
+        {
+            "study": tuner.study.name,
+            "last_round": history.last_round,
+            "experiment_share": tuner.config.experiment_share,
+            "candidates": max(0, history.num_candidates - 1),
+            "in_flight": history.num_in_flight,
+            "stopped": sorted(history.status.stopped),
+            "compacted": sum(len(block.rounds) for block in history.compacted),
+            "readmitted": sorted(history.status.readmitted.keys() - history.status.stopped),
+            "quarantined": len(history.quarantined),
+            "launch": launches.facts(history),
+            "set_aside": {str(r): why for r, why in sorted(history.status.excluded_rounds.items())},
+        }
+        | switch_facts(history)
+        | missing(history)
+    )
     amiss = findings(history)
     if as_json:
         show_json(facts | {"findings": [f.to_dict() for f in amiss], "rounds": rounds})
@@ -185,6 +195,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
         f"study {tuner.study.name}: {progress}, {facts['candidates']} candidates, "
         f"{facts['in_flight']} arms in flight, control included"
     )
+    show_switches(history)
     show_experiment(tuner.config)
     if facts["stopped"]:
         show(f"stopped candidates, which are not served again: {facts['stopped']}")

@@ -61,6 +61,7 @@ traffic:
   num_draws: 1000          # Thompson draws an hour; each winner is one slot of traffic
   max_arms: 64             # largest number of candidates served at once, without the control
   control_share: auto      # or a fraction such as 0.2
+  # approval_above: 0.1    # a plan that raises a candidate over it waits for 'hyperzero approve'
   # experiment_share: 0.1  # part of all users that takes part: start small where a bad setting is
   #                        # dear, and raise it once the guardrails hold; others get the base
   initial_candidates: 64   # candidates of the first round, spread over the space

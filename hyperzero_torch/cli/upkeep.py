@@ -1,4 +1,4 @@
-"""Commands that correct or clean up a study: rollback, set-aside, resync, compact."""
+"""Commands that correct or clean up a study: set-aside, resync, compact."""
 
 from __future__ import annotations
 
@@ -10,40 +10,7 @@ from ..errors import RoundError
 from ..live.clock import Schedule, SystemClock
 from ..study.config import StudyConfig
 from .output import note, show_json
-from .study import AsJson, Config, DryRun, open_study
-
-Reason = Annotated[str, typer.Option(help="Why; it is written to the journal.")]
-
-
-def rollback(
-    config: Config,
-    to_round: Annotated[int, typer.Option("--to-round", min=0, help="A planned round.")],
-    reason: Reason,
-    dry_run: DryRun = False,
-) -> None:
-    """Restore the study to round N: as it was when it planned that round. Nothing is deleted.
-
-    Readings of that round and of later rounds no longer count, and candidates added since are not
-    served again. Candidates stopped for harm stay stopped.
-
-    Example:
-
-      hyperzero rollback -c tuning.yaml --to-round 41 --reason "a faulty ranker went live"
-    """
-    tuner = open_study(config)
-    if to_round not in tuner.history.plans:
-        raise RoundError(f"round {to_round} was never planned; last: {tuner.history.last_round}")
-    num_rounds = sum(r >= to_round for r in tuner.history.plans)
-    num_candidates = sum(c.round > to_round for c in tuner.history.candidates)
-    effect = f"{num_rounds} rounds excluded, {num_candidates} candidates withdrawn"
-    if dry_run:
-        note(f"dry run: {effect}; nothing was written")
-        return
-    tuner.study.roll_back(to_round, reason)
-    note(
-        f"restored to round {to_round}: {effect}; the platform serves its last plan until the next "
-        "one, or until hyperzero run is started again"
-    )
+from .study import AsJson, Config, Reason, open_study
 
 
 def set_aside(

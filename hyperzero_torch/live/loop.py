@@ -19,9 +19,10 @@ from itertools import takewhile
 from ..errors import ConfigError, HyperZeroError, ReadingsError, RoundError
 from ..study.history import History
 from ..study.interventions import was_reviewed
-from ..study.launch import goes_on, is_over
+from ..study.launch import goes_on
 from ..study.plan import Plan
 from ..study.readings import Readings
+from ..study.serving import why_control_alone
 from ..transfer.refresh import Named
 from ..tuner.oversight import notes_on_arms
 from ..tuner.tuner import Tuner
@@ -281,15 +282,17 @@ class Loop:
 
     def _apply(self, plan: Plan) -> bool:
         what = f"serving round {plan.round}"
-        # A plan made before a restart may contain candidates that have been stopped since, or serve
-        # a launch that has ended since.
-        history = self.tuner.history
-        is_stopped = bool(history.status.stopped & set(plan.candidate_ids))
-        if not is_stopped and not is_over(history, plan.round):
-            return self._calls.serve(what, partial(self.updater.apply, plan))
-        why = "contains stopped candidates" if is_stopped else "serves a launch that has ended"
-        reason = f"round {plan.round} {why}; only the control is served"
-        self._calls.remarks.add("platform", reason)
+        # A plan made before a restart may contain candidates that have been stopped since.
+        why_not = why_control_alone(self.tuner.history)
+        if why_not is None:
+            if not self._calls.serve(what, partial(self.updater.apply, plan)):
+                return False
+            # A switch that was thrown since the plan was read is not undone by it.
+            self._calls.journal("reading the journal", self.tuner.study.sync)
+            why_not = why_control_alone(self.tuner.history)
+        if why_not is None:
+            return True
+        self._calls.remarks.add("platform", f"{why_not}; only the control is served")
         self._calls.serve(what, self.updater.withdraw)
         return False
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..errors import ReadingsError, RoundError
+from ..runtime.login import login_name
 from .history import History
 from .journal import Decision
 from .journal.quarantine_trace import ReadingsAccepted, Readmitted
@@ -67,7 +68,9 @@ def accept(
     )
 
 
-def readmit(history: History, candidates: Sequence[int], reason: str) -> list[Decision]:
+def readmit(
+    history: History, candidates: Sequence[int], reason: str, by: str | None = None
+) -> list[Decision]:
     """Let stopped candidates be served again; see ``Study.readmit``."""
     check_reason(reason)
     numbers = sorted({int(c) for c in candidates})
@@ -83,7 +86,7 @@ def readmit(history: History, candidates: Sequence[int], reason: str) -> list[De
             f"candidates {served[:8]} are not stopped; stopped: "
             f"{sorted(history.status.stopped) or 'none'}"
         )
-    trace = Readmitted(candidates=numbers)
+    trace = Readmitted(candidates=numbers, by=by or login_name())
     return [Decision.of(history.last_round or 0, reason, trace)]
 
 

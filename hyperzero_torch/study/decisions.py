@@ -21,6 +21,7 @@ from .journal.launch_trace import (
 )
 from .journal.missing_trace import Withdrawn
 from .journal.quarantine_trace import Quarantined, ReadingsAccepted, Readmitted
+from .journal.switch_trace import Approved, Pinned, StoppedByHand, Unpinned
 from .journal.trace import (
     DriftFound,
     Retired,
@@ -32,6 +33,7 @@ from .journal.trace import (
     Stopped,
 )
 from .launch_state import Launch
+from .switch_state import SwitchState
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class StudyStatus:
     ``readmitted`` maps candidates that were stopped and let back in to the last round before that.
     ``accepted_units`` are metrics whose unit a person confirmed, with the code that doubted it.
     ``launches`` are all launches so far; ``promoted`` is set once the study goes on as another.
+    ``switches`` are those that people have thrown.
     ``version`` counts the decisions that changed the evidence.
     """
 
@@ -70,6 +73,7 @@ class StudyStatus:
     accepted_units: set[tuple[int, str]] = field(default_factory=set)
     launches: tuple[Launch, ...] = ()
     promoted: Promoted | None = None
+    switches: SwitchState = field(default_factory=SwitchState)
     version: int = 0
 
     @property
@@ -114,6 +118,12 @@ class StudyStatus:
 
         self.launches = launch_state.fold(self.launches, entry)
         match entry.trace:
+            case Approved(candidates=candidates) | StoppedByHand(candidates=candidates):
+                check(candidates)
+            case Pinned(candidate=candidate) | Unpinned(candidate=candidate):
+                check([candidate])
+        self.switches = self.switches.after(entry)
+        match entry.trace:
             case LaunchStarted(candidate=candidate) | LaunchDecided(candidate=candidate):
                 check([candidate])
                 return
@@ -127,7 +137,11 @@ class StudyStatus:
                 check(candidates)
                 self.retired.update(candidates)
                 return  # a retired candidate's evidence still counts
-            case Stopped(candidates=candidates) | Withdrawn(candidates=candidates):
+            case (
+                Stopped(candidates=candidates)
+                | Withdrawn(candidates=candidates)
+                | StoppedByHand(candidates=candidates)
+            ):
                 check(candidates)
                 self._stop(candidates)
                 return

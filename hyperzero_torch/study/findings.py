@@ -40,12 +40,26 @@ class Finding:
         return asdict(self)
 
 
+_RESUME = "'hyperzero resume' when the reason has passed"
+
+
 Check: TypeAlias = Callable[[History], list[Finding]]
 
 
 def findings(history: History) -> list[Finding]:
     """All findings of a study, by the checks in their order."""
     return [finding for check in CHECKS for finding in check(history)]
+
+
+def switched(history: History) -> list[Finding]:
+    """A study that is paused or withdrawn, or whose plan waits for approval."""
+    switches = history.status.switches
+    sentence = switches.in_words()
+    if sentence is None:
+        return []
+    is_waiting = switches.mode == "running"
+    advice = "'hyperzero approve', by somebody other than the proposer" if is_waiting else _RESUME
+    return [Finding(f"the study is {sentence}", "all rounds until then", advice)]
 
 
 def missing_readings(history: History) -> list[Finding]:
@@ -148,7 +162,7 @@ def candidates_out_of_service(history: History) -> list[Finding]:
                 f"{len(harmful)} candidates were stopped because they break a guardrail",
                 _listed("candidates", harmful),
                 "nothing, if the guardrail and its readings are right (the journal and the report "
-                "have the reasons); otherwise 'hyperzero candidates readmit'",
+                "have the reasons); otherwise 'hyperzero let-back'",
             )
         )
     for decision in history.decisions:
@@ -273,6 +287,7 @@ def _listed(name: str, numbers: object) -> str:
 
 #: All checks, in the order in which their findings are shown.
 CHECKS: list[Check] = [
+    switched,
     missing_readings,
     rounds_with_gaps,
     sample_ratio,

@@ -22,6 +22,7 @@ from .history import CONTROL, History
 from .journal import Decision, StudyHeader, unpack_array
 from .journal.goals_trace import Goals, GoalsChanged
 from .journal.missing_trace import Withdrawn
+from .journal.switch_trace import StoppedByHand
 from .journal.trace import RolledBack, Stopped
 
 #: What to do about a problem that is not the study's.
@@ -268,7 +269,11 @@ def _judged_anew(history: History, today: Problem, problem: Problem) -> tuple[in
         match decision.trace:
             case Stopped(candidates=candidates) as trace:
                 stopped_by.update(dict.fromkeys(candidates, trace))
-            case Withdrawn(candidates=candidates) | RolledBack(candidates=candidates):
+            case (
+                Withdrawn(candidates=candidates)
+                | RolledBack(candidates=candidates)
+                | StoppedByHand(candidates=candidates)
+            ):
                 stopped_by.update(dict.fromkeys(candidates, None))  # no guardrail stopped these
     return tuple(
         sorted(

@@ -267,14 +267,14 @@ class History:
             raise self._corrupt(
                 f"a plan of round {plan.round} with candidates {plan.candidates[:8]}: {reason}"
             )
-        trace = plan.trace
-        crowded_out = trace.crowded_out
+        trace, crowded_out = plan.trace, plan.trace.crowded_out
         self._refuse(misfits.of_trace(trace, self.num_candidates, len(self.metrics)))
         self.plans[plan.round] = plan
         self._last_round = max(plan.round, self._last_round or 0)
         index = len(self.plans) - 1
         self.tables[plan.round] = RoundTable(plan.candidates, len(self.metrics), index)
         self.has_news = False
+        self.status.switches = self.status.switches.planned(trace.held)
         if trace.hyperparameters is not None:
             self._last_fit = trace.hyperparameters
         if plan.trigger is not None:

@@ -11,6 +11,7 @@ from numbers import Integral
 from typing import Any
 
 from ..errors import ConfigError, RoundError
+from ..runtime.login import login_name
 from .cube import in_todays_cube
 from .history import History
 from .journal import Decision
@@ -35,7 +36,9 @@ def reinstate(history: History, rounds: Sequence[int], reason: str) -> list[Deci
     return [Decision.of(_last(history), reason, RoundsReinstated(rounds=new))] if new else []
 
 
-def roll_back(history: History, to_round: int, reason: str) -> list[Decision]:
+def roll_back(
+    history: History, to_round: int, reason: str, by: str | None = None
+) -> list[Decision]:
     """Restore the study to its state when it planned ``to_round``; nothing is deleted.
 
     Rounds from ``to_round`` on are excluded, as they had not been served. Candidates added since
@@ -55,6 +58,7 @@ def roll_back(history: History, to_round: int, reason: str) -> list[Decision]:
         rounds=[r for r in rounds if r not in status.excluded_rounds],
         candidates=[c for c in added if c not in status.stopped or c in status.outside],
         hyperparameters=in_todays_cube(latest_fit, at, history.goals),
+        by=by or login_name(),
     )
     return [Decision.of(_last(history), reason, trace)]
 

@@ -64,6 +64,14 @@ class Plan:
         """
         write_atomically(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
+    def control_alone(self) -> dict[str, Any]:
+        """In the form of ``to_dict``: the control alone, outside any round.
+
+        Its round is null: nobody is counted until the next plan.
+        """
+        control = self.to_dict()["arms"][0] | {"share": 1.0}
+        return {"round": None, "arms": [control]}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: ``{"round": ..., "arms": [{"candidate": ..., "share": ...}]}``.
 

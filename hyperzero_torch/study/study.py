@@ -18,13 +18,14 @@ from .judgement import judge
 from .plan import Plan
 from .readings import Readings
 from .reception import new_rows
+from .switchboard import Switchboard
 from .unplanned import LeftOut, Unknown, check_unknown, remarks_on, split, taken_rows
 
 _T = TypeVar("_T")
 _MAX_TRIES = 20
 
 
-class Study:
+class Study(Switchboard):
     """One study in a journal. ``history`` is its state after the entries read so far.
 
     Args:
@@ -199,7 +200,7 @@ class Study:
         """
         self._decide(lambda history: interventions.reinstate(history, rounds, reason))
 
-    def roll_back(self, to_round: int, reason: str) -> None:
+    def roll_back(self, to_round: int, reason: str, by: str | None = None) -> None:
         """Restore the study to its state when it planned ``to_round``; journaled.
 
         Nothing is deleted. That round and later ones are excluded from the evidence, candidates
@@ -208,7 +209,7 @@ class Study:
         Raises:
             RoundError: the round was never planned, or no reason is given.
         """
-        self._decide(lambda history: interventions.roll_back(history, to_round, reason))
+        self._decide(lambda history: interventions.roll_back(history, to_round, reason, by))
 
     def accept_readings(
         self,
@@ -238,7 +239,7 @@ class Study:
         before = self.append(compute)
         return before - len(self.history.quarantined)
 
-    def readmit(self, candidates: Sequence[int], reason: str) -> None:
+    def readmit(self, candidates: Sequence[int], reason: str, by: str | None = None) -> None:
         """Let stopped candidates be served again; journaled.
 
         The test for harm starts anew for them: readings of rounds planned so far do not stop them
@@ -248,7 +249,7 @@ class Study:
         Raises:
             RoundError: a candidate is not stopped, or no reason is given.
         """
-        self._decide(lambda history: acceptance.readmit(history, candidates, reason))
+        self._decide(lambda history: acceptance.readmit(history, candidates, reason, by))
 
     def note(self, kind: str, reason: str, facts: Mapping[str, Any] | None = None) -> None:
         """Add a remark to the journal; it changes nothing else.

@@ -18,6 +18,7 @@ from ..study.evidence.active_set import competing
 from ..study.history import CONTROL, History
 from ..study.journal import CandidateAdded, Decision, Entry, Planned
 from ..study.journal.trace import HyperparametersTrace, PlanTrace
+from ..study.switch_state import waiting_in_words
 from ..surrogate import similarity
 from ..thompson import propose, select, select_paths
 from ..thompson.propose import Proposals
@@ -29,6 +30,17 @@ from .guardrails import harm_stops
 from .launch import plan_launch, review_launch
 from .model import Fitted, ModelState, Unfitted
 from .oversight import Oversight, review, towards_control
+from .switches import (
+    WAITING,
+    Shares,
+    approval_needed,
+    approval_remarks,
+    held_plan,
+    note_on,
+    places_beside,
+    with_pins,
+    without_pinned,
+)
 from .traffic import (
     choose_arms,
     max_control_share,
@@ -73,34 +85,43 @@ def plan_round(
     round: int,
     seed: int,
     trigger: str | None = None,
+    by: str = "",
 ) -> list[Entry]:
-    """The entries that plan a round: stops, new candidates, the plan, then remarks."""
+    """The entries that plan a round: stops, new candidates, the plan, then remarks.
+
+    ``by`` is who asks for the plan, and cannot approve it where it needs approval.
+    """
     context = RoundContext(config, history.branch(), round, seed)
     history = context.history
     stopped = harm_stops(state, context)
     history.extend(stopped)
     oversight = review(state, context)
     history.extend(oversight.withdrawn)
+    before = [*stopped, *oversight.withdrawn]
+    switches, is_first = history.status.switches, history.num_candidates == 0
     launch = review_launch(state, context, oversight)
-    if launch is not None:  # exploration rests
+    # A launch that goes back does so while a study is paused, too.
+    if launch is not None and (switches.mode == "running" or launch.verdict == "go back"):
         plan = plan_launch(state, context, oversight, launch, trigger)
-        before = [*stopped, *oversight.withdrawn, *launch.decisions]
-        return [*before, plan, *oversight.remarks]
+        return [*before, *launch.decisions, plan, *oversight.remarks]
+    num_tested = int(state.bucket.tested.sum())
+    notes = (*note_on(switches), *oversight.notes)
+    if switches.mode != "running":
+        added = initial_design(state.problem, config, seed) if is_first else []
+        held = held_plan(context, switches.mode, num_tested, notes, trigger)
+        return [*before, *added, held, *oversight.remarks]
     if isinstance(state, Fitted):
         draft = _plan_fitted(state, context, oversight)
     else:
         draft = _plan_unfitted(state, context)
-    arms, slots = choose_arms(history.times_served, draft.slots, config, history.status.stopped)
-    crowded_out: list[int] = []
-    trace = draft.trace
-    if isinstance(state, Fitted):
-        winners = draft.slots.nonzero().flatten().tolist()
-        crowded_out = sorted(set(winners) - set(arms.tolist()))
-        trace = trace.model_copy(update={"crowded_out": tuple(crowded_out)})
-    trace = trace.model_copy(
-        update={"notes": oversight.notes, "experiment_share": config.experiment_share}
+    pins = switches.pins
+    arms, slots = choose_arms(
+        history.times_served,
+        without_pinned(draft.slots, pins),
+        places_beside(config, pins),
+        {*history.status.stopped, *pins},
     )
-    planned_shares = shares(
+    others = shares(
         arms,
         slots,
         _last_shares(history),
@@ -109,19 +130,33 @@ def plan_round(
         max_control_share(config, context.age),
         oversight.capped,
     )
+    planned = with_pins(Shares(arms, slots, others), pins, draft.slots)
+    served = towards_control(planned.shares, oversight.treated)
+    needed = approval_needed(history, config, planned.arms.tolist(), served, by)
+    if needed is not None:
+        asks, added = approval_remarks(context, needed), draft.added if is_first else []
+        notes = (waiting_in_words(needed), *notes)
+        held = held_plan(context, WAITING, num_tested, notes, trigger, needed)
+        return [*before, *added, *asks, held, *oversight.remarks]
+    crowded_out: list[int] = []
+    trace = draft.trace
+    if isinstance(state, Fitted):
+        winners = draft.slots.nonzero().flatten().tolist()
+        crowded_out = sorted(set(winners) - set(planned.arms.tolist()))
+        trace = trace.model_copy(update={"crowded_out": tuple(crowded_out)})
+    trace = trace.model_copy(update={"notes": notes, "experiment_share": config.experiment_share})
     plan = Planned(
         round=round,
-        candidates=(CONTROL, *arms.tolist()),
-        slots=(0, *slots.tolist()),
-        shares=towards_control(planned_shares, oversight.treated),
+        candidates=(CONTROL, *planned.arms.tolist()),
+        slots=(0, *planned.slots.tolist()),
+        shares=served,
         trigger=trigger,
         details=trace.stored(),
     )
     retired: list[Decision] = []
     if isinstance(state, Fitted):
         retired = retirements(history, config, round, plan.candidates, crowded_out)
-    before, after = [*stopped, *oversight.withdrawn], [*oversight.remarks, *draft.remarks]
-    return [*before, *draft.added, plan, *after, *retired]
+    return [*before, *draft.added, plan, *oversight.remarks, *draft.remarks, *retired]
 
 
 def _plan_unfitted(state: Unfitted, context: RoundContext) -> Draft:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import RoundError, StudyMismatchError
 from ..problem.problem import Problem
+from ..runtime.login import login_name
 from ..runtime.randomness import random
 from ..study import broken_hours, lacking
 from ..study import launch as launches
@@ -168,12 +169,15 @@ class Tuner(Operations):
         """Decisions and remarks, each with ``round``, ``kind`` and ``reason``; oldest first."""
         return tuple(self.study.sync().decisions)
 
-    def ask(self, round: int | None = None, *, trigger: str | None = None) -> Plan:
+    def ask(
+        self, round: int | None = None, *, trigger: str | None = None, by: str | None = None
+    ) -> Plan:
         """The plan for a round; a round that is planned already keeps its plan.
 
         Args:
             round: a planned round, or any later than the last; by default the next one.
             trigger: identifies the message that asks; ``study.planned_for`` finds the plan by it.
+            by: who proposes the plan, by default the login name; see ``study.approve``.
         Raises:
             RoundError: a skipped round in the past, or not a round number.
             LaunchError: a candidate was promoted, and the study goes on as another one.
@@ -181,6 +185,7 @@ class Tuner(Operations):
             TunerWarning: the plan was not made in the usual way; the message says why and how.
         """
         wanted, trigger = arguments.as_round(round), arguments.as_trigger(trigger)
+        who = by or login_name()
 
         def plan(history: History) -> tuple[Sequence[Entry], int]:
             target = arguments.round_to_plan(history, wanted)
@@ -188,7 +193,7 @@ class Tuner(Operations):
                 return [], target
             launches.check_is_open(history)
             model = self._update_model()
-            entries = plan_round(model, self.config, history, target, self.seed, trigger)
+            entries = plan_round(model, self.config, history, target, self.seed, trigger, who)
             return [*entries, *lacking.remarks(history, target)], target
 
         num_decisions = len(self.study.sync().decisions)

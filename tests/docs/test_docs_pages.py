@@ -153,7 +153,12 @@ def safety_explain(folder, done):
 
 def safety_doctor(folder, done):
     assert "stopped" in done.stdout
-    assert "readmit" in done.stdout
+    assert "let-back" in done.stdout
+
+
+def safety_switches(folder, done):
+    last_decision(folder, "resumed", "it is out")
+    assert "names no platform" in done.stderr
 
 
 def last_decision(folder, kind, reason):
@@ -234,6 +239,7 @@ RESULTS = {
         lambda folder, done: last_decision(
             folder, "rolled back", "the model was wrong two hours earlier already"
         ),
+        safety_switches,
     ],
     "docs/transfer.md": [
         transfer_packages, transfer_compared, transfer_reported, transfer_signed, transfer_dry_run,

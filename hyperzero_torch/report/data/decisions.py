@@ -9,6 +9,15 @@ from ...study.history import CONTROL
 from ...study.journal import Decision
 from ...study.journal.goals_trace import GoalsChanged
 from ...study.journal.missing_trace import Withdrawn
+from ...study.journal.quarantine_trace import Readmitted
+from ...study.journal.switch_trace import (
+    ApprovalNeeded,
+    Approved,
+    Pinned,
+    StoppedByHand,
+    Switch,
+    Unpinned,
+)
 from ...study.journal.trace import (
     CHANGES,
     DriftFound,
@@ -36,7 +45,7 @@ def retired_and_stopped(facts: Facts) -> Table:
             goals = decision
             for candidate in decision.trace.judged_anew:
                 stopped_by.pop(candidate, None)
-        if isinstance(decision.trace, Retired | Stopped | Withdrawn | RolledBack):
+        if isinstance(decision.trace, Retired | Stopped | StoppedByHand | Withdrawn | RolledBack):
             for candidate in decision.trace.candidates:
                 latest[candidate] = decision
                 if not isinstance(decision.trace, Retired):
@@ -114,6 +123,36 @@ def drift_and_rollbacks(facts: Facts) -> Table:
             ("event", "event", "text"),
             ("where", "metrics, or target round", "text"),
             ("effect", "effect", "text"),
+            ("reason", "reason", "text"),
+        ],
+        rows,
+    )
+
+
+def switches(facts: Facts) -> Table:
+    """Switches that people threw, and plans that waited for approval, the latest first."""
+    rows = []
+    for decision in reversed(facts.history.decisions):
+        trace = decision.trace
+        if not isinstance(trace, Switch | ApprovalNeeded | Readmitted):
+            continue
+        what, by = "", getattr(trace, "by", "")
+        match trace:
+            case Pinned(candidate=candidate, share=share):
+                what = f"{name_of(candidate)} at {share:.4g}"
+            case Unpinned(candidate=candidate):
+                what = name_of(candidate)
+            case StoppedByHand() | Approved() | Readmitted() | ApprovalNeeded():
+                what = _listed(trace.candidates)
+        if isinstance(trace, ApprovalNeeded):
+            by = " and ".join(trace.proposers)
+        rows.append((decision.round, decision.kind, what, by, decision.reason))
+    return from_rows(
+        [
+            ("round", "in round", "whole"),
+            ("switch", "switch", "text"),
+            ("what", "candidates", "text"),
+            ("by", "by", "text"),
             ("reason", "reason", "text"),
         ],
         rows,

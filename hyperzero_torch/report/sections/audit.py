@@ -62,6 +62,10 @@ def drift(facts: Facts) -> Section:
         blocks.append("Drift detection is off (drift_alpha is None); there was no rollback.")
     else:
         blocks.append("No drift was detected, and there was no rollback.")
+    rows = decisions.switches(facts)
+    if rows.rows:
+        blocks.append(f"Switches that people threw.{omitted(rows)}")
+        blocks.append(latest_first("Switches", rows))
     rows = decisions.notes(facts)
     if rows.rows:
         blocks.append(f"Other entries of the audit trail.{omitted(rows)}")

@@ -47,6 +47,9 @@ class TunerConfig(Config):
     experiment_share: float = Field(default=1.0, gt=0, le=1)
     """Fraction of all users that takes part. All others are served the base and are not counted;
     the control and the candidates share out the users that take part."""
+    approval_above: float | None = Field(default=None, gt=0, lt=1)
+    """A plan that raises a candidate over this share waits until somebody other than its proposer
+    approves it, and the last approved plan is served until then; None: no plan waits."""
     max_control_share: float = Field(default=0.5, gt=0, lt=1)
     """Upper limit of the control's share under ``"auto"``."""
     newcomer_slots: int = Field(default=5, ge=1)

@@ -48,3 +48,4 @@ class Readmitted(DecisionTrace):
     kind = READMITTED
     version = 3
     candidates: Candidates
+    by: str = ""

@@ -46,6 +46,17 @@ from .record import (
     TraceError,
     newer,
 )
+from .switch_trace import (
+    SWITCHES,
+    AllWithdrawn,
+    ApprovalNeeded,
+    Approved,
+    Paused,
+    Pinned,
+    Resumed,
+    StoppedByHand,
+    Unpinned,
+)
 
 #: Kinds of decisions that change the state of a study; all other kinds are remarks.
 RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
@@ -59,7 +70,7 @@ RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
 #: Kinds about other domains: a source, an expert's override, and (a remark) a change in their use.
 SOURCE, OVERRULED, TRANSFER = "source", "overruled", "transfer"
 # Kinds that came with versions 3 and 4 of the records.
-_LATER_KINDS = KINDS_OF_3 | GOALS_KINDS | LAUNCH_KINDS
+_LATER_KINDS = KINDS_OF_3 | GOALS_KINDS | LAUNCH_KINDS | SWITCHES
 CHANGES = _LATER_KINDS | frozenset(
     {RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED, WITHDRAWN}
 )
@@ -150,8 +161,9 @@ class PlanTrace(Record):
     ``why_not`` is why no posterior was used; the fields from ``fit_succeeded`` on are set where one
     was. The next fit starts from ``hyperparameters``. ``crowded_out`` are candidates that won draws
     but had no place among the arms. ``notes`` say what was amiss when the plan was made.
-    ``experiment_share`` is the part of all users that takes part.
-    ``launch`` is set where the plan serves a launch, during which exploration rests.
+    ``experiment_share`` is the part of all users that takes part. ``launch`` is set where the plan
+    serves a launch, during which exploration rests. ``held`` is ``"paused"``, ``"withdrawn"`` or
+    ``"waiting"`` where a switch, or a missing approval, made the plan.
     """
 
     num_tested: int = 0
@@ -168,6 +180,7 @@ class PlanTrace(Record):
     notes: tuple[str, ...] = ()
     experiment_share: float = Field(1.0, gt=0, le=1)
     launch: LaunchPlan | None = None
+    held: str | None = None
 
 
 class Retired(DecisionTrace):
@@ -210,6 +223,7 @@ class RolledBack(DecisionTrace):
     rounds: Candidates = ()
     candidates: Candidates = ()
     hyperparameters: HyperparametersTrace | None = None
+    by: str = ""
 
 
 class DriftFound(DecisionTrace):
@@ -261,6 +275,8 @@ _BY_KIND: dict[str, type[Record]] = {
         *(Withdrawn, ReadingsMissing, SampleRatioMismatch, UsersCounted),
         GoalsChanged,
         *(LaunchStarted, LaunchDecided, LaunchAborted, Promoted, Carried),
+        *(Paused, Resumed, AllWithdrawn, StoppedByHand, Pinned, Unpinned),
+        *(ApprovalNeeded, Approved),
     )
 }
 
