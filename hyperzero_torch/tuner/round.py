@@ -18,22 +18,21 @@ from ..study.evidence.active_set import competing
 from ..study.history import CONTROL, History
 from ..study.journal import CandidateAdded, Decision, Entry, Planned
 from ..study.journal.trace import HyperparametersTrace, PlanTrace
-from ..surrogate import similarity
 from ..thompson import propose, select, select_paths
 from ..thompson.propose import Proposals
+from .allocation import allocate
 from .beliefs import own_evidence
 from .candidates import add_proposals, initial_design, readmitted, retirements, returning
 from .context import RoundContext
 from .drift import monitor
 from .guardrails import harm_stops
 from .model import Fitted, ModelState, Unfitted
-from .oversight import Oversight, review, towards_control
+from .near_start import scope
+from .oversight import Oversight, review
 from .traffic import (
     choose_arms,
-    max_control_share,
     places_for_newcomers,
     round_robin,
-    shares,
     verification_slots,
 )
 from .transfer_candidates import (
@@ -80,6 +79,7 @@ def plan_round(
     history.extend(stopped)
     oversight = review(state, context)
     history.extend(oversight.withdrawn)
+    state, radius = scope(state, context)
     if isinstance(state, Fitted):
         draft = _plan_fitted(state, context, oversight)
     else:
@@ -91,23 +91,20 @@ def plan_round(
         winners = draft.slots.nonzero().flatten().tolist()
         crowded_out = sorted(set(winners) - set(arms.tolist()))
         trace = trace.model_copy(update={"crowded_out": tuple(crowded_out)})
+    allocation = allocate(state, context, oversight, arms, slots)
     trace = trace.model_copy(
-        update={"notes": oversight.notes, "experiment_share": config.experiment_share}
-    )
-    planned_shares = shares(
-        arms,
-        slots,
-        _last_shares(history),
-        config,
-        _arm_similarity(state, context, arms),
-        max_control_share(config, context.age),
-        oversight.capped,
+        update={
+            "notes": oversight.notes,
+            "experiment_share": config.experiment_share,
+            "exposure": allocation.exposure,
+            "radius": radius,
+        }
     )
     plan = Planned(
         round=round,
         candidates=(CONTROL, *arms.tolist()),
         slots=(0, *slots.tolist()),
-        shares=towards_control(planned_shares, oversight.treated),
+        shares=allocation.shares,
         trigger=trigger,
         details=trace.stored(),
     )
@@ -275,17 +272,3 @@ def _remarks(state: Fitted, votes: Votes, num_draws: int, round: int) -> list[De
             "every draw; they are served in turn"
         )
     return [Decision(round, kind, reason) for kind, reason in reasons.items()]
-
-
-def _arm_similarity(state: ModelState, context: RoundContext, arms: Tensor) -> Tensor | None:
-    """Prior correlation of the arms' deltas where evidence is pooled; None where it is not."""
-    if context.config.evidence != "pooled":
-        return None
-    hyperparameters = None if state.posterior is None else state.posterior.hyperparameters
-    return similarity(state.problem.space.to_unit(context.history.theta[arms]), hyperparameters)
-
-
-def _last_shares(history: History) -> dict[int, float]:
-    """Share by candidate in the last plan; empty before the first."""
-    last = history.last_plan
-    return {} if last is None else dict(zip(last.candidates, last.shares))

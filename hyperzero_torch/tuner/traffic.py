@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..study.config import TunerConfig
 from ..study.history import CONTROL
+from .limits import Limits
 
 # The control's limit in the first rounds.
 _EXPLORING_CONTROL = 0.3
@@ -94,7 +95,7 @@ def shares(
     config: TunerConfig,
     similarity: Tensor | None = None,
     control_limit: float | None = None,
-    capped: Mapping[int, float] | None = None,
+    limits: Limits | None = None,
 ) -> tuple[float, ...]:
     """Traffic per arm, the control's first; they sum to 1.
 
@@ -113,7 +114,8 @@ def shares(
         similarity: ``(A, A)`` prior correlation of the arms' deltas where evidence is pooled; None
             where every arm is measured on its own.
         control_limit: of the control's share under "auto"; None takes ``max_control_share``.
-        capped: limits of single candidates, by id.
+        limits: of single arms and of groups of arms; what is above them goes to the other arms up
+            to their limits, and then to the control. None for ``max_share`` alone.
     """
     if len(arms) == 0:  # a space with a single point: the control takes all
         return (1.0,)
@@ -128,13 +130,29 @@ def shares(
     wanted = part * (1.0 - float(control))
     before = torch.tensor([last.get(c, 0.0) for c in arms.tolist()], dtype=torch.float64)
     limit = (before + config.max_share_rise).clamp_max(config.max_share)
-    if capped:
-        own = [capped.get(c, 1.0) for c in arms.tolist()]
-        limit = limit.minimum(torch.tensor(own, dtype=torch.float64))
-    served = _within(wanted, limit)
+    served = _within_groups(wanted, limit, limits)
     if bool((served < wanted).any()):
         control = 1.0 - float(served.sum())
     return (float(control), *served.tolist())
+
+
+def _within_groups(wanted: Tensor, limit: Tensor, limits: Limits | None) -> Tensor:
+    """Shares under the limits of single arms and of groups."""
+    if limits is None:
+        return _within(wanted, limit)
+    limit = limit.minimum(limits.each)
+    served = _within(wanted, limit)
+    for group in limits.groups:
+        total = float(served[group.arms].sum())
+        if total > group.total:
+            # Lower limits for the group, in proportion; the others then take up the excess.
+            limit = torch.where(group.arms, served * (group.total / total), limit)
+            served = _within(wanted, limit)
+    for group in limits.groups:  # what others took up may have filled a later group
+        total = float(served[group.arms].sum())
+        if total > group.total:
+            served = torch.where(group.arms, served * (group.total / total), served)
+    return served
 
 
 def _within(wanted: Tensor, limit: Tensor) -> Tensor:

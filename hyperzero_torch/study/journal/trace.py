@@ -133,6 +133,23 @@ class TransferTrace(Record):
     needed_prob: ByMetric | None = None
 
 
+class ExposureTrace(Record):
+    """What a plan was expected to expose users to.
+
+    ``untested`` and ``risky`` are the shares of candidates without own evidence on the guardrails
+    and of those more likely to break one than not. ``violation`` is the expected violation in
+    points, averaged over the users who take part, ``harm`` the same times ``users``;
+    ``without_limits`` is the violation of the shares that draws alone would have given.
+    """
+
+    untested: float = 0.0
+    risky: float = 0.0
+    violation: float | None = None
+    without_limits: float | None = None
+    users: float | None = None
+    harm: float | None = None
+
+
 class PlanTrace(Record):
     """The reasons for a plan.
 
@@ -140,6 +157,7 @@ class PlanTrace(Record):
     was. The next fit starts from ``hyperparameters``. ``crowded_out`` are candidates that won draws
     but had no place among the arms. ``notes`` say what was amiss when the plan was made.
     ``experiment_share`` is the part of all users that takes part.
+    ``radius`` is the part of the space around the base that candidates came from, None for all.
     """
 
     num_tested: int = 0
@@ -155,6 +173,8 @@ class PlanTrace(Record):
     transfer: TransferTrace | None = None
     notes: tuple[str, ...] = ()
     experiment_share: float = Field(1.0, gt=0, le=1)
+    exposure: ExposureTrace | None = None
+    radius: float | None = None
 
 
 class Retired(DecisionTrace):
