@@ -12,6 +12,7 @@ from rich.text import Text
 from ..errors import ConfigError, StudyNotFoundError
 from ..study.acceptance import in_words
 from ..study.config import StudyConfig
+from ..study.exposure import exposure_facts
 from ..study.findings import findings
 from ..study.history import History
 from ..study.journal import open_journal
@@ -23,6 +24,7 @@ from ..tuner.recommend import Criterion as Ranking
 from ..tuner.recommend import Recommendation
 from ..tuner.tuner import Tuner
 from .experiment import show_experiment, whose_traffic
+from .exposure import show_exposure
 from .hours import check_round, missing, show_missing, warn_of_left_out, warn_of_missing
 from .output import console, note, show, show_json
 from .plan_file import check_writable
@@ -172,7 +174,8 @@ def status(config: Config, as_json: AsJson = False) -> None:
         "readmitted": sorted(history.status.readmitted.keys() - history.status.stopped),
         "quarantined": len(history.quarantined),
         "set_aside": {str(r): why for r, why in sorted(history.status.excluded_rounds.items())},
-    } | missing(history)
+    }
+    facts |= missing(history) | {"exposure": exposure_facts(history, tuner.config)}
     amiss = findings(history)
     if as_json:
         show_json(facts | {"findings": [f.to_dict() for f in amiss], "rounds": rounds})
@@ -184,6 +187,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
         f"{facts['in_flight']} arms in flight, control included"
     )
     show_experiment(tuner.config)
+    show_exposure(history, tuner.config)
     if facts["stopped"]:
         show(f"stopped candidates, which are not served again: {facts['stopped']}")
     if facts["compacted"]:

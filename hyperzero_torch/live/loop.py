@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
 
 from ..errors import ConfigError, HyperZeroError, ReadingsError, RoundError
 from ..study.broken_hours import was_reviewed
+from ..study.exposure import exposure_facts
 from ..study.history import History
 from ..study.plan import Plan
 from ..study.readings import Readings
@@ -51,6 +52,7 @@ class Round:
         notes: remarks on the round.
         seconds: duration, by the loop's clock.
         rounds_without_readings: latest earlier rounds, in a row, of which no reading has arrived.
+        exposure: of the last plan and day, see ``study.exposure.exposure_facts``.
     """
 
     round: int
@@ -60,6 +62,7 @@ class Round:
     notes: tuple[str, ...]
     seconds: float
     rounds_without_readings: int = 0
+    exposure: Mapping[str, float | None] = field(default_factory=dict)
 
 
 class Loop:
@@ -152,7 +155,9 @@ class Loop:
             *(round, rows, arms, "applied" if applied else "NOT applied"),
             extra={"round": round, "rows": rows, "arms": arms, "applied": applied},
         )
-        return Round(round, plan, applied, rows, tuple(remarks.reasons), seconds, len(empty))
+        exposure = {} if plan is None else exposure_facts(self.tuner.history, self.tuner.config)
+        notes = tuple(remarks.reasons)
+        return Round(round, plan, applied, rows, notes, seconds, len(empty), exposure)
 
     def _collect(self, round: int) -> int:
         """Record what the warehouse has, in time or late; returns the number of new readings."""

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from ..study.config.exposure import base_violation
+from ..study.exposure import harm_left
 from ..study.history import History
 from ..study.journal.trace import ExposureTrace
 from ..surrogate import similarity
 from .context import RoundContext
-from .harm_budget import harm_left, within_budget
+from .harm_budget import within_budget
 from .limits import Limits, limits
 from .model import ModelState
 from .oversight import Oversight, towards_control

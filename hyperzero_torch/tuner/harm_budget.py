@@ -7,43 +7,17 @@ price that keeps the budget. What is taken from arms goes to the control.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..problem.problem import Problem
-from ..study.config.exposure import HarmBudget, base_violation
-from ..study.history import History
+from ..study.config.exposure import base_violation
+from ..study.exposure import harm_left
 from .context import RoundContext
 from .limits import Limits
 
 _BISECTIONS = 60
 _LARGEST_PRICE = 1e12
-
-
-class Harm(NamedTuple):
-    """What a study may do: the harm left for this round, and the users it is for."""
-
-    left: float
-    users: float
-
-
-def harm_left(history: History, budget: HarmBudget, rounds_per_day: int, round: int) -> Harm:
-    """What is left of a budget for a round, in points times users."""
-    limits = [] if budget.per_round is None else [budget.per_round]
-    if budget.per_day is not None:
-        limits.append(budget.per_day - harm_spent(history, round - rounds_per_day + 1))
-    users = max(budget.users_per_round, _users_seen(history, rounds_per_day))
-    return Harm(max(0.0, min(limits)), users)
-
-
-def harm_spent(history: History, since: int) -> float:
-    """Expected harm of the plans from a round on, as they were made."""
-    plans = (plan for r, plan in history.plans.items() if r >= since)
-    exposures = (plan.trace.exposure for plan in plans)
-    return sum(e.harm for e in exposures if e is not None and e.harm is not None)
 
 
 def priced(shares: Tensor, violation: Tensor, most: float) -> Tensor:
@@ -91,10 +65,3 @@ def within_budget(
     if torch.equal(kept, treated):
         return shares
     return (1.0 - float(kept.sum()), *kept.tolist())
-
-
-def _users_seen(history: History, rounds_per_day: int) -> float:
-    """The most users that readings of the latest day counted in a round."""
-    latest = sorted(history.tables)[-rounds_per_day:]
-    counts = (np.nansum(history.tables[r].counted("count"), axis=0) for r in latest)
-    return max((float(count.max(initial=0.0)) for count in counts), default=0.0)

@@ -7,6 +7,7 @@ from ..data.retrospect import look_back
 from .audit import drift, late, retired
 from .blocks import Section
 from .candidates import deltas, effects
+from .exposure import exposure
 from .goals import changed_goals
 from .quarantine import quarantine
 from .rounds import calibration, progress, traffic
@@ -22,6 +23,7 @@ def sections(facts: Facts) -> list[Section]:
         summary(facts),
         progress(facts, past),
         traffic(facts),
+        exposure(facts),
         effects(facts),
         surface(facts),
         parameters(facts),
