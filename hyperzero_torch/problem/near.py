@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
 from .parameters import Choice
+from .problem import Problem
 from .space import SearchSpace
 
 # From this radius on a Choice takes its other options; there is no smaller step to them.
@@ -83,3 +86,10 @@ class NearSpace(SearchSpace):
     def _moved(self, x: Tensor) -> Tensor:
         base, scale = self.base_x.to(x), self._scale.to(x)
         return self.snap(base + scale * (x - base))
+
+
+def near_base(problem: Problem, radius: float) -> Problem:
+    """The same problem over the part of its space within a radius of the base."""
+    near = copy.copy(problem)
+    near.space = NearSpace(problem.space, problem.base_theta, radius)
+    return near

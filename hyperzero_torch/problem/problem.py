@@ -197,12 +197,6 @@ class Problem:
             other.base_levels = self.base_levels.to(other.device)
         return other
 
-    def within(self, space: SearchSpace) -> Problem:
-        """The same problem over a part of its space, with the same unit cube."""
-        other = copy.copy(self)
-        other.space = space
-        return other
-
     def evaluate(self, delta: Tensor) -> Outcome:
         """Utility and slack of deltas; differentiable in ``delta``.
 

@@ -45,12 +45,12 @@ def exposure_facts(history: History, config: TunerConfig) -> dict[str, float | N
         return {}
     latest = history.plans[last].trace.exposure
     day = [p.trace.exposure for r, p in history.plans.items() if r > last - config.rounds_per_day]
-    known = [e.violation for e in day if e is not None and e.violation is not None]
+    violations = [e.violation for e in day if e is not None and e.violation is not None]
     facts: dict[str, float | None] = {
         "untested_share": None if latest is None else latest.untested,
         "risky_share": None if latest is None else latest.risky,
         "expected_violation": None if latest is None else latest.violation,
-        "expected_violation_day": sum(known) / len(known) if known else None,
+        "expected_violation_day": sum(violations) / len(violations) if violations else None,
     }
     budget = config.harm_budget
     if budget is not None:

@@ -96,9 +96,9 @@ def untested(state: ModelState, arms: Tensor) -> Tensor:
     problem, bucket = state.problem, state.bucket
     metrics = problem.guarded_metrics.any(0) if problem.num_constraints else problem.used_metrics
     has = bucket.has_evidence(metrics)
-    known = arms < len(has)  # others were added in this round
+    in_bucket = arms < len(has)  # others were added in this round
     tested = torch.zeros(len(arms), dtype=torch.bool)
-    tested[known] = has[arms[known]]
+    tested[in_bucket] = has[arms[in_bucket]]
     return ~tested
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..problem.near import NearSpace
+from ..problem.near import NearSpace, near_base
+from ..problem.problem import Problem
 from ..study.history import History
 from .context import RoundContext
 from .limits import prospect
@@ -38,12 +39,11 @@ def scope(state: ModelState, context: RoundContext) -> Scope:
     radius = _last_radius(history) or config.start_radius
     if isinstance(state, Fitted) and radius < 1 and _may_grow(state, radius):
         radius = min(1.0, radius * _GROWTH)
-    problem = state.problem
-    near = NearSpace(problem.space, problem.base_theta, radius)
-    while radius < 1 and _holds_only_the_base(near):  # e.g. a Choice, or an Int of few values
+    problem = near_base(state.problem, radius)
+    while radius < 1 and _holds_only_the_base(problem):  # a Choice, or an Int of few values
         radius = min(1.0, radius * _GROWTH)
-        near = NearSpace(problem.space, problem.base_theta, radius)
-    return Scope(replace(state, problem=problem.within(near)), radius)
+        problem = near_base(state.problem, radius)
+    return Scope(replace(state, problem=problem), radius)
 
 
 def _last_radius(history: History) -> float | None:
@@ -51,9 +51,10 @@ def _last_radius(history: History) -> float | None:
     return None if last is None else last.trace.radius
 
 
-def _holds_only_the_base(near: NearSpace) -> bool:
-    points = near.from_unit(near.sobol(_NUM_FEW, seed=0))
-    return bool((points == near.from_unit(near.base_x)).all())
+def _holds_only_the_base(problem: Problem) -> bool:
+    space = problem.space
+    points = space.from_unit(space.sobol(_NUM_FEW, seed=0))
+    return bool((points == problem.base_theta).all())
 
 
 def _may_grow(state: Fitted, radius: float) -> bool:

@@ -1,6 +1,7 @@
 """What nobody has measured is served to few: caps, the harm budget, and the start near the base."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -118,7 +119,8 @@ def test_a_price_keeps_the_budget_and_raises_no_share(arms, most):
     wanted = torch.tensor([share for share, _ in arms], dtype=torch.float64)
     violation = torch.tensor([v for _, v in arms], dtype=torch.float64)
     kept = priced(wanted, violation, most)
-    assert bool((kept <= wanted).all()) and bool((kept >= 0).all())
+    assert bool((kept <= wanted).all())
+    assert bool((kept >= 0).all())
     assert float(kept @ violation) <= max(most, 0.0) + 1e-12
     assert torch.equal(kept[violation == 0], wanted[violation == 0])  # nothing to pay for
     if float(wanted @ violation) <= most:
@@ -151,7 +153,7 @@ def test_expected_harm_is_what_the_posterior_says():
     """Of one guardrail on one metric: E max(0, bound - delta), in closed form."""
     world = GuardrailWorld(6)
     config = hz.TunerConfig(plausible_lift=LIFTS, **SMALL)
-    tuner, plans = play(world, config, rounds=7)
+    tuner, _ = play(world, config, rounds=7)
     plan = tuner.ask(7)
     mean, var = tuner.posterior(plan.theta[1:])
     normal = torch.distributions.Normal(0.0, 1.0)
@@ -194,7 +196,7 @@ def test_a_budget_below_the_controls_own_harm_is_refused():
         constraints=[hz.Constraint("guard >= 2%", may_exclude_base=True)],
     )
     budget = {"per_round": 1000.0, "users_per_round": 1000.0}
-    with pytest.raises(hz.ConfigError, match="below the base's own harm.*breaks.*by 2 points"):
+    with pytest.raises(hz.ConfigError, match=r"below the base's own harm.*breaks.*by 2 points"):
         hz.Tuner(problem, hz.TunerConfig(plausible_lift=LIFTS, harm_budget=budget))
     generous = budget | {"per_round": 2500.0}
     plan = hz.Tuner(problem, hz.TunerConfig(plausible_lift=LIFTS, harm_budget=generous)).ask()
@@ -243,8 +245,9 @@ def test_a_start_near_the_base_goes_further_as_guardrails_hold():
     tuner, plans = play(world, config, rounds=16)
     radii = [tuner.history.plans[plan.round].trace.radius for plan, _ in plans]
     assert radii[:3] == [0.1] * 3  # nothing is known yet
-    assert radii == sorted(radii) and radii[-1] > 0.2
-    assert all(b <= 1.25 * a + 1e-12 for a, b in zip(radii, radii[1:]))
+    assert radii == sorted(radii)
+    assert radii[-1] > 0.2
+    assert all(b <= 1.25 * a + 1e-12 for a, b in pairwise(radii))
     for plan, _ in plans:
         born = [tuner.history.candidates[c] for c in plan.candidate_ids[1:]]
         for entry in born:

@@ -78,5 +78,5 @@ def _users(facts: Facts, round: int) -> float:
 
 
 def _mean(values: list[float]) -> float:
-    known = [v for v in values if np.isfinite(v)]
-    return sum(known) / len(known) if known else np.nan
+    finite = [v for v in values if np.isfinite(v)]
+    return sum(finite) / len(finite) if finite else np.nan

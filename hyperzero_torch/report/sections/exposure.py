@@ -68,5 +68,5 @@ def _sum(cells: list[Cell]) -> float:
 
 
 def _mean(cells: list[Cell]) -> float | None:
-    known = [cell for cell in cells if isinstance(cell, float)]
-    return math.fsum(known) / len(known) if known else None
+    numbers = [cell for cell in cells if isinstance(cell, float)]
+    return math.fsum(numbers) / len(numbers) if numbers else None
