@@ -143,7 +143,7 @@ def table(path: Path = RESULT) -> str:
     """Exposure with limits and without, and the paired difference of the scores."""
     lines = [
         "| world | studies | exposed violation, with limits | without | share to candidates "
-        "without readings | without | score at the end | without | paired difference, 95 % interval |",
+        "without readings | without | score at the end | without | paired difference (95 %) |",
         "|" + " --- |" * 9,
     ]
     rows = rows_of(path)
