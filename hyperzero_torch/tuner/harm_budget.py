@@ -8,44 +8,13 @@ price that keeps the budget. What is taken from arms goes to the control.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from ..problem.problem import Problem
 from ..study.config.exposure import base_violation
 from ..study.exposure import harm_left
 from .context import RoundContext
 from .limits import Limits
-
-_BISECTIONS = 60
-_LARGEST_PRICE = 1e12
-
-
-def priced(shares: Tensor, violation: Tensor, most: float) -> Tensor:
-    """Shares ``(A,)`` whose expected violation is at most ``most``, by the least price.
-
-    Args:
-        shares: as they would be without a budget.
-        violation: ``(A,)`` expected violation of each arm.
-        most: of the sum of shares times violations; at or below 0 only arms without any remain.
-    """
-    if float(shares @ violation) <= most:
-        return shares
-    if most <= 0:
-        return torch.where(violation > 0, 0.0, shares)
-    low, high = 0.0, 1.0
-    while float((shares / (1 + high * violation)) @ violation) > most and high < _LARGEST_PRICE:
-        high *= 2
-    for _ in range(_BISECTIONS):
-        price = (low + high) / 2
-        if float((shares / (1 + price * violation)) @ violation) > most:
-            low = price
-        else:
-            high = price
-    within = shares / (1 + high * violation)
-    total = float(within @ violation)
-    if total > most:  # beyond the largest price, or by rounding
-        within = torch.where(violation > 0, within * (most / total), within)
-    return within
+from .price import priced
 
 
 def within_budget(

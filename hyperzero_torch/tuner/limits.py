@@ -20,6 +20,7 @@ from .context import RoundContext
 from .model import Fitted, ModelState, prior_std
 
 _NUM_DRAWS = 512
+_NUM_POINTS = 256
 # A candidate is surely worse than the base where the objective is below the base's with this
 # probability. It wins hardly any draw, and is measured with a newcomer's traffic where it does.
 _SURE = 0.975
@@ -49,12 +50,13 @@ class Limits(NamedTuple):
     """Upper limits of a round's arms: ``each (A,)`` share, and of groups of arms.
 
     ``prospect`` is what is expected of the arms; None where neither a posterior nor plausible lifts
-    say anything.
+    say anything. ``most`` is the upper limit of shares times expected violations.
     """
 
     each: Tensor
     groups: tuple[Group, ...] = ()
     prospect: Prospect | None = None
+    most: float | None = None
 
 
 def limits(
@@ -85,7 +87,11 @@ def limits(
         Group(is_untested, config.max_untested_total),
         Group(is_risky, config.max_risky_total),
     )
-    return Limits(each, groups, outlook)
+    most = None
+    if isinstance(state, Fitted) and state.problem.num_constraints and config.max_risk < 1:
+        anywhere = state.problem.space.sobol(_NUM_POINTS, seed=0)
+        most = config.max_risk * float(prospect(state, anywhere).violation.mean())
+    return Limits(each, groups, outlook, most)
 
 
 def untested(state: ModelState, arms: Tensor) -> Tensor:
@@ -153,4 +159,4 @@ def _expect(problem: Problem, mean: Tensor, var: Tensor) -> Prospect:
 
 def _limits_anything(config: TunerConfig) -> bool:
     shares = (config.max_untested_share, config.max_untested_total, config.max_risky_total)
-    return min(shares) < 1 or config.harm_budget is not None
+    return min(*shares, config.max_risk) < 1 or config.harm_budget is not None

@@ -10,9 +10,13 @@ from torch import Tensor
 from ..study.config import TunerConfig
 from ..study.history import CONTROL
 from .limits import Limits
+from .price import priced
 
 # The control's limit in the first rounds.
 _EXPLORING_CONTROL = 0.3
+# Of the price of expected violation: from one that halves the share of the worst arm, up to a
+# thousand times that, then to a thousandth.
+_DOUBLINGS, _BISECTIONS = 5, 12
 
 
 def round_robin(
@@ -137,7 +141,7 @@ def shares(
 
 
 def _within_groups(wanted: Tensor, limit: Tensor, limits: Limits | None) -> Tensor:
-    """Shares under the limits of single arms and of groups."""
+    """Shares under the limits of single arms, of groups, and of the expected violation."""
     if limits is None:
         return _within(wanted, limit)
     limit = limit.minimum(limits.each)
@@ -148,11 +152,39 @@ def _within_groups(wanted: Tensor, limit: Tensor, limits: Limits | None) -> Tens
             # Lower limits for the group, in proportion; the others then take up the excess.
             limit = torch.where(group.arms, served * (group.total / total), limit)
             served = _within(wanted, limit)
+    if limits.prospect is not None and limits.most is not None:
+        served = tilted(served, limit, limits.prospect.violation, limits.most)
     for group in limits.groups:  # what others took up may have filled a later group
         total = float(served[group.arms].sum())
         if total > group.total:
             served = torch.where(group.arms, served * (group.total / total), served)
     return served
+
+
+def tilted(shares: Tensor, limit: Tensor, violation: Tensor, most: float) -> Tensor:
+    """The same traffic with less for arms that are expected to break guardrails.
+
+    Shares are divided by 1 + price x violation, and what that frees goes to the other arms within
+    their limits. The price is the least that keeps the sum of shares times violations within
+    ``most``; where none does, part of the traffic goes to the control.
+    """
+    total = float(shares.sum())
+
+    def at(price: float) -> Tensor:
+        part = shares / (1 + price * violation)
+        return _within(part * (total / float(part.sum())), limit)
+
+    if float(shares @ violation) <= most:
+        return shares
+    low, high = 0.0, 1.0 / max(float(violation.max()), 1e-300)
+    for _ in range(_DOUBLINGS):
+        if float(at(high) @ violation) <= most:
+            break
+        low, high = high, 4 * high
+    for _ in range(_BISECTIONS):
+        price = (low + high) / 2
+        low, high = (low, price) if float(at(price) @ violation) <= most else (price, high)
+    return priced(at(high), violation, most)
 
 
 def _within(wanted: Tensor, limit: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import hyperzero_torch as hz
 from hyperzero_torch.simulate import GuardrailWorld
-from hyperzero_torch.tuner.harm_budget import priced
 from hyperzero_torch.tuner.limits import Group, Limits
+from hyperzero_torch.tuner.price import priced
 from hyperzero_torch.tuner.traffic import shares
 
 SLACK = 1e-9

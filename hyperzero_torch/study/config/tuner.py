@@ -72,10 +72,13 @@ class TunerConfig(Config):
     max_untested_share: float = Field(default=0.02, gt=0, le=1)
     """Upper limit of the share of a candidate without own evidence on every guardrail's metric,
     and of one that is more likely to break a guardrail than not."""
-    max_untested_total: float = Field(default=0.3, gt=0, le=1)
+    max_untested_total: float = Field(default=0.2, gt=0, le=1)
     """The same for all candidates without such evidence together."""
     max_risky_total: float = Field(default=0.1, gt=0, le=1)
     """The same for all candidates together that are more likely to break a guardrail than not."""
+    max_risk: float = Field(default=0.2, gt=0, le=1)
+    """Upper limit of a plan's expected violation, as a part of what it would be if everybody were
+    served a random theta."""
     verification_share: float = Field(default=0.65, ge=0, lt=1)
     """Fraction of the slots that verifies the leading candidates; it is reached after one day."""
     retire_after: int | None = Field(default=24, ge=1)
@@ -171,6 +174,7 @@ class TunerConfig(Config):
             "max_untested_share": 1.0,
             "max_untested_total": 1.0,
             "max_risky_total": 1.0,
+            "max_risk": 1.0,
             "verification_share": 0.0,
             "retire_after": None,
             "max_candidates": None,
