@@ -26,6 +26,7 @@ from . import (
     output,
     quarantine,
     report,
+    status,
     study,
     switches,
     template,
@@ -69,7 +70,7 @@ file, nothing was changed; 1 any other error.""",
 app.command()(worlds.demo)
 app.command()(template.init)
 app.command()(study.step)
-app.command()(study.status)
+app.command()(status.status)
 app.command()(doctor.doctor)
 app.command()(study.recommend)
 app.command()(launch.launch)

@@ -64,6 +64,12 @@ traffic:
   # approval_above: 0.1    # a plan that raises a candidate over it waits for 'hyperzero approve'
   # experiment_share: 0.1  # part of all users that takes part: start small where a bad setting is
   #                        # dear, and raise it once the guardrails hold; others get the base
+  # start: near            # first candidates around the base, further as guardrails hold; choose it
+  #                        # where a bad setting is dear. The default, everywhere, finds the best
+  #                        # region sooner
+  # plausible_lift: {{views: 5%, watch_time: 5%, unfollowed: 10%}}  # largest change you expect
+  # harm_budget: {{per_round: 500, per_day: 5000, users_per_round: 20000}}  # points x users; needs
+  #                        # a plausible lift for every guardrail's metric
   initial_candidates: 64   # candidates of the first round, spread over the space
   num_proposals: 4         # new candidates an hour
   min_prob_feasible: 0.9   # what a recommendation must reach

@@ -5,8 +5,9 @@ from .aggregate.metrics import Metric
 from .aggregate.source import Collected, Source
 from .build import ParquetSource
 from .clock import SimulatedClock, SystemClock
-from .loop import Loop, Round
+from .loop import Loop
 from .retry import RetryPolicy
+from .round import Round
 from .serve.buckets import bucket, takes_part
 from .serve.client import ThetaClient
 from .serve.flagd import FlagdUpdater

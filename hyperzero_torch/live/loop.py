@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 
 from ..errors import ConfigError, HyperZeroError, ReadingsError, RoundError
+from ..study.exposure import exposure_facts
 from ..study.history import History
 from ..study.interventions import was_reviewed
 from ..study.launch import goes_on
@@ -31,6 +31,7 @@ from .clock import CLOCK, Clock, Schedule, SystemClock
 from .notices import Notices
 from .remarks import Calls
 from .retry import RetryPolicy
+from .round import Round
 from .serve.updater import Updater
 
 log = logging.getLogger(__name__)
@@ -39,29 +40,6 @@ log = logging.getLogger(__name__)
 _CATCH_UP_ROUNDS = 168
 #: So many rounds in a row without readings give a warning.
 ROUNDS_BEFORE_WARNING = 6
-
-
-@dataclass(frozen=True)
-class Round:
-    """The result of one round.
-
-    Args:
-        round: its number.
-        plan: what is to be served; None where the journal could not be reached.
-        applied: whether the platform accepted the plan.
-        rows: new readings.
-        notes: remarks on the round.
-        seconds: duration, by the loop's clock.
-        rounds_without_readings: latest earlier rounds, in a row, of which no reading has arrived.
-    """
-
-    round: int
-    plan: Plan | None
-    applied: bool
-    rows: int
-    notes: tuple[str, ...]
-    seconds: float
-    rounds_without_readings: int = 0
 
 
 class Loop:
@@ -161,7 +139,9 @@ class Loop:
             *(round, rows, arms, "applied" if applied else "NOT applied"),
             extra={"round": round, "rows": rows, "arms": arms, "applied": applied},
         )
-        return Round(round, plan, applied, rows, tuple(remarks.reasons), seconds, len(empty))
+        exposure = {} if plan is None else exposure_facts(self.tuner.history, self.tuner.config)
+        notes = tuple(remarks.reasons)
+        return Round(round, plan, applied, rows, notes, seconds, len(empty), exposure)
 
     def _go_on_as_next(self, history: History) -> History:
         """Take up the study that goes on with a promoted candidate."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError, MissingExtraError
 from ..tuner.recommend import Recommendation
-from .loop import Round
+from .round import Round
 
 # Fields that logging itself puts on every record; all others are ours.
 _STANDARD_FIELDS = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
@@ -25,6 +25,9 @@ _GAUGES = {
     "round_seconds": "Duration of the last round in seconds.",
     "rounds_without_readings": "Latest rounds in a row of which no reading has arrived.",
     "control_share": "The control's share of the traffic.",
+    "untested_share": "Share of the last plan to candidates without own evidence.",
+    "expected_violation": "Expected violation of the last plan, in points.",
+    "harm_left": "What the harm budget leaves for the next round, in points times users.",
     "recommended_candidate": "The recommended candidate; 0 is the base.",
     "recommended_prob_feasible": "P(feasible) of the recommended candidate.",
     "recommended_gain_lower": "Lower bound of the recommended candidate's gain over the base.",
@@ -84,6 +87,7 @@ class Telemetry:
         }
         if done.plan is not None:
             values |= {"arms": len(done.plan) - 1, "control_share": done.plan.control_share}
+        values |= {k: v for k, v in done.exposure.items() if k in _GAUGES and v is not None}
         if best is not None:
             values["recommended_candidate"] = best.candidate_id
             values["recommended_prob_feasible"] = best.prob_feasible

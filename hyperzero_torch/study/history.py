@@ -257,16 +257,8 @@ class History:
             del self.quarantined[cell]
 
     def _fold_plan(self, plan: Planned) -> None:
-        unknown = self._unknown(plan.candidates)
-        if plan.round in self.plans or unknown or plan.candidates[:1] != (CONTROL,):
-            reason = (
-                f"unknown candidates {unknown}" if unknown else "the control is not its first arm"
-            )
-            if plan.round in self.plans:
-                reason = "the round is planned already"
-            raise self._corrupt(
-                f"a plan of round {plan.round} with candidates {plan.candidates[:8]}: {reason}"
-            )
+        is_planned = plan.round in self.plans
+        self._refuse(misfits.of_plan(plan, self._unknown(plan.candidates), is_planned))
         trace, crowded_out = plan.trace, plan.trace.crowded_out
         self._refuse(misfits.of_trace(trace, self.num_candidates, len(self.metrics)))
         self.plans[plan.round] = plan

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..stats.drift import STAKES
-from .journal import unpack_array
+from .journal import Planned, unpack_array
 from .journal.arrays import evidence_flaw
 from .journal.launch_trace import Carried
 from .journal.trace import HyperparametersTrace, PlanTrace
@@ -64,3 +64,16 @@ def of_carried(trace: Carried, num_plans: int, num_candidates: int) -> str | Non
         )
     reason = evidence_flaw(trace.evidence)
     return None if reason is None else f"the carried evidence is damaged: {reason}"
+
+
+def of_plan(plan: Planned, unknown: Sequence[int], is_planned: bool) -> str | None:
+    """A plan of a round that has one, with candidates that do not exist, or without the control."""
+    if is_planned:
+        reason = "the round is planned already"
+    elif unknown:
+        reason = f"unknown candidates {list(unknown)}"
+    elif plan.candidates[:1] != (0,):
+        reason = "the control is not its first arm"
+    else:
+        return None
+    return f"a plan of round {plan.round} with candidates {plan.candidates[:8]}: {reason}"

@@ -10,6 +10,7 @@ from ..problem.problem import Problem
 from . import acceptance, goals, interventions, saved
 from .compaction import CompactionSummary, compact
 from .config import TunerConfig
+from .config.exposure import check_exposure
 from .evidence.pooling import Pooling
 from .history import History, history_of
 from .journal import Configured, Decision, Entry, Journal, StudyHeader
@@ -51,6 +52,7 @@ class Study(Switchboard):
         self._offered: Problem | None = None
         self._num_goals = 0
         if name not in journal.studies():
+            check_exposure(problem, config.plausible_lift, config.harm_budget)
             header = StudyHeader(name, seed, problem.spec())
             first = Configured(config.model_dump(mode="json"))
             # Where another process has just started it, continue with that study.
@@ -135,6 +137,7 @@ class Study(Switchboard):
     def configure(self, config: TunerConfig) -> None:
         """Use another configuration from here on; journaled where it differs."""
         if config != self.config:
+            check_exposure(self.problem, config.plausible_lift, config.harm_budget)
             entry = Configured(config.model_dump(mode="json"))
             self.append(lambda _: ([entry], None))
 

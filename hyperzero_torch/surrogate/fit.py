@@ -7,6 +7,7 @@ and noise, so results do not depend on the metric's unit.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError, FitError, ShapeError
 from ..runtime.memory import require
 from .conditioned import Standardiser
-from .kernels import Hyperparameters, default_hyperparameters, matern52
+from .kernels import OUTPUTSCALE_MEDIAN, Hyperparameters, default_hyperparameters, matern52
 from .likelihood import MarginalLikelihood, as_hyperparameters, as_vectors
 from .posterior import Posterior
 
@@ -38,14 +39,19 @@ class Surrogate(nn.Module):
 
     Args:
         start: hyperparameters to start from, e.g. the last round's ``posterior.hyperparameters``.
+        prior_std: ``(metrics,)`` the prior's standard deviation in the metric's unit, at the
+            median of its own prior; NaN where it follows from the evidence. None for all metrics.
     """
 
     lengthscale: Tensor | None
     outputscale: Tensor | None
     constant: Tensor | None
 
-    def __init__(self, start: Hyperparameters | None = None) -> None:
+    def __init__(
+        self, start: Hyperparameters | None = None, prior_std: Tensor | None = None
+    ) -> None:
         super().__init__()
+        self.prior_std = prior_std
         for name in Hyperparameters._fields:
             self.register_buffer(name, None)
         self.hyperparameters = start
@@ -113,7 +119,7 @@ class Surrogate(nn.Module):
             "fit fewer candidates, or let more of them retire",
         )
         observed = mean.isfinite()
-        standardiser = _standardise(mean, var, observed)
+        standardiser = _standardise(mean, var, observed, self.prior_std)
         y = torch.where(observed, (mean - standardiser.shift) / standardiser.scale, 0.0)
         noise = (var / standardiser.scale.square()).clamp_min(_NOISE_FLOOR)
         noise = torch.where(observed, noise, torch.inf)
@@ -168,12 +174,15 @@ def similarity(x: Tensor, hyperparameters: Hyperparameters | None) -> Tensor:
     return matern52(x, x, hyperparameters.lengthscale.to(x)).mean(0)
 
 
-def _standardise(mean: Tensor, var: Tensor, observed: Tensor) -> Standardiser:
+def _standardise(
+    mean: Tensor, var: Tensor, observed: Tensor, prior_std: Tensor | None = None
+) -> Standardiser:
     """Shift and scale per metric from signal and noise together; linear in the metric's unit.
 
     The signal's variance is the random-effects estimate of DerSimonian and Laird (1986); the noise
     is that of the most precise candidates (harmonic mean). Rows without noise (the base, known
-    exactly) are left out of both: their weight would be infinite, and the scale 0.
+    exactly) are left out of both: their weight would be infinite, and the scale 0. Where the
+    prior's standard deviation is given, the scale follows from it instead.
     """
     noisy = observed & (var > 0)
     observed = torch.where(noisy.any(0), noisy, observed)
@@ -190,8 +199,11 @@ def _standardise(mean: Tensor, var: Tensor, observed: Tensor) -> Standardiser:
     signal = torch.where(count > 1, signal, 0.0)
     blended = observed / (var + signal).clamp_min(torch.where(size > 0, 1e-9 * size, 1.0))
     shift = (blended * mean).sum(0) / blended.sum(0)
-    scale = (signal + count / total).sqrt()
-    return Standardiser(shift, torch.where(size > 0, scale, 1.0))
+    scale = torch.where(size > 0, (signal + count / total).sqrt(), 1.0)
+    if prior_std is not None:
+        given = prior_std.to(scale) / math.sqrt(OUTPUTSCALE_MEDIAN)
+        scale = torch.where(given > 0, given, scale)
+    return Standardiser(shift, scale)
 
 
 def _maximise(

@@ -18,6 +18,8 @@ _SMOOTHNESS = 2.5
 LENGTHSCALE_SPREAD = 0.6
 OUTPUTSCALE_SPREAD = 0.7
 CONSTANT_SPREAD = 1.0
+#: Median of the prior on the outputscale, in standardised units.
+OUTPUTSCALE_MEDIAN = 1.4
 
 
 class Hyperparameters(NamedTuple):
@@ -38,7 +40,7 @@ def default_hyperparameters(num_metrics: int, dims: int, like: Tensor) -> Hyperp
     # where the data are not informative, a long lengthscale and little signal would be
     # overconfident.
     lengthscale = like.new_full((num_metrics, dims), 0.35 * math.sqrt(dims))
-    outputscale = like.new_full((num_metrics,), 1.4)
+    outputscale = like.new_full((num_metrics,), OUTPUTSCALE_MEDIAN)
     return Hyperparameters(lengthscale, outputscale, like.new_zeros(num_metrics))
 
 

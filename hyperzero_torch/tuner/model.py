@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -176,6 +177,18 @@ def training_data(
     return x, mean, var, bucket.shared(rows).to(device) if config.shared_control else None
 
 
+def prior_std(problem: Problem, config: TunerConfig) -> Tensor | None:
+    """Half of each metric's plausible lift, ``(metrics,)``, NaN for metrics without; None for all.
+
+    Half, since 95 % of a normal distribution lie within two standard deviations.
+    """
+    if config.plausible_lift is None:
+        return None
+    lifts = dict(config.plausible_lift)
+    stds = [0.5 * lifts.get(metric, math.nan) for metric in problem.metrics]
+    return torch.tensor(stds, dtype=torch.float64)
+
+
 def conditioned(
     problem: Problem,
     config: TunerConfig,
@@ -197,7 +210,8 @@ def conditioned(
     rows = candidates[bucket.has_evidence(problem.used_metrics)[candidates]]
     if not len(rows):
         return None
-    surrogate = Surrogate(Hyperparameters(*(field.cpu() for field in hyperparameters)))
+    start = Hyperparameters(*(field.cpu() for field in hyperparameters))
+    surrogate = Surrogate(start, prior_std(problem, config))
     try:
         return surrogate.condition(
             *training_data(problem, config, bucket, rows, torch.device("cpu"))
@@ -236,7 +250,8 @@ def _fit(
         }
         start = Hyperparameters(**fields)
     try:
-        cold = Surrogate(start).fit(*training_data(problem, config, bucket, rows, device))
+        surrogate = Surrogate(start, prior_std(problem, config))
+        cold = surrogate.fit(*training_data(problem, config, bucket, rows, device))
     except FitError as error:
         return Fit(None, f"the fit failed: {error}")
     if prior is None:

@@ -19,9 +19,9 @@ from ..study.history import CONTROL, History
 from ..study.journal import CandidateAdded, Decision, Entry, Planned
 from ..study.journal.trace import HyperparametersTrace, PlanTrace
 from ..study.switch_state import waiting_in_words
-from ..surrogate import similarity
 from ..thompson import propose, select, select_paths
 from ..thompson.propose import Proposals
+from .allocation import allocate
 from .beliefs import own_evidence
 from .candidates import add_proposals, initial_design, readmitted, retirements, returning
 from .context import RoundContext
@@ -29,24 +29,21 @@ from .drift import monitor
 from .guardrails import harm_stops
 from .launch import plan_launch, review_launch
 from .model import Fitted, ModelState, Unfitted
-from .oversight import Oversight, review, towards_control
+from .near_start import scope
+from .oversight import Oversight, review
 from .switches import (
     WAITING,
-    Shares,
     approval_needed,
     approval_remarks,
     held_plan,
     note_on,
     places_beside,
-    with_pins,
     without_pinned,
 )
 from .traffic import (
     choose_arms,
-    max_control_share,
     places_for_newcomers,
     round_robin,
-    shares,
     verification_slots,
 )
 from .transfer_candidates import (
@@ -104,6 +101,7 @@ def plan_round(
     if launch is not None and (switches.mode == "running" or launch.verdict == "go back"):
         plan = plan_launch(state, context, oversight, launch, trigger)
         return [*before, *launch.decisions, plan, *oversight.remarks]
+    state, radius = scope(state, context)
     num_tested = int(state.bucket.tested.sum())
     notes = (*note_on(switches), *oversight.notes)
     if switches.mode != "running":
@@ -121,18 +119,8 @@ def plan_round(
         places_beside(config, pins),
         {*history.status.stopped, *pins},
     )
-    others = shares(
-        arms,
-        slots,
-        _last_shares(history),
-        config,
-        _arm_similarity(state, context, arms),
-        max_control_share(config, context.age),
-        oversight.capped,
-    )
-    planned = with_pins(Shares(arms, slots, others), pins, draft.slots)
-    served = towards_control(planned.shares, oversight.treated)
-    needed = approval_needed(history, config, planned.arms.tolist(), served, by)
+    planned = allocate(state, context, oversight, arms, slots, draft.slots)
+    needed = approval_needed(history, config, planned.arms, planned.shares, by)
     if needed is not None:
         asks, added = approval_remarks(context, needed), draft.added if is_first else []
         notes = (waiting_in_words(needed), *notes)
@@ -142,14 +130,15 @@ def plan_round(
     trace = draft.trace
     if isinstance(state, Fitted):
         winners = draft.slots.nonzero().flatten().tolist()
-        crowded_out = sorted(set(winners) - set(planned.arms.tolist()))
+        crowded_out = sorted(set(winners) - set(planned.arms))
         trace = trace.model_copy(update={"crowded_out": tuple(crowded_out)})
-    trace = trace.model_copy(update={"notes": notes, "experiment_share": config.experiment_share})
+    facts = {"exposure": planned.exposure, "radius": radius, "notes": notes}
+    trace = trace.model_copy(update=facts | {"experiment_share": config.experiment_share})
     plan = Planned(
         round=round,
-        candidates=(CONTROL, *planned.arms.tolist()),
-        slots=(0, *planned.slots.tolist()),
-        shares=served,
+        candidates=(CONTROL, *planned.arms),
+        slots=(0, *planned.slots),
+        shares=planned.shares,
         trigger=trigger,
         details=trace.stored(),
     )
@@ -316,17 +305,3 @@ def _remarks(state: Fitted, votes: Votes, num_draws: int, round: int) -> list[De
             "every draw; they are served in turn"
         )
     return [Decision(round, kind, reason) for kind, reason in reasons.items()]
-
-
-def _arm_similarity(state: ModelState, context: RoundContext, arms: Tensor) -> Tensor | None:
-    """Prior correlation of the arms' deltas where evidence is pooled; None where it is not."""
-    if context.config.evidence != "pooled":
-        return None
-    hyperparameters = None if state.posterior is None else state.posterior.hyperparameters
-    return similarity(state.problem.space.to_unit(context.history.theta[arms]), hyperparameters)
-
-
-def _last_shares(history: History) -> dict[int, float]:
-    """Share by candidate in the last plan; empty before the first."""
-    last = history.last_plan
-    return {} if last is None else dict(zip(last.candidates, last.shares))

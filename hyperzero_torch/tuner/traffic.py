@@ -9,9 +9,14 @@ from torch import Tensor
 
 from ..study.config import TunerConfig
 from ..study.history import CONTROL
+from .limits import Limits
+from .price import priced
 
 # The control's limit in the first rounds.
 _EXPLORING_CONTROL = 0.3
+# Of the price of expected violation: from one that halves the share of the worst arm, up to a
+# thousand times that, then to a thousandth.
+_DOUBLINGS, _BISECTIONS = 5, 12
 
 
 def round_robin(
@@ -94,7 +99,7 @@ def shares(
     config: TunerConfig,
     similarity: Tensor | None = None,
     control_limit: float | None = None,
-    capped: Mapping[int, float] | None = None,
+    limits: Limits | None = None,
 ) -> tuple[float, ...]:
     """Traffic per arm, the control's first; they sum to 1.
 
@@ -113,7 +118,8 @@ def shares(
         similarity: ``(A, A)`` prior correlation of the arms' deltas where evidence is pooled; None
             where every arm is measured on its own.
         control_limit: of the control's share under "auto"; None takes ``max_control_share``.
-        capped: limits of single candidates, by id.
+        limits: of single arms and of groups of arms; what is above them goes to the other arms up
+            to their limits, and then to the control. None for ``max_share`` alone.
     """
     if len(arms) == 0:  # a space with a single point: the control takes all
         return (1.0,)
@@ -128,13 +134,57 @@ def shares(
     wanted = part * (1.0 - float(control))
     before = torch.tensor([last.get(c, 0.0) for c in arms.tolist()], dtype=torch.float64)
     limit = (before + config.max_share_rise).clamp_max(config.max_share)
-    if capped:
-        own = [capped.get(c, 1.0) for c in arms.tolist()]
-        limit = limit.minimum(torch.tensor(own, dtype=torch.float64))
-    served = _within(wanted, limit)
+    served = _within_groups(wanted, limit, limits)
     if bool((served < wanted).any()):
         control = 1.0 - float(served.sum())
     return (float(control), *served.tolist())
+
+
+def _within_groups(wanted: Tensor, limit: Tensor, limits: Limits | None) -> Tensor:
+    """Shares under the limits of single arms, of groups, and of the expected violation."""
+    if limits is None:
+        return _within(wanted, limit)
+    limit = limit.minimum(limits.each)
+    served = _within(wanted, limit)
+    for group in limits.groups:
+        total = float(served[group.arms].sum())
+        if total > group.total:
+            # Lower limits for the group, in proportion; the others then take up the excess.
+            limit = torch.where(group.arms, served * (group.total / total), limit)
+            served = _within(wanted, limit)
+    if limits.prospect is not None and limits.most is not None:
+        served = tilted(served, limit, limits.prospect.violation, limits.most)
+    for group in limits.groups:  # what others took up may have filled a later group
+        total = float(served[group.arms].sum())
+        if total > group.total:
+            served = torch.where(group.arms, served * (group.total / total), served)
+    return served
+
+
+def tilted(shares: Tensor, limit: Tensor, violation: Tensor, most: float) -> Tensor:
+    """The same traffic with less for arms that are expected to break guardrails.
+
+    Shares are divided by 1 + price x violation, and what that frees goes to the other arms within
+    their limits. The price is the least that keeps the sum of shares times violations within
+    ``most``; where none does, part of the traffic goes to the control.
+    """
+    total = float(shares.sum())
+
+    def at(price: float) -> Tensor:
+        part = shares / (1 + price * violation)
+        return _within(part * (total / float(part.sum())), limit)
+
+    if float(shares @ violation) <= most:
+        return shares
+    low, high = 0.0, 1.0 / max(float(violation.max()), 1e-300)
+    for _ in range(_DOUBLINGS):
+        if float(at(high) @ violation) <= most:
+            break
+        low, high = high, 4 * high
+    for _ in range(_BISECTIONS):
+        price = (low + high) / 2
+        low, high = (low, price) if float(at(price) @ violation) <= most else (price, high)
+    return priced(at(high), violation, most)
 
 
 def _within(wanted: Tensor, limit: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from ..surrogate import Posterior
 from ..thompson.local_search import WIDTHS, local_search
 from .candidates import add_candidates
 from .context import RoundContext
+from .limits import untested
 from .model import Fitted
 
 #: Rounds of verification to look ahead; one leader each.
@@ -46,7 +47,8 @@ _NUM_DECISION_DRAWS = 512
 def leaders(state: Fitted, context: RoundContext) -> tuple[list[int], list[CandidateAdded]]:
     """Candidates to verify, and those of them that have to be added for it.
 
-    A leader all but equal to a candidate is that candidate, which has evidence already.
+    A leader all but equal to a candidate is that candidate, which has evidence already. While the
+    traffic of one without own evidence is limited, the best that has evidence is verified as well.
     """
     history, posterior = context.history, state.posterior
     problem = state.fitted_problem
@@ -55,7 +57,7 @@ def leaders(state: Fitted, context: RoundContext) -> tuple[list[int], list[Candi
     ids = [c for c in state.fit_set.tolist() if c not in history.status.outside]
     x = state.to_unit(history.theta[ids])
     noise = noise_per_round(state.bucket, _LEADER_SHARE, _CONTROL_SHARE).to(x)
-    points = knowledge_gradient(
+    gradient = _KnowledgeGradient(
         posterior,
         problem,
         x,
@@ -63,6 +65,7 @@ def leaders(state: Fitted, context: RoundContext) -> tuple[list[int], list[Candi
         noise,
         context.generator("lead", posterior.device),
     )
+    points = _best_points(gradient, x)
     lengthscale = posterior.hyperparameters.lengthscale.amin(0)
     leading: list[int] = []
     added: list[CandidateAdded] = []
@@ -83,7 +86,23 @@ def leaders(state: Fitted, context: RoundContext) -> tuple[list[int], list[Candi
             x = torch.cat([x, point.unsqueeze(0)])
         if candidate not in {CONTROL, *history.status.stopped, *leading}:
             leading.append(candidate)
+    if context.config.max_untested_share < 1 and bool(
+        untested(state, torch.tensor(leading).long()).any()
+    ):
+        leading += [c for c in _best_tested(gradient, state, context) if c not in leading]
     return leading, added
+
+
+def _best_tested(gradient: _KnowledgeGradient, state: Fitted, context: RoundContext) -> list[int]:
+    """Of the candidates with own evidence, the one most worth verifying for each horizon."""
+    rows = state.fit_set[~untested(state, state.fit_set)]
+    stopped = {CONTROL, *context.history.status.stopped}
+    rows = torch.tensor([c for c in rows.tolist() if c not in stopped], dtype=torch.long)
+    if not len(rows):
+        return []
+    best, values = gradient.best(state.to_unit(context.history.theta[rows]))
+    chosen = rows[best[:, 0].cpu()][values[:, 0].cpu() > 0]
+    return list(dict.fromkeys(chosen.tolist()))
 
 
 def knowledge_gradient(
@@ -108,8 +127,12 @@ def knowledge_gradient(
     Returns:
         ``(leaders, dims)``, servable, at most one per horizon.
     """
-    space = problem.space
     gradient = _KnowledgeGradient(posterior, problem, bucket_x, min_prob_feasible, noise, generator)
+    return _best_points(gradient, bucket_x)
+
+
+def _best_points(gradient: _KnowledgeGradient, bucket_x: Tensor) -> Tensor:
+    space, generator = gradient.problem.space, gradient.generator
     x = torch.cat([bucket_x, space.uniform(_NUM_SAMPLES, generator).to(bucket_x)])
     per_horizon = _NUM_SAMPLES // (len(WIDTHS) * len(HORIZONS))
     points, values = local_search(space, x, gradient.best, per_horizon, generator)
@@ -182,7 +205,7 @@ class _KnowledgeGradient:
         noise: Tensor,
         generator: torch.Generator,
     ) -> None:
-        self.posterior, self.problem = posterior, problem
+        self.posterior, self.problem, self.generator = posterior, problem, generator
         self.min_prob, self.noise = min_prob, noise
         seed = int(torch.randint(2**31, (2,), generator=generator, device=generator.device)[0])
         self.outcomes = sobol_normals(_NUM_OUTCOMES, posterior.num_metrics, seed).to(bucket_x)

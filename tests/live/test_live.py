@@ -22,7 +22,7 @@ import hyperzero_torch as hz
 from hyperzero_torch.cli import main
 from hyperzero_torch.live import Aggregator, ParquetSource
 from hyperzero_torch.live.build import metrics_of, source_of, updater_of
-from hyperzero_torch.live.loop import Round
+from hyperzero_torch.live.round import Round
 from hyperzero_torch.live.simulated import LivingRecommender, closed_circle
 from hyperzero_torch.live.telemetry import JsonFormatter, Telemetry
 from hyperzero_torch.simulate.recommender.world import ValueModelWorld

@@ -26,8 +26,8 @@ from hyperzero_torch.report.html import page
 from hyperzero_torch.report.sections.all import sections
 from hyperzero_torch.simulate import Oracle
 
-SECTIONS = ["where", "progress", "traffic", "candidates", "surface", "parameters", "deltas"]
-SECTIONS += ["calibration", "late", "ended", "turns"]
+SECTIONS = ["where", "progress", "traffic", "exposure", "candidates", "surface", "parameters"]
+SECTIONS += ["deltas", "calibration", "late", "ended", "turns"]
 OWN = {"evidence": "own", "draws": "marginal"}
 
 
@@ -162,7 +162,7 @@ def test_nothing_planned_is_a_round_error_and_writes_nothing(tmp_path):
 def test_planned_without_evidence_says_so_in_place_of_plots(tmp_path):
     parsed, figures = check_page(text_of(STATES["planned"](), tmp_path))
     assert len(figures) == 2  # traffic and late readings
-    assert " ".join(parsed.text).count("There are no estimates yet") == 5
+    assert " ".join(parsed.text).count("There are no estimates yet") == 6
 
 
 def test_a_simulation_adds_truth_and_oracle(tmp_path):

@@ -107,6 +107,21 @@ def violation_by_round(rows: Table) -> Figure:
     return over_rounds(data, 240, y, x)
 
 
+def exposure_by_round(rows: Table) -> Figure:
+    """Violation over all who took part: by today's estimates, expected, and without limits."""
+    x = rows.column("round")
+    hover = {"hovertemplate": "round %{x}: %{y:.3%}<extra></extra>"}
+    data = [
+        step(x, rows.column("without"), MUTED, "dot") | hover,
+        step(x, rows.column("expected"), BLUE, "dash") | hover,
+        step(x, rows.column("violation"), VERMILLION) | hover,
+    ]
+    y: dict[str, Any] = {"title": "violation", "tickformat": PERCENT, "rangemode": "tozero"}
+    if not any(isinstance(c, float) and c > 0 for t in data for c in t["y"]):
+        y["range"] = [-0.0002, 0.002]
+    return over_rounds(data, 260, y, x)
+
+
 def traffic_by_round(rows: Table, best: str) -> tuple[Figure, list[Key]]:
     """Shares stacked up to 1: the control at the bottom, all others together on top."""
     x = rows.column("round")

@@ -7,6 +7,7 @@ from ..data.retrospect import look_back
 from .audit import drift, late, retired
 from .blocks import Section
 from .candidates import deltas, effects
+from .exposure import exposure
 from .goals import changed_goals
 from .launch import launch
 from .quarantine import quarantine
@@ -24,6 +25,7 @@ def sections(facts: Facts) -> list[Section]:
         *launch(facts),
         progress(facts, past),
         traffic(facts),
+        exposure(facts),
         effects(facts),
         surface(facts),
         parameters(facts),

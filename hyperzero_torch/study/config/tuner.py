@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from ...errors import ConfigError
 from .base import Config
+from .exposure import HarmBudget, PlausibleLift
 
 #: Options that earlier versions had, and why they are gone.
 _REMOVED = {
@@ -42,6 +43,17 @@ class TunerConfig(Config):
     """Size of the first bucket."""
     initial_design: Literal["sobol", "grid"] = "sobol"
     """How the first bucket covers the space."""
+    start: Literal["everywhere", "near"] = "everywhere"
+    """Where candidates come from at first: ``"everywhere"`` finds the best region soonest;
+    ``"near"`` begins around the base, and goes further as guardrails prove to hold."""
+    start_radius: float = Field(default=0.2, gt=0, le=1)
+    """For ``start="near"``: the part of the way from the base to each parameter's bounds."""
+    plausible_lift: PlausibleLift | None = None
+    """By metric, the largest lift, up or down, that is plausible for most of the space, such as
+    ``{"watch_time": 0.05}``. It is two standard deviations of the prior, so the harm of untested
+    candidates is estimated before there is evidence."""
+    harm_budget: HarmBudget | None = None
+    """Limits of the expected harm per round and per day; None for none."""
     control_share: float | Literal["auto"] = Field(default="auto")
     """Fraction of the traffic for the control; ``"auto"`` applies the square-root rule."""
     experiment_share: float = Field(default=1.0, gt=0, le=1)
@@ -60,6 +72,16 @@ class TunerConfig(Config):
     """Upper limit of one candidate's share of the traffic."""
     max_share_rise: float = Field(default=0.25, gt=0, le=1)
     """Upper limit of the rise of a candidate's share from one plan to the next."""
+    max_untested_share: float = Field(default=0.02, gt=0, le=1)
+    """Upper limit of the share of a candidate without own evidence on every guardrail's metric,
+    and of one that is more likely to break a guardrail than not."""
+    max_untested_total: float = Field(default=0.2, gt=0, le=1)
+    """The same for all candidates without such evidence together."""
+    max_risky_total: float = Field(default=0.1, gt=0, le=1)
+    """The same for all candidates together that are more likely to break a guardrail than not."""
+    max_risk: float = Field(default=0.2, gt=0, le=1)
+    """Upper limit of a plan's expected violation, as a part of what it would be if everybody were
+    served a random theta."""
     verification_share: float = Field(default=0.65, ge=0, lt=1)
     """Fraction of the slots that verifies the leading candidates; it is reached after one day."""
     retire_after: int | None = Field(default=24, ge=1)
@@ -125,6 +147,12 @@ class TunerConfig(Config):
                 f"control_share must lie strictly between 0 and 1, or be 'auto', "
                 f"got {self.control_share}; without a control there is no delta"
             )
+        if self.max_untested_total < self.max_untested_share:
+            raise ConfigError(
+                f"max_untested_total={self.max_untested_total:g} is less than max_untested_share="
+                f"{self.max_untested_share:g}: all untested candidates together would get less "
+                "than one of them may; raise the first or lower the second"
+            )
         if self.evidence == "own" and self.draws == "joint":
             raise ConfigError(
                 "draws='joint' needs evidence='pooled': a candidate's own average has no "
@@ -146,6 +174,10 @@ class TunerConfig(Config):
             "max_arms": 1000,
             "max_share": 1.0,
             "max_share_rise": 1.0,
+            "max_untested_share": 1.0,
+            "max_untested_total": 1.0,
+            "max_risky_total": 1.0,
+            "max_risk": 1.0,
             "verification_share": 0.0,
             "retire_after": None,
             "max_candidates": None,

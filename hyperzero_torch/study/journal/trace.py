@@ -155,6 +155,23 @@ class TransferTrace(Record):
     needed_prob: ByMetric | None = None
 
 
+class ExposureTrace(Record):
+    """What a plan was expected to expose users to.
+
+    ``untested`` and ``risky`` are the shares of candidates without own evidence on the guardrails
+    and of those more likely to break one than not. ``violation`` is the expected violation in
+    points, averaged over the users who take part, ``harm`` the same times ``users``;
+    ``without_limits`` is the violation of the shares that draws alone would have given.
+    """
+
+    untested: float = 0.0
+    risky: float = 0.0
+    violation: float | None = None
+    without_limits: float | None = None
+    users: float | None = None
+    harm: float | None = None
+
+
 class PlanTrace(Record):
     """The reasons for a plan.
 
@@ -164,6 +181,7 @@ class PlanTrace(Record):
     ``experiment_share`` is the part of all users that takes part. ``launch`` is set where the plan
     serves a launch, during which exploration rests. ``held`` is ``"paused"``, ``"withdrawn"`` or
     ``"waiting"`` where a switch, or a missing approval, made the plan.
+    ``radius`` is the part of the space around the base that candidates came from, None for all.
     """
 
     num_tested: int = 0
@@ -181,6 +199,8 @@ class PlanTrace(Record):
     experiment_share: float = Field(1.0, gt=0, le=1)
     launch: LaunchPlan | None = None
     held: str | None = None
+    exposure: ExposureTrace | None = None
+    radius: float | None = None
 
 
 class Retired(DecisionTrace):
