@@ -99,7 +99,8 @@ race: peers ## race against peers (hours, resumes where it was stopped); redraw 
 
 OFF = evidence=own@draws=marginal draws=marginal shared_control=false weights=users \
 	control_share=0.1 verification_share=0 calibrate=false num_starts=0 caution=0 \
-	max_share=1@max_share_rise=1 anchor=false retire_after=null
+	max_share=1@max_share_rise=1 anchor=false retire_after=null start=near \
+	max_untested_share=1@max_untested_total=1@max_risky_total=1@max_risk=1
 ablation: $(READY) ## run the default with one feature off at a time (half an hour)
 	$(RUN) --dims 2 --worlds 16 --contenders hyperzero
 	for off in $(OFF); do $(RUN) --dims 2 --worlds 16 --contenders hyperzero@$$off || exit 1; done
@@ -112,7 +113,8 @@ reliability: $(READY) ## measure false alarms, kill -9, hostile input, a year of
 	$(BIN)/python -m bench.reliability.set_aside
 	$(BIN)/python -m bench.reliability.drift_alarms
 	$(BIN)/python -m bench.reliability.still_worlds
-	$(BIN)/python -m bench.reliability.set_aside
+	$(BIN)/python -m bench.quality.exposure
+	$(BIN)/python -m bench.quality.launches
 	$(BIN)/python -m bench.reliability.kills
 	$(BIN)/python -m bench.reliability.fuzz
 	$(BIN)/python -m bench.reliability.load

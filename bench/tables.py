@@ -254,6 +254,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "still": table_of("reliability.still_worlds"),
     "drift": table_of("reliability.drift_alarms"),
     "set_aside": table_of("reliability.set_aside"),
+    "exposure": table_of("quality.exposure"),
     "launches": table_of("quality.launches"),
     "kills": table_of("reliability.kills"),
     "fuzz": table_of("reliability.fuzz"),
