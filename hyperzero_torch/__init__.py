@@ -37,7 +37,11 @@ Where to look
     How is the model fitted?                           tuner/model.py, surrogate/fit.py
     In which order is a round planned?                 tuner/round.py
     How does a draw win traffic?                       thompson/select.py
-    How is traffic divided among arms?                 tuner/traffic.py
+    How is traffic divided among arms?                 tuner/allocation.py, tuner/traffic.py
+    What limits the exposure to unknown candidates?    tuner/limits.py, tuner/price.py,
+                                                       tuner/harm_budget.py
+    How does a study start near its base?              tuner/near_start.py, problem/near.py
+    What were users exposed to?                        study/exposure.py
     Where do new candidates come from?                 thompson/propose.py, tuner/candidates.py
     Which candidates are verified before a launch?     tuner/verification.py
     When does a candidate retire or return?            tuner/candidates.py
@@ -73,7 +77,8 @@ Where to look
     Which users take part in the experiment?           live/serve/buckets.py
     What does the live loop do each hour?              live/loop.py
     In which order does the report's page stand?       report/sections/all.py
-    What does a command do?                            cli/study.py, cli/live.py, cli/transfer/
+    What does a command do?                            cli/study.py, cli/status.py, cli/live.py,
+                                                       cli/transfer/
 
 Glossary
     arm        a candidate as served in one round
