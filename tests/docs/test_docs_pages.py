@@ -146,6 +146,16 @@ def cron_other_forms(folder, done):
     assert folder.num_readings("study.db") == 195
 
 
+def safety_budget(folder, done):
+    plan = json.loads((folder / "plan.json").read_text())
+    shares = [arm["share"] for arm in plan["arms"]]
+    assert sum(shares) == pytest.approx(1)
+    assert shares[0] >= 0.8 - 1e-9  # at most a fifth to untested candidates
+    assert plan["experiment_share"] == 0.1
+    assert "harm budget: 200 a round and 2,000 a day (points times users)" in done.stdout
+    assert "0.1 of all users take part" in done.stdout
+
+
 def safety_explain(folder, done):
     assert "round 8" in done.stdout
     assert "P(feasible)" in done.stdout
@@ -175,7 +185,7 @@ def goals_changed(folder, done):
 
 
 def goals_shown(folder, done):
-    assert "rounds 0 to 5: maximise gain" in done.stdout
+    assert "rounds 0 to 11: maximise gain" in done.stdout
     assert "changed by ann: one percent is acceptable" in done.stdout
 
 
@@ -233,6 +243,7 @@ RESULTS = {
         lambda folder, done: "nothing" in done.stdout + done.stderr or pytest.fail(done.stdout),
     ],
     "docs/how-to/safety.md": [
+        safety_budget,
         safety_explain,
         lambda folder, done: last_decision(folder, "set aside", "the ranker was down at four too"),
         safety_doctor,
