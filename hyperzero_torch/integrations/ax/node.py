@@ -38,7 +38,18 @@ from ..axes import whole_number
 from .study import AxStudy, fold
 
 #: For few, long rounds: levels are averaged over all of them, and verification begins after four.
-AX_CONFIG = TunerConfig(rounds_per_day=4, initial_candidates=32)
+# Ax decides how many arms a trial has, and which traffic: a batch of five arms would leave nearly
+# all of it to the status quo under the limits on untested candidates. Clients need not follow the
+# weights of a batch, so their counts are not compared with them.
+AX_CONFIG = TunerConfig(
+    rounds_per_day=4,
+    initial_candidates=32,
+    max_untested_share=1.0,
+    max_untested_total=1.0,
+    max_risky_total=1.0,
+    max_risk=1.0,
+    srm_alpha=None,
+)
 
 
 class HyperZeroNode(ExternalGenerationNode):  # type: ignore[misc]  # untyped
