@@ -37,10 +37,7 @@ _QUARTILE, _FITS = 0.1015, 6.0
 
 
 def variance_factors(history: History) -> Tensor:
-    """By how much the variances of each metric may be too small, ``(metrics,)``; 1 if confirmed.
-
-    Infinite where they may be variances of means.
-    """
+    """By how much the variances of each metric may be too small, ``(metrics,)``; 1 if confirmed."""
     excluded = history.status.excluded_rounds
     tables = [table for round_, table in recent(history) if round_ not in excluded]
     factors = torch.ones(len(history.metrics), dtype=torch.float64)
@@ -51,7 +48,8 @@ def variance_factors(history: History) -> Tensor:
             users, mean, var = np.concatenate(cells[-1:]).T
             deviation = np.median(users * var / np.maximum(mean**2, 1e-300))
             may_be_of_mean = deviation < _WIDEST**2
-            factors[m] = np.inf if may_be_of_mean else max(1.0, float(np.median(var)))
+            # Of a mean: the variance of one user is that of the mean times the arm's users.
+            factors[m] = np.median(users) if may_be_of_mean else max(1.0, float(np.median(var)))
     return factors
 
 

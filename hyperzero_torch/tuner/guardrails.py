@@ -28,8 +28,6 @@ from .model import ModelState
 # The sequence is tightest at this multiple of one round's traffic for the arm, and the same for the
 # control: what a promising arm has after some hours.
 _TIGHTEST_AT = 0.5
-# A variance by which nothing is known of a delta.
-_NOTHING_KNOWN = 1e12
 # Rounds with evidence before a candidate can be certified as safe.
 _FEWEST_ROUNDS = 2
 
@@ -155,11 +153,7 @@ def _cautious(bucket: Bucket, history: History) -> Bucket:
     factors = variance_factors(history)
     if bool((factors == 1).all()):
         return bucket
-    # Infinity times a slope of 0 would be NaN.
-    of_means = factors.isinf()
-    var = torch.where(of_means, _NOTHING_KNOWN, bucket.var * factors)
-    dispersion = torch.where(of_means, _NOTHING_KNOWN, bucket.dispersion * factors)
-    return bucket._replace(var=var, dispersion=dispersion)
+    return bucket._replace(var=bucket.var * factors, dispersion=bucket.dispersion * factors)
 
 
 def _readmitted(history: History) -> dict[int, list[int]]:

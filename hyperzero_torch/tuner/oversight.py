@@ -171,11 +171,15 @@ def _mismatches(comparison: Split, context: RoundContext) -> Iterator[tuple[str,
         if hour.round >= rounds[-1] - context.config.rounds_per_day or decision is not None:
             yield note, decision
     if comparison.is_alarm:
+        losing = [loss.candidate for loss in comparison.losses][:_MAX_LISTED]
+        what = f"users do not follow the planned shares (log e-value {comparison.log_e_value:.1f}"
+        what += f", needed {comparison.needed:.1f})"
+        if comparison.log_e_value < comparison.needed:
+            what = f"candidates {losing} lose users, too many for their own fault"
         note = (
-            "Sample ratio mismatch over all hours: users do not follow the planned shares "
-            f"(log e-value {comparison.log_e_value:.1f}, needed {comparison.needed:.1f}). Check "
-            "that the platform serves every plan from its first minute, that users are assigned "
-            "anew each round, and that counts are users"
+            f"Sample ratio mismatch over all hours: {what}. Check that the platform serves every "
+            "plan from its first minute, that users are assigned anew each round, and that counts "
+            "are users"
         )
         decision = None
         if None not in journaled:

@@ -67,7 +67,9 @@ def test_what_confirms_variances():
     doubted = make()
     serve(doubted, "sd")
     # Taken for a variance, 20 is that of a standard deviation of 20.
-    assert variance_factors(doubted.history).tolist() in ([SD], [float("inf")])
+    # Or that of a mean over an arm's users, which is the larger doubt.
+    (factor,) = variance_factors(doubted.history).tolist()
+    assert factor > SD
     means = make()
     plan = means.ask()
     # All arms have the same users, so the variances do not show that they fall with them.
@@ -76,7 +78,7 @@ def test_what_confirms_variances():
     means.tell(
         hz.Readings(0, plan.candidate_ids, count, MEAN + noise * SD / count.sqrt(), SD**2 / count)
     )
-    assert variance_factors(means.history).tolist() == [float("inf")]
+    assert variance_factors(means.history).tolist() == [5000.0]
     fraction = make()
     plan = fraction.ask()
     rate = torch.linspace(0.1, 0.6, len(plan), dtype=F64).unsqueeze(1)  # arms differ for real

@@ -12,7 +12,15 @@ import hyperzero_torch as hz
 from hyperzero_torch.study.journal.goals_trace import GOALS, GoalsChanged
 
 CONFIG = hz.TunerConfig(
-    num_draws=60, num_samples=64, num_proposals=2, initial_candidates=8, drift_alpha=None
+    num_draws=60,
+    num_samples=64,
+    num_proposals=2,
+    initial_candidates=8,
+    drift_alpha=None,
+    max_untested_share=1.0,
+    max_untested_total=1.0,
+    max_risky_total=1.0,
+    max_risk=1.0,
 )
 BASE = {"a": 0.4, "b": 0.6}
 METRICS = ["gain", "guard", "spare"]
@@ -280,7 +288,7 @@ def choose(tuner, rounds):
     for _ in range(rounds):
         plan = tuner.ask()
         mean = torch.tensor([[10 + worth[p["mode"]] + p["w"]] for p in plan.parameters])
-        count = torch.full_like(mean, 1e5)
+        count = 1e6 * torch.tensor(plan.shares).unsqueeze(1)
         tuner.tell(hz.Readings(plan.round, plan.candidate_ids, count, mean, torch.ones_like(mean)))
     return {p["mode"] for p in tuner.ask().parameters}
 

@@ -187,6 +187,7 @@ def test_a_new_process_for_every_call_plans_the_same(study, world, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*the control has none of:hyperzero_torch.TunerWarning")
+@pytest.mark.filterwarnings("ignore:.*no readings have arrived")
 def test_rounds_without_news_are_resumed_as_well(study, world, tmp_path):
     """One process has its last fit still at hand, the others make it again from the journal."""
     one = hz.Tuner.resume(copied(study, tmp_path, "asked-5.db"), problem=world.problem)
@@ -722,7 +723,9 @@ def test_a_new_configuration_is_journaled_and_holds_from_then_on(study, world, t
     num = old.history.num_entries
     same = hz.Tuner.resume(journal, problem=world.problem, config=study.config)
     assert same.history.num_entries == num, "the same configuration is no news"
-    config = study.config.model_copy(update={"num_draws": 33, "control_share": 0.25, "max_arms": 4})
+    limits = ("max_untested_share", "max_untested_total", "max_risky_total", "max_risk")
+    update = {"num_draws": 33, "control_share": 0.25, "max_arms": 4} | dict.fromkeys(limits, 1.0)
+    config = study.config.model_copy(update=update)
     new = hz.Tuner.resume(journal, problem=world.problem, config=config)
     assert new.journal.read("default", after=num) == [Configured(config.model_dump(mode="json"))]
     assert new.config == config
