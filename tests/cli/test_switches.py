@@ -19,7 +19,8 @@ base: {w: 0.4}
 metrics: [views, watch_time]
 objective: views
 constraints: [watch_time >= -5%]
-traffic: {max_untested_share: 1, max_untested_total: 1, num_draws: 42, num_samples: 32, num_starts: 0, num_proposals: 1,
+traffic: {max_untested_share: 1, max_untested_total: 1,
+          num_draws: 42, num_samples: 32, num_starts: 0, num_proposals: 1,
           initial_candidates: 3TRAFFIC}
 """
 LIVE = "live: {exposures: 'x/*.parquet', events: 'e/*.parquet', flags: flags.json}\n"

@@ -19,6 +19,8 @@ from hyperzero_torch.study.history import History
 from hyperzero_torch.study.journal import Compacted, ReadingsReceived
 from hyperzero_torch.study.journal.arrays import array_flaw, pack_array, unpack_array
 
+# These tests ask for rounds without telling of them.
+pytestmark = pytest.mark.filterwarnings("ignore:.*no readings? ha(s|ve) arrived")
 BLOCK = 24
 ROUNDS = 4 * BLOCK  # blocks 0 to 2 are settled
 

@@ -58,7 +58,7 @@ def play(tuner, rounds=5, **platform):
 
 
 def of_other_things(messages):
-    """Warnings but for those of counts, which follow no shares where all arms have as many users."""
+    """Warnings but for those of counts that follow no shares."""
     return [message for message in messages if "ample ratio mismatch" not in message]
 
 

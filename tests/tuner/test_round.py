@@ -92,6 +92,8 @@ def test_newcomers_do_not_crowd_out_the_promising(world):
 @pytest.mark.parametrize("share", [0.05, 0.3, "auto"])
 def test_the_controls_share(world, share):
     alone = {"draws": "marginal", "evidence": "own", "max_share": 1, "max_share_rise": 1}
+    limits = ("max_untested_share", "max_untested_total", "max_risky_total", "max_risk")
+    alone |= dict.fromkeys(limits, 1.0)
     _, made = plans(world, config(control_share=share, rounds_per_day=2, **alone), 5)
     for plan in made:
         arms = list(plan.shares[1:])
@@ -231,6 +233,7 @@ def test_candidates_that_win_nothing_for_long_retire_and_their_evidence_stays(wo
     assert len(competing(history, config(retire_after=None))) == history.num_candidates - 1
 
 
+@pytest.mark.filterwarnings("ignore:.*no reading has arrived")
 def test_nobody_retires_before_there_is_a_vote(world):
     tuner = hz.Tuner(world.problem, config=config(retire_after=2, max_arms=4))
     for _ in range(12):
