@@ -26,6 +26,8 @@ from hyperzero_torch.report.html import page
 from hyperzero_torch.report.sections.all import sections
 from hyperzero_torch.simulate import Oracle
 
+# All arms of these studies have as many users, whatever their shares.
+pytestmark = pytest.mark.filterwarnings("ignore:.*ample ratio mismatch")
 SECTIONS = ["where", "progress", "traffic", "exposure", "candidates", "surface", "parameters"]
 SECTIONS += ["deltas", "calibration", "late", "ended", "turns"]
 OWN = {"evidence": "own", "draws": "marginal"}
