@@ -14,6 +14,9 @@ from hyperzero_torch.live.clock import Schedule, SimulatedClock
 from hyperzero_torch.live.loop import Collected, Loop
 from hyperzero_torch.live.retry import Component, RetryPolicy
 
+# All arms of these platforms have as many users, whatever their shares.
+pytestmark = pytest.mark.filterwarnings("ignore:.*ample ratio mismatch")
+
 
 def test_rounds_come_hourly_and_everything_is_told_once():
     platform, clock = Platform(late=2), SimulatedClock(5_000.0)

@@ -15,6 +15,8 @@ pytestmark = [
     pytest.mark.skipif(
         importlib.util.find_spec("plotly") is None, reason="plotly is not installed"
     ),
+    # All arms of these studies have as many users, whatever their shares.
+    pytest.mark.filterwarnings("ignore:.*ample ratio mismatch"),
 ]
 
 OVERFLOW = """Array.from(document.querySelectorAll('body *')).filter(e=>{
