@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import hyperzero_torch as hz
 from bench.quality import launches as bench
-from hyperzero_torch.study.journal.launch_trace import KINDS_OF_4
+from hyperzero_torch.study.journal.launch_trace import LAUNCH_KINDS
 from hyperzero_torch.study.launch import LaunchTerms
 from hyperzero_torch.tuner.launch_evidence import rounds_needed, slacks_at, tightest
 
@@ -243,7 +243,7 @@ def test_where_the_base_is_recommended_there_is_nothing_to_launch():
 def test_a_journal_of_people_who_wrote_such_remarks_still_opens():
     tuner = make()
     tuner.ask()
-    for kind in KINDS_OF_4:
+    for kind in LAUNCH_KINDS:
         with pytest.raises(hz.ConfigError, match="kind"):
             tuner.study.note(kind, "by hand")
 
