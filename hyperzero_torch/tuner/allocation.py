@@ -56,10 +56,10 @@ def allocate(
     """
     config, history = context.config, context.history
     pins = history.status.switches.pins
-    last, alike = _last_shares(history), _arm_similarity(state, context, arms)
+    last, correlation = _last_shares(history), _arm_similarity(state, context, arms)
     most = max_control_share(config, context.age)
     bounds = limits(state, context, arms, oversight.capped)
-    divided = shares(arms, slots, last, config, alike, most, bounds)
+    divided = shares(arms, slots, last, config, correlation, most, bounds)
     planned = with_pins(Shares(arms, slots, divided), pins, votes)
     if pins:
         bounds = limits(state, context, planned.arms, {})
@@ -67,7 +67,7 @@ def allocate(
     kept = towards_control(kept, oversight.treated)
     exposure = None
     if bounds.groups:
-        free = Shares(arms, slots, shares(arms, slots, last, config, alike, most))
+        free = Shares(arms, slots, shares(arms, slots, last, config, correlation, most))
         unlimited = with_pins(free, pins, votes).shares
         exposure = _exposure(kept, unlimited, bounds, state, context)
     return Allocation(planned.arms.tolist(), planned.slots.tolist(), kept, exposure)

@@ -31,7 +31,8 @@ def config(**changes):
     values = {
         "block_rounds": BLOCK, "num_draws": 60, "num_samples": 64, "num_starts": 0,
         "initial_candidates": 8, "max_arms": 8, "num_proposals": 1, "rounds_per_day": 6,
-        "drift_alpha": None, "max_candidates": 40,
+        "drift_alpha": None, "max_candidates": 40, "max_untested_share": 1.0,
+        "max_untested_total": 1.0, "max_risky_total": 1.0, "max_risk": 1.0,
     }  # fmt: skip
     return hz.TunerConfig(**(values | changes))
 
@@ -312,8 +313,7 @@ def test_candidates_in_view_are_bounded_and_hold_all_that_compete(tuner):
         others -= set(plan.trace.leaders)
     left = set(bucket.tested.nonzero().flatten().tolist()) - set(view)
     doubt = bucket.var.log().sum(-1)
-    most = max((float(doubt[c]) for c in others), default=-float("inf"))
-    assert most <= min(float(doubt[c]) for c in left)
+    assert max(float(doubt[c]) for c in others) <= min(float(doubt[c]) for c in left)
     assert fit_set(history, bucket, config(max_candidates=None)).tolist() == [
         *range(history.num_candidates)
     ]
