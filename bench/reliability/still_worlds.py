@@ -1,26 +1,37 @@
 """False alarms of drift in whole studies: nothing changes, and the default configuration tunes.
 
-    python -m bench.reliability.still_worlds [--worlds 24] [--rounds 30] [--workers 2]
+    python -m bench.reliability.still_worlds [--worlds 24] [--thin 4] [--rounds 30] [--workers 2]
 
 Guardrail worlds in four dimensions whose lifts stay as they are, at three levels of traffic. The
 daily curve of each metric is stretched until its lowest hour is a sixth of its mean: at a tenth of
 the traffic an arm then has a few dozen users whose mean is mostly noise, and the control's error
-is what all arms have in common. Writes bench/results/still_worlds.json.
+is what all arms have in common.
+
+The same worlds with thin metrics: users convert, and conversions are worth what
+``bench.reliability.thin`` draws, with its rhythm and with 0.5 to 100 conversions an hour among a
+third of the users. Writes bench/results/still_worlds.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import logging
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import hyperzero_torch as hz
 from hyperzero_torch.simulate import GuardrailWorld
+from hyperzero_torch.simulate.environment import Delivery
+from hyperzero_torch.study.plan import Plan
+
+from .thin import CONVERSIONS, FAMILIES, USERS, readings, traffic
 
 BENCH = Path(__file__).parents[1]
 RESULT = BENCH / "results" / "still_worlds.json"
@@ -38,15 +49,34 @@ def make_world(number: int, traffic: float) -> GuardrailWorld:
     return world
 
 
-def study(job: tuple[int, float, int]) -> dict[str, Any]:
+class ThinWorld(GuardrailWorld):
+    """A stationary world of conversions, each metric with its own."""
+
+    def __init__(self, number: int, family: str, conversions: float) -> None:
+        super().__init__(SEED + number, 4, delay=1)
+        self.family, self.conversions = family, conversions
+
+    def serve(self, plan: Plan) -> list[Delivery]:
+        """Every arm's sample mean and variance, a round late."""
+        rng = np.random.default_rng([self.seed, plan.round])
+        lift = self.true_delta(plan.theta).numpy()
+        flow = traffic(24)[plan.round % 24]
+        users = np.array(plan.shares)[:, None] * np.full(lift.shape, USERS * flow)
+        rate = self.conversions / (USERS / 3) * (1 + lift)
+        sample = readings(self.family, users, rate, rng)
+        return [Delivery(plan.round + 1, hz.Readings(plan.round, plan.candidate_ids, *sample))]
+
+
+def study(job: tuple[int, float | tuple[str, float], int]) -> dict[str, Any]:
     """One study: its alarms of drift, and the candidates it stopped."""
-    number, traffic, rounds = job
+    number, kind, rounds = job
     torch.set_num_threads(1)
-    world = make_world(number, traffic)
+    world = ThinWorld(number, *kind) if isinstance(kind, tuple) else make_world(number, kind)
     tuner = hz.Tuner(world.problem, seed=number)
     waiting: list[Any] = []
+    logging.disable(logging.WARNING)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", hz.TunerWarning)
+        warnings.simplefilter("ignore")
         for round_ in range(rounds):
             waiting += world.serve(tuner.ask())
             due = [d.readings for d in waiting if d.due <= round_ + 1]
@@ -56,7 +86,7 @@ def study(job: tuple[int, float, int]) -> dict[str, Any]:
     slack = world.truth(tuner.bucket().theta[stopped]).violation if stopped else torch.zeros(0)
     return {
         "world": number,
-        "traffic": traffic,
+        "kind": kind,
         "rounds": rounds,
         "alarms": [d.round for d in tuner.decisions if d.kind == "drift"],
         "stopped": len(stopped),
@@ -73,26 +103,37 @@ def table(path: Path = RESULT) -> str:
         "candidates | stopped | of these harmless |",
         "|" + " --- |" * 7,
     ]
-    for traffic in TRAFFIC:
-        rows = [row for row in results["studies"] if row["traffic"] == traffic]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in results["studies"]:
+        groups.setdefault(_label(row["kind"]), []).append(row)
+    for label, rows in groups.items():
         alarms = sum(len(row["alarms"]) for row in rows)
         total = {n: sum(r[n] for r in rows) for n in ("rounds", "candidates", "stopped")}
         lines.append(
-            f"| traffic {traffic:g} | {len(rows)} | {total['rounds']:,} | {alarms} | "
+            f"| {label} | {len(rows)} | {total['rounds']:,} | {alarms} | "
             f"{total['candidates']:,} | {total['stopped']} | "
             f"{sum(r['harmless_stopped'] for r in rows)} |"
         )
     return "\n".join(lines)
 
 
+def _label(kind: float | list[Any]) -> str:
+    """Thin metrics of all rates are one row."""
+    return f"{kind[0]}, thin" if isinstance(kind, list) else f"traffic {kind:g}"
+
+
 def main() -> None:
     """Run all studies, and print them as they come."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--worlds", type=int, default=24)
+    parser.add_argument("--thin", type=int, default=4, help="worlds of each family and rate")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    jobs = [(n, t, arguments.rounds) for t in TRAFFIC for n in range(arguments.worlds)]
+    kinds = [(t, n) for t in TRAFFIC for n in range(arguments.worlds)]
+    cells = itertools.product(FAMILIES, CONVERSIONS, range(arguments.thin))
+    kinds += [((family, conversions), n) for family, conversions, n in cells]
+    jobs = [(n, kind, arguments.rounds) for kind, n in kinds]
     rows = []
     with ProcessPoolExecutor(arguments.workers) as workers:
         for row in workers.map(study, jobs):

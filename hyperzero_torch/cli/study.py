@@ -216,19 +216,19 @@ def open_study(
     url = study.journal_url(config.resolve().parent)
     is_started = study.study in check_started(url, config, create)
     if dry_run and not is_started:
-        tuner = Tuner(problem, study.traffic, None, study.study, study.seed)
+        tuner = Tuner(problem, study.tuner, None, study.study, study.seed)
     elif not create or dry_run:
         tuner = Tuner.resume(url, study.study, problem=problem)
     else:
         # Read before the study is started, so that an unusable source leaves no study behind.
         sources = () if is_started else _sources(study, config, None)
-        tuner = Tuner(problem, study.traffic, url, study.study, study.seed, sources=sources)
+        tuner = Tuner(problem, study.tuner, url, study.study, study.seed, sources=sources)
     while line := launches.goes_on(tuner.history):
         if not dry_run:
             note(line, "yellow")
         tuner = tuner.successor()
         if create and not dry_run:
-            tuner.study.configure(study.traffic)
+            tuner.study.configure(study.tuner)
     if create and with_sources and study.sources:
         sources = _sources(study, config, tuner.history)
         if not dry_run:

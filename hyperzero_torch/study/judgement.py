@@ -109,21 +109,26 @@ def _judge_unit(history: History, metric: int, window: _Window) -> Iterator[Deci
     is_remarked = False
     accepted = {code for m, code in history.status.accepted_units if m == metric}
     spans = [s for s in _SPANS if s < len(latest)]
+    first, sure = 0, None
     for span in [*spans, len(latest)]:
-        first = latest[span - 1]
-        sample = _sample(few.where(few.round >= first))
+        sample = _sample(few.where(few.round >= latest[span - 1]))
         unit = units.wrong_unit(sample)
-        if unit.code and unit.code not in accepted:
+        if sure is not None and (unit.code, unit.sure) != (sure.code, True):
+            break
+        if not unit.code or unit.code in accepted:
+            continue
+        if unit.sure:
+            first, sure = latest[span - 1], unit  # as far back as the same unit is sure
+        elif not is_remarked:
             reason = words.unit(history.metrics[metric], unit)
-            if not unit.sure:
-                if not is_remarked:
-                    yield from _remark_once(history, metric, unit.code, reason)
-                is_remarked = True
-                continue
-            rows = window.where((window.round >= first) & ~window.is_doubted)
-            if len(rows.round):
-                yield _set_aside(history, metric, unit.code, reason, rows, is_unit=True)
-            return
+            yield from _remark_once(history, metric, unit.code, reason)
+            is_remarked = True
+    if sure is not None:
+        rows = window.where((window.round >= first) & ~window.is_doubted)
+        if len(rows.round):
+            reason = words.unit(history.metrics[metric], sure)
+            yield _set_aside(history, metric, sure.code, reason, rows, is_unit=True)
+        return
     percent = units.PERCENT + "ages"
     if percent not in accepted and units.is_percentage(sample):
         reason = words.percentages(history.metrics[metric])

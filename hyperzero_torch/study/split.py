@@ -6,6 +6,9 @@ others compared with each other. A round is compared once all arms have reported
 arm whose rows have not come at all by then has lost all its users, which is held against it alone:
 the other arms' users are compared without it.
 
+A single hour that does not fit is named, and excluded from the evidence, by itself. Over all hours
+the others are compared, unless so many do not fit that the split is broken in general.
+
 Over all hours means over the present block of them: the evidence of a block starts again with the
 next, whose error probability is part of the whole. So the work of a round does not grow.
 
@@ -33,6 +36,8 @@ from .lateness import age, lateness
 _BLOCK = 168
 # Hours that it takes at least to withdraw an arm.
 _MIN_HOURS = 3
+# Hours that may be amiss by themselves: one, or this part of them.
+_ISOLATED = 0.1
 # Arms with more of the traffic than this are not at fault one by one: the split is.
 _MOST_AT_FAULT = 0.5
 
@@ -70,7 +75,7 @@ class Split:
         losses: arms that lose users for certain.
         at_fault: those of them that can be withdrawn, since all others fit their shares.
         log_e_value: evidence against the shares of all arms together, those apart that were
-            withdrawn before.
+            withdrawn before, and single hours that do not fit.
         needed: from which it is an alarm.
     """
 
@@ -110,13 +115,21 @@ def compare(history: History, alpha: float | None) -> Split:
         c for d in history.decisions if isinstance(d.trace, Withdrawn) for c in d.trace.candidates
     }
     rest = [i for i, c in enumerate(ids) if c not in gone]
-    needed = -math.log(alpha_here)
-    total = _log_e_value(users[:, rest], shares[:, rest], before[:, rest])
+    # Either of two processes may be the one that counts. That without hours of p < alpha gains at
+    # most 1 + alpha an hour on average.
+    needed = math.log(2 / alpha_here) + _BLOCK * math.log1p(alpha)
+    amiss = {hour.round for hour in hours}
+    if len(amiss) <= max(1.0, _ISOLATED * len(rounds)):  # fewer hours are no more evidence
+        kept = [i for i, round_ in enumerate(rounds) if round_ not in amiss]
+        fit_users, fit_shares, fit_before = users[kept], shares[kept], before[kept]
+    else:
+        fit_users, fit_shares, fit_before = users, shares, before
+    total = _log_e_value(fit_users[:, rest], fit_shares[:, rest], fit_before[:, rest])
     lost = {loss.candidate for loss in losses}
     others = [i for i in rest if ids[i] not in lost]
     of_others = total
     if len(others) < len(rest):
-        of_others = _log_e_value(users[:, others], shares[:, others], before[:, others])
+        of_others = _log_e_value(fit_users[:, others], fit_shares[:, others], fit_before[:, others])
     fit = of_others < needed
     part = torch.where(with_absent.isfinite(), shares, 0.0).sum(0)
     at_fault = [loss for loss in losses if loss.candidate != CONTROL]
@@ -239,7 +252,7 @@ def _hours(
 
 def _log_e_value(users: Tensor, shares: Tensor, before: Tensor) -> float:
     has = users.isfinite()
-    if users.shape[1] < 2:
+    if not len(users) or users.shape[1] < 2:
         return 0.0
     process = sample_ratio.log_e_process(
         torch.where(has, users, 0.0), torch.where(has, shares, 0.0), torch.where(has, before, 0.0)

@@ -4,16 +4,19 @@ A standard deviation sent as a variance, or the variance of a mean, makes chance
 scatter between hours shows it (``study/readings/units.py``), but there is none in the first hours,
 nor in the first ones after a change of the unit. A metric's variances are confirmed where
 
-    its latest three rounds have variances of one size: the scatter between them has been seen
+    its latest three rounds have variances of one size, and nothing in the journal doubts their
+    unit: the scatter between them has been seen
     or it is a fraction, and they are mean (1 - mean)
     or the arms of an hour scatter as they say.
 
-Arms may differ for real, so of the scatter the lower quartile counts, about their median: it is
-small as long as a good part of the arms is alike. Until a metric is confirmed, harm has to be as
+Arms may differ for real, so their scatter confirms where more of them are close to their median
+than would be if variances were ten times as large. Until a metric is confirmed, harm has to be as
 clear with the variances that its readings would have in the other units.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -21,8 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..study.history import History
+from ..study.journal.quarantine_trace import Quarantined
 from ..study.lateness import recent
-from ..study.readings.units import is_fraction
+from ..study.quarantine import UNITS
+from ..study.readings.units import DEVIATION, OF_MEAN, TOO_SMALL, is_fraction
 from ..study.round_table import RoundTable
 
 _NUM_ROUNDS = 3
@@ -32,8 +37,12 @@ _FEWEST_ARMS, _FEWEST_USERS = 8, 30
 _SAME_UNIT = 5.0
 # No metric's standard deviation exceeds its mean by more.
 _WIDEST = 30.0
-# The lower quartile of a chi-square with one degree of freedom, and how much more is none of it.
-_QUARTILE, _FITS = 0.1015, 6.0
+# An arm is close to the median where its square is below this; the part of arms for which that
+# holds where their variances are ten times what they claim, by a chi-square with one degree of
+# freedom; and the normal quantile beyond which it is no longer chance.
+_CLOSE, _PART_CLOSE, _SURE = 0.61, 0.195, 1.645
+# Doubts about units in which variances are too small.
+_DOUBTS = (OF_MEAN, DEVIATION, TOO_SMALL)
 
 
 def variance_factors(history: History) -> Tensor:
@@ -41,10 +50,11 @@ def variance_factors(history: History) -> Tensor:
     excluded = history.status.excluded_rounds
     tables = [table for round_, table in recent(history) if round_ not in excluded]
     factors = torch.ones(len(history.metrics), dtype=torch.float64)
+    doubted = _doubted(history)
     for m in range(len(history.metrics)):
         latest = [t for t in tables if t.arrivals.reported[m]][-_NUM_ROUNDS:]
         cells = [hour for hour in (_cells(table, m) for table in latest) if len(hour)]
-        if cells and not _is_confirmed(cells):
+        if cells and not is_confirmed(cells, m in doubted):
             users, mean, var = np.concatenate(cells[-1:]).T
             deviation = np.median(users * var / np.maximum(mean**2, 1e-300))
             may_be_of_mean = deviation < _WIDEST**2
@@ -53,10 +63,32 @@ def variance_factors(history: History) -> Tensor:
     return factors
 
 
-def _is_confirmed(cells: list[NDArray[np.float64]]) -> bool:
-    """By the cells of the latest rounds that report the metric, ascending."""
+def _doubted(history: History) -> set[int]:
+    """Metrics whose unit the journal doubts, and nobody has accepted."""
+    accepted = history.status.accepted_units
+    doubts = set()
+    for decision in history.decisions:
+        trace = decision.trace
+        if isinstance(trace, Quarantined) and trace.is_unit:
+            doubts.add((trace.metric, trace.code))
+        elif decision.kind == UNITS:
+            name = decision.details.get("metric")
+            if name in history.metrics:
+                doubts.add((history.metrics.index(name), str(decision.details.get("code"))))
+    return {m for m, code in doubts - accepted if code in _DOUBTS}
+
+
+def is_confirmed(cells: list[NDArray[np.float64]], is_doubted: bool) -> bool:
+    """Whether more than the variances themselves speaks for them.
+
+    Args:
+        cells: users, means and variances of the arms, ``(arms, 3)``, of each of the latest rounds
+            that report the metric, ascending.
+        is_doubted: whether the journal doubts the metric's unit.
+    """
     sizes = np.array([np.median(hour[:, 2]) for hour in cells])
-    if len(cells) == _NUM_ROUNDS and sizes.max() <= _SAME_UNIT * sizes.min():
+    is_even = len(cells) == _NUM_ROUNDS and sizes.max() <= _SAME_UNIT * sizes.min()
+    if is_even and not is_doubted:
         return True
     is_same = np.maximum(sizes / sizes[-1], sizes[-1] / sizes) <= _SAME_UNIT
     latest = [hour for hour, same in zip(cells, is_same) if same]
@@ -66,7 +98,10 @@ def _is_confirmed(cells: list[NDArray[np.float64]]) -> bool:
     squares = [_squares(hour) for hour in latest if len(hour) >= _FEWEST_ARMS]
     if not squares:
         return False
-    return float(np.quantile(np.concatenate(squares), 0.25)) <= _FITS * _QUARTILE
+    square = np.concatenate(squares)
+    num_close = float((square <= _CLOSE).sum())
+    expected, spread = len(square) * _PART_CLOSE, _PART_CLOSE * (1 - _PART_CLOSE)
+    return num_close > expected + _SURE * math.sqrt(len(square) * spread) + 0.5
 
 
 def _cells(table: RoundTable, metric: int) -> NDArray[np.float64]:
@@ -77,7 +112,10 @@ def _cells(table: RoundTable, metric: int) -> NDArray[np.float64]:
 
 
 def _squares(cells: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Squared deviations from the median of the arms, over the variances they claim."""
+    """Squared deviations from the median of the arms, over the variances they claim.
+
+    Without the smallest: it is that of the median itself.
+    """
     users, mean, var = cells.T
     squares: NDArray[np.float64] = (mean - np.median(mean)) ** 2 * users / var
-    return squares
+    return np.sort(squares)[1:]

@@ -158,3 +158,47 @@ def test_an_arm_that_is_always_three_hours_late_is_not_withdrawn():
         plan = tuner.ask()
     assert late not in tuner.stopped
     assert not [d for d in tuner.decisions if isinstance(d.trace, Withdrawn)]
+
+
+def alarms_over_all(tuner):
+    return [
+        d.trace
+        for d in tuner.decisions
+        if isinstance(d.trace, SampleRatioMismatch) and d.trace.in_round is None
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:round:hyperzero_torch.TunerWarning")
+def test_a_single_broken_hour_is_no_alarm_over_all_hours_and_several_are():
+    """The control loses half of its users in one hour of twelve, or in three of them."""
+    for broken in ({5}, {5, 7, 9}):
+        tuner = make()
+        for hour in range(12):
+            run(tuner, 1, kept={0: 0.5} if hour in broken else None)
+        plan = tuner.ask()
+        assert {r for d in excluded(tuner) for r in d.trace.rounds} == broken
+        is_alarm = any("over all hours" in note for note in plan.notes)
+        assert is_alarm == bool(alarms_over_all(tuner)) == (len(broken) > 1)
+
+
+@pytest.mark.filterwarnings("ignore:round|Sample ratio:hyperzero_torch.TunerWarning")
+def test_a_slow_leak_is_still_an_alarm_beside_a_broken_hour():
+    """3 % of the control's users are lost every hour, which no single hour shows."""
+    tuner = make()
+    for hour in range(16):
+        run(tuner, 1, kept={0: 0.5 if hour == 5 else 0.97}, users=60_000.0)
+    tuner.ask()
+    assert alarms_over_all(tuner)
+
+
+def test_one_word_of_the_live_loop_turns_off_both_comparisons():
+    """The tuner's own setting is kept where the file names it."""
+    values = {
+        "parameters": [{"name": "a", "kind": "float", "low": 0, "high": 1}],
+        "base": {"a": 0.5}, "metrics": ["m"], "objective": "m",
+        "live": {"exposures": "e.parquet", "events": "v.parquet", "flags": "f.json"},
+    }  # fmt: skip
+    assert hz.StudyConfig(**values).tuner.srm_alpha == 0.0005
+    values["live"]["srm_alpha"] = 0
+    assert hz.StudyConfig(**values).tuner.srm_alpha is None
+    assert hz.StudyConfig(**values, traffic={"srm_alpha": 0.001}).tuner.srm_alpha == 0.001

@@ -49,7 +49,8 @@ class LiveConfig(Config):
     max_events: int | None = Field(default=None, ge=1)
     """Users with more events than this in one round are excluded as bots; None excludes nobody."""
     srm_alpha: float = Field(default=0.0005, ge=0, lt=1)
-    """False-alarm rate per round of the sample-ratio-mismatch test; 0 turns the test off."""
+    """False-alarm rate per round of the sample-ratio-mismatch test; 0 turns it off, and with it the
+    tuner's own (``traffic.srm_alpha``), unless the file names that too."""
     keep_readings: int | None = Field(default=None, ge=0)
     """Rounds whose readings are kept; older ones are compacted into evidence once their block is
     settled (see ``TunerConfig.block_rounds``), which changes no estimate. None keeps all."""
@@ -185,6 +186,14 @@ class StudyConfig(Config):
             raise ConfigError(
                 f"live.metrics describes {unknown}, the study's metrics are {list(self.metrics)}"
             )
+
+    @property
+    def tuner(self) -> TunerConfig:
+        """The configuration of the tuner: ``traffic``, and what ``live`` turns off."""
+        is_off = self.live is not None and self.live.srm_alpha == 0
+        if is_off and "srm_alpha" not in self.traffic.model_fields_set:
+            return self.traffic.model_copy(update={"srm_alpha": None})
+        return self.traffic
 
     def journal_url(self, folder: Path) -> str:
         """The journal's URL, with a relative SQLite path taken from ``folder``.
