@@ -211,17 +211,20 @@ class Problem:
         utility = self._objective(delta, level)
         if not self._constraints:
             return Outcome(utility, delta.new_empty(*delta.shape[:-1], 0))
-        return Outcome(utility, torch.stack([c(delta, level) for c in self._constraints], dim=-1))
+        slacks = [c(delta, level) for c in self._constraints]
+        # A stack of a single tensor would copy it.
+        slack = torch.stack(slacks, dim=-1) if len(slacks) > 1 else slacks[0].unsqueeze(-1)
+        return Outcome(utility, slack)
 
     def _levels(self, delta: Tensor) -> Tensor:
-        if self.base_levels is None:
-            if self.sees_levels:
-                raise ProblemError(
-                    "the objective or a constraint sees levels, and the base levels are not "
-                    "known; pass base_levels={metric: level} to Problem, or tell the tuner the "
-                    "control's readings first"
-                )
+        if not self.sees_levels:
             return delta  # not used
+        if self.base_levels is None:
+            raise ProblemError(
+                "the objective or a constraint sees levels, and the base levels are not "
+                "known; pass base_levels={metric: level} to Problem, or tell the tuner the "
+                "control's readings first"
+            )
         base = self.base_levels.to(delta.dtype)
         return base * (1.0 + base.sign() * delta)
 

@@ -11,6 +11,7 @@ Source: Rasmussen and Williams (2006), Eqs. 5.8 and 5.9.
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import NamedTuple
 
@@ -38,6 +39,15 @@ _CHANGE_TOLERANCE = 1e-3
 class _Step(NamedTuple):
     loss: float
     at: Tensor
+
+
+class _LBFGS(torch.optim.LBFGS):
+    """Without PyTorch's compiler, whose import costs a process two seconds.
+
+    PyTorch keeps its compiler off this method by a decorator that imports the compiler.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 
 
 class MarginalLikelihood:
@@ -107,7 +117,7 @@ class MarginalLikelihood:
         """The best point of the descent; None where it fails or diverges."""
         at = start.clone()
         steps: list[_Step] = []
-        optimiser = torch.optim.LBFGS(
+        optimiser = _LBFGS(
             [at],
             max_iter=max_iterations,
             max_eval=2 * max_iterations,

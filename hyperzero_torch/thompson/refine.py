@@ -44,18 +44,21 @@ def refine(paths: Paths, problem: Problem, starts: Tensor) -> Tensor:
     kinds = zip(problem.space.parameters, problem.space.widths)
     movable = [isinstance(p, Float) for p, width in kinds for _ in range(width)]
     movable_dims = torch.tensor(movable, device=starts.device)
-    visited = [starts]
-    with torch.no_grad():
-        outcomes = [problem.evaluate(paths.each(starts))]
-    utility_unit = _unit(outcomes[0].utility, dim=None)
-    slack_unit = _unit(outcomes[0].slack, dim=(0, 1))
-    multiplier = torch.zeros_like(outcomes[0].slack)
     first, second = torch.zeros_like(starts), torch.zeros_like(starts)
-    x = starts
-    for step in range(_STEPS):
+    x, visited, outcomes = starts, [], []
+    for step in range(_STEPS + 1):
         point = x.detach().requires_grad_()
-        with torch.enable_grad():
+        with torch.set_grad_enabled(step < _STEPS):  # the last point needs no gradient
             outcome = problem.evaluate(paths.each(point))
+        visited.append(x)
+        outcomes.append(Outcome(outcome.utility.detach(), outcome.slack.detach()))
+        if step == 0:
+            utility_unit = _unit(outcomes[0].utility, dim=None)
+            slack_unit = _unit(outcomes[0].slack, dim=(0, 1))
+            multiplier = torch.zeros_like(outcomes[0].slack)
+        if step == _STEPS:
+            break
+        with torch.enable_grad():
             shifted = (multiplier - _PENALTY * outcome.slack / slack_unit).clamp_min(0)
             value = outcome.utility / utility_unit - shifted.square().sum(-1) / (2 * _PENALTY)
         if not value.requires_grad:
@@ -73,9 +76,6 @@ def refine(paths: Paths, problem: Problem, starts: Tensor) -> Tensor:
         x = problem.space.snap(x)
         if (step + 1) % _MULTIPLIERS_EVERY == 0:
             multiplier = shifted.detach().nan_to_num(0.0, 0.0, 0.0)
-        with torch.no_grad():
-            outcomes.append(problem.evaluate(paths.each(x)))
-        visited.append(x)
     points = torch.cat(visited, dim=1)
     best = best_of(Outcome(*(torch.cat(field, dim=1) for field in zip(*outcomes))))
     return points[torch.arange(len(points), device=points.device), best.winner]

@@ -235,9 +235,15 @@ class _KnowledgeGradient:
         return torch.stack(rows).unsqueeze(1), torch.stack(values).unsqueeze(1)
 
     def _value(self, mean: Tensor, movement: Tensor, std_after: Tensor) -> Tensor:
+        # Metrics first in memory: every term reads one metric of all draws at a time.
+        mean, movement, std_after, outcomes, draws = (
+            t.T.contiguous() for t in (mean, movement, std_after, self.outcomes, self.draws)
+        )
         with torch.no_grad():
-            mean_after = mean + movement * self.outcomes.unsqueeze(1)  # (outcomes, N, metrics)
-            expected, safe = self._judge(mean_after + std_after * self.draws[:, None, None])
+            mean_after = mean.unsqueeze(1) + movement.unsqueeze(1) * outcomes.unsqueeze(2)
+            spread = std_after[:, None, None] * draws[:, :, None, None]
+            delta = mean_after.unsqueeze(1) + spread  # (metrics, draws, outcomes, N)
+            expected, safe = self._judge(delta.movedim(0, -1))
         gain = (expected - self.floor).nan_to_num(nan=0.0).clamp_min(0)
         return torch.where(safe, gain, 0.0).mean(0)
 

@@ -26,7 +26,10 @@ from hyperzero_torch.simulate import GuardrailWorld, ValueModelWorld
 from hyperzero_torch.simulate import run as simulate
 from hyperzero_torch.testing.platforms import assert_independent, example_plan
 
-SMALL = {"num_draws": 60, "num_samples": 64, "initial_candidates": 4, "num_proposals": 1}
+SMALL = {
+    "num_draws": 60, "num_samples": 64, "initial_candidates": 4, "num_proposals": 1,
+    "num_starts": 0, "verification_share": 0.0,
+}  # fmt: skip
 USERS = [f"user {i}" for i in range(20_000)]
 
 

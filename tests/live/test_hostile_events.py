@@ -18,7 +18,10 @@ pytest.importorskip("duckdb")
 METRICS = ("views", "clicks")
 ROUNDS = range(4)
 USERS = 240
-CONFIG = hz.TunerConfig(num_draws=40, num_samples=32, num_proposals=1, initial_candidates=3)
+CONFIG = hz.TunerConfig(
+    num_draws=40, num_samples=32, num_proposals=1, initial_candidates=3, num_starts=0,
+    verification_share=0.0,
+)  # fmt: skip
 
 
 class Nowhere:

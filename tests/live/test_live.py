@@ -31,7 +31,10 @@ from hyperzero_torch.study.config import LiveConfig, StudyConfig
 pytest.importorskip("duckdb")
 pytest.importorskip("openfeature.contrib.provider.flagd")
 
-CONFIG = hz.TunerConfig(num_draws=60, num_samples=64, num_proposals=1, initial_candidates=6)
+CONFIG = hz.TunerConfig(
+    num_draws=60, num_samples=64, num_proposals=1, initial_candidates=6, num_starts=0,
+    verification_share=0.0,
+)  # fmt: skip
 HYPERZERO = [str(Path(sys.executable).parent / "hyperzero")]
 
 
@@ -118,7 +121,7 @@ def study_file(folder, **live):
         "metrics": ["views", "ctr"],
         "objective": "views",
         "constraints": ["ctr >= -50%"],
-        "traffic": {"num_draws": 20, "initial_candidates": 3, "num_samples": 16},
+        "traffic": {"num_draws": 20, "initial_candidates": 3, "num_samples": 16, "num_starts": 0},
         "live": {
             "exposures": "log/exposures-*.parquet",
             "events": "log/events-*.parquet",

@@ -10,7 +10,10 @@ from hyperzero_torch.live.clock import SimulatedClock
 from hyperzero_torch.live.loop import Loop
 from hyperzero_torch.study.journal.missing_trace import UsersCounted, Withdrawn
 
-CONFIG = hz.TunerConfig(num_draws=40, num_samples=32, num_proposals=1, initial_candidates=3)
+CONFIG = hz.TunerConfig(
+    num_draws=40, num_samples=32, num_proposals=1, initial_candidates=3, num_starts=0,
+    verification_share=0.0,
+)  # fmt: skip
 
 
 class Platform:
