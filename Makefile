@@ -109,6 +109,7 @@ ablation: $(READY) ## run the default with one feature off at a time (half an ho
 
 reliability: $(READY) ## measure false alarms, kill -9, hostile input, a year of rounds (two hours); redraw the tables
 	$(BIN)/python -m bench.reliability.peeking
+	$(BIN)/python -m bench.reliability.harms
 	$(BIN)/python -m bench.reliability.thin
 	$(BIN)/python -m bench.reliability.set_aside
 	$(BIN)/python -m bench.reliability.drift_alarms

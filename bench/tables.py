@@ -250,6 +250,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "calibration": calibration,
     "reliability": reliability,
     "peeking": table_of("reliability.peeking"),
+    "harms": table_of("reliability.harms"),
     "thin": table_of("reliability.thin"),
     "still": table_of("reliability.still_worlds"),
     "drift": table_of("reliability.drift_alarms"),

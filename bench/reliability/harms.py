@@ -19,6 +19,7 @@ import argparse
 import itertools
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -131,42 +132,37 @@ def study(job: tuple[str, str, float, int, str, int]) -> dict[str, Any]:
 
 
 def table(path: Path = RESULT) -> str:
-    """Rounds until a stop, and traffic of harmful arms, by harm."""
-    results = json.loads(path.read_text())
+    """Stops of harmful arms, and their traffic, by harm."""
+    studies = json.loads(path.read_text())["studies"]
+    rounds = studies[0]["rounds"]
     lines = [
-        "| where | users | harm | arms | stopped in round (median), default | believed at once | "
-        "90 % by, default | believed at once | traffic of harmful arms, default | believed at "
-        "once | harmless stopped, default | believed at once |",
-        "|" + " --- |" * 12,
+        f"| lift | users | at most | harmful arms | stopped in {rounds} rounds: default | believed "
+        "at once | median round of those | believed at once | stopped later by the default, or not "
+        "| traffic of harmful arms | harmless arms stopped |",
+        "|" + " --- |" * 11,
     ]
-    for shape, family in itertools.product(SHAPES, FAMILIES):
-        for harm in HARMS:
-            cells: list[list[str]] = []
-            arms = 0
-            for variant in VARIANTS:
-                rows = [
-                    r
-                    for r in results["studies"]
-                    if (r["shape"], r["family"], r["harm"]) == (shape, family, harm)
-                    and r["variant"] == variant
-                ]
-                rounds = rows[0]["rounds"]
-                stops = [rounds + 1 if s is None else s for r in rows for s in r["stopped_in"]]
-                arms = len(stops)
-                median, late = np.quantile(stops, [0.5, 0.9], method="higher")
-                share = np.mean([r["exposed"] for r in rows])
-                harmless = sum(r["harmless_stopped"] for r in rows)
-                names = [_round(v, rounds) for v in (median, late)]
-                cells.append([*names, f"{100 * share:.2f} %", str(harmless)])
-            pairs = [cell for pair in zip(*cells) for cell in pair]
-            lines.append(
-                f"| {shape} | {family} | {-100 * harm:g} % | {arms} | {' | '.join(pairs)} |"
-            )
+    for shape, family, harm in itertools.product(SHAPES, FAMILIES, HARMS):
+        rows = [r for r in studies if (r["shape"], r["family"], r["harm"]) == (shape, family, harm)]
+        stops = {
+            variant: [s for r in rows if r["variant"] == variant for s in r["stopped_in"]]
+            for variant in VARIANTS
+        }
+        default, believed = stops.values()
+        later = sum((d or math.inf) > (b or math.inf) for d, b in zip(default, believed))
+        usual = [r for r in rows if r["variant"] == VARIANTS[0]]
+        share = 100 * np.mean([r["exposed"] for r in usual])
+        harmless = sum(r["harmless_stopped"] for r in rows)
+        cells = [str(len(default))]
+        cells += [str(sum(s is not None for s in column)) for column in (default, believed)]
+        cells += [_median(column) for column in (default, believed)]
+        cells += [str(later), f"{share:.2f} %", str(harmless)]
+        lines.append(f"| {shape} | {family} | {-100 * harm:g} % | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _round(value: float, rounds: int) -> str:
-    return f"{value:.0f}" if value <= rounds else f"after {rounds}"
+def _median(stops: list[int | None]) -> str:
+    rounds = [s for s in stops if s is not None]
+    return f"{np.median(rounds):g}" if rounds else "-"
 
 
 def main() -> None:
