@@ -40,10 +40,10 @@ SMALL = {
         "num_draws": 50,
         "repeats": 1,
     },
-    "05_race_with_botorch": {"worlds": [2], "rounds": 7},
+    "05_race_with_botorch": {"worlds": [2], "rounds": 5},
     "06_living_recommender": {"num_users": 2_000, "rounds": 3},
     "07_transfer": {"rounds": 4, "rounds_north": 4, "worlds": [0]},
-    "08_reading_the_report": {"rounds": 10, "turns_at": 4, "pictures": ["ended"]},
+    "08_reading_the_report": {"rounds": 8, "turns_at": 3, "pictures": ["ended"]},
 }
 NEEDS = {
     "05_race_with_botorch": {"botorch": "botorch"},

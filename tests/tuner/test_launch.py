@@ -15,7 +15,12 @@ from hyperzero_torch.tuner.launch_evidence import rounds_needed, slacks_at, tigh
 
 F64 = torch.float64
 CONFIG = hz.TunerConfig(
-    num_draws=40, num_samples=32, num_proposals=1, num_starts=0, initial_candidates=4
+    num_draws=40,
+    num_samples=32,
+    num_proposals=1,
+    num_starts=0,
+    initial_candidates=4,
+    verification_share=0.0,
 )
 USERS = 1_000_000
 

@@ -20,7 +20,13 @@ law = settings(deadline=None, max_examples=40, derandomize=True)
 
 METRICS = ["views", "watch_time"]
 CONFIG = hz.TunerConfig(
-    num_draws=32, num_samples=32, num_proposals=1, initial_candidates=5, max_arms=3
+    num_draws=32,
+    num_samples=32,
+    num_proposals=1,
+    initial_candidates=5,
+    max_arms=3,
+    num_starts=0,
+    verification_share=0.0,
 )
 SKIPPED = 1  # rounds 0 and 2 are planned
 
