@@ -15,7 +15,10 @@ from bench.quality.race.rejudge import rejudge
 from bench.quality.race.run import Job, run_job
 from hyperzero_torch.simulate import GuardrailWorld, PaperWorld
 
-SMALL = {"num_draws": 60, "num_samples": 64, "initial_candidates": 12}
+SMALL = {
+    "num_draws": 60, "num_samples": 64, "initial_candidates": 12, "num_starts": 0,
+    "verification_share": 0.0,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("contender", ["random", "hyperzero@num_draws=60@initial_candidates=12"])

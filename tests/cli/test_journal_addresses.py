@@ -17,7 +17,7 @@ parameters: [{{kind: float, name: w, low: 0, high: 1}}]
 base: {{w: 0.2}}
 metrics: [views]
 objective: views
-traffic: {{initial_candidates: 4, num_draws: 20, num_samples: 64}}
+traffic: {{initial_candidates: 4, num_draws: 20, num_samples: 64, num_starts: 0}}
 """
 READING = [
     ("status",),

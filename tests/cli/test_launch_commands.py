@@ -19,7 +19,8 @@ base: {w: 0.4}
 metrics: [views, watch_time]
 objective: views
 constraints: [watch_time >= -1%]
-traffic: {num_draws: 40, num_samples: 32, num_starts: 0, num_proposals: 1, initial_candidates: 3}
+traffic: {num_draws: 40, num_samples: 32, num_starts: 0, num_proposals: 1, initial_candidates: 3,
+          verification_share: 0}
 """
 LIVE = """
 live: {exposures: "exposures/*.parquet", events: "events/*.parquet", flags: flags.json}

@@ -25,7 +25,7 @@ parameters: [{kind: float, name: w, low: 0, high: 1}]
 base: {w: 0.2}
 metrics: [views]
 objective: views
-traffic: {initial_candidates: 4, num_draws: 20, num_samples: 64}
+traffic: {initial_candidates: 4, num_draws: 20, num_samples: 64, num_starts: 0}
 """
 COLUMNS = ("round", "candidate", "metric", "count", "mean", "var")
 
@@ -115,7 +115,7 @@ STREAMS = {
 @pytest.fixture(scope="module")
 def plan_in_python():
     """The plan of round 1 that the same readings get without a file."""
-    config = hz.TunerConfig(initial_candidates=4, num_draws=20, num_samples=64)
+    config = hz.TunerConfig(initial_candidates=4, num_draws=20, num_samples=64, num_starts=0)
     problem = hz.Problem(hz.SearchSpace([hz.Float("w", 0.0, 1.0)]), {"w": 0.2}, ["views"], "views")
     tuner = hz.Tuner(problem, config, seed=0)
     ids = list(tuner.ask().candidate_ids)

@@ -21,7 +21,7 @@ objective: views
 constraints: [watch_time >= -5%]
 traffic: {max_untested_share: 1, max_untested_total: 1,
           num_draws: 42, num_samples: 32, num_starts: 0, num_proposals: 1,
-          initial_candidates: 3TRAFFIC}
+          initial_candidates: 3, verification_share: 0TRAFFIC}
 """
 LIVE = "live: {exposures: 'x/*.parquet', events: 'e/*.parquet', flags: flags.json}\n"
 TABLE = "live: {exposures: 'x/*.parquet', events: 'e/*.parquet', table: table.json}\n"

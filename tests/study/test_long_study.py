@@ -33,6 +33,7 @@ def config(**changes):
         "initial_candidates": 8, "max_arms": 8, "num_proposals": 1, "rounds_per_day": 6,
         "drift_alpha": None, "max_candidates": 40, "max_untested_share": 1.0,
         "max_untested_total": 1.0, "max_risky_total": 1.0, "max_risk": 1.0,
+        "verification_share": 0.0,
     }  # fmt: skip
     return hz.TunerConfig(**(values | changes))
 

@@ -13,7 +13,9 @@ from hyperzero_torch.study.journal.launch_trace import Carried
 from hyperzero_torch.study.promotion import next_name, promoted_problem, successor_entries
 
 F64 = torch.float64
-CONFIG = hz.TunerConfig(num_draws=100, num_samples=128, num_starts=0, initial_candidates=24)
+CONFIG = hz.TunerConfig(
+    num_draws=100, num_samples=128, num_starts=0, initial_candidates=24, verification_share=0.0
+)
 
 
 def drive(tuner, world, rounds):

@@ -14,7 +14,12 @@ from hyperzero_torch.study.evidence.pooling import Pooling
 from hyperzero_torch.study.journal.trace import Remark, decision_trace
 
 CONFIG = hz.TunerConfig(
-    num_draws=60, num_samples=32, num_starts=0, initial_candidates=8, drift_alpha=None
+    num_draws=60,
+    num_samples=32,
+    num_starts=0,
+    initial_candidates=8,
+    drift_alpha=None,
+    verification_share=0.0,
 )
 USERS = 50_000
 

@@ -30,7 +30,7 @@ def decisions(small: bool) -> dict[str, list]:
     torch.set_num_threads(1)
     world = GuardrailWorld(3, 2)
     tuner = hz.Tuner(world.problem, hz.TunerConfig(num_samples=500, num_draws=100), seed=5)
-    for _ in run(tuner, world, num_rounds=6):
+    for _ in run(tuner, world, num_rounds=5):
         pass
     plans = [[*plan.candidates, *plan.shares] for plan in tuner.history.plans.values()]
     space = world.problem.space

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 F64 = torch.float64
 CONFIG = hz.TunerConfig(
     num_draws=100, num_samples=64, num_starts=0, num_proposals=2, initial_candidates=8,
+    verification_share=0.0,
     drift_alpha=None,
 )  # fmt: skip
 METRICS = ["gain", "guard", "third"]

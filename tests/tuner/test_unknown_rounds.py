@@ -7,7 +7,9 @@ from hypothesis import given, settings
 
 import hyperzero_torch as hz
 
-CONFIG = hz.TunerConfig(num_draws=40, num_samples=32, initial_candidates=4)
+CONFIG = hz.TunerConfig(
+    num_draws=40, num_samples=32, initial_candidates=4, num_starts=0, verification_share=0.0
+)
 
 
 def make():
