@@ -1,7 +1,8 @@
 """Parquet files of one table, possibly of several schemas; a file that cannot be used is left out.
 
-Columns are matched by name: one that a file lacks is null in its rows. A file that is torn, or
-whose columns are missing or of another type, is named, and all other files are read.
+Columns are matched by name. A file that is torn, that lacks a column that is needed, or whose
+columns are of another type, is named, and all other files are read. An optional column that a file
+lacks is null in its rows.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def open_files(
         files = list(dict.fromkeys(files)) or list(patterns)
         if not read_all:
             relation = connection.read_parquet(files, union_by_name=True)
-            if len(files) == 1 or flaw_of(relation) is None:
+            is_usable = len(files) == 1 or flaw_of(relation) is None
+            # What one file lacks, the others make up for in the schema of them all.
+            if is_usable and (len(files) == 1 or _are_alike(connection, files, columns)):
                 return relation, {}
     except duckdb.Error as error:
         if len(patterns) == len(files) == 1 and not read_all:
@@ -96,6 +99,18 @@ def _joined(connection: Any, files: list[str], columns: Sequence[str], flaw_of: 
         path = file.replace("'", "''")
         parts.append(f"SELECT {', '.join(map(_quoted, present))} FROM read_parquet('{path}')")
     return connection.sql(" UNION ALL BY NAME ".join(parts))
+
+
+def _are_alike(connection: Any, files: list[str], columns: Sequence[str]) -> bool:
+    """Whether all files have the same of these columns."""
+    query = """
+        SELECT count(DISTINCT present) FROM (
+            SELECT list_sort(list(name) FILTER (list_contains(?, name))) AS present
+            FROM parquet_schema(?) GROUP BY file_name
+        )
+    """
+    (number,) = connection.execute(query, [list(columns), files]).fetchone()
+    return bool(number == 1)
 
 
 def _rows(connection: Any, query: str, parameter: str) -> list[Any]:
