@@ -1,6 +1,6 @@
 """False alarms of drift in whole studies: nothing changes, and the default configuration tunes.
 
-    python -m bench.reliability.still_worlds [--worlds 24] [--thin 4] [--rounds 30] [--workers 2]
+    python -m bench.reliability.still_worlds [--worlds 16] [--thin 2] [--rounds 30] [--workers 2]
 
 Guardrail worlds in four dimensions whose lifts stay as they are, at three levels of traffic. The
 daily curve of each metric is stretched until its lowest hour is a sixth of its mean: at a tenth of
@@ -125,8 +125,8 @@ def _label(kind: float | list[Any]) -> str:
 def main() -> None:
     """Run all studies, and print them as they come."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--worlds", type=int, default=24)
-    parser.add_argument("--thin", type=int, default=4, help="worlds of each family and rate")
+    parser.add_argument("--worlds", type=int, default=16)
+    parser.add_argument("--thin", type=int, default=2, help="worlds of each family and rate")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
 """Thin metrics: deltas of a few conversions an hour, and harmless arms that are stopped.
 
-    python -m bench.reliability.thin [--studies 400] [--stopped 12] [--workers 2]
+    python -m bench.reliability.thin [--studies 400] [--stopped 8] [--workers 2]
 
 Users of four arms and a control arrive with a daily rhythm, peak to trough 8. A share of them
 converts, so that the control has 0.5 to 100 conversions an hour, and a conversion is worth 1
@@ -214,7 +214,7 @@ def main() -> None:
     """Measure all cells, and print them as they come."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--studies", type=int, default=400, help="studies per cell of the deltas")
-    parser.add_argument("--stopped", type=int, default=12, help="studies per cell of the stops")
+    parser.add_argument("--stopped", type=int, default=8, help="studies per cell of the stops")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", choices=("deltas", "stopped"), help="keep the other's numbers")
     arguments = parser.parse_args()
