@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..study.history import History
 from ..study.journal.quarantine_trace import Quarantined
+from ..study.journal.trace import Remark
 from ..study.lateness import recent
 from ..study.quarantine import UNITS
 from ..study.readings.units import DEVIATION, OF_MEAN, TOO_SMALL, is_fraction
@@ -71,10 +72,10 @@ def _doubted(history: History) -> set[int]:
         trace = decision.trace
         if isinstance(trace, Quarantined) and trace.is_unit:
             doubts.add((trace.metric, trace.code))
-        elif decision.kind == UNITS:
-            name = decision.details.get("metric")
+        elif decision.kind == UNITS and isinstance(trace, Remark):
+            name, code = trace.facts.get("metric"), trace.facts.get("code")
             if name in history.metrics:
-                doubts.add((history.metrics.index(name), str(decision.details.get("code"))))
+                doubts.add((history.metrics.index(name), str(code)))
     return {m for m, code in doubts - accepted if code in _DOUBTS}
 
 
