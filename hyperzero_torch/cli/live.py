@@ -19,13 +19,14 @@ from ..errors import ConfigError
 from ..live.build import source_of, updater_of
 from ..live.clock import SystemClock
 from ..live.loop import ROUNDS_BEFORE_WARNING, Loop
-from ..live.telemetry import JsonFormatter, Telemetry
+from ..live.telemetry import JsonFormatter, Telemetry, check_metrics_file
 from ..study.config import StudyConfig, TunerConfig
 from ..study.history import History
 from ..transfer.refresh import Named, read
 from ..tuner.explain import Explanation
 from ..tuner.tuner import Tuner
 from .output import console, note, show, show_json, signals_to, warn
+from .own_files import check_apart, check_only
 from .study import AsJson, Config, DryRun, open_study
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,10 @@ def run(
         raise ConfigError("name a study file with --config, or a world with --world")
     if config is None and dry_run:
         raise ConfigError("--dry-run is for --config; a world writes into --out only")
+    if metrics_file is not None:
+        if config is not None:
+            check_apart(config, metrics_file=metrics_file)
+        check_metrics_file(metrics_file)
     stop = threading.Event()
     opened: AbstractContextManager[tuple[Tuner, Loop]]
     if config is None:
@@ -111,6 +116,7 @@ def _world(out: Path, seed: int, users: int, stop: threading.Event) -> Iterator[
     from ..simulate.recommender.world import ValueModelWorld
 
     world = ValueModelWorld(seed, num_users=users)
+    check_only(out / "study.db", "living")
     app = LivingRecommender(world, out)
     tuner = Tuner(world.problem, TunerConfig(), f"sqlite:///{out / 'study.db'}", "living", seed)
     try:
@@ -167,6 +173,7 @@ def _loop_of(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner,
         study.live.round_seconds,
         keep=study.live.keep_readings,
         domains=domains if study.sources else None,
+        lease_rounds=study.live.lease_rounds,
     )
     return tuner, loop
 
