@@ -78,8 +78,9 @@ def run(
 
     It reads the exposures and events that the study file names, and writes the journal and the
     flags or the table. It can be stopped and started again at any time, and several may run at
-    once. SIGTERM and Ctrl-C let the current round finish. A step that fails is retried, noted in
-    the journal and skipped; meanwhile the platform keeps serving its last plan.
+    once. SIGTERM and Ctrl-C let the current round finish if it does within a few seconds. A step
+    that fails is retried, noted in the journal and skipped; meanwhile the platform keeps serving
+    its last plan, until its lease (lease_rounds) has run out, and then the control.
 
     Examples:
 
