@@ -19,13 +19,14 @@ from ..errors import ConfigError
 from ..live.build import source_of, updater_of
 from ..live.clock import SystemClock
 from ..live.loop import ROUNDS_BEFORE_WARNING, Loop
-from ..live.telemetry import JsonFormatter, Telemetry, check_metrics_file
+from ..live.telemetry import JsonFormatter, Telemetry, TextFormatter, check_metrics_file
 from ..study.config import StudyConfig, TunerConfig
 from ..study.history import History
 from ..transfer.refresh import Named, read
 from ..tuner.explain import Explanation
 from ..tuner.tuner import Tuner
-from .output import console, note, show, show_json, signals_to, warn
+from .ending import ending_within
+from .output import console, note, show, show_json, warn
 from .own_files import check_apart, check_only
 from .study import AsJson, Config, DryRun, open_study
 
@@ -98,16 +99,17 @@ def run(
         check_metrics_file(metrics_file)
     stop = threading.Event()
     opened: AbstractContextManager[tuple[Tuner, Loop]]
-    if config is None:
-        opened, rounds = _world(out, seed, users, stop), rounds or 24
-    else:
-        opened = nullcontext(_loop_of(config, stop, dry_run))
-    with opened as (tuner, loop):
-        if dry_run:
-            note(f"dry run: study {tuner.study.name!r} can be run; nothing was written")
-            return
-        with _logging(log), signals_to(lambda *_: stop.set()):
-            drive(tuner, loop, rounds, metrics_port, metrics_file)
+    with ending_within(stop):
+        if config is None:
+            opened, rounds = _world(out, seed, users, stop), rounds or 24
+        else:
+            opened = nullcontext(_loop_of(config, stop, dry_run))
+        with opened as (tuner, loop):
+            if dry_run:
+                note(f"dry run: study {tuner.study.name!r} can be run; nothing was written")
+                return
+            with _logging(log):
+                drive(tuner, loop, rounds, metrics_port, metrics_file)
 
 
 @contextmanager
@@ -219,8 +221,7 @@ def _logging(log: LogFormat) -> Iterator[None]:
     """Log the loop on standard error, in one of two formats, until the context ends."""
     package = logging.getLogger("hyperzero_torch")
     handler = logging.StreamHandler()
-    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    handler.setFormatter(JsonFormatter() if log is LogFormat.JSON else plain)
+    handler.setFormatter(JsonFormatter() if log is LogFormat.JSON else TextFormatter())
     level = package.level
     package.addHandler(handler)
     package.setLevel(logging.INFO)

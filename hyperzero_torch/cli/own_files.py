@@ -6,7 +6,7 @@ import os
 from contextlib import closing
 from pathlib import Path
 
-from ..errors import ConfigError, HyperZeroError, JournalError
+from ..errors import ConfigError, HyperZeroError
 from ..study.config import StudyConfig
 from ..study.journal import open_journal
 
@@ -41,17 +41,13 @@ def check_only(database: Path, study: str) -> None:
         database: the SQLite file in the folder of ``--out``.
         study: the simulation's.
     Raises:
-        ConfigError: the journal has other studies, or the file is no journal.
+        ConfigError: the journal has other studies.
+        JournalError: the file is no journal, or cannot be read.
     """
     if not os.path.lexists(database):
         return
-    try:
-        with closing(open_journal(f"sqlite:///{database}", create=False)) as journal:
-            studies = journal.studies()
-    except JournalError as error:
-        raise ConfigError(
-            f"--out: {database} cannot be used for a simulation ({error}); name another folder"
-        ) from None
+    with closing(open_journal(f"sqlite:///{database}", create=False)) as journal:
+        studies = journal.studies()
     if studies not in ([], [study]):
         raise ConfigError(
             f"--out: {database} holds the studies {studies[:5]}, not only a "

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import ConfigError, MissingExtraError
 from ..runtime.files import write_atomically
 from ..runtime.places import Kind, check_place
+from ..runtime.plain import plain
 from ..tuner.recommend import Recommendation
 from .round import Round
 
@@ -52,6 +53,21 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """One line per log record for people; data in it can neither begin a line nor steer a terminal.
+
+    A traceback follows on lines of its own.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line, and its traceback."""
+        line = f"{self.formatTime(record)} {record.levelname} {record.getMessage()}"
+        line = plain(line, keep="\t")
+        if record.exc_info:
+            line += "\n" + plain(self.formatException(record.exc_info))
+        return line
 
 
 class Telemetry:

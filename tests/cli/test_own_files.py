@@ -131,7 +131,7 @@ def test_a_simulation_leaves_the_folder_of_a_study_alone(platform, command):
     assert everything(platform.folder) == before
     (platform.folder / "study.db").write_text("a text")
     code, _, err = platform.run(command, *world, "--rounds", "1", "--out", platform.folder)
-    assert code == 3
+    assert code == 4
     assert (platform.folder / "study.db").read_text() == "a text"
 
 
