@@ -17,7 +17,6 @@ from ..live.build import updater_of
 from ..live.clock import Schedule, SystemClock
 from ..live.lease import terms_of
 from ..live.serve.checks import Updater
-from ..live.serve.fence import on_behalf_of
 from ..study.config import LiveConfig, StudyConfig
 from ..study.serving import why_control_alone
 from ..study.study import Study
@@ -239,8 +238,9 @@ def _throw(config: Path, plan: Path | None, switch: _Throw) -> None:
 def platform_of(tuner: Tuner, live: LiveConfig, config: Path) -> Updater:
     """The platform that serves the last plan of a study, on its behalf and until its lease ends."""
     schedule = Schedule(tuner, SystemClock(), live.round_seconds)
-    terms = terms_of(schedule, tuner.history.last_round or 0, live.lease_rounds)
-    return on_behalf_of(updater_of(live, config.resolve().parent), terms)
+    updater = updater_of(live, config.resolve().parent)
+    last = tuner.history.last_round or 0
+    return updater.on_behalf_of(terms_of(schedule, last, live.lease_rounds, updater.owner()))
 
 
 def _serve_now(study: Study, updater: Updater | None, path: Path | None) -> str:

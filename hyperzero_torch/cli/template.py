@@ -100,6 +100,7 @@ traffic:
 #   events: log/events/*.parquet           # user, round, metric, value[, arrived]
 #   flags: flags.json                      # flagd definition file; or table: table.json
 #   lateness: 6                            # hours during which events may still arrive
+#   lease_rounds: 2                        # rounds after which a plan is served no more
 #   metrics:                               # metrics that are not plain sums of a user's events
 #     ctr: {{numerator: clicks, denominator: impressions}}
 #     watch_time: {{winsorise: 0.999}}

@@ -145,7 +145,7 @@ def test_what_a_plan_in_the_flags_says(tmp_path):
         writer.withdraw()
         stamp = writer.owner()
         assert (stamp["study"], stamp["round"]) == ("feed", 7)
-        assert "valid_until" not in stamp
+        assert stamp["valid_until"] == NOON + 7200.0
 
 
 @pytest.mark.parametrize(

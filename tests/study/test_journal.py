@@ -541,7 +541,7 @@ def test_a_reader_sees_nothing_of_an_unfinished_append(path):
 
 
 def test_a_writer_that_cannot_get_in_says_so_and_writes_nothing(path, monkeypatch):
-    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     journal = open_sql(written(path))
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

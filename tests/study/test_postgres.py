@@ -231,7 +231,7 @@ def test_studies_do_not_wait_for_each_other(journal, url):
 
 
 def test_a_writer_that_cannot_get_in_says_so_and_writes_nothing(journal, url, monkeypatch):
-    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
     second = SqlJournal(url)
     with journal.database.transaction(write=True) as connection:
         lock_study(connection)

@@ -96,13 +96,6 @@ def checked_terms(terms: Terms | None) -> Terms:
     return terms
 
 
-def without_lease(stamp: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A stamp for the control, which needs no lease."""
-    if stamp is None:
-        return None
-    return {name: value for name, value in stamp.items() if not name.startswith("valid_")}
-
-
 class Fenced(Updater, Protocol):
     """A platform on behalf of one study."""
 

@@ -19,7 +19,7 @@ from ...runtime.files import locked
 from ...study.history import CONTROL
 from ...study.plan import Plan
 from .checks import check_plan
-from .fence import Terms, check_apply, check_withdraw, checked_terms, read_stamp, without_lease
+from .fence import Terms, check_apply, check_withdraw, checked_terms, read_stamp
 from .files import checked_path, read_object, replace_file, to_json
 
 #: The largest sum of weights that flagd's ``fractional`` accepts: MaxInt32.
@@ -147,7 +147,7 @@ class FlagdUpdater:
                 f"{_CONTROL_VARIANT!r} to serve, so it belongs to others: name another flag"
             )
         variants = {_CONTROL_VARIANT: {**control, "round": None}}
-        self._write(document, _frame(variants, without_lease(stamp)))
+        self._write(document, _frame(variants, stamp))
 
     def _where(self) -> str:
         return f"flag {self.flag!r:.100} in {str(self.path)!r}"

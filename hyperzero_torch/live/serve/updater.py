@@ -35,7 +35,6 @@ from .fence import (
     checked_terms,
     read_stamp,
     why_not_in_force,
-    without_lease,
 )
 from .files import checked_path, read_object, replace_file, to_json
 
@@ -182,7 +181,7 @@ class TableUpdater:
     def _withdraw(self, stamp: dict[str, Any] | None) -> None:
         control = read_table(self.path)["arms"][0]
         arms = [{**control, "share": 1.0, "from": 0.0, "to": 1.0}]
-        replace_file(self.path, to_json(self._table(None, arms, stamp=without_lease(stamp))))
+        replace_file(self.path, to_json(self._table(None, arms, stamp=stamp)))
 
     def _where(self) -> str:
         return f"the table {str(self.path)!r}"

@@ -32,6 +32,7 @@ from ...errors import (
     MissingExtraError,
     StudyNotFoundError,
 )
+from ...runtime.files import make_private
 from .address import Address
 from .base import ConflictError
 from .limits import BUSY_SECONDS, keep_log_ahead, limit
@@ -61,6 +62,8 @@ class Database:
         self.is_sqlite = self.address.is_sqlite
         if self.address.file is not None:
             _check_file(Path(self.address.file), str(self), create)
+            if create:
+                make_private(Path(self.address.file))
         #: SQLAlchemy's, for its events and settings; ``transaction`` is the way to read and write.
         self.engine = _engine(self.address)
         limit(self.engine, self.is_sqlite)
