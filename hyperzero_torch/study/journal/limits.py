@@ -36,13 +36,10 @@ def keep_log_ahead(engine: sa.Engine) -> None:
     with contextlib.suppress(DBAPIError), engine.connect() as connection:
         mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
         if mode == "delete":
-            connection.exec_driver_sql("PRAGMA busy_timeout = 1000")
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS}")
 
 
 def _limit_sqlite(connection: Any, _: object) -> None:
-    # Also where the URL's query sets no timeout of the driver.
     cursor = connection.cursor()
     # A commit is on the disk before it is answered, also with a write-ahead log.
     cursor.execute("PRAGMA synchronous = FULL")
