@@ -74,6 +74,9 @@ Where to look
                                                        live/aggregate/parquet.py
     How does a plan reach the application?             live/serve/flagd.py, live/serve/files.py,
                                                        live/serve/client.py
+    Until when is a plan served, and what replaces it? live/lease.py, live/serve/fence.py,
+                                                       study/epochs.py
+    Which files may a command write over?              runtime/places.py, cli/own_files.py
     Which users take part in the experiment?           live/serve/buckets.py
     What does the live loop do each hour?              live/loop.py
     In which order does the report's page stand?       report/sections/all.py
@@ -103,6 +106,7 @@ from .errors import (
     ConfigError,
     DeviceMemoryError,
     ExpressionError,
+    FencedError,
     FitError,
     ForeignJournalError,
     GivenUpError,
@@ -144,6 +148,7 @@ __all__ = [
     "DeviceMemoryError",
     "Evidence",
     "ExpressionError",
+    "FencedError",
     "FitError",
     "Float",
     "ForeignJournalError",

@@ -19,6 +19,7 @@
     │   ├── StudyMismatchError       the study has another problem, other goals or another seed
     │   ├── ForeignJournalError      the file or database is not a journal of this package
     │   └── JournalCorruptError      a journal whose entries contradict each other
+    ├── FencedError                  flags that serve another study, journal or a later round
     ├── GivenUpError                 a platform, warehouse or journal kept failing
     ├── DeviceMemoryError (MemoryError)   out of memory, even in small tiles
     └── MissingExtraError (ImportError)   an optional dependency is not installed
@@ -140,6 +141,13 @@ class PackageError(InputError):
 
 class BudgetError(InputError):
     """A release that exceeds the privacy budget or was made before; nothing was released."""
+
+
+class FencedError(HyperZeroError):
+    """What is served belongs to another study or journal, or to a later round; it was not changed.
+
+    Another process serves the same flags, or a journal was lost or restored from a backup.
+    """
 
 
 class GivenUpError(HyperZeroError):

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from ..errors import (
+    FencedError,
     HyperZeroError,
     InputError,
     JournalError,
@@ -29,6 +30,7 @@ from . import (
     status,
     study,
     switches,
+    takeover,
     template,
     upkeep,
     worlds,
@@ -41,6 +43,7 @@ _EXIT_CODES = (
     (StudyMismatchError, 6),
     (JournalError, 4),
     (MissingExtraError, 5),
+    (FencedError, 7),
 )
 
 app = typer.Typer(
@@ -65,7 +68,8 @@ See it work first: hyperzero demo, or with users and events: hyperzero run --wor
 
 Exit codes: 0 done; 2 wrong usage; 3 input refused, nothing was changed; 4 the journal cannot be
 used; 5 an optional package is missing; 6 the study has another problem or other goals than the
-file, nothing was changed; 1 any other error.""",
+file, nothing was changed; 7 what is served belongs to another study, another journal or a later
+round, nothing was changed; 1 any other error.""",
 )
 app.command()(worlds.demo)
 app.command()(template.init)
@@ -88,6 +92,7 @@ app.command()(switches.pin)
 app.command()(switches.unpin)
 app.command()(switches.approve)
 app.command()(switches.rollback)
+app.command("take-over")(takeover.take_over)
 app.command("set-aside")(upkeep.set_aside)
 app.command()(upkeep.resync)
 app.command()(upkeep.compact)

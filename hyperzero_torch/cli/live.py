@@ -19,13 +19,15 @@ from ..errors import ConfigError
 from ..live.build import source_of, updater_of
 from ..live.clock import SystemClock
 from ..live.loop import ROUNDS_BEFORE_WARNING, Loop
-from ..live.telemetry import JsonFormatter, Telemetry
+from ..live.telemetry import JsonFormatter, Telemetry, TextFormatter, check_metrics_file
 from ..study.config import StudyConfig, TunerConfig
 from ..study.history import History
 from ..transfer.refresh import Named, read
 from ..tuner.explain import Explanation
 from ..tuner.tuner import Tuner
-from .output import console, note, show, show_json, signals_to, warn
+from .ending import ending_within
+from .output import console, note, show, show_json, warn
+from .own_files import check_apart, check_only
 from .study import AsJson, Config, DryRun, open_study
 
 logger = logging.getLogger(__name__)
@@ -77,8 +79,9 @@ def run(
 
     It reads the exposures and events that the study file names, and writes the journal and the
     flags or the table. It can be stopped and started again at any time, and several may run at
-    once. SIGTERM and Ctrl-C let the current round finish. A step that fails is retried, noted in
-    the journal and skipped; meanwhile the platform keeps serving its last plan.
+    once. SIGTERM and Ctrl-C let the current round finish if it does within a few seconds. A step
+    that fails is retried, noted in the journal and skipped; meanwhile the platform keeps serving
+    its last plan, until its lease (lease_rounds) has run out, and then the control.
 
     Examples:
 
@@ -90,18 +93,23 @@ def run(
         raise ConfigError("name a study file with --config, or a world with --world")
     if config is None and dry_run:
         raise ConfigError("--dry-run is for --config; a world writes into --out only")
+    if metrics_file is not None:
+        if config is not None:
+            check_apart(config, metrics_file=metrics_file)
+        check_metrics_file(metrics_file)
     stop = threading.Event()
     opened: AbstractContextManager[tuple[Tuner, Loop]]
-    if config is None:
-        opened, rounds = _world(out, seed, users, stop), rounds or 24
-    else:
-        opened = nullcontext(_loop_of(config, stop, dry_run))
-    with opened as (tuner, loop):
-        if dry_run:
-            note(f"dry run: study {tuner.study.name!r} can be run; nothing was written")
-            return
-        with _logging(log), signals_to(lambda *_: stop.set()):
-            drive(tuner, loop, rounds, metrics_port, metrics_file)
+    with ending_within(stop):
+        if config is None:
+            opened, rounds = _world(out, seed, users, stop), rounds or 24
+        else:
+            opened = nullcontext(_loop_of(config, stop, dry_run))
+        with opened as (tuner, loop):
+            if dry_run:
+                note(f"dry run: study {tuner.study.name!r} can be run; nothing was written")
+                return
+            with _logging(log):
+                drive(tuner, loop, rounds, metrics_port, metrics_file)
 
 
 @contextmanager
@@ -111,6 +119,7 @@ def _world(out: Path, seed: int, users: int, stop: threading.Event) -> Iterator[
     from ..simulate.recommender.world import ValueModelWorld
 
     world = ValueModelWorld(seed, num_users=users)
+    check_only(out / "study.db", "living")
     app = LivingRecommender(world, out)
     tuner = Tuner(world.problem, TunerConfig(), f"sqlite:///{out / 'study.db'}", "living", seed)
     try:
@@ -167,6 +176,7 @@ def _loop_of(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner,
         study.live.round_seconds,
         keep=study.live.keep_readings,
         domains=domains if study.sources else None,
+        lease_rounds=study.live.lease_rounds,
     )
     return tuner, loop
 
@@ -211,8 +221,7 @@ def _logging(log: LogFormat) -> Iterator[None]:
     """Log the loop on standard error, in one of two formats, until the context ends."""
     package = logging.getLogger("hyperzero_torch")
     handler = logging.StreamHandler()
-    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    handler.setFormatter(JsonFormatter() if log is LogFormat.JSON else plain)
+    handler.setFormatter(JsonFormatter() if log is LogFormat.JSON else TextFormatter())
     level = package.level
     package.addHandler(handler)
     package.setLevel(logging.INFO)

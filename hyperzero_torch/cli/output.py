@@ -11,11 +11,39 @@ from types import FrameType
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.segment import Segment
 from rich.text import Text
 
-console = Console()
-_notes = Console(stderr=True, soft_wrap=True)
+from ..runtime.plain import plain
+
+
+class _Plain:
+    """What is printed, without control characters of data; those of styles and bars stay."""
+
+    def __init__(self, printed: ConsoleRenderable) -> None:
+        self._printed = printed
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._printed, options):
+            text = segment.text if segment.control else plain(segment.text)
+            yield Segment(text, segment.style, segment.control)
+
+
+class _PlainHook(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """What is printed, in the order of printing."""
+        return [_Plain(printed) for printed in renderables]
+
+
+def _console(**how: Any) -> Console:
+    console = Console(**how)
+    console.push_render_hook(_PlainHook())
+    return console
+
+
+console = _console()
+_notes = _console(stderr=True, soft_wrap=True)
 
 
 def show(line: str, style: str = "") -> None:

@@ -14,6 +14,7 @@ from ..errors import ConfigError, JournalError
 from ..tuner.recommend import Criterion as Ranking
 from ..tuner.tuner import Tuner
 from .output import note, signals_to
+from .own_files import check_apart
 from .study import Config, Criterion, as_criterion, open_study
 
 
@@ -43,9 +44,11 @@ def report(
 
       hyperzero report -c tuning.yaml --watch --every 300
     """
-    from ..report import write_report
+    from ..report import check_place, write_report
 
     ranking = as_criterion(criterion)
+    check_place(out, "report")
+    check_apart(config, out=out)
     tuner = open_study(config)
     if not watch:
         write_report(tuner, out, criterion=ranking)

@@ -25,8 +25,10 @@ from ..tuner.tuner import Tuner
 from .experiment import whose_traffic
 from .hours import check_round, warn_of_left_out, warn_of_missing
 from .output import console, note, show_json
+from .own_files import check_apart
 from .plan_file import check_writable, write_plan
 from .readings import digest, read_messages
+from .served import check_unserved
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", help="Study file, as written by 'hyperzero init'.")
@@ -91,6 +93,7 @@ def step(
       psql --csv -f hour.sql | hyperzero step -c tuning.yaml --readings - --columns round=hour
     """
     if plan is not None:
+        check_apart(config, plan=plan)
         check_writable(plan)
     messages = read_messages(readings or [], columns or [])
     message = Readings.concat(messages) if messages else None
@@ -207,14 +210,22 @@ def as_criterion(criterion: str) -> Ranking:
 
 
 def open_study(
-    config: Path, *, create: bool = False, dry_run: bool = False, with_sources: bool = True
+    config: Path,
+    *,
+    create: bool = False,
+    dry_run: bool = False,
+    with_sources: bool = True,
+    anew: bool = False,
 ) -> Tuner:
     """The tuner of a study file. With ``create``, which only ``step`` and ``run`` set, a study that
-    does not exist is started, and sources that are due are read; a dry run writes nothing."""
+    does not exist is started, and sources that are due are read; a dry run writes nothing. A study
+    whose plans are being served is not started, unless a person says ``anew``."""
     study = StudyConfig.from_file(config)
     problem = study.problem()
     url = study.journal_url(config.resolve().parent)
     is_started = study.study in check_started(url, config, create)
+    if create and not is_started and not anew:
+        check_unserved(config, study)
     if dry_run and not is_started:
         tuner = Tuner(problem, study.tuner, None, study.study, study.seed)
     elif not create or dry_run:

@@ -14,11 +14,15 @@ import typer
 
 from ..errors import ConfigError, HyperZeroError, RoundError
 from ..live.build import updater_of
-from ..live.serve.updater import Updater
-from ..study.config import StudyConfig
+from ..live.clock import Schedule, SystemClock
+from ..live.lease import terms_of
+from ..live.serve.checks import Updater
+from ..study.config import LiveConfig, StudyConfig
 from ..study.serving import why_control_alone
 from ..study.study import Study
+from ..tuner.tuner import Tuner
 from .output import note
+from .own_files import check_apart
 from .plan_file import check_writable, write_plan
 from .study import Config, DryRun, Reason, open_study
 
@@ -204,16 +208,17 @@ def rollback(
 def _throw(config: Path, plan: Path | None, switch: _Throw) -> None:
     """Write a switch to the journal, then bring up to date what is served."""
     if plan is not None:
+        check_apart(config, plan=plan)
         check_writable(plan)
     live = StudyConfig.from_file(config).live
-    updater = None if live is None else updater_of(live, config.resolve().parent)
     tuner = open_study(config)
     switch(tuner.study)
     if tuner.study.sync().last_round is None:
         note("journaled; no round was planned yet, so nothing is served")
         return
     try:
-        served = _serve_now(tuner.study, updater, plan)
+        platform = None if live is None else platform_of(tuner, live, config)
+        served = _serve_now(tuner.study, platform, plan)
     except HyperZeroError as error:
         raise ConfigError(
             "the switch is in the journal, and the next plan follows it, but what is served now "
@@ -228,6 +233,14 @@ def _throw(config: Path, plan: Path | None, switch: _Throw) -> None:
             f"journaled: {served}. The study file names no platform, so nothing was written; name "
             "the plan file with --plan, or serve it yourself until the next plan"
         )
+
+
+def platform_of(tuner: Tuner, live: LiveConfig, config: Path) -> Updater:
+    """The platform that serves the last plan of a study, on its behalf and until its lease ends."""
+    schedule = Schedule(tuner, SystemClock(), live.round_seconds)
+    updater = updater_of(live, config.resolve().parent)
+    last = tuner.history.last_round or 0
+    return updater.on_behalf_of(terms_of(schedule, last, live.lease_rounds, updater.owner()))
 
 
 def _serve_now(study: Study, updater: Updater | None, path: Path | None) -> str:

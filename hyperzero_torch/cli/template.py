@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +10,18 @@ import typer
 
 from ..errors import ConfigError
 from ..runtime.files import write_atomically
+from ..runtime.places import Kind, check_place
 from .output import note
 from .study import DryRun
 
+# Also one that is damaged: to begin it anew is what --force is for.
+_STUDY_FILE = Kind(
+    "a study file",
+    lambda content: (
+        b"\0" not in content
+        and re.search(rb'^\s*["\']?(study|parameters|metrics)["\']?\s*:', content, re.M) is not None
+    ),
+)
 TEMPLATE = """\
 # A study: what is tuned, on which metrics, for what, and within which guardrails.
 # Check it and get the first plan:
@@ -90,6 +100,7 @@ traffic:
 #   events: log/events/*.parquet           # user, round, metric, value[, arrived]
 #   flags: flags.json                      # flagd definition file; or table: table.json
 #   lateness: 6                            # hours during which events may still arrive
+#   lease_rounds: 2                        # rounds after which a plan is served no more
 #   metrics:                               # metrics that are not plain sums of a user's events
 #     ctr: {{numerator: clicks, denominator: impressions}}
 #     watch_time: {{winsorise: 0.999}}
@@ -111,7 +122,9 @@ def init(
     if dry_run:
         typer.echo(text)
         return
-    if path.exists() and not force:
+    if force:
+        check_place(path, str(path), _STUDY_FILE)
+    elif path.exists():
         raise ConfigError(
             f"{path} exists and was not changed; name another file, or overwrite it with --force"
         )

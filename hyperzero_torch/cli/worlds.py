@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..errors import ConfigError, MissingExtraError
-from ..report import write_report
+from ..report import check_place, write_report
 from ..simulate import (
     Environment,
     GuardrailWorld,
@@ -29,6 +29,7 @@ from ..study.config import TunerConfig
 from ..study.journal import open_journal
 from ..tuner.tuner import Tuner
 from .output import console, show
+from .own_files import BESIDE, check_only
 
 _COLUMNS = (
     ("hour", 4), ("best", 5), ("true gain", 9), ("of oracle", 9), ("violation", 9),
@@ -68,11 +69,13 @@ def demo(
         raise ConfigError(f"--out {out} cannot be used as a folder: {error.strerror}") from None
     database = out / "study.db"
     study = "demo"
+    check_only(database, study)
+    check_place(out / "report.html", "report")
     if database.exists():
-        if open_journal(f"sqlite:///{database}").studies() != [study]:
-            raise ConfigError(f"{database} is not a demo's journal; name another --out")
         show(f"replacing {database} of an earlier demo", "dim")
         database.unlink()
+        for ending in BESIDE:
+            Path(f"{database}{ending}").unlink(missing_ok=True)
     world = PaperWorld(seed=seed)
     config = TunerConfig.paper() if paper else TunerConfig()
     tuner = Tuner(world.problem, config, f"sqlite:///{database}", study, seed)
@@ -138,6 +141,8 @@ def simulate(
         raise ConfigError("--dims is for --world guardrail; drop it or add --world guardrail")
     if resume and journal is None:
         raise ConfigError("--resume needs the --journal to continue")
+    if report is not None:  # before the work, not after it
+        check_place(report, "report")
     environment = make_world(world, seed, traffic, delay, dims, experiment)
     tuner_config = TunerConfig.paper() if paper else TunerConfig()
     if config is not None:

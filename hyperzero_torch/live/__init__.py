@@ -9,9 +9,11 @@ from .loop import Loop
 from .retry import RetryPolicy
 from .round import Round
 from .serve.buckets import bucket, takes_part
+from .serve.checks import Updater
 from .serve.client import ThetaClient
+from .serve.fence import StudyUpdater, Terms
 from .serve.flagd import FlagdUpdater
-from .serve.updater import Assignment, TableUpdater, Updater, assign, read_table
+from .serve.updater import Assignment, TableUpdater, assign, read_table
 
 __all__ = [
     "Aggregator",
@@ -25,8 +27,10 @@ __all__ = [
     "Round",
     "SimulatedClock",
     "Source",
+    "StudyUpdater",
     "SystemClock",
     "TableUpdater",
+    "Terms",
     "ThetaClient",
     "Updater",
     "assign",

@@ -15,7 +15,7 @@ from .aggregate.aggregator import Aggregator
 from .aggregate.metrics import Metric
 from .aggregate.source import Collected
 from .serve.flagd import FlagdUpdater
-from .serve.updater import TableUpdater, Updater
+from .serve.updater import TableUpdater
 
 
 class ParquetSource:
@@ -77,7 +77,7 @@ def source_of(live: LiveConfig, problem: Problem, folder: Path) -> ParquetSource
     return ParquetSource(folder / live.exposures, folder / live.events, aggregator, covariates)
 
 
-def updater_of(live: LiveConfig, folder: Path) -> Updater:
+def updater_of(live: LiveConfig, folder: Path) -> FlagdUpdater | TableUpdater:
     """The platform that a study file describes."""
     if live.flags is not None:
         return FlagdUpdater(folder / live.flags, flag=live.flag)

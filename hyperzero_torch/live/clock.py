@@ -160,7 +160,11 @@ class Schedule:
         elapsed = self.clock.now() - self._origin
         return int((elapsed + 1e-6 * self.round_seconds) // self.round_seconds)
 
+    def begin_of(self, round: int) -> float:
+        """When a round begins, in seconds since the epoch."""
+        return self._origin + round * self.round_seconds
+
     def wait_for_next_round(self) -> bool:
         """Wait until the next round begins; True where the loop is to stop."""
-        begin = self._origin + (self.current_round() + 1) * self.round_seconds
+        begin = self.begin_of(self.current_round() + 1)
         return self.clock.sleep(begin - self.clock.now())

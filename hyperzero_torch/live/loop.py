@@ -5,7 +5,7 @@
 The journal holds the whole state of the loop. A loop that was killed is started again and
 continues; two loops on one study make one plan per round and count no reading twice. Where the
 platform or the warehouse fails, the journal gets a remark, and the platform keeps serving its last
-plan.
+plan until its lease has run out, and then the control.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import takewhile
+from math import inf
 
 from ..errors import ConfigError, HyperZeroError, ReadingsError, RoundError
 from ..study.exposure import exposure_facts
@@ -28,11 +29,13 @@ from ..tuner.oversight import notes_on_arms
 from ..tuner.tuner import Tuner
 from .aggregate.source import Collected, Source, check_collected
 from .clock import CLOCK, Clock, Schedule, SystemClock
+from .lease import LEASE_ROUNDS, terms_of
 from .notices import Notices
 from .remarks import Calls
 from .retry import RetryPolicy
 from .round import Round
-from .serve.updater import Updater
+from .serve.checks import Updater
+from .serve.fence import on_behalf_of
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +59,10 @@ class Loop:
         keep: rounds whose readings stay in the journal, see ``Study.compact``; None for all.
         domains: reads the other domains that are due (``transfer.refresh.read``), before each
             plan; None where there are none.
+        lease_rounds: rounds for which a plan is served where no later one comes; None for no end,
+            for a simulation whose platform has another clock.
     Raises:
-        ConfigError: a round's length is not above 0.
+        ConfigError: a round's length is not above 0, or a lease shorter than a round.
     """
 
     def __init__(
@@ -70,10 +75,13 @@ class Loop:
         retry: RetryPolicy | None = None,
         keep: int | None = None,
         domains: Callable[[History], Named] | None = None,
+        lease_rounds: float | None = LEASE_ROUNDS,
     ) -> None:
+        if lease_rounds is not None and not 1 <= lease_rounds < inf:
+            raise ConfigError(f"lease_rounds must be at least 1, got {lease_rounds!r}")
         self.updater, self.source = updater, source
         self.clock = clock or SystemClock()
-        self.keep, self.domains = keep, domains
+        self.keep, self.domains, self.lease_rounds = keep, domains, lease_rounds
         self._round_seconds, self._retry = round_seconds, retry
         self._warned_of_clock = False
         self._take_up(tuner)
@@ -262,10 +270,15 @@ class Loop:
 
     def _apply(self, plan: Plan) -> bool:
         what = f"serving round {plan.round}"
+        lease = partial(terms_of, self._schedule, plan.round, self.lease_rounds)
+        terms = self._calls.journal("reading the study's epoch", lease)
+        if terms is None:
+            return False
+        updater = on_behalf_of(self.updater, terms)
         # A plan made before a restart may contain candidates that have been stopped since.
         why_not = why_control_alone(self.tuner.history)
         if why_not is None:
-            if not self._calls.serve(what, partial(self.updater.apply, plan)):
+            if not self._calls.serve(what, partial(updater.apply, plan)):
                 return False
             # A switch that was thrown since the plan was read is not undone by it.
             self._calls.journal("reading the journal", self.tuner.study.sync)
@@ -273,7 +286,7 @@ class Loop:
         if why_not is None:
             return True
         self._calls.remarks.add("platform", f"{why_not}; only the control is served")
-        self._calls.serve(what, self.updater.withdraw)
+        self._calls.serve(what, updater.withdraw)
         return False
 
     def _compact(self) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from ..errors import GivenUpError, HyperZeroError, JournalError
+from ..errors import FencedError, GivenUpError, HyperZeroError, JournalError
 from ..study.journal.trace import Remark
 from ..tuner.tuner import Tuner
 from .clock import Clock
@@ -116,7 +116,7 @@ class Calls:
         """Whether the platform did what it was asked to."""
         try:
             self._platform.call(what, work)
-        except GivenUpError as error:
+        except (GivenUpError, FencedError) as error:
             self.remarks.add("platform", str(error))
             return False
         return True

@@ -9,7 +9,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..errors import ConfigError, GivenUpError
+from ..errors import ConfigError, FencedError, GivenUpError
 from .clock import Clock
 
 _T = TypeVar("_T")
@@ -77,12 +77,15 @@ class Component:
 
         Raises:
             GivenUpError: none did; it says how many, in what time, and the last reason.
+            FencedError: the platform serves what this call may not replace.
         """
         pause, begin = self.policy.first_wait, self.clock.now()
         limit = min(self._num_running() + 1, _MAX_HANGING) if self.reads else 1
         for attempt in range(1, self.policy.attempts + 1):
             try:
                 return self._call_with_timeout(work, limit) if self.threaded else work()
+            except FencedError:
+                raise  # another attempt would find the same
             except self.retry_on as error:
                 reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             is_last = attempt == self.policy.attempts

@@ -107,4 +107,6 @@ def closed_circle(
 
     live = app.live()
     source = source_of(live, tuner.problem, app.folder)
-    return Loop(tuner, updater_of(live, app.folder), source, AppClock(serve, stop))
+    # The flag client lives in real time, in which an hour of this loop passes in seconds.
+    updater, clock = updater_of(live, app.folder), AppClock(serve, stop)
+    return Loop(tuner, updater, source, clock, lease_rounds=None)

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, MissingExtraError
+from ..runtime.files import write_atomically
+from ..runtime.places import Kind, check_place
+from ..runtime.plain import plain
 from ..tuner.recommend import Recommendation
 from .round import Round
 
 # Fields that logging itself puts on every record; all others are ours.
 _STANDARD_FIELDS = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+#: What ``Telemetry.write`` writes.
+_METRICS_FILE = Kind("metrics of a loop", lambda content: content.startswith(b"# HELP hyperzero_"))
 _COUNTERS = {
     "rounds": "Rounds that the loop has run.",
     "rounds_not_applied": "Rounds whose plan the platform did not accept.",
@@ -48,6 +53,21 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """One line per log record for people; data in it can neither begin a line nor steer a terminal.
+
+    A traceback follows on lines of its own.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line, and its traceback."""
+        line = f"{self.formatTime(record)} {record.levelname} {record.getMessage()}"
+        line = plain(line, keep="\t")
+        if record.exc_info:
+            line += "\n" + plain(self.formatException(record.exc_info))
+        return line
 
 
 class Telemetry:
@@ -113,12 +133,16 @@ class Telemetry:
         """Write the metrics to a file in one step, for a node exporter's collector.
 
         Raises:
-            ConfigError: the file cannot be written.
+            ConfigError: the file cannot be written, or holds something other than these metrics.
         """
-        try:
-            self._prometheus.write_to_textfile(str(path), self.registry)
-        except OSError as error:
-            raise ConfigError(
-                f"metrics cannot be written to {path} ({error.strerror}); name a file in a folder "
-                "that exists and can be written to"
-            ) from None
+        check_metrics_file(path)
+        write_atomically(path, self._prometheus.generate_latest(self.registry))
+
+
+def check_metrics_file(path: Path) -> None:
+    """Refuse a file to which metrics cannot be written, or which holds something else.
+
+    Raises:
+        ConfigError: it is refused.
+    """
+    check_place(path, f"--metrics-file {path}", _METRICS_FILE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,20 +58,53 @@ def locked(path: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def write_atomically(path: str | Path, content: str | bytes) -> None:
+def make_private(path: Path) -> None:
+    """Make an empty file that this user alone can read and write; one that is there stays as it is.
+
+    A link is not followed. Where it cannot be made, whoever opens it next says why.
+    """
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def check_own(path: Path, what: str) -> None:
+    """Refuse a file with a state of its own that is a link, or that another user owns.
+
+    Raises:
+        ConfigError: it is refused.
+    """
+    try:
+        status = path.lstat()
+    except OSError:  # not there, or reading it says why
+        return
+    if stat.S_ISLNK(status.st_mode):
+        raise ConfigError(f"{what} {str(path)!r} is a symbolic link; name the file itself")
+    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+        raise ConfigError(
+            f"{what} {str(path)!r} belongs to another user (id {status.st_uid}); run this as that "
+            "user, or name a file of your own"
+        )
+
+
+def write_atomically(path: str | Path, content: str | bytes, private: bool = False) -> None:
     """Write a file to a temporary one beside it, then move that into place; text in UTF-8.
 
     An existing file keeps its permissions; a new one gets the process's default ones.
 
+    Args:
+        path: of the file.
+        content: all of it.
+        private: whether a new file can be read and written by this user alone.
     Raises:
         ConfigError: the folder does not exist or cannot be written to; nothing is left behind.
     """
     path = Path(path)
     raw = content.encode() if isinstance(content, str) else content
+    mode = 0o600 if private else 0o666
     beside = path.parent / f".{path.name}.{secrets.token_hex(8)}"
     try:
         try:
-            descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
             with os.fdopen(descriptor, "wb") as file:
                 with contextlib.suppress(FileNotFoundError):
                     os.fchmod(file.fileno(), path.stat().st_mode & 0o7777)

@@ -11,6 +11,18 @@ from torch import Tensor
 
 from ..problem.space import Value
 from ..runtime.files import write_atomically
+from ..runtime.places import Kind, check_place, json_object
+
+
+def _is_plan(content: bytes) -> bool:
+    document = json_object(content)
+    if document is None or "kind" in document:  # an assignment table says its kind
+        return False
+    return "round" in document and isinstance(document.get("arms"), list)
+
+
+#: The file that ``Plan.write`` writes.
+PLAN_FILE = Kind("a plan", _is_plan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +71,12 @@ class Plan:
     def write(self, path: str | Path) -> None:
         """Write the plan as JSON, atomically: a reader never sees a part of it.
 
+        An earlier plan is replaced, and no other file.
+
         Raises:
-            ConfigError: the folder does not exist or cannot be written to.
+            ConfigError: the folder does not exist or cannot be written to, or the file is no plan.
         """
+        check_place(path, f"the plan's file {str(path)!r}", PLAN_FILE)
         write_atomically(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     def control_alone(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from . import acceptance, goals, interventions, saved
 from .compaction import CompactionSummary, compact
 from .config import TunerConfig
 from .config.exposure import check_exposure
+from .epochs import Epochs
 from .evidence.pooling import Pooling
 from .history import History, history_of
 from .journal import Configured, Decision, Entry, Journal, StudyHeader
@@ -26,7 +27,7 @@ _T = TypeVar("_T")
 _MAX_TRIES = 20
 
 
-class Study(Switchboard):
+class Study(Switchboard, Epochs):
     """One study in a journal. ``history`` is its state after the entries read so far.
 
     Args:

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from ..errors import HyperZeroError
-from ..live.serve.updater import PLANNED, Assignment, Updater
+from ..live.serve.checks import Updater
+from ..live.serve.updater import PLANNED, Assignment
 from ..problem.parameters import Value
 from ..study.plan import Plan
 from .values import HARD_TEXTS, HARD_VALUES, assert_raises, bits

@@ -7,7 +7,7 @@ import pytest
 
 import hyperzero_torch as hz
 from hyperzero_torch import cli
-from hyperzero_torch.live.build import updater_of
+from hyperzero_torch.cli.switches import platform_of
 from hyperzero_torch.study.config import StudyConfig
 
 STUDY = """
@@ -52,7 +52,9 @@ class User:
         _, _ = self.run("step", "--round", round_, "--plan", "plan.json")
         config = StudyConfig.from_file("tuning.yaml")
         if config.live is not None:
-            updater_of(config.live, self.folder).apply(self.tuner().ask(round_))
+            tuner = self.tuner()
+            plan = tuner.ask(round_)
+            platform_of(tuner, config.live, self.folder / "tuning.yaml").apply(plan)
         return self.plan()
 
     def plan(self):

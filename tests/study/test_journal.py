@@ -6,6 +6,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import time
 from functools import partial
 
 import pytest
@@ -540,7 +541,7 @@ def test_a_reader_sees_nothing_of_an_unfinished_append(path):
 
 
 def test_a_writer_that_cannot_get_in_says_so_and_writes_nothing(path, monkeypatch):
-    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     journal = open_sql(written(path))
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -557,6 +558,7 @@ def test_a_kill_within_a_commit_is_rolled_back_by_the_next_reader(path, tmp_path
     """The file as a kill leaves it between SQLite's journal and its pages."""
     written(path)
     writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("PRAGMA journal_mode = DELETE")  # as files of earlier versions are
     writer.execute("PRAGMA cache_size = 1")  # spills pages into the file before the commit
     writer.execute("BEGIN IMMEDIATE")
     for i in range(11, 600):
@@ -568,6 +570,39 @@ def test_a_kill_within_a_commit_is_rolled_back_by_the_next_reader(path, tmp_path
     writer.close()
     assert copies[0].stat().st_size > 100_000, "nothing was spilled"
     assert opened(copies[0]) == {"study": (HEADER, example_entries())}
+
+
+def test_a_kill_within_a_commit_leaves_nothing_in_the_write_ahead_log(path, tmp_path):
+    """The files as a kill leaves them before the commit's last frame."""
+    open_sql(written(path)).close()
+    writer = sqlite3.connect(path, isolation_level=None)
+    assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    writer.execute("PRAGMA cache_size = 1")  # spills pages into the log before the commit
+    writer.execute("BEGIN IMMEDIATE")
+    for i in range(11, 600):
+        row = ("study", i, "decided", 0, "now", '{"x": "' + "y" * 500 + '"}', "")
+        writer.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    for ending in ("", "-wal"):
+        shutil.copy(f"{path}{ending}", tmp_path / f"copy.db{ending}")
+    writer.close()
+    assert (tmp_path / "copy.db-wal").stat().st_size > 100_000, "nothing was spilled"
+    assert opened(tmp_path / "copy.db") == {"study": (HEADER, example_entries())}
+
+
+def test_an_open_query_of_an_analyst_holds_up_no_round(path, monkeypatch):
+    """A SELECT that was begun and not read to its end, as a notebook leaves it."""
+    journal = open_sql(written(path))
+    analyst = sqlite3.connect(path)
+    analyst.execute("BEGIN")
+    rows = analyst.execute("SELECT * FROM entries")
+    rows.fetchone()
+    begin = time.monotonic()
+    for number in range(10, 30):
+        journal.append("study", [FIRST], after=number)
+    assert time.monotonic() - begin < 5
+    assert len(rows.fetchall()) == 9  # what the analyst sees stays as it was
+    analyst.close()
+    assert len(journal.read("study")) == 30
 
 
 # --- values -----------------------------------------------------------------------------------

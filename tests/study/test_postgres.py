@@ -46,6 +46,7 @@ from hyperzero_torch.study.journal import (
     StudyHeader,
     address,
     database,
+    limits,
     open_journal,
     rows,
     schema,
@@ -231,7 +232,7 @@ def test_studies_do_not_wait_for_each_other(journal, url):
 
 
 def test_a_writer_that_cannot_get_in_says_so_and_writes_nothing(journal, url, monkeypatch):
-    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
     second = SqlJournal(url)
     with journal.database.transaction(write=True) as connection:
         lock_study(connection)
@@ -241,6 +242,33 @@ def test_a_writer_that_cannot_get_in_says_so_and_writes_nothing(journal, url, mo
     assert second.read("study") == example_entries()
     assert second.append("study", [FIRST], after=10) == 11
     second.close()
+
+
+def settings_of(url):
+    journal = open_journal(url)
+    names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+    with journal.database.transaction() as connection:
+        show = sa.select(*(sa.func.current_setting(name) for name in names))
+        found = tuple(connection.execute(show).one())
+    journal.close()
+    return found
+
+
+def test_every_connection_waits_with_a_limit_for_reads_too(url, monkeypatch):
+    assert settings_of(url) == ("30s", "2min", "2min")
+    mine = url + ("&" if "?" in url else "?") + "options=-cstatement_timeout%3D7s"
+    assert settings_of(mine) == ("30s", "7s", "2min")
+    monkeypatch.setitem(limits._POSTGRES, "statement_timeout", 300)
+    journal = open_journal(url)
+    begin = time.monotonic()
+    with (
+        pytest.raises(JournalError, match="statement timeout"),
+        journal.database.transaction() as connection,
+    ):
+        connection.execute(sa.select(sa.func.pg_sleep(60)))
+    assert time.monotonic() - begin < 20
+    assert journal.studies() == []
+    journal.close()
 
 
 def test_a_reader_sees_one_moment(journal, url):

@@ -20,6 +20,7 @@ from ...transfer.model import correlation
 from ...transfer.model.source_posterior import fit_source
 from ...transfer.sharing import package as packages
 from ..output import console, note, show, show_json
+from ..own_files import check_apart
 from ..study import AsJson, Config
 from . import space as proposals
 from .export import KeyFile, KeyVariable, export, read_key, short
@@ -119,12 +120,9 @@ def compare(
     problem = target.problem
     if html is not None:  # before the work, not after it
         from ...report import check_place
-        from ...study.journal.address import Address
 
         check_place(html, "page")
-        journal = Address.of(target.study.journal_url(target.folder)).file
-        if journal is not None and Path(journal).resolve() == html.resolve():
-            raise ConfigError(f"--html {html} is the study's journal; name another file")
+        check_apart(config, html=html)
     aligned = gathered(target, sources, scope, read_key(key_env, key_file))
     own = evidence_of(problem, target.tuner)
     domains = [*aligned, *([] if own is None else [own])]

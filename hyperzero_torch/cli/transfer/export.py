@@ -21,6 +21,7 @@ from ...transfer.sharing.budget import Budget
 from ...transfer.sharing.noise import Clip, check_private, private_history
 from ...transfer.source import features_of, from_history
 from ..output import note, show_json
+from ..own_files import check_apart
 from ..study import AsJson, Config, DryRun, open_study
 
 _Name = TypeVar("_Name")
@@ -113,6 +114,8 @@ def export(
     end, key = read_expiry(expires, now), read_key(key_env, key_file)
     # Refuse everything that can be refused before the ledger is charged.
     packages.check_export(out, end, scope, key=key, now=now)
+    check_apart(config, out=out)
+    check_apart(config, ledger=ledger)
     if ledger is not None and ledger.resolve() == out.resolve():
         raise ConfigError(f"--out and --ledger are both {out}; use two different files")
     own = pairs("--meta", "NAME=NUMBER", meta, _feature)

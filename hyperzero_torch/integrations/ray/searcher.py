@@ -182,13 +182,15 @@ class HyperZeroSearch(Searcher):  # type: ignore[misc]  # untyped
         self._add_finished(theta, [reported, *unknown], [math.nan, *unknown])
 
     def save(self, checkpoint_path: str) -> None:
-        """Write the state as JSON, completely or not at all.
+        """Write the state as JSON, completely or not at all; it replaces an earlier state only.
 
         Raises:
-            ConfigError: the folder does not exist or cannot be written to.
+            ConfigError: the folder does not exist or cannot be written to, or it is another file.
         """
         text = json.dumps(self.get_state(), allow_nan=False)
-        write_atomically(states.checked_path(checkpoint_path), text)
+        path = states.checked_path(checkpoint_path)
+        states.check_free(path)
+        write_atomically(path, text)
 
     def restore(self, checkpoint_path: str) -> None:
         """Read what ``save`` wrote; the constructor's numbers are not part of it.

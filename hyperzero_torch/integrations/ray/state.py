@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from ...errors import ConfigError
+from ...runtime.places import Kind, check_place, json_object
 
 VERSION = 1
 _WORDS = ("nan", "inf", "-inf")  # JSON has no numbers for these
@@ -37,6 +38,11 @@ def _variance(value: float) -> float:
     return value
 
 
+def _is_state(content: bytes) -> bool:
+    return {"suggested", "finished"} <= (json_object(content) or {}).keys()
+
+
+_STATE_FILE = Kind("a state of HyperZeroSearch", _is_state)
 _Number = Annotated[float, Strict(), BeforeValidator(_number)]
 _Count = Annotated[int, Strict(), Field(ge=0)]
 _Finite = Annotated[FiniteFloat, Strict()]
@@ -128,6 +134,11 @@ def read(path: Any) -> Any:
         raise ConfigError(
             f"{str(path)!r} cannot be read ({error}); name a file that save() wrote"
         ) from None
+
+
+def check_free(path: Path) -> None:
+    """Raises ``ConfigError`` where ``path`` holds anything but an earlier state."""
+    check_place(path, f"the searcher's state {str(path)!r}", _STATE_FILE)
 
 
 def checked_path(path: Any) -> Path:

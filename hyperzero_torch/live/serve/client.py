@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ...errors import ConfigError, MissingExtraError
 from ...problem.parameters import Value
 from ...study.history import CONTROL
 from ..users import UserId, user_key
+from .fence import why_not_in_force
 from .updater import OUTSIDE, PLANNED, Assignment
 
 _domains = itertools.count()
@@ -37,12 +39,19 @@ class ThetaClient:
         base: the control's parameters, which are also the fallback. A variant that does not set
             exactly these parameters is not served.
         flag: the flag's key.
+        now: tells the time, in seconds since 1970: a plan whose lease has run out is not served,
+            whatever the provider knows of time.
     Raises:
         MissingExtraError: OpenFeature is not installed.
     """
 
     def __init__(
-        self, client: Any, base: Mapping[str, Value], *, flag: str = "value-model"
+        self,
+        client: Any,
+        base: Mapping[str, Value],
+        *,
+        flag: str = "value-model",
+        now: Callable[[], float] = time.time,
     ) -> None:
         try:
             from openfeature.evaluation_context import EvaluationContext
@@ -52,6 +61,7 @@ class ThetaClient:
         self._context: Any = EvaluationContext
         self._base = dict(base)
         self._flag = flag
+        self._now = now
         self._domain: str | None = None
 
     @classmethod
@@ -62,6 +72,7 @@ class ThetaClient:
         *,
         flag: str = "value-model",
         poll_seconds: float = 0.5,
+        now: Callable[[], float] = time.time,
     ) -> ThetaClient:
         """A client of a definition file, which may be written later.
 
@@ -89,7 +100,7 @@ class ThetaClient:
         domain = f"hyperzero-torch-{next(_domains)}"
         with contextlib.suppress(OpenFeatureError):  # no valid file yet: it goes on polling
             api.set_provider_and_wait(provider, domain)
-        client = cls(api.get_client(domain), base, flag=flag)
+        client = cls(api.get_client(domain), base, flag=flag, now=now)
         client._domain = domain
         return client
 
@@ -114,7 +125,8 @@ class ThetaClient:
             parameters = details.value["parameters"]
             if parameters.keys() != self._base.keys():
                 return self._fallback("the variant sets other parameters than base")
-            return Assignment(CONTROL, None, dict(parameters), OUTSIDE)
+            why = why_not_in_force(details.value, self._now()) or OUTSIDE
+            return Assignment(CONTROL, None, dict(parameters), why)
         if details.reason != "TARGETING_MATCH":
             why = details.error_code or details.reason
             return self._fallback(str(getattr(why, "value", why)))
@@ -122,14 +134,22 @@ class ThetaClient:
         candidate, number, parameters = value["candidate"], value["round"], value["parameters"]
         if not isinstance(candidate, int) or not isinstance(number, int):
             return self._fallback("the variant does not come from a plan")
+        why_not = why_not_in_force(value, self._now())
+        if why_not is not None:
+            return self._fallback(why_not)
         if parameters.keys() != self._base.keys():
             return self._fallback("the variant sets other parameters than base")
-        return Assignment(candidate, number, dict(parameters), PLANNED)
+        study, epoch = value.get("study"), value.get("epoch")
+        return Assignment(candidate, number, dict(parameters), PLANNED, study, epoch)
 
     def served_round(self) -> int | None:
-        """The round of the plan that is served; None where there is none, or it is withdrawn."""
+        """The round of the plan that is served; None where there is none, it is withdrawn, or its
+        lease has run out."""
         try:
-            number = self._details("").value["round"]
+            value = self._details("").value
+            number = value["round"]
+            if why_not_in_force(value, self._now()) is not None:
+                return None
         except Exception:
             return None
         return number if isinstance(number, int) else None

@@ -8,22 +8,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ...errors import ConfigError, InputError
 from ...runtime.files import locked
 from ...study.history import CONTROL
 from ...study.plan import Plan
+from .checks import check_plan
+from .fence import Terms, check_apply, check_withdraw, checked_terms, read_stamp
 from .files import checked_path, read_object, replace_file, to_json
-from .updater import check_plan
 
 #: The largest sum of weights that flagd's ``fractional`` accepts: MaxInt32.
 MAX_TOTAL_WEIGHT = 2**31 - 1
 
 _CONTROL_VARIANT = "control"
+# Seconds since 1970, which flagd and its providers put into every evaluation.
+_TIMESTAMP = "$flagd.timestamp"
 _STATES = ("ENABLED", "DISABLED")
 
 
@@ -44,6 +48,13 @@ class FlagdUpdater:
     to the hashes h of 32 bits with ``(h * T) >> 32`` in a range of W numbers. So a served share
     differs from the planned one by less than 1 / (2**31 - 1) + 2**-32 < 7e-10. Shares below that
     may not be served at all.
+
+    A flag that is written on behalf of a study (``on_behalf_of``; the live loop does so) carries a
+    stamp in its ``metadata``: study, epoch, round, salt, ``valid_from`` and ``valid_until`` in
+    seconds since 1970. Its variants name study and epoch too, for the log of exposures. flagd knows
+    the time (``$flagd.timestamp``): outside of the lease it serves the default, the control, with
+    nobody running. Such a flag is never replaced by an older plan, nor by one of another study or
+    another journal of the study.
 
     Other flags in the file, ``$evaluators`` and metadata are kept; the flag of this name is
     replaced. An application that reads the flag without ``ThetaClient`` must log an exposure only
@@ -67,12 +78,20 @@ class FlagdUpdater:
         if not isinstance(flag, str) or not flag:
             raise ConfigError(f"a flag's key is a text that is not empty, got {flag!r}")
         self.flag = flag
+        self._terms: Terms | None = None
+
+    def on_behalf_of(self, terms: Terms) -> Self:
+        """The same flag for one study and one lease."""
+        other = copy.copy(self)
+        other._terms = terms
+        return other
 
     def apply(self, plan: Plan) -> None:
         """Serve this plan from now on; the same plan again does not touch the file.
 
         Raises:
             InputError: the plan cannot be served.
+            FencedError: a later plan is served, or one of another study or journal.
             ConfigError: the file cannot be read or written, or is not a flag definition; it is
                 unchanged.
         """
@@ -80,27 +99,58 @@ class FlagdUpdater:
         with locked(self.path):
             document = self._read()
             _check_references(plan, document.get("$evaluators", {}))
-            self._write(document, _flag(plan, self.flag))
+            there = document["flags"].get(self.flag, {})
+            stamp = read_stamp(there.get("metadata"))
+            check_apply(self._where(), stamp, _served_round(there), plan, self._terms)
+            self._write(document, _flag(plan, self.flag, self._terms))
 
     def withdraw(self) -> None:
         """Serve the control alone, outside any round; without the flag it does nothing.
 
         Raises:
+            FencedError: the flag serves another study.
             ConfigError: the file cannot be read or written, or is not a flag definition; it is
                 unchanged.
         """
         with locked(self.path):
             document = self._read()
-            if self.flag not in document["flags"]:
-                return
-            control = document["flags"][self.flag]["variants"].get(_CONTROL_VARIANT)
-            if not isinstance(control, dict):
-                raise ConfigError(
-                    f"{str(self.path)!r}: flag {self.flag!r} has no variant "
-                    f"{_CONTROL_VARIANT!r} to serve, so it belongs to others: name another flag"
-                )
-            variants = {_CONTROL_VARIANT: {**control, "round": None}}
-            self._write(document, _frame(variants))
+            if self.flag in document["flags"]:
+                stamp = read_stamp(document["flags"][self.flag].get("metadata"))
+                check_withdraw(self._where(), stamp, self._terms)
+                self._withdraw(document, stamp)
+
+    def owner(self) -> dict[str, Any] | None:
+        """The stamp of what is served; None where there is none.
+
+        Raises:
+            ConfigError: the file cannot be read, or is not a flag definition.
+        """
+        return read_stamp(self._read()["flags"].get(self.flag, {}).get("metadata"))
+
+    def take_over(self) -> None:
+        """Withdraw whatever is served, and serve this study's plans from now on.
+
+        Raises:
+            ConfigError: as for ``withdraw``, or there are no terms.
+        """
+        terms = checked_terms(self._terms)
+        with locked(self.path):
+            document = self._read()
+            if self.flag in document["flags"]:
+                self._withdraw(document, terms.empty_stamp(self.flag))
+
+    def _withdraw(self, document: dict[str, Any], stamp: dict[str, Any] | None) -> None:
+        control = document["flags"][self.flag]["variants"].get(_CONTROL_VARIANT)
+        if not isinstance(control, dict):
+            raise ConfigError(
+                f"{str(self.path)!r}: flag {self.flag!r} has no variant "
+                f"{_CONTROL_VARIANT!r} to serve, so it belongs to others: name another flag"
+            )
+        variants = {_CONTROL_VARIANT: {**control, "round": None}}
+        self._write(document, _frame(variants, stamp))
+
+    def _where(self) -> str:
+        return f"flag {self.flag!r:.100} in {str(self.path)!r}"
 
     def _read(self) -> dict[str, Any]:
         """The file's definition, or an empty one where there is no file yet."""
@@ -140,20 +190,35 @@ def weights(shares: Sequence[float], total: int = MAX_TOTAL_WEIGHT) -> list[int]
     return whole
 
 
-def _flag(plan: Plan, key: str) -> dict[str, Any]:
+def _flag(plan: Plan, key: str, terms: Terms | None) -> dict[str, Any]:
+    stamp = None if terms is None else terms.stamp(plan, key)
+    whose: dict[str, Any] = {} if terms is None else {"study": terms.study, "epoch": terms.epoch}
+    if terms is not None and terms.valid_until is not None:
+        whose |= {"valid_from": terms.valid_from, "valid_until": terms.valid_until}
     names = [_CONTROL_VARIANT if c == CONTROL else f"candidate-{c}" for c in plan.candidate_ids]
     variants = {
-        name: {"candidate": candidate, "round": plan.round, "parameters": dict(parameters)}
+        name: {"candidate": candidate, "round": plan.round, **whose, "parameters": dict(parameters)}
         for name, candidate, parameters in zip(names, plan.candidate_ids, plan.parameters)
     }
     user = {"var": "targetingKey"}
     served = [[name, weight] for name, weight in zip(names, weights(plan.shares)) if weight]
     split = {"fractional": [{"cat": [f"{key}/{plan.round}/", user]}, *served]}
     # Users without a key would all fall into one bucket, hence into one arm.
-    condition: dict[str, Any] = user
+    conditions: list[dict[str, Any]] = [user]
+    if terms is not None and terms.valid_until is not None:
+        now = {"var": _TIMESTAMP}
+        conditions += [{">=": [now, terms.valid_from]}, {"<": [now, terms.valid_until]}]
     if plan.experiment_share < 1:
-        condition = {"and": [user, _takes_part(key, user, plan.experiment_share)]}
-    return _frame(variants) | {"targeting": {"if": [condition, split]}}
+        conditions.append(_takes_part(key, user, plan.experiment_share))
+    condition = user if len(conditions) == 1 else {"and": conditions}
+    return _frame(variants, stamp) | {"targeting": {"if": [condition, split]}}
+
+
+def _served_round(flag: Mapping[str, Any]) -> int | None:
+    """The round of a plan that an earlier version wrote; None for other flags."""
+    control = flag.get("variants", {}).get(_CONTROL_VARIANT)
+    number = control.get("round") if isinstance(control, dict) else None
+    return number if isinstance(number, int) and not isinstance(number, bool) else None
 
 
 def _takes_part(key: str, user: dict[str, Any], share: float) -> dict[str, Any]:
@@ -163,8 +228,10 @@ def _takes_part(key: str, user: dict[str, Any], share: float) -> dict[str, Any]:
     return {"==": [{"fractional": buckets}, "in"]}
 
 
-def _frame(variants: dict[str, Any]) -> dict[str, Any]:
-    return {"state": "ENABLED", "variants": variants, "defaultVariant": _CONTROL_VARIANT}
+def _frame(variants: dict[str, Any], stamp: dict[str, Any] | None) -> dict[str, Any]:
+    metadata = {} if stamp is None else {"metadata": stamp}
+    frame = {"state": "ENABLED", "variants": variants, "defaultVariant": _CONTROL_VARIANT}
+    return frame | metadata
 
 
 def _fault_of(document: Mapping[str, Any]) -> str | None:

@@ -10,14 +10,15 @@ Both write one file, whole or not at all. Names and texts of users are written a
 
 from __future__ import annotations
 
-import math
+import copy
+import time
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Self, cast
 
 from ...errors import ConfigError, InputError
 from ...problem.parameters import Value
@@ -26,6 +27,15 @@ from ...study.history import CONTROL
 from ...study.plan import Plan
 from ..users import UserId, user_key
 from .buckets import bucket, takes_part
+from .checks import check_plan
+from .fence import (
+    Terms,
+    check_apply,
+    check_withdraw,
+    checked_terms,
+    read_stamp,
+    why_not_in_force,
+)
 from .files import checked_path, read_object, replace_file, to_json
 
 #: ``Assignment.reason`` of a user who takes part in the round.
@@ -37,32 +47,8 @@ _KIND = "hyperzero-torch assignment table"
 # A table of an experiment with a part of all users is of version 2: a reader that knows version 1
 # only would serve the experiment to everybody.
 _VERSION, _VERSION_OF_PART = 1, 2
-# Rounding error of a sum of shares; a larger difference to 1 is refused.
-_SUM_TOLERANCE = 1e-9
-
-
-@runtime_checkable
-class Updater(Protocol):
-    """Where plans are served; ``hyperzero_torch.testing.UpdaterContract`` tests an implementation.
-
-    A platform of your own needs these two methods. Where they raise, the platform must keep serving
-    the plan before.
-    """
-
-    def apply(self, plan: Plan) -> None:
-        """Serve this plan from now on; the same plan again changes nothing.
-
-        Raises:
-            HyperZeroError: the plan cannot be served; the one before is still served.
-        """
-        ...
-
-    def withdraw(self) -> None:
-        """Serve the control alone, outside any round, until the next ``apply``.
-
-        It changes nothing where no plan was applied yet, or where the plan was withdrawn before.
-        """
-        ...
+# A table with a stamp is of version 3: an earlier reader would serve a plan whose lease is over.
+_VERSION_OF_STAMP = 3
 
 
 @dataclass(frozen=True)
@@ -75,12 +61,16 @@ class Assignment:
             control as a fallback: log no exposure then, it would bias the control.
         parameters: name to value; a copy that may be changed.
         reason: ``"planned"``, or why the user takes no part.
+        study: whose plan this is, and
+        epoch: the id of that study's journal, for the log of exposures; None where it is not known.
     """
 
     candidate: int
     round: int | None
     parameters: dict[str, Value]
     reason: str
+    study: str | None = None
+    epoch: str | None = None
 
 
 class TableUpdater:
@@ -98,6 +88,12 @@ class TableUpdater:
     ``"experiment_share": 0.1``: it is for users with ``takes_part(user, 0.1, salt)``. All others
     get the control's parameters, and nothing counts as an exposure.
 
+    A table that is written on behalf of a study (``on_behalf_of``; the live loop does so) has
+    ``"version": 3`` and a ``"stamp"``: study, epoch, round, salt, and ``valid_from`` and
+    ``valid_until`` in seconds since 1970. Outside of these times everybody gets the control's
+    parameters, and nothing counts as an exposure. Such a table is never replaced by an older plan,
+    nor by one of another study or another journal of the study.
+
     Args:
         path: the table, in a folder that exists; its permissions are kept.
         salt: the experiment's name, so that experiments assign users independently of each other;
@@ -113,12 +109,20 @@ class TableUpdater:
                 f"a salt is a text without NUL, got {salt!r}; use the experiment's name"
             )
         self.salt = salt
+        self._terms: Terms | None = None
+
+    def on_behalf_of(self, terms: Terms) -> Self:
+        """The same table for one study and one lease."""
+        other = copy.copy(self)
+        other._terms = terms
+        return other
 
     def apply(self, plan: Plan) -> None:
         """Serve this plan from now on; the same plan again does not touch the file.
 
         Raises:
             InputError: the plan cannot be served.
+            FencedError: a later plan is served, or one of another study or journal.
             ConfigError: the file cannot be read or written, or is another file; it is unchanged.
         """
         check_plan(plan)
@@ -129,44 +133,91 @@ class TableUpdater:
                 plan.candidate_ids, plan.shares, (0.0, *ends), ends, plan.parameters
             )
         ]
-        text = to_json(self._table(plan.round, arms, plan.experiment_share))
+        stamp = None if self._terms is None else self._terms.stamp(plan, self.salt)
+        text = to_json(self._table(plan.round, arms, plan.experiment_share, stamp))
         with locked(self.path):
             if self.path.exists():
-                read_table(self.path)  # refuses to replace a file that is something else
+                table = read_table(self.path)  # refuses to replace a file that is something else
+                there = read_stamp(table.get("stamp"))
+                check_apply(self._where(), there, table["round"], plan, self._terms)
             replace_file(self.path, text)
 
     def withdraw(self) -> None:
         """Serve the control alone, outside any round; without a table it does nothing.
 
         Raises:
+            FencedError: the table serves another study.
             ConfigError: the file cannot be read or written, or is not such a table; it is
                 unchanged.
         """
         with locked(self.path):
             if not self.path.exists():
                 return
-            control = read_table(self.path)["arms"][0]
-            arms = [{**control, "share": 1.0, "from": 0.0, "to": 1.0}]
-            replace_file(self.path, to_json(self._table(None, arms)))
+            there = read_stamp(read_table(self.path).get("stamp"))
+            check_withdraw(self._where(), there, self._terms)
+            self._withdraw(there)
+
+    def owner(self) -> dict[str, Any] | None:
+        """The stamp of what is served; None where there is none.
+
+        Raises:
+            ConfigError: the file cannot be read, or is not such a table.
+        """
+        if not self.path.exists():
+            return None
+        return read_stamp(read_table(self.path).get("stamp"))
+
+    def take_over(self) -> None:
+        """Withdraw whatever is served, and serve this study's plans from now on.
+
+        Raises:
+            ConfigError: as for ``withdraw``, or there are no terms.
+        """
+        terms = checked_terms(self._terms)
+        with locked(self.path):
+            if self.path.exists():
+                self._withdraw(terms.empty_stamp(self.salt))
+
+    def _withdraw(self, stamp: dict[str, Any] | None) -> None:
+        control = read_table(self.path)["arms"][0]
+        arms = [{**control, "share": 1.0, "from": 0.0, "to": 1.0}]
+        replace_file(self.path, to_json(self._table(None, arms, stamp=stamp)))
+
+    def _where(self) -> str:
+        return f"the table {str(self.path)!r}"
 
     def _table(
-        self, number: int | None, arms: list[dict[str, Any]], share: float = 1.0
+        self,
+        number: int | None,
+        arms: list[dict[str, Any]],
+        share: float = 1.0,
+        stamp: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         head: dict[str, Any] = {"kind": _KIND, "version": _VERSION}
         if share < 1:
             head |= {"version": _VERSION_OF_PART, "experiment_share": share}
+        if stamp is not None:
+            head |= {"version": _VERSION_OF_STAMP, "stamp": stamp}
         return {**head, "round": number, "salt": self.salt, "arms": arms}
 
 
-def assign(table: Mapping[str, Any], user: UserId | None) -> Assignment:
+def assign(
+    table: Mapping[str, Any], user: UserId | None, now: Callable[[], float] = time.time
+) -> Assignment:
     """The arm that a table, as read by ``read_table``, assigns a user to.
 
     A user without a name, or with one that is no text, whole number or UUID, gets the control and
-    takes no part; and so does a user outside the experiment.
+    takes no part; and so does a user outside the experiment, and everybody once the lease of the
+    plan has run out.
+
+    Args:
+        table: of ``read_table``.
+        user: who is served.
+        now: tells the time, in seconds since 1970.
     """
-    arms, number = table["arms"], table["round"]
+    arms, number, stamp = table["arms"], table["round"], table.get("stamp") or {}
     arm, reason = arms[0], PLANNED
-    why_not = _why_not(user)
+    why_not = _why_not(user) or (None if number is None else why_not_in_force(stamp, now()))
     if number is None or why_not is not None:
         number, reason = None, why_not or "withdrawn"
     elif not takes_part(cast(UserId, user), table.get("experiment_share", 1.0), table["salt"]):
@@ -175,7 +226,8 @@ def assign(table: Mapping[str, Any], user: UserId | None) -> Assignment:
         place = bucket(cast(UserId, user), number, table["salt"])
         # An arm of width 0 starts where the next arm starts, and bisect_right finds the latter.
         arm = arms[bisect_right(arms, place, key=lambda a: a["from"]) - 1]
-    return Assignment(arm["candidate"], number, dict(arm["parameters"]), reason)
+    study, epoch = stamp.get("study"), stamp.get("epoch")
+    return Assignment(arm["candidate"], number, dict(arm["parameters"]), reason, study, epoch)
 
 
 def _why_not(user: UserId | None) -> str | None:
@@ -201,7 +253,7 @@ def read_table(path: str | Path) -> dict[str, Any]:
         numbers = [arm["from"] for arm in table["arms"]] + [table["arms"][-1]["to"]]
         is_valid = (
             table["kind"] == _KIND
-            and _is_version(table["version"], table.get("experiment_share"))
+            and _is_version(table)
             and isinstance(table["salt"], str)
             and (table["round"] is None or isinstance(table["round"], int))
             and (numbers[0], numbers[-1]) == (0.0, 1.0)
@@ -214,85 +266,19 @@ def read_table(path: str | Path) -> dict[str, Any]:
         is_valid = False
     if not is_valid:
         raise ConfigError(
-            f"{str(path)!r} is not an assignment table of version {_VERSION} or "
-            f"{_VERSION_OF_PART}; it was not changed: name another file"
+            f"{str(path)!r} is not an assignment table of version {_VERSION} to "
+            f"{_VERSION_OF_STAMP}; it was not changed: name another file"
         )
     return table
 
 
-def _is_version(version: object, share: object) -> bool:
-    if share is None:
-        return version == _VERSION
-    return version == _VERSION_OF_PART and isinstance(share, int | float) and 0 < share <= 1
-
-
-def check_plan(plan: Plan) -> None:
-    """Refuse a plan that a platform could not serve.
-
-    Raises:
-        InputError: a round, candidate, share or parameter that is not valid; the message names it.
-    """
-    ids, shares = plan.candidate_ids, plan.shares
-    if not all(_is_count(number) for number in (plan.round, *ids)):
-        raise InputError(
-            f"rounds and candidates are whole numbers >= 0, got {plan.round!r} and {ids!r}"
-        )
-    if not len(ids) == len(shares) == len(plan.parameters):
-        raise InputError(
-            f"a plan has one share and one set of parameters per arm, got {len(shares)} and "
-            f"{len(plan.parameters)} for {len(ids)} arms"
-        )
-    if ids[:1] != (CONTROL,) or len(set(ids)) != len(ids):
-        raise InputError(
-            f"a plan's candidates are the control, {CONTROL}, and then each other arm once, got "
-            f"{_brief(ids)}"
-        )
-    _check_shares(shares)
-    part = plan.experiment_share
-    if not isinstance(part, int | float) or not 0 < part <= 1:
-        raise InputError(f"experiment_share is a fraction above 0 and up to 1, got {part!r}")
-    for candidate, parameters in zip(ids, plan.parameters):
-        _check_parameters(candidate, parameters, plan.parameters[0])
-
-
-def _check_shares(shares: tuple[float, ...]) -> None:
-    if not all(
-        isinstance(s, int | float) and math.isfinite(s) and 0.0 <= s <= 1.0 + _SUM_TOLERANCE
-        for s in shares
-    ):
-        raise InputError(f"shares are fractions from 0 to 1, got {_brief(shares)}")
-    total = math.fsum(shares)
-    if abs(total - 1.0) > _SUM_TOLERANCE:
-        raise InputError(f"a plan's shares must sum to 1, got {total!r}; scale them")
-
-
-def _check_parameters(
-    candidate: int, parameters: Mapping[str, Value], control: Mapping[str, Value]
-) -> None:
-    if parameters.keys() != control.keys():
-        names = sorted(map(str, parameters.keys() ^ control.keys()))
-        raise InputError(
-            f"every arm sets the parameters that the control sets; candidate {candidate} differs "
-            f"in {_brief(names)}"
-        )
-    for name, value in parameters.items():
-        if not isinstance(name, str):
-            raise InputError(f"a parameter's name is a text, got {name!r}")
-        is_finite = not isinstance(value, float) or math.isfinite(value)
-        if not isinstance(value, bool | int | float | str) or not is_finite:
-            raise InputError(
-                f"candidate {candidate}: parameter {_brief(name)} is {_brief(value)}; JSON holds "
-                "finite numbers, texts, true and false"
-            )
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _is_version(table: Mapping[str, Any]) -> bool:
+    version, share, stamp = (table.get(n) for n in ("version", "experiment_share", "stamp"))
+    if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
+        return False
+    if stamp is not None:
+        return version == _VERSION_OF_STAMP and isinstance(stamp, dict) and "epoch" in stamp
+    return bool(version == (_VERSION if share is None else _VERSION_OF_PART))
 
 
 def arm_ends(shares: tuple[float, ...]) -> tuple[float, ...]:

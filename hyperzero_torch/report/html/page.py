@@ -16,7 +16,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, MissingExtraError
+from ...errors import MissingExtraError
+from ...runtime import places
 from ..data.tables import Table, show
 from ..figures.canvas import Key
 from ..sections.blocks import Block, Plot, Section, Sheet, Tile
@@ -39,25 +40,14 @@ def check_place(path: Path, what: str) -> None:
     Raises:
         ConfigError: the page cannot be written there.
     """
-    if not path.parent.is_dir():
-        raise ConfigError(
-            f"the {what} cannot be written to {str(path)!r}: there is no folder "
-            f"{str(path.parent)!r}; make it first, or choose another path"
-        )
-    if path.is_dir():
-        raise ConfigError(f"the {what} cannot be written to {str(path)!r}: it is a folder")
-    if path.exists() and not path.is_file():  # opening a pipe would block
-        raise ConfigError(f"the {what} would replace {str(path)!r}, which is not a regular file")
-    try:
-        with path.open("rb") as file:
-            start = file.read(_HEAD_BYTES)
-    except OSError:  # there is no such file; writing reports any other problem
-        return
-    if start and not (start.startswith(_DOCTYPE) and _MARK in start):
-        raise ConfigError(
-            f"the {what} would replace {str(path)!r}, which is not a page of this package; choose "
-            "another name, or move that file away first"
-        )
+    places.check_place(path, f"the {what} {str(path)!r}", _PAGE_FILE)
+
+
+def _is_page(content: bytes) -> bool:
+    return content.startswith(_DOCTYPE) and _MARK in content[:_HEAD_BYTES]
+
+
+_PAGE_FILE = places.Kind("a page of this package", _is_page)
 
 
 def load_plotly() -> str:

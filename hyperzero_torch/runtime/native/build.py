@@ -10,6 +10,7 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
@@ -64,11 +65,16 @@ def load() -> ctypes.CDLL:
         with tempfile.TemporaryDirectory() as scratch:
             return ctypes.CDLL(str(_build(compiler, here, Path(scratch))))
     path = folder / f"kernels_{key.hexdigest()[:16]}.so"
+    if os.path.lexists(path) and not _is_ours(path):
+        _LOG.warning("%s belongs to others, or others may change it: it is not used", path)
+        with tempfile.TemporaryDirectory() as scratch:
+            return ctypes.CDLL(str(_build(compiler, here, Path(scratch))))
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             built = _build(compiler, here, Path(scratch))
             with built.open("rb") as file:
                 os.fsync(file.fileno())
+            built.chmod(0o700)
             os.replace(built, path)  # atomic, also where two processes build at once
     return ctypes.CDLL(str(path))
 
@@ -90,14 +96,30 @@ def _build(compiler: list[str], here: Path, scratch: Path) -> Path:
 
 
 def _cache() -> Path | None:
-    """The user's own folder; None where there is none that can be written."""
+    """The user's own folder, which nobody else can write to; None where there is none."""
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = folder / "hyperzero_torch"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except (OSError, RuntimeError):  # read-only, or a user without a home
         return None
+    if not _is_ours(folder):
+        _LOG.warning("the cache folder %s belongs to others, or others may write to it", folder)
+        return None
     return folder if os.access(folder, os.W_OK) else None
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file or a folder is this user's, no link, and nobody else may change it.
+
+    The code in it runs in this process with all its rights.
+    """
+    if not hasattr(os, "geteuid"):  # not a POSIX system
+        return True
+    status = path.lstat()
+    is_plain = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+    shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return is_plain and not shared and status.st_uid == os.geteuid()
 
 
 def _processor() -> str:

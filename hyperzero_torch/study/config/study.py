@@ -44,6 +44,9 @@ class LiveConfig(Config):
     """Key of the flag; for a table, the salt of its hash."""
     round_seconds: float = Field(default=3600.0, gt=0)
     """Length of a round in seconds."""
+    lease_rounds: float = Field(default=2.0, ge=1, le=1000)
+    """Rounds, from the beginning of its own, for which a plan is served where no later one comes.
+    After that the flags or the table serve the control by themselves."""
     lateness: int = Field(default=6, ge=2)
     """Number of rounds in which late events still revise readings."""
     max_events: int | None = Field(default=None, ge=1)

@@ -29,6 +29,9 @@ _FLOAT = (
     r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
+# An alias stands for a whole part of the document, and a part may hold aliases again: a file of a
+# few lines could stand for more values than any memory holds. Study files need a few hundred.
+_MOST_VALUES = 100_000
 _MERGE = "<<"  # left to the application by version 1.2, and kept for files that use it
 # Each with the characters that such a value may begin with; ints first, an int matches both.
 _RESOLVERS: tuple[tuple[str, str, list[str]], ...] = (
@@ -42,6 +45,13 @@ _RESOLVERS: tuple[tuple[str, str, list[str]], ...] = (
 
 class _Loader(yaml.SafeLoader):
     """Resolves plain values as version 1.2 does, and refuses a key that stands twice."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        """The document, refused where its aliases stand for too many values."""
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            _count(node, {}, set())
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """A mapping as it is written, before keys are merged into it."""
@@ -63,6 +73,37 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def _count(node: yaml.Node, counted: dict[int, int], within: set[int]) -> int:
+    """The number of values that a node stands for, with all aliases replaced.
+
+    Every node is visited once, however often it is named.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) in within:
+        raise yaml.composer.ComposerError(
+            None, None, "a part contains an alias of itself; write it without", node.start_mark
+        )
+    if id(node) not in counted:
+        within.add(id(node))
+        parts = (
+            [part for pair in node.value for part in pair]
+            if isinstance(node, yaml.MappingNode)
+            else node.value
+        )
+        counted[id(node)] = 1 + sum(_count(part, counted, within) for part in parts)
+        within.remove(id(node))
+    if counted[id(node)] > _MOST_VALUES:
+        raise yaml.composer.ComposerError(
+            None,
+            None,
+            f"with its aliases the document stands for more than {_MOST_VALUES:,} values; write "
+            "it without aliases",
+            node.start_mark,
+        )
+    return counted[id(node)]
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes a text that version 1.1 or version 1.2 would read as something else."""
 
@@ -77,7 +118,8 @@ def read_yaml(text: str) -> Any:
     """The value of a YAML document.
 
     Raises:
-        yaml.YAMLError: it is not YAML, or a mapping names a key twice.
+        yaml.YAMLError: it is not YAML, a mapping names a key twice, or its aliases stand for too
+            many values.
         ValueError: a number with more digits than Python reads.
         RecursionError: nested too deep.
     """

@@ -32,10 +32,11 @@ from ...errors import (
     MissingExtraError,
     StudyNotFoundError,
 )
+from ...runtime.files import make_private
 from .address import Address
 from .base import ConflictError
+from .limits import BUSY_SECONDS, keep_log_ahead, limit
 
-_BUSY_SECONDS = 30
 _CONNECT_SECONDS = 10
 _IDLE_SECONDS = 600  # firewalls drop connections that are idle between two rounds
 _SILENT_MILLISECONDS = 30_000
@@ -61,8 +62,11 @@ class Database:
         self.is_sqlite = self.address.is_sqlite
         if self.address.file is not None:
             _check_file(Path(self.address.file), str(self), create)
+            if create:
+                make_private(Path(self.address.file))
         #: SQLAlchemy's, for its events and settings; ``transaction`` is the way to read and write.
         self.engine = _engine(self.address)
+        limit(self.engine, self.is_sqlite)
         if self.is_sqlite:
             self._reader = self._writer = self.engine
         else:
@@ -80,6 +84,11 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+    def keep_log_ahead(self) -> None:
+        """Let readers and the writer of a SQLite file work at once; see ``limits``."""
+        if self.is_sqlite:
+            keep_log_ahead(self.engine)
 
     @contextmanager
     def transaction(
@@ -101,7 +110,7 @@ class Database:
                     # created one by one, and reads of several tables would not be consistent.
                     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
                 elif write:
-                    limit = f"{1000 * _BUSY_SECONDS:.0f}"
+                    limit = f"{1000 * BUSY_SECONDS:.0f}"
                     connection.execute(sa.select(sa.func.set_config("lock_timeout", limit, True)))
                 yield connection
         except HyperZeroError:
@@ -167,7 +176,7 @@ def _check_file(path: Path, where: str, create: bool) -> None:
 def _engine(address: Address) -> sa.Engine:
     if address.is_sqlite:
         return sa.create_engine(
-            address.url, connect_args=address.options({"timeout": _BUSY_SECONDS})
+            address.url, connect_args=address.options({"timeout": BUSY_SECONDS})
         )
     options = address.options(
         {

@@ -45,6 +45,8 @@ class SqlJournal:
         self.database = Database(url, create)
         try:
             prepare(self.database, create)
+            if create:  # a process that only reads leaves the file as it is
+                self.database.keep_log_ahead()
         except BaseException:
             self.database.close()
             raise

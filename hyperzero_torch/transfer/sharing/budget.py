@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ...errors import BudgetError, InputError, MissingExtraError, PackageError
-from ...runtime.files import locked, write_atomically
+from ...runtime.files import check_own, locked, write_atomically
 from .. import checks
 from . import canonical
 
@@ -83,6 +83,7 @@ class Budget:
         self._releases: tuple[Release, ...] = ()
         _library()
         if self.path is not None:
+            check_own(self.path, "the privacy ledger")
             with locked(self.path):
                 if _is_there(self.path):
                     self._sync()
@@ -249,7 +250,8 @@ class Budget:
             "releases": [r._asdict() for r in releases],
         }
         if self.path is not None:
-            write_atomically(self.path, canonical.text(canonical.sealed(document)))
+            text = canonical.text(canonical.sealed(document))
+            write_atomically(self.path, text, private=True)
         self._releases = tuple(releases)
 
 

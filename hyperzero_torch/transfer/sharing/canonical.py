@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError, PackageError
+from ...runtime.places import Kind, check_place, json_object
 
 MOST_BYTES = 2**28
 
@@ -70,41 +71,14 @@ def check_free(path: Any, what: str, schema: str) -> Path:
         ConfigError: not a path, no folder or none that can be written to, or a file that holds
             something else.
     """
-    place = as_path(path, what)
-    try:
-        folder = place.resolve().parent
-        if place.is_dir():
-            raise ConfigError(f"{what} cannot be written to {str(place)!r}: it is a folder")
-        if place.exists() and not place.is_file():  # a device or a pipe would be replaced
-            raise ConfigError(
-                f"{what} cannot be written to {str(place)!r}: it is not a regular file"
-            )
-        if not folder.is_dir():
-            raise ConfigError(f"{what}: there is no folder {str(folder)!r}; create it first")
-        if not os.access(folder, os.W_OK):
-            raise ConfigError(
-                f"{what} cannot be written: no permission to write to {str(folder)!r}"
-            )
-        if place.exists() and not _is_of(place, schema.partition("/")[0]):
-            raise ConfigError(
-                f"{what} would replace {str(place)!r}, which holds something else; give another "
-                "name, or move that file away first"
-            )
-    except (OSError, RuntimeError) as error:  # no access, or circular links
-        raise ConfigError(f"{what} cannot be written to {str(place)!r:.80} ({error})") from None
+    place, family = as_path(path, what), schema.partition("/")[0]
+
+    def is_own(content: bytes) -> bool:
+        document = json_object(content) or {}
+        return str(document.get("schema")).partition("/")[0] == family
+
+    check_place(place, f"{what} {str(place)!r:.80}", Kind(what.replace("the ", "a "), is_own))
     return place
-
-
-def _is_of(place: Path, family: str) -> bool:
-    """Whether a file is of this family of schemas, or empty."""
-    size = place.stat().st_size
-    if size == 0 or size > MOST_BYTES:
-        return size == 0
-    try:
-        document = json.loads(place.read_bytes())
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(document, dict) and str(document.get("schema")).partition("/")[0] == family
 
 
 def read(
