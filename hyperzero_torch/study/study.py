@@ -35,6 +35,7 @@ class Study(Switchboard):
         problem: the problem that it tunes.
         config: the configuration, for a new study.
         seed: the seed, for a new study.
+        first: further entries to start a new study with.
     Raises:
         StudyMismatchError: the journal's study was made for another problem.
         JournalError: the journal cannot be used.
@@ -44,7 +45,13 @@ class Study(Switchboard):
     history: History
 
     def __init__(
-        self, journal: Journal, name: str, problem: Problem, config: TunerConfig, seed: int
+        self,
+        journal: Journal,
+        name: str,
+        problem: Problem,
+        config: TunerConfig,
+        seed: int,
+        first: Sequence[Entry] = (),
     ) -> None:
         self.journal = journal
         self.name = name
@@ -54,10 +61,10 @@ class Study(Switchboard):
         if name not in journal.studies():
             check_exposure(problem, config.plausible_lift, config.harm_budget)
             header = StudyHeader(name, seed, problem.spec())
-            first = Configured(config.model_dump(mode="json"))
+            configured = Configured(config.model_dump(mode="json"))
             # Where another process has just started it, continue with that study.
             with contextlib.suppress(ConflictError):
-                journal.create(header, [first])
+                journal.create(header, [configured, *first])
         self._open()
 
     def __repr__(self) -> str:
