@@ -86,7 +86,8 @@ def change_goals(
     problem = study.problem()
     journal = open_journal(url, create=False)
     before = goals_before(journal, journal.header(study.study), problem)
-    tuner = Tuner.resume(journal, study.study, problem=before)
+    surrogate = surrogate_of(study, before, config)
+    tuner = Tuner.resume(journal, study.study, problem=before, surrogate=surrogate)
     effect = tuner.change_goals(problem, reason=reason, by=by, dry_run=dry_run)
     if as_json:
         show_json(effect.to_dict() | {"written": effect.changed and not dry_run})

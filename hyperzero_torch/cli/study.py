@@ -215,14 +215,16 @@ def open_study(
     problem = study.problem()
     url = study.journal_url(config.resolve().parent)
     is_started = study.study in check_started(url, config, create)
+    surrogate = surrogate_of(study, problem, config)
     if dry_run and not is_started:
-        tuner = Tuner(problem, study.tuner, None, study.study, study.seed)
+        tuner = Tuner(problem, study.tuner, None, study.study, study.seed, surrogate=surrogate)
     elif not create or dry_run:
-        tuner = Tuner.resume(url, study.study, problem=problem)
+        tuner = Tuner.resume(url, study.study, problem=problem, surrogate=surrogate)
     else:
         # Read before the study is started, so that an unusable source leaves no study behind.
         sources = () if is_started else _sources(study, config, None)
-        tuner = Tuner(problem, study.tuner, url, study.study, study.seed, sources=sources)
+        beside = {"sources": sources, "surrogate": surrogate}
+        tuner = Tuner(problem, study.tuner, url, study.study, study.seed, **beside)
     while line := launches.goes_on(tuner.history):
         if not dry_run:
             note(line, "yellow")
@@ -234,6 +236,13 @@ def open_study(
         if not dry_run:
             tuner.learn_from(sources)
     return tuner
+
+
+def surrogate_of(study: StudyConfig, problem: Problem, config: Path) -> Any:
+    """What a study file means as surrogate; None for the study's own, or the package's."""
+    if study.surrogate is None or study.surrogate in NAMES:
+        return study.surrogate
+    return choose(study.surrogate, problem.space.num_dims, config.resolve().parent)
 
 
 def check_started(url: str, config: Path, create: bool = False) -> list[str]:

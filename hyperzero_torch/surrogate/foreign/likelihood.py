@@ -13,7 +13,7 @@ Source: Rasmussen and Williams (2006), Eqs. 5.8 and 5.9.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,14 +92,14 @@ def maximise(prior: MetricPrior, x: Tensor, y: Tensor, noise: Tensor) -> tuple[M
     reasons = []
     for restart in range(NUM_RESTARTS + 1):
         try:
-            fitted = _descended(_moved(prior, restart), x, y, noise)
+            fitted = _descended(prior, restart, x, y, noise)
             system = solve(fitted, x, y, noise)
-        except FitError as error:
+        except (FitError, ValueError, RuntimeError) as error:
             reasons.append(str(error))
             continue
         return _unless_worse(prior, fitted, system, x, y, noise)
     raise FitError(
-        f"the fit diverged from each of {NUM_RESTARTS + 1} starts ({reasons[0]}); give the "
+        f"the fit diverged from each of {NUM_RESTARTS + 1} starts ({reasons[0]:.200}); give the "
         "kernel priors, or other initial values"
     )
 
@@ -116,26 +116,76 @@ def _unless_worse(
     return (prior, False) if float(lost.sum()) > _MAX_LOSS else (fitted, True)
 
 
-def _moved(prior: MetricPrior, restart: int) -> MetricPrior:
-    """A copy whose parameters are moved at random; not those of the first start."""
-    moved = prior.copied()
+class _Coordinate:
+    """One parameter as an unconstrained tensor ``at``.
+
+    GPyTorch transforms most parameters itself. Bounds without a transform, as BoTorch's kernels
+    have them, are for optimisers with bounds: they are logarithmic or logistic here.
+    """
+
+    def __init__(self, parameter: Tensor, constraint: Any) -> None:
+        self.parameter = parameter
+        self.low = self.width = torch.zeros((), dtype=parameter.dtype, device=parameter.device)
+        self.kind = "free"
+        if constraint is not None and not constraint.enforced:
+            low, high = (b.to(parameter) for b in (constraint.lower_bound, constraint.upper_bound))
+            if bool(low.isfinite().all()):
+                self.low, self.kind = low, "above"
+                if bool(high.isfinite().all()):
+                    self.width, self.kind = high - low, "between"
+        value = parameter.detach().clone()
+        if self.kind == "above":
+            value = (value - self.low).clamp_min(1e-6).log()
+        elif self.kind == "between":
+            value = ((value - self.low) / self.width).clamp(1e-6, 1 - 1e-6).logit()
+        self.at = value
+
+    def apply(self) -> None:
+        """Set the parameter."""
+        with torch.no_grad():
+            if self.kind == "above":
+                self.parameter.copy_(self.low + self.at.exp())
+            elif self.kind == "between":
+                self.parameter.copy_(self.low + self.width * self.at.sigmoid())
+            else:
+                self.parameter.copy_(self.at)
+
+    def take_gradient(self) -> None:
+        """The parameter's gradient, in this coordinate."""
+        slope = self.parameter.grad
+        if slope is None:
+            slope = torch.zeros_like(self.at)
+        if self.kind == "above":
+            slope = slope * self.at.exp()
+        elif self.kind == "between":
+            part = self.at.sigmoid()
+            slope = slope * self.width * part * (1 - part)
+        self.at.grad = slope
+
+
+def _coordinates(prior: MetricPrior) -> list[_Coordinate]:
+    named = [row for part in prior.parts() for row in part.named_parameters_and_constraints()]
+    constraints = {parameter: constraint for _, parameter, constraint in named}
+    parameters = [p for p in prior.parameters() if p.requires_grad]
+    return [_Coordinate(p, constraints.get(p)) for p in parameters]
+
+
+def _descended(
+    prior: MetricPrior, restart: int, x: Tensor, y: Tensor, noise: Tensor
+) -> MetricPrior:
+    """A copy at the best point of a descent; restarts other than 0 begin somewhere around."""
+    prior = prior.copied()
+    coordinates = _coordinates(prior)
+    if not coordinates:
+        return prior
     if restart:
         generator = torch.Generator().manual_seed(restart)
-        with torch.no_grad():
-            for parameter in moved.parameters():
-                step = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-                parameter.add_(step.to(parameter), alpha=_RESTART_SPREAD)
-    return moved
-
-
-def _descended(prior: MetricPrior, x: Tensor, y: Tensor, noise: Tensor) -> MetricPrior:
-    """The best point of a descent; changes ``prior``."""
-    parameters = [p for p in prior.parameters() if p.requires_grad]
-    if not parameters:
-        return prior
-    best = (math.inf, [p.detach().clone() for p in parameters])
+        for c in coordinates:
+            step = torch.randn(c.at.shape, generator=generator, dtype=torch.float64)
+            c.at = c.at + _RESTART_SPREAD * step.to(c.at)
+    best = (math.inf, [c.at.clone() for c in coordinates])
     optimiser = torch.optim.LBFGS(
-        parameters,
+        [c.at for c in coordinates],
         max_iter=_MAX_ITERATIONS,
         max_eval=2 * _MAX_ITERATIONS,
         tolerance_grad=_GRADIENT_TOLERANCE,
@@ -145,17 +195,21 @@ def _descended(prior: MetricPrior, x: Tensor, y: Tensor, noise: Tensor) -> Metri
 
     def closure() -> float:
         nonlocal best
-        optimiser.zero_grad()
+        for c in coordinates:
+            c.apply()
+            c.parameter.grad = None
         value = loss(prior, x, y, noise, slopes=True)
+        for c in coordinates:
+            c.take_gradient()
         if value < best[0]:
-            best = (value, [p.detach().clone() for p in parameters])
+            best = (value, [c.at.detach().clone() for c in coordinates])
         return value
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
     value, at = best
-    if not math.isfinite(value) or not all(bool(p.isfinite().all()) for p in at):
+    if not math.isfinite(value) or not all(bool(u.isfinite().all()) for u in at):
         raise FitError("the likelihood is not finite")
-    with torch.no_grad():
-        for parameter, fitted in zip(parameters, at):
-            parameter.copy_(fitted)
+    for c, fitted in zip(coordinates, at):
+        c.at = fitted
+        c.apply()
     return prior

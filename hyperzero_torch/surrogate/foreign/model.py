@@ -95,7 +95,7 @@ class ModelPrior(MetricPrior):
         """Of its kernel, where points reach it as they are; else the default's."""
         return shortest_lengthscale(self.kernel, like)
 
-    def _with_priors(self) -> list[Any]:
+    def parts(self) -> list[Any]:
         """All parts but the likelihood, whose noise is known."""
         return [m for name, m in self.model.named_children()
                 if name != "likelihood" and hasattr(m, "named_priors")]  # fmt: skip

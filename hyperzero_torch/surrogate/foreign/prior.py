@@ -48,7 +48,7 @@ class MetricPrior(nn.Module):
     def log_prior(self) -> Tensor:
         """Log density of the modules' own priors on their parameters."""
         total = torch.zeros((), dtype=torch.float64)
-        for module in self._with_priors():
+        for module in self.parts():
             for _, parent, density, closure, _ in module.named_priors():
                 total = total.to(closure(parent)) + density.log_prob(closure(parent)).sum()
         return total
@@ -61,7 +61,8 @@ class MetricPrior(nn.Module):
         """An independent copy."""
         return copy.deepcopy(self)
 
-    def _with_priors(self) -> list[Any]:
+    def parts(self) -> list[Any]:
+        """The GPyTorch modules that it consists of."""
         return [self.mean_module, self.kernel]
 
 
