@@ -17,7 +17,7 @@ from ..tuner.goals import GoalsEffect, goals_before
 from ..tuner.recommend import Recommendation
 from ..tuner.tuner import Tuner
 from .output import note, show, show_json
-from .study import AsJson, DryRun, Reason, check_started
+from .study import AsJson, DryRun, Reason, check_started, surrogate_of
 
 _MOST_LISTED = 12  # candidates of a line
 

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ..errors import ConfigError, StudyNotFoundError
+from ..problem.problem import Problem
 from ..study import launch as launches
 from ..study.config import StudyConfig
 from ..study.history import History
@@ -17,6 +18,8 @@ from ..study.journal import open_journal
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..study.serving import why_control_alone
+from ..surrogate.foreign import choose
+from ..surrogate.foreign.names import NAMES
 from ..transfer.refresh import read as read_named
 from ..transfer.source import Source
 from ..tuner.recommend import Criterion as Ranking
@@ -223,8 +226,8 @@ def open_study(
     else:
         # Read before the study is started, so that an unusable source leaves no study behind.
         sources = () if is_started else _sources(study, config, None)
-        beside = {"sources": sources, "surrogate": surrogate}
-        tuner = Tuner(problem, study.tuner, url, study.study, study.seed, **beside)
+        started = (study.tuner, url, study.study, study.seed)
+        tuner = Tuner(problem, *started, sources=sources, surrogate=surrogate)
     while line := launches.goes_on(tuner.history):
         if not dry_run:
             note(line, "yellow")

@@ -33,9 +33,7 @@ class Study(Switchboard):
         journal: the journal that stores the study.
         name: of the study; it is started where the journal does not hold it.
         problem: the problem that it tunes.
-        config: the configuration, for a new study.
-        seed: the seed, for a new study.
-        first: further entries to start a new study with.
+        config, seed, first: of a new study; ``first`` are entries to start it with.
     Raises:
         StudyMismatchError: the journal's study was made for another problem.
         JournalError: the journal cannot be used.
@@ -123,8 +121,7 @@ class Study(Switchboard):
 
         Args:
             problem: the new one.
-            reason: why.
-            by: who.
+            reason, by: why, and who.
             follow: from the change and the history before it to the entries to append (possibly
                 none) and a result.
         Returns:
@@ -145,8 +142,7 @@ class Study(Switchboard):
         """Use another configuration from here on; journaled where it differs."""
         if config != self.config:
             check_exposure(self.problem, config.plausible_lift, config.harm_budget)
-            entry = Configured(config.model_dump(mode="json"))
-            self.append(lambda _: ([entry], None))
+            self.append(lambda _: ([Configured(config.model_dump(mode="json"))], None))
 
     def receive(self, messages: Sequence[Readings], unknown: Unknown = "refuse") -> int:
         """Record readings, whole or not at all; see ``Tuner.tell``."""
@@ -274,9 +270,7 @@ class Study(Switchboard):
         self._decide(lambda history: [interventions.remark(history, kind, reason, facts)])
 
     def keep_users(self, round: int, users: Mapping[int, int]) -> None:
-        """Record the users by candidate of a round whose readings are not recorded.
-
-        The comparison of users with planned shares uses them.
+        """Record the users by candidate of a round without readings, to compare with its shares.
 
         Raises:
             RoundError: the round was never planned, or a candidate was not an arm of it.

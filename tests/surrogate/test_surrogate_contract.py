@@ -42,6 +42,11 @@ class TestABoTorchModel(SurrogateContract):
         return SingleTaskGP
 
 
+class TestAnEnsembleOfNetworks(SurrogateContract):
+    def make_surrogate(self):
+        return "ensemble"
+
+
 class TestAnObjectOfTheProtocol(SurrogateContract):
     def make_surrogate(self):
         return Quadratic()

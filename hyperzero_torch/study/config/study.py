@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from ...errors import ConfigError
 from ...problem.problem import Problem
 from ...problem.space import Choice, Parameter, SearchSpace, Value
+from ...surrogate.foreign.names import as_name
 from .base import Config, masked
 from .tuner import TunerConfig
 
