@@ -28,6 +28,8 @@ from .kernels import OUTPUTSCALE_MEDIAN, default_hyperparameters
 from .standardise import Prepared, prepare
 
 _RATE = 0.01
+# How steep a unit is, in lengthscales of the default kernel.
+_STEEPNESS = 2.0
 
 
 class Ensemble:
@@ -40,9 +42,7 @@ class Ensemble:
         seed: of the weights and of the disturbed evidence.
     """
 
-    def __init__(
-        self, members: int = 48, units: int = 128, steps: int = 100, seed: int = 0
-    ) -> None:
+    def __init__(self, members: int = 48, units: int = 128, steps: int = 40, seed: int = 0) -> None:
         for name, value, least in (("members", members, 8), ("units", units, 8),
                                    ("steps", steps, 0), ("seed", seed, 0)):  # fmt: skip
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -185,7 +185,7 @@ def _drawn(ensemble: Ensemble, x: Tensor, num_metrics: int) -> _Layer:
     def normal(*size: int) -> Tensor:
         return torch.randn(*shape, *size, generator=generator, dtype=torch.float64)
 
-    weight = normal(dims, ensemble.units) / lengthscale
+    weight = normal(dims, ensemble.units) * (_STEEPNESS / lengthscale)
     centre = torch.rand(*shape, dims, ensemble.units, generator=generator, dtype=torch.float64)
     bias = -(weight * centre).sum(-2, keepdim=True)
     layer = _Layer(weight.to(x), bias.to(x), normal(1 + ensemble.units).to(x))
