@@ -152,8 +152,9 @@ class EnsemblePosterior:
     def paths(self, num_paths: int, generator: torch.Generator | None = None) -> EnsemblePaths:
         """Joint draws: the mean plus random combinations of the members' deviations."""
         shape = (self.weights.shape[0], self.weights.shape[1], num_paths)
-        kind = {"dtype": self.weights.dtype, "device": self.weights.device}
-        return EnsemblePaths(self, torch.randn(shape, generator=generator, **kind))
+        dtype, device = self.weights.dtype, self.weights.device
+        normal = torch.randn(shape, generator=generator, dtype=dtype, device=device)
+        return EnsemblePaths(self, normal)
 
 
 class EnsemblePaths:
@@ -171,7 +172,8 @@ class EnsemblePaths:
 
     def each(self, x: Tensor) -> Tensor:
         """Each function at its own points: ``(paths, S, dims)`` to ``(paths, S, metrics)``."""
-        members = self._posterior.members(x.flatten(0, 1)).unflatten(1, x.shape[:2])
+        members = self._posterior.members(x.flatten(0, 1))
+        members = members.reshape(len(members), *x.shape[:2], -1)
         mean = members.mean(0)
         return mean + torch.einsum("kpsm,mkp->psm", members - mean, self._normal)
 

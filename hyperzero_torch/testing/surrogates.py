@@ -112,12 +112,14 @@ class SurrogateContract:
         paths, x = self._fitted().paths(4, _generator()), _points(6)
         values = paths(x)
         assert torch.equal(paths(x), values)
-        close = {"rtol": 1e-6, "atol": 1e-9 * float(values.abs().max())}
-        assert torch.allclose(paths(x[2:4]), values[:, 2:4], **close)
-        assert torch.allclose(paths[1:3](x), values[1:3], **close)
+        size = float(values.abs().max())
+        assert torch.allclose(paths(x[2:4]), values[:, 2:4], rtol=1e-6, atol=1e-9 * size)
+        assert torch.allclose(paths[1:3](x), values[1:3], rtol=1e-6, atol=1e-9 * size)
         each = paths.each(x.expand(4, 6, _DIMS))
-        assert torch.allclose(each, values, **close)
-        assert torch.allclose(paths[2:4].each(x.expand(2, 6, _DIMS)), values[2:4], **close)
+        assert torch.allclose(each, values, rtol=1e-6, atol=1e-9 * size)
+        assert torch.allclose(
+            paths[2:4].each(x.expand(2, 6, _DIMS)), values[2:4], rtol=1e-6, atol=1e-9 * size
+        )
 
     def test_paths_are_differentiable(self) -> None:
         """Gradients in x are those of finite differences."""

@@ -27,7 +27,7 @@ def surface(seed, dims):
 
 
 def test_its_intervals_cover_what_they_say():
-    """95 % intervals hold at least 90 % of true values, over worlds of other seeds and a third size."""
+    """95 % intervals hold at least 90 % of true values, over worlds of other seeds and dims."""
     covered = []
     for seed in (101, 102, 103, 104):
         value, x, y, at = surface(seed, 3)
