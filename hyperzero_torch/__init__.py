@@ -18,7 +18,7 @@ Layout
     live          the live system: aggregate events, serve plans, run the loop
     report        tables, figures and one HTML page from a history
     integrations  BoTorch, Optuna, Ax, Ray Tune
-    testing       contract suites for journals and platforms of your own
+    testing       contract suites for journals, platforms and surrogates of your own
     cli           the command line
 
 Where to look
@@ -35,6 +35,10 @@ Where to look
                                                        study/evidence/bucket.py
     Which candidates is the model fitted to?           study/evidence/active_set.py
     How is the model fitted?                           tuner/model.py, surrogate/fit.py
+    Which other models can be the surrogate?           surrogate/protocol.py, then
+                                                       surrogate/foreign/choose.py,
+                                                       surrogate/ensemble.py
+    What does the journal say of the surrogate?        tuner/surrogates.py
     In which order is a round planned?                 tuner/round.py
     How does a draw win traffic?                       thompson/select.py
     How is traffic divided among arms?                 tuner/allocation.py, tuner/traffic.py

@@ -16,7 +16,7 @@
     │   └── RoundError               a round that cannot be planned
     ├── JournalError                 the log cannot be read or written
     │   ├── StudyNotFoundError       no such study in this journal
-    │   ├── StudyMismatchError       the study has another problem, other goals or another seed
+    │   ├── StudyMismatchError       the study has another problem, seed, surrogate or goals
     │   ├── ForeignJournalError      the file or database is not a journal of this package
     │   └── JournalCorruptError      a journal whose entries contradict each other
     ├── FencedError                  flags that serve another study, journal or a later round
@@ -117,7 +117,7 @@ class StudyNotFoundError(JournalError):
 
 
 class StudyMismatchError(JournalError):
-    """The study in the journal was made for another problem or seed, or its goals differ."""
+    """The study in the journal was made for another problem, seed or surrogate, or other goals."""
 
 
 class ForeignJournalError(JournalError):

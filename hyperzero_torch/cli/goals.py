@@ -17,7 +17,7 @@ from ..tuner.goals import GoalsEffect, goals_before
 from ..tuner.recommend import Recommendation
 from ..tuner.tuner import Tuner
 from .output import note, show, show_json
-from .study import AsJson, DryRun, Reason, check_started
+from .study import AsJson, DryRun, Reason, check_started, surrogate_of
 
 _MOST_LISTED = 12  # candidates of a line
 
@@ -86,7 +86,8 @@ def change_goals(
     problem = study.problem()
     journal = open_journal(url, create=False)
     before = goals_before(journal, journal.header(study.study), problem)
-    tuner = Tuner.resume(journal, study.study, problem=before)
+    surrogate = surrogate_of(study, before, config)
+    tuner = Tuner.resume(journal, study.study, problem=before, surrogate=surrogate)
     effect = tuner.change_goals(problem, reason=reason, by=by, dry_run=dry_run)
     if as_json:
         show_json(effect.to_dict() | {"written": effect.changed and not dry_run})

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ..errors import ConfigError, StudyNotFoundError
+from ..problem.problem import Problem
 from ..study import launch as launches
 from ..study.config import StudyConfig
 from ..study.history import History
@@ -17,6 +18,8 @@ from ..study.journal import open_journal
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..study.serving import why_control_alone
+from ..surrogate.foreign import choose
+from ..surrogate.foreign.names import NAMES
 from ..transfer.refresh import read as read_named
 from ..transfer.source import Source
 from ..tuner.recommend import Criterion as Ranking
@@ -226,14 +229,16 @@ def open_study(
     is_started = study.study in check_started(url, config, create)
     if create and not is_started and not anew:
         check_unserved(config, study)
+    surrogate = surrogate_of(study, problem, config)
     if dry_run and not is_started:
-        tuner = Tuner(problem, study.tuner, None, study.study, study.seed)
+        tuner = Tuner(problem, study.tuner, None, study.study, study.seed, surrogate=surrogate)
     elif not create or dry_run:
-        tuner = Tuner.resume(url, study.study, problem=problem)
+        tuner = Tuner.resume(url, study.study, problem=problem, surrogate=surrogate)
     else:
         # Read before the study is started, so that an unusable source leaves no study behind.
         sources = () if is_started else _sources(study, config, None)
-        tuner = Tuner(problem, study.tuner, url, study.study, study.seed, sources=sources)
+        started = (study.tuner, url, study.study, study.seed)
+        tuner = Tuner(problem, *started, sources=sources, surrogate=surrogate)
     while line := launches.goes_on(tuner.history):
         if not dry_run:
             note(line, "yellow")
@@ -245,6 +250,13 @@ def open_study(
         if not dry_run:
             tuner.learn_from(sources)
     return tuner
+
+
+def surrogate_of(study: StudyConfig, problem: Problem, config: Path) -> Any:
+    """What a study file means as surrogate; None for the study's own, or the package's."""
+    if study.surrogate is None or study.surrogate in NAMES:
+        return study.surrogate
+    return choose(study.surrogate, problem.space.num_dims, config.resolve().parent)
 
 
 def check_started(url: str, config: Path, create: bool = False) -> list[str]:

@@ -85,6 +85,10 @@ traffic:
   min_prob_feasible: 0.9   # what a recommendation must reach
   rounds_per_day: 24       # 24 for hourly rounds
 
+# The model: matern (the default), rbf, additive, linear+matern, ensemble, or module:function for a
+# factory of your own. A study keeps the model that it was started with.
+# surrogate: additive
+
 # Other domains that have tuned the same weights: studies in journals, or transfer packages (see
 # hyperzero transfer --help). Each counts as far as it agrees with this study's own evidence.
 # sources:

@@ -32,6 +32,7 @@ from .evidence.pooling import Block, Pooling
 from .history import CONTROL, History
 from .journal import CandidateAdded, Configured, Decision, Entry
 from .journal.launch_trace import Carried, Promoted
+from .journal.surrogate_trace import SurrogateChosen
 from .journal.trace import Remark, Retired, Stopped
 from .launch import check_candidate, check_is_open
 
@@ -177,6 +178,7 @@ def successor_entries(history: History, study: str) -> list[Entry]:
     if retired:
         text = f"Retired in study {study!r} before the promotion"
         entries.append(Decision.of(last, text, Retired(candidates=retired)))
+    entries += [d for d in history.decisions if isinstance(d.trace, SurrogateChosen)]
     # The clock of a live loop goes on.
     entries += [
         decision

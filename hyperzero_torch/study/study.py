@@ -34,8 +34,7 @@ class Study(Switchboard, Epochs):
         journal: the journal that stores the study.
         name: of the study; it is started where the journal does not hold it.
         problem: the problem that it tunes.
-        config: the configuration, for a new study.
-        seed: the seed, for a new study.
+        config, seed, first: of a new study; ``first`` are entries to start it with.
     Raises:
         StudyMismatchError: the journal's study was made for another problem.
         JournalError: the journal cannot be used.
@@ -45,7 +44,13 @@ class Study(Switchboard, Epochs):
     history: History
 
     def __init__(
-        self, journal: Journal, name: str, problem: Problem, config: TunerConfig, seed: int
+        self,
+        journal: Journal,
+        name: str,
+        problem: Problem,
+        config: TunerConfig,
+        seed: int,
+        first: Sequence[Entry] = (),
     ) -> None:
         self.journal = journal
         self.name = name
@@ -55,10 +60,10 @@ class Study(Switchboard, Epochs):
         if name not in journal.studies():
             check_exposure(problem, config.plausible_lift, config.harm_budget)
             header = StudyHeader(name, seed, problem.spec())
-            first = Configured(config.model_dump(mode="json"))
+            configured = Configured(config.model_dump(mode="json"))
             # Where another process has just started it, continue with that study.
             with contextlib.suppress(ConflictError):
-                journal.create(header, [first])
+                journal.create(header, [configured, *first])
         self._open()
 
     def __repr__(self) -> str:
@@ -117,8 +122,7 @@ class Study(Switchboard, Epochs):
 
         Args:
             problem: the new one.
-            reason: why.
-            by: who.
+            reason, by: why, and who.
             follow: from the change and the history before it to the entries to append (possibly
                 none) and a result.
         Returns:
@@ -139,8 +143,7 @@ class Study(Switchboard, Epochs):
         """Use another configuration from here on; journaled where it differs."""
         if config != self.config:
             check_exposure(self.problem, config.plausible_lift, config.harm_budget)
-            entry = Configured(config.model_dump(mode="json"))
-            self.append(lambda _: ([entry], None))
+            self.append(lambda _: ([Configured(config.model_dump(mode="json"))], None))
 
     def receive(self, messages: Sequence[Readings], unknown: Unknown = "refuse") -> int:
         """Record readings, whole or not at all; see ``Tuner.tell``."""
@@ -268,9 +271,7 @@ class Study(Switchboard, Epochs):
         self._decide(lambda history: [interventions.remark(history, kind, reason, facts)])
 
     def keep_users(self, round: int, users: Mapping[int, int]) -> None:
-        """Record the users by candidate of a round whose readings are not recorded.
-
-        The comparison of users with planned shares uses them.
+        """Record the users by candidate of a round without readings, to compare with its shares.
 
         Raises:
             RoundError: the round was never planned, or a candidate was not an arm of it.

@@ -1,12 +1,14 @@
 """An exact Gaussian process per metric over the unit cube: fit, marginals, joint paths."""
 
 from .conditioned import Standardiser, leave_one_out_log_density
+from .ensemble import Ensemble
 from .fit import Surrogate, similarity
 from .kernels import Hyperparameters, default_hyperparameters
 from .paths import Paths
 from .posterior import Posterior
 
 __all__ = [
+    "Ensemble",
     "Hyperparameters",
     "Paths",
     "Posterior",

@@ -7,25 +7,19 @@ and noise, so results do not depend on the metric's unit.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, FitError, ShapeError
-from ..runtime.memory import require
-from .conditioned import Standardiser
-from .kernels import OUTPUTSCALE_MEDIAN, Hyperparameters, default_hyperparameters, matern52
+from .kernels import Hyperparameters, default_hyperparameters, matern52
 from .likelihood import MarginalLikelihood, as_hyperparameters, as_vectors
 from .posterior import Posterior
+from .standardise import Prepared, prepare
 
-_NOISE_FLOOR = 1e-6  # GPyTorch's own clamp for double precision
 _MAX_ITERATIONS = 40
-# Matrices (metrics, n, n) to reserve memory for. Metrics are fitted one by one, so several metrics
-# need less: four at n = 2000 raised the peak by 3.5 of these (bench.speed.growth).
-_COPIES = 12
 # Nats by which a fit's leave-one-out density may be worse than that of the priors' medians. A small
 # difference means nothing, since the fit maximises another criterion; odds of twenty to one do.
 _MAX_LOSS = 3.0
@@ -109,25 +103,9 @@ class Surrogate(nn.Module):
         self.hyperparameters = posterior.hyperparameters
         return posterior
 
-    def _prepared(self, x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None) -> _Prepared:
+    def _prepared(self, x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None) -> Prepared:
         """Evidence checked and standardised."""
-        x, mean, var = _check(x, mean, var, shared)
-        require(
-            _COPIES * mean.shape[1] * len(x) ** 2 * x.element_size(),
-            x.device,
-            f"an exact fit of {mean.shape[1]} metrics to {len(x)} candidates",
-            "fit fewer candidates, or let more of them retire",
-        )
-        observed = mean.isfinite()
-        standardiser = _standardise(mean, var, observed, self.prior_std)
-        y = torch.where(observed, (mean - standardiser.shift) / standardiser.scale, 0.0)
-        noise = (var / standardiser.scale.square()).clamp_min(_NOISE_FLOOR)
-        noise = torch.where(observed, noise, torch.inf)
-        if shared is not None:
-            shared = shared.to(x) / standardiser.scale.square()[:, None, None]
-            both = observed.T.unsqueeze(-1) & observed.T.unsqueeze(-2)
-            shared = torch.where(both, shared, 0.0)
-            shared = shared - torch.diag_embed(shared.diagonal(dim1=-2, dim2=-1))
+        prepared = prepare(x, mean, var, shared, self.prior_std)
         start = self.hyperparameters
         shape = (mean.shape[1], x.shape[1])
         if start is not None and start.lengthscale.shape != shape:
@@ -135,7 +113,7 @@ class Surrogate(nn.Module):
                 f"hyperparameters to start from are for (metrics, dims) = "
                 f"{tuple(start.lengthscale.shape)}, the data are {shape}"
             )
-        return _Prepared(x, y, noise, shared, standardiser)
+        return prepared
 
 
 def _make_room(surrogate: Surrogate, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
@@ -154,56 +132,14 @@ def _make_room(surrogate: Surrogate, state: Mapping[str, Any], prefix: str, *_: 
             setattr(surrogate, name, torch.empty_like(loaded))
 
 
-class _Prepared(NamedTuple):
-    """``x (n, dims)``, ``y`` and ``noise`` ``(n, metrics)``, standardised; ``shared`` likewise."""
-
-    x: Tensor
-    y: Tensor
-    noise: Tensor
-    shared: Tensor | None
-    standardiser: Standardiser
-
-
-def similarity(x: Tensor, hyperparameters: Hyperparameters | None) -> Tensor:
+def similarity(x: Tensor, lengthscale: Tensor | None) -> Tensor:
     """Prior correlation of N points ``(N, dims)``, averaged over metrics, ``(N, N)``.
 
     Before a first fit (None) it is that of the priors' medians.
     """
-    if hyperparameters is None:
-        hyperparameters = default_hyperparameters(1, x.shape[1], x)
-    return matern52(x, x, hyperparameters.lengthscale.to(x)).mean(0)
-
-
-def _standardise(
-    mean: Tensor, var: Tensor, observed: Tensor, prior_std: Tensor | None = None
-) -> Standardiser:
-    """Shift and scale per metric from signal and noise together; linear in the metric's unit.
-
-    The signal's variance is the random-effects estimate of DerSimonian and Laird (1986); the noise
-    is that of the most precise candidates (harmonic mean). Rows without noise (the base, known
-    exactly) are left out of both: their weight would be infinite, and the scale 0. Where the
-    prior's standard deviation is given, the scale follows from it instead.
-    """
-    noisy = observed & (var > 0)
-    observed = torch.where(noisy.any(0), noisy, observed)
-    mean = torch.where(observed, mean, 0.0)
-    count = observed.sum(0)
-    centred = torch.where(observed, mean - mean.sum(0) / count, 0.0)
-    size = centred.square().sum(0) / count + torch.where(observed, var, 0.0).sum(0) / count
-    weight = observed / var.clamp_min(torch.where(size > 0, 1e-9 * size, 1.0))
-    total = weight.sum(0)
-    shift = (weight * mean).sum(0) / total
-    scatter = (weight * (mean - shift).square()).sum(0)
-    spread = total - weight.square().sum(0) / total
-    signal = ((scatter - (count - 1)) / spread.clamp_min(1e-300)).clamp_min(0)
-    signal = torch.where(count > 1, signal, 0.0)
-    blended = observed / (var + signal).clamp_min(torch.where(size > 0, 1e-9 * size, 1.0))
-    shift = (blended * mean).sum(0) / blended.sum(0)
-    scale = torch.where(size > 0, (signal + count / total).sqrt(), 1.0)
-    if prior_std is not None:
-        given = prior_std.to(scale) / math.sqrt(OUTPUTSCALE_MEDIAN)
-        scale = torch.where(given > 0, given, scale)
-    return Standardiser(shift, scale)
+    if lengthscale is None:
+        lengthscale = default_hyperparameters(1, x.shape[1], x).lengthscale
+    return matern52(x, x, lengthscale.to(x)).mean(0)
 
 
 def _maximise(
@@ -227,42 +163,3 @@ def _maximise(
         fitted.append(vector)
         all_succeeded = all_succeeded and succeeded
     return as_hyperparameters(fitted, x), all_succeeded
-
-
-def _check(
-    x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    wrong = {n: type(v).__name__ for n, v in (("x", x), ("mean", mean), ("var", var))
-             if not isinstance(v, Tensor)}  # fmt: skip
-    if wrong:
-        raise ShapeError(f"fit expects tensors x, mean and var, got {wrong}; torch.as_tensor them")
-    if x.ndim != 2 or mean.ndim != 2 or mean.shape != var.shape or x.shape[0] != mean.shape[0]:
-        raise ShapeError(
-            "fit expects x (n, dims), mean and var (n, metrics), got "
-            f"{tuple(x.shape)}, {tuple(mean.shape)} and {tuple(var.shape)}"
-        )
-    square = (mean.shape[1], len(mean), len(mean))
-    if shared is not None and (tuple(shared.shape) != square or shared.device != x.device):
-        raise ShapeError(
-            f"shared must be (metrics, n, n) = {square} on {x.device}, got "
-            f"{tuple(shared.shape)} on {shared.device}"
-        )
-    if len({x.device, mean.device, var.device}) > 1:
-        raise ShapeError(
-            f"fit expects one device, got x on {x.device}, mean on {mean.device}, "
-            f"var on {var.device}"
-        )
-    x, mean, var = x.double(), mean.double(), var.double()
-    observed = mean.isfinite() & var.isfinite()
-    if x.shape[0] == 0 or not bool(observed.any(0).all()):
-        raise FitError(
-            "every metric needs at least one candidate with evidence; observed candidates per "
-            f"metric: {observed.sum(0).tolist()}"
-        )
-    if not bool(x.isfinite().all()) or bool(mean.isinf().any()) or bool((var < 0).any()):
-        raise FitError(
-            "fit expects finite x, finite or NaN means and variances >= 0; got x in "
-            f"[{float(x.min()):g}, {float(x.max()):g}], {int(mean.isinf().sum())} infinite means "
-            f"and {int((var < 0).sum())} negative variances"
-        )
-    return x, torch.where(observed, mean, torch.nan), torch.where(observed, var, 1.0)

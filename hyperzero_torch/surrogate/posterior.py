@@ -23,6 +23,7 @@ from torch import Tensor
 from ..runtime.memory import in_tiles
 from .conditioned import ConditionedProcess, leave_one_out_log_density
 from .paths import Paths, draw_paths
+from .standardise import prepare
 
 if TYPE_CHECKING:
     from .as_gpytorch import ExactGP
@@ -95,6 +96,19 @@ class Posterior(ConditionedProcess):
         joint = self.prior_covariance(x) - half.transpose(-1, -2) @ half
         scaled: Tensor = self.standardiser.scale.square()[:, None, None] * joint
         return scaled
+
+    def condition(
+        self, x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None = None
+    ) -> Posterior:
+        """The same hyperparameters and units given other evidence; see ``Surrogate.fit``."""
+        data = prepare(x, mean, var, shared, standardiser=self.standardiser)
+        return Posterior(
+            *data[:3],
+            self.hyperparameters,
+            data.standardiser,
+            data.shared,
+            fit_succeeded=self.fit_succeeded,
+        )
 
     def leave_one_out(self) -> Tensor:
         """Log density of each metric's evidence, every row predicted from all others, ``(m,)``.

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import ShapeError
 from ..problem.problem import Outcome, Problem
 from ..runtime.memory import in_tiles
-from ..surrogate import Paths, Posterior
+from ..surrogate.protocol import DrawnPaths, FittedPosterior
 from .distributed import gather_parts
 from .refine import refine
 from .winners import Best, best_of, scaled_violation
@@ -35,7 +35,7 @@ class Proposals(NamedTuple):
 
 
 def propose(
-    posterior: Posterior,
+    posterior: FittedPosterior,
     problem: Problem,
     num_samples: int,
     num_proposals: int,
@@ -124,7 +124,7 @@ def best_points(
 def _starts(
     chunks: Iterable[Tensor],
     evaluate: Callable[[Tensor], Outcome],
-    paths: Paths,
+    paths: DrawnPaths,
     problem: Problem,
     num: int,
 ) -> Tensor:
@@ -148,7 +148,7 @@ def _best_rows(outcome: Outcome, num: int) -> Tensor:
     return rank.topk(num, dim=1).indices
 
 
-def _on_paths(paths: Paths, problem: Problem, x: Tensor) -> Outcome:
+def _on_paths(paths: DrawnPaths, problem: Problem, x: Tensor) -> Outcome:
     """Utility ``(P, N)`` and slack ``(P, N, constraints)`` of every path, tile by tile."""
 
     def evaluate(part: Tensor) -> Tensor:
@@ -165,7 +165,11 @@ def _on_paths(paths: Paths, problem: Problem, x: Tensor) -> Outcome:
 
 
 def _marginal(
-    posterior: Posterior, problem: Problem, x: Tensor, num: int, generator: torch.Generator | None
+    posterior: FittedPosterior,
+    problem: Problem,
+    x: Tensor,
+    num: int,
+    generator: torch.Generator | None,
 ) -> Outcome:
     """Independent draws of every point, as in the paper."""
     mean, var = posterior.marginal(x)

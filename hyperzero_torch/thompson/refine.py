@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..problem.problem import Outcome, Problem
 from ..problem.space import Float
-from ..surrogate import Paths
+from ..surrogate.protocol import DrawnPaths
 from .winners import best_of, finite_std
 
 _STEPS = 40
@@ -26,7 +26,7 @@ _PENALTY = 10.0  # per squared standardised slack, against a standardised utilit
 _GRID = 2.0**-20
 
 
-def refine(paths: Paths, problem: Problem, starts: Tensor) -> Tensor:
+def refine(paths: DrawnPaths, problem: Problem, starts: Tensor) -> Tensor:
     """The best point visited by ascent from each start, snapped to the space.
 
     Int and Choice parameters keep the start's values. Terms without a gradient, or with one that

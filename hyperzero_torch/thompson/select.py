@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import ShapeError
 from ..problem.problem import Outcome, Problem
 from ..runtime.memory import in_tiles
-from ..surrogate import Paths
+from ..surrogate.protocol import DrawnPaths
 from .distributed import all_reduce_sum, rank_and_world_size
 from .winners import best_of, break_ties, eligible, finite_std
 
@@ -98,7 +98,7 @@ def select(
     return _tally(sizes, draws, mean.shape[0], problem, caution, mean.device, margin_draws)
 
 
-def select_paths(paths: Paths, x: Tensor, problem: Problem, caution: float = 0.0) -> Selection:
+def select_paths(paths: DrawnPaths, x: Tensor, problem: Problem, caution: float = 0.0) -> Selection:
     """Algorithm 1 on joint draws: each path is one coherent draw of all candidates.
 
     Args:

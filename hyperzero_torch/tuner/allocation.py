@@ -99,8 +99,8 @@ def _arm_similarity(state: ModelState, context: RoundContext, arms: Tensor) -> T
     """Prior correlation of the arms' deltas where evidence is pooled; None where it is not."""
     if context.config.evidence != "pooled":
         return None
-    hyperparameters = None if state.posterior is None else state.posterior.hyperparameters
-    return similarity(state.problem.space.to_unit(context.history.theta[arms]), hyperparameters)
+    lengthscale = None if state.posterior is None else state.posterior.lengthscale
+    return similarity(state.problem.space.to_unit(context.history.theta[arms]), lengthscale)
 
 
 def _last_shares(history: History) -> dict[int, float]:

@@ -12,7 +12,7 @@ from ..stats.normals import antithetic_normals
 from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket
 from ..study.history import CONTROL
-from ..surrogate import Posterior
+from ..surrogate.protocol import FittedPosterior
 
 _NUM_DRAWS = 2048
 
@@ -36,7 +36,7 @@ def believe(
     problem: Problem,
     config: TunerConfig,
     bucket: Bucket,
-    posterior: Posterior,
+    posterior: FittedPosterior,
     generator: torch.Generator,
     candidates: Tensor | None = None,
 ) -> Belief:

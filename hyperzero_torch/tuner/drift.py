@@ -20,7 +20,7 @@ from ..study.evidence.pooling import Pooling
 from ..study.history import History
 from ..study.journal import Decision
 from ..study.journal.trace import DetectorTrace, DriftFound, RolledBack
-from ..surrogate import Posterior
+from ..surrogate.protocol import FittedPosterior
 from .context import RoundContext
 from .model import Fitted, conditioned
 
@@ -76,7 +76,7 @@ def monitor(state: Fitted, context: RoundContext) -> DriftUpdate:
     return DriftUpdate(_trace(detector, next_round), alarms)
 
 
-def residuals(bucket: Bucket, posterior: Posterior, x: Tensor, rows: Tensor) -> Tensor:
+def residuals(bucket: Bucket, posterior: FittedPosterior, x: Tensor, rows: Tensor) -> Tensor:
     """Whitened residuals of one round's deltas, ``(arms, metrics)``.
 
     Args:
@@ -127,9 +127,7 @@ def _round_residuals(state: Fitted, context: RoundContext, at: int) -> Tensor | 
     if not len(rows):
         return None
     earlier = gather(before(history, at), Pooling.of(context.config), state.cache)
-    posterior = conditioned(
-        state.problem, context.config, earlier, state.fit_set, state.cold.hyperparameters
-    )
+    posterior = conditioned(state.problem, context.config, earlier, state.fit_set, state.cold)
     if posterior is None:
         return None
     candidates = deltas.candidate[rows]

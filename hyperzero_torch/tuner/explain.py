@@ -106,7 +106,12 @@ class Explanation:
 
 
 def explain(
-    problem: Problem, entries: Sequence[Entry], round: int, seed: int, device: torch.device
+    problem: Problem,
+    entries: Sequence[Entry],
+    round: int,
+    seed: int,
+    device: torch.device,
+    *model: Any,
 ) -> Explanation:
     """Restore the study from its journal up to a plan, and explain the plan.
 
@@ -115,7 +120,7 @@ def explain(
         entries: the whole journal of the study.
         round: a planned round.
         seed: of the study.
-        device: where to fit.
+        device: where to fit; ``model`` are the last arguments of ``update_model``.
     Raises:
         RoundError: the round was never planned, or under goals with a callable that is not in force
             any more.
@@ -126,7 +131,7 @@ def explain(
     problem = _problem_then(problem, history, entries[position:], round)
     history.extend(_compacted_since(entries, position, TunerConfig(**history.config), history))
     config = TunerConfig(**history.config)
-    state = update_model(problem, config, history, device, FitCache.empty())
+    state = update_model(problem, config, history, device, FitCache.empty(), *model)
     belief = no_belief(state.problem, state.bucket)
     prob_best: dict[int, float] = {}
     if isinstance(state, Fitted):

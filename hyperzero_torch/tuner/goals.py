@@ -26,6 +26,7 @@ from ..study.history import CONTROL, History, history_of
 from ..study.journal import Decision, Entry, Journal, StudyHeader
 from ..study.journal.trace import Stopped
 from ..study.study import Study
+from ..surrogate.foreign import ForeignSurrogate
 from ..transfer.alignment import align
 from ..transfer.journaled import recorded
 from .beliefs import Belief, believe, no_belief
@@ -87,6 +88,8 @@ def change_goals(
     dry_run: bool,
     device: torch.device,
     cache: FitCache,
+    surrogate: ForeignSurrogate | None = None,
+    broken: str | None = None,
 ) -> GoalsEffect:
     """Put other goals in force; see ``Tuner.change_goals``."""
     who = goals.author(by)
@@ -100,10 +103,11 @@ def change_goals(
             align(source, becomes)  # refused before anything is written
         # What is fitted for goals that are not in force yet must not be found again.
         scratch = FitCache(dict(cache.blocks), {}, {})
-        state = update_model(becomes, config, after, device, scratch)
+        state = update_model(becomes, config, after, device, scratch, surrogate, broken)
         stops = harm_stops(state, RoundContext(config, after, history.last_round or 0, study.seed))
         after.extend(stops)
-        state_before = update_model(today, config, history, device, cache)
+        before = (today, config, history, device, cache)
+        state_before = update_model(*before, surrogate, broken)
         sides = [
             _Side(h, s, config, _belief(h, s, config, study.seed, device))
             for h, s in ((history, state_before), (after, state))

@@ -18,6 +18,8 @@ from ..study.evidence.bucket import Bucket, gather
 from ..study.evidence.pooling import Pooling
 from ..study.history import CONTROL, History
 from ..surrogate import Hyperparameters, Posterior, Surrogate
+from ..surrogate.foreign import ForeignSurrogate
+from ..surrogate.protocol import FittedPosterior
 from ..transfer import features
 from ..transfer.journaled import current_override, recorded
 from ..transfer.prior import Judgement, Prior
@@ -53,14 +55,18 @@ class Unfitted(_Evidence):
 
 @dataclass(frozen=True, eq=False)
 class Fitted(_Evidence):
-    """A posterior, and the fit's ``judgement`` on other domains, None without sources."""
+    """A posterior, and the fit's ``judgement`` on other domains, None without sources.
 
-    posterior: Posterior
+    ``remark`` says why the default model was fitted instead of the study's own surrogate.
+    """
+
+    posterior: FittedPosterior
     judgement: Judgement | None
+    remark: str | None = None
     why_not: ClassVar[None] = None
 
     @property
-    def cold(self) -> Posterior:
+    def cold(self) -> FittedPosterior:
         """The posterior of the study's own evidence alone."""
         return self.posterior if self.judgement is None else self.judgement.cold
 
@@ -80,14 +86,19 @@ class Fitted(_Evidence):
 
 
 ModelState: TypeAlias = Unfitted | Fitted
+_Data: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
 
 class Fit(NamedTuple):
-    """A posterior, or why there is none; and the judgement on other domains behind it."""
+    """A posterior, or why there is none; and the judgement on other domains behind it.
 
-    posterior: Posterior | None
+    ``remark`` as in ``Fitted``.
+    """
+
+    posterior: FittedPosterior | None
     why_not: str | None
     judgement: Judgement | None = None
+    remark: str | None = None
 
 
 class FitCache(NamedTuple):
@@ -113,7 +124,13 @@ class FitCache(NamedTuple):
 
 
 def update_model(
-    problem: Problem, config: TunerConfig, history: History, device: torch.device, cache: FitCache
+    problem: Problem,
+    config: TunerConfig,
+    history: History,
+    device: torch.device,
+    cache: FitCache,
+    surrogate: ForeignSurrogate | None = None,
+    broken: str | None = None,
 ) -> ModelState:
     """Pool the readings into evidence, and fit where readings came since the last fit.
 
@@ -123,6 +140,8 @@ def update_model(
         history: the study's facts.
         device: where to fit.
         cache: of this study; what is new is added.
+        surrogate: the study's, where it is not the package's own.
+        broken: why it must not be used now.
     """
     bucket = gather(history, Pooling.of(config), cache.blocks)
     needed = problem.level_metrics.any(0)
@@ -148,14 +167,19 @@ def update_model(
     rows = candidates[has_evidence[candidates]]
     # A plan may settle a block, which changes evidence without any message.
     facts = (history.num_messages, history.status.version, len(bucket.control_loadings))
-    key = (*facts, config, tuple(rows.tolist()))
+    key = (*facts, config, tuple(rows.tolist()), broken)
     if key not in cache.fit:
         cache.fit.clear()
-        cache.fit[key] = _fit(problem, config, bucket, rows, history, device, prior, cache.blocks)
+        data = training_data(problem, config, bucket, rows, device)
+        foreign, broken = _fit_foreign(surrogate, data, prior_std(problem, config), broken)
+        if foreign is None:
+            foreign = _fit(problem, config, bucket, data, history, prior, cache.blocks)
+            foreign = foreign._replace(remark=broken)
+        cache.fit[key] = foreign
     fit = cache.fit[key]
     if fit.posterior is None:
         return Unfitted(*evidence, hours, fit.why_not or "")
-    return Fitted(*evidence, hours, fit.posterior, fit.judgement)
+    return Fitted(*evidence, hours, fit.posterior, fit.judgement, fit.remark)
 
 
 def training_data(
@@ -194,30 +218,46 @@ def conditioned(
     config: TunerConfig,
     bucket: Bucket,
     candidates: Tensor,
-    hyperparameters: Hyperparameters,
-) -> Posterior | None:
-    """The posterior of a bucket's evidence under given hyperparameters, on the CPU.
+    fitted: FittedPosterior,
+) -> FittedPosterior | None:
+    """The posterior of a bucket's evidence under the hyperparameters of a fit, on the CPU.
 
     Args:
         problem: of the study.
         config: of the study.
         bucket: the evidence.
         candidates: ``(n,)``; those without evidence are left out.
-        hyperparameters: on any device.
+        fitted: the fit; the package's own may be on any device.
     Returns:
         None where no candidate has evidence, or the covariance cannot be factorised.
     """
     rows = candidates[bucket.has_evidence(problem.used_metrics)[candidates]]
     if not len(rows):
         return None
-    start = Hyperparameters(*(field.cpu() for field in hyperparameters))
-    surrogate = Surrogate(start, prior_std(problem, config))
+    device = torch.device("cpu") if isinstance(fitted, Posterior) else fitted.device
+    data = training_data(problem, config, bucket, rows, device)
     try:
-        return surrogate.condition(
-            *training_data(problem, config, bucket, rows, torch.device("cpu"))
-        )
+        if not isinstance(fitted, Posterior):
+            return fitted.condition(*data)
+        start = Hyperparameters(*(field.cpu() for field in fitted.hyperparameters))
+        return Surrogate(start, prior_std(problem, config)).condition(*data)
     except FitError:
         return None
+
+
+def _fit_foreign(
+    surrogate: ForeignSurrogate | None, data: _Data, std: Tensor | None, broken: str | None
+) -> tuple[Fit | None, str | None]:
+    """The fit of a surrogate that is not the package's own; or None, and a remark on why not."""
+    if surrogate is None:
+        return None, None
+    if broken is None:
+        try:
+            return Fit(surrogate.fit(*data, prior_std=std), None), None
+        except FitError as error:
+            broken = str(error)
+    text = surrogate.descriptor.text
+    return None, f"surrogate {text} was not used: {broken}; the default model took its place"
 
 
 def _prior_of(problem: Problem, history: History, cache: FitCache) -> Prior | None:
@@ -234,13 +274,13 @@ def _fit(
     problem: Problem,
     config: TunerConfig,
     bucket: Bucket,
-    rows: Tensor,
+    data: _Data,
     history: History,
-    device: torch.device,
     prior: Prior | None,
     cache: BlockCache,
 ) -> Fit:
-    start = None
+    """The package's own model, with what other domains add to it."""
+    start, device = None, data[0].device
     if history.warm_start is not None:
         fields = {
             name: torch.tensor(
@@ -251,7 +291,7 @@ def _fit(
         start = Hyperparameters(**fields)
     try:
         surrogate = Surrogate(start, prior_std(problem, config))
-        cold = surrogate.fit(*training_data(problem, config, bucket, rows, device))
+        cold = surrogate.fit(*data)
     except FitError as error:
         return Fit(None, f"the fit failed: {error}")
     if prior is None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self, TypeVar
 
 import torch
 
+from ..errors import FitError
 from ..problem.problem import Problem
 from ..study import launch as launches
 from ..study import promotion
@@ -21,6 +22,7 @@ from ..study.journal import Entry, StudyHeader
 from ..study.journal.base import ConflictError
 from ..study.launch import LaunchTerms
 from ..study.study import Study
+from ..surrogate.foreign import CheckedPosterior, ForeignSurrogate
 from ..transfer import journaled
 from ..transfer.overrides import ExpertOverride
 from ..transfer.source import Source
@@ -30,6 +32,9 @@ from .goals import GoalsEffect, change_goals
 from .launching import LaunchReport
 from .model import FitCache, ModelState, update_model
 from .recommend import Criterion, Recommendation
+from .surrogates import check_dims, check_sources
+
+_T = TypeVar("_T")
 
 
 class Operations(ABC):
@@ -38,6 +43,7 @@ class Operations(ABC):
     study: Study
     device: torch.device
     _cache: FitCache
+    _surrogate: ForeignSurrogate | None
 
     @abstractmethod
     def recommend(self, criterion: Criterion = "lcb", only_proven: bool = False) -> Recommendation:
@@ -54,7 +60,9 @@ class Operations(ABC):
             ConfigError: a source does not fit the problem; then none is added.
             JournalError: the journal, or a source's, cannot be used.
         """
-        journaled.learn_from(self.study, journaled.opened(sources))
+        opened = journaled.opened(sources)
+        check_sources(self._surrogate, opened)
+        journaled.learn_from(self.study, opened)
 
     def overrule(self, override: ExpertOverride) -> None:
         """An expert's rules for the sources; journaled, in force until the next ones.
@@ -86,10 +94,22 @@ class Operations(ABC):
         Raises:
             StudyMismatchError: the parameters, their scales, the base or the metrics differ.
             ProblemError: a goal newly rests on a metric of which there are no readings.
-            ConfigError: a source of the study does not fit the new bounds.
+            ConfigError: a source of the study does not fit the new bounds, or its surrogate is for
+                a unit cube of other dimensions.
             RoundError: no reason is given.
         """
-        effect = change_goals(self.study, problem, reason, by, dry_run, self.device, self._cache)
+        check_dims(self._surrogate, problem)
+
+        def change(broken: str | None) -> GoalsEffect:
+            rest = (dry_run, self.device, self._cache, self._surrogate, broken)
+            return change_goals(self.study, problem, reason, by, *rest)
+
+        try:
+            effect = change(None)
+        except FitError as error:
+            if self._surrogate is None:
+                raise
+            effect = change(str(error))
         if not effect.changed:
             message = "the goals are those of the study; nothing was changed or journaled"
             announcements.of_nothing(message)
@@ -128,9 +148,8 @@ class Operations(ABC):
         number = launching.chosen(candidate, best.candidate_id, best.reason)
 
         def compute(history: History) -> tuple[Sequence[Entry], LaunchReport]:
-            decision, report = launching.begin(
-                self._update_model(), self._context(), number, bound, unproven, who, reason
-            )
+            rest = (self._context(), number, bound, unproven, who, reason)
+            decision, report = self._with_model(lambda state: launching.begin(state, *rest))
             return [] if dry_run else [decision], report
 
         return self.study.append(compute)
@@ -138,7 +157,7 @@ class Operations(ABC):
     def launch_status(self) -> LaunchReport | None:
         """The latest launch as it stands, with the present verdict; None where there was none."""
         self.study.sync()
-        return launching.look(self._update_model(), self._context())
+        return self._with_model(lambda state: launching.look(state, self._context()))
 
     def abort_launch(self, reason: str, *, who: str = "") -> None:
         """End the launch that is under way; from the next plan on the study explores as before.
@@ -208,6 +227,18 @@ class Operations(ABC):
         study, history = self.study, self.study.history.branch()
         return RoundContext(study.config, history, history.next_round, study.seed)
 
-    def _update_model(self) -> ModelState:
-        study = self.study
-        return update_model(study.problem, study.config, study.history, self.device, self._cache)
+    def _update_model(self, broken: str | None = None) -> ModelState:
+        """The model of the evidence so far; ``broken`` says why the surrogate is not to be used."""
+        study, surrogate = self.study, self._surrogate
+        facts = (study.problem, study.config, study.history, self.device, self._cache)
+        return update_model(*facts, surrogate, broken)
+
+    def _with_model(self, work: Callable[[ModelState], _T]) -> _T:
+        """Work with the model; with the default one where the study's surrogate fails at it."""
+        state = self._update_model()
+        try:
+            return work(state)
+        except FitError as error:
+            if not isinstance(state.posterior, CheckedPosterior):
+                raise
+            return work(self._update_model(str(error)))

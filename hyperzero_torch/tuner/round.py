@@ -19,6 +19,7 @@ from ..study.history import CONTROL, History
 from ..study.journal import CandidateAdded, Decision, Entry, Planned
 from ..study.journal.trace import HyperparametersTrace, PlanTrace
 from ..study.switch_state import waiting_in_words
+from ..surrogate import Posterior
 from ..thompson import propose, select, select_paths
 from ..thompson.propose import Proposals
 from .allocation import allocate
@@ -217,14 +218,22 @@ def _plan_fitted(state: Fitted, context: RoundContext, oversight: Oversight) -> 
         proposed=tuple(c.candidate for c in proposed),
         leaders=tuple(leading),
         revived=tuple(revived),
-        # With or without sources, the next fit starts from the study's own evidence.
-        hyperparameters=HyperparametersTrace(
-            **{name: v.tolist() for name, v in state.cold.hyperparameters._asdict().items()}
-        ),
+        hyperparameters=_hyperparameters(state),
         drift=drift.detector,
         transfer=transfer,
     )
     return Draft(slots, added, trace, remarks)
+
+
+def _hyperparameters(state: Fitted) -> HyperparametersTrace | None:
+    """What the next fit starts from; a surrogate of another kind always starts anew.
+
+    With or without sources, that is the study's own evidence.
+    """
+    if not isinstance(state.cold, Posterior):
+        return None
+    fields = state.cold.hyperparameters._asdict()
+    return HyperparametersTrace(**{name: value.tolist() for name, value in fields.items()})
 
 
 def _proposals(state: Fitted, context: RoundContext) -> Proposals | None:
@@ -284,10 +293,13 @@ def _remarks(state: Fitted, votes: Votes, num_draws: int, round: int) -> list[De
     """Remarks on unusual fits and draws."""
     problem: Problem = state.problem
     reasons: dict[str, str] = {}
+    if state.remark is not None:
+        reasons["fallback"] = state.remark
     if not state.posterior.fit_succeeded:
+        start = "priors' medians" if isinstance(state.posterior, Posterior) else "initial values"
         reasons["fit"] = (
             "the fit of the kernel failed, or predicted left-out candidates much worse than the "
-            "priors' medians; it was not used"
+            f"{start}; it was not used"
         )
     if votes.num_infeasible == num_draws:
         reasons["infeasible"] = (

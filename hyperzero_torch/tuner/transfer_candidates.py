@@ -93,7 +93,7 @@ def transfer_proposals(
     theta = problem.space.from_unit(x.cpu())
     taken = state.to_unit(history.theta)
     tested = torch.cat([*(source.x.to(posterior.x) for source in prior.allowed), state.cold.x])
-    lengthscale = posterior.hyperparameters.lengthscale.amin(0)
+    lengthscale = posterior.lengthscale.amin(0)
     proposals: list[CandidateAdded] = []
     for i in scores.accepted.nonzero().flatten().tolist():
         point = x[i]

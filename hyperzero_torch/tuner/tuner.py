@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import RoundError, StudyMismatchError
+from ..errors import FitError, RoundError, StudyMismatchError
 from ..problem.problem import Problem
 from ..runtime.login import login_name
 from ..runtime.randomness import random
@@ -31,11 +31,12 @@ from ..study.plan import Plan
 from ..study.readings import Readings
 from ..study.study import Study
 from ..study.unplanned import Unknown
-from ..surrogate import Posterior
+from ..surrogate.foreign import choose
+from ..surrogate.protocol import FittedPosterior
 from ..transfer import journaled
 from ..transfer.alignment import align
 from ..transfer.source import Source
-from . import announcements, arguments
+from . import announcements, arguments, surrogates
 from .beliefs import Belief, believe, no_belief
 from .explain import Explanation, explain
 from .goals import goals_before
@@ -59,9 +60,12 @@ class Tuner(Operations):
         sources: other domains to learn from, as ``hz.transfer.Source`` or as
             ``"journal-url#study"``. The journal stores them, so a study continues with them. New
             ones can be added at any time; one of the same name with other evidence replaces it.
+        surrogate: the model; where None, the study's own by name, or the package's own. A GPyTorch
+            kernel, a ``(mean, kernel)`` pair, a factory, an object with ``fit``, or a name; see
+            ``surrogate/foreign/choose.py``. The journal identifies it.
     Raises:
-        StudyMismatchError: the journal's study was made for another problem or seed.
-        ConfigError: a source that does not fit the problem.
+        StudyMismatchError: the journal's study was made for another problem, seed or surrogate.
+        ConfigError: a source or a surrogate that does not fit the problem, or both together.
         JournalError: the journal, or a source's, cannot be used.
     """
 
@@ -74,6 +78,7 @@ class Tuner(Operations):
         seed: int | None = None,
         device: torch.device | str = "cpu",
         sources: Sequence[Source | str] = (),
+        surrogate: Any = None,
     ) -> None:
         seed, study = arguments.as_seed(seed), arguments.as_study_name(study)
         self.device = arguments.as_device(device)
@@ -81,9 +86,13 @@ class Tuner(Operations):
         for source in opened:  # refuse sources that do not fit before a study is started
             align(source, problem)
         self._cache = FitCache.empty()
-        self.study = Study(
-            open_journal(journal), study, problem, config or TunerConfig(), seed or 0
-        )
+        chosen = choose(surrogate, problem.space.num_dims)
+        surrogates.check_sources(chosen, opened)
+        first = surrogates.first_entries(chosen)
+        new = (problem, config or TunerConfig(), seed or 0, first)
+        self.study = Study(open_journal(journal), study, *new)
+        self._surrogate = surrogates.agreed(self.history, surrogate, chosen, self.problem)
+        surrogates.check_sources(self._surrogate, opened)
         if seed is not None and seed != self.seed:
             raise StudyMismatchError(
                 f"study {study!r} has seed {self.seed}, got seed={seed}; leave seed out to "
@@ -103,29 +112,32 @@ class Tuner(Operations):
         config: TunerConfig | None = None,
         device: torch.device | str = "cpu",
         sources: Sequence[Source | str] = (),
+        surrogate: Any = None,
         change_goals: str | None = None,
         by: str | None = None,
     ) -> Tuner:
         """Continue a study that must exist; ``sources`` are added to those it has.
 
         Args:
+            surrogate: the one that the study was started with; not needed for a name of ours.
             change_goals: the reason why ``problem`` has other goals than the study; they are put in
                 force as ``tuner.change_goals`` does it. Without a reason, other goals are refused.
             by: who changes them.
         Raises:
             StudyNotFoundError: the journal holds no such study; the message lists those it holds.
             StudyMismatchError: the study was made for another problem; the message names what
-                differs.
+                differs. Or it was started with another surrogate.
         """
         opened = open_journal(journal, create=False)
         header = opened.header(study)
         if change_goals is None:
-            return cls(problem, config, opened, study, None, device, sources)
+            return cls(problem, config, opened, study, None, device, sources, surrogate)
         for source in journaled.opened(sources):  # refused before anything is written
             align(source, problem)
-        tuner = cls(goals_before(opened, header, problem), None, opened, study, None, device)
+        before = goals_before(opened, header, problem)
+        tuner = cls(before, None, opened, study, None, device, (), surrogate)
         tuner.change_goals(problem, reason=change_goals, by=by)
-        return cls(problem, config, opened, study, None, device, sources)
+        return cls(problem, config, opened, study, None, device, sources, surrogate)
 
     def __repr__(self) -> str:
         return (
@@ -192,8 +204,8 @@ class Tuner(Operations):
             if target in history.plans:
                 return [], target
             launches.check_is_open(history)
-            model = self._update_model()
-            entries = plan_round(model, self.config, history, target, self.seed, trigger, who)
+            rest = (self.config, history, target, self.seed, trigger, who)
+            entries = self._with_model(lambda state: plan_round(state, *rest))
             return [*entries, *lacking.remarks(history, target)], target
 
         num_decisions = len(self.study.sync().decisions)
@@ -259,20 +271,29 @@ class Tuner(Operations):
         self.study.sync()
         wanted = self._last_plan().round if round is None else round
         entries = self.journal.read(self.study.name)
-        return explain(self.problem, entries, wanted, self.seed, self.device)
+        facts = (self.problem, entries, wanted, self.seed, self.device, self._surrogate)
+        try:
+            return explain(*facts)
+        except FitError as error:
+            if self._surrogate is None:
+                raise
+            return explain(*facts, str(error))
 
     def belief(self) -> tuple[ModelState, Belief]:
         """The model, and the posterior of every candidate, as reports use them."""
         self.study.sync()
         self._last_plan()
-        state = self._update_model()
-        if not isinstance(state, Fitted):
-            return state, no_belief(state.problem, state.bucket)
-        generator = random(self.seed, self.history.num_messages, "believe", self.device)
-        problem = state.problem.to(self.device)
-        return state, believe(
-            problem, self.config, state.bucket, state.posterior, generator, state.fit_set
-        )
+
+        def work(state: ModelState) -> tuple[ModelState, Belief]:
+            if not isinstance(state, Fitted):
+                return state, no_belief(state.problem, state.bucket)
+            generator = random(self.seed, self.history.num_messages, "believe", self.device)
+            problem = state.problem.to(self.device)
+            return state, believe(
+                problem, self.config, state.bucket, state.posterior, generator, state.fit_set
+            )
+
+        return self._with_model(work)
 
     def posterior(
         self, theta: Tensor | Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -297,7 +318,7 @@ class Tuner(Operations):
         mean, var = self.surrogate().marginal(x.to(self.device))
         return mean.cpu(), var.cpu()
 
-    def surrogate(self) -> Posterior:
+    def surrogate(self) -> FittedPosterior:
         """The posterior over the unit cube that the next plan would be made with.
 
         Raises:
@@ -328,7 +349,15 @@ class Tuner(Operations):
             ConfigError: not a saved state, or a damaged one.
             StudyMismatchError: it is of another problem, or this study has plans of its own.
         """
-        self.study.load(state, journaled.check)
+
+        def check(history: History) -> None:
+            journaled.check(history)
+            surrogates.agreed(history, self._surrogate, self._surrogate, self.problem)
+
+        self.study.load(state, check)
+        self._surrogate = surrogates.agreed(
+            self.history, self._surrogate, self._surrogate, self.problem
+        )
         self._cache.clear()
 
     def _last_plan(self) -> Planned:
@@ -338,4 +367,4 @@ class Tuner(Operations):
         return plan
 
     def _reopened(self, problem: Problem, name: str) -> Tuner:
-        return Tuner(problem, None, self.journal, name, None, self.device)
+        return Tuner(problem, None, self.journal, name, None, self.device, (), self._surrogate)

@@ -21,7 +21,7 @@ from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket
 from ..study.history import CONTROL
 from ..study.journal import CandidateAdded
-from ..surrogate import Posterior
+from ..surrogate.protocol import FittedPosterior
 from ..thompson.local_search import WIDTHS, local_search
 from .candidates import add_candidates
 from .context import RoundContext
@@ -66,7 +66,7 @@ def leaders(state: Fitted, context: RoundContext) -> tuple[list[int], list[Candi
         context.generator("lead", posterior.device),
     )
     points = _best_points(gradient, x)
-    lengthscale = posterior.hyperparameters.lengthscale.amin(0)
+    lengthscale = posterior.lengthscale.amin(0)
     leading: list[int] = []
     added: list[CandidateAdded] = []
     for point in points:
@@ -106,7 +106,7 @@ def _best_tested(gradient: _KnowledgeGradient, state: Fitted, context: RoundCont
 
 
 def knowledge_gradient(
-    posterior: Posterior,
+    posterior: FittedPosterior,
     problem: Problem,
     bucket_x: Tensor,
     min_prob_feasible: float,
@@ -198,7 +198,7 @@ class _KnowledgeGradient:
 
     def __init__(
         self,
-        posterior: Posterior,
+        posterior: FittedPosterior,
         problem: Problem,
         bucket_x: Tensor,
         min_prob: float,

@@ -32,7 +32,7 @@ from ax.storage.json_store.registry import CORE_DECODER_REGISTRY, CORE_ENCODER_R
 from ...errors import ConfigError, ProblemError, ReadingsError, RoundError, TunerWarning
 from ...runtime.randomness import random
 from ...study.config import TunerConfig, upcast
-from ...surrogate import Posterior
+from ...surrogate.protocol import FittedPosterior
 from ...thompson import propose
 from ..axes import whole_number
 from .study import AxStudy, fold
@@ -182,7 +182,7 @@ class HyperZeroNode(ExternalGenerationNode):  # type: ignore[misc]  # untyped
             ).x
         return study.parameters(space.from_unit(x)[0].tolist())
 
-    def _posterior(self) -> Posterior | None:
+    def _posterior(self) -> FittedPosterior | None:
         """None during start-up; afterwards a missing posterior is an error or a warning."""
         tuner, reported = self.study.tuner, self.study.num_reported
         try:

@@ -9,7 +9,7 @@ import torch
 from ...errors import ExpressionError
 from ...problem.expressions import parse_constraint
 from ...study.history import CONTROL
-from ...surrogate import Posterior
+from ...surrogate.protocol import FittedPosterior
 from .facts import Facts
 from .surfaces import at_theta, from_deltas
 from .tables import (
@@ -88,7 +88,7 @@ def estimated_gains(facts: Facts) -> Table:
     )
 
 
-def evidence(facts: Facts, posterior: Posterior, metric: int) -> Table:
+def evidence(facts: Facts, posterior: FittedPosterior, metric: int) -> Table:
     """Own evidence beside the posterior, for the candidates with the most evidence."""
     bucket = facts.bucket
     ids = facts.with_best(facts.by_weight(MOST_EVIDENCE), MOST_EVIDENCE)
@@ -109,7 +109,7 @@ def evidence(facts: Facts, posterior: Posterior, metric: int) -> Table:
     return table(*columns)
 
 
-def on_the_map(facts: Facts, posterior: Posterior) -> Table:
+def on_the_map(facts: Facts, posterior: FittedPosterior) -> Table:
     """Estimates at the points that maps mark: candidates, base, oracle."""
     ids = [CONTROL, *facts.by_weight(MOST_EVIDENCE)]
     if facts.best.candidate_id not in ids:

@@ -13,7 +13,7 @@ from ...problem.problem import Problem
 from ...study.config import TunerConfig
 from ...study.evidence.bucket import Bucket
 from ...study.history import CONTROL, History
-from ...surrogate import Posterior
+from ...surrogate.protocol import FittedPosterior
 from ...tuner.beliefs import Belief
 from ...tuner.model import ModelState
 from ...tuner.recommend import Criterion, Recommendation, recommend
@@ -59,7 +59,7 @@ class Facts:
         return self.model.bucket
 
     @property
-    def posterior(self) -> Posterior | None:
+    def posterior(self) -> FittedPosterior | None:
         """None where nothing could be fitted; ``model.why_not`` says why."""
         return self.model.posterior
 

@@ -17,7 +17,7 @@ from ...study.decisions import StudyStatus
 from ...study.evidence.bucket import Bucket, gather
 from ...study.evidence.pooling import Pooling
 from ...study.history import CONTROL, History
-from ...surrogate import Posterior
+from ...surrogate.protocol import FittedPosterior
 from ...tuner.drift import NUM_WARM_UP, before, residuals
 from ...tuner.model import conditioned
 from .facts import Facts
@@ -72,9 +72,7 @@ def look_back(facts: Facts) -> Retrospect | None:
     moments = []
     for round_ in _spread(reported, _most(facts)):
         bucket = gather(_before(facts.history, round_), pooling, cache)
-        then = conditioned(
-            facts.problem, facts.config, bucket, facts.model.fit_set, posterior.hyperparameters
-        )
+        then = conditioned(facts.problem, facts.config, bucket, facts.model.fit_set, posterior)
         if then is not None:
             z = None if round_ in first else _residuals(facts, raw, then, round_)
             stopped = _stopped_before(facts, round_)
@@ -115,7 +113,7 @@ def _tested(facts: Facts, bucket: Bucket) -> Tensor:
     return candidates[bucket.has_evidence(facts.problem.used_metrics)[candidates]]
 
 
-def _residuals(facts: Facts, raw: Bucket, posterior: Posterior, round: int) -> Tensor | None:
+def _residuals(facts: Facts, raw: Bucket, posterior: FittedPosterior, round: int) -> Tensor | None:
     """New deltas of a round minus their predictions, whitened across arms."""
     rows = (raw.deltas.round == round).nonzero().flatten()
     if not len(rows):
@@ -129,7 +127,7 @@ def _moment(
     candidate: int,
     round: int,
     bucket: Bucket,
-    posterior: Posterior,
+    posterior: FittedPosterior,
     stopped: set[int],
     z: Tensor | None,
 ) -> Moment:
@@ -147,7 +145,7 @@ def _moment(
 
 
 def _deltas(
-    facts: Facts, bucket: Bucket, posterior: Posterior, ids: list[int]
+    facts: Facts, bucket: Bucket, posterior: FittedPosterior, ids: list[int]
 ) -> tuple[Tensor, Tensor]:
     """Estimated mean and variance of the deltas of candidates, the control first: ``(n, m)``."""
     if facts.config.evidence == "pooled":

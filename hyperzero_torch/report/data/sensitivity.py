@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...runtime.randomness import random
-from ...surrogate import Posterior
+from ...surrogate.protocol import FittedPosterior
 from ...transfer.sensitivity import points, total_effects
 from .facts import Facts
 
@@ -28,17 +28,17 @@ class Sensitivity(NamedTuple):
     lengthscale: Tensor
 
 
-def sensitivity(facts: Facts, posterior: Posterior) -> Sensitivity:
+def sensitivity(facts: Facts, posterior: FittedPosterior) -> Sensitivity:
     """Total effects over joint draws of the posterior; on the CPU."""
     space = facts.problem.space
     values = _at_draws(facts, posterior, points(space, _NUM_POINTS))
     share = total_effects(values, facts.config.confidence)
-    lengthscale = posterior.hyperparameters.lengthscale.cpu()
+    lengthscale = posterior.lengthscale.cpu()
     parts = torch.split(lengthscale, list(space.widths), dim=-1)
     return Sensitivity(share, torch.stack([p.amin(-1) for p in parts], dim=-1))
 
 
-def _at_draws(facts: Facts, posterior: Posterior, x: Tensor) -> Tensor:
+def _at_draws(facts: Facts, posterior: FittedPosterior, x: Tensor) -> Tensor:
     """Objective and slacks of joint draws: ``(..., dims)`` to ``(..., paths, functions)``."""
     generator = random(0, facts.history.num_messages, "sensitivity", posterior.device)
     paths = posterior.paths(_NUM_PATHS, generator)

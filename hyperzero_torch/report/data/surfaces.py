@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...problem.space import Choice, Float, Int
 from ...stats.normals import sobol_normals
-from ...surrogate import Posterior
+from ...surrogate.protocol import FittedPosterior
 from .facts import Facts
 
 GRID = 41
@@ -72,7 +72,7 @@ def _band(values: Tensor, quantiles: Tensor) -> Tensor:
     return torch.cat([mean, torch.quantile(values, quantiles, dim=0)])
 
 
-def at_theta(facts: Facts, posterior: Posterior, theta: Tensor) -> Estimates:
+def at_theta(facts: Facts, posterior: FittedPosterior, theta: Tensor) -> Estimates:
     """The posterior's estimates at ``(n, params)``."""
     x = facts.problem.space.to_unit(theta).to(posterior.x)
     return from_deltas(facts, *posterior.marginal(x))
@@ -90,7 +90,7 @@ def plane(facts: Facts) -> Tensor:
     return facts.problem.space.from_unit(torch.cartesian_prod(axis, axis))
 
 
-def slices(facts: Facts, posterior: Posterior, centre: Tensor) -> list[Slice]:
+def slices(facts: Facts, posterior: FittedPosterior, centre: Tensor) -> list[Slice]:
     """One slice per parameter through the centre ``(params,)``."""
     thetas: list[Tensor] = []
     for i, parameter in enumerate(facts.problem.space.parameters):

@@ -6,7 +6,7 @@ import torch
 
 from ...problem.space import Choice
 from ...study.history import CONTROL
-from ...surrogate import Posterior
+from ...surrogate.protocol import FittedPosterior
 from ..data.candidate_rows import on_the_map, over_parameters, slack_kind
 from ..data.facts import Facts
 from ..data.sensitivity import Sensitivity, sensitivity
@@ -39,7 +39,7 @@ def _legend(facts: Facts, base: Key, oracle: str, best: str) -> list[Key]:
     return keys
 
 
-def _maps(facts: Facts, posterior: Posterior) -> list[Block]:
+def _maps(facts: Facts, posterior: FittedPosterior) -> list[Block]:
     theta = plane(facts)
     estimates = at_theta(facts, posterior, theta)
     keys = [Key("candidates", "#ffffff", "circle")]
@@ -64,7 +64,7 @@ def _maps(facts: Facts, posterior: Posterior) -> list[Block]:
     return blocks
 
 
-def _slices(facts: Facts, posterior: Posterior) -> list[Block]:
+def _slices(facts: Facts, posterior: FittedPosterior) -> list[Block]:
     best = facts.best.candidate_id
     all_slices = slices(facts, posterior, facts.bucket.theta[best])
     space = facts.problem.space

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from ...errors import ConfigError
 from ...problem.problem import Problem
 from ...problem.space import Choice, Parameter, SearchSpace, Value
+from ...surrogate.foreign.names import as_name
 from .base import Config, masked
 from .tuner import TunerConfig
 
@@ -148,6 +149,8 @@ class StudyConfig(Config):
     """The control's levels, for terms with ``level(...)``; estimated where they are not given."""
     traffic: TunerConfig = Field(default_factory=lambda: TunerConfig())
     """How traffic is divided: any field of TunerConfig."""
+    surrogate: str | None = None
+    """The model: a name of ``surrogate.foreign.names``, or ``"module:function"`` for a factory."""
     sources: tuple[SourceConfig, ...] = ()
     """Other domains to learn from; see ``hyperzero transfer``."""
     live: LiveConfig | None = None
@@ -170,6 +173,12 @@ class StudyConfig(Config):
                     "in one type (a value in quotes is a text, e.g. '1', 'true')"
                 )
         return parameters
+
+    @field_validator("surrogate")
+    @classmethod
+    def _of_a_name(cls, value: str | None) -> str | None:
+        """Refuse what is neither a name nor a reference."""
+        return None if value is None else as_name(value)
 
     @field_validator("sources", mode="before")
     @classmethod

@@ -47,6 +47,7 @@ from .record import (
     TraceError,
     newer,
 )
+from .surrogate_trace import SURROGATE_KINDS, SurrogateChosen
 from .switch_trace import (
     SWITCHES,
     AllWithdrawn,
@@ -70,8 +71,8 @@ RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
 )
 #: Kinds about other domains: a source, an expert's override, and (a remark) a change in their use.
 SOURCE, OVERRULED, TRANSFER = "source", "overruled", "transfer"
-# Kinds that came with versions 3 and 4 of the records.
-_LATER_KINDS = KINDS_OF_3 | GOALS_KINDS | LAUNCH_KINDS | SWITCHES
+# Kinds that came with versions 3 to 5 of the records.
+_LATER_KINDS = KINDS_OF_3 | GOALS_KINDS | LAUNCH_KINDS | SWITCHES | SURROGATE_KINDS
 CHANGES = _LATER_KINDS | frozenset(
     {RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED, WITHDRAWN}
 )
@@ -294,7 +295,7 @@ _BY_KIND: dict[str, type[Record]] = {
         *(SourceAdded, SourcesOverridden, TransferChanged),
         *(Quarantined, ReadingsAccepted, Readmitted),
         *(Withdrawn, ReadingsMissing, SampleRatioMismatch, UsersCounted),
-        GoalsChanged,
+        *(GoalsChanged, SurrogateChosen),
         *(LaunchStarted, LaunchDecided, LaunchAborted, Promoted, Carried),
         *(Paused, Resumed, AllWithdrawn, StoppedByHand, Pinned, Unpinned),
         *(ApprovalNeeded, Approved, EpochBegun),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...problem.problem import Problem
 from ...stats.normals import antithetic_normals
-from ...surrogate import Posterior
+from ...surrogate.protocol import FittedPosterior
 
 #: P(gain > 0 and feasible) below which no transferred candidate is served.
 LEAST_PROB = 0.25
@@ -30,7 +30,7 @@ class RiskScore(NamedTuple):
 
 
 def risk_screen(
-    posterior: Posterior, problem: Problem, x: Tensor, generator: torch.Generator
+    posterior: FittedPosterior, problem: Problem, x: Tensor, generator: torch.Generator
 ) -> RiskScore:
     """Which candidates are worth their traffic under a posterior.
 

@@ -26,6 +26,7 @@ from ...problem.problem import Problem
 from ...stats.normals import antithetic_normals
 from ...study.journal.trace import TransferTrace
 from ...surrogate import Hyperparameters, Posterior, Standardiser
+from ...surrogate.protocol import FittedPosterior
 from ...thompson import propose
 from ...thompson.local_search import local_search
 from . import coregionalization
@@ -117,7 +118,11 @@ def seeds(problem: Problem, family: Family, num: int, generator: torch.Generator
 
 
 def choose(
-    posterior: Posterior, problem: Problem, family: Family, num: int, generator: torch.Generator
+    posterior: FittedPosterior,
+    problem: Problem,
+    family: Family,
+    num: int,
+    generator: torch.Generator,
 ) -> Chosen:
     """At most ``num`` diverse promising candidates; all arguments on the posterior's device."""
     proposals = propose(
@@ -145,7 +150,10 @@ def choose(
 
 
 def feasible_maximisers(
-    posterior: Posterior, problem: Problem, levels: Sequence[float], generator: torch.Generator
+    posterior: FittedPosterior,
+    problem: Problem,
+    levels: Sequence[float],
+    generator: torch.Generator,
 ) -> Tensor:
     """For every level of P(feasible), the point of the largest expected utility that reaches it.
 
@@ -174,7 +182,7 @@ def feasible_maximisers(
 
 
 def _best_row(
-    posterior: Posterior, problem: Problem, level: float, normal: Tensor, x: Tensor
+    posterior: FittedPosterior, problem: Problem, level: float, normal: Tensor, x: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The row of the best point and its utility, each ``(1, 1)``; see ``local_search``.
 

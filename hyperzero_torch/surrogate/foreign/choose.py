@@ -1,0 +1,244 @@
+"""From what a user hands over as ``surrogate`` to a model that the tuner fits; None is the default.
+
+    a name              "matern", "rbf", "additive", "linear+matern", "ensemble"
+    "module:function"   a factory in an importable module
+    a GPyTorch kernel   fitted with a constant mean
+    (mean, kernel)      both GPyTorch modules, over standardised outputs
+    a factory           of (dims), which returns any of these; or of (x, y, yvar), which returns an
+                        ExactGP or a BoTorch SingleTaskGP for one metric
+    an object           with ``fit``; see ``surrogate/protocol.py``
+
+GPyTorch is imported only where one of its models is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import ConfigError, FitError
+from ..protocol import MyPosterior
+from .checked import CheckedPosterior, guarded
+from .descriptor import (
+    Descriptor,
+    digest,
+    is_same_model,
+    name_of,
+    nested,
+    of_text,
+    probe_points,
+)
+from .names import DEFAULT, ENSEMBLE, is_reference, names_in_words
+
+#: ``fit(x, mean, var, shared, prior_std)``.
+_Fit = Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor | None], MyPosterior]
+
+
+@dataclass(frozen=True, eq=False)
+class ForeignSurrogate:
+    """A model that is not the package's own, as the tuner fits it.
+
+    ``dims`` is that of the unit cube it is made for; None where it takes any.
+    """
+
+    descriptor: Descriptor
+    _fit: _Fit
+    dims: int | None = None
+
+    def fit(
+        self,
+        x: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        shared: Tensor | None = None,
+        prior_std: Tensor | None = None,
+    ) -> CheckedPosterior:
+        """The posterior given evidence; arguments as in ``Surrogate.fit``. It is examined first.
+
+        Raises:
+            FitError: the model cannot be fitted, or its posterior cannot be used.
+        """
+        text = self.descriptor.text
+        x, mean, var = x.double(), mean.double(), var.double()
+        shared = None if shared is None else shared.double()
+        inner = guarded(text, "fit", lambda: self._fit(x, mean, var, shared, prior_std))
+        return CheckedPosterior(inner, x, mean.shape[1], text).examine()
+
+
+def choose(value: Any, dims: int, folder: Path | None = None) -> ForeignSurrogate | None:
+    """The surrogate that a user means; None for the package's own.
+
+    Args:
+        value: see above.
+        dims: of the problem's unit cube.
+        folder: where a module of ``"module:function"`` is looked for first.
+    Raises:
+        ConfigError: it is nothing of these, or cannot be used on this problem.
+    """
+    if value is None or isinstance(value, ForeignSurrogate):
+        return value
+    if isinstance(value, str):
+        return _by_name(value, dims, folder)
+    if not isinstance(value, type) and callable(getattr(value, "fit", None)):
+        return _of_object(value, None)
+    # Only now, since it is slow to import.
+    from gpytorch.kernels import Kernel
+
+    if isinstance(value, Kernel):
+        return _of_kernel(None, value, dims, None)
+    if isinstance(value, tuple) and len(value) == 2:
+        return _of_kernel(value[0], value[1], dims, None)
+    if callable(value) and not isinstance(value, torch.nn.Module):
+        return _of_factory(value, dims, None)
+    raise ConfigError(
+        f"surrogate must be {names_in_words()}, a GPyTorch kernel, a (mean, kernel) pair, a "
+        "factory, or an object with fit(x, mean, var, shared); got "
+        f"{type(value).__name__}: {value!r:.80}"
+    )
+
+
+def _by_name(name: str, dims: int, folder: Path | None) -> ForeignSurrogate | None:
+    if name == DEFAULT:
+        return None
+    if is_reference(name):
+        return _of_factory(_imported(name, folder), dims, name)
+    if name == ENSEMBLE:
+        from ..ensemble import Ensemble
+
+        return _of_object(Ensemble(), name)
+    from .builtin import KERNELS
+
+    if name not in KERNELS:
+        raise ConfigError(f"surrogate {name!r} is not known; use {names_in_words()}")
+    return _of_kernel(None, KERNELS[name](dims), dims, name)
+
+
+def _of_object(value: Any, name: str | None) -> ForeignSurrogate:
+    try:
+        inspect.signature(value.fit).bind(None, None, None, None)
+    except TypeError as error:
+        raise ConfigError(
+            f"{name_of(value)}.fit must take (x, mean, var, shared): {error}"
+        ) from None
+    given = getattr(value, "descriptor", None)
+    text = given if isinstance(given, str) and given else name_of(value)
+    descriptor = Descriptor(name or text, of_text(text), name)
+    return ForeignSurrogate(descriptor, lambda x, m, v, shared, _: value.fit(x, m, v, shared))
+
+
+def _of_kernel(mean: Any, kernel: Any, dims: int, name: str | None) -> ForeignSurrogate | None:
+    from gpytorch.kernels import Kernel
+    from gpytorch.means import Mean
+
+    from .builtin import KERNELS, default_kernel, default_mean
+    from .model import KernelSurrogate, check_prior
+    from .prior import MetricPrior
+
+    if not isinstance(kernel, Kernel) or not (mean is None or isinstance(mean, Mean)):
+        raise ConfigError(
+            "a pair as surrogate is (mean, kernel), a gpytorch.means.Mean and a "
+            f"gpytorch.kernels.Kernel; got ({type(mean).__name__}, {type(kernel).__name__})"
+        )
+    text = name or nested(kernel)
+    if name is None and mean is not None:
+        text = f"{type(mean).__name__} and {text}"
+    mean = default_mean() if mean is None else mean
+    prior = MetricPrior(mean, kernel)
+    check_prior(prior, probe_points(dims), text)
+    usual = MetricPrior(default_mean(), default_kernel(dims))
+    if is_same_model(prior, usual):
+        return None
+    if name is not None:  # made anew for the dims of each fit
+        by_name = KERNELS[name]
+        fit = KernelSurrogate(lambda data: MetricPrior(mean, by_name(data.x.shape[1]))).fit
+        return ForeignSurrogate(Descriptor(text, of_text(name), name), fit)
+    fit = KernelSurrogate(lambda _: prior.copied()).fit
+    return ForeignSurrogate(Descriptor(text, digest(prior)), fit, dims)
+
+
+def _of_factory(
+    factory: Callable[..., Any], dims: int, name: str | None
+) -> ForeignSurrogate | None:
+    text = name or name_of(factory)
+    num = _num_required(factory, text)
+    if num < 2:
+        try:
+            made = guarded(text, "the factory", lambda: factory(*[dims][:num]))
+        except FitError as error:
+            raise ConfigError(f"{error}; it is called with {('nothing', 'dims')[num]}") from error
+        if made is None or isinstance(made, str):
+            raise ConfigError(
+                f"{text} must return a GPyTorch kernel, a (mean, kernel) pair or an object with "
+                f"fit, got {made!r:.60}"
+            )
+        chosen = choose(made, dims)
+        if chosen is None:
+            return None
+        descriptor = Descriptor(text, chosen.descriptor.digest, name)
+        return ForeignSurrogate(descriptor, chosen._fit, chosen.dims)
+    return _of_model(factory, dims, text, name)
+
+
+def _of_model(
+    factory: Callable[..., Any], dims: int, text: str, name: str | None
+) -> ForeignSurrogate:
+    from .model import KernelSurrogate, ModelPrior, check_model, check_prior
+    from .posterior import MetricData
+
+    def start(data: MetricData) -> ModelPrior:
+        arguments = (data.x, data.y.unsqueeze(-1), data.noise.diagonal().unsqueeze(-1))
+        model = guarded(text, "the factory", lambda: factory(*arguments))
+        return ModelPrior(check_model(model, text))
+
+    x = probe_points(dims)
+    y = torch.linspace(-1.5, 1.5, len(x), dtype=torch.float64)
+    try:
+        prior = start(MetricData(x, y, 0.1 * torch.eye(len(x), dtype=torch.float64)))
+    except FitError as error:
+        raise ConfigError(
+            f"{error}; it is called with x (n, {dims}), y (n, 1) and yvar (n, 1) of one metric"
+        ) from error
+    check_prior(prior, x, text)
+    prior.model.likelihood = torch.nn.Identity()  # holds the data, which are no part of the prior
+    return ForeignSurrogate(Descriptor(text, digest(prior), name), KernelSurrogate(start).fit, dims)
+
+
+def _num_required(factory: Callable[..., Any], text: str) -> int:
+    """Positional arguments without a default."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"the arguments of {text} cannot be read; wrap it in a function"
+        ) from None
+    return sum(
+        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        for p in parameters
+    )
+
+
+def _imported(reference: str, folder: Path | None) -> Callable[..., Any]:
+    """The function that ``"module:function"`` names."""
+    module, _, function = reference.partition(":")
+    before = list(sys.path)
+    sys.path[:0] = [] if folder is None else [str(folder)]
+    try:
+        loaded = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise ConfigError(
+            f"surrogate {reference!r} cannot be imported: {error}; write 'module:function' with a "
+            "module that Python finds, or one that lies beside the study file"
+        ) from None
+    finally:
+        sys.path[:] = before
+    if not callable(loaded):
+        raise ConfigError(f"surrogate {reference!r} is {type(loaded).__name__}, not a function")
+    return loaded  # type: ignore[no-any-return]

@@ -1,0 +1,33 @@
+"""Names under which a study file states its surrogate."""
+
+from __future__ import annotations
+
+import re
+
+from ...errors import ConfigError
+
+DEFAULT, ENSEMBLE = "matern", "ensemble"
+#: ``matern`` is the package's own model.
+NAMES = (DEFAULT, "rbf", "additive", "linear+matern", ENSEMBLE)
+_REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+def is_reference(name: str) -> bool:
+    """Whether it is ``"module:function"``."""
+    return _REFERENCE.fullmatch(name) is not None
+
+
+def names_in_words() -> str:
+    """What a text may be, for messages."""
+    return f"a name ({', '.join(NAMES)}) or 'module:function'"
+
+
+def as_name(name: str) -> str:
+    """A name or reference, checked.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if name not in NAMES and not is_reference(name):
+        raise ConfigError(f"surrogate {name!r} is not known; use {names_in_words()}")
+    return name

@@ -1,0 +1,98 @@
+"""One metric's prior as GPyTorch modules state it: a mean and a kernel over the unit cube.
+
+Both act on standardised outputs. Covariances are dense, in float64, differentiable in the points
+and in the modules' parameters.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Self
+
+import torch
+from gpytorch.kernels import Kernel, ScaleKernel
+from gpytorch.means import Mean
+from torch import Tensor, nn
+
+from ..kernels import default_hyperparameters
+
+
+class MetricPrior(nn.Module):
+    """A Gaussian process's mean and kernel; copied, in float64.
+
+    Args:
+        mean: a GPyTorch mean.
+        kernel: a GPyTorch kernel without batch dimensions.
+    """
+
+    def __init__(self, mean: Mean, kernel: Kernel) -> None:
+        super().__init__()
+        self.mean_module = copy.deepcopy(mean).double()
+        self.kernel = copy.deepcopy(kernel).double()
+
+    def mean(self, x: Tensor) -> Tensor:
+        """``(N, dims)`` to ``(N,)``."""
+        value: Tensor = self.mean_module(x)
+        return value
+
+    def cross(self, a: Tensor, b: Tensor) -> Tensor:
+        """Covariance of two sets of points, ``(N, n)``."""
+        value: Tensor = self.kernel(a, b).to_dense()
+        return value
+
+    def variance(self, x: Tensor) -> Tensor:
+        """Prior variance of points, ``(N,)``."""
+        value: Tensor = self.kernel(x, diag=True)
+        return value
+
+    def log_prior(self) -> Tensor:
+        """Log density of the modules' own priors on their parameters."""
+        total = torch.zeros((), dtype=torch.float64)
+        for module in self.parts():
+            for _, parent, density, closure, _ in module.named_priors():
+                total = total.to(closure(parent)) + density.log_prob(closure(parent)).sum()
+        return total
+
+    def lengthscale(self, like: Tensor) -> Tensor:
+        """See ``shortest_lengthscale``."""
+        return shortest_lengthscale(self.kernel, like)
+
+    def copied(self) -> Self:
+        """An independent copy."""
+        return copy.deepcopy(self)
+
+    def parts(self) -> list[Any]:
+        """The GPyTorch modules that it consists of."""
+        return [self.mean_module, self.kernel]
+
+
+def shortest_lengthscale(kernel: Kernel | None, like: Tensor) -> Tensor:
+    """The shortest lengthscale of a kernel's parts in each dimension of ``like``, ``(dims,)``.
+
+    Dimensions without any have the default's.
+    """
+    dims = like.shape[1]
+    shortest = like.new_full((dims,), torch.inf)
+    for part, active in [] if kernel is None else _leaves(kernel, torch.arange(dims)):
+        if part.has_lengthscale:
+            scale = part.lengthscale.detach().to(like).reshape(-1)
+            scale = scale.expand(len(active)) if len(scale) == 1 else scale
+            if len(scale) == len(active):
+                shortest[active] = shortest[active].minimum(scale)
+    usual = default_hyperparameters(1, dims, like).lengthscale[0]
+    return torch.where(shortest.isfinite() & (shortest > 0), shortest, usual)
+
+
+def _leaves(kernel: Kernel, dims: Tensor, is_selected: bool = False) -> list[tuple[Kernel, Tensor]]:
+    """Kernels without parts, each with the dimensions that reach it."""
+    if kernel.active_dims is not None and not is_selected:
+        if int(kernel.active_dims.max()) >= len(dims):  # an unusual wrapper selects differently
+            return []
+        dims = dims[kernel.active_dims.cpu()]
+    if isinstance(kernel, ScaleKernel):  # it has the active dims of what it scales
+        return _leaves(kernel.base_kernel, dims, is_selected=True)
+    parts = [part for part in kernel.children() if isinstance(part, Kernel)]
+    parts += [k for ml in kernel.children() if isinstance(ml, nn.ModuleList) for k in ml]
+    if not parts:
+        return [(kernel, dims)]
+    return [leaf for part in parts for leaf in _leaves(part, dims)]

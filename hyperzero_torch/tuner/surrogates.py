@@ -1,0 +1,89 @@
+"""The surrogate of a study: what its journal says, and whether what a caller hands over agrees.
+
+A study has the surrogate that it was started with. Its fits depend on the evidence and on the
+surrogate alone, so a study that resumes makes the same plans.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ConfigError, StudyMismatchError
+from ..problem.problem import Problem
+from ..study.history import History
+from ..study.journal import Decision, Entry
+from ..study.journal.surrogate_trace import SurrogateChosen
+from ..surrogate.foreign import ForeignSurrogate, choose
+from ..surrogate.foreign.names import NAMES
+
+
+def first_entries(surrogate: ForeignSurrogate | None) -> list[Entry]:
+    """What the journal of a new study says of its surrogate: nothing of the package's own."""
+    if surrogate is None:
+        return []
+    text, digest, name = surrogate.descriptor
+    trace = SurrogateChosen(text=text, digest=digest, name=name)
+    return [Decision.of(0, f"The surrogate is {text}", trace)]
+
+
+def agreed(
+    history: History, given: Any, surrogate: ForeignSurrogate | None, problem: Problem
+) -> ForeignSurrogate | None:
+    """The surrogate that a study goes on with.
+
+    Args:
+        history: of the study.
+        given: what the caller handed over; None for the study's own.
+        surrogate: what that is.
+        problem: of the study.
+    Raises:
+        StudyMismatchError: the study was started with another one.
+    """
+    traces = (d.trace for d in history.decisions)
+    recorded = next((trace for trace in traces if isinstance(trace, SurrogateChosen)), None)
+    if recorded is None:
+        if surrogate is not None:
+            raise StudyMismatchError(
+                "the study was started with the package's own model, got surrogate "
+                f"{surrogate.descriptor.text!r}; leave surrogate out, or name another study"
+            )
+        return None
+    if given is None and recorded.name in NAMES:
+        return choose(recorded.name, problem.space.num_dims)
+    if surrogate is not None and surrogate.descriptor.digest == recorded.digest:
+        return surrogate
+    came = "no surrogate" if given is None else "the package's own model"
+    if surrogate is not None:
+        came = f"{surrogate.descriptor.text!r} (digest {surrogate.descriptor.digest})"
+    raise StudyMismatchError(
+        f"the study was started with surrogate {recorded.text!r} (digest {recorded.digest}), got "
+        f"{came}; hand over the same one, with the same settings, priors and initial values, or "
+        "name another study"
+    )
+
+
+def check_sources(surrogate: ForeignSurrogate | None, sources: Any) -> None:
+    """Refuse sources beside a surrogate that cannot use them.
+
+    Raises:
+        ConfigError: there are both.
+    """
+    if surrogate is not None and sources:
+        raise ConfigError(
+            f"surrogate {surrogate.descriptor.text!r} cannot learn from other domains, got "
+            f"{len(sources)} sources; leave out either the sources or the surrogate"
+        )
+
+
+def check_dims(surrogate: ForeignSurrogate | None, problem: Problem) -> None:
+    """Refuse goals under which the unit cube has other dimensions than a surrogate is made for.
+
+    Raises:
+        ConfigError: it has.
+    """
+    dims = problem.space.num_dims
+    if surrogate is not None and surrogate.dims not in (None, dims):
+        raise ConfigError(
+            f"surrogate {surrogate.descriptor.text!r} is over {surrogate.dims} dims, the unit cube "
+            f"would have {dims}; keep the number of options, or start another study"
+        )
