@@ -256,8 +256,8 @@ def settings_of(url):
 
 def test_every_connection_waits_with_a_limit_for_reads_too(url, monkeypatch):
     assert settings_of(url) == ("30s", "2min", "2min")
-    mine = url + ("&" if "?" in url else "?") + "options=-cstatement_timeout%3D7s"
-    assert settings_of(mine) == ("30s", "7s", "2min")
+    assert url.endswith("options=-csearch_path%3D" + url.rpartition("%3D")[2])
+    assert settings_of(f"{url}%20-cstatement_timeout%3D7s") == ("30s", "7s", "2min")
     monkeypatch.setitem(limits._POSTGRES, "statement_timeout", 300)
     journal = open_journal(url)
     begin = time.monotonic()
