@@ -59,11 +59,10 @@ class Study(Switchboard, Epochs):
         self._num_goals = 0
         if name not in journal.studies():
             check_exposure(problem, config.plausible_lift, config.harm_budget)
-            header = StudyHeader(name, seed, problem.spec())
             configured = Configured(config.model_dump(mode="json"))
             # Where another process has just started it, continue with that study.
             with contextlib.suppress(ConflictError):
-                journal.create(header, [configured, *first])
+                journal.create(StudyHeader(name, seed, problem.spec()), [configured, *first])
         self._open()
 
     def __repr__(self) -> str:

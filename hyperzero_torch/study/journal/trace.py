@@ -292,10 +292,9 @@ _BY_KIND: dict[str, type[Record]] = {
     record.kind: record
     for record in (
         *(Retired, Stopped, RoundsExcluded, RoundsReinstated, RolledBack, DriftFound),
-        *(SourceAdded, SourcesOverridden, TransferChanged),
+        *(SourceAdded, SourcesOverridden, TransferChanged, GoalsChanged, SurrogateChosen),
         *(Quarantined, ReadingsAccepted, Readmitted),
         *(Withdrawn, ReadingsMissing, SampleRatioMismatch, UsersCounted),
-        *(GoalsChanged, SurrogateChosen),
         *(LaunchStarted, LaunchDecided, LaunchAborted, Promoted, Carried),
         *(Paused, Resumed, AllWithdrawn, StoppedByHand, Pinned, Unpinned),
         *(ApprovalNeeded, Approved, EpochBegun),
