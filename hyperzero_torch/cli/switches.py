@@ -7,6 +7,7 @@ reads the journal before and after it serves a plan, so it does not bring back a
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -217,7 +218,7 @@ def _throw(config: Path, plan: Path | None, switch: _Throw) -> None:
         note("journaled; no round was planned yet, so nothing is served")
         return
     try:
-        platform = None if live is None else platform_of(tuner, live, config)
+        platform = None if live is None else partial(platform_of, tuner, live, config)
         served = _serve_now(tuner.study, platform, plan)
     except HyperZeroError as error:
         raise ConfigError(
@@ -237,23 +238,26 @@ def _throw(config: Path, plan: Path | None, switch: _Throw) -> None:
 
 def platform_of(tuner: Tuner, live: LiveConfig, config: Path) -> Updater:
     """The platform that serves the last plan of a study, on its behalf and until its lease ends."""
-    schedule = Schedule(tuner, SystemClock(), live.round_seconds)
     updater = updater_of(live, config.resolve().parent)
+    stamp = updater.owner()
+    if stamp is None and why_control_alone(tuner.history) is not None:
+        return updater  # only to withdraw what no study owns
+    schedule = Schedule(tuner, SystemClock(), live.round_seconds)
     last = tuner.history.last_round or 0
-    return updater.on_behalf_of(terms_of(schedule, last, live.lease_rounds, updater.owner()))
+    return updater.on_behalf_of(terms_of(schedule, last, live.lease_rounds, stamp))
 
 
-def _serve_now(study: Study, updater: Updater | None, path: Path | None) -> str:
+def _serve_now(study: Study, platform: Callable[[], Updater] | None, path: Path | None) -> str:
     """Bring up to date what is served, and say what it is."""
     while True:
         history = study.sync()
         before, plan = history.num_entries, study.plan(history.last_round or 0)
         why_not = why_control_alone(history)
-        if updater is not None:
+        if platform is not None:
             if why_not is None:
-                updater.apply(plan)
+                platform().apply(plan)
             else:
-                updater.withdraw()
+                platform().withdraw()
         if path is not None:
             write_plan(plan, path, why_not is None)
         # Somebody else may have thrown a switch, or planned a round, meanwhile.
