@@ -3,9 +3,9 @@
     python -m bench.quality.exposure [--worlds 100] [--workers 2] [--only guardrail_d2]
 
 Without limits means 1 for ``max_untested_share``, ``max_untested_total``, ``max_risky_total``,
-``max_risk`` and ``caution``, which is how plans were made before the limits existed. Each world is run once with
-and once without, with the same seeds. Runs that the file already has are skipped. Four kinds of
-worlds:
+``max_risk`` and ``caution``, which is how plans were made before the limits existed. Each world is
+run once with and once without, with the same seeds. Runs that the file already has are skipped.
+Four kinds of worlds:
 
 ``value_model``: the simulated recommender, hours 0 to 6, a tenth of all users taking part.
 ``base_best``: a guardrail world moved so that no theta is better than the base; 30 hours.
