@@ -134,7 +134,7 @@ def test_shared_errors_are_in_the_criterion():
     system = torch.diag(noise) + 0.01
     mean, k = prior.mean(x).detach().numpy(), prior.cross(x, x).detach().numpy()
     normal = torch.distributions.MultivariateNormal(torch.tensor(mean), torch.tensor(k) + system)
-    expected = -float(normal.log_prob(y)) - float(prior.log_prior())
+    expected = -float(normal.log_prob(y)) - float(prior.log_prior().detach())
     assert loss(prior, x, y, system) == pytest.approx(expected, rel=1e-9)
 
 
