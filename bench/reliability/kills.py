@@ -111,7 +111,9 @@ def facts(folder: Path, world: GuardrailWorld) -> dict[str, Any]:
         for e in received
         for key in zip(e.round, e.candidate, e.metric, e.revision, e.count, e.mean, e.var)
     ]
-    flags = json.loads((folder / "flags.json").read_text())
+    # The epoch is drawn when flags are first served, and names this one journal.
+    epoch = tuner.study.epoch().epoch
+    flags = json.loads((folder / "flags.json").read_text().replace(epoch, "epoch"))
     plans = {r: (p.candidates, p.slots, p.shares) for r, p in tuner.history.plans.items()}
     births = [(b.theta, b.origin) for b in tuner.history.candidates]
     return {"plans": plans, "births": births, "readings": Counter(keys), "flags": flags}
