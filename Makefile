@@ -98,7 +98,7 @@ race: peers ## race against peers (hours, resumes where it was stopped); redraw 
 	$(BIN)/python -m bench.tables
 
 OFF = evidence=own@draws=marginal draws=marginal shared_control=false weights=users \
-	control_share=0.1 verification_share=0 calibrate=false num_starts=0 caution=0 caution=1 \
+	control_share=0.1 verification_share=0 calibrate=false num_starts=0 caution=0 caution=1.5 \
 	max_share=1@max_share_rise=1 anchor=false retire_after=null start=near \
 	max_untested_share=1@max_untested_total=1@max_risky_total=1@max_risk=1
 ablation: $(READY) ## run the default with one feature off at a time (half an hour)

@@ -2,10 +2,10 @@
 
     python -m bench.quality.exposure [--worlds 100] [--workers 2] [--only guardrail_d2]
 
-Without limits means 1 for ``max_untested_share``, ``max_untested_total``, ``max_risky_total``,
-``max_risk`` and ``caution``, which is how plans were made before the limits existed. Each world is
-run once with and once without, with the same seeds. Runs that the file already has are skipped.
-Four kinds of worlds:
+Without limits means 1 for ``max_untested_share``, ``max_untested_total``, ``max_risky_total`` and
+``max_risk``, which is how plans were made before the limits existed. Each world is run once with
+and once without, with the same seeds. Runs that the file already has are skipped. Four kinds of
+worlds:
 
 ``value_model``: the simulated recommender, hours 0 to 6, a tenth of all users taking part.
 ``base_best``: a guardrail world moved so that no theta is better than the base; 30 hours.
@@ -38,7 +38,7 @@ from .race.judge import TOLERANCE
 
 RESULT = Path(__file__).parents[1] / "results" / "exposure.jsonl"
 _LIMITS = ("max_untested_share", "max_untested_total", "max_risky_total", "max_risk")
-UNLIMITED = dict.fromkeys((*_LIMITS, "caution"), 1.0)
+UNLIMITED = dict.fromkeys(_LIMITS, 1.0)
 CAP = hz.TunerConfig().max_untested_share
 VARIANTS: dict[str, dict[str, Any]] = {"limits": {}, "no_limits": UNLIMITED}
 ROUNDS = {"value_model": 7, "base_best": 30, "guardrail_d2": 31, "guardrail_d4": 31, "replay": 48}

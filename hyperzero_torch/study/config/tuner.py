@@ -94,7 +94,7 @@ class TunerConfig(Config):
     block_rounds: int | None = Field(default=168, ge=24)
     """Evidence older than one to two blocks of this many rounds is pooled once, block by block, so
     that the time of a round does not grow with the study; None to pool all rounds every time."""
-    caution: float = Field(default=1.5, ge=0, le=10)
+    caution: float = Field(default=1.0, ge=0, le=10)
     """Standard deviations by which a candidate must meet every constraint in a draw to win it."""
     min_prob_feasible: float = Field(default=0.9, ge=0, le=1)
     """Minimum P(feasible) of a recommendation."""
