@@ -239,6 +239,7 @@ def test_states_that_do_not_fit_are_refused(tmp_path):
         path.write_text(text)
         with pytest.raises(hz.ConfigError):
             a_search().restore(str(path))
+    path.unlink()  # a file of others is not written over
     a_search(space={"y": tune.uniform(0, 1)}).save(str(path))
     with pytest.raises(hz.StudyMismatchError, match="another space"):
         a_search().restore(str(path))

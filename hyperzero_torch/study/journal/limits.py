@@ -43,6 +43,9 @@ def _limit_sqlite(connection: Any, _: object) -> None:
     cursor = connection.cursor()
     # A commit is on the disk before it is answered, also with a write-ahead log.
     cursor.execute("PRAGMA synchronous = FULL")
+    # Each commit goes into the file at once, unless a reader holds it up: a copy of the file alone
+    # is a backup, as it was without the log.
+    cursor.execute("PRAGMA wal_autocheckpoint = 1")
     cursor.close()
 
 
