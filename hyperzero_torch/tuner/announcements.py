@@ -12,16 +12,18 @@ from collections.abc import Iterable
 
 from ..errors import TunerWarning
 from ..study.journal import Decision
+from ..study.journal.epoch_trace import EPOCH
 from ..study.journal.launch_trace import LaunchDecided
 from ..study.journal.missing_trace import ReadingsMissing, SampleRatioMismatch, Withdrawn
 from ..study.journal.quarantine_trace import QUARANTINED
+from ..study.journal.surrogate_trace import SURROGATE
 from ..study.journal.trace import RETIRED, STOPPED, TRANSFER, RoundsExcluded
 from ..study.quarantine import UNITS
 
 log = logging.getLogger(__name__)
 
 # What is usual in any study.
-_USUAL = (RETIRED, STOPPED, TRANSFER)
+_USUAL = (RETIRED, STOPPED, TRANSFER, EPOCH, SURROGATE)
 # The caller of the tuner's method, whose caller announces.
 _CALLER = 3
 

@@ -102,7 +102,7 @@ def test_a_moment_is_the_posterior_of_the_readings_before_it():
         tuner.config,
         model.bucket,
         model.fit_set,
-        facts.posterior.hyperparameters,
+        facts.posterior,
     )
     x = tuner.problem.space.to_unit(facts.bucket.theta[facts.tracked]).unsqueeze(0)
     mean, _ = posterior.marginal(x)
