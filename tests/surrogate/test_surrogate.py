@@ -4,6 +4,7 @@ Oracles are written out again here, in NumPy or mpmath, or are GPyTorch's own pr
 Monte Carlo tolerances are five standard errors, measured between independent generators.
 """
 
+import contextlib
 import itertools
 import math
 
@@ -927,6 +928,8 @@ def settings_now():
     )
 
 
+with contextlib.suppress(ImportError):
+    import botorch  # noqa: F401  its import changes GPyTorch's settings, and other tests import it
 AT_IMPORT = settings_now()  # before anything was fitted
 
 
