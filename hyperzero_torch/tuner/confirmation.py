@@ -4,8 +4,8 @@ A standard deviation sent as a variance, or the variance of a mean, makes chance
 scatter between hours shows it (``study/readings/units.py``), but there is none in the first hours,
 nor in the first ones after a change of the unit. A metric's variances are confirmed where
 
-    its latest three rounds have variances of one size, and nothing in the journal doubts their
-    unit: the scatter between them has been seen
+    its latest three rounds have variances of one size, and the journal has not doubted
+    their unit within a day: the scatter between them has been seen
     or it is a fraction, and they are mean (1 - mean)
     or the arms of an hour scatter as they say.
 
@@ -42,6 +42,8 @@ _WIDEST = 30.0
 # holds where their variances are ten times what they claim, by a chi-square with one degree of
 # freedom; and the normal quantile beyond which it is no longer chance.
 _CLOSE, _PART_CLOSE, _SURE = 0.61, 0.195, 1.645
+# Rounds for which a doubt holds: a unit is judged by so many, so it is certain by then, or nothing.
+_DOUBT_ROUNDS = 24
 # Doubts about units in which variances are too small.
 _DOUBTS = (OF_MEAN, DEVIATION, TOO_SMALL)
 
@@ -65,10 +67,13 @@ def variance_factors(history: History) -> Tensor:
 
 
 def _doubted(history: History) -> set[int]:
-    """Metrics whose unit the journal doubts, and nobody has accepted."""
+    """Metrics whose unit the journal has doubted lately, and nobody has accepted."""
     accepted = history.status.accepted_units
+    since = (history.last_round or 0) - _DOUBT_ROUNDS
     doubts = set()
-    for decision in history.decisions:
+    for decision in reversed(history.decisions):
+        if decision.round < since:
+            break
         trace = decision.trace
         if isinstance(trace, Quarantined) and trace.is_unit:
             doubts.add((trace.metric, trace.code))

@@ -292,7 +292,7 @@ def test_models_of_botorch():
 
 
 class Broken(Quadratic):
-    """Fails in the way that it is told to."""
+    """Fails in the given way."""
 
     def __init__(self, spoil):
         self.spoil = spoil

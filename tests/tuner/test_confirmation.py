@@ -125,3 +125,20 @@ def test_arms_that_are_alike_confirm_in_an_hour_and_inflated_ones_hardly_ever():
         shares[claim] = confirmed / 300
     assert shares[1.0] > 0.85  # 93 % in 20,000
     assert shares[0.1] < 0.05  # 2 %; standard error 0.8 %
+
+
+def test_a_doubt_ends_after_a_day_without_another():
+    """A doubt that nothing bears out, or whose cause is mended, does not weaken the guard for ever.
+
+    Four arms an hour are too few to confirm variances by their scatter.
+    """
+    config = CONFIG.model_copy(update={"initial_candidates": 4, "max_arms": 4})
+    tuner = hz.Tuner(make().problem, config)
+    facts = {"metric": "m", "code": "standard deviation"}
+    for hour in range(28):
+        serve(tuner, "var")
+        if hour == 2:
+            assert variance_factors(tuner.history).tolist() == [1.0]
+            tuner.study.note("units", "var looks like a standard deviation", facts)
+            assert variance_factors(tuner.history)[0] > 1
+    assert variance_factors(tuner.history).tolist() == [1.0]
