@@ -19,6 +19,7 @@ from ...errors import FitError, HyperZeroError, ShapeError
 from ..kernels import default_hyperparameters
 from ..protocol import MyPaths, MyPosterior
 from .descriptor import sobol_points
+from .points import check_points
 
 _T = TypeVar("_T")
 _TILE_ELEMENTS = 2**20
@@ -161,14 +162,7 @@ class CheckedPosterior:
 
     def check(self, x: Tensor, ndim: int | None = None) -> None:
         """Raise ``ShapeError`` unless ``x`` are points on the posterior's device."""
-        dims = self.x.shape[1]
-        is_wrong = x.ndim < 1 or x.shape[-1] != dims or x.device != self.device
-        if is_wrong or (ndim is not None and x.ndim != ndim):
-            lead = {None: "...", 2: "N", 3: "paths, S"}[ndim]
-            raise ShapeError(
-                f"expected points ({lead}, {dims}) on {self.device}, got {tuple(x.shape)} on "
-                f"{x.device}"
-            )
+        check_points(x, self.x.shape[1], self.device, ndim)
 
     def checked(self, what: str, value: Any, shape: tuple[int, ...]) -> Tensor:
         """An answer of the model, in float64.

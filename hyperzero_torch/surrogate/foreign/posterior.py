@@ -15,6 +15,7 @@ from ..conditioned import cholesky, leave_one_out_log_density
 from ..standardise import Prepared, prepare
 from .features import NUM_POINTS, Features, features
 from .likelihood import System, solve
+from .points import check_points
 from .prior import MetricPrior
 
 _TILE_ELEMENTS = 2**21
@@ -169,14 +170,7 @@ class KernelPosterior:
         return torch.stack(means, dim=-1), torch.stack(variances, dim=-1)
 
     def _check(self, x: Tensor, ndim: int | None = None) -> None:
-        dims = self.x.shape[1]
-        is_wrong = x.ndim < 1 or x.shape[-1] != dims or x.device != self.device
-        if is_wrong or (ndim is not None and x.ndim != ndim):
-            lead = {None: "...", 2: "N", 3: "paths, S"}[ndim]
-            raise ShapeError(
-                f"expected points ({lead}, {dims}) on {self.device}, got {tuple(x.shape)} on "
-                f"{x.device}"
-            )
+        check_points(x, self.x.shape[1], self.device, ndim)
 
 
 class MetricPaths(NamedTuple):
