@@ -59,7 +59,7 @@ def test_clear_harm_is_stopped_after_one_hour_and_all_of_it_after_three():
 
 
 def test_what_confirms_variances():
-    """Scatter of one hour as claimed; a fraction; three hours of one size; and not a new unit."""
+    """Scatter of one hour as claimed; a fraction; hours of one size with arms that repeat."""
     tuner = make()
     assert variance_factors(tuner.history).tolist() == [1.0]  # nothing to judge
     serve(tuner, "var")
@@ -86,15 +86,31 @@ def test_what_confirms_variances():
     fraction.tell(hz.Readings(0, plan.candidate_ids, count.round(), rate, rate * (1 - rate)))
     assert variance_factors(fraction.history).tolist() == [1.0]
     wide = make()
-    factors = []
-    for round_ in range(4):
+    served = []
+    for round_ in range(30):
         plan = wide.ask()
-        mean = torch.linspace(10, 60, len(plan), dtype=F64).unsqueeze(1)
-        var = torch.full_like(mean, 400.0 if round_ < 3 else 40.0)
+        mean = 10 + 2 * torch.tensor(plan.candidate_ids, dtype=F64).unsqueeze(1)
         count = (1e6 * torch.tensor(plan.shares, dtype=F64)).round().unsqueeze(1)
+        var = torch.full_like(mean, 400.0)
         wide.tell(hz.Readings(round_, plan.candidate_ids, count, mean, var))
-        factors += variance_factors(wide.history).tolist()
-    assert factors == [400.0, 400.0, 1.0, 40.0]
+        served.append([c for c, users in zip(plan.candidate_ids, count[:, 0]) if users >= 30])
+        seen = round_ >= 2 and freedom(served) >= 12
+        assert variance_factors(wide.history).tolist() == [1.0 if seen else 400.0]
+        if seen:
+            break
+    assert 3 < round_ < 29  # few of its arms are served twice
+    plan = wide.ask()
+    count = (1e6 * torch.tensor(plan.shares, dtype=F64)).round().unsqueeze(1)
+    mean = 10 + 2 * torch.tensor(plan.candidate_ids, dtype=F64).unsqueeze(1)
+    wide.tell(hz.Readings(plan.round, plan.candidate_ids, count, mean, mean * 0 + 40.0))
+    assert variance_factors(wide.history).tolist() == [40.0]
+
+
+def freedom(served):
+    """Degrees of freedom of the scatter of arms that were served in several of these hours."""
+    repeated = [[c for c in hour if sum(c in h for h in served) > 1] for hour in served]
+    cells, arms = sum(map(len, repeated)), len(set().union(*repeated))
+    return cells - arms - sum(bool(hour) for hour in repeated) + 1
 
 
 @pytest.mark.filterwarnings("ignore:.*variance|.*standard deviation:hyperzero_torch.TunerWarning")
@@ -121,7 +137,7 @@ def test_arms_that_are_alike_confirm_in_an_hour_and_inflated_ones_hardly_ever():
             mean = 5 + torch.randn(20, 1, generator=rng, dtype=F64) / 10
             users = torch.full((20,), 100.0, dtype=F64)
             hour = torch.stack([users, mean[:, 0], claim * torch.ones(20, dtype=F64)], dim=1)
-            confirmed += is_confirmed([hour.numpy()], is_doubted=False)
+            confirmed += is_confirmed([hour.numpy()])
         shares[claim] = confirmed / 300
     assert shares[1.0] > 0.85  # 93 % in 20,000
     assert shares[0.1] < 0.05  # 2 %; standard error 0.8 %
@@ -135,9 +151,11 @@ def test_a_doubt_ends_after_a_day_without_another():
     config = CONFIG.model_copy(update={"initial_candidates": 4, "max_arms": 4})
     tuner = hz.Tuner(make().problem, config)
     facts = {"metric": "m", "code": "standard deviation"}
-    for hour in range(28):
+    for hour in range(46):
         serve(tuner, "var")
-        if hour == 2:
+        if hour == 2:  # three rounds, but hardly an arm was served twice
+            assert variance_factors(tuner.history)[0] > 1
+        if hour == 20:
             assert variance_factors(tuner.history).tolist() == [1.0]
             tuner.study.note("units", "var looks like a standard deviation", facts)
             assert variance_factors(tuner.history)[0] > 1
