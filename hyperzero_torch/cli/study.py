@@ -189,6 +189,7 @@ def _recommendation(best: Recommendation, tuner: Tuner) -> Table:
         "objective", f"{best.objective_mean:.5g} {interval}", f"{best.objective_base:.5g}"
     )
     table.add_row("P(feasible)", f"{best.prob_feasible:.3f}", "")
+    table.add_row("P(feasible and better than the base)", f"{best.prob_success:.3f}", "")
     for name, mean in best.delta_mean.items():
         spread = 1.96 * best.delta_var[name] ** 0.5
         table.add_row(Text(f"delta {name}"), f"{mean:+.3%} ± {spread:.3%}", "0")

@@ -20,14 +20,17 @@ _NUM_DRAWS = 2048
 class Belief(NamedTuple):
     """Posterior of the candidates ``(C,)``; row 0 is the control, whose delta is exactly 0.
 
-    ``mean``, ``lcb``, ``ucb`` of the objective, ``prob_feasible``; NaN without evidence.
-    ``delta_mean`` and ``delta_var`` are ``(C, metrics)``.
+    ``mean``, ``lcb``, ``ucb`` of the objective, ``prob_feasible``, and ``prob_success``, the
+    probability that all constraints hold and the objective is above the base's (where the base
+    meets the constraints); NaN without evidence. ``delta_mean`` and ``delta_var`` are
+    ``(C, metrics)``.
     """
 
     mean: Tensor
     lcb: Tensor
     ucb: Tensor
     prob_feasible: Tensor
+    prob_success: Tensor
     delta_mean: Tensor
     delta_var: Tensor
 
@@ -65,11 +68,15 @@ def believe(
     quantiles = torch.tensor([tail, 1 - tail], dtype=mean.dtype, device=mean.device)
     columns: list[Tensor] = []
     with torch.no_grad():
+        base = problem.evaluate(mean[CONTROL].unsqueeze(0))
+        # A base that breaks a constraint itself need not be exceeded.
+        is_bar = base.feasible & base.utility.isfinite()
         for tile in torch.split(torch.arange(len(mean)), 256):
             outcome = problem.evaluate(mean[tile] + var[tile].sqrt() * normal)
             bounds = torch.quantile(outcome.utility, quantiles, dim=0)
-            feasible = outcome.feasible.to(mean.dtype).mean(0)
-            columns.append(torch.stack([outcome.utility.mean(0), *bounds, feasible]))
+            succeeds = outcome.feasible & ((outcome.utility > base.utility) | ~is_bar)
+            probs = [holds.to(mean.dtype).mean(0) for holds in (outcome.feasible, succeeds)]
+            columns.append(torch.stack([outcome.utility.mean(0), *bounds, *probs]))
     fields = (*torch.cat(columns, dim=1).cpu().unbind(0), mean.cpu(), var.cpu())
     return Belief(*(_spread(field, rows, len(bucket.theta)) for field in fields))
 
@@ -106,4 +113,5 @@ def no_belief(problem: Problem, bucket: Bucket) -> Belief:
             outcome = problem.to("cpu").evaluate(delta[:1])
         mean[CONTROL] = outcome.utility[0]
         prob[CONTROL] = outcome.feasible.double()[0]
-    return Belief(mean, mean.clone(), mean.clone(), prob, delta, torch.zeros_like(delta))
+    never, var = torch.zeros_like(prob), torch.zeros_like(delta)
+    return Belief(mean, mean.clone(), mean.clone(), prob, never, delta, var)

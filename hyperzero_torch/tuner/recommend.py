@@ -48,6 +48,8 @@ class Recommendation:
         proven: whether its own evidence, without its neighbours', shows that all constraints hold,
             by a confidence sequence that is right at every look with probability
             ``1 - harm_alpha``; None where ``harm_alpha`` is None.
+        prob_success: probability that all constraints hold and the objective is above the base's;
+            a recommendation other than the control reaches ``min_prob_feasible``.
     """
 
     candidate_id: int
@@ -65,6 +67,7 @@ class Recommendation:
     leader: int | None = None
     rounds_to_decide: int | None = None
     proven: bool | None = None
+    prob_success: float = 0.0
 
     def __str__(self) -> str:
         theta = ", ".join(
@@ -99,11 +102,14 @@ def recommend(
     stopped: Collection[int] = (),
     only_proven: bool = False,
 ) -> Recommendation:
-    """The best candidate with evidence that reaches ``min_prob_feasible``; else the control.
+    """The best candidate with evidence that is likely enough a success; else the control.
+
+    A success meets all constraints and has a higher objective than the base. Its probability must
+    reach ``min_prob_feasible``.
 
     Args:
         state: the study's evidence and model.
-        config: the levels of the bounds and of P(feasible).
+        config: the levels of the bounds and of the probability of success.
         belief: the posterior of every candidate.
         criterion: the quantity that candidates are ranked by.
         shares: of the latest plan, the control's first: the present traffic.
@@ -124,7 +130,8 @@ def recommend(
     score = score.nan_to_num(nan=-torch.inf)  # an undefined objective never wins
     eligible[list(stopped)] = False
     eligible[CONTROL] = True
-    safe = eligible & (belief.prob_feasible >= config.min_prob_feasible)
+    safe = eligible & (belief.prob_success >= config.min_prob_feasible)
+    safe[CONTROL] = bool(belief.prob_feasible[CONTROL] >= config.min_prob_feasible)
     if only_proven and certified is not None:
         safe &= certified
     best = int(torch.where(safe, score, -torch.inf).argmax()) if bool(safe.any()) else CONTROL
@@ -161,7 +168,7 @@ def _reason(
     """Why this candidate is recommended, in a sentence."""
     bound = _BOUNDS[criterion]
     prob = f"{100 * config.min_prob_feasible:.4g} %"
-    needed = f"meet all guardrails with probability >= {prob}"
+    needed = f"beat the base and meet all guardrails with probability >= {prob}"
     needed += " and are proven safe" if only_proven else ""
     if best != CONTROL:
         reason = f"Highest {bound} among {int(safe[1:].sum())} candidates that {needed}"
@@ -174,11 +181,11 @@ def _reason(
         what = "are stopped" if left else "have no defined objective"
         reason = f"all candidates with evidence {what}: stay with the base"
     elif not bool(safe[1:].any()):
-        probs = torch.where(eligible, belief.prob_feasible, -1.0)[1:]
+        probs = torch.where(eligible, belief.prob_success, -1.0)[1:]
         closest = int(probs.argmax())
         proof = " with a proof" if only_proven else ""
         reason = (
-            f"no candidate reaches {prob} probability of meeting all guardrails"
+            f"no candidate beats the base and meets all guardrails with {prob} probability"
             f"{proof} yet (candidate {closest + 1} comes closest with "
             f"{100 * float(probs[closest]):.0f} %): stay with the base"
         )
@@ -221,4 +228,5 @@ def describe(
         delta_var=dict(zip(problem.metrics, belief.delta_var[candidate].tolist())),
         num_rounds=int(bucket.num_rounds[candidate]),
         reason=reason,
+        prob_success=float(belief.prob_success[candidate].nan_to_num(nan=0.0)),
     )

@@ -97,7 +97,7 @@ class TunerConfig(Config):
     caution: float = Field(default=1.0, ge=0, le=10)
     """Standard deviations by which a candidate must meet every constraint in a draw to win it."""
     min_prob_feasible: float = Field(default=0.9, ge=0, le=1)
-    """Minimum P(feasible) of a recommendation."""
+    """Minimum probability that a recommendation meets all constraints and beats the base."""
     harm_alpha: float | None = Field(default=0.01, gt=0, lt=0.5)
     """Probability, for each candidate, that it is ever stopped although it is harmless; None to
     stop no candidate."""
