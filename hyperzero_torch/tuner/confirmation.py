@@ -4,9 +4,8 @@ A standard deviation sent as a variance, or the variance of a mean, makes chance
 scatter between hours shows it (``study/readings/units.py``), but there is none in the first hours,
 nor in the first ones after a change of the unit. A metric's variances are confirmed where
 
-    its latest rounds have variances of one size, at least three rounds, with enough arms in
-    several of them that the scatter between rounds would show a wrong unit, and the journal
-    has not doubted their unit within a day
+    its latest three rounds have variances of one size, and the journal has not doubted
+    their unit within a day: the scatter between them has been seen
     or it is a fraction, and they are mean (1 - mean)
     or the arms of an hour scatter as they say.
 
@@ -29,7 +28,7 @@ from ..study.journal.quarantine_trace import Quarantined
 from ..study.journal.trace import Remark
 from ..study.lateness import recent
 from ..study.quarantine import UNITS
-from ..study.readings.units import DEVIATION, OF_MEAN, TOO_SMALL, is_fraction, shows_scatter
+from ..study.readings.units import DEVIATION, OF_MEAN, TOO_SMALL, is_fraction
 from ..study.round_table import RoundTable
 
 _NUM_ROUNDS = 3
@@ -56,13 +55,11 @@ def variance_factors(history: History) -> Tensor:
     factors = torch.ones(len(history.metrics), dtype=torch.float64)
     doubted = _doubted(history)
     for m in range(len(history.metrics)):
-        latest = [table for table in tables if table.arrivals.reported[m]][-_DOUBT_ROUNDS:]
-        if m not in doubted and _has_even_rounds(latest, m):
-            continue
         # Rounds that are set aside say nothing; those before them may still count.
+        latest = [table for table in tables if table.arrivals.reported[m]][-_DOUBT_ROUNDS:]
         cells = [hour for hour in (_cells(table, m) for table in latest) if len(hour)]
         cells = cells[-_NUM_ROUNDS:]
-        if cells and not is_confirmed(cells):
+        if cells and not is_confirmed(cells, m in doubted):
             users, mean, var = np.concatenate(cells[-1:]).T
             deviation = np.median(users * var / np.maximum(mean**2, 1e-300))
             may_be_of_mean = deviation < _WIDEST**2
@@ -89,33 +86,18 @@ def _doubted(history: History) -> set[int]:
     return {m for m, code in doubts - accepted if code in _DOUBTS}
 
 
-def _has_even_rounds(tables: list[RoundTable], metric: int) -> bool:
-    """Whether a wrong unit would have shown between the latest rounds of one size of variances."""
-    arms, slots, latest, num_rounds = [], [], None, 0
-    for table in reversed(tables):
-        is_cell, cells = _is_cell(table, metric), _cells(table, metric)
-        if not len(cells):
-            continue
-        size = float(np.median(cells[:, 2]))
-        latest = size if latest is None else latest
-        if max(size / latest, latest / size) > _SAME_UNIT:
-            return False
-        num_rounds += 1
-        arms.append(table.candidates[is_cell])
-        slots.append(np.full(len(cells), num_rounds))
-        if num_rounds >= _NUM_ROUNDS and shows_scatter(np.concatenate(arms), np.concatenate(slots)):
-            return True
-    return False
-
-
-def is_confirmed(cells: list[NDArray[np.float64]]) -> bool:
-    """Whether arms of the same hours speak for the variances.
+def is_confirmed(cells: list[NDArray[np.float64]], is_doubted: bool) -> bool:
+    """Whether more than the variances themselves speaks for them.
 
     Args:
         cells: users, means and variances of the arms, ``(arms, 3)``, of each of the latest rounds
             that report the metric, ascending.
+        is_doubted: whether the journal doubts the metric's unit.
     """
     sizes = np.array([np.median(hour[:, 2]) for hour in cells])
+    is_even = len(cells) == _NUM_ROUNDS and sizes.max() <= _SAME_UNIT * sizes.min()
+    if is_even and not is_doubted:
+        return True
     is_same = np.maximum(sizes / sizes[-1], sizes[-1] / sizes) <= _SAME_UNIT
     latest = [hour for hour, same in zip(cells, is_same) if same]
     users, mean, var = np.concatenate(latest).T
@@ -130,16 +112,11 @@ def is_confirmed(cells: list[NDArray[np.float64]]) -> bool:
     return num_close > expected + _SURE * math.sqrt(len(square) * spread) + 0.5
 
 
-def _is_cell(table: RoundTable, metric: int) -> NDArray[np.bool_]:
-    """Arms of a round that can be judged, ``(arms,)``."""
-    users, var = (table.counted(name)[:, metric] for name in ("count", "var"))
-    return (users >= _FEWEST_USERS) & (var > 0)
-
-
 def _cells(table: RoundTable, metric: int) -> NDArray[np.float64]:
     """Users, means and variances of the arms of a round that can be judged, ``(arms, 3)``."""
     columns = [table.counted(name)[:, metric] for name in ("count", "mean", "var")]
-    return np.stack(columns, axis=1)[_is_cell(table, metric)]
+    cells = np.stack(columns, axis=1)
+    return cells[(cells[:, 0] >= _FEWEST_USERS) & (cells[:, 2] > 0)]
 
 
 def _squares(cells: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -185,8 +185,8 @@ def _reason(
         closest = int(probs.argmax())
         proof = " with a proof" if only_proven else ""
         reason = (
-            f"no candidate beats the base and meets all guardrails with {prob} probability"
-            f"{proof} yet (candidate {closest + 1} comes closest with "
+            f"no candidate reaches {prob} probability of beating the base and meeting all "
+            f"guardrails{proof} yet (candidate {closest + 1} comes closest with "
             f"{100 * float(probs[closest]):.0f} %): stay with the base"
         )
     else:

@@ -208,24 +208,13 @@ def _slope(cells: Sample) -> tuple[float, float]:
     return slope, float(np.sqrt((residual + 1e-4) / spread))
 
 
-def shows_scatter(arm: NDArray[Any], slot: NDArray[Any]) -> bool:
-    """Whether enough arms were served in several hours for their scatter to be judged.
-
-    Args:
-        arm: ``(cells,)`` numbers of the arms.
-        slot: ``(cells,)`` numbers of the rounds.
-    """
-    repeated = np.bincount(arm)[arm] > 1
-    num_arms, num_rounds = len(np.unique(arm[repeated])), len(np.unique(slot[repeated]))
-    return int(repeated.sum()) - num_arms - num_rounds + 1 >= _FEWEST_RESIDUALS
-
-
 def _between_hours(cells: Sample) -> Scatter | None:
     """Scatter of arms between hours; None where too few arms were served in several hours."""
-    if not shows_scatter(cells.arm, cells.slot):
-        return None
     hours = np.bincount(cells.arm)[cells.arm]
     cells = Sample(*(field[hours > 1] for field in cells))
+    num_arms, num_rounds = len(np.unique(cells.arm)), len(np.unique(cells.slot))
+    if len(cells.users) - num_arms - num_rounds + 1 < _FEWEST_RESIDUALS:
+        return None
     share = cells.users / np.bincount(cells.arm, cells.users)[cells.arm]
     part = cells.users / np.bincount(cells.slot, cells.users)[cells.slot]
     # What the means of the arm and of the hour take away from a residual.
