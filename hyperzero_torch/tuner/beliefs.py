@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..problem.problem import Problem
+from ..problem.problem import Outcome, Problem
 from ..stats.normals import antithetic_normals
 from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket
@@ -69,16 +69,19 @@ def believe(
     columns: list[Tensor] = []
     with torch.no_grad():
         base = problem.evaluate(mean[CONTROL].unsqueeze(0))
-        # A base that breaks a constraint itself need not be exceeded.
-        is_bar = base.feasible & base.utility.isfinite()
         for tile in torch.split(torch.arange(len(mean)), 256):
             outcome = problem.evaluate(mean[tile] + var[tile].sqrt() * normal)
             bounds = torch.quantile(outcome.utility, quantiles, dim=0)
-            succeeds = outcome.feasible & ((outcome.utility > base.utility) | ~is_bar)
-            probs = [holds.to(mean.dtype).mean(0) for holds in (outcome.feasible, succeeds)]
+            events = (outcome.feasible, outcome.feasible & beats(outcome.utility, base))
+            probs = [event.to(mean.dtype).mean(0) for event in events]
             columns.append(torch.stack([outcome.utility.mean(0), *bounds, *probs]))
     fields = (*torch.cat(columns, dim=1).cpu().unbind(0), mean.cpu(), var.cpu())
     return Belief(*(_spread(field, rows, len(bucket.theta)) for field in fields))
+
+
+def beats(utility: Tensor, base: Outcome) -> Tensor:
+    """Where a utility is above the base's; a base that breaks a constraint need not be exceeded."""
+    return (utility > base.utility) | ~(base.feasible & base.utility.isfinite())
 
 
 def own_evidence(

@@ -4,7 +4,7 @@ A standard deviation sent as a variance, or the variance of a mean, makes chance
 scatter between hours shows it (``study/readings/units.py``), but there is none in the first hours,
 nor in the first ones after a change of the unit. A metric's variances are confirmed where
 
-    its latest three rounds have variances of one size, and the journal has not doubted
+    its latest three rounds that count have variances of one size, and the journal has not doubted
     their unit within a day: the scatter between them has been seen
     or it is a fraction, and they are mean (1 - mean)
     or the arms of an hour scatter as they say.
@@ -17,6 +17,7 @@ clear with the variances that its readings would have in the other units.
 from __future__ import annotations
 
 import math
+from itertools import islice
 
 import numpy as np
 import torch
@@ -56,9 +57,8 @@ def variance_factors(history: History) -> Tensor:
     doubted = _doubted(history)
     for m in range(len(history.metrics)):
         # Rounds that are set aside say nothing; those before them may still count.
-        latest = [table for table in tables if table.arrivals.reported[m]][-_DOUBT_ROUNDS:]
-        cells = [hour for hour in (_cells(table, m) for table in latest) if len(hour)]
-        cells = cells[-_NUM_ROUNDS:]
+        hours = (_cells(table, m) for table in reversed(tables) if table.arrivals.reported[m])
+        cells = list(islice((hour for hour in hours if len(hour)), _NUM_ROUNDS))[::-1]
         if cells and not is_confirmed(cells, m in doubted):
             users, mean, var = np.concatenate(cells[-1:]).T
             deviation = np.median(users * var / np.maximum(mean**2, 1e-300))

@@ -7,11 +7,9 @@ methods of ``tuner.study``.
 from __future__ import annotations
 
 import contextlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar
-
-import torch
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self
 
 from ..errors import FitError
 from ..problem.problem import Problem
@@ -21,29 +19,20 @@ from ..study.history import History
 from ..study.journal import Entry, StudyHeader
 from ..study.journal.base import ConflictError
 from ..study.launch import LaunchTerms
-from ..study.study import Study
-from ..surrogate.foreign import CheckedPosterior, ForeignSurrogate
 from ..transfer import journaled
 from ..transfer.overrides import ExpertOverride
 from ..transfer.source import Source
 from . import announcements, launching
 from .context import RoundContext
+from .estimates import Estimates
 from .goals import GoalsEffect, change_goals
 from .launching import LaunchReport
-from .model import FitCache, ModelState, update_model
 from .recommend import Criterion, Recommendation
 from .surrogates import check_dims, check_sources
 
-_T = TypeVar("_T")
 
-
-class Operations(ABC):
+class Operations(Estimates):
     """Operations on a study that rest on its model."""
-
-    study: Study
-    device: torch.device
-    _cache: FitCache
-    _surrogate: ForeignSurrogate | None
 
     @abstractmethod
     def recommend(self, criterion: Criterion = "lcb", only_proven: bool = False) -> Recommendation:
@@ -226,19 +215,3 @@ class Operations(ABC):
         """The next round of the study as it stands."""
         study, history = self.study, self.study.history.branch()
         return RoundContext(study.config, history, history.next_round, study.seed)
-
-    def _update_model(self, broken: str | None = None) -> ModelState:
-        """The model of the evidence so far; ``broken`` says why the surrogate is not to be used."""
-        study, surrogate = self.study, self._surrogate
-        facts = (study.problem, study.config, study.history, self.device, self._cache)
-        return update_model(*facts, surrogate, broken)
-
-    def _with_model(self, work: Callable[[ModelState], _T]) -> _T:
-        """Work with the model; with the default one where the study's surrogate fails at it."""
-        state = self._update_model()
-        try:
-            return work(state)
-        except FitError as error:
-            if not isinstance(state.posterior, CheckedPosterior):
-                raise
-            return work(self._update_model(str(error)))

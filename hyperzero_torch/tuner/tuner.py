@@ -15,32 +15,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..errors import FitError, RoundError, StudyMismatchError
+from ..errors import FitError, StudyMismatchError
 from ..problem.problem import Problem
 from ..runtime.login import login_name
-from ..runtime.randomness import random
 from ..study import broken_hours, lacking
 from ..study import launch as launches
 from ..study.config import TunerConfig
-from ..study.evidence.bucket import Bucket
 from ..study.history import History
-from ..study.journal import Decision, Entry, Journal, Planned, open_journal
+from ..study.journal import Decision, Entry, Journal, open_journal
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..study.study import Study
 from ..study.unplanned import Unknown
 from ..surrogate.foreign import choose
-from ..surrogate.protocol import FittedPosterior
 from ..transfer import journaled
 from ..transfer.alignment import align
 from ..transfer.source import Source
 from . import announcements, arguments, surrogates
-from .beliefs import Belief, believe, no_belief
 from .explain import Explanation, explain
 from .goals import goals_before
-from .model import FitCache, Fitted, ModelState
+from .model import FitCache
 from .operations import Operations
 from .recommend import Criterion, Recommendation, recommend
 from .round import plan_round
@@ -279,62 +274,6 @@ class Tuner(Operations):
                 raise
             return explain(*facts, str(error))
 
-    def belief(self) -> tuple[ModelState, Belief]:
-        """The model, and the posterior of every candidate, as reports use them."""
-        self.study.sync()
-        self._last_plan()
-
-        def work(state: ModelState) -> tuple[ModelState, Belief]:
-            if not isinstance(state, Fitted):
-                return state, no_belief(state.problem, state.bucket)
-            generator = random(self.seed, self.history.num_messages, "believe", self.device)
-            problem = state.problem.to(self.device)
-            return state, believe(
-                problem, self.config, state.bucket, state.posterior, generator, state.fit_set
-            )
-
-        return self._with_model(work)
-
-    def posterior(
-        self, theta: Tensor | Mapping[str, Any] | Sequence[Mapping[str, Any]]
-    ) -> tuple[Tensor, Tensor]:
-        """Posterior mean and variance of the deltas at any theta.
-
-        Args:
-            theta: ``(..., params)`` in the user's units, or one or several parameter mappings.
-        Returns:
-            mean and var, each ``(..., metrics)``, fractions, on the CPU.
-        Raises:
-            SpaceError, ShapeError: a theta that is not in the space.
-            RoundError: there is no evidence yet.
-        """
-        self.study.sync()
-        space = self.problem.space
-        if isinstance(theta, Mapping):
-            theta = space.theta(theta)
-        elif not isinstance(theta, Tensor):
-            theta = torch.stack([space.theta(row) for row in theta])
-        x = space.to_unit(space.check(theta.double().cpu()))
-        mean, var = self.surrogate().marginal(x.to(self.device))
-        return mean.cpu(), var.cpu()
-
-    def surrogate(self) -> FittedPosterior:
-        """The posterior over the unit cube that the next plan would be made with.
-
-        Raises:
-            RoundError: there is no evidence yet.
-        """
-        self.study.sync()
-        state = self._update_model()
-        if not isinstance(state, Fitted):
-            raise RoundError(f"there is no posterior yet: {state.why_not}")
-        return state.posterior
-
-    def bucket(self) -> Bucket:
-        """All candidates with their evidence."""
-        self.study.sync()
-        return self._update_model().bucket
-
     def state_dict(self) -> dict[str, Any]:
         """The whole study as plain tensors, numbers and strings; loads with weights_only=True."""
         return self.study.save()
@@ -359,12 +298,6 @@ class Tuner(Operations):
             self.history, self._surrogate, self._surrogate, self.problem
         )
         self._cache.clear()
-
-    def _last_plan(self) -> Planned:
-        plan = self.history.last_plan
-        if plan is None:
-            raise RoundError("no round was planned yet; call ask() first")
-        return plan
 
     def _reopened(self, problem: Problem, name: str) -> Tuner:
         return Tuner(problem, None, self.journal, name, None, self.device, (), self._surrogate)

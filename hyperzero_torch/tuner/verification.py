@@ -23,6 +23,7 @@ from ..study.history import CONTROL
 from ..study.journal import CandidateAdded
 from ..surrogate.protocol import FittedPosterior
 from ..thompson.local_search import WIDTHS, local_search
+from .beliefs import beats
 from .candidates import add_candidates
 from .context import RoundContext
 from .limits import untested
@@ -164,7 +165,8 @@ def rounds_to_decide(
     """Rounds after which it is decided whether a candidate is safe and better than the base.
 
     Under the assumption that the means of its deltas stay and only their variances shrink. Decided
-    means: P(feasible) is at least ``min_prob_feasible`` and the objective's interval lies above the
+    means: it would be recommended by its lower bound, so that it meets all constraints and beats
+    the base with probability ``min_prob_feasible`` and the objective's interval lies above the
     base's; or P(feasible) is as clearly too low, or the interval lies below the base's.
 
     Args:
@@ -182,13 +184,14 @@ def rounds_to_decide(
     normal = sobol_normals(_NUM_DECISION_DRAWS, len(mean), seed=0).to(mean)
     with torch.no_grad():
         outcome = problem.evaluate(mean + remaining.sqrt().unsqueeze(1) * normal)  # (steps, draws)
-        base = problem.evaluate(torch.zeros_like(mean).unsqueeze(0)).utility[0]
+        base = problem.evaluate(torch.zeros_like(mean).unsqueeze(0))
     prob = outcome.feasible.to(mean.dtype).mean(1)
+    success = (outcome.feasible & beats(outcome.utility, base)).to(mean.dtype).mean(1)
     tail = (1 - config.confidence) / 2
     low, high = torch.quantile(outcome.utility, mean.new_tensor([tail, 1 - tail]), dim=1)
-    safe = prob >= config.min_prob_feasible
+    recommended = (success >= config.min_prob_feasible) & beats(low, base)
     unsafe = prob < 1 - config.min_prob_feasible
-    decided = (safe & (low > base)) | unsafe | (high < base)
+    decided = recommended | unsafe | ((high < base.utility) & ~beats(high, base))
     first = decided.nonzero().flatten().tolist()
     return steps[first[0]] if first else None
 

@@ -85,6 +85,28 @@ def test_rounds_until_a_candidate_is_decided(mean, std, expected):
     assert 0.96 * needed <= rounds <= 1.3 * needed
 
 
+def test_what_is_decided_would_be_recommended():
+    """Each event suffices on its own; both together have a probability of 0.98 x 0.905 < 0.9."""
+    noise, std = torch.full((2,), 0.01**2, dtype=F64), 0.001
+    both = torch.tensor([2.054 * std, -0.001 + 1.311 * std], dtype=F64)
+    single = torch.tensor([5 * std, -0.001 + 1.311 * std], dtype=F64)
+    var = torch.full((2,), std**2, dtype=F64)
+    assert rounds_to_decide(problem(), hz.TunerConfig(), single, var, noise) == 0
+    rounds = rounds_to_decide(problem(), hz.TunerConfig(), both, var, noise)
+    assert rounds is not None
+    assert rounds > 0
+
+
+def test_a_worse_objective_than_that_of_an_unfit_base_decides_nothing():
+    """What is asked for is the constraint, so a certain loss of the objective is no decision."""
+    asked = [hz.Constraint("guard >= 1%", may_exclude_base=True)]
+    noise, var = torch.full((2,), 0.01**2, dtype=F64), torch.full((2,), 0.002**2, dtype=F64)
+    loss = torch.tensor([-0.02, 0.011], dtype=F64)
+    assert rounds_to_decide(problem(constraints=asked), hz.TunerConfig(), loss, var, noise) != 0
+    clear = torch.tensor([-0.02, 0.03], dtype=F64)
+    assert rounds_to_decide(problem(constraints=asked), hz.TunerConfig(), clear, var, noise) == 0
+
+
 def test_more_traffic_decides_sooner():
     mean, var = torch.tensor([0.01, 0.004], dtype=F64), torch.full((2,), 1e-4, dtype=F64)
     rounds = [

@@ -33,7 +33,9 @@ def _tiles(facts: Facts) -> list[Tile]:
     gain = f"{config.confidence:.0%} interval {show_interval(low, high, 'signed')}"
     objective = show_interval(*values[1:], kind)
     base = show(best.objective_base, kind)
+    success = f"and better than the base: {show(best.prob_success, 'prob')}; "
     required = f"required: at least {show(config.min_prob_feasible, 'prob')}"
+    required = success + required if best.candidate_id else required
     served = len(history.plans[facts.last_round].candidates) - 1
     tested = int(facts.bucket.tested.sum())
     return [
