@@ -167,14 +167,16 @@ def test_every_error_is_in_the_tree_and_public():
     assert issubclass(hz.ReadingsError, hz.InputError)
 
 
-def test_importing_pulls_in_no_extra_and_nothing_heavy_beside_torch():
+def test_importing_and_a_few_rounds_pull_in_no_extra_and_nothing_heavy_beside_torch():
     code = (
-        "import sys, hyperzero_torch; "
+        "import sys; sys.path.insert(0, 'tests'); "
+        "from support.small_study import make, play; "
+        "tuner = make(); play(tuner, 3); tuner.recommend(); "
         "print(sorted({m.split('.')[0] for m in sys.modules} & "
         "{'plotly', 'pyarrow', 'pandas', 'polars', 'gpytorch', 'sqlalchemy', 'sklearn', 'scipy', "
         "'typer', 'rich', 'botorch', 'optuna', 'duckdb', 'openfeature', 'grpc', 'pyspark', "
         "'psycopg', 'prometheus_client', 'ax', 'ray', 'dp_accounting', 'opendp', "
-        "'cryptography'}))"
+        "'cryptography', 'sympy'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

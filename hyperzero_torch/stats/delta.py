@@ -59,9 +59,8 @@ def ratio(treatment: Moments, control: Moments) -> Delta:
             f"{treatment.mean.device} and control {control.mean.dtype} on {control.mean.device}"
         )
     try:
-        torch.broadcast_shapes(  # type: ignore[no-untyped-call]
-            treatment.mean.shape, control.mean.shape
-        )
+        # Views only. torch.broadcast_shapes would import SymPy, a second at a process's first call.
+        torch.broadcast_tensors(treatment.mean, control.mean)  # type: ignore[no-untyped-call]
     except RuntimeError:
         raise ShapeError(
             "ratio expects a control that broadcasts against the treatment (*batch, arms, "

@@ -255,7 +255,8 @@ def _as_tensors(var: Tensor, **numbers: float | Tensor) -> tuple[Tensor, ...]:
 def _checked(value: Tensor, var: Tensor) -> Tensor:
     """``value``, checked against ``var``: shapes broadcast, dtype and device are the same."""
     try:
-        torch.broadcast_shapes(value.shape, var.shape)  # type: ignore[no-untyped-call]
+        # Views only. torch.broadcast_shapes would import SymPy, a second at a process's first call.
+        torch.broadcast_tensors(value, var)  # type: ignore[no-untyped-call]
     except RuntimeError:
         raise ShapeError(
             f"shapes must broadcast, got {tuple(value.shape)} beside {tuple(var.shape)}"
