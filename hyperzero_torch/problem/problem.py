@@ -226,7 +226,8 @@ class Problem:
                 "control's readings first"
             )
         base = self.base_levels.to(delta.dtype)
-        return base * (1.0 + base.sign() * delta)
+        # In place: the temporaries of a whole tile of draws cost more than the arithmetic.
+        return (base.sign() * delta).add_(1.0).mul_(base)
 
     def _levels_or_ones(self, delta: Tensor) -> Tensor:
         return 1.0 + delta if self.base_levels is None else self._levels(delta)
