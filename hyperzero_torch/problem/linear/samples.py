@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,6 +19,9 @@ from torch.quasirandom import SobolEngine
 from ...errors import SpaceError
 from ..parameters import Choice, Float, Int
 from .region import Region
+
+# Chains: their points ``z (n, k)``, the same as theta, and the log density of each.
+State: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 _LEAST_SHARE = 1 / 64
 _CHAINS = 512
@@ -48,9 +53,15 @@ def sobol(region: Region, num: int, params: int, seed: int) -> Tensor:
     Where little of the cube is inside they are uniform samples instead, drawn from the seed.
     """
     if num == 0 or region.share < _LEAST_SHARE:
-        return uniform(region, num, params, torch.Generator().manual_seed(seed))
+        return _walked(region, num, params, seed).clone()
     engine = SobolEngine(params, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
     return _keep(region, lambda many: engine.draw(many, dtype=torch.float64), num, params)
+
+
+@lru_cache(maxsize=8)
+def _walked(region: Region, num: int, params: int, seed: int) -> Tensor:
+    """Kept: every round of a study looks at the same points, and chains take a while."""
+    return uniform(region, num, params, torch.Generator().manual_seed(seed))
 
 
 def _keep(region: Region, draw: Callable[[int], Tensor], num: int, params: int) -> Tensor:
@@ -170,30 +181,41 @@ def walk(
             )
         return total
 
-    def move(z: Tensor, direction: Tensor, log: int | None) -> tuple[Tensor, Tensor]:
+    def state(z: Tensor) -> State:
+        theta = region.theta(z)
+        return z, theta, weight(theta)
+
+    def move(at: State, direction: Tensor, log: int | None) -> tuple[State, Tensor]:
         """One step along ``direction``, and whether any chain made it.
 
         With ``log`` it is drawn on that parameter's logarithm.
         """
+        z, here, weight_here = at
         rate = direction @ matrix.T
         time = (bound - z @ matrix.T).clamp_min(0.0) / rate
         last = torch.where(rate > 0, time, math.inf).amin(1)
         first = torch.where(rate < 0, time, -math.inf).amax(1)
         part = rand(len(z))
         step = first + part * (last - first)
-        here = region.theta(z)
         if log is not None:
             slope = direction[:, log] * spans[log]
             low, high = (
                 (here[:, log] + t * slope).clamp_min(region.start[log]).log() for t in (first, last)
             )
             step = ((low + part * (high - low)).exp() - here[:, log]) / slope
-        there = (z + step.unsqueeze(1) * direction).clamp(0.0, 1.0)
-        gain = weight(region.theta(there)) - weight(here)
+        target = (z + step.unsqueeze(1) * direction).clamp(0.0, 1.0)
+        there = state(target)
+        gain = there[2] - weight_here
         if log is not None:
-            gain = gain + (region.theta(there)[:, log] / here[:, log]).log()
-        made = region.holds(region.to_v(there)) & (rand(len(z)).log() <= gain)
-        return torch.where(made.unsqueeze(1), there, z), made.any()
+            gain = gain + (there[1][:, log] / here[:, log]).log()
+        made = region.holds(region.to_v(target)) & (rand(len(z)).log() <= gain)
+        chosen = made.unsqueeze(1)
+        after = (
+            torch.where(chosen, target, z),
+            torch.where(chosen, there[1], here),
+            torch.where(made, there[2], weight_here),
+        )
+        return after, made.any()
 
     # Chains mix slowly over a logarithm, and rarely step from one whole number to the next.
     slow = 4 if region.log or region.whole.any() else 1
@@ -201,16 +223,17 @@ def walk(
     logs = [i for i in region.log if spans[i] > 0]
     kept: list[Tensor] = []
     ever = torch.zeros((), dtype=torch.bool, device=device)
+    at = state(z)
     for step in range(1, burn + thin * (math.ceil(num / len(z)) - 1) + 1):
         lines = torch.randn(len(z), len(chords), dtype=z.dtype, device=device, generator=generator)
         log = logs[step % len(logs)] if logs else None
-        z, made = move(z, lines @ chords, log)
+        at, made = move(at, lines @ chords, log)
         ever |= made
         if log is not None:
-            z, made = move(z, eye[log].expand_as(z), log)
+            at, made = move(at, eye[log].expand_as(z), log)
             ever |= made
         if step >= burn and (step - burn) % thin == 0:
-            kept.append(z)
+            kept.append(at[0])
     if not bool(ever):
         raise SpaceError(
             f"the constraints {[c.source for c in region.constraints]} leave too thin a region to "
