@@ -3,8 +3,6 @@
 import gzip
 import importlib.util
 import json
-import subprocess
-import sys
 from importlib import resources
 from pathlib import Path
 
@@ -85,7 +83,9 @@ def test_a_file_that_is_none_is_named(tmp_path, calibration, content, message):
     assert not (tmp_path / "x.json").exists()
 
 
-def test_help_teaches():
-    done = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True)
-    assert done.returncode == 0
-    assert all(word in done.stdout for word in ("covered", "robust std", "--data", "mean_c"))
+def test_help_teaches(calibration, capsys):
+    with pytest.raises(SystemExit) as left:
+        calibration.main(["--help"])
+    assert left.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("covered", "robust std", "--data", "mean_c"))
