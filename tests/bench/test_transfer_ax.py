@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("ax")
 
 from bench.quality.race.contender import outcomes, see
-from bench.transfer.ax_peer import TL_EXP, AxTransfer
+from bench.transfer.ax_peer import _SEARCH, TL_EXP, AxTransfer
 from bench.transfer.families import MemberWorld
 from hyperzero_torch.transfer import align
 
@@ -24,6 +24,9 @@ def world():
 @pytest.fixture
 def peer(world, monkeypatch):
     monkeypatch.setattr("bench.transfer.ax_peer._MOST_ROWS", 24)
+    # How long Ax searches is no question here.
+    short = {"num_restarts": 1, "raw_samples": 16, "options": {"maxiter": 5}}
+    monkeypatch.setattr("bench.transfer.ax_peer._SEARCH", _SEARCH | short)
     made = AxTransfer(world, 0, world.sources(2))
     made.arms = 2
     return made
