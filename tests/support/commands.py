@@ -51,6 +51,8 @@ def serve(address):
     import gpytorch  # noqa: F401
     import torch
 
+    # What nearly every command imports: a journal brings SQLAlchemy.
+    import hyperzero_torch.study.journal.sql  # noqa: F401
     from hyperzero_torch import cli
 
     with contextlib.suppress(ImportError):
