@@ -45,13 +45,18 @@ def test_the_probability_of_success_is_that_of_both_events():
     assert bool((belief.prob_success[known] <= belief.prob_feasible[known]).all())
 
 
+@pytest.fixture(scope="module")
+def still():
+    """Twelve studies in which all candidates equal the base; recommendations leave them alone."""
+    return [study(seed) for seed in range(12)]
+
+
 @pytest.mark.parametrize("criterion", ["mean", "lcb", "ucb"])
-def test_chance_alone_is_hardly_ever_recommended(criterion):
+def test_chance_alone_is_hardly_ever_recommended(still, criterion):
     """Where all candidates equal the base, the largest mean is above it, and is no reason."""
-    studies = [study(seed) for seed in range(12)]
-    highest = [tuner.belief()[1].mean[1:].nan_to_num(nan=-1.0).max() for tuner in studies]
+    highest = [tuner.belief()[1].mean[1:].nan_to_num(nan=-1.0).max() for tuner in still]
     assert sum(bool(mean > 0) for mean in highest) >= 9  # what the mean alone would recommend
-    results = [tuner.recommend(criterion) for tuner in studies]
+    results = [tuner.recommend(criterion) for tuner in still]
     assert sum(best.candidate_id != 0 for best in results) <= 3
     assert all(best.prob_success >= 0.9 for best in results if best.candidate_id)
     refused = [best for best in results if not best.candidate_id]
