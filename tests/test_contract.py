@@ -144,15 +144,19 @@ def test_the_base_is_known_to_be_itself():
     assert bool((var < 0.1 * elsewhere).all())
 
 
+@pytest.fixture(scope="module")
+def in_our_units():
+    """A problem; configurations, and the plans of six rounds under each."""
+    problem = feed_problem(constraints=["watch_time >= -1%"])
+    paper = hz.TunerConfig.paper(num_draws=64, num_samples=128, initial_candidates=36)
+    return problem, [(c, drive(hz.Tuner(problem, config=c), 6)) for c in (SMALL, paper)]
+
+
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
-def test_a_rescaled_metric_gives_the_same_plans(factor):
+def test_a_rescaled_metric_gives_the_same_plans(in_our_units, factor):
     """Cents or dollars, seconds or days: a unit must not decide anything."""
-    plain = feed_problem(constraints=["watch_time >= -1%"])
-    for config in (
-        SMALL,
-        hz.TunerConfig.paper(num_draws=64, num_samples=128, initial_candidates=36),
-    ):
-        ours = drive(hz.Tuner(plain, config=config), 6)
+    plain, plans = in_our_units
+    for config, ours in plans:
         scaled = drive(hz.Tuner(plain, config=config), 6, scale=factor)
         for a, b in zip(ours, scaled):
             assert a.candidate_ids == b.candidate_ids
