@@ -99,7 +99,7 @@ def test_the_variance_of_one_user_in_tensors():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    mean=st.floats(-1e9, 1e9),
+    mean=st.floats(-1e9, 1e9, allow_subnormal=False),  # a part of it would round to 0
     var=st.floats(0, 1e12),
     nudge=st.sampled_from([0.0, 1e-15, 4e-10, -4e-10]),
     name=st.sampled_from(["mean", "var"]),
