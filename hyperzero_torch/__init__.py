@@ -70,6 +70,8 @@ Where to look
     What is to be served at this moment?               study/serving.py
     What does the journal store?                       study/journal/README.md, then
                                                        study/journal/trace.py
+    Is the journal what was written?                   study/journal/chain.py,
+                                                       study/journal/verified.py, cli/verify.py
     How are old readings deleted?                      study/compaction.py
     How do other domains enter the model?              transfer/prior.py, transfer/model/
     Which candidates do other domains suggest?         tuner/transfer_candidates.py

@@ -33,6 +33,7 @@ from . import (
     takeover,
     template,
     upkeep,
+    verify,
     worlds,
 )
 from .transfer.app import app as transfer_app
@@ -69,7 +70,7 @@ See it work first: hyperzero demo, or with users and events: hyperzero run --wor
 Exit codes: 0 done; 2 wrong usage; 3 input refused, nothing was changed; 4 the journal cannot be
 used; 5 an optional package is missing; 6 the study has another problem or other goals than the
 file, nothing was changed; 7 what is served belongs to another study, another journal or a later
-round, nothing was changed; 1 any other error.""",
+round, nothing was changed; 8 a journal does not hold what was written; 1 any other error.""",
 )
 app.command()(worlds.demo)
 app.command()(template.init)
@@ -96,6 +97,7 @@ app.command("take-over")(takeover.take_over)
 app.command("set-aside")(upkeep.set_aside)
 app.command()(upkeep.resync)
 app.command()(upkeep.compact)
+app.command()(verify.verify)
 app.add_typer(goals.goals_app)
 app.add_typer(quarantine.readings_app)
 app.add_typer(switches.candidates_app)

@@ -15,12 +15,12 @@ from ..runtime.login import login_name
 from .cube import in_todays_cube
 from .history import History
 from .journal import Decision
-from .journal.epoch_trace import EPOCH
+from .journal.epoch_trace import CHAIN, EPOCH
 from .journal.missing_trace import MISSING, SAMPLE_RATIO, USERS, UsersCounted
 from .journal.record import VERSION_KEY
 from .journal.trace import CHANGES, TRANSFER, RolledBack, RoundsExcluded, RoundsReinstated
 
-_DECISIONS = CHANGES | {TRANSFER, MISSING, SAMPLE_RATIO, USERS, EPOCH}
+_DECISIONS = CHANGES | {TRANSFER, MISSING, SAMPLE_RATIO, USERS, EPOCH, CHAIN}
 
 
 def set_aside(history: History, rounds: Sequence[int], reason: str) -> list[Decision]:

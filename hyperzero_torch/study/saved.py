@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ..errors import ConfigError, JournalCorruptError, JournalError, StudyMismatchError
 from ..problem.problem import Problem
-from . import goals
+from . import goals, saved_checks
 from .config import TunerConfig
 from .history import History, history_of
 from .journal import Compacted, Entry, Journal, MemoryJournal, StudyHeader
-from .journal.state import pack, unpack
+from .journal.state import FOREIGN_ERRORS, pack, unpack
 
 __all__ = ["loaded", "pack"]
 
@@ -32,16 +32,7 @@ def loaded(
         StudyMismatchError: it has other goals, or this study has plans of its own.
     """
     header, entries = unpack(state)
-    trial = history_of(header)
-    try:
-        trial.extend(entries)
-        check(trial)
-    except JournalCorruptError as error:
-        raise ConfigError(f"the state is damaged: {error}") from None
-    except JournalError as error:
-        raise ConfigError(f"the state cannot be used: {error}") from None
-    goals.check_same(goals.latest(header, trial.goals), problem, header.study)
-    TunerConfig(**trial.config)
+    _tried(header, entries, problem, check)
     if isinstance(journal, MemoryJournal):
         other = MemoryJournal()
         other.create(StudyHeader(study, header.seed, header.problem), entries)
@@ -55,6 +46,35 @@ def loaded(
     after = history.num_entries
     journal.append(study, [_moved(e, after) for e in entries], after=after)
     return journal
+
+
+def _tried(
+    header: StudyHeader,
+    entries: Sequence[Entry],
+    problem: Problem,
+    check: Callable[[History], object],
+) -> None:
+    """Refuse a state from which no study can go on."""
+    try:
+        trial = history_of(header)
+        trial.extend(entries)
+        goals.check_same(goals.latest(header, trial.goals), problem, header.study)
+        goals.opened(problem, header, trial.goals)
+        TunerConfig(**trial.config)
+        saved_checks.check(header, trial)
+        check(trial)
+    except StudyMismatchError:
+        raise
+    except JournalCorruptError as error:
+        raise ConfigError(f"the state is damaged: {error}") from None
+    except JournalError as error:
+        raise ConfigError(f"the state cannot be used: {error}") from None
+    except ConfigError:
+        raise
+    except FOREIGN_ERRORS as error:
+        raise ConfigError(
+            f"the state is damaged: {type(error).__name__}: {error!s:.300}; nothing was changed"
+        ) from None
 
 
 def _moved(entry: Entry, by: int) -> Entry:

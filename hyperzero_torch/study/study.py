@@ -7,13 +7,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..problem.problem import Problem
-from . import acceptance, goals, interventions, saved
+from . import acceptance, goals, integrity, interventions, saved
 from .compaction import CompactionSummary, compact
 from .config import TunerConfig
 from .config.exposure import check_exposure
 from .epochs import Epochs
 from .evidence.pooling import Pooling
 from .history import History, history_of
+from .integrity import Integrity
 from .journal import Configured, Decision, Entry, Journal, StudyHeader
 from .journal.base import ConflictError
 from .judgement import judge
@@ -27,7 +28,7 @@ _T = TypeVar("_T")
 _MAX_TRIES = 20
 
 
-class Study(Switchboard, Epochs):
+class Study(Switchboard, Epochs, Integrity):
     """One study in a journal. ``history`` is its state after the entries read so far.
 
     Args:
@@ -99,6 +100,7 @@ class Study(Switchboard, Epochs):
             entries, result = compute(self.sync())
             if not entries:
                 return result
+            entries = [*entries, *integrity.remarks(self.history, self._chain_begun_late)]
             try:
                 self.journal.append(self.name, entries, after=self.history.num_entries)
             except ConflictError:
@@ -299,10 +301,6 @@ class Study(Switchboard, Epochs):
 
         return self.append(compute)
 
-    def save(self) -> dict[str, Any]:
-        """The whole study as plain tensors, numbers and strings."""
-        return saved.pack(self.journal.header(self.name), self.journal.read(self.name))
-
     def load(
         self, state: Mapping[str, Any], check: Callable[[History], object] = lambda _: None
     ) -> None:
@@ -323,6 +321,7 @@ class Study(Switchboard, Epochs):
 
     def _open(self) -> None:
         header = self.journal.header(self.name)
+        self._chain_begun_late = integrity.begun_late(self.journal, self.name)
         self.seed = header.seed
         self.history = history_of(header)
         self.history.extend(self.journal.read(self.name))

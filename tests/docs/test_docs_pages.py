@@ -224,6 +224,24 @@ def transfer_dry_run(folder, done):
     assert "epsilon" in done.stdout + done.stderr
 
 
+def integrity_head(folder, done):
+    head = (folder / "heads.txt").read_text().split()
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}@\d+", head[0])
+    assert head[1] == "feed"
+    assert done.stdout.split() == head
+
+
+def integrity_broken(folder, done):
+    assert "exit code 8" in done.stdout
+    assert "a decision with its reason" in done.stderr
+
+
+def integrity_signed(folder, done):
+    assert "is signed with the key" in done.stdout
+    assert (folder / "heads.txt").read_text().startswith("hmac-")
+    assert (folder / "journal.key").stat().st_mode & 0o077 == 0
+
+
 # What a block of bash without a block of text below it comes to, in the order of the page.
 RESULTS = {
     "README.md": [readme_cron, lambda *of: rows_were_collected(3, *of)],
@@ -239,6 +257,7 @@ RESULTS = {
         lambda *of: launch_shown("complete, stage 3 of 3", *of),
         lambda *of: launch_shown("study 'feed.2' goes on from round", *of),
     ],
+    "docs/how-to/integrity.md": [integrity_head, integrity_broken, integrity_signed],
     "docs/how-to/retention.md": [
         lambda folder, done: "nothing" in done.stdout + done.stderr or pytest.fail(done.stdout),
     ],

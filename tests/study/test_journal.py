@@ -269,7 +269,7 @@ def test_the_database_of_another_application_is_left_as_it_is(path, tables):
 @pytest.mark.parametrize(
     "change",
     [
-        "UPDATE hyperzero_journal SET version = 3",
+        "UPDATE hyperzero_journal SET version = 4",
         "UPDATE hyperzero_journal SET version = 0",
         "UPDATE hyperzero_journal SET version = -1",
         "DELETE FROM hyperzero_journal",
@@ -278,7 +278,7 @@ def test_the_database_of_another_application_is_left_as_it_is(path, tables):
 def test_an_unknown_format_is_refused_and_left_as_it_is(path, change):
     execute(written(path), change)
     before = path.read_bytes()
-    with pytest.raises(ForeignJournalError, match=r"format .*reads formats 1 to 2"):
+    with pytest.raises(ForeignJournalError, match=r"format .*reads formats 1 to 3"):
         open_sql(path)
     assert path.read_bytes() == before
 
@@ -457,10 +457,28 @@ def test_a_lost_table_is_noticed(path, table):
     assert table in str(error)
 
 
-def test_losing_the_last_entry_with_all_its_rows_is_a_shorter_study(path):
-    """Such a journal is a prefix, which is a study as well: nothing in it tells."""
+def test_losing_the_last_entry_is_noticed_by_its_link(path):
     execute(written(path), "DELETE FROM entries WHERE entry = 10", "DELETE FROM decisions")
+    assert isinstance(opened(path), JournalCorruptError)
+
+
+def test_losing_the_last_entry_with_its_link_is_a_shorter_study(path):
+    """Such a journal is a prefix, which is a study as well: only a head noted elsewhere tells."""
+    journal = open_sql(written(path))
+    head = journal.verify("study").head
+    journal.close()
+    execute(
+        path,
+        "DELETE FROM entries WHERE entry = 10",
+        "DELETE FROM decisions",
+        "DELETE FROM links WHERE entry = 10",
+    )
     assert opened(path) == {"study": (HEADER, example_entries()[:-1])}
+    journal = open_sql(path)
+    assert journal.verify("study").ok
+    (fault,) = journal.verify("study", head).faults
+    assert fault.entry == 10
+    assert "entries are missing at the end" in fault.what
 
 
 # --- several writers --------------------------------------------------------------------------
@@ -534,6 +552,8 @@ def test_a_reader_sees_nothing_of_an_unfinished_append(path):
     writer.execute(
         "INSERT INTO entries VALUES ('study', 11, 'decided', 0, 'now', '{}', ?)", [digest]
     )
+    link = f"sha256:{'0' * 64}"
+    writer.execute("INSERT INTO links VALUES ('study', 11, ?)", [link])
     assert opened(path) == {"study": (HEADER, example_entries())}
     writer.execute("COMMIT")
     writer.close()
@@ -720,7 +740,7 @@ def test_an_analyst_can_query_the_tables(path):
     assert all(row[2].endswith("+00:00") for row in log)
 
 
-def test_a_journal_of_format_2_keeps_its_tables(path):
+def test_a_journal_of_format_3_keeps_its_tables(path):
     """Whoever changes a table must raise ``FORMAT_VERSION``: files of users are out there."""
     open_sql(path).close()
     engine = sa.create_engine(f"sqlite:///{path}")
@@ -731,10 +751,10 @@ def test_a_journal_of_format_2_keeps_its_tables(path):
     }
     indexes = {i["name"] for table in columns for i in inspector.get_indexes(table)}
     engine.dispose()
-    assert schema.FORMAT_VERSION == 2
+    assert schema.FORMAT_VERSION == 3
     assert indexes == {"candidates_by_entry", "plans_by_entry", "readings_by_entry"}
     assert columns == {
-        "hyperzero_journal": ["version", "package", "at"],
+        "hyperzero_journal": ["version", "package", "at", "link"],
         "studies": ["study", "seed", "problem"],
         "metrics": ["study", "metric", "name"],
         "entries": ["study", "entry", "kind", "round", "at", "details", "digest"],
@@ -744,6 +764,8 @@ def test_a_journal_of_format_2_keeps_its_tables(path):
             "study", "round", "candidate", "metric", "revision", "entry", "count", "mean", "var"
         ],
         "decisions": ["study", "entry", "round", "kind", "reason", "details"],
+        "chains": ["study", "entries_before", "at", "link"],
+        "links": ["study", "entry", "link"],
     }  # fmt: skip
 
 

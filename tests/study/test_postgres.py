@@ -47,11 +47,13 @@ from hyperzero_torch.study.journal import (
     address,
     database,
     limits,
+    links,
     open_journal,
     rows,
     schema,
 )
 from hyperzero_torch.study.journal.base import ConflictError
+from hyperzero_torch.study.journal.keys import KeyRing
 from hyperzero_torch.study.journal.schema import studies
 from hyperzero_torch.study.journal.sql import SqlJournal
 from hyperzero_torch.testing import JournalContract, example_entries
@@ -211,7 +213,8 @@ def test_a_writer_that_waited_sees_what_was_written_meanwhile(journal, url):
         lock_study(connection)
         thread.start()
         time.sleep(0.5)
-        rows.write(connection, HEADER, [Decision(9, "a", "b")], after=10)
+        link = links.continued(connection, "study", 10, KeyRing(), "")
+        rows.write(connection, HEADER, [Decision(9, "a", "b")], 10, link, KeyRing())
     thread.join()
     assert waited[0] > 0.4
     assert not any("INSERT" in statement for statement in seen)
@@ -819,8 +822,11 @@ def test_without_psycopg_the_extra_is_named(monkeypatch):
 
 # --- migrations -------------------------------------------------------------------------------
 
-#: What format 2 added, taken away again: a journal of format 1 as PostgreSQL held it.
+#: What formats 2 and 3 added, taken away again: a journal of format 1 as PostgreSQL held it.
 TO_1 = [
+    "DROP TABLE chains",
+    "DROP TABLE links",
+    "ALTER TABLE hyperzero_journal DROP COLUMN link",
     "DROP TABLE metrics",
     "DROP INDEX candidates_by_entry",
     "DROP INDEX plans_by_entry",

@@ -1,12 +1,15 @@
-"""The record of an epoch: what tells this journal of a study from every other one of its name."""
+"""The records of a journal about itself: its epoch, and where its hash chain begins.
+
+An epoch tells this journal of a study from every other one of its name.
+"""
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, StrictInt
 
 from .record import DecisionTrace
 
-EPOCH = "epoch"
+EPOCH, CHAIN = "epoch", "chain"
 
 
 class EpochBegun(DecisionTrace):
@@ -21,3 +24,14 @@ class EpochBegun(DecisionTrace):
     epoch: str = Field(min_length=1)
     follows: tuple[tuple[str, str], ...] = ()
     by: str = ""
+
+
+class ChainBegun(DecisionTrace):
+    """The journal was brought to the format with a hash chain when it had ``entries`` entries.
+
+    The chain covers them as they were at that time.
+    """
+
+    kind = CHAIN
+    entries: StrictInt = Field(ge=0)
+    at: str = ""

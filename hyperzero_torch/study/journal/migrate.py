@@ -17,7 +17,10 @@ import sqlalchemy as sa
 
 from ...errors import ForeignJournalError, JournalError, StudyNotFoundError
 from ...runtime import __version__
+from .chain import journal_leaf, next_link
 from .database import Database
+from .keys import KeyRing
+from .migrate_chain import to_3
 from .schema import FORMAT_VERSION, journal, tables
 
 _FIRST_TABLES = {
@@ -26,9 +29,13 @@ _FIRST_TABLES = {
 _LOCK = 0x687A5F6A6F75726E  # held while tables are made or migrated; an arbitrary number
 
 
-def prepare(database: Database, create: bool) -> None:
+def prepare(database: Database, create: bool, ring: KeyRing) -> None:
     """Check that the tables are a journal's; create missing ones, migrate those of old formats.
 
+    Args:
+        database: of the journal.
+        create: missing tables.
+        ring: the keys that sign chains.
     Raises:
         StudyNotFoundError: there are no tables, and ``create`` is false.
         ForeignJournalError: the tables are not a journal's, or of a later format.
@@ -45,7 +52,7 @@ def prepare(database: Database, create: bool) -> None:
             if not database.is_sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
             # Read again: another process may have migrated it in the meantime.
-            _renew(connection, _version(connection, str(database)))
+            _renew(connection, _version(connection, str(database)), ring)
     with database.transaction() as connection:
         _check_tables(connection, set(tables.tables), str(database))
 
@@ -103,9 +110,10 @@ def _check_tables(connection: sa.Connection, expected: set[str], where: str) -> 
         )
 
 
-def _renew(connection: sa.Connection, version: int | None) -> None:
+def _renew(connection: sa.Connection, version: int | None, ring: KeyRing) -> None:
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    row = {"version": FORMAT_VERSION, "package": __version__, "at": now}
+    row: dict[str, Any] = {"version": FORMAT_VERSION, "package": __version__, "at": now}
+    row["link"] = next_link("", journal_leaf(*row.values()), ring)
     if version is None:
         tables.create_all(connection)
         connection.execute(journal.insert(), [row])
@@ -113,11 +121,11 @@ def _renew(connection: sa.Connection, version: int | None) -> None:
         # Writers lock this row: they finish first, or see the new version.
         connection.execute(sa.select(journal.c.version).with_for_update())
         for step in _STEPS[version - 1 :]:
-            step(connection)
+            step(connection, ring)
         connection.execute(journal.update().values(row))
 
 
-def _to_2(connection: sa.Connection) -> None:
+def _to_2(connection: sa.Connection, _: KeyRing) -> None:
     """Add the package that wrote the journal, names of metrics for queries, indexes by entry.
 
     Without the indexes, reading the latest entries takes as long as reading all of them.
@@ -149,4 +157,4 @@ def _json(text: Any) -> Any:
         return None
 
 
-_STEPS: tuple[Callable[[sa.Connection], None], ...] = (_to_2,)
+_STEPS: tuple[Callable[[sa.Connection, KeyRing], None], ...] = (_to_2, to_3)

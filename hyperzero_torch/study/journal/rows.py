@@ -1,23 +1,20 @@
 """Conversion between entries and rows of the tables.
 
 Numbers are stored as 8-byte floats, so they are read back bit for bit. A digest of every entry
-detects changed values.
+detects changed values when it is read, and a link of its chain when a study is verified.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
 from ...errors import JournalCorruptError
 from .base import (
-    FLOATS,
     CandidateAdded,
     Compacted,
     Configured,
@@ -27,67 +24,94 @@ from .base import (
     ReadingsReceived,
     StudyHeader,
     flaw,
-    kind_of,
-    values_of,
 )
-from .schema import candidates, decisions, entries, plans, readings
+from .chain import REPLACED, in_order, leaf, next_link
+from .columns import Parts, digest, reduced, split
+from .keys import KeyRing
+from .schema import candidates, decisions, entries, links, plans, readings
 
 _RESTORE = "restore the journal from a backup"
 _Rows: TypeAlias = dict[sa.Table, list[dict[str, Any]]]
 _RowsByEntry: TypeAlias = dict[sa.Table, dict[int, list[Any]]]
+_TABLES = {table.name: table for table in (candidates, plans, readings, decisions)}
 
 
-def digest(header: StudyHeader, number: int, entry: Entry) -> str:
-    """A checksum of an entry, its number and its study, which databases do not keep."""
-    values = {
-        name: list(map(float, value)) if name in FLOATS else value
-        for name, value in values_of(entry).items()
-    }
-    values |= {name: dict(value) for name, value in values.items() if isinstance(value, Mapping)}
-    study = [header.study, header.seed, dict(header.problem)]
-    text = json.dumps([study, number, kind_of(entry).capitalize(), values], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+def write(
+    connection: sa.Connection,
+    header: StudyHeader,
+    new: Sequence[Entry],
+    after: int,
+    link: str,
+    ring: KeyRing,
+) -> str:
+    """Insert all rows of the entries, table by table, and delete what they compact.
 
-
-def write(connection: sa.Connection, header: StudyHeader, new: Sequence[Entry], after: int) -> None:
-    """Insert all rows of the entries, table by table."""
-    rows: _Rows = defaultdict(list)
+    Args:
+        link: of the last entry before these.
+        ring: the keys of the chain.
+    Returns:
+        The link of the last of them.
+    """
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    rows: _Rows = defaultdict(list)
     for number, entry in enumerate(new, start=after + 1):
-        key: dict[str, Any] = {"study": header.study, "entry": number}
-        round_, details = _split(entry, key, rows)
-        rows[entries].append(
-            key
-            | {"kind": kind_of(entry), "round": round_, "at": now}
-            | {"details": details, "digest": digest(header, number, entry)}
-        )
+        row, parts = split(header.study, number, entry, now)
+        row["digest"] = digest(header, number, entry)
+        if isinstance(entry, Compacted):
+            _insert(connection, rows)  # a compaction may reduce what comes with it
+            row["details"][REPLACED] = _delete_readings(connection, header, entry)
+        link = next_link(link, leaf(row, in_order(parts)), ring)
+        rows[entries].append(row)
+        rows[links].append({"study": header.study, "entry": number, "link": link})
+        for name, values in parts.items():
+            rows[_TABLES[name]].extend(values)
+    _insert(connection, rows)
+    return link
+
+
+def _insert(connection: sa.Connection, rows: _Rows) -> None:
     for table, values in rows.items():
         if values:
             connection.execute(table.insert(), values)
-    for entry in new:
-        if isinstance(entry, Compacted):
-            _delete_readings(connection, header, entry)
+    rows.clear()
 
 
-def _delete_readings(connection: sa.Connection, header: StudyHeader, compacted: Compacted) -> None:
+def _delete_readings(
+    connection: sa.Connection, header: StudyHeader, compacted: Compacted
+) -> dict[str, list[str]]:
     """Delete the readings of compacted rounds; their messages stay with the remaining readings.
 
-    The original digest of a message stays beside the digest of the rest. It proves which readings
-    had been received.
+    Returns:
+        By number of the message, its leaves before and after, which the compaction keeps.
     """
     of_study = readings.c.study == header.study
     deleted = of_study & readings.c.round.in_(compacted.rounds)
     numbers = connection.scalars(sa.select(readings.c.entry).where(deleted).distinct()).all()
+    leaves: dict[str, list[str]] = {}
+    before = {number: _message(connection, header, number) for number in sorted(numbers)}
     connection.execute(sa.delete(readings).where(deleted))
-    for number in sorted(numbers):
+    for number, (row, received) in before.items():
         of_entry = (entries.c.study == header.study) & (entries.c.entry == number)
-        row = connection.execute(sa.select(entries).where(of_entry)).one()
-        query = sa.select(readings).where(of_study, readings.c.entry == number)
-        rest = _received(connection.execute(query.order_by(*readings.primary_key.columns)).all())
-        first = row.details.get("first_digest", row.digest)
-        details = {"rows": len(rest.round), "first_digest": first}
-        changes = {"details": details, "digest": digest(header, number, rest)}
+        _, rest = _message(connection, header, number)
+        changes = reduced(header, row, _received(rest))
         connection.execute(sa.update(entries).where(of_entry).values(**changes))
+        leaves[str(number)] = [leaf(row, _parts(received)), leaf(row | changes, _parts(rest))]
+    return leaves
+
+
+def _message(
+    connection: sa.Connection, header: StudyHeader, number: int
+) -> tuple[dict[str, Any], Sequence[Any]]:
+    """The row of a message, and its readings."""
+    of_entry = (entries.c.study == header.study) & (entries.c.entry == number)
+    row = connection.execute(sa.select(entries).where(of_entry)).one()
+    of_part = (readings.c.study == header.study) & (readings.c.entry == number)
+    query = sa.select(readings).where(of_part).order_by(*readings.primary_key.columns)
+    return dict(row._mapping), connection.execute(query).all()
+
+
+def _parts(received: Sequence[Any]) -> Parts:
+    return {readings.name: [dict(row._mapping) for row in received]}
 
 
 def read(connection: sa.Connection, header: StudyHeader, after: int, where: str) -> list[Entry]:
@@ -118,39 +142,6 @@ def read(connection: sa.Connection, header: StudyHeader, after: int, where: str)
             f"the journal {where} has lost all entries of study {study!r}; restore it from a backup"
         )
     return [_checked(header, number, stored, where) for number in numbers]
-
-
-def _split(
-    entry: Entry, key: Mapping[str, Any], rows: _Rows
-) -> tuple[int | None, Mapping[str, Any]]:
-    """An entry's round and details; its other values are added to the rows of its table."""
-    match entry:
-        case Configured():
-            return None, dict(entry.config)
-        case CandidateAdded():
-            plain = {"theta": list(map(float, entry.theta)), "parameters": dict(entry.parameters)}
-            rows[candidates].append({**key, **values_of(entry), **plain})
-            return entry.round, {}
-        case Compacted():
-            return None, {**values_of(entry), "evidence": dict(entry.evidence)}
-        case Planned():
-            rows[plans].extend(
-                {**key, "round": entry.round, "candidate": c, "slots": k, "share": float(s)}
-                for c, k, s in zip(entry.candidates, entry.slots, entry.shares)
-            )
-            return entry.round, {"trigger": entry.trigger, "details": dict(entry.details)}
-        case ReadingsReceived():
-            columns = {
-                name: map(float, value) if name in FLOATS else value
-                for name, value in values_of(entry).items()
-            }
-            rows[readings].extend(
-                {**key, **dict(zip(columns, values))} for values in zip(*columns.values())
-            )
-            return None, {"rows": len(entry.round)}
-        case Decision():
-            rows[decisions].append({**key, **values_of(entry), "details": dict(entry.details)})
-            return entry.round, {}
 
 
 def _checked(header: StudyHeader, number: int, stored: _RowsByEntry, where: str) -> Entry:

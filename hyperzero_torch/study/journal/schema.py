@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 tables = sa.MetaData()
 
@@ -51,6 +51,7 @@ journal = _table(
     _key("version", sa.Integer),
     _column("package", sa.String, null=True),
     _column("at", sa.String, null=True),
+    _column("link", sa.String, null=True),
 )
 studies = _table(
     "studies", _key("study", sa.String), _column("seed", sa.BigInteger), _column("problem", sa.JSON)
@@ -114,4 +115,18 @@ decisions = _table(
     _column("kind", sa.String),
     _column("reason", sa.String),
     _column("details", sa.JSON),
+)
+# The hash chain: where it begins, and its links; see ``chain.py``.
+chains = _table(
+    "chains",
+    _key("study", sa.String),
+    _column("entries_before", sa.BigInteger),
+    _column("at", sa.String),
+    _column("link", sa.String),
+)
+links = _table(
+    "links",
+    _key("study", sa.String),
+    _key("entry", sa.BigInteger),
+    _column("link", sa.String),
 )

@@ -1,6 +1,7 @@
 """A journal in plain SQL tables that an analyst can query, through SQLAlchemy Core.
 
     entries      one row per entry: study, entry (1, 2, 3, ...), kind, round, at, details, digest
+    links        one row per entry: its link in the hash chain, see ``chain.py``
     candidates   one row per candidate      plans      one row per arm and round
     readings     one row per reading        decisions  one row per decision
 
@@ -16,12 +17,15 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from ...errors import JournalCorruptError, JournalError
-from . import rows
+from . import links, rows
 from .base import ConflictError, Entry, StudyHeader
+from .chain import Beginning
 from .database import Database
+from .keys import KeyRing
 from .memory import not_found
 from .migrate import check_unchanged, metric_rows, prepare
 from .schema import entries, metrics, studies
+from .verified import Fault, Head, Verification, verify
 
 
 class SqlJournal:
@@ -33,6 +37,7 @@ class SqlJournal:
     Args:
         url: e.g. ``"sqlite:///study.db"`` or ``"postgresql://user:password@host/database"``.
         create: create a missing SQLite file and missing tables.
+        keys: that sign the hash chain; by default those of the environment (``keys.py``).
     Raises:
         StudyNotFoundError: there is no file or no table, and ``create`` is false.
         ForeignJournalError: the file or database is not a journal, or of a later format.
@@ -40,11 +45,13 @@ class SqlJournal:
         JournalError: the URL is not understood, or the database cannot be reached.
     """
 
-    def __init__(self, url: str | sa.URL, create: bool = True) -> None:
+    def __init__(self, url: str | sa.URL, create: bool = True, keys: KeyRing | None = None) -> None:
+        self._keys = KeyRing.from_environment() if keys is None else keys
+        self._heads: dict[str, Head] = {}
         #: Its engine and its transactions, e.g. for queries of an analyst.
         self.database = Database(url, create)
         try:
-            prepare(self.database, create)
+            prepare(self.database, create, self._keys)
             if create:  # a process that only reads leaves the file as it is
                 self.database.keep_log_ahead()
         except BaseException:
@@ -80,7 +87,9 @@ class SqlJournal:
             names = metric_rows(header.study, row["problem"])
             if names:
                 connection.execute(metrics.insert(), names)
-            rows.write(connection, header, entries, after=0)
+            link = links.begin(connection, header, self._keys)
+            link = rows.write(connection, header, entries, 0, link, self._keys)
+        self._heads[header.study] = Head(link, len(entries))
 
     def header(self, study: str) -> StudyHeader:
         """The study's header."""
@@ -100,7 +109,10 @@ class SqlJournal:
             )
             if (last or 0) != after:
                 raise ConflictError(f"{conflict}; nothing was written")
-            rows.write(connection, header, new, after)
+            links.check_unreplaced(connection, study, self._heads.get(study), str(self.database))
+            link = links.continued(connection, study, after, self._keys, str(self.database))
+            link = rows.write(connection, header, new, after, link, self._keys)
+        self._heads[study] = Head(link, after + len(new))
         return after + len(new)
 
     def read(self, study: str, after: int = 0) -> list[Entry]:
@@ -108,7 +120,36 @@ class SqlJournal:
         self._check_name(study)
         with self.database.transaction() as connection:
             header = self._header(connection, study)
-            return rows.read(connection, header, after, str(self.database))
+            where = str(self.database)
+            new = rows.read(connection, header, after, where)
+            links.check_unreplaced(connection, study, self._heads.get(study), where)
+            head = links.check_read(connection, study, after, len(new), where)
+        if head is not None:
+            self._heads[study] = head
+        return new
+
+    def verify(self, study: str, against: Head | None = None) -> Verification:
+        """Compare all that is stored of a study with its chain; see ``ChainedJournal``."""
+        self._check_name(study)
+        with self.database.transaction() as connection:
+            self._header(connection, study)
+            start = links.start(connection, study)
+            replaced = links.replaced(connection, study)
+            stored = links.stored(connection, study)
+            return verify(start, stored, replaced, self._keys, against)
+
+    def faults(self) -> list[Fault]:
+        """What is wrong beside the studies: rows of no study, the journal's own row."""
+        with self.database.transaction() as connection:
+            own = links.journal_fault(connection, self._keys)
+            return [*links.strays(connection), *([] if own is None else [own])]
+
+    def chain_begins(self, study: str) -> Beginning | None:
+        """Where the chain of a study begins; None where it has lost its chain."""
+        self._check_name(study)
+        with self.database.transaction() as connection:
+            self._header(connection, study)
+            return links.start(connection, study).begins
 
     def close(self) -> None:
         """Close all connections."""

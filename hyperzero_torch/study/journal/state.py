@@ -11,6 +11,15 @@ import torch
 from ...errors import ConfigError
 from .base import ENTRY_KINDS, FLOATS, Decision, Entry, StudyHeader, flaw, kind_of, values_of
 
+#: What Python and PyTorch raise for values of other types than a study writes.
+FOREIGN_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _FORMAT = 1
 _JSON = {"config", "details", "evidence", "parameters"}
 
@@ -36,13 +45,16 @@ def unpack(state: Mapping[str, Any]) -> tuple[StudyHeader, list[Entry]]:
     Raises:
         ConfigError: not a packed study, or one of another format.
     """
-    if not isinstance(state, Mapping) or state.get("format") != _FORMAT:
+    written = state.get("format") if isinstance(state, Mapping) else None
+    if type(written) is not int or written != _FORMAT:
         raise ConfigError(
             f"expected what tuner.state_dict() returned (format {_FORMAT}), got "
             f"{type(state).__name__} with {list(state)[:6] if isinstance(state, Mapping) else ''}"
         )
     try:
-        header = StudyHeader(state["study"], int(state["seed"]), json.loads(state["problem"]))
+        if not isinstance(state["study"], str) or type(state["seed"]) is not int:
+            raise TypeError(f"study {state['study']!r:.40} with seed {state['seed']!r:.40}")
+        header = StudyHeader(state["study"], state["seed"], json.loads(state["problem"]))
         entries: list[Entry] = []
         for packed in state["entries"]:
             values = {name: _unpack(name, v) for name, v in packed.items() if name != "entry"}
@@ -52,11 +64,11 @@ def unpack(state: Mapping[str, Any]) -> tuple[StudyHeader, list[Entry]]:
             if "entry" not in packed and kind is not Decision:
                 del values["kind"]
             entries.append(kind(**values))
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        flaws = [reason for reason in map(flaw, entries) if reason is not None]
+    except FOREIGN_ERRORS as error:
         raise ConfigError(
-            f"the state is incomplete or damaged: {type(error).__name__}: {error}"
+            f"the state is incomplete or damaged: {type(error).__name__}: {error!s:.300}"
         ) from None
-    flaws = [reason for reason in map(flaw, entries) if reason is not None]
     if not isinstance(header.problem, dict) or not entries:
         flaws.append("it has no entries, or no problem")
     if flaws:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, FiniteFloat, StrictInt
 
-from .epoch_trace import EPOCH, EpochBegun
+from .epoch_trace import CHAIN, EPOCH, ChainBegun, EpochBegun
 from .goals_trace import GOALS_KINDS, GoalsChanged
 from .launch_trace import (
     LAUNCH_KINDS,
@@ -287,7 +287,7 @@ class Remark(Record):
     facts: Mapping[str, Any] = {}
 
 
-_ONCE_FREE = frozenset({TRANSFER, WITHDRAWN, MISSING, SAMPLE_RATIO, USERS, EPOCH})
+_ONCE_FREE = frozenset({TRANSFER, WITHDRAWN, MISSING, SAMPLE_RATIO, USERS, EPOCH, CHAIN})
 _BY_KIND: dict[str, type[Record]] = {
     record.kind: record
     for record in (
@@ -297,7 +297,7 @@ _BY_KIND: dict[str, type[Record]] = {
         *(Withdrawn, ReadingsMissing, SampleRatioMismatch, UsersCounted),
         *(LaunchStarted, LaunchDecided, LaunchAborted, Promoted, Carried),
         *(Paused, Resumed, AllWithdrawn, StoppedByHand, Pinned, Unpinned),
-        *(ApprovalNeeded, Approved, EpochBegun),
+        *(ApprovalNeeded, Approved, EpochBegun, ChainBegun),
     )
 }
 
