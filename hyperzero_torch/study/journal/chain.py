@@ -22,6 +22,7 @@ import hmac
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from ...errors import JournalError
@@ -32,6 +33,8 @@ from .keys import KEY_FILE_VARIABLE, KEY_VARIABLE, KeyRing, key_id
 #: In the details of a compaction's row: by number of the message, the leaves before and after.
 REPLACED = "replaced"
 _PLAIN, _KEYED = "sha256", "hmac-"
+_COLUMNS_OF = {name: itemgetter(*columns) for name, columns in PARTS.items()}
+_KEY_OF = {name: itemgetter(*columns[: KEYS[name]]) for name, columns in PARTS.items()}
 
 
 @dataclass(frozen=True)
@@ -50,21 +53,14 @@ def leaf(row: Mapping[str, Any], parts: Parts) -> str:
         parts: the rows of the other tables, ascending by their keys.
     """
     columns = ("study", "entry", "kind", "round", "at")
-    tables = {
-        name: [[_plain(c, part[c]) for c in PARTS[name]] for part in rows]
-        for name, rows in parts.items()
-        if rows
-    }
+    tables = {name: _values(name, rows) for name, rows in parts.items() if rows}
     values = [*(row[c] for c in columns), _plain("details", row["details"]), row["digest"], tables]
     return _hash(values)
 
 
 def in_order(parts: Parts) -> Parts:
     """The rows of each table, ascending by their key."""
-    return {
-        name: sorted(rows, key=lambda row: [row[c] for c in PARTS[name][: KEYS[name]]])
-        for name, rows in parts.items()
-    }
+    return {name: sorted(rows, key=_KEY_OF[name]) for name, rows in parts.items()}
 
 
 def first_link(
@@ -147,6 +143,13 @@ def _joined(previous: str, leaf: str) -> bytes:
 def _hash(values: Any) -> str:
     text = json.dumps(values, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _values(table: str, rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Any]]:
+    """The rows of a table as the values of their columns, in the order of ``PARTS``."""
+    if not set(PARTS[table]).intersection(JSON_COLUMNS):
+        return list(map(_COLUMNS_OF[table], rows))
+    return [[_plain(c, row[c]) for c in PARTS[table]] for row in rows]
 
 
 def _plain(column: str, value: Any) -> Any:
