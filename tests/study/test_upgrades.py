@@ -15,6 +15,7 @@ import torch
 
 import hyperzero_torch as hz
 from bench.reliability.plans import digest, machine, outcome
+from hyperzero_torch.study.journal import MemoryJournal
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 RECORDED = json.loads((FIXTURES / "journal_of_events.json").read_text())
@@ -76,6 +77,9 @@ def test_it_goes_on_as_it_would_have(tuner):
     plan = tuner.ask()
     tuner.recommend()
     described = outcome(tuner)
+    # A journal of before the hash chain says where its chain begins; a state has none.
+    begun = described["decisions"].pop("chain", 0)
+    assert begun == (not isinstance(tuner.journal, MemoryJournal))
     tuner.tell(reply(plan))
     later = tuner.ask()
     if SAME_MACHINE:

@@ -88,6 +88,6 @@ def fingerprint(where):
 def killed_openings(where):
     """What a journal was after each kill: "old", "new" or "torn"; at last it is opened."""
     command = [sys.executable, "-c", KILLER, where, str(Path(__file__).parents[1])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
