@@ -76,6 +76,9 @@ Where to look
     How do other domains enter the model?              transfer/prior.py, transfer/model/
     Which candidates do other domains suggest?         tuner/transfer_candidates.py
     What does a private export release?                transfer/sharing/
+    How are packages signed and revoked?               transfer/sharing/signing.py,
+                                                       transfer/sharing/revocation.py,
+                                                       cli/transfer/keys.py
     How do events become readings?                     live/aggregate/
     Which events and files are left out?               live/aggregate/screening.py,
                                                        live/aggregate/parquet.py

@@ -166,7 +166,8 @@ def _loop_of(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner,
 
     def domains(history: History) -> Named:
         # Goals may be changed while the loop runs, so the problem is the one of then.
-        return read(study.sources, folder, tuner.problem, history)
+        facts = (study.sources, folder, tuner.problem, history)
+        return read(*facts, revocations=study.revocations)
 
     loop = Loop(
         tuner,
@@ -175,7 +176,7 @@ def _loop_of(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner,
         clock,
         study.live.round_seconds,
         keep=study.live.keep_readings,
-        domains=domains if study.sources else None,
+        domains=domains if study.sources or study.revocations else None,
         lease_rounds=study.live.lease_rounds,
     )
     return tuner, loop

@@ -20,8 +20,9 @@ from ..study.readings import Readings
 from ..study.serving import why_control_alone
 from ..surrogate.foreign import choose
 from ..surrogate.foreign.names import NAMES
+from ..transfer.journaled import record
+from ..transfer.refresh import Named
 from ..transfer.refresh import read as read_named
-from ..transfer.source import Source
 from ..tuner.recommend import Criterion as Ranking
 from ..tuner.recommend import Recommendation
 from ..tuner.tuner import Tuner
@@ -237,7 +238,7 @@ def open_study(
         tuner = Tuner.resume(url, study.study, problem=problem, surrogate=surrogate)
     else:
         # Read before the study is started, so that an unusable source leaves no study behind.
-        sources = () if is_started else _sources(study, config, None)
+        sources = () if is_started else _sources(study, config, None).sources
         started = (study.tuner, url, study.study, study.seed)
         tuner = Tuner(problem, *started, sources=sources, surrogate=surrogate)
     while line := launches.goes_on(tuner.history):
@@ -246,10 +247,11 @@ def open_study(
         tuner = tuner.successor()
         if create and not dry_run:
             tuner.study.configure(study.tuner)
-    if create and with_sources and study.sources:
-        sources = _sources(study, config, tuner.history)
+    if create and with_sources and (study.sources or study.revocations):
+        named = _sources(study, config, tuner.history)
         if not dry_run:
-            tuner.learn_from(sources)
+            record(tuner.study, named.refused, named.withdrawn)
+            tuner.learn_from(named.sources)
     return tuner
 
 
@@ -277,11 +279,12 @@ def check_started(url: str, config: Path, create: bool = False) -> list[str]:
         journal.close()
 
 
-def _sources(study: StudyConfig, config: Path, history: History | None) -> tuple[Source, ...]:
-    """The sources that the file names and that are due."""
+def _sources(study: StudyConfig, config: Path, history: History | None) -> Named:
+    """The sources that the file names and that are due, and those that were revoked."""
     problem = study.problem()
     history = history or History(problem.space.num_params, problem.metrics)
-    named = read_named(study.sources, config.resolve().parent, problem, history)
+    folder = config.resolve().parent
+    named = read_named(study.sources, folder, problem, history, revocations=study.revocations)
     for remark in named.remarks:
         note(remark, "yellow")
-    return named.sources
+    return named

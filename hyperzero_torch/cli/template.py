@@ -95,8 +95,12 @@ traffic:
 #   - sqlite:///north.db#feed
 #   - source: east.json
 #     scope: feed/south            # the use of the package, which its maker must have allowed
+#     signers: ["ed25519:..."]     # its maker's public key; without it unsigned ones are taken too
 #     map:                         # names in this study: names in the source, and unit factors
 #       w_click: {{name: click_weight, factor: 0.01}}
+
+# revocations: revoked.json        # keys and packages not to be used (hyperzero transfer revoke)
+# export_without_noise: true       # 'hyperzero transfer export' may write without --ledger
 
 # Warehouse and platform, for 'hyperzero run' (which needs the extras flags and duckdb):
 # live:

@@ -24,6 +24,7 @@ from ..study.launch import goes_on
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..study.serving import why_control_alone
+from ..transfer.journaled import record
 from ..transfer.refresh import Named
 from ..tuner.oversight import notes_on_arms
 from ..tuner.tuner import Tuner
@@ -246,6 +247,8 @@ class Loop:
             for remark in answer.remarks:
                 self._calls.remarks.add(kind, remark)
             learn = partial(self.tuner.learn_from, answer.sources)
+            note = partial(record, self.tuner.study, answer.refused, answer.withdrawn)
+            self._calls.journal("withdrawing revoked domains", note)
             try:
                 self._calls.journal("learning from other domains", learn, (ConfigError,))
             except ConfigError as error:

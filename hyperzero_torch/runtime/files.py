@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError
 
@@ -22,40 +23,95 @@ _UNWRITABLE = (
 def locked(path: Path) -> Iterator[None]:
     """Let one process at a time change a file, so that no change is lost.
 
-    An advisory lock on the folder; it leaves no file behind and ends with the process. On systems
-    without such locks there is none: replacing stays atomic, but one of two changes may be lost.
+    An advisory lock on a file beside it, which this user alone can open: a lock on the folder, or
+    on the file itself, could be held by everybody who can read it. It is removed at the end; one
+    that a killed process has left holds up nobody. On systems without such locks there is none:
+    replacing stays atomic, but one of two changes may be lost.
 
     Raises:
-        ConfigError: no such folder, or another process has held the lock for ten seconds.
+        ConfigError: no such folder, it cannot be written to, or another process has held the lock
+            for ten seconds.
     """
     try:
         import fcntl
     except ImportError:  # not a POSIX system
         yield
         return
+    lock = path.parent / f".{path.name}.lock"
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while (descriptor := _held(lock, path, fcntl)) is None:
+        if time.monotonic() > deadline:
+            raise ConfigError(_locked_by(path, lock))
+        time.sleep(0.005)
     try:
-        folder = os.open(path.parent, os.O_RDONLY)
-    except OSError as error:
-        raise ConfigError(_UNWRITABLE.format(path=str(path), reason=error.strerror)) from None
-    try:
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ConfigError(
-                        f"{str(path.parent)!r} has been locked by another process for "
-                        f"{_LOCK_SECONDS:.0f} s; try again when it is done"
-                    ) from None
-                time.sleep(0.005)
-            except OSError:  # a file system without locks
-                break
-            else:
-                break
         yield
     finally:
-        os.close(folder)
+        with contextlib.suppress(OSError):
+            lock.unlink()  # while it is held, so that nobody holds one that is no longer there
+        os.close(descriptor)
+
+
+def _held(lock: Path, path: Path, fcntl: Any) -> int | None:
+    """The open lock file, if this process holds it now; None where another one does."""
+    try:
+        flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(lock, flags, 0o600)
+    except PermissionError as error:
+        if os.path.lexists(lock):
+            return None  # another user's
+        raise ConfigError(_UNWRITABLE.format(path=str(path), reason=error.strerror)) from None
+    except OSError as error:
+        if lock.is_symlink():
+            raise ConfigError(
+                f"{str(lock)!r} is a symbolic link, which somebody has put in the place of the "
+                "lock; remove it"
+            ) from None
+        raise ConfigError(_UNWRITABLE.format(path=str(path), reason=error.strerror)) from None
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid() or not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)  # whoever owns it could hold it for ever
+            return None
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError:  # a file system without locks
+            return descriptor
+        if _is_still(lock, status):
+            return descriptor
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+        raise
+    os.close(descriptor)  # it was removed by the process that held it before
+    return None
+
+
+def _is_still(lock: Path, status: os.stat_result) -> bool:
+    try:
+        present = lock.lstat()
+    except OSError:
+        return False
+    return (present.st_dev, present.st_ino) == (status.st_dev, status.st_ino)
+
+
+def _locked_by(path: Path, lock: Path) -> str:
+    owner = ""
+    with contextlib.suppress(OSError):
+        number = lock.lstat().st_uid
+        if number != os.geteuid():
+            owner = (
+                f", of another user (id {number}); run this as that user, or remove the file if "
+                "none of their processes works here"
+            )
+    return (
+        f"{str(path)!r} has been locked by another process for {_LOCK_SECONDS:.0f} s "
+        f"({lock.name}{owner}); try again when it is done"
+    )
 
 
 def make_private(path: Path) -> None:

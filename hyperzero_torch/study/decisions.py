@@ -21,6 +21,7 @@ from .journal.launch_trace import (
 )
 from .journal.missing_trace import Withdrawn
 from .journal.quarantine_trace import Quarantined, ReadingsAccepted, Readmitted
+from .journal.source_trace import SourceAdded, SourcesOverridden, SourceWithdrawn
 from .journal.switch_trace import Approved, Pinned, StoppedByHand, Unpinned
 from .journal.trace import (
     DriftFound,
@@ -28,8 +29,6 @@ from .journal.trace import (
     RolledBack,
     RoundsExcluded,
     RoundsReinstated,
-    SourceAdded,
-    SourcesOverridden,
     Stopped,
 )
 from .launch_state import Launch
@@ -172,7 +171,9 @@ class StudyStatus:
                 self._move_bounds(outside, judged_anew)
             case ReadingsAccepted(units=units):
                 self.accepted_units.update(units)
-            case SourceAdded() | SourcesOverridden() | Quarantined() | Carried():
+            case (
+                SourceAdded() | SourceWithdrawn() | SourcesOverridden() | Quarantined() | Carried()
+            ):
                 pass  # evidence of sources is part of the evidence; ``History`` has the readings
             case _:
                 return

@@ -18,9 +18,19 @@ from .journal import Decision
 from .journal.epoch_trace import CHAIN, EPOCH
 from .journal.missing_trace import MISSING, SAMPLE_RATIO, USERS, UsersCounted
 from .journal.record import VERSION_KEY
+from .journal.source_trace import RELEASED, SOURCE_REFUSED
 from .journal.trace import CHANGES, TRANSFER, RolledBack, RoundsExcluded, RoundsReinstated
 
-_DECISIONS = CHANGES | {TRANSFER, MISSING, SAMPLE_RATIO, USERS, EPOCH, CHAIN}
+_DECISIONS = CHANGES | {
+    TRANSFER,
+    MISSING,
+    SAMPLE_RATIO,
+    USERS,
+    EPOCH,
+    CHAIN,
+    SOURCE_REFUSED,
+    RELEASED,
+}
 
 
 def set_aside(history: History, rounds: Sequence[int], reason: str) -> list[Decision]:

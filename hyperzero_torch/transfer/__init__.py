@@ -5,7 +5,7 @@ from .alignment import Aligned, Rescaled, align, translate
 from .duplicates import check_distinct
 from .model import correlation
 from .overrides import ExpertOverride
-from .sharing import budget, noise, package, secure_sum
+from .sharing import budget, noise, package, revocation, secure_sum, signing
 from .source import Source, from_bucket, from_journal
 
 __all__ = [
@@ -22,7 +22,9 @@ __all__ = [
     "from_journal",
     "noise",
     "package",
+    "revocation",
     "secure_sum",
+    "signing",
     "similarity",
     "space_reduction",
     "translate",

@@ -11,19 +11,33 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..errors import ConfigError, JournalCorruptError
+from ..errors import ConfigError, JournalCorruptError, PackageError
 from ..problem.problem import Problem
 from ..study.history import History
 from ..study.journal import Decision
-from ..study.journal.trace import SourceAdded, SourcesOverridden
+from ..study.journal.source_trace import (
+    SourceAdded,
+    SourceRefused,
+    SourcesOverridden,
+    SourceWithdrawn,
+)
 from ..study.study import Study
 from .alignment import Aligned, align
 from .duplicates import check_apart, check_distinct, own_evidence
 from .overrides import ExpertOverride, Subject
 from .sharing.package import Package
+from .sharing.terms import Terms, terms_of, why_older
 from .source import PACKAGE_HINT, Source, from_journal
+
+
+class Refusal(NamedTuple):
+    """Why a package of a source is not learned from, or no longer; ``sha256`` is the package's."""
+
+    name: str
+    text: str
+    sha256: str
 
 
 def opened(sources: Iterable[Source | str]) -> tuple[Source, ...]:
@@ -98,8 +112,14 @@ def entries(
     Raises:
         ConfigError: a source that cannot be aligned with the problem, the study itself, or evidence
             that would count twice.
+        PackageError: a package of an earlier version than the last one learned from.
     """
     present = {source.name: source for source in recorded(history)}
+    before = last_terms(history)
+    for source in sources:
+        why = why_older(before.get(source.name), terms_of(source.origin))
+        if why is not None:
+            raise PackageError(f"the package of source {source.name!r} is refused: {why}")
     new = [s for s in sources if s.name not in present or not _same(present[s.name], s)]
     if itself := [s.name for s in new if own and _place(s.origin) == _place(own)]:
         raise ConfigError(
@@ -136,8 +156,12 @@ def recorded(history: History) -> tuple[Source, ...]:
     Raises:
         JournalCorruptError: an entry holds no source, or another than its fingerprint says.
     """
-    traces = [d.trace for d in history.decisions if isinstance(d.trace, SourceAdded)]
-    latest = {trace.source.get("name"): trace for trace in traces}
+    latest: dict[Any, SourceAdded] = {}
+    for trace in (d.trace for d in history.decisions):
+        if isinstance(trace, SourceAdded):
+            latest[trace.source.get("name")] = trace
+        elif isinstance(trace, SourceWithdrawn):
+            latest.pop(trace.name, None)
     sources = []
     for trace in latest.values():
         try:
@@ -153,6 +177,40 @@ def recorded(history: History) -> tuple[Source, ...]:
             )
         sources.append(source)
     return tuple(sources)
+
+
+def last_terms(history: History) -> dict[str, Terms]:
+    """By source, the terms of the last package that was learned from, withdrawn or not."""
+    terms = {}
+    for trace in (d.trace for d in history.decisions):
+        if isinstance(trace, SourceAdded):
+            own = terms_of(str(trace.source.get("origin")))
+            if own is not None:
+                terms[str(trace.source.get("name"))] = own
+    return terms
+
+
+def record(study: Study, refused: Sequence[Refusal], withdrawn: Sequence[Refusal]) -> None:
+    """Journal packages that were refused, and withdraw the evidence of sources; once each."""
+
+    def decide(history: History) -> tuple[list[Decision], None]:
+        present = {source.name for source in recorded(history)}
+        noted = {d.reason for d in history.decisions if isinstance(d.trace, SourceRefused)}
+        round_ = history.last_round or 0
+        new = [
+            Decision.of(round_, r.text, SourceRefused(name=r.name, sha256=r.sha256))
+            for r in refused
+            if r.text not in noted
+        ]
+        new += [
+            Decision.of(round_, r.text, SourceWithdrawn(name=r.name, sha256=r.sha256))
+            for r in withdrawn
+            if r.name in present
+        ]
+        return new, None
+
+    if refused or withdrawn:
+        study.append(decide)
 
 
 def check(history: History) -> None:

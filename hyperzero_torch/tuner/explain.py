@@ -21,9 +21,9 @@ from ..study.config import TunerConfig
 from ..study.history import CONTROL, History
 from ..study.journal import Compacted, Decision, Entry, Planned
 from ..study.journal.goals_trace import GOALS, GoalsChanged
+from ..study.journal.source_trace import OVERRULED
 from ..study.journal.trace import (
     DRIFT,
-    OVERRULED,
     RETIRED,
     STOPPED,
     TRANSFER,

@@ -212,10 +212,20 @@ def transfer_reported(folder, done):
 
 
 def transfer_signed(folder, done):
-    key = (folder / "transfer.key").read_text().strip()
-    assert len(key) == 64
-    assert key not in (folder / "signed.json").read_text()
-    assert "signed.json" in done.stdout + done.stderr
+    secret = (folder / "north.key").read_text().strip().partition(":")[2]
+    assert len(secret) == 64
+    assert secret not in (folder / "signed.json").read_text()
+    assert f"signed by {(folder / 'north.pub').read_text().strip()}" in done.stderr
+
+
+def transfer_learned(folder, done):
+    assert folder.decisions("west.db")[0][0] == "source"
+
+
+def transfer_revoked(folder, done):
+    assert "source 'north' is withdrawn" in done.stderr
+    kinds = [kind for kind, _ in folder.decisions("west.db")]
+    assert "source withdrawn" in kinds
 
 
 def transfer_dry_run(folder, done):
@@ -272,7 +282,8 @@ RESULTS = {
         safety_switches,
     ],
     "docs/transfer.md": [
-        transfer_packages, transfer_compared, transfer_reported, transfer_signed, transfer_dry_run,
+        transfer_packages, transfer_compared, transfer_reported, transfer_signed,
+        transfer_learned, transfer_revoked, transfer_dry_run,
     ],
 }  # fmt: skip
 

@@ -31,6 +31,7 @@ def begin(folder, name, rounds, seed, sources=()):
         ],
         "base": {"a": 0.4, "b": 0.6}, "metrics": list(METRICS), "objective": "gain",
         "constraints": [f"`{GUARD}` >= -8%"],
+        "export_without_noise": True,
         "traffic": CONFIG.model_dump(mode="json", exclude_defaults=True),
     }  # fmt: skip
     config.write_text(yaml.safe_dump(study))

@@ -22,6 +22,7 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("guards")
     begin(place, "north", 4, 1)
     (place / "short.key").write_text("short")
+    (place / "short.key").chmod(0o600)
     return place
 
 
@@ -48,7 +49,7 @@ def source(num=3):
     [
         (("--scope", " "), "scopes"),
         (("--scope", "feed"), "twice"),
-        (("--key-file", "short.key"), "16 bytes"),
+        (("--sign-key", "short.key"), "holds no private key"),
         (("--out", "."), "it is a folder"),
         (("--out", "north.db"), "holds something else"),
         (("--out", "north.yaml"), "holds something else"),
@@ -62,7 +63,7 @@ def source(num=3):
     ],
 )
 def test_a_refused_export_spends_and_writes_nothing(folder, capsys, options, message):
-    paths = ("--key-file", "--out")
+    paths = ("--sign-key", "--out")
     options = [
         str(folder / o) if i and options[i - 1] in paths else o for i, o in enumerate(options)
     ]

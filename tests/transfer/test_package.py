@@ -14,11 +14,12 @@ import hyperzero_torch as hz
 from hyperzero_torch.transfer import Source
 from hyperzero_torch.transfer.sharing import canonical
 from hyperzero_torch.transfer.sharing.package import SCHEMA, export, in_force, load, look
+from hyperzero_torch.transfer.sharing.signing import SigningKey
 from hyperzero_torch.transfer.sharing.terms import terms_of
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
-KEY = b"sixteen bytes and more"
+KEY, OTHER = SigningKey(bytes(range(32))), SigningKey(bytes(range(1, 33)))
 
 
 def source(**changes):
@@ -40,7 +41,7 @@ def source(**changes):
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packages")
     export(source(), folder / "plain.json", DAY, ["feed", "search"], now=NOW)
-    export(source(), folder / "signed.json", DAY, ["feed"], now=NOW, key=KEY)
+    export(source(), folder / "signed.json", DAY, ["feed"], now=NOW, signer=KEY)
     return folder
 
 
@@ -140,21 +141,33 @@ def rewritten(path, to, **changes):
     return to
 
 
-def test_a_forger_who_computes_the_checksum_anew_is_found_by_the_key(written, tmp_path):
-    assert load(written / "signed.json", "feed", now=NOW, key=KEY).authentic
+def test_a_forger_who_computes_the_checksum_anew_is_found_by_the_signature(written, tmp_path):
+    trusted = [OTHER.public, KEY.public]
+    assert load(written / "signed.json", "feed", now=NOW, signers=trusted).authentic
     assert not load(written / "signed.json", "feed", now=NOW).authentic
     later = (NOW + 9 * DAY).isoformat()
     forged = rewritten(written / "signed.json", tmp_path / "f.json", expires=later)
-    assert load(forged, "feed", now=NOW).expires == NOW + 9 * DAY  # the checksum alone is content
+    for how in ({}, {"signers": trusted}):
+        with pytest.raises(hz.PackageError, match="without the key that signed it"):
+            load(forged, "feed", now=NOW, **how)
+    unsigned = rewritten(
+        written / "signed.json", tmp_path / "u.json", expires=later, signer=None, signature=None
+    )
+    assert load(unsigned, "feed", now=NOW).expires == NOW + 9 * DAY  # the checksum is content
+    with pytest.raises(hz.PackageError, match="it is not signed"):
+        load(unsigned, "feed", now=NOW, signers=trusted)
     with pytest.raises(hz.PackageError, match="another key"):
-        load(forged, "feed", now=NOW, key=KEY)
-    with pytest.raises(hz.PackageError, match="another key"):
-        load(written / "signed.json", "feed", now=NOW, key=KEY + b"!")
-    with pytest.raises(hz.PackageError, match="without a key"):
-        load(written / "plain.json", "feed", now=NOW, key=KEY)
+        load(written / "signed.json", "feed", now=NOW, signers=[OTHER.public])
+    with pytest.raises(hz.PackageError, match="not signed"):
+        load(written / "plain.json", "feed", now=NOW, signers=[KEY.public])
+    with pytest.raises(hz.ConfigError, match="public key") as caught:
+        load(written / "signed.json", "feed", now=NOW, signers=[f"ed25519-private:{'a' * 64}"])
+    assert "aaaa" not in str(caught.value)
 
 
-@pytest.mark.parametrize("field", ["sha256", "hmac", "source", "scopes", "created", "privacy"])
+@pytest.mark.parametrize(
+    "field", ["sha256", "signature", "version", "source", "scopes", "created", "privacy"]
+)
 def test_a_file_without_one_of_its_fields_is_refused(written, tmp_path, field):
     document = json.loads((written / "plain.json").read_text())
     del document[field]
@@ -166,10 +179,15 @@ def test_a_file_without_one_of_its_fields_is_refused(written, tmp_path, field):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": "hyperzero-transfer/2"}, "this version reads"),
+        ({"schema": "hyperzero-transfer/1"}, "this version reads"),
         ({"schema": None}, "this version reads"),
         ({"created": "2026-03-01T12:00:00"}, "without a zone"),
         ({"expires": 7}, "cannot be read"),
+        ({"version": 0}, "cannot be read"),
+        ({"version": True}, "cannot be read"),
+        ({"version": None}, "cannot be read"),
+        ({"signer": 7, "signature": "00"}, "its signature cannot be read"),
+        ({"signer": None, "signature": "00"}, "its signature cannot be read"),
         ({"scopes": None}, "cannot be read"),
         ({"source": {}}, "cannot be read"),
         ({"privacy": 7}, "cannot be read"),
@@ -224,8 +242,9 @@ def test_scope_is_kept(written):
         (DAY, [], {}, "scopes is empty"),
         (DAY, "feed", {}, "list of names"),
         (DAY, ["feed", "feed"], {}, "come twice"),
-        (DAY, ["feed"], {"key": b"short"}, "at least 16 bytes"),
-        (DAY, ["feed"], {"key": "a long enough text key"}, "at least 16 bytes"),
+        (DAY, ["feed"], {"signer": b"short"}, "must be a SigningKey"),
+        (DAY, ["feed"], {"version": 0}, "version must be a whole number"),
+        (DAY, ["feed"], {"version": "2"}, "version must be a whole number"),
         (DAY, ["feed"], {"privacy": {"epsilon": math.nan}}, "JSON"),
     ],
 )
@@ -277,15 +296,16 @@ def test_a_package_can_be_looked_at_when_it_may_not_be_used(written):
     with pytest.raises(hz.PackageError, match="may be used for"):
         in_force(looked_at, "ads", now=NOW)
     in_force(looked_at, "search", now=NOW)
-    assert look(written / "signed.json", key=KEY).authentic
+    assert look(written / "signed.json", signers=[KEY.public]).authentic
     with pytest.raises(hz.PackageError, match="another key"):
-        look(written / "signed.json", key=KEY + b"!")
+        look(written / "signed.json", signers=[OTHER.public])
 
 
 def test_a_source_keeps_the_terms_of_its_package(written, tmp_path):
     package = load(written / "plain.json", "feed", now=NOW)
     terms = terms_of(package.source.origin)
-    assert terms == (package.sha256, package.scopes, NOW, NOW + DAY, None)
+    version = int(NOW.timestamp())
+    assert terms == (package.sha256, package.scopes, NOW, NOW + DAY, None, version, None)
     export(source(), tmp_path / "p.json", DAY, ["feed"], now=NOW, privacy={"epsilon": 2.0})
     private = load(tmp_path / "p.json", "feed", now=NOW).source
     assert terms_of(private.origin).privacy == {"epsilon": 2.0}

@@ -66,7 +66,8 @@ def test_nothing_is_started_where_a_source_cannot_be_used(folder, capsys):
         ("sqlite:///north.db#west", "west"),
         ({"source": "no.json", "scope": "feed/eu"}, "no.json"),
         ({"source": "sqlite:///north.db#north", "map": {"a": "zeal"}}, "zeal"),
-        ({"source": "no.json", "scope": "s", "key_env": "HZ_NO_SUCH_VARIABLE"}, "HZ_NO_SUCH"),
+        ({"source": "no.json", "scope": "s", "key_env": "A_VARIABLE"}, "no longer signed"),
+        ({"source": "no.json", "scope": "s", "signers": ["ed25519:12"]}, "64 hexadecimal"),
     ]:
         rewrite(folder / "south.yaml", sources=[entry])
         code, _, err = run(capsys, "-c", folder / "south.yaml", group="step")
@@ -167,7 +168,7 @@ def test_a_refreshed_source_that_would_count_twice_stays_as_it_was(folder, capsy
     for round_ in range(2):
         code, *_ = run(capsys, "-c", folder / "south.yaml", "--round", round_, group="step")
         assert code == 0
-    (folder / "north.json").rename(folder / "old.json")  # the journal's evidence once more
+    export(folder, capsys, "old.json")  # the journal's evidence once more
     code, _, err = run(capsys, "-c", folder / "south.yaml", "--round", 2, group="step")
     assert code == 0
     assert "would count twice" in err

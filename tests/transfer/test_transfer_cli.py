@@ -1,7 +1,6 @@
 """hyperzero transfer as two domains meet it: files, exit codes, and nothing done unasked."""
 
 import json
-import os
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -14,10 +13,10 @@ from support.transfer_study import METRICS
 
 import hyperzero_torch as hz
 from hyperzero_torch.cli.transfer.export import read_expiry
+from hyperzero_torch.transfer.sharing import canonical
 from hyperzero_torch.transfer.sharing import package as packages
-from hyperzero_torch.transfer.sharing.budget import Budget
+from hyperzero_torch.transfer.sharing.budget import UNIT, Budget, Owner
 
-KEY = "0123456789abcdef0123456789abcdef"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -85,38 +84,138 @@ def test_scope_time_and_content_are_enforced_with_exit_code_3(written, tmp_path,
     assert out == ""
 
 
-def test_a_key_comes_from_a_variable_or_a_file_and_is_never_shown(
-    studies, tmp_path, capsys, monkeypatch
-):
-    path, file = tmp_path / "signed.json", tmp_path / "key"
+def test_a_package_is_signed_by_a_key_of_a_file_that_is_never_shown(studies, tmp_path, capsys):
+    path, file = tmp_path / "signed.json", tmp_path / "north.key"
+    code, out, err = run(capsys, "keygen", "-o", file)
+    public = out.strip()
+    assert (code, public[:8], len(public)) == (0, "ed25519:", 72)
+    secret = file.read_text().strip().partition(":")[2]
+    assert secret not in out + err
+    assert file.stat().st_mode & 0o077 == 0
+    before = file.read_bytes()
+    code, _, err = run(capsys, "keygen", "-o", file)
+    assert (code, file.read_bytes()) == (3, before)
+    assert "never replaced" in err
     export = ("export", "-c", studies / "north.yaml", "-o", path, "--expires", "36h",
               "--scope", "feed/eu")  # fmt: skip
-    monkeypatch.setenv("TRANSFER_KEY", KEY)
-    code, out, err = run(capsys, *export, "--key-env", "TRANSFER_KEY")
+    code, out, err = run(capsys, *export, "--sign-key", file)
     assert code == 0
-    assert "; signed" in err
-    assert KEY not in out + err + path.read_text()
-    file.write_text(KEY + "\n")
-    os.chmod(file, 0o600)
-    code, out, err = run(capsys, "inspect", path, "--key-file", file, "--json")
+    assert f"; signed by {public}" in err
+    assert secret not in out + err + path.read_text()
+    code, out, err = run(capsys, "inspect", path, "--signer", public, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["authentic"] is True
-    os.chmod(file, 0o644)
-    assert "chmod 600" in run(capsys, "inspect", path, "--key-file", file)[2]
-    for wrong, message in (("x" * 32, "another key"), ("short", "at least 16 bytes")):
-        monkeypatch.setenv("TRANSFER_KEY", wrong)
-        code, out, err = run(capsys, "inspect", path, "--key-env", "TRANSFER_KEY")
-        assert code == 3
-        assert message in err
-        assert len(wrong) < 8 or wrong not in out + err
+    assert json.loads(out)["signer"] == public
+    code, out, err = run(capsys, "verify", path, "--signer", public, "--scope", "feed/eu")
+    assert code == 0
+    assert f"signed by {public}" in err
+    other = public[:-1] + ("0" if public[-1] != "0" else "1")
     for how, message in (
-        (("--key-env", "NOT_THERE"), "no variable 'NOT_THERE'"),
-        (("--key-file", tmp_path / "none"), "cannot be read"),
-        (("--key-env", "TRANSFER_KEY", "--key-file", file), "not both"),
+        (("--signer", other), "another key"),
+        (("--signer", "short"), "64 hexadecimal digits"),
+        ((), "--signer is missing"),
+        (("--signer", public, "--scope", "ads"), "may be used for"),
     ):
-        code, _, err = run(capsys, *export, *how)
+        code, out, err = run(capsys, "verify", path, *how)
+        assert (code, out) == (3, "")
+        assert message in " ".join(err.split())
+    file.chmod(0o644)
+    code, _, err = run(capsys, *export, "--sign-key", file)
+    assert code == 3
+    assert "chmod 600" in err
+    code, _, err = run(capsys, *export, "--sign-key", tmp_path / "none")
+    assert code == 3
+    assert "cannot be read" in err
+
+
+def test_without_noise_needs_a_word_in_the_study_file(tmp_path, capsys):
+    config = begin(tmp_path, "north", 2, 1)
+    text = config.read_text()
+    config.write_text(text.replace("export_without_noise: true", "export_without_noise: false"))
+    export = ("export", "-c", config, "-o", tmp_path / "p.json", "--expires", "1d", "--scope", "x")
+    for dry in ((), ("--dry-run",)):
+        code, _, err = run(capsys, *export, *dry)
         assert code == 3
-        assert message in err
+        assert "export_without_noise: true" in err
+        assert not (tmp_path / "p.json").exists()
+    config.write_text(text)
+    assert run(capsys, *export)[0] == 0
+
+
+def test_a_ledger_that_is_begun_anew_or_restored_is_refused(tmp_path, capsys):
+    pytest.importorskip("dp_accounting")
+    pytest.importorskip("opendp")
+    config, ledger = begin(tmp_path, "north", 2, 1), tmp_path / "ledger.json"
+
+    def export(out, *options, ledger=ledger):
+        return run(
+            capsys, "export", "-c", config, "-o", tmp_path / out, "--expires", "1d", "--scope",
+            "x", "--ledger", ledger, "--epsilon", "20", "--noise", "9", "--clip", "gain=-20:40",
+            "--clip", f"{GUARD}=-20:40", *options,
+        )  # fmt: skip
+
+    assert export("one.json", "--release", "one")[0] == 0
+    first = ledger.read_bytes()
+    assert export("two.json", "--release", "two")[0] == 0
+    study = hz.StudyConfig.from_file(config)
+    tuner = hz.Tuner.resume(study.journal_url(tmp_path), "north", problem=study.problem())
+    notes = [d for d in tuner.decisions if d.kind == "private release"]
+    assert [d.trace.releases for d in notes] == [2, 4] or len(notes) == 2
+    tuner.journal.close()
+    latest = ledger.read_bytes()
+    new = tmp_path / "new.json"
+    for kept, where, message in (
+        (None, ledger, "there is no ledger here"),
+        (first, ledger, "an older copy"),
+        (latest, new, "there is no ledger here"),
+    ):
+        ledger.unlink(missing_ok=True)
+        if kept is not None:
+            ledger.write_bytes(kept)
+        for dry in ((), ("--dry-run",)):
+            code, _, err = export("three.json", "--release", "three", *dry, ledger=where)
+            assert code == 3
+            assert message in err
+            assert "what was spent is spent" in err
+            assert not (tmp_path / "three.json").exists()
+            assert not new.exists()
+    # Another ledger in its place has another id.
+    Budget(20.0, 1e-6, new)
+    code, _, err = export("three.json", "--release", "three", ledger=new)
+    assert code == 3
+    assert "this ledger is another one" in err
+    # A ledger belongs to its study and its population.
+    code, _, err = export("three.json", "--release", "three", "--population", "teens")
+    assert code == 3
+    assert "every study and population has a ledger of its own" in " ".join(err.split())
+    other = begin(tmp_path, "east", 2, 2)
+    config = other
+    code, _, err = export("three.json", "--release", "three")
+    assert code == 3
+    assert "is about 'north' of study 'north'" in err
+    assert ledger.read_bytes() == latest
+    with pytest.raises(hz.PackageError, match="open it with this owner"):
+        Budget(20.0, 1e-6, ledger).charge("x", 9.0)
+    config = tmp_path / "north.yaml"
+    assert export("three.json", "--release", "three")[0] == 0
+
+
+def test_a_ledger_of_before_is_bound_when_it_is_charged(tmp_path):
+    pytest.importorskip("dp_accounting")
+    path = tmp_path / "ledger.json"
+    document = {
+        "schema": "hyperzero-privacy/1", "unit": UNIT, "epsilon": 5.0, "delta": 1e-6,
+        "accountant": "rdp",
+        "releases": [{"what": "a", "noise_multiplier": 9.0, "times": 2, "at": "2026-01-01"}],
+    }  # fmt: skip
+    path.write_text(canonical.text(canonical.sealed(document)))
+    spent = Budget(5.0, 1e-6, path).spent()
+    assert spent > 0
+    budget = Budget(5.0, 1e-6, path, owner=Owner("feed", "all"))
+    budget.charge("b", 9.0)
+    assert budget.spent() > spent
+    with pytest.raises(hz.PackageError, match="is about 'all' of study 'feed'"):
+        Budget(5.0, 1e-6, path, owner=Owner("feed", "others"))
 
 
 def test_noise_is_paid_for_once_and_never_over_the_budget(studies, tmp_path, capsys):
@@ -164,7 +263,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_paid(studies, tmp
     pytest.importorskip("dp_accounting")
     ledger = tmp_path / "ledger.json"
     good = {"--expires": "30d", "--scope": "feed/eu", "-o": tmp_path / "p.json"}
-    private = {"--ledger": ledger, "--epsilon": "1", "--clip": "gain=0:20"}
+    private = {"--ledger": ledger, "--epsilon": "1", "--clip": "gain=0:20", "--population": "p"}
     for config, changes, message in (
         ("north", {"--expires": "soon"}, "36h, 30d, 8w"),
         ("north", {"--expires": "2027-01-01"}, "36h, 30d, 8w"),

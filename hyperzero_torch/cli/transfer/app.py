@@ -23,7 +23,8 @@ from ..output import console, note, show, show_json
 from ..own_files import check_apart
 from ..study import AsJson, Config
 from . import space as proposals
-from .export import KeyFile, KeyVariable, export, read_key, short
+from .export import export, short
+from .keys import Signers, keygen, revoke, verify
 from .override import overrule
 from .refresh import refresh
 from .sources import Scope, Sources, evidence_of, gathered, target_of
@@ -54,11 +55,17 @@ address. It names what it may be used for, and until when.
 
   7. hyperzero transfer refresh -c south.yaml      (read the newest evidence)
 
-Only overrule and refresh change a study.""",
+Packages are signed with Ed25519: keygen makes a key, export --sign-key signs, verify checks, and
+revoke writes a file of keys and packages that are not to be used any more.
+
+Only overrule, refresh and an export with noise change a study.""",
 )
 app.command()(export)
 app.command()(overrule)
 app.command()(refresh)
+app.command()(keygen)
+app.command()(verify)
+app.command()(revoke)
 
 
 @app.command()
@@ -67,17 +74,16 @@ def inspect(
     scope: Annotated[
         str | None, typer.Option(help="Check that it may be used for this today.")
     ] = None,
-    key_env: KeyVariable = None,
-    key_file: KeyFile = None,
+    signer: Signers = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a package's content, its integrity, what it may be used for, and until when.
 
-    A changed file is refused. With the shared key its origin is verified too; without it, the
-    checksum detects accidents only. A package that has expired, or that is not for --scope, is
-    shown and then refused: exit code 3.
+    A changed file is refused. With --signer its origin is verified too; without it, a signature
+    only proves that the owner of the key that is shown made it. A package that has expired, or that
+    is not for --scope, is shown and then refused: exit code 3.
     """
-    package = packages.look(file, key=read_key(key_env, key_file))
+    package = packages.look(file, signers=signer or None)
     refused: PackageError | None = None
     try:
         wanted = package.scopes[0] if scope is None else scope
@@ -99,8 +105,7 @@ def compare(
     config: Config,
     sources: Sources = None,
     scope: Scope = None,
-    key_env: KeyVariable = None,
-    key_file: KeyFile = None,
+    signer: Signers = None,
     html: Annotated[
         Path | None, typer.Option("--html", help="Also write heat maps to an HTML file.")
     ] = None,
@@ -123,7 +128,7 @@ def compare(
 
         check_place(html, "page")
         check_apart(config, html=html)
-    aligned = gathered(target, sources, scope, read_key(key_env, key_file))
+    aligned = gathered(target, sources, scope, signer or None)
     own = evidence_of(problem, target.tuner)
     domains = [*aligned, *([] if own is None else [own])]
     if len(domains) < 2:
@@ -159,8 +164,7 @@ def space(
     config: Config,
     sources: Sources = None,
     scope: Scope = None,
-    key_env: KeyVariable = None,
-    key_file: KeyFile = None,
+    signer: Signers = None,
     negligible: Annotated[
         float,
         typer.Option(help="Part of a metric's variance below which a parameter is negligible."),
@@ -179,7 +183,7 @@ def space(
     """
     target = target_of(config)
     problem = target.problem
-    aligned = gathered(target, sources, scope, read_key(key_env, key_file))
+    aligned = gathered(target, sources, scope, signer or None)
     posteriors = {source.name: fit_source(source, problem) for source in aligned}
     generator = torch.Generator().manual_seed(0)
     proposal = spaces.propose(problem, posteriors, generator, negligible, confidence)
@@ -221,6 +225,8 @@ def _plain(package: packages.Package) -> dict[str, Any]:
         "expires": package.expires.isoformat(),
         "scopes": list(package.scopes),
         "privacy": package.privacy and dict(package.privacy),
+        "version": package.version,
+        "signer": package.signer,
         "authentic": package.authentic,
         "sha256": package.sha256,
         "meta_features": dict(source.meta_features),
@@ -248,12 +254,20 @@ def _facts(package: packages.Package) -> Table:
         "expires": f"{package.expires.isoformat(' ', 'minutes')} ({when})",
         "may be used for": ", ".join(package.scopes),
         "privacy": private,
-        "made with our key": "yes" if package.authentic else "not checked, no key was given",
+        "version": str(package.version),
+        "signed by": _signed(package),
         "sha256": package.sha256,
     }
     for name, value in rows.items():
         table.add_row(name, Text(value, overflow="fold"))
     return table
+
+
+def _signed(package: packages.Package) -> str:
+    if package.signer is None:
+        return "nobody: whoever can change the file can compute its checksum anew"
+    trust = "a key that you trust" if package.authentic else "compare this key with its owner's"
+    return f"{package.signer} ({trust})"
 
 
 def _meta(features: Mapping[str, float]) -> Table:

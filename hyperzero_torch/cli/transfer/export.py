@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-import os
 import re
-import stat
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,10 +13,13 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from ...errors import ConfigError
+from ...study.config import StudyConfig
 from ...transfer.duplicates import own_evidence
 from ...transfer.sharing import package as packages
-from ...transfer.sharing.budget import Budget
+from ...transfer.sharing import releases
+from ...transfer.sharing.budget import Budget, Owner
 from ...transfer.sharing.noise import Clip, check_private, private_history
+from ...transfer.sharing.signing import SigningKey
 from ...transfer.source import features_of, from_history
 from ..output import note, show_json
 from ..own_files import check_apart
@@ -31,12 +32,6 @@ _HOURS = {"h": 1.0, "d": 24.0, "w": 168.0}
 _CHOSEN = (
     "chosen by the study; if it saw readings without noise, that choice is outside the guarantee"
 )
-
-KeyVariable = Annotated[
-    str | None,
-    typer.Option("--key-env", help="Environment variable that holds the key, not the key itself."),
-]
-KeyFile = Annotated[Path | None, typer.Option("--key-file", help="File that holds only the key.")]
 
 
 class AccountantName(enum.StrEnum):
@@ -60,10 +55,26 @@ def export(
         list[str] | None,
         typer.Option(help="A feature of your own, NAME=NUMBER; may be repeated."),
     ] = None,
-    key_env: KeyVariable = None,
-    key_file: KeyFile = None,
+    sign_key: Annotated[
+        Path | None,
+        typer.Option("--sign-key", help="File with the private key, of 'transfer keygen'."),
+    ] = None,
+    version: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Rises from package to package; by default the seconds since 1970. Who has "
+            "learned from a package refuses an older one.",
+        ),
+    ] = None,
     ledger: Annotated[
         Path | None, typer.Option(help="Privacy: JSON file that records all releases.")
+    ] = None,
+    population: Annotated[
+        str | None,
+        typer.Option(
+            help="Privacy: name of the users that the ledger is about; by default the study's."
+        ),
     ] = None,
     epsilon: Annotated[
         float | None, typer.Option(help="Privacy: the ledger's budget for all releases together.")
@@ -95,35 +106,48 @@ def export(
 ) -> None:
     """Write the study's evidence as a transfer package for other domains.
 
-    With a shared key, recipients can verify that the package is yours. The key comes from an
-    environment variable or a file, since other processes can read a command's arguments.
+    With --sign-key, recipients can verify that the package is yours, by your public key
+    (hyperzero transfer keygen).
+
+    Without --ledger the evidence goes out without noise; the study file has to allow it
+    (export_without_noise: true).
 
     With --ledger, differentially private noise is added to every hour's sums before anything is
     computed from them (extra 'privacy'). The ledger is charged first and refuses releases beyond
     its budget; the variance of the noise becomes part of the evidence. A user is assumed to be in
-    every hour, in one arm, with values that the platform has clipped to --clip.
+    every hour, in one arm, with values that the platform has clipped to --clip. A ledger belongs to
+    one study and one population, and the study's journal knows how many releases it has had: a new
+    ledger in its place is refused.
 
     Examples:
 
       hyperzero transfer export -c tuning.yaml --out north.json --expires 30d --scope feed/eu
+      --sign-key north.key
 
       hyperzero transfer export -c tuning.yaml --out north.json --expires 30d --scope feed/eu
-      --key-env TRANSFER_KEY --ledger ledger.json --epsilon 4 --clip views=0:200
+      --sign-key north.key --ledger ledger.json --epsilon 4 --clip views=0:200
     """
     now = datetime.now(UTC)
-    end, key = read_expiry(expires, now), read_key(key_env, key_file)
+    end = read_expiry(expires, now)
+    key = None if sign_key is None else SigningKey.from_file(sign_key)
     # Refuse everything that can be refused before the ledger is charged.
-    packages.check_export(out, end, scope, key=key, now=now)
+    packages.check_export(out, end, scope, signer=key, version=version, now=now)
     check_apart(config, out=out)
     check_apart(config, ledger=ledger)
     if ledger is not None and ledger.resolve() == out.resolve():
         raise ConfigError(f"--out and --ledger are both {out}; use two different files")
     own = pairs("--meta", "NAME=NUMBER", meta, _feature)
     clips = pairs("--clip", "METRIC=LOW:HIGH with LOW below HIGH", clip, _clip)
-    if ledger is None and (clips or any(o is not None for o in (epsilon, noise, release))):
-        raise ConfigError("--epsilon, --clip, --noise and --release need a --ledger")
+    private_only = (epsilon, noise, release, population)
+    if ledger is None and (clips or any(o is not None for o in private_only)):
+        raise ConfigError("--epsilon, --clip, --noise, --release and --population need a --ledger")
     if ledger is not None and epsilon is None:
         raise ConfigError("--ledger needs --epsilon, the budget of all its releases together")
+    if ledger is None and not StudyConfig.from_file(config).export_without_noise:
+        raise ConfigError(
+            f"without --ledger the evidence would go out without noise; where that is meant, say "
+            f"so in {config.name}: export_without_noise: true"
+        )
     tuner = open_study(config)
     domain, history = name or tuner.study.name, tuner.history
     if taken := sorted(set(own) & set(features_of(history))):
@@ -135,7 +159,10 @@ def export(
     if ledger is not None and epsilon is not None:
         what = release or tuner.study.name
         existing = ledger if ledger.exists() else None
-        budget = Budget(epsilon, delta, existing, accountant.value)
+        users = population or tuner.study.name
+        owner = Owner(tuner.study.name, users)
+        budget = Budget(epsilon, delta, existing, accountant.value, owner)
+        releases.check(history, users, existing, budget)
         noise, after = check_private(history, clips, budget, what, noise)
         if dry_run:
             note(
@@ -143,8 +170,9 @@ def export(
                 f"{after:.4g} of {epsilon:g}; nothing was written"
             )
             return
-        budget = Budget(epsilon, delta, ledger, accountant.value)
+        budget = Budget(epsilon, delta, ledger, accountant.value, owner)
         history = private_history(history, clips, budget, what, noise)
+        releases.record(tuner.study, users, budget)
         statement = budget.statement() | {
             "noise_multiplier": noise,
             "clips": {metric: list(bounds) for metric, bounds in clips.items()},
@@ -159,14 +187,16 @@ def export(
     if dry_run:
         note(f"dry run: {len(source)} settings would be written; nothing was")
         return
-    sha256 = packages.export(source, out, end, scope, privacy=statement, key=key, now=now)
+    how: dict[str, Any] = {"signer": key, "version": version, "now": now}
+    sha256 = packages.export(source, out, end, scope, privacy=statement, **how)
     if as_json:
         facts = {"path": str(out), "sha256": sha256, "num_settings": len(source)}
         facts |= {"expires": end.isoformat(), "scopes": scope, "privacy": statement}
         show_json(facts)
+    signed = f"signed by {key.public}" if key else "not signed: no key was given"
     note(
         f"wrote {out}: {len(source)} settings of {domain!r}, for {scope} until "
-        f"{end.isoformat(' ', 'minutes')}; {'signed' if key else 'not signed: no key was given'}"
+        f"{end.isoformat(' ', 'minutes')}; {signed}"
     )
     if statement is not None:
         note(
@@ -196,27 +226,6 @@ def pairs(
             raise ConfigError(f"{option} names {name!r} twice; name it once")
         mapping[key] = value
     return mapping
-
-
-def read_key(variable: str | None, file: Path | None) -> bytes | None:
-    """The key in a variable or a file, without a trailing line break; no message contains it."""
-    if variable is not None and file is not None:
-        raise ConfigError("give --key-env or --key-file, not both")
-    if variable is not None:
-        if not os.environ.get(variable):
-            raise ConfigError(
-                f"--key-env: the environment has no variable {variable!r}, or it is empty"
-            )
-        return os.environ[variable].encode()
-    if file is None:
-        return None
-    try:
-        mode, raw = file.stat().st_mode, file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"--key-file {file} cannot be read ({error.strerror})") from None
-    if mode & (stat.S_IRGRP | stat.S_IROTH):
-        note(f"--key-file {file} can be read by others; chmod 600 it", "yellow")
-    return raw.rstrip(b"\r\n")
 
 
 def read_expiry(written: str, now: datetime) -> datetime:

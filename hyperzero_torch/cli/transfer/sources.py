@@ -19,6 +19,7 @@ from ...transfer.duplicates import check_apart, own_evidence
 from ...transfer.journaled import recorded
 from ...transfer.refresh import absolute, opened, translated
 from ...transfer.sharing import package as packages
+from ...transfer.sharing.revocation import Revocations
 from ...transfer.source import Source, from_history
 from ...tuner.tuner import Tuner
 from ..study import open_study
@@ -53,7 +54,7 @@ def target_of(config: Path) -> Target:
 
 
 def gathered(
-    target: Target, given: Sequence[str] | None, scope: str | None, key: bytes | None
+    target: Target, given: Sequence[str] | None, scope: str | None, signers: Sequence[str] | None
 ) -> list[Aligned]:
     """Aligned sources: those given, or else those of the journal, or else of the study file.
 
@@ -65,7 +66,7 @@ def gathered(
         JournalError: a journal that cannot be read.
     """
     problem, history = target.problem, target.tuner.history
-    sources = [_opened(text, scope, key, target) for text in given or ()]
+    sources = [_opened(text, scope, signers, target) for text in given or ()]
     sources = sources or list(recorded(history))
     sources = sources or [opened(c, target.folder, problem) for c in target.study.sources]
     if not sources:
@@ -85,7 +86,7 @@ def evidence_of(problem: Problem, tuner: Tuner) -> Aligned | None:
     return align(from_history(problem, tuner.history, name), problem)
 
 
-def _opened(text: str, scope: str | None, key: bytes | None, target: Target) -> Source:
+def _opened(text: str, scope: str | None, signers: Sequence[str] | None, target: Target) -> Source:
     named = _NAMED.fullmatch(text)
     name, place = (named[1].strip(), named[2]) if named else (None, text)
     here = absolute(Path.cwd(), place)
@@ -100,6 +101,9 @@ def _opened(text: str, scope: str | None, key: bytes | None, target: Target) -> 
                 f"{place} is a package, which may be used only for the scopes that it names: give "
                 "one with --scope (hyperzero transfer inspect shows them)"
             )
-        source = packages.load(place, scope, key=key).source
+        trusted = signers or (None if config is None else config.signers or None)
+        file = target.study.revocations
+        revoked = None if file is None else Revocations.from_file(target.folder / file)
+        source = packages.load(place, scope, signers=trusted, revoked=revoked).source
         source = source if name is None else replace(source, name=name)
     return source if config is None else translated(target.problem, source, config)

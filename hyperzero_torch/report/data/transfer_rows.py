@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ...study.journal import Decision
+from ...study.journal.source_trace import SourceAdded, SourcesOverridden
 from ...study.journal.trace import (
     DRIFT,
     Retired,
-    SourceAdded,
-    SourcesOverridden,
     SourceWeighed,
     TransferTrace,
 )

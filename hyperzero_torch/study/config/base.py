@@ -14,6 +14,7 @@ from ...errors import ConfigError, HyperZeroError
 from .yaml12 import read_yaml
 
 _PASSWORD = re.compile(r"(://[^:/@\s]*):[^\s]*@")
+_PRIVATE_KEY = re.compile(r"(-private):?\w*")
 
 
 class Config(BaseModel):
@@ -66,8 +67,8 @@ def _read_json(text: str) -> Any:
 
 
 def masked(text: str) -> str:
-    """The text with the passwords of its URLs masked."""
-    return _PASSWORD.sub(r"\1:***@", text)
+    """The text with the passwords of its URLs, and private keys, masked."""
+    return _PRIVATE_KEY.sub(r"\1:***", _PASSWORD.sub(r"\1:***@", text))
 
 
 def _reasons(name: str, error: ValidationError) -> str:

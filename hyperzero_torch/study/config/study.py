@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from ...problem.space import Choice, Parameter, SearchSpace, Value
 from ...surrogate.foreign.names import as_name
 from .base import Config, masked
 from .tuner import TunerConfig
+
+_PUBLIC_KEY = re.compile("ed25519:[0-9a-f]{64}")
 
 
 class MetricConfig(Config):
@@ -85,8 +88,8 @@ class SourceConfig(Config):
     """Its name in this study's journal; by default the source study's name, or the file's stem."""
     scope: str | None = Field(default=None, min_length=1)
     """The use of a package in this study; its maker must have allowed this use."""
-    key_env: str | None = Field(default=None, min_length=1)
-    """Environment variable with the key that a package is signed by."""
+    signers: tuple[str, ...] = ()
+    """Public keys of which one must have signed a package; none: unsigned ones are taken too."""
     map: dict[str, str | RescaledConfig] = Field(default_factory=dict)
     """From names of parameters and metrics in this study to those in the source, with a factor
     where a parameter's unit differs."""
@@ -98,7 +101,23 @@ class SourceConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _plain(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "key_env" in value:
+            raise ConfigError(
+                "key_env: packages are no longer signed with a shared key; name their maker's "
+                "public key under 'signers' (hyperzero transfer keygen)"
+            )
         return {"source": value} if isinstance(value, str) else value
+
+    @field_validator("signers")
+    @classmethod
+    def _public_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse anything but public keys, without repeating it: it may be a private one."""
+        if not all(_PUBLIC_KEY.fullmatch(key) for key in value):
+            raise ConfigError(
+                "a public key is written as ed25519: and 64 hexadecimal digits, as 'hyperzero "
+                "transfer keygen' prints it"
+            )
+        return value
 
     def model_post_init(self, _: Any) -> None:
         """Require a study for a journal, and a scope for a package only."""
@@ -107,9 +126,9 @@ class SourceConfig(Config):
                 f"source {masked(self.source)!r} is a journal's URL without a study: '#' and the "
                 "study's name are missing, as in sqlite:///study.db#feed"
             )
-        if self.is_journal and (self.scope or self.key_env):
+        if self.is_journal and (self.scope or self.signers):
             raise ConfigError(
-                "a source that is a journal takes no scope and no key_env: these are for packages"
+                "a source that is a journal takes no scope and no signers: these are for packages"
             )
         if not self.is_journal and self.scope is None:
             raise ConfigError(
@@ -153,6 +172,11 @@ class StudyConfig(Config):
     """The model: a name of ``surrogate.foreign.names``, or ``"module:function"`` for a factory."""
     sources: tuple[SourceConfig, ...] = ()
     """Other domains to learn from; see ``hyperzero transfer``."""
+    revocations: str | None = Field(default=None, min_length=1)
+    """File of keys and packages not to be used, relative to this file, as ``hyperzero transfer
+    revoke`` writes it."""
+    export_without_noise: bool = False
+    """Whether ``hyperzero transfer export`` may write the evidence without differential privacy."""
     live: LiveConfig | None = None
     """Event files and platform, for ``hyperzero run``."""
 

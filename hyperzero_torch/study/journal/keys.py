@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ConfigError
+from ...runtime.secrets import read_secret
 
 #: Environment variables: the keys themselves, or the file that holds them.
 KEY_VARIABLE = "HYPERZERO_JOURNAL_KEY"
@@ -58,20 +58,7 @@ class KeyRing:
             ConfigError: it cannot be read, others may read or change it, or it holds no key.
         """
         where = f"the key file {str(path)!r}"
-        try:
-            status = os.stat(path)
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise ConfigError(f"{where} cannot be read ({reason})") from None
-        if hasattr(os, "geteuid"):
-            if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise ConfigError(
-                    f"{where} can be read or changed by others, so it proves nothing: "
-                    f"chmod 600 {path}"
-                )
-            if status.st_uid not in (os.geteuid(), 0):
-                raise ConfigError(f"{where} belongs to another user (id {status.st_uid})")
+        text = read_secret(path, where)
         ring = cls.of(text.split(), where)
         if not ring.keys:
             raise ConfigError(f"{where} holds no key; {_MAKE}")

@@ -47,6 +47,18 @@ from .record import (
     TraceError,
     newer,
 )
+from .source_trace import (
+    KINDS_OF_6,
+    OVERRULED,
+    RELEASED,
+    SOURCE,
+    SOURCE_REFUSED,
+    PrivateRelease,
+    SourceAdded,
+    SourceRefused,
+    SourcesOverridden,
+    SourceWithdrawn,
+)
 from .surrogate_trace import SURROGATE_KINDS, SurrogateChosen
 from .switch_trace import (
     SWITCHES,
@@ -69,10 +81,10 @@ RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK = (
     "drift",
     "rolled back",
 )
-#: Kinds about other domains: a source, an expert's override, and (a remark) a change in their use.
-SOURCE, OVERRULED, TRANSFER = "source", "overruled", "transfer"
-# Kinds that came with versions 3 to 5 of the records.
-_LATER_KINDS = KINDS_OF_3 | GOALS_KINDS | LAUNCH_KINDS | SWITCHES | SURROGATE_KINDS
+#: A change in the use of other domains: a remark.
+TRANSFER = "transfer"
+# Kinds that came with versions 3 to 6 of the records.
+_LATER_KINDS = KINDS_OF_3 | GOALS_KINDS | LAUNCH_KINDS | SWITCHES | SURROGATE_KINDS | KINDS_OF_6
 CHANGES = _LATER_KINDS | frozenset(
     {RETIRED, STOPPED, ASIDE, REINSTATED, DRIFT, ROLLED_BACK, SOURCE, OVERRULED, WITHDRAWN}
 )
@@ -257,24 +269,6 @@ class DriftFound(DecisionTrace):
     factor: float = Field(gt=0, le=1)
 
 
-class SourceAdded(DecisionTrace):
-    """The evidence of another domain, and its fingerprint."""
-
-    kind = SOURCE
-    source: Mapping[str, Any]
-    fingerprint: str
-
-
-class SourcesOverridden(DecisionTrace):
-    """An expert's rules for sources; the latest are in force."""
-
-    kind = OVERRULED
-    pin: Mapping[str, Any]
-    forbid: tuple[Any, ...]
-    discount: Any
-    reason: str = Field("", alias="why")
-
-
 class TransferChanged(TransferTrace):
     """A change in the use of other domains."""
 
@@ -287,7 +281,9 @@ class Remark(Record):
     facts: Mapping[str, Any] = {}
 
 
-_ONCE_FREE = frozenset({TRANSFER, WITHDRAWN, MISSING, SAMPLE_RATIO, USERS, EPOCH, CHAIN})
+_ONCE_FREE = frozenset({TRANSFER, WITHDRAWN, MISSING, SAMPLE_RATIO, USERS, EPOCH, CHAIN}) | {
+    *(SOURCE_REFUSED, RELEASED),
+}
 _BY_KIND: dict[str, type[Record]] = {
     record.kind: record
     for record in (
@@ -298,6 +294,7 @@ _BY_KIND: dict[str, type[Record]] = {
         *(LaunchStarted, LaunchDecided, LaunchAborted, Promoted, Carried),
         *(Paused, Resumed, AllWithdrawn, StoppedByHand, Pinned, Unpinned),
         *(ApprovalNeeded, Approved, EpochBegun, ChainBegun),
+        *(SourceWithdrawn, SourceRefused, PrivateRelease),
     )
 }
 

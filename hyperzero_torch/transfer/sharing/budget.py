@@ -9,42 +9,43 @@ are bounded by the Gaussian's (Canonne, Kamath and Steinke, 2020). ``"pld"`` com
 distributions of the continuous Gaussian: some per cent tighter, and practically exact for noise
 that spans many steps of the grid, as here, but that step is not proved.
 
-A ledger detects accidents, not a person who deletes it: keep it where it is backed up.
+A ledger belongs to one study and one population of users. It detects accidents; that a person has
+deleted it, or restored an older copy, is detected by the study's journal (``releases``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from ...errors import BudgetError, InputError, MissingExtraError, PackageError
+from ...errors import BudgetError, InputError, PackageError
 from ...runtime.files import check_own, locked, write_atomically
 from .. import checks
 from . import canonical
+from .accounting import Release, checked, library
+from .accounting import event as composed
 
-SCHEMA = "hyperzero-privacy/1"
-# The accountants overflow beyond these.
-_MOST_NOISE, _MOST_TIMES = 1e100, 2**53
+SCHEMA = "hyperzero-privacy/2"
+_BEFORE = "hyperzero-privacy/1"  # without id and owner
 UNIT = "one user, added or removed, with at most the stated contributions to each release"
 # Remaining part of a budget that counts as nothing: calibration leaves at most 1e-6, and the last
 # hour of a year has five times as much as this.
 _ROUNDING = 1e-5
-_FIELDS = {"schema", "unit", "epsilon", "delta", "accountant", "releases", "sha256"}
+_FIELDS_BEFORE = {"schema", "unit", "epsilon", "delta", "accountant", "releases", "sha256"}
+_FIELDS = _FIELDS_BEFORE | {"id", "study", "population"}
 
 Accountant: TypeAlias = Literal["rdp", "pld"]
 
 
-class Release(NamedTuple):
-    """``times`` Gaussian mechanisms whose noise is ``noise_multiplier`` times the sensitivity."""
+class Owner(NamedTuple):
+    """The study and the population of users that a ledger is about."""
 
-    what: str
-    noise_multiplier: float
-    times: int
-    at: str
+    study: str
+    population: str
 
 
 class Budget:
@@ -56,10 +57,11 @@ class Budget:
         path: of the ledger, a JSON file that is created if missing; None keeps it in memory, for
             simulations.
         accountant: see above.
+        owner: to which a ledger is bound when it is written; None for simulations, and to read one.
     Raises:
         MissingExtraError: dp-accounting is not installed.
         ConfigError: invalid numbers, or a ledger that cannot be written there.
-        PackageError: a ledger that was changed, or that has another budget.
+        PackageError: a ledger that was changed, or that has another budget or owner.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Budget:
         delta: float,
         path: str | Path | None = None,
         accountant: Accountant = "rdp",
+        owner: Owner | None = None,
     ) -> None:
         flaws = checks.Flaws("this privacy budget")
         checks.floats(flaws, "budget", {"epsilon": epsilon, "delta": delta})
@@ -81,7 +84,10 @@ class Budget:
         self.accountant: Accountant = accountant
         self.path = None if path is None else canonical.as_path(path, "a privacy ledger")
         self._releases: tuple[Release, ...] = ()
-        _library()
+        self._owner, self._bound_to = owner, owner
+        #: Tells this ledger from every other one.
+        self.id = secrets.token_hex(8)
+        library()
         if self.path is not None:
             check_own(self.path, "the privacy ledger")
             with locked(self.path):
@@ -102,7 +108,7 @@ class Budget:
 
     def would_be(self, noise_multiplier: float, count: int = 1) -> float:
         """Epsilon after ``count`` more mechanisms of this noise."""
-        return self._epsilon((*self.releases, _checked("a plan", noise_multiplier, count)))
+        return self._epsilon((*self.releases, checked("a plan", noise_multiplier, count)))
 
     def check(self, whats: Sequence[str], noise_multiplier: float, count: int = 1) -> float:
         """Epsilon after these releases, if they can all be made; nothing is written.
@@ -128,7 +134,7 @@ class Budget:
                 "release under a new name, which costs as much again"
             )
         after = self._epsilon(
-            (*before, *(_checked(what, noise_multiplier, count) for what in whats))
+            (*before, *(checked(what, noise_multiplier, count) for what in whats))
         )
         if after > self.epsilon:
             raise BudgetError(
@@ -152,7 +158,12 @@ class Budget:
         """
         with contextlib.nullcontext() if self.path is None else locked(self.path):
             after = self.check(whats, noise_multiplier, count)
-            made = [_checked(what, noise_multiplier, count) for what in whats]
+            if self._owner is None and self._bound_to is not None:
+                raise PackageError(
+                    f"the privacy ledger {str(self.path)!r} is about {self._bound_to.population!r} "
+                    f"of study {self._bound_to.study!r}; open it with this owner to charge it"
+                )
+            made = [checked(what, noise_multiplier, count) for what in whats]
             self._write((*self.releases, *made))
         return after
 
@@ -166,7 +177,7 @@ class Budget:
         Raises:
             BudgetError: nothing remains, apart from rounding.
         """
-        _checked("a plan", 1.0, count)
+        checked("a plan", 1.0, count)
         before = self.releases
         spent = self._epsilon(before)
         if spent >= (1 - _ROUNDING) * self.epsilon:
@@ -175,10 +186,10 @@ class Budget:
                 f"(less than {_ROUNDING:g} of it), which needs noise far larger than the data; "
                 "release nothing more about these users"
             )
-        dp = _library()
+        dp = library()
 
         def event(noise: float) -> Any:
-            return _event((*before, Release("", noise, count, "")))
+            return composed((*before, Release("", noise, count, "")))
 
         # Start slightly below the answer: for far too little noise PLD runs out of memory.
         low = math.sqrt(count)
@@ -207,7 +218,7 @@ class Budget:
         if not releases:
             return 0.0
         accountant = self._fresh()
-        accountant.compose(_event(releases))
+        accountant.compose(composed(releases))
         return float(accountant.get_epsilon(self.delta))
 
     def _fresh(self) -> Any:
@@ -223,26 +234,41 @@ class Budget:
         if self.path is None:
             return
         what = f"privacy ledger {str(self.path)!r}"
-        document = canonical.read(
-            self.path, what, SCHEMA, _FIELDS, "restore it from a backup; what was spent is spent"
-        )
+        document = _read(self.path, what)
         for name in ("epsilon", "delta", "accountant"):
             if document[name] != getattr(self, name):
                 raise PackageError(
                     f"{what} has {name} {document[name]!r}, got {getattr(self, name)!r}; open it "
                     "with the values it was created with"
                 )
+        self._check_owner(document, what)
         try:
             self._releases = tuple(
-                _checked(str(r["what"]), r["noise_multiplier"], r["times"], str(r["at"]))
+                checked(str(r["what"]), r["noise_multiplier"], r["times"], str(r["at"]))
                 for r in document["releases"]
             )
         except (TypeError, KeyError, InputError) as error:
             raise canonical.refused(what, f"its releases cannot be read ({error})") from None
 
+    def _check_owner(self, document: Mapping[str, Any], what: str) -> None:
+        """Take over the ledger's id and owner; refuse another owner than ours."""
+        self.id = str(document["id"] or self.id)
+        if document["study"] is None:
+            return  # bound when it is charged
+        self._bound_to = Owner(str(document["study"]), str(document["population"]))
+        if self._owner is not None and self._owner != self._bound_to:
+            raise PackageError(
+                f"{what} is about {self._bound_to.population!r} of study "
+                f"{self._bound_to.study!r}, not {self._owner.population!r} of study "
+                f"{self._owner.study!r}; every study and population has a ledger of its own"
+            )
+
     def _write(self, releases: Sequence[Release]) -> None:
         document = {
             "schema": SCHEMA,
+            "id": self.id,
+            "study": None if self._bound_to is None else self._bound_to.study,
+            "population": None if self._bound_to is None else self._bound_to.population,
             "unit": UNIT,
             "epsilon": self.epsilon,
             "delta": self.delta,
@@ -255,6 +281,16 @@ class Budget:
         self._releases = tuple(releases)
 
 
+def _read(path: Path, what: str) -> dict[str, Any]:
+    """A ledger's content; one of the earlier schema has no owner yet."""
+    again = "restore it from a backup; what was spent is spent"
+    document = canonical.read(path, what, (SCHEMA, _BEFORE), None, again)
+    expected = _FIELDS if document["schema"] == SCHEMA else _FIELDS_BEFORE
+    if set(document) != expected:
+        raise canonical.refused(what, f"its fields are {sorted(document)}; {again}")
+    return {"id": None, "study": None, "population": None} | document
+
+
 def _is_there(path: Path) -> bool:
     """Whether a ledger exists; if it cannot be accessed, reading it reports why."""
     try:
@@ -264,37 +300,3 @@ def _is_there(path: Path) -> bool:
     except OSError:
         return True
     return True
-
-
-def _checked(what: str, noise_multiplier: Any, count: Any, at: str | None = None) -> Release:
-    number = checks.is_real(noise_multiplier) and checks.is_finite(noise_multiplier)
-    if not number or not 0 < noise_multiplier <= _MOST_NOISE:
-        raise InputError(
-            f"a noise multiplier must lie above 0 and be at most {_MOST_NOISE:g}, got "
-            f"{checks.brief(noise_multiplier)}"
-        )
-    if type(count) is not int or not 1 <= count <= _MOST_TIMES:
-        raise InputError(
-            f"expected a number of mechanisms >= 1 and below 2^53, got {checks.brief(count)}"
-        )
-    now = datetime.now(UTC).isoformat() if at is None else at
-    return Release(what, float(noise_multiplier), count, now)
-
-
-def _event(releases: Sequence[Release]) -> Any:
-    """All releases as one event, grouped by noise: a year of hours is one composition."""
-    dp = _library()
-    times: dict[float, int] = {}
-    for r in releases:
-        times[r.noise_multiplier] = times.get(r.noise_multiplier, 0) + r.times
-    return dp.ComposedDpEvent(
-        [dp.SelfComposedDpEvent(dp.GaussianDpEvent(z), count) for z, count in times.items()]
-    )
-
-
-def _library() -> Any:
-    try:
-        import dp_accounting
-    except ImportError:
-        raise MissingExtraError("a privacy budget", "dp-accounting", "privacy") from None
-    return dp_accounting

@@ -34,11 +34,6 @@ def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
     return {**document, "sha256": hashlib.sha256(text(document).encode()).hexdigest()}
 
 
-def signature(document: Mapping[str, Any], key: bytes) -> str:
-    """HMAC-SHA-256 of a document's text."""
-    return hmac.new(key, text(document).encode(), hashlib.sha256).hexdigest()
-
-
 def same(a: Any, b: str) -> bool:
     """Whether two digests are equal, in constant time."""
     # A digest is ASCII; other text may not even be encodable.
@@ -82,18 +77,23 @@ def check_free(path: Any, what: str, schema: str) -> Path:
 
 
 def read(
-    path: Path, what: str, schema: str, fields: set[str], again: str = "fetch it again"
+    path: Path,
+    what: str,
+    schema: str | tuple[str, ...],
+    fields: set[str] | None,
+    again: str = "fetch it again",
 ) -> dict[str, Any]:
     """The document in a file, if it has this schema and is unchanged.
 
     Args:
-        schema: that is expected.
-        fields: that it has, ``"schema"`` and ``"sha256"`` included.
+        schema: that is expected; the first of several is today's.
+        fields: that it has, ``"schema"`` and ``"sha256"`` included; None where the caller checks.
         again: advice on how to get an undamaged copy.
     Raises:
         PackageError: no such file, not canonical, another schema, other fields, or a wrong
             checksum.
     """
+    schemas = (schema,) if isinstance(schema, str) else schema
     try:
         if path.stat().st_size > MOST_BYTES:
             raise refused(
@@ -107,12 +107,12 @@ def read(
     except (ValueError, RecursionError) as error:
         raise refused(what, f"it is not valid JSON ({error}); {again}") from None
     if not isinstance(document, dict) or "schema" not in document:
-        raise refused(what, f"it is other JSON, without the schema {schema!r}")
-    if document["schema"] != schema:
+        raise refused(what, f"it is other JSON, without the schema {schemas[0]!r}")
+    if document["schema"] not in schemas:
         raise refused(
             what,
-            f"its schema is {document['schema']!r:.60}, this version reads {schema!r}; ask for it "
-            "in this schema",
+            f"its schema is {document['schema']!r:.60}, this version reads {schemas[0]!r}; ask for "
+            "it in this schema",
         )
     try:  # the canonical text of the content must be the file
         whole = text(document).encode() == raw
@@ -120,10 +120,10 @@ def read(
         raise refused(what, f"it is not valid JSON ({error}); {again}") from None
     if not whole:
         raise refused(what, f"it was changed after it was written; {again}")
-    if set(document) != fields:
+    if fields is not None and set(document) != fields:
         raise refused(what, f"its fields are {sorted(document)}, expected {sorted(fields)}")
     rest = {name: value for name, value in document.items() if name != "sha256"}
-    if not same(document["sha256"], str(sealed(rest)["sha256"])):
+    if not same(document.get("sha256"), str(sealed(rest)["sha256"])):
         raise refused(what, f"its checksum does not match its content; {again}")
     return dict(document)
 

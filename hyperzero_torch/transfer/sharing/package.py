@@ -6,28 +6,34 @@ protect a user is the subject of ``noise``.
 
 The file is canonical: there is exactly one text for its content, so the checksum covers every byte,
 including blanks and the order of keys. A checksum detects accidents; anyone who changes a file can
-compute it again. A key that both sides share (``key``) detects changes on purpose too.
+compute it again. A signature (``signing``) detects changes on purpose too. Packages of a source
+have rising versions: who has learned from one does not go back to an earlier one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError
+from ...errors import ConfigError, MissingExtraError, PackageError
 from ...runtime.files import write_atomically
 from .. import checks
 from ..source import Source
 from . import canonical
-from .terms import Terms, check_key, end_of, origin_of, utc
+from .revocation import Revocations
+from .signing import SigningKey, check_public, check_signature
+from .terms import Terms, end_of, origin_of, utc
 
-SCHEMA = "hyperzero-transfer/1"
+SCHEMA = "hyperzero-transfer/2"
 # Allowed difference between the clocks of two machines.
 _CLOCK = timedelta(minutes=5)
-_FIELDS = {"schema", "source", "scopes", "created", "expires", "privacy", "hmac", "sha256"}
+_FIELDS = {"schema", "source", "scopes", "created", "expires", "privacy", "version", "sha256"} | {
+    "signer", "signature",
+}  # fmt: skip
+_MOST_VERSION = 2**53
 _SOURCE = {"name", "parameters", "metrics", "mean", "var", "meta_features"} | {
     "num_rounds", "base", "shared",
 }  # fmt: skip
@@ -38,7 +44,8 @@ class Package:
     """The content of a file and its terms.
 
     ``privacy`` describes the noise (``budget.Budget.statement``), None without noise. ``sha256``
-    identifies the package in the journal; ``authentic`` says whether a key was checked.
+    identifies the package in the journal. ``signer`` is the public key of its signature, None
+    without one; ``authentic`` says whether that is one of the keys that were trusted.
     """
 
     source: Source
@@ -48,6 +55,8 @@ class Package:
     privacy: Mapping[str, Any] | None
     sha256: str
     authentic: bool
+    version: int
+    signer: str | None
 
 
 def export(
@@ -57,7 +66,8 @@ def export(
     scopes: Sequence[str],
     *,
     privacy: Mapping[str, Any] | None = None,
-    key: bytes | None = None,
+    signer: SigningKey | None = None,
+    version: int | None = None,
     now: datetime | None = None,
 ) -> str:
     """Write a source as a package, in one step: the whole file or none.
@@ -67,15 +77,19 @@ def export(
         expires: when it may no longer be used: a time with its zone, or a span from ``now``.
         scopes: what it may be used for, e.g. ``["feed-ranking/eu"]``.
         privacy: plain JSON values that describe the noise in the evidence.
-        key: shared with those who import it, at least 16 bytes, so that they can verify its origin.
+        signer: the private key, so that those who import it can verify its origin.
+        version: rises from package to package of a source; by default the seconds since 1970, or
+            one more than that of the package which is replaced.
         now: the present, with its zone; by default the clock's.
     Returns:
         Its SHA-256, for the journal.
     Raises:
-        ConfigError: not a source, invalid scopes, times or key, a file that cannot be written, or
-            one that holds something else.
+        ConfigError: not a source, invalid scopes, times, key or version, a file that cannot be
+            written, or one that holds something else.
     """
-    place, names, created, end = check_export(path, expires, scopes, key=key, now=now)
+    place, names, created, end = check_export(
+        path, expires, scopes, signer=signer, version=version, now=now
+    )
     flaws = checks.Flaws("this package")
     if not isinstance(source, Source):
         flaws.add(f"source must be a Source, got {type(source).__name__}")
@@ -89,8 +103,11 @@ def export(
         "created": created.isoformat(),
         "expires": end.isoformat(),
         "privacy": None if privacy is None else dict(privacy),
+        "version": version or _next_version(place, created),
+        "signer": None if signer is None else signer.public,
     }
-    document["hmac"] = None if key is None else canonical.signature(document, key)
+    signature = None if signer is None else signer.sign(canonical.text(document))
+    document["signature"] = signature
     document = canonical.sealed(document)
     written = canonical.text(document)
     if len(written) > canonical.MOST_BYTES:
@@ -107,23 +124,27 @@ def check_export(
     expires: datetime | timedelta,
     scopes: Sequence[str],
     *,
-    key: bytes | None = None,
+    signer: SigningKey | None = None,
+    version: int | None = None,
     now: datetime | None = None,
 ) -> tuple[Path, tuple[str, ...], datetime, datetime]:
     """Refuse every argument that ``export`` would refuse, before a privacy budget is charged.
 
     Args:
-        path, expires, scopes, key, now: as for ``export``.
+        path, expires, scopes, signer, version, now: as for ``export``.
     Returns:
         The path, the scopes, and the times from which and until which it holds.
     Raises:
-        ConfigError: invalid scopes, times or key, or a path that cannot be written to or that holds
-            something other than a package.
+        ConfigError: invalid scopes, times, key or version, or a path that cannot be written to or
+            that holds something other than a package.
     """
     flaws = checks.Flaws("this package")
     names = checks.names(flaws, "scopes", scopes)
     created = utc(flaws, "now", datetime.now(UTC) if now is None else now)
-    check_key(flaws, key)
+    if signer is not None and not isinstance(signer, SigningKey):
+        flaws.add(f"signer must be a SigningKey, got {type(signer).__name__}")
+    if version is not None and (type(version) is not int or not 0 < version < _MOST_VERSION):
+        flaws.add(f"version must be a whole number above 0, got {checks.brief(version)}")
     end = end_of(flaws, created, expires)
     if end <= created:
         flaws.add(f"expires {end.isoformat()} is not after now, {created.isoformat()}")
@@ -132,7 +153,12 @@ def check_export(
 
 
 def load(
-    path: str | Path, scope: str, *, key: bytes | None = None, now: datetime | None = None
+    path: str | Path,
+    scope: str,
+    *,
+    signers: Collection[str] | None = None,
+    revoked: Revocations | None = None,
+    now: datetime | None = None,
 ) -> Package:
     """Read a package, if it is unchanged, valid today, and meant for this use.
 
@@ -141,43 +167,55 @@ def load(
 
     Args:
         scope: what it is to be used for; one of those that it names.
-        key: if given, the package must have been made with it.
+        signers: public keys; if given, the package must be signed by one of them.
+        revoked: keys and packages that are not to be used.
         now: the present, with its zone; by default the clock's.
     Raises:
-        PackageError: no such file, not a package, another schema, changed since it was made, made
-            with another key or none, expired or from the future, for other uses, or with an invalid
-            source.
+        PackageError: no such file, not a package, another schema, changed since it was made, signed
+            by another key or none, revoked, expired or from the future, for other uses, or with an
+            invalid source.
         ConfigError: an invalid path, key or time.
+        MissingExtraError: a signature is to be verified, and cryptography is not installed.
     """
-    package = look(path, key=key)
+    package = look(path, signers=signers, revoked=revoked)
     in_force(package, scope, now=now, what=_called(path))
     return package
 
 
-def look(path: str | Path, *, key: bytes | None = None) -> Package:
+def look(
+    path: str | Path,
+    *,
+    signers: Collection[str] | None = None,
+    revoked: Revocations | None = None,
+) -> Package:
     """Read a package for inspection: unchanged and authentic, but possibly expired.
 
     Args:
-        key: if given, the package must have been made with it.
+        signers, revoked: as for ``load``.
     Raises:
         PackageError: as for ``load``, except for its time and scope.
         ConfigError: an invalid path or key.
+        MissingExtraError: as for ``load``.
     """
     place, what = canonical.as_path(path, "a package"), _called(path)
-    flaws = checks.Flaws(what)
-    check_key(flaws, key)
-    flaws.throw()
+    trusted = None if signers is None else check_public(signers, what)
     document = canonical.read(place, what, SCHEMA, _FIELDS)
-    if key is not None:
-        _check_signature(what, document, key)
+    check_signature(what, document, trusted)
+    why = None if revoked is None else revoked.why(document["sha256"], document["signer"])
+    if why is not None:
+        raise canonical.refused(what, why)
     try:
         created, expires = canonical.time(document["created"]), canonical.time(document["expires"])
         scopes, privacy = _scopes(document["scopes"]), _privacy(document["privacy"])
-        terms = Terms(document["sha256"], scopes, created, expires, privacy)
+        version, signer = _version(document["version"]), document["signer"]
+        terms = Terms(document["sha256"], scopes, created, expires, privacy, version, signer)
         source = _from_plain(document["source"], origin_of(terms))
     except (ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise canonical.refused(what, f"its content cannot be read ({error})") from None
-    return Package(source, scopes, created, expires, privacy, terms.sha256, key is not None)
+    return Package(
+        *(source, scopes, created, expires, privacy, terms.sha256),
+        *(trusted is not None, version, signer),
+    )
 
 
 def in_force(
@@ -218,14 +256,19 @@ def _called(path: str | Path) -> str:
     return f"package {str(path)!r}"
 
 
-def _check_signature(what: str, document: Mapping[str, Any], key: bytes) -> None:
-    signed = {n: v for n, v in document.items() if n not in ("sha256", "hmac")}
-    if document["hmac"] is None:
-        raise canonical.refused(what, "it was made without a key, and a key is required")
-    if not canonical.same(document["hmac"], canonical.signature(signed, key)):
-        raise canonical.refused(
-            what, "it was made with another key, or changed by someone without the key"
-        )
+def _next_version(place: Path, created: datetime) -> int:
+    """The seconds since 1970, or one more than the version of the package at this place."""
+    now = max(1, int(created.timestamp()))
+    try:
+        return max(now, look(place).version + 1)
+    except (PackageError, MissingExtraError):
+        return now  # there is none, or one of an earlier schema
+
+
+def _version(written: Any) -> int:
+    if type(written) is not int or not 0 < written < _MOST_VERSION:
+        raise TypeError(f"version must be a whole number above 0, got {checks.brief(written)}")
+    return written
 
 
 def _to_plain(source: Source) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from .. import checks
 from . import canonical
 
-_SHORTEST_KEY = 16
 _ORIGIN = "package "
 
 
@@ -22,6 +21,8 @@ class Terms(NamedTuple):
     created: datetime
     expires: datetime
     privacy: Mapping[str, Any] | None
+    version: int | None = None
+    signer: str | None = None
 
 
 def terms_of(origin: str) -> Terms | None:
@@ -36,6 +37,8 @@ def terms_of(origin: str) -> Terms | None:
             canonical.time(plain["created"]),
             canonical.time(plain["expires"]),
             None if plain["privacy"] is None else dict(plain["privacy"]),
+            None if plain.get("version") is None else int(plain["version"]),
+            None if plain.get("signer") is None else str(plain["signer"]),
         )
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
         return None  # another origin that begins with the same word
@@ -69,7 +72,19 @@ def end_of(flaws: checks.Flaws, created: datetime, expires: Any) -> datetime:
         return datetime.max.replace(tzinfo=UTC)
 
 
-def check_key(flaws: checks.Flaws, key: Any) -> None:
-    """Refuse a key that is too short; None is allowed."""
-    if key is not None and (not isinstance(key, bytes) or len(key) < _SHORTEST_KEY):
-        flaws.add(f"a key must be at least {_SHORTEST_KEY} bytes, e.g. secrets.token_bytes(32)")
+def why_older(before: Terms | None, now: Terms | None) -> str | None:
+    """Why a package may not replace the last one of its source; None where it may.
+
+    Args:
+        before: the terms of the last package that was learned from; None where there was none.
+        now: those of the package at hand; None where the source is no package.
+    """
+    if before is None or now is None or now.sha256 == before.sha256:
+        return None
+    if before.signer is not None and now.signer is None:
+        return f"it is not signed, and the last one was signed by {before.signer}"
+    if before.version is None or now.version is None or now.version > before.version:
+        return None
+    if now.version == before.version:
+        return f"another package of the same version, {now.version}, was learned from"
+    return f"its version {now.version} is older than {before.version}, the last one learned from"
