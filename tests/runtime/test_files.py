@@ -84,9 +84,9 @@ def test_a_reader_of_the_folder_cannot_hold_it_up(tmp_path):
 def test_a_lock_that_is_held_is_waited_for_and_then_named(tmp_path, monkeypatch):
     path = tmp_path / "flags.json"
     monkeypatch.setattr(files, "_LOCK_SECONDS", 0.05)
-    with locked(path), pytest.raises(ConfigError, match=r"locked by another process.*\.lock"):
-        with locked(path):
-            pass
+    message = r"locked by another process.*\.lock"
+    with locked(path), pytest.raises(ConfigError, match=message), locked(path):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 
@@ -109,6 +109,6 @@ def test_a_lock_of_another_user_or_a_link_is_not_taken(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="in a folder that exists"):
-        with locked(tmp_path / "none" / "flags.json"):
-            pass
+    path = tmp_path / "none" / "flags.json"
+    with pytest.raises(ConfigError, match="in a folder that exists"), locked(path):
+        pass
