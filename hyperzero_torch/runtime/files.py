@@ -61,7 +61,7 @@ def _held(lock: Path, path: Path, fcntl: Any) -> int | None:
             return None  # another user's
         raise ConfigError(_UNWRITABLE.format(path=str(path), reason=error.strerror)) from None
     except OSError as error:
-        if lock.is_symlink():
+        if os.path.islink(lock):
             raise ConfigError(
                 f"{str(lock)!r} is a symbolic link, which somebody has put in the place of the "
                 "lock; remove it"
