@@ -19,8 +19,10 @@ from ..errors import ConfigError
 from ..live.build import source_of, updater_of
 from ..live.clock import SystemClock
 from ..live.loop import ROUNDS_BEFORE_WARNING, Loop
-from ..live.telemetry import JsonFormatter, Telemetry, TextFormatter, check_metrics_file
-from ..study.config import StudyConfig, TunerConfig
+from ..live.observers import Observers
+from ..live.telemetry import JsonFormatter, TextFormatter, check_metrics_file
+from ..live.webhook import secrets_of
+from ..study.config import LiveConfig, StudyConfig, TunerConfig
 from ..study.history import History
 from ..transfer.refresh import Named, read
 from ..tuner.explain import Explanation
@@ -68,7 +70,11 @@ def run(
     ),
     metrics_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Serve Prometheus metrics on localhost."),
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Serve /metrics, /healthz and /readyz at this port, at live.monitoring.address.",
+        ),
     ] = None,
     metrics_file: Annotated[
         Path | None, typer.Option(help="Write Prometheus metrics to a file after each round.")
@@ -99,17 +105,19 @@ def run(
         check_metrics_file(metrics_file)
     stop = threading.Event()
     opened: AbstractContextManager[tuple[Tuner, Loop]]
+    live: LiveConfig | None = None
     with ending_within(stop):
         if config is None:
             opened, rounds = _world(out, seed, users, stop), rounds or 24
         else:
-            opened = nullcontext(_loop_of(config, stop, dry_run))
+            study, driven, live = _loop_of(config, stop, dry_run)
+            opened = nullcontext((study, driven))
         with opened as (tuner, loop):
             if dry_run:
                 note(f"dry run: study {tuner.study.name!r} can be run; nothing was written")
                 return
             with _logging(log):
-                drive(tuner, loop, rounds, metrics_port, metrics_file)
+                drive(tuner, loop, rounds, metrics_port, metrics_file, live)
 
 
 @contextmanager
@@ -155,10 +163,12 @@ def explain(
         show(f"remark: {remark}", "yellow")
 
 
-def _loop_of(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner, Loop]:
+def _loop_of(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner, Loop, LiveConfig]:
     study = StudyConfig.from_file(config)
     if study.live is None:
         raise ConfigError(f"{config} has no 'live' section; see 'hyperzero init'")
+    if study.live.alerts is not None:
+        secrets_of(study.live.alerts)  # refused before anything is written
     folder = config.resolve().parent
     tuner = open_study(config, create=True, dry_run=dry_run)
     source, updater = source_of(study.live, tuner.problem, folder), updater_of(study.live, folder)
@@ -179,37 +189,41 @@ def _loop_of(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner,
         domains=domains if study.sources or study.revocations else None,
         lease_rounds=study.live.lease_rounds,
     )
-    return tuner, loop
+    return tuner, loop, study.live
 
 
 def drive(
-    tuner: Tuner, loop: Loop, rounds: int | None, port: int | None, file: Path | None
+    tuner: Tuner,
+    loop: Loop,
+    rounds: int | None,
+    port: int | None,
+    file: Path | None,
+    live: LiveConfig | None = None,
 ) -> None:
-    """Run the loop and write its metrics; a failure of metrics does not end it.
+    """Run the loop, and tell its observers of each round; a failure of theirs does not end it.
 
     Args:
         tuner: of the loop.
         loop: what is run.
         rounds: how many; None until the loop is stopped.
-        port: where metrics are served; None where they are not.
+        port: where metrics are served; None where only the study file says so.
         file: where metrics are written after each round; None where they are not.
+        live: the study file's section; None for a world.
     """
-    telemetry = Telemetry(tuner.study.name) if port is not None or file is not None else None
-    if telemetry is not None and port is not None:
-        note(f"metrics on http://127.0.0.1:{telemetry.serve(port)}/metrics")
+    observers = Observers(loop, live, port, file)
+    if observers.url is not None:
+        note(f"metrics on {observers.url}")
     num_rounds, rows, without_readings = 0, 0, 0
-    for done in loop.run(rounds):
-        num_rounds, rows = num_rounds + 1, rows + done.rows
-        without_readings = done.rounds_without_readings
-        if telemetry is None:
-            continue
-        try:
-            telemetry.observe(done, None if done.plan is None else loop.tuner.recommend())
-            if file is not None:
-                telemetry.write(file)
-        except Exception as error:  # a failure of metrics must not end the loop
-            logger.warning("metrics: %s: %s", type(error).__name__, error)
+    try:
+        for done in loop.run(rounds):
+            num_rounds, rows = num_rounds + 1, rows + done.rows
+            without_readings = done.rounds_without_readings
+            observers.see(done)
+    finally:
+        undelivered = observers.close()
     note(f"stopped after {num_rounds} rounds; {rows:,} new readings recorded")
+    if undelivered:
+        warn(f"{undelivered} alerts could not be delivered to the webhook (details in the log)")
     if without_readings >= ROUNDS_BEFORE_WARNING:
         warn(
             f"no readings of the last {without_readings} rounds have arrived (details in the "

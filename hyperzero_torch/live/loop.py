@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import takewhile
-from math import inf
+from math import inf, nan
 
 from ..errors import ConfigError, HyperZeroError, ReadingsError, RoundError
 from ..study.exposure import exposure_facts
@@ -35,6 +35,7 @@ from .notices import Notices
 from .remarks import Calls
 from .retry import RetryPolicy
 from .round import Round
+from .series import Moments, moments_of
 from .serve.checks import Updater
 from .serve.fence import on_behalf_of
 
@@ -83,14 +84,15 @@ class Loop:
         self.updater, self.source = updater, source
         self.clock = clock or SystemClock()
         self.keep, self.domains, self.lease_rounds = keep, domains, lease_rounds
-        self._round_seconds, self._retry = round_seconds, retry
+        self.round_seconds, self._retry = round_seconds, retry
         self._warned_of_clock = False
+        self._lease_end = nan
         self._take_up(tuner)
 
     def _take_up(self, tuner: Tuner) -> None:
         self.tuner = tuner
-        self._schedule = Schedule(tuner, self.clock, self._round_seconds)
-        retry = self._retry or RetryPolicy(timeout=min(120.0, self._round_seconds / 8))
+        self._schedule = Schedule(tuner, self.clock, self.round_seconds)
+        retry = self._retry or RetryPolicy(timeout=min(120.0, self.round_seconds / 8))
         self._calls = Calls(tuner, self.clock, retry)
         self._notices = Notices(self._calls.remarks)
 
@@ -118,6 +120,10 @@ class Loop:
                 done += 1
             if (rounds is None or done < rounds) and self._schedule.wait_for_next_round():
                 return
+
+    def moments(self) -> Moments:
+        """When evidence, lease and parts were last fresh, for metrics."""
+        return moments_of(self._schedule, self._lease_end, self._calls.successes)
 
     def step(self, round: int) -> Round:
         """Run one round: collect, tell, ask, apply. Failures of components become remarks."""
@@ -277,6 +283,7 @@ class Loop:
         terms = self._calls.journal("reading the study's epoch", lease)
         if terms is None:
             return False
+        end = inf if terms.valid_until is None else terms.valid_until
         updater = on_behalf_of(self.updater, terms)
         # A plan made before a restart may contain candidates that have been stopped since.
         why_not = why_control_alone(self.tuner.history)
@@ -287,9 +294,11 @@ class Loop:
             self._calls.journal("reading the journal", self.tuner.study.sync)
             why_not = why_control_alone(self.tuner.history)
         if why_not is None:
+            self._lease_end = end
             return True
         self._calls.remarks.add("platform", f"{why_not}; only the control is served")
-        self._calls.serve(what, updater.withdraw)
+        if self._calls.serve(what, updater.withdraw):
+            self._lease_end = nan
         return False
 
     def _compact(self) -> None:

@@ -98,6 +98,7 @@ class Calls:
 
     def __init__(self, tuner: Tuner, clock: Clock, policy: RetryPolicy) -> None:
         self.remarks = Remarks(tuner)
+        self.successes: dict[str, float] = {}  # when each part last answered, by its name
         self.warehouse = Component(policy, clock, reads=True)
         self.domains = Component(policy, clock, reads=True)
         self._platform = Component(policy, clock)
@@ -108,6 +109,7 @@ class Calls:
         answers: list[_T] = component.late_answers()
         try:
             answers.append(component.call(what, work))
+            self._answered(kind)
         except GivenUpError as error:
             self.remarks.add(kind, str(error))
         return answers
@@ -119,6 +121,7 @@ class Calls:
         except (GivenUpError, FencedError) as error:
             self.remarks.add("platform", str(error))
             return False
+        self._answered("platform")
         return True
 
     def journal(
@@ -128,7 +131,7 @@ class Calls:
         itself fails. Errors in ``raises`` are left to the caller."""
         for attempt in range(1, _WORK_ATTEMPTS + 1):
             try:
-                return self._journal.call(what, work)
+                answer = self._journal.call(what, work)
             except GivenUpError as error:
                 self.remarks.add(JOURNAL, str(error))
                 return None
@@ -136,6 +139,9 @@ class Calls:
                 raise
             except Exception as error:
                 failure = error
+            else:
+                self._answered(JOURNAL)
+                return answer
             is_last = isinstance(failure, HyperZeroError) or attempt == _WORK_ATTEMPTS
             if is_last or self._journal.clock.sleep(self._journal.policy.first_wait):
                 break
@@ -143,3 +149,6 @@ class Calls:
         reason = f"{what} failed: {type(failure).__name__}: {failure}"
         self.remarks.add("error", f"{reason:.400}", error=failure)
         return None
+
+    def _answered(self, part: str) -> None:
+        self.successes[part] = self._journal.clock.now()

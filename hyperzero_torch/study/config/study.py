@@ -13,6 +13,7 @@ from ...problem.problem import Problem
 from ...problem.space import Choice, Parameter, SearchSpace, Value
 from ...surrogate.foreign.names import as_name
 from .base import Config, masked
+from .monitoring import AlertsConfig, MonitoringConfig
 from .tuner import TunerConfig
 
 _PUBLIC_KEY = re.compile("ed25519:[0-9a-f]{64}")
@@ -63,6 +64,10 @@ class LiveConfig(Config):
     settled (see ``TunerConfig.block_rounds``), which changes no estimate. None keeps all."""
     metrics: dict[str, MetricConfig] = Field(default_factory=dict)
     """How metrics are computed from events, where they are not plain sums."""
+    monitoring: MonitoringConfig = Field(default_factory=MonitoringConfig)
+    """Where Prometheus metrics and the state of the loop are served."""
+    alerts: AlertsConfig | None = None
+    """A webhook that is told of events."""
 
     def model_post_init(self, _: Any) -> None:
         """Require exactly one platform."""
