@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: help install demo test coverage check docs picture notebooks bench peers paper race ablation reliability transfer clean
+.PHONY: help install demo test coverage check docs picture notebooks bench peers paper race ablation reliability simulate transfer clean
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -120,6 +120,11 @@ reliability: $(READY) ## measure false alarms, kill -9, hostile input, a year of
 	$(BIN)/python -m bench.reliability.fuzz
 	$(BIN)/python -m bench.reliability.load
 	$(BIN)/python -m bench.reliability.year
+	$(BIN)/python -m bench.tables
+
+SEEDS ?= 10000
+simulate: $(READY) ## simulate ten thousand studies in which everything goes wrong (half an hour; SEEDS=1000: fewer)
+	$(BIN)/python -m bench.reliability.simulate --seeds $(SEEDS)
 	$(BIN)/python -m bench.tables
 
 WORLDS = --worlds 20:40 --dims 4 --share 0.98

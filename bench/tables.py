@@ -258,6 +258,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "exposure": table_of("quality.exposure"),
     "launches": table_of("quality.launches"),
     "kills": table_of("reliability.kills"),
+    "simulate": table_of("reliability.simulate"),
     "fuzz": table_of("reliability.fuzz"),
     "load": table_of("reliability.load"),
     "year": table_of("reliability.year"),

@@ -109,6 +109,8 @@ traffic:
 #   flags: flags.json                      # flagd definition file; or table: table.json
 #   lateness: 6                            # hours during which events may still arrive
 #   lease_rounds: 2                        # rounds after which a plan is served no more
+#   monitoring: {{address: 127.0.0.1, port: 9108}}   # /metrics, /healthz, /readyz
+#   alerts: {{webhook_env: HYPERZERO_WEBHOOK}}       # a variable with the URL to post events to
 #   metrics:                               # metrics that are not plain sums of a user's events
 #     ctr: {{numerator: clicks, denominator: impressions}}
 #     watch_time: {{winsorise: 0.999}}

@@ -63,6 +63,18 @@ NOT_RUN = {
             "runs for hours; tests/live/test_live.py runs a study file with short rounds"
         ),
     },
+    "docs/how-to/backup.md": dict.fromkeys(
+        (
+            "sqlite3 study.db \".backup 'study-backup.db'\"",
+            'pg_dump --format=custom --file=study-backup.dump "postgresql://user@host/database"',
+            "hyperzero doctor -c restored.yaml          # a study file whose journal is the backup",
+            "cp study-backup.db study.db",
+            'pg_restore --dbname="postgresql://user@host/database" study-backup.dump',
+            "hyperzero take-over -c tuning.yaml --reason "
+            '"the disk was lost; restored from the backup of Monday"',
+        ),
+        "needs programs of a database; tests/study/test_backup.py runs each procedure",
+    ),
     "docs/how-to/examples.md": {
         "pip install -e '.[ray]'": NETWORK,
         "python examples/neural_objective.py": CHECKOUT,

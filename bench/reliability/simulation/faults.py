@@ -56,18 +56,18 @@ _MOST = {
     "call that hangs": 4,
     "warehouse down": 5,
     "nonsense from the warehouse": 2,
-    "duplicated readings": 26,
-    "late readings": 12,
-    "reordered readings": 26,
-    "revised readings": 12,
+    "duplicated readings": 34,
+    "late readings": 16,
+    "reordered readings": 34,
+    "revised readings": 16,
     "absurd readings": 4,
     "readings of an unknown round": 4,
 }
 #: I/O calls of a study; later faults do not happen.
 HORIZON = 450
-#: What an operator does, at most six of them in a study.
+#: What an operator does, at most eight of them in a study.
 OPERATIONS = (
-    "pause", "resume", "withdraw", "stop", "stop", "let back", "pin", "unpin",
+    "pause", "resume", "resume", "withdraw", "stop", "stop", "stop", "let back", "pin", "unpin",
     "set aside", "reinstate", "roll back", "launch", "abort launch", "take over", "resync",
 )  # fmt: skip
 
@@ -111,7 +111,7 @@ def schedule(seed: int) -> list[Fault]:
             Fault(kind, dice.randrange(HORIZON), dice.random())
             for _ in range(dice.randint(0, most))
         ]
-    for _ in range(dice.randint(0, 6)):
+    for _ in range(dice.randint(1, 8)):
         kind = f"operator: {dice.choice(OPERATIONS)}"
-        faults += [Fault(kind, dice.randrange(40, HORIZON), dice.random())]
+        faults += [Fault(kind, dice.randrange(40, 300), dice.random())]
     return sorted(faults, key=lambda f: f.at)

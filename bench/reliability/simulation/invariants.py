@@ -78,6 +78,8 @@ class Checks:
         self.plans: dict[tuple[str, int], str] = {}  # digests served, by epoch and round
         self.origins: set[float] = set()
         self.num_steps = 0
+        self._checked: tuple[object, ...] = ()
+        self._table: dict[str, Any] | None = None
         self._restart()
 
     # --- the journal
@@ -181,11 +183,15 @@ class Checks:
         doubt, time = "the control when in doubt", self.scheduler.time
         if self._table is None:
             return
-        arms = {a["candidate"] for a in self._table["arms"] if a["to"] > a["from"]}
-        number = self._table["round"]
+        number, inside = self._table["round"], False
         if number is not None:
             known = [o + number * HOUR for o in self.origins]
             inside = any(b - _EPS <= time < b + _LEASE_ROUNDS * HOUR + _EPS for b in known)
+        # Nothing else decides what a user gets.
+        facts = (len(self.served), inside, self.operator.withdrawn, len(self.operator.stopped))
+        if facts == self._checked:
+            return
+        arms = {a["candidate"] for a in self._table["arms"] if a["to"] > a["from"]}
         for user in _USERS:
             assigned = assign(self._table, user, lambda: time)
             if assigned.round is None:
@@ -201,6 +207,7 @@ class Checks:
             )
             wrong = sorted(arms & self.operator.stopped)
             require(not wrong, "no stopped arm is served", f"{wrong} are, in round {number}")
+        self._checked = facts
 
     def forget_served(self) -> None:
         """A person removed the file, or took it over: nothing was served before."""

@@ -40,7 +40,8 @@ class Process(threading.Thread):
         self.wakes = scheduler.time
         self.is_killed = self.is_over = False
         self.error: BaseException | None = None
-        self._go = threading.Semaphore(0)
+        self._go = threading.Lock()  # held until it is its turn
+        self._go.acquire()
 
     @property
     def root(self) -> Process:
@@ -96,7 +97,8 @@ class Scheduler:
         self.time = start
         self.processes: list[Process] = []
         self.ended: list[Process] = []
-        self.turn = threading.Semaphore(0)
+        self.turn = threading.Lock()  # held while a process works
+        self.turn.acquire()
         self.check = check
 
     def start(self, process: Process, after: float = 0.0) -> None:

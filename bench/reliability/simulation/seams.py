@@ -123,7 +123,7 @@ class Seams:
                 self.offsets[process.machine] = far * _HOUR
             case name if name in LASTING:
                 until = self.scheduler.time + 2 * fault.size * _HOUR
-                self.lasting[name] = (1 + int(100 * fault.size), until)
+                self.lasting[name] = (1 + int(140 * fault.size), until)
                 self._lasting(kind)
 
     def _after(self, fault: Fault, process: Process) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ CONFIG = hz.TunerConfig(
 )  # fmt: skip
 
 
+@cache
 def problem() -> hz.Problem:
     """One parameter, one metric, one guardrail."""
     space = hz.SearchSpace([hz.Float("a", 0.0, 1.0)])
