@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from ..study.history import History
 from .clock import Schedule
 from .serve.fence import Terms
 
@@ -32,12 +34,21 @@ def terms_of(
         JournalError: the journal could not be reached.
     """
     study = schedule.tuner.study
+    # Before anything is read anew: what is decided now rests on these entries.
+    seen, last = study.history.num_entries, study.history.last_round
     epoch = study.epoch()
     begin = end = None
     if lease_rounds is not None:
         begin = _begin(schedule, round, epoch.epoch, served or {})
         end = begin + lease_rounds * schedule.round_seconds
-    return Terms(study.name, epoch.epoch, begin, end, epoch.follows)
+    last = -1 if last is None else last
+    return Terms(study.name, epoch.epoch, begin, end, epoch.follows, seen, last)
+
+
+def as_of_now(terms: Terms, history: History) -> Terms:
+    """The same terms for a decision that rests on all entries that were read by now."""
+    last = history.last_round
+    return replace(terms, seen=history.num_entries, last_round=-1 if last is None else last)
 
 
 def _begin(schedule: Schedule, round: int, epoch: str, served: Mapping[str, Any]) -> float:

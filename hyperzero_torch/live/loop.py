@@ -30,7 +30,7 @@ from ..tuner.oversight import notes_on_arms
 from ..tuner.tuner import Tuner
 from .aggregate.source import Collected, Source, check_collected
 from .clock import CLOCK, Clock, Schedule, SystemClock
-from .lease import LEASE_ROUNDS, terms_of
+from .lease import LEASE_ROUNDS, as_of_now, terms_of
 from .notices import Notices
 from .remarks import Calls
 from .retry import RetryPolicy
@@ -283,7 +283,6 @@ class Loop:
         terms = self._calls.journal("reading the study's epoch", lease)
         if terms is None:
             return False
-        end = inf if terms.valid_until is None else terms.valid_until
         updater = on_behalf_of(self.updater, terms)
         # A plan made before a restart may contain candidates that have been stopped since.
         why_not = why_control_alone(self.tuner.history)
@@ -294,9 +293,10 @@ class Loop:
             self._calls.journal("reading the journal", self.tuner.study.sync)
             why_not = why_control_alone(self.tuner.history)
         if why_not is None:
-            self._lease_end = end
+            self._lease_end = inf if terms.valid_until is None else terms.valid_until
             return True
         self._calls.remarks.add("platform", f"{why_not}; only the control is served")
+        updater = on_behalf_of(self.updater, as_of_now(terms, self.tuner.history))
         if self._calls.serve(what, updater.withdraw):
             self._lease_end = nan
         return False

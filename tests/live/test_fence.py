@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import random
+import threading
 from unittest.mock import patch
 
 import pytest
@@ -21,6 +22,9 @@ from hyperzero_torch.live import (
     assign,
     read_table,
 )
+from hyperzero_torch.live.clock import Schedule
+from hyperzero_torch.live.lease import terms_of
+from hyperzero_torch.live.retry import RetryPolicy
 from hyperzero_torch.testing.platforms import example_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::hyperzero_torch.TunerWarning")
@@ -355,3 +359,82 @@ def test_paused_writers_in_any_order_never_go_back(tmp_path, seed):
             assert plan.round >= highest
             highest = plan.round
         assert stamped(path)["round"] == highest
+
+
+# What was withdrawn
+
+
+@pytest.mark.parametrize("make_updater", KINDS)
+def test_a_process_that_was_paused_does_not_undo_a_withdrawal(tmp_path, make_updater):
+    """It was to serve round 7 when it had read 40 entries; a person withdrew with the 41st."""
+    writer = make_updater(tmp_path)
+    late = writer.on_behalf_of(dataclasses.replace(OURS, seen=40, last_round=7))
+    late.apply(example_plan(6, SHARES))
+    person = writer.on_behalf_of(dataclasses.replace(OURS, seen=41, last_round=7))
+    person.withdraw()
+    before = writer.path.read_bytes()
+    for number in (6, 7):
+        with pytest.raises(hz.FencedError, match="had read 40 of 41 entries"):
+            late.apply(example_plan(number, SHARES))
+    assert writer.path.read_bytes() == before
+    assert served(writer, NOON + 1) == {(0, None)}
+    late.withdraw()  # the control is what is served when in doubt, and the fence stays
+    with pytest.raises(hz.FencedError, match="40 of 41"):
+        late.apply(example_plan(7, SHARES))
+    # Whoever has read the 41st entry may serve it: it was resumed by a later one.
+    writer.on_behalf_of(dataclasses.replace(OURS, seen=42, last_round=7)).apply(
+        example_plan(7, SHARES)
+    )
+    assert served(writer, NOON + 1) == {(c, 7) for c in range(3)}
+
+
+@pytest.mark.parametrize("make_updater", KINDS)
+def test_a_withdrawal_holds_up_no_later_round_of_a_restored_journal(tmp_path, make_updater):
+    """It has fewer entries than the lost one, and its rounds go on."""
+    writer = make_updater(tmp_path)
+    person = writer.on_behalf_of(dataclasses.replace(OURS, seen=90, last_round=7))
+    person.apply(example_plan(7, SHARES))
+    person.withdraw()
+    restored = writer.on_behalf_of(dataclasses.replace(OURS, seen=30, last_round=8))
+    restored.apply(example_plan(8, SHARES))
+    assert served(writer, NOON + 1) == {(c, 8) for c in range(3)}
+    assert "withdrawn_seen" not in writer.owner()
+
+
+def test_a_call_of_the_loop_that_hangs_does_not_undo_a_switch(tmp_path):
+    """The loop gives the call up; a person withdraws; then the call goes on."""
+    tuner, gate, begun = make(), threading.Event(), threading.Event()
+    table = TableUpdater(tmp_path / "table.json")
+
+    class Hanging(Platform):
+        def on_behalf_of(self, terms):
+            other = Hanging()
+            other.inner = table.on_behalf_of(terms)
+            return other
+
+        def owner(self):
+            return table.owner()
+
+        def withdraw(self):
+            self.inner.withdraw()
+
+        def apply(self, plan):
+            if plan.round == 1:
+                begun.set()
+                gate.wait(60)
+            try:
+                self.inner.apply(plan)
+            finally:
+                if plan.round == 1:
+                    ended.set()
+
+    ended = threading.Event()
+    retry = RetryPolicy(attempts=1, first_wait=0.0, timeout=0.5)
+    rounds = loop_of(tuner, Hanging(), SimulatedClock(NOON), retry=retry).run()
+    next(rounds)
+    assert begun.wait(0) or not next(rounds).applied
+    tuner.study.withdraw("an incident", "anna")
+    Hanging().on_behalf_of(terms_of(Schedule(tuner, SimulatedClock(NOON), HOUR), 1, 2.0)).withdraw()
+    gate.set()
+    assert ended.wait(60)
+    assert read_table(table.path)["round"] is None

@@ -25,6 +25,9 @@ SCHEMA = 1
 LEASE_OVER = "the lease of the plan has run out"
 LEASE_AHEAD = "the lease of the plan has not begun"
 _TAKE_OVER = "hyperzero take-over"
+# In the stamp of what was withdrawn: the entries that the decision rests on, and the last round
+# that it is about. flagd takes plain numbers and texts only.
+_SEEN, _UNTIL = "withdrawn_seen", "withdrawn_until"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Terms:
         valid_from: seconds since 1970 (UTC) from which the plan may be served; None for no lease.
         valid_until: seconds since 1970 from which it may not be served any more.
         follows: the studies, with their epochs, that this one succeeds; it takes over their flags.
+        seen: number of the journal's entries on which this writer's decision rests.
+        last_round: the last round that it knew of; -1 for none.
     Raises:
         ConfigError: an empty name or epoch, or a lease that ends before it begins.
     """
@@ -46,6 +51,8 @@ class Terms:
     valid_from: float | None = None
     valid_until: float | None = None
     follows: tuple[tuple[str, str], ...] = ()
+    seen: int = 0
+    last_round: int = -1
 
     def __post_init__(self) -> None:
         for name in ("study", "epoch"):
@@ -76,6 +83,17 @@ class Terms:
             "salt": salt,
             **lease,
         }
+
+    def withdrawn(self, there: Mapping[str, Any]) -> dict[str, Any]:
+        """The stamp of what is served, once it is withdrawn on this study's behalf.
+
+        It says what the decision rests on: a process that was paused or hung before it is not to
+        serve the plan again.
+        """
+        if (self.study, self.epoch) != (there["study"], there["epoch"]):
+            return dict(there)
+        now = {_SEEN: self.seen, _UNTIL: max(self.last_round, there["round"])}
+        return {**there, **{name: max(now[name], there.get(name, -1)) for name in now}}
 
     def empty_stamp(self, salt: str) -> dict[str, Any]:
         """The stamp of a study that serves the control, and has not served any plan."""
@@ -161,6 +179,13 @@ def check_apply(
     if last > plan.round:
         raise _older(where, in_words(there), plan.round)
     is_ours = terms is not None and (terms.study, terms.epoch) == (there["study"], there["epoch"])
+    is_held = is_ours and plan.round <= there.get(_UNTIL, -1)
+    if is_held and terms is not None and terms.seen < there.get(_SEEN, 0):
+        raise FencedError(
+            f"{where} was withdrawn by a decision that this process had not read when it was to "
+            f"serve round {plan.round}: it had read {terms.seen} of {there[_SEEN]} entries. Nothing "
+            "was written; the next round follows the journal"
+        )
     if is_ours and last == plan.round and there["plan"] != digest(plan):
         raise FencedError(
             f"{where} serves another plan of round {last} of study {there['study']!r}: this "
@@ -188,7 +213,9 @@ def read_stamp(value: object) -> dict[str, Any] | None:
     kinds: dict[str, type | tuple[type, ...]] = {
         "schema": int, "study": str, "epoch": str, "round": int, "plan": str,
     }  # fmt: skip
-    if not all(isinstance(value.get(name), kind) for name, kind in kinds.items()):
+    numbers = (value.get(name, 0) for name in (_SEEN, _UNTIL))
+    is_whole = all(isinstance(value.get(name), kind) for name, kind in kinds.items())
+    if not is_whole or not all(isinstance(number, int) for number in numbers):
         raise ConfigError(
             "what is served has a stamp that cannot be read; a newer hyperzero-torch may have "
             f"written it. Nothing was written: use that version, or run '{_TAKE_OVER}'"

@@ -117,6 +117,8 @@ class FlagdUpdater:
             if self.flag in document["flags"]:
                 stamp = read_stamp(document["flags"][self.flag].get("metadata"))
                 check_withdraw(self._where(), stamp, self._terms)
+                if stamp is not None and self._terms is not None:
+                    stamp = self._terms.withdrawn(stamp)
                 self._withdraw(document, stamp)
 
     def owner(self) -> dict[str, Any] | None:

@@ -155,6 +155,8 @@ class TableUpdater:
                 return
             there = read_stamp(read_table(self.path).get("stamp"))
             check_withdraw(self._where(), there, self._terms)
+            if there is not None and self._terms is not None:
+                there = self._terms.withdrawn(there)
             self._withdraw(there)
 
     def owner(self) -> dict[str, Any] | None:
