@@ -32,7 +32,7 @@ from .simulation.shrink import shrunk
 
 RESULTS = Path(__file__).parents[1] / "results" / "simulate.jsonl"
 FAILURES = RESULTS.with_name("simulate_failures.jsonl")
-_CHUNK = 50
+_CHUNK = 100
 
 
 def chunk(first: int, number: int) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
             faults += sum(line["faults"].values())
             done = line["first"] + line["seeds"] - options.first
             print(f"{done} seeds: {faults:,} faults, {violations} violations", flush=True)
-    options.results.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            options.results.write_text("".join(json.dumps(line) + "\n" for line in lines))
     if violations:
         sys.exit(f"{violations} seeds break an invariant; see {options.failures}")
 
