@@ -183,8 +183,8 @@ def check_apply(
     if is_held and terms is not None and terms.seen < there.get(_SEEN, 0):
         raise FencedError(
             f"{where} was withdrawn by a decision that this process had not read when it was to "
-            f"serve round {plan.round}: it had read {terms.seen} of {there[_SEEN]} entries. Nothing "
-            "was written; the next round follows the journal"
+            f"serve round {plan.round}: it had read {terms.seen} of {there[_SEEN]} entries. "
+            "Nothing was written; the next round follows the journal"
         )
     if is_ours and last == plan.round and there["plan"] != digest(plan):
         raise FencedError(
