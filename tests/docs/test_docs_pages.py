@@ -67,7 +67,7 @@ NOT_RUN = {
         (
             "sqlite3 study.db \".backup 'study-backup.db'\"",
             'pg_dump --format=custom --file=study-backup.dump "postgresql://user@host/database"',
-            "hyperzero doctor -c restored.yaml          # a study file whose journal is the backup",
+            "hyperzero doctor -c restored.yaml",
             "cp study-backup.db study.db",
             'pg_restore --dbname="postgresql://user@host/database" study-backup.dump',
             "hyperzero take-over -c tuning.yaml --reason "
