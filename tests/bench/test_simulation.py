@@ -86,8 +86,8 @@ def other_plans(plan_round):
 
 
 def unlimited(limits):
-    def no_limits(state, context, arms, capped):
-        drawn = limits(state, context, arms, capped)
+    def no_limits(*args):
+        drawn = limits(*args)
         return drawn._replace(each=drawn.each.clamp_min(1.0), groups=(), most=None)
 
     return no_limits
@@ -125,8 +125,8 @@ BUGS = {
 }
 
 
-# Where a bug needs an operator too, the search begins shortly before the first seed that finds it.
-FIRST = {"no stopped arm is served": 70, "the control when in doubt": 28}
+# Where a bug is found late, the search begins shortly before the first seed that finds it.
+FIRST = {"the control when in doubt": 30, "no older plan after a newer one": 45}
 
 
 @pytest.mark.parametrize("invariant", BUGS)
@@ -143,8 +143,8 @@ def test_there_is_a_bug_for_each_invariant():
 
 
 def test_a_failing_seed_is_kept_with_the_faults_that_it_takes(tmp_path, monkeypatch, capsys):
-    """A fence that lets anything pass: it takes little more than one process that was paused."""
-    with BUGS["no older plan after a newer one"]():
+    """Leases that never end: it takes something that keeps the loops from the next round."""
+    with BUGS["a lease is never outlived"]():
         seed = next(s for s in range(200) if run.simulate(s).violation)
         outcome = run.simulate(seed)
         record = command.kept(outcome)
