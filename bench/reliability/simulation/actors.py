@@ -78,18 +78,33 @@ class Operator:
         self.withdrawn = False
         self.launched: set[int] = set()
         self.pinned: set[int] = set()
+        self.undoing: list[str] = []  # commands that are under way
         self.done: list[str] = []
         self.refused: list[str] = []
 
     def act(self, name: str, size: float, journal: Journal, clock: Clock) -> None:
         """One command, as ``hyperzero`` does it; given again where journal or disk fail."""
-        for _ in range(_MOST_TRIES):
-            refusal = self._try(name, size, journal, clock)
-            if refusal is None or not _is_passing(refusal):
-                break
-            clock.sleep(_PATIENCE_SECONDS)
-        if refusal is not None:
-            self.refused.append(f"{name}: {refusal}")
+        # Between its start and its end nobody knows whether what it undoes still holds.
+        self.undoing.append(name)
+        try:
+            for _ in range(_MOST_TRIES):
+                refusal = self._try(name, size, journal, clock)
+                if refusal is None or not _is_passing(refusal):
+                    break
+                clock.sleep(_PATIENCE_SECONDS)
+            if refusal is not None:
+                self.refused.append(f"{name}: {refusal}")
+        finally:
+            self.undoing.remove(name)
+            if name == "resume":
+                self.withdrawn = False
+            if name == "let back":
+                self.stopped.clear()
+
+    def forget(self) -> None:
+        """The journal has lost entries: nobody knows of what they promised."""
+        self.stopped.clear()
+        self.withdrawn = False
 
     def _try(self, name: str, size: float, journal: Journal, clock: Clock) -> str | None:
         """The command once; returns why it was refused."""
@@ -100,10 +115,10 @@ class Operator:
             candidate = arms[int(size * len(arms))] if arms else 0
             rounds = sorted(history.plans)
             round_ = rounds[int(size * len(rounds))] if rounds else 0
-            if name in ("resume", "take over"):
+            if name == "resume":
                 self.withdrawn = False
             if name == "let back":
-                self.stopped.discard(candidate)
+                self.stopped.clear()
             if name == "pin":
                 self.pinned.add(candidate)
             if name == "launch":
@@ -140,10 +155,10 @@ class Operator:
         except HyperZeroError as error:
             return str(error)
         self.done.append(name)
-        if name == "stop":
+        if name == "stop" and "let back" not in self.undoing:
             self.stopped.add(candidate)
-        if name == "withdraw":
-            self.withdrawn = True
+        if name == "withdraw" and "resume" not in self.undoing:
+            self.withdrawn = history.status.switches.mode == "withdrawn"
         return None
 
     def _platform(self, tuner: SmallTuner, clock: Clock, takes_over: bool = False) -> Any:

@@ -19,6 +19,7 @@ from hyperzero_torch.study.journal import (
     Configured,
     Decision,
     Entry,
+    Journal,
     MemoryJournal,
     Planned,
     ReadingsReceived,
@@ -101,6 +102,17 @@ class Checks:
             del self.batches[keep:]
             self._restart()
         return len(self.entries)
+
+    def copied(self) -> MemoryJournal:
+        """A journal in memory with the entries that are left, appended as they were."""
+        journal = MemoryJournal()
+        ends = [*self.batches[1:], len(self.entries)]
+        for begin, end in zip(self.batches, ends):
+            if begin == 0 and self.header is not None:
+                journal.create(self.header, self.entries[:end])
+            elif begin:
+                journal.append(NAME, self.entries[begin:end], after=begin)
+        return journal
 
     def _restart(self) -> None:
         self._num_checked = 0
@@ -237,14 +249,16 @@ class Checks:
 
     # --- at the end
 
-    def at_the_end(self, applied: bool, stored: Sequence[Entry]) -> None:
+    def at_the_end(self, applied: bool, journal: Journal) -> None:
         """After quiet rounds: the study serves again, and nothing is missing.
 
         Args:
             applied: whether the last quiet round was served.
-            stored: the entries of the journal.
+            journal: as it is stored.
         """
-        require(list(stored) == self.entries, "every reading once", "the journal lost entries")
+        require(
+            journal.read(NAME) == self.entries, "every reading once", "the journal lost entries"
+        )
         require(applied, "the study goes on", "the last round was not served")
         assert self._history is not None
         plans, last = self._history.plans, self._history.last_round
@@ -256,15 +270,17 @@ class Checks:
             revision = self.warehouse.revision.get(round_, 0)
             missing = [c for c in arms if (round_, c, 0, revision) not in self._keys]
             require(not missing, "every reading once", f"{missing} of round {round_} are not there")
-        self._check_chain()
+        self._check_chain(journal)
 
-    def _check_chain(self) -> None:
-        """The study's own check of its journal, where it has one."""
-        verify = getattr(SmallTuner, "verify", None)
-        if verify is not None and self.header is not None:
-            journal = MemoryJournal()
-            journal.create(self.header, self.entries)
-            verify(SmallTuner(problem(), None, journal, NAME))
+    def _check_chain(self, journal: Journal) -> None:
+        """The journal's own check of its chain, where it has one."""
+        verify = getattr(journal, "verify", None)
+        if verify is None:
+            return
+        try:
+            verify(NAME).check()
+        except HyperZeroError as error:
+            raise ViolationError("the chain verifies", str(error)) from error
 
     def check_resumed(self, most: int = 3) -> int:
         """Make plans anew, in a process that was never interrupted; returns how many."""
@@ -277,17 +293,18 @@ class Checks:
             if any(isinstance(e, Planned) for e in self.entries[begin:end])
         ]
         chosen = planned[:1] + planned[max(1, len(planned) - most + 1) :]
-        journal = MemoryJournal()
-        journal.create(self.header, self.entries[:1])
+        journal, read = MemoryJournal(), ends[0]
+        journal.create(self.header, self.entries[:read])
         tuner = SmallTuner(problem(), None, journal, NAME)
         for begin, end in chosen:
-            if begin < 1:
+            if begin < read:
                 continue
-            journal._entries[NAME][:] = self.entries[:begin]
+            if begin > read:
+                journal.append(NAME, self.entries[read:begin], after=read)
             batch = self.entries[begin:end]
             (round_,) = [e.round for e in batch if isinstance(e, Planned)]
             tuner.ask(round_)
-            again = journal._entries[NAME][begin:]
+            again, read = journal.read(NAME, after=begin), end
             require(
                 again == batch,
                 "the resumed plan is the uninterrupted one",

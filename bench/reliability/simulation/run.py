@@ -197,13 +197,14 @@ class _Simulation:
             if kept:
                 number, content = kept[-1]
                 self.checks.lose(len(self.checks.batches) - number)
+                self.operator.forget()
                 self.copies = kept
                 self.database = self.folder / f"study-{self.seams.num_calls}.db"
                 self.database.write_bytes(content)
         else:
-            left = self.checks.lose(lost)
-            if self.checks.header is not None:
-                del self.memory._entries[NAME][left:]
+            self.checks.lose(lost)
+            self.operator.forget()
+            self.memory = self.checks.copied()
         path, versions = self.checks.path, self.checks.served
         if size > 0.8 and path.exists():
             path.write_bytes(path.read_bytes()[: int(len(versions[-1]) * (size - 0.8) * 5)])
@@ -247,9 +248,12 @@ class _Simulation:
         return history is not None and history.status.switches.mode != "running"
 
     def _end(self) -> int:
-        inner = SqlJournal(f"sqlite:///{self.database}") if self.setting.is_sql else self.memory
-        stored = inner.read(NAME)
+        inner: Journal = self.memory
         if self.setting.is_sql:
-            inner.close()
-        self.checks.at_the_end(self.applied or self._is_withdrawn(), stored)
+            inner = SqlJournal(f"sqlite:///{self.database}")
+        try:
+            self.checks.at_the_end(self.applied or self._is_withdrawn(), inner)
+        finally:
+            if isinstance(inner, SqlJournal):
+                inner.close()
         return self.checks.check_resumed()
