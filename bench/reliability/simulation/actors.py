@@ -14,6 +14,7 @@ from hyperzero_torch.live.lease import LEASE_ROUNDS, terms_of
 from hyperzero_torch.live.loop import Loop
 from hyperzero_torch.live.retry import RetryPolicy
 from hyperzero_torch.live.serve.updater import TableUpdater
+from hyperzero_torch.study.epochs import current
 from hyperzero_torch.study.journal import Journal
 from hyperzero_torch.study.serving import why_control_alone
 
@@ -155,8 +156,9 @@ class Operator:
         except HyperZeroError as error:
             return str(error)
         self.done.append(name)
+        # A command that undoes it may be under way, or have come between.
         if name == "stop" and "let back" not in self.undoing:
-            self.stopped.add(candidate)
+            self.stopped |= {candidate} & set(history.status.stopped)
         if name == "withdraw" and "resume" not in self.undoing:
             self.withdrawn = history.status.switches.mode == "withdrawn"
         return None
@@ -164,7 +166,8 @@ class Operator:
     def _platform(self, tuner: SmallTuner, clock: Clock, takes_over: bool = False) -> Any:
         updater = TableUpdater(self.table)
         stamp = updater.owner()
-        if not takes_over and stamp is None and why_control_alone(tuner.history) is not None:
+        is_served = stamp is not None or current(tuner.history) is not None
+        if not takes_over and not is_served and why_control_alone(tuner.history) is not None:
             return updater
         schedule = Schedule(tuner, clock, HOUR)
         last = tuner.history.last_round or 0

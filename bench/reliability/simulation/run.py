@@ -228,6 +228,7 @@ class _Simulation:
     def _be_quiet(self) -> None:
         """Nothing fails any more: after some rounds the study serves again."""
         self.seams.is_quiet = True
+        self.operations = []
         self.scheduler.end()
         self.scheduler.ended = []
         self.seams.offsets = [0.0] * len(self.seams.offsets)
