@@ -19,6 +19,7 @@ from ..live.clock import Schedule, SystemClock
 from ..live.lease import terms_of
 from ..live.serve.checks import Updater
 from ..study.config import LiveConfig, StudyConfig
+from ..study.epochs import current
 from ..study.serving import why_control_alone
 from ..study.study import Study
 from ..tuner.tuner import Tuner
@@ -240,7 +241,8 @@ def platform_of(tuner: Tuner, live: LiveConfig, config: Path) -> Updater:
     """The platform that serves the last plan of a study, on its behalf and until its lease ends."""
     updater = updater_of(live, config.resolve().parent)
     stamp = updater.owner()
-    if stamp is None and why_control_alone(tuner.history) is not None:
+    has_served = stamp is not None or current(tuner.history) is not None
+    if not has_served and why_control_alone(tuner.history) is not None:
         return updater  # only to withdraw what no study owns
     schedule = Schedule(tuner, SystemClock(), live.round_seconds)
     last = tuner.history.last_round or 0

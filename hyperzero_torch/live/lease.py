@@ -42,7 +42,8 @@ def terms_of(
         begin = _begin(schedule, round, epoch.epoch, served or {})
         end = begin + lease_rounds * schedule.round_seconds
     last = -1 if last is None else last
-    return Terms(study.name, epoch.epoch, begin, end, epoch.follows, seen, last)
+    whose = (study.name, epoch.epoch)
+    return Terms(*whose, begin, end, epoch.follows, seen, last, study.problem.base)
 
 
 def as_of_now(terms: Terms, history: History) -> Terms:

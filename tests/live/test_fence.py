@@ -389,6 +389,28 @@ def test_a_process_that_was_paused_does_not_undo_a_withdrawal(tmp_path, make_upd
 
 
 @pytest.mark.parametrize("make_updater", KINDS)
+def test_a_withdrawal_before_anything_is_served_holds(tmp_path, make_updater):
+    """The study's first plan hangs; a person withdraws, and there is no flag yet."""
+    writer = make_updater(tmp_path)
+    first = writer.on_behalf_of(dataclasses.replace(OURS, seen=8, last_round=0))
+    person = writer.on_behalf_of(dataclasses.replace(OURS, seen=9, last_round=0, control=BASE))
+    person.withdraw()
+    assert served(writer, NOON + 1) == {(0, None)}
+    with pytest.raises(hz.FencedError, match="8 of 9 entries"):
+        first.apply(example_plan(0, SHARES))
+    person.withdraw()
+    assert served(writer, NOON + 1) == {(0, None)}
+    if isinstance(writer, TableUpdater):
+        assigned = assign(read_table(writer.path), "a user", lambda: NOON + 1)
+        assert assigned.parameters == BASE
+    else:
+        assert {str(r.value["parameters"]) for r in core_of(writer.path, NOON + 1)} == {str(BASE)}
+    later = writer.on_behalf_of(dataclasses.replace(OURS, seen=10, last_round=0))
+    later.apply(example_plan(0, SHARES))  # it was resumed
+    assert served(writer, NOON + 1) == {(c, 0) for c in range(3)}
+
+
+@pytest.mark.parametrize("make_updater", KINDS)
 def test_a_withdrawal_holds_up_no_later_round_of_a_restored_journal(tmp_path, make_updater):
     """It has fewer entries than the lost one, and its rounds go on."""
     writer = make_updater(tmp_path)

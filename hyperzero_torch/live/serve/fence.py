@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from ...errors import ConfigError, FencedError
+from ...problem.parameters import Value
 from ...study.plan import Plan
 from .checks import Updater
 
@@ -42,6 +43,7 @@ class Terms:
         follows: the studies, with their epochs, that this one succeeds; it takes over their flags.
         seen: number of the journal's entries on which this writer's decision rests.
         last_round: the last round that it knew of; -1 for none.
+        control: the control's parameters, to serve before any plan was; None where unknown.
     Raises:
         ConfigError: an empty name or epoch, or a lease that ends before it begins.
     """
@@ -53,6 +55,7 @@ class Terms:
     follows: tuple[tuple[str, str], ...] = ()
     seen: int = 0
     last_round: int = -1
+    control: Mapping[str, Value] | None = None
 
     def __post_init__(self) -> None:
         for name in ("study", "epoch"):
@@ -84,12 +87,17 @@ class Terms:
             **lease,
         }
 
-    def withdrawn(self, there: Mapping[str, Any]) -> dict[str, Any]:
+    def withdrawn(self, there: Mapping[str, Any] | None, salt: str) -> dict[str, Any]:
         """The stamp of what is served, once it is withdrawn on this study's behalf.
 
         It says what the decision rests on: a process that was paused or hung before it is not to
-        serve the plan again.
+        serve the plan afterwards, the study's first plan too.
+
+        Args:
+            there: the stamp of what is served; None where there is none.
+            salt: of the flag or the table.
         """
+        there = self.empty_stamp(salt) if there is None else there
         if (self.study, self.epoch) != (there["study"], there["epoch"]):
             return dict(there)
         now = {_SEEN: self.seen, _UNTIL: max(self.last_round, there["round"])}

@@ -105,7 +105,9 @@ class FlagdUpdater:
             self._write(document, _flag(plan, self.flag, self._terms))
 
     def withdraw(self) -> None:
-        """Serve the control alone, outside any round; without the flag it does nothing.
+        """Serve the control alone, outside any round.
+
+        Without the flag it does nothing, except on behalf of a study whose terms name the control.
 
         Raises:
             FencedError: the flag serves another study.
@@ -114,12 +116,15 @@ class FlagdUpdater:
         """
         with locked(self.path):
             document = self._read()
+            there, control = None, None if self._terms is None else self._terms.control
             if self.flag in document["flags"]:
-                stamp = read_stamp(document["flags"][self.flag].get("metadata"))
-                check_withdraw(self._where(), stamp, self._terms)
-                if stamp is not None and self._terms is not None:
-                    stamp = self._terms.withdrawn(stamp)
-                self._withdraw(document, stamp)
+                there = read_stamp(document["flags"][self.flag].get("metadata"))
+                check_withdraw(self._where(), there, self._terms)
+            elif control is None:
+                return
+            if self._terms is not None:
+                there = self._terms.withdrawn(there, self.flag)
+            self._withdraw(document, there)
 
     def owner(self) -> dict[str, Any] | None:
         """The stamp of what is served; None where there is none.
@@ -142,7 +147,13 @@ class FlagdUpdater:
                 self._withdraw(document, terms.empty_stamp(self.flag))
 
     def _withdraw(self, document: dict[str, Any], stamp: dict[str, Any] | None) -> None:
-        control = document["flags"][self.flag]["variants"].get(_CONTROL_VARIANT)
+        terms, flag = self._terms, document["flags"].get(self.flag)
+        if flag is None:
+            terms = checked_terms(terms)
+            whose = {"study": terms.study, "epoch": terms.epoch}
+            control = {"candidate": CONTROL, **whose, "parameters": dict(terms.control or {})}
+        else:
+            control = flag["variants"].get(_CONTROL_VARIANT)
         if not isinstance(control, dict):
             raise ConfigError(
                 f"{str(self.path)!r}: flag {self.flag!r} has no variant "

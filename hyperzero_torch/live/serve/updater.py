@@ -143,7 +143,9 @@ class TableUpdater:
             replace_file(self.path, text)
 
     def withdraw(self) -> None:
-        """Serve the control alone, outside any round; without a table it does nothing.
+        """Serve the control alone, outside any round.
+
+        Without a table it does nothing, except on behalf of a study whose terms name the control.
 
         Raises:
             FencedError: the table serves another study.
@@ -151,12 +153,14 @@ class TableUpdater:
                 unchanged.
         """
         with locked(self.path):
-            if not self.path.exists():
+            there, control = None, None if self._terms is None else self._terms.control
+            if self.path.exists():
+                there = read_stamp(read_table(self.path).get("stamp"))
+                check_withdraw(self._where(), there, self._terms)
+            elif control is None:
                 return
-            there = read_stamp(read_table(self.path).get("stamp"))
-            check_withdraw(self._where(), there, self._terms)
-            if there is not None and self._terms is not None:
-                there = self._terms.withdrawn(there)
+            if self._terms is not None:
+                there = self._terms.withdrawn(there, self.salt)
             self._withdraw(there)
 
     def owner(self) -> dict[str, Any] | None:
@@ -181,7 +185,11 @@ class TableUpdater:
                 self._withdraw(terms.empty_stamp(self.salt))
 
     def _withdraw(self, stamp: dict[str, Any] | None) -> None:
-        control = read_table(self.path)["arms"][0]
+        if self.path.exists():
+            control = read_table(self.path)["arms"][0]
+        else:
+            parameters = dict(checked_terms(self._terms).control or {})
+            control = {"candidate": CONTROL, "parameters": parameters}
         arms = [{**control, "share": 1.0, "from": 0.0, "to": 1.0}]
         replace_file(self.path, to_json(self._table(None, arms, stamp=stamp)))
 
