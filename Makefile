@@ -122,7 +122,7 @@ reliability: $(READY) ## measure false alarms, kill -9, hostile input, a year of
 	$(BIN)/python -m bench.reliability.year
 	$(BIN)/python -m bench.tables
 
-SEEDS ?= 10000
+SEEDS ?= 10200
 simulate: $(READY) ## simulate ten thousand studies in which everything goes wrong (half an hour; SEEDS=1000: fewer)
 	$(BIN)/python -m bench.reliability.simulate --seeds $(SEEDS)
 	$(BIN)/python -m bench.tables

@@ -1,6 +1,6 @@
 """Ten thousand simulated studies in which everything goes wrong: does any invariant break?
 
-    python -m bench.reliability.simulate [--seeds 10000] [--first 0] [--workers 2]
+    python -m bench.reliability.simulate [--seeds 10200] [--first 0] [--workers 2]
 
 One seed schedules a study of hours on a simulated clock: one to three loops, an operator, and the
 faults of ``simulation/faults.py`` at their I/O calls. The real loop, journal, fence, lease and
@@ -83,7 +83,7 @@ def replay(path: Path) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=10_000)
+    parser.add_argument("--seeds", type=int, default=10_200)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--results", type=Path, default=RESULTS)
