@@ -27,7 +27,7 @@ _SOURCE_FAULTS = (
     "revised readings", "absurd readings", "readings of an unknown round",
 )  # fmt: skip
 # An operator whose command failed for want of journal or disk gives it again after this time.
-_PATIENCE_SECONDS, _MOST_TRIES = 600.0, 8
+_PATIENCE_SECONDS, _MOST_TRIES = 1200.0, 12
 POLICY = RetryPolicy(attempts=3, first_wait=2.0, timeout=60.0)
 
 
@@ -113,8 +113,15 @@ class Operator:
             tuner = SmallTuner.resume(journal, NAME, problem=problem())
             study, history = tuner.study, tuner.history
             arms = list(range(1, history.num_candidates))
+            # What is undone is, where there is any, what was done.
+            if name == "let back":
+                arms = sorted(history.status.stopped) or arms
+            if name == "unpin":
+                arms = sorted(history.status.switches.pins) or arms
             candidate = arms[int(size * len(arms))] if arms else 0
             rounds = sorted(history.plans)
+            if name == "reinstate":
+                rounds = sorted(history.status.excluded_rounds) or rounds
             round_ = rounds[int(size * len(rounds))] if rounds else 0
             if name == "resume":
                 self.withdrawn = False

@@ -65,11 +65,19 @@ _MOST = {
 }
 #: I/O calls of a study; later faults do not happen.
 HORIZON = 450
-#: What an operator does, at most eight of them in a study.
-OPERATIONS = (
-    "pause", "resume", "resume", "withdraw", "stop", "stop", "stop", "let back", "pin", "unpin",
-    "set aside", "reinstate", "roll back", "launch", "abort launch", "take over", "resync",
-)  # fmt: skip
+#: What an operator does, at most six of them in a study, and what undoes it, most of the time later.
+OPERATIONS = {
+    "pause": "resume",
+    "withdraw": "resume",
+    "stop": "let back",
+    "pin": "unpin",
+    "set aside": "reinstate",
+    "launch": "abort launch",
+    "roll back": None,
+    "take over": None,
+    "resync": None,
+}
+_UNDONE = 0.7  # probability
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,10 @@ def schedule(seed: int) -> list[Fault]:
             Fault(kind, dice.randrange(HORIZON), dice.random())
             for _ in range(dice.randint(0, most))
         ]
-    for _ in range(dice.randint(1, 8)):
-        kind = f"operator: {dice.choice(OPERATIONS)}"
-        faults += [Fault(kind, dice.randrange(40, 300), dice.random())]
+    for _ in range(dice.randint(1, 6)):
+        name = dice.choice(tuple(OPERATIONS))
+        at, undo = dice.randrange(40, 300), OPERATIONS[name]
+        faults += [Fault(f"operator: {name}", at, dice.random())]
+        if undo is not None and dice.random() < _UNDONE:
+            faults += [Fault(f"operator: {undo}", at + dice.randrange(10, 150), dice.random())]
     return sorted(faults, key=lambda f: f.at)
