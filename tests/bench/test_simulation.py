@@ -84,6 +84,11 @@ def other_plans(plan_round):
     return plan
 
 
+def unchained(next_link):
+    """Links of entries do not depend on the links before them."""
+    return lambda _previous, leaf, ring: next_link("", leaf, ring)
+
+
 def unlimited(limits):
     def no_limits(*args):
         drawn = limits(*args)
@@ -122,16 +127,18 @@ BUGS = {
     "the resumed plan is the uninterrupted one": lambda: mock.patch.object(
         tuner_module, "plan_round", other_plans(tuner_module.plan_round)
     ),
+    "the chain verifies": lambda: patch(
+        "study.journal.memory.next_link", unchained(original("study.journal.memory.next_link"))
+    ),
     "the study goes on": lambda: patch("live.retry.Component._num_running", many),
 }
 
 
 # Where a bug is found late, the search begins shortly before the first seed that finds it.
 FIRST = {
-    "one plan a round": 30,
-    "no stopped arm is served": 70,
-    "the control when in doubt": 74,
-    "no older plan after a newer one": 20,
+    "one plan a round": 40,
+    "no stopped arm is served": 20,
+    "no older plan after a newer one": 85,
 }
 
 
@@ -144,8 +151,7 @@ def test_a_planted_bug_is_found(invariant):
 
 
 def test_there_is_a_bug_for_each_invariant():
-    # A chain is verified where the package has one; its own tests change entries behind its back.
-    assert {*BUGS, "the chain verifies"} == set(INVARIANTS)
+    assert set(BUGS) == set(INVARIANTS)
 
 
 def test_a_failing_seed_is_kept_with_the_faults_that_it_takes(tmp_path, monkeypatch, capsys):

@@ -65,7 +65,7 @@ _MOST = {
 }
 #: I/O calls of a study; later faults do not happen.
 HORIZON = 450
-#: What an operator does, at most six of them in a study, and what undoes it, most of the time later.
+#: What an operator does, up to six times in a study, and what undoes it, mostly later.
 OPERATIONS = {
     "pause": "resume",
     "withdraw": "resume",
@@ -77,6 +77,7 @@ OPERATIONS = {
     "take over": None,
     "resync": None,
 }
+_URGENT = ("stop", "withdraw")  # what must hold at once is done more often
 _UNDONE = 0.7  # probability
 
 
@@ -120,7 +121,7 @@ def schedule(seed: int) -> list[Fault]:
             for _ in range(dice.randint(0, most))
         ]
     for _ in range(dice.randint(1, 6)):
-        name = dice.choice(tuple(OPERATIONS))
+        name = dice.choice((*OPERATIONS, *_URGENT))
         at, undo = dice.randrange(40, 300), OPERATIONS[name]
         faults += [Fault(f"operator: {name}", at, dice.random())]
         if undo is not None and dice.random() < _UNDONE:

@@ -25,6 +25,7 @@ from hyperzero_torch.study.journal import (
     ReadingsReceived,
     StudyHeader,
 )
+from hyperzero_torch.study.journal.verified import ChainedJournal
 
 from .actors import Operator
 from .processes import Scheduler
@@ -270,17 +271,20 @@ class Checks:
             revision = self.warehouse.revision.get(round_, 0)
             missing = [c for c in arms if (round_, c, 0, revision) not in self._keys]
             require(not missing, "every reading once", f"{missing} of round {round_} are not there")
-        self._check_chain(journal)
+        self.check_chain(journal)
 
-    def _check_chain(self, journal: Journal) -> None:
-        """The journal's own check of its chain, where it has one."""
-        verify = getattr(journal, "verify", None)
-        if verify is None:
-            return
-        try:
-            verify(NAME).check()
-        except HyperZeroError as error:
-            raise ViolationError("the chain verifies", str(error)) from error
+    def check_chain(self, journal: Journal) -> None:
+        """What is stored is what was written.
+
+        Args:
+            journal: as it is stored.
+        """
+        assert isinstance(journal, ChainedJournal)
+        verification = journal.verify(NAME)
+        name = "the chain verifies"
+        require(verification.ok, name, "; ".join(map(str, verification.faults)))
+        number = len(self.entries)
+        require(verification.entries == number, name, f"{verification.entries} of {number}")
 
     def check_resumed(self, most: int = 3) -> int:
         """Make plans anew, in a process that was never interrupted; returns how many."""

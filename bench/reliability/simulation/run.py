@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,10 +115,12 @@ class _Simulation:
 
     # --- processes
 
+    def _stored(self) -> Journal:
+        """The journal as it is stored, without faults."""
+        return SqlJournal(f"sqlite:///{self.database}") if self.setting.is_sql else self.memory
+
     def _journal(self) -> Journal:
-        inner: Journal = self.memory
-        if self.setting.is_sql:
-            inner = SqlJournal(f"sqlite:///{self.database}")
+        inner = self._stored()
         journal = FaultyJournal(self.seams, inner, self._wrote)
         self.journals.append(journal)
         return journal
@@ -231,6 +234,9 @@ class _Simulation:
         self.operations = []
         self.scheduler.end()
         self.scheduler.ended = []
+        if self.checks.entries:
+            with closing(self._stored()) as stored:
+                self.checks.check_chain(stored)
         self.seams.offsets = [0.0] * len(self.seams.offsets)
         if self.checks.path.exists() and self.checks._take(b"") is None:
             self.checks.path.unlink()  # what the message advises: it cannot be read
@@ -249,12 +255,6 @@ class _Simulation:
         return history is not None and history.status.switches.mode != "running"
 
     def _end(self) -> int:
-        inner: Journal = self.memory
-        if self.setting.is_sql:
-            inner = SqlJournal(f"sqlite:///{self.database}")
-        try:
-            self.checks.at_the_end(self.applied or self._is_withdrawn(), inner)
-        finally:
-            if isinstance(inner, SqlJournal):
-                inner.close()
+        with closing(self._stored()) as stored:
+            self.checks.at_the_end(self.applied or self._is_withdrawn(), stored)
         return self.checks.check_resumed()
