@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError, InputError, StudyNotFoundError
+from ..study.integrity import sign as sign_chain
 from ..study.journal.address import Address
 from ..study.journal.keys import KeyRing
 from ..study.journal.sql import SqlJournal
@@ -40,6 +41,14 @@ def verify(
             "environment.",
         ),
     ] = None,
+    sign: Annotated[
+        bool,
+        typer.Option(
+            "--sign",
+            help="Sign the chain from here on, where the key is new: an entry says so. Give --head "
+            "too: nothing else tells what was written from what somebody has written anew.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check that a journal holds what was written, and print its head. Exit code 8: it does not.
@@ -58,15 +67,19 @@ def verify(
     that writes to the journal; a process without the key is then refused. To change the key, put
     the new one before the old one. Make one with:
     python -c 'import secrets; print(secrets.token_hex(32))'
+    A study that was begun without a key is signed from --sign on; until then a process with a key
+    does not append to it.
 
-    A journal of an earlier format begins its chain when it is opened; what was changed before
-    cannot be seen.
+    A journal of an earlier format begins its chain, which is not signed, when it is opened; what
+    was changed before cannot be seen.
 
     Examples:
 
       hyperzero verify study.db > heads.txt
 
       hyperzero verify study.db --head heads.txt
+
+      hyperzero verify study.db --head heads.txt --key-file journal.key --sign
 
       hyperzero verify postgresql://tuner@db/hyperzero --study feed --json
     """
@@ -85,10 +98,13 @@ def verify(
                 f"--head {head} names no study, and the journal holds {names}; name one with "
                 "--study"
             )
-        results = [
-            opened.verify(name, heads.get(name, heads.get(None)))
-            for name in (names if study is None else [study])
-        ]
+        chosen = {
+            name: heads.get(name, heads.get(None)) for name in (names if study is None else [study])
+        }
+        for name, noted in chosen.items() if sign and not faults else ():
+            is_new = sign_chain(opened, name, noted)
+            note(f"study {name!r}: {'signed from here on' if is_new else 'it is signed already'}")
+        results = [opened.verify(name, noted) for name, noted in chosen.items()]
     finally:
         opened.close()
     is_broken = bool(faults) or not all(result.ok for result in results)

@@ -15,7 +15,7 @@ from ..runtime.login import login_name
 from .cube import in_todays_cube
 from .history import History
 from .journal import Decision
-from .journal.epoch_trace import CHAIN, EPOCH
+from .journal.epoch_trace import CHAIN, CHAIN_SIGNED, EPOCH
 from .journal.missing_trace import MISSING, SAMPLE_RATIO, USERS, UsersCounted
 from .journal.record import VERSION_KEY
 from .journal.source_trace import RELEASED, SOURCE_REFUSED
@@ -28,6 +28,7 @@ _DECISIONS = CHANGES | {
     USERS,
     EPOCH,
     CHAIN,
+    CHAIN_SIGNED,
     SOURCE_REFUSED,
     RELEASED,
 }

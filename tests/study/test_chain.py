@@ -27,7 +27,7 @@ from hyperzero_torch.study.journal import (
 )
 from hyperzero_torch.study.journal.keys import KeyRing
 from hyperzero_torch.study.journal.sql import SqlJournal
-from hyperzero_torch.study.journal.verified import ChainedJournal, Head
+from hyperzero_torch.study.journal.verified import UNSIGNED, ChainedJournal, Head
 from hyperzero_torch.testing import example_entries
 from hyperzero_torch.testing.entries import FIRST, evidence, received
 
@@ -352,24 +352,72 @@ def test_a_signed_chain_cannot_be_computed_anew_without_the_key(place, monkeypat
     assert "the last link is not signed with the key" in err
 
 
-def test_a_key_that_comes_later_signs_from_there_on(place):
+def test_a_key_that_comes_later_signs_when_a_person_says_so(place, tmp_path):
     place.write()
+    head = place.verify()[1].split()[0]
     journal = place.journal(keys=KeyRing.of([KEY], ""))
     result = journal.verify("study")
-    assert "if the key is new, it holds from the next entry on" in result.faults[-1].what
-    journal.append("study", [FIRST], after=10)
+    assert "if the key is new, compare with a head" in result.faults[-1].what
+    with pytest.raises(JournalError, match=r"not signed, .*nothing was written.* --sign"):
+        journal.append("study", [FIRST], after=10)
+    assert len(journal.read("study")) == 10
+    key_file = tmp_path / "key"
+    key_file.write_text(KEY + "\n")
+    key_file.chmod(0o600)
+    code, _, err = place.verify("--sign")
+    assert (code, "no key to sign with" in err) == (3, True)
+    wrong = f"sha256:{'0' * 64}@10"
+    code, _, err = place.verify("--sign", "--key-file", str(key_file), "--head", wrong)
+    assert code == 4
+    assert "the chain was computed again" in err
+    assert len(journal.read("study")) == 10
+    code, _, err = place.verify("--sign", "--key-file", str(key_file), "--head", head)
+    assert code == 0, err
+    assert "signed from here on" in err
+    assert "signed from entry 11 on" in err
+    entry = journal.read("study")[10]
+    assert (entry.kind, entry.details["entries"]) == ("chain signed", 10)
+    code, _, err = place.verify("--sign", "--key-file", str(key_file))
+    assert (code, "it is signed already" in err) == (0, True)
+    journal.append("study", [FIRST], after=11)
     result = journal.verify("study")
     assert (result.faults, result.signed_from) == ((), 11)
     journal.close()
     other = place.journal(keys=KeyRing.of([OTHER], ""))
     with pytest.raises(JournalError, match="put the new one before the old one"):
-        other.append("study", [FIRST], after=11)
+        other.append("study", [FIRST], after=12)
     assert "which is not among those given" in other.verify("study").faults[0].what
     other.close()
     both = place.journal(keys=KeyRing.of([OTHER, KEY], ""))
-    both.append("study", [FIRST], after=11)
+    both.append("study", [FIRST], after=12)
     assert both.verify("study").ok
     both.close()
+
+
+def test_a_signed_chain_that_was_computed_anew_gets_no_signature(place):
+    """Neither from the next append nor from a claim that the format is an earlier one."""
+    ring = KeyRing.of([KEY], "")
+    place.write(keys=ring)
+    place.execute("DROP TABLE links", "DROP TABLE chains",
+                  "ALTER TABLE hyperzero_journal DROP COLUMN link",
+                  "UPDATE hyperzero_journal SET version = 2",
+                  "UPDATE entries SET at = '2020-01-01'")  # fmt: skip
+    journal = place.journal(keys=ring)  # brings it to today's format
+    assert [f.what for f in journal.verify("study").faults] == [UNSIGNED]
+    assert len(journal.read("study")) == 10
+    with pytest.raises(JournalError, match=r"not signed, .*nothing was written"):
+        journal.append("study", [FIRST], after=10)
+    assert [f.what for f in journal.verify("study").faults] == [UNSIGNED]
+    journal.close()
+
+
+def test_a_chain_without_signatures_after_a_signed_beginning_is_noticed(place):
+    place.write(keys=KeyRing.of([KEY], ""))
+    place.execute(f"UPDATE links SET link = 'sha256:{'0' * 64}'")
+    journal = place.journal(keys=KeyRing.of([KEY], ""))
+    faults = journal.verify("study").faults
+    assert any(f.entry == 1 and "it is not signed, but" in f.what for f in faults)
+    journal.close()
 
 
 def test_an_unsigned_entry_after_signed_ones_is_noticed(place):

@@ -114,13 +114,28 @@ def signer(link: str) -> str | None:
     return head.removeprefix(_KEYED) if head.startswith(_KEYED) else None
 
 
-def check_writer(study: str, link: str, ring: KeyRing) -> None:
+def check_writer(study: str, link: str, ring: KeyRing, sign: bool = False) -> None:
     """Refuse to add entries without a key, or with a foreign one, to a chain that is signed.
 
+    Entries with a key are not added to a chain that is not signed either: whoever has computed the
+    chain anew would only have to wait for the next one.
+
+    Args:
+        study: its name.
+        link: the last one.
+        ring: the keys.
+        sign: whether a person wants the chain to be signed from here on.
     Raises:
         JournalError: it is refused.
     """
     id_ = signer(link)
+    if id_ is None and ring.keys and not sign:
+        raise JournalError(
+            f"the chain of study {study!r} is not signed, and this process has a key, whose "
+            "signature would vouch for entries that anybody may have written; nothing was written. "
+            "If the key is new, check the journal and sign from here on: hyperzero verify JOURNAL "
+            "--head HEAD --sign"
+        )
     if id_ is None or ring.find(id_) is not None:
         return
     have = f"holds {ring!r}" if ring.keys else "is not set"

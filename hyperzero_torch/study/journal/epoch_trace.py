@@ -9,7 +9,7 @@ from pydantic import Field, StrictInt
 
 from .record import DecisionTrace
 
-EPOCH, CHAIN = "epoch", "chain"
+EPOCH, CHAIN, CHAIN_SIGNED = "epoch", "chain", "chain signed"
 
 
 class EpochBegun(DecisionTrace):
@@ -35,3 +35,15 @@ class ChainBegun(DecisionTrace):
     kind = CHAIN
     entries: StrictInt = Field(ge=0)
     at: str = ""
+
+
+class ChainSigned(DecisionTrace):
+    """From this entry on the chain is signed; ``entries`` were there without a signature.
+
+    A person has asked for it, who is ``by``; ``key`` is the id of the key.
+    """
+
+    kind = CHAIN_SIGNED
+    entries: StrictInt = Field(ge=0)
+    key: str
+    by: str = ""

@@ -90,12 +90,15 @@ def check_unreplaced(
         )
 
 
-def continued(connection: sa.Connection, study: str, after: int, ring: KeyRing, where: str) -> str:
+def continued(
+    connection: sa.Connection, study: str, after: int, ring: KeyRing, where: str, sign: bool
+) -> str:
     """The link that new entries continue.
 
     Raises:
         JournalCorruptError: entries were deleted or added by something else.
-        JournalError: it is signed, and this process has not the key.
+        JournalError: it is signed, and this process has not the key; or it is not signed, and this
+            process has one, unless it is to be signed from here on (``sign``).
     """
     if after == 0:
         first = connection.scalar(sa.select(chains.c.link).where(chains.c.study == study))
@@ -104,7 +107,7 @@ def continued(connection: sa.Connection, study: str, after: int, ring: KeyRing, 
         head = last(connection, study)
     if head is None or head.entry != after:
         raise _apart(study, after, "no entry" if head is None else f"{head.entry}", where)
-    check_writer(study, head.link, ring)
+    check_writer(study, head.link, ring, sign)
     return head.link
 
 

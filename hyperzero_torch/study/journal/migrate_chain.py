@@ -1,8 +1,10 @@
 """The step to format 3: the hash chain, begun with all that is there.
 
 What the entries were before, nobody can tell any more; the chain covers them as they are, and says
-up to which entry it does so. As every released step it is never changed, and uses no definition of
-``schema.py``; what a link is never changes either.
+up to which entry it does so. It is not signed: whoever can write to a journal can also make it
+claim an earlier format, and a key must not vouch for what its holder has not written. As every
+released step it is never changed, and uses no definition of ``schema.py``; what a link is never
+changes either.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from .columns import Parts
 from .keys import KeyRing
 
 _AT_ONCE = 500
+_UNSIGNED = KeyRing()
 _ENTRY = ("study", "entry", "kind", "round", "at", "details", "digest")
 _KEYS = {
     "candidates": ("candidate",),
@@ -35,7 +38,7 @@ _COLUMNS = {
 _JSON = ("theta", "parameters", "details")
 
 
-def to_3(connection: sa.Connection, ring: KeyRing) -> None:
+def to_3(connection: sa.Connection, _: KeyRing) -> None:
     """Add the tables of the chain, and the links of all entries."""
     for statement in (
         "ALTER TABLE hyperzero_journal ADD COLUMN link VARCHAR",
@@ -48,28 +51,28 @@ def to_3(connection: sa.Connection, ring: KeyRing) -> None:
     query = "SELECT study, seed, CAST(problem AS VARCHAR) AS problem FROM studies ORDER BY study"
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     for study, seed, problem in connection.execute(sa.text(query)).all():
-        _chain(connection, StudyHeader(study, seed, _parsed(problem)), now, ring)
+        _chain(connection, StudyHeader(study, seed, _parsed(problem)), now)
 
 
-def _chain(connection: sa.Connection, header: StudyHeader, now: str, ring: KeyRing) -> None:
+def _chain(connection: sa.Connection, header: StudyHeader, now: str) -> None:
     of_study = {"study": header.study}
     query = "SELECT metric, name FROM metrics WHERE study = :study"
     names = [list(row) for row in connection.execute(sa.text(query), of_study)]
     query = "SELECT max(entry) FROM entries WHERE study = :study"
     last = connection.scalar(sa.text(query), of_study)
     begins = Beginning(last if isinstance(last, int) else 0, now)
-    link = first_link(header, names, begins, ring)
+    link = first_link(header, names, begins, _UNSIGNED)
     row = {**of_study, "entries_before": begins.entries_before, "at": now, "link": link}
     insert = "INSERT INTO chains VALUES (:study, :entries_before, :at, :link)"
     connection.execute(sa.text(insert), [row])
     query = "SELECT min(entry) FROM entries WHERE study = :study AND entry >= :low"
     low = connection.scalar(sa.text(query), {**of_study, "low": 1})
     while isinstance(low, int):
-        link = _links(connection, header.study, low, link, ring)
+        link = _links(connection, header.study, low, link)
         low = connection.scalar(sa.text(query), {**of_study, "low": low + _AT_ONCE})
 
 
-def _links(connection: sa.Connection, study: str, low: int, link: str, ring: KeyRing) -> str:
+def _links(connection: sa.Connection, study: str, low: int, link: str) -> str:
     """Write the links of the next entries; returns the last."""
     values = {"study": study, "low": low, "end": low + _AT_ONCE}
     parts: dict[Any, Parts] = {}
@@ -81,7 +84,7 @@ def _links(connection: sa.Connection, study: str, low: int, link: str, ring: Key
     new = []
     for row in connection.execute(_select("entries", _ENTRY, ("entry",)), values):
         plain = _plain(row)
-        link = next_link(link, leaf(plain, parts.get(plain["entry"], {})), ring)
+        link = next_link(link, leaf(plain, parts.get(plain["entry"], {})), _UNSIGNED)
         new.append({"study": study, "entry": plain["entry"], "link": link})
     if new:
         connection.execute(sa.text("INSERT INTO links VALUES (:study, :entry, :link)"), new)

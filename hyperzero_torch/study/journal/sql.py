@@ -99,6 +99,18 @@ class SqlJournal:
 
     def append(self, study: str, new: Sequence[Entry], after: int) -> int:
         """Append entries, all or none, and return the number of the last."""
+        return self._append(study, new, after)
+
+    def sign(self, study: str, new: Entry, after: int) -> int:
+        """Append the entry from which on the chain is signed, where it was not before."""
+        return self._append(study, [new], after, sign=True)
+
+    @property
+    def keys(self) -> KeyRing:
+        """The keys that sign the hash chain."""
+        return self._keys
+
+    def _append(self, study: str, new: Sequence[Entry], after: int, sign: bool = False) -> int:
         self._check_name(study)
         conflict = f"study {study!r} has entries after {after}"
         with self.database.transaction(write=True, conflict=conflict) as connection:
@@ -110,7 +122,8 @@ class SqlJournal:
             if (last or 0) != after:
                 raise ConflictError(f"{conflict}; nothing was written")
             links.check_unreplaced(connection, study, self._heads.get(study), str(self.database))
-            link = links.continued(connection, study, after, self._keys, str(self.database))
+            where = str(self.database)
+            link = links.continued(connection, study, after, self._keys, where, sign)
             link = rows.write(connection, header, new, after, link, self._keys)
         self._heads[study] = Head(link, after + len(new))
         return after + len(new)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, FiniteFloat, StrictInt
 
-from .epoch_trace import CHAIN, EPOCH, ChainBegun, EpochBegun
+from .epoch_trace import CHAIN, CHAIN_SIGNED, EPOCH, ChainBegun, ChainSigned, EpochBegun
 from .goals_trace import GOALS_KINDS, GoalsChanged
 from .launch_trace import (
     LAUNCH_KINDS,
@@ -282,7 +282,7 @@ class Remark(Record):
 
 
 _ONCE_FREE = frozenset({TRANSFER, WITHDRAWN, MISSING, SAMPLE_RATIO, USERS, EPOCH, CHAIN}) | {
-    *(SOURCE_REFUSED, RELEASED),
+    *(SOURCE_REFUSED, RELEASED, CHAIN_SIGNED),
 }
 _BY_KIND: dict[str, type[Record]] = {
     record.kind: record
@@ -293,7 +293,7 @@ _BY_KIND: dict[str, type[Record]] = {
         *(Withdrawn, ReadingsMissing, SampleRatioMismatch, UsersCounted),
         *(LaunchStarted, LaunchDecided, LaunchAborted, Promoted, Carried),
         *(Paused, Resumed, AllWithdrawn, StoppedByHand, Pinned, Unpinned),
-        *(ApprovalNeeded, Approved, EpochBegun, ChainBegun),
+        *(ApprovalNeeded, Approved, EpochBegun, ChainBegun, ChainSigned),
         *(SourceWithdrawn, SourceRefused, PrivateRelease),
     )
 }

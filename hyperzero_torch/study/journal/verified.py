@@ -28,6 +28,11 @@ _STORED = {
     "compacted": "the evidence in place of deleted readings (entries.details)",
 }
 _MOST_SHOWN = 20
+#: What is wrong with a chain that has no signature, where there is a key.
+UNSIGNED = (
+    "the last link is not signed with the key, so whoever can write to the journal could have made "
+    "it; if the key is new, compare with a head noted elsewhere: hyperzero verify --head ... --sign"
+)
 
 
 class Head(NamedTuple):
@@ -216,8 +221,7 @@ def verify(
     if ring.keys and walk.entries and not walk.is_signed:
         walk.add(
             None if walk.last is None else walk.last.entry,
-            "the last link is not signed with the key, so whoever can write to the journal could "
-            "have made it; if the key is new, it holds from the next entry on",
+            UNSIGNED,
         )
     key = None if walk.last is None else chain.signer(walk.last.link)
     return Verification(
@@ -232,6 +236,7 @@ def _start(walk: _Walk, start: ChainStart) -> None:
         walk.add(None, "its chain has no beginning (chains)")
         return
     _check_key(walk, start.link)
+    walk.is_signed = chain.signer(start.link) is not None
     if not chain.fits(start.link, "", start.leaf, walk.ring):
         walk.add(
             None,
