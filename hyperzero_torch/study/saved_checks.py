@@ -11,13 +11,15 @@ from ..problem.written import space_of
 from . import goals
 from .history import History
 from .journal import Planned, StudyHeader
+from .journal.base import kind_of
 
+_MOST_ROUNDS = 2**63  # databases store 8 bytes
 # Shares were normalised in other ways by earlier versions; these are their roundings.
 _ROUNDING = 1e-9
 
 
 def check(header: StudyHeader, history: History) -> None:
-    """Refuse thetas outside every space that the study ever had, and shares that are none.
+    """Refuse thetas outside every space that the study ever had, shares and rounds that are none.
 
     Raises:
         ConfigError: it is refused; the message names the first candidate or round.
@@ -41,6 +43,9 @@ def check(header: StudyHeader, history: History) -> None:
                 f"candidate {entry.candidate} has parameters {dict(entry.parameters)!r:.120}, "
                 f"which are not those of its theta {row[0].tolist()}"
             )
+    for record in (*history.candidates, *history.decisions):
+        if type(record.round) is not int or not 0 <= record.round < _MOST_ROUNDS:
+            raise _damaged(f"a record of kind {kind_of(record)} has the round {record.round!r:.40}")
     for plan in history.plans.values():
         reason = _flaw(plan)
         if reason is not None:

@@ -70,6 +70,9 @@ def replaced(tensor, index, value):
         ("configured", lambda e: {"config": '{"num_draws": -5}'}, "num_draws"),
         ("configured", lambda e: {"config": "{"}, "damaged"),
         ("decided", lambda e: {"details": '{"rounds": "x"}'}, "damaged"),
+        ("decided", lambda e: {"round": ()}, "kind decided has the round"),
+        ("decided", lambda e: {"round": 2**200}, "has the round"),
+        ("born", lambda e: {"round": -1}, "kind born has the round -1"),
     ],
 )
 def test_a_damaged_state_is_refused_with_the_reason(state, kind, values, words):

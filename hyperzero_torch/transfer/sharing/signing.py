@@ -6,6 +6,7 @@ it to those who learn from the packages, by another way than the packages.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError, MissingExtraError
-from ...runtime.files import make_private
 from ...runtime.secrets import read_secret
 from . import canonical
 
@@ -64,12 +64,12 @@ class SigningKey:
         Raises:
             ConfigError: the file exists, or cannot be written.
         """
-        place = Path(path)
-        if place.exists() or place.is_symlink():
-            raise ConfigError(f"{str(path)!r} is there already; a key is never replaced")
-        make_private(place)
-        try:
-            place.write_text(f"ed25519-private:{self.secret.hex()}\n", encoding="utf-8")
+        try:  # in one step, so that nobody can put a file or a link of theirs in its place
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(f"ed25519-private:{self.secret.hex()}\n")
+        except FileExistsError:
+            raise ConfigError(f"{str(path)!r} is there already; a key is never replaced") from None
         except OSError as error:
             raise ConfigError(f"{str(path)!r} cannot be written ({error.strerror})") from None
 
