@@ -10,7 +10,7 @@ from ..problem.space import SearchSpace
 from ..problem.written import space_of
 from . import goals
 from .history import History
-from .journal import Planned, StudyHeader
+from .journal import CandidateAdded, Decision, Planned, StudyHeader
 from .journal.base import kind_of
 
 _MOST_ROUNDS = 2**63  # databases store 8 bytes
@@ -43,7 +43,8 @@ def check(header: StudyHeader, history: History) -> None:
                 f"candidate {entry.candidate} has parameters {dict(entry.parameters)!r:.120}, "
                 f"which are not those of its theta {row[0].tolist()}"
             )
-    for record in (*history.candidates, *history.decisions):
+    records: list[CandidateAdded | Decision] = [*history.candidates, *history.decisions]
+    for record in records:
         if type(record.round) is not int or not 0 <= record.round < _MOST_ROUNDS:
             raise _damaged(f"a record of kind {kind_of(record)} has the round {record.round!r:.40}")
     for plan in history.plans.values():

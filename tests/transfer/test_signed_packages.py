@@ -228,6 +228,18 @@ def test_a_revoked_package_is_refused_before_a_study_begins_and_withdrawn_after(
     assert domains.step()[0] == 0
 
 
+@pytest.mark.parametrize("spell", [str.upper, lambda s: f"{s[:64]} {s[64:]}"])
+def test_a_revoked_package_has_no_other_checksum_by_another_spelling(domains, spell):
+    """Whoever has not the key cannot make another file of what was signed."""
+    document = domains.export()
+    del document["sha256"]
+    document["signature"] = spell(document["signature"])
+    other = domains.folder / "other.json"
+    other.write_text(canonical.text(canonical.sealed(document)))
+    with pytest.raises(hz.PackageError, match="its signature cannot be read"):
+        package.look(other, signers=[document["signer"]])
+
+
 def test_a_missing_or_damaged_file_of_revocations_is_an_error(domains):
     domains.export()
     domains.south(revocations="revoked.json")

@@ -18,6 +18,8 @@ from ...runtime.secrets import read_secret
 from . import canonical
 
 PUBLIC = re.compile("ed25519:[0-9a-f]{64}")
+# One text for one signature: another spelling would give a revoked package another checksum.
+_SIGNATURE = re.compile("[0-9a-f]{128}")
 _PRIVATE = re.compile("ed25519-private:([0-9a-f]{64})")
 _FORM = "ed25519: and 64 hexadecimal digits, as 'hyperzero transfer keygen' prints it"
 
@@ -139,7 +141,7 @@ def check_signature(
         if trusted is not None:
             raise canonical.refused(what, "it is not signed, and a signature is required")
         return
-    if not isinstance(signature, str) or not PUBLIC.fullmatch(str(signer)):
+    if not PUBLIC.fullmatch(str(signer)) or not _SIGNATURE.fullmatch(str(signature)):
         raise canonical.refused(what, "its signature cannot be read")
     if trusted is not None and signer not in trusted:
         raise canonical.refused(
