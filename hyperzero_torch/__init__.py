@@ -40,6 +40,8 @@ Where to look
                                                        surrogate/ensemble.py
     What does the journal say of the surrogate?        tuner/surrogates.py
     What does the model say of a candidate?            tuner/estimates.py, tuner/beliefs.py
+    Which surrogate predicts a study best?             tuner/comparison.py, tuner/gains.py,
+                                                       surrogate/predictive.py
     In which order is a round planned?                 tuner/round.py
     How does a draw win traffic?                       thompson/select.py
     How is traffic divided among arms?                 tuner/allocation.py, tuner/traffic.py

@@ -24,6 +24,7 @@ from . import (
     goals,
     launch,
     live,
+    models,
     output,
     quarantine,
     report,
@@ -84,6 +85,7 @@ app.command()(report.report)
 app.command()(worlds.simulate)
 app.command()(live.run)
 app.command()(live.explain)
+app.command()(models.models)
 app.command()(switches.pause)
 app.command()(switches.withdraw)
 app.command()(switches.resume)

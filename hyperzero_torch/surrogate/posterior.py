@@ -120,6 +120,15 @@ class Posterior(ConditionedProcess):
         density = leave_one_out_log_density(self.cholesky, self.weights, self.observed)
         return (density - 0.5 * math.log(2 * math.pi) * self.observed).sum(-1)
 
+    def left_out(self) -> Tensor:
+        """Log density of each row predicted from all others, ``(n, metrics)``, NaN where missing.
+
+        In the metrics' unit, so that other models can be compared with it.
+        """
+        density = leave_one_out_log_density(self.cholesky, self.weights, self.observed)
+        density = density - 0.5 * math.log(2 * math.pi) - self.scale.log().unsqueeze(-1)
+        return torch.where(self.observed > 0, density, torch.nan).T
+
     def paths(self, num_paths: int, generator: torch.Generator | None = None) -> Paths:
         """Joint draws of all metrics as functions of x (Matheron's rule).
 

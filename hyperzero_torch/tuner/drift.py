@@ -101,6 +101,15 @@ def before(history: History, round: int) -> History:
     return earlier
 
 
+def as_it_stood(history: History, round: int | None) -> History:
+    """The rounds before one, with the drift noticed by then; None: all rounds, without drift."""
+    then = history.branch() if round is None else before(history, round)
+    then.status.discounts = tuple(
+        d for d in then.status.discounts if round is not None and d.noticed < round
+    )
+    return then
+
+
 def _last_detector_state(history: History) -> DetectorTrace | None:
     """The detector after the last plan that was not rolled back."""
     undone: set[int] = set()

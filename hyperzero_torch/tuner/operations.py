@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from ..errors import FitError
@@ -23,12 +23,14 @@ from ..transfer import journaled
 from ..transfer.overrides import ExpertOverride
 from ..transfer.source import Source
 from . import announcements, launching
+from .comparison import compare
 from .context import RoundContext
 from .estimates import Estimates
+from .gains import DEFAULT, Comparison
 from .goals import GoalsEffect, change_goals
 from .launching import LaunchReport
 from .recommend import Criterion, Recommendation
-from .surrogates import check_dims, check_sources
+from .surrogates import check_dims, check_sources, contenders
 
 
 class Operations(Estimates):
@@ -210,6 +212,29 @@ class Operations(Estimates):
             with contextlib.suppress(ConflictError):
                 self.study.journal.create(header, entries)
         return self._reopened(problem, name)
+
+    def compare_surrogates(
+        self, surrogates: Sequence[Any] | Mapping[str, Any] | None = None, *, rounds: int = 24
+    ) -> Comparison:
+        """How well surrogates predict this study's own evidence, and which to take.
+
+        Candidates are left out one by one, and rounds are predicted from those before them.
+        Nothing is written. The default and the study's own are always among them.
+
+        Args:
+            surrogates: what ``hz.Tuner(problem, surrogate=...)`` takes, or a mapping from names to
+                such; by default the built-in names that are fitted within seconds.
+            rounds: that are predicted at most; the models are fitted anew before each.
+        Raises:
+            RoundError: fewer than two candidates have evidence.
+            ConfigError: a surrogate that cannot be used, or not a number of rounds.
+        """
+        self.study.sync()
+        dims = self.study.problem.space.num_dims
+        named = contenders(surrogates, self._surrogate, dims)
+        facts = (self.study.problem, self.study.config, self.study.history)
+        own = DEFAULT if self._surrogate is None else self._surrogate.descriptor.text
+        return compare(*facts, named, self.device, own, rounds)
 
     def _context(self) -> RoundContext:
         """The next round of the study as it stands."""

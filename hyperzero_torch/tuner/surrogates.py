@@ -6,6 +6,7 @@ surrogate alone, so a study that resumes makes the same plans.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError, StudyMismatchError
@@ -14,7 +15,7 @@ from ..study.history import History
 from ..study.journal import Decision, Entry
 from ..study.journal.surrogate_trace import SurrogateChosen
 from ..surrogate.foreign import ForeignSurrogate, choose
-from ..surrogate.foreign.names import NAMES
+from ..surrogate.foreign.names import NAMES, QUICK
 
 
 def first_entries(surrogate: ForeignSurrogate | None) -> list[Entry]:
@@ -87,3 +88,29 @@ def check_dims(surrogate: ForeignSurrogate | None, problem: Problem) -> None:
             f"surrogate {surrogate.descriptor.text!r} is over {surrogate.dims} dims, the unit cube "
             f"would have {dims}; keep the number of options, or start another study"
         )
+
+
+def contenders(
+    given: Sequence[Any] | Mapping[str, Any] | None, own: ForeignSurrogate | None, dims: int
+) -> dict[str, ForeignSurrogate | None]:
+    """Surrogates to compare by name, the study's own among them.
+
+    Args:
+        given: what a caller names; None for the built-in ones that are quick.
+        own: of the study.
+        dims: of the unit cube.
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    if isinstance(given, str):
+        raise ConfigError(f"surrogates to compare are a list, got the text {given!r}")
+    named: dict[str, ForeignSurrogate | None] = {}
+    if own is not None:
+        named[own.descriptor.text] = own
+    values = QUICK if given is None else given
+    pairs = values.items() if isinstance(values, Mapping) else [(None, v) for v in values]
+    for name, value in pairs:
+        chosen = choose(value, dims)
+        if chosen is not None:
+            named[name or chosen.descriptor.text] = chosen
+    return named

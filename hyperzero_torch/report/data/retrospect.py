@@ -16,9 +16,9 @@ from torch import Tensor
 from ...study.decisions import StudyStatus
 from ...study.evidence.bucket import Bucket, gather
 from ...study.evidence.pooling import Pooling
-from ...study.history import CONTROL, History
+from ...study.history import CONTROL
 from ...surrogate.protocol import FittedPosterior
-from ...tuner.drift import NUM_WARM_UP, before, residuals
+from ...tuner.drift import NUM_WARM_UP, as_it_stood, residuals
 from ...tuner.model import conditioned
 from .facts import Facts
 from .surfaces import Estimates, from_deltas
@@ -66,12 +66,12 @@ def look_back(facts: Facts) -> Retrospect | None:
         return None
     cache, pooling = dict(facts.model.cache), Pooling.of(facts.config)
     # Without the discounts of drift, which was found after these deltas.
-    raw = gather(_before(facts.history, None), pooling, cache)
+    raw = gather(as_it_stood(facts.history, None), pooling, cache)
     reported = sorted(set(raw.deltas.round.tolist()))
     first = set(islice(facts.history.plans, NUM_WARM_UP))
     moments = []
     for round_ in _spread(reported, _most(facts)):
-        bucket = gather(_before(facts.history, round_), pooling, cache)
+        bucket = gather(as_it_stood(facts.history, round_), pooling, cache)
         then = conditioned(facts.problem, facts.config, bucket, facts.model.fit_set, posterior)
         if then is not None:
             z = None if round_ in first else _residuals(facts, raw, then, round_)
@@ -96,15 +96,6 @@ def _spread(rounds: list[int], most: int) -> list[int]:
         return rounds
     at = torch.linspace(0, len(rounds) - 1, most).round().long().tolist()
     return [rounds[i] for i in at]
-
-
-def _before(history: History, round: int | None) -> History:
-    """The rounds before one, with the drift noticed by then; None: all rounds, without drift."""
-    then = history.branch() if round is None else before(history, round)
-    then.status.discounts = tuple(
-        d for d in then.status.discounts if round is not None and d.noticed < round
-    )
-    return then
 
 
 def _tested(facts: Facts, bucket: Bucket) -> Tensor:

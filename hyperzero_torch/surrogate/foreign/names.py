@@ -9,6 +9,8 @@ from ...errors import ConfigError
 DEFAULT, ENSEMBLE = "matern", "ensemble"
 #: ``matern`` is the package's own model.
 NAMES = (DEFAULT, "rbf", "additive", "linear+matern", ENSEMBLE)
+#: Names whose models are fitted within seconds, the default left out.
+QUICK = ("rbf", "additive", "linear+matern", ENSEMBLE)
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 

@@ -61,6 +61,7 @@ class KernelPosterior:
         self.fit_succeeded = fit_succeeded
         self.x = prepared.x
         self.standardiser = prepared.standardiser
+        self._observed = prepared.noise.isfinite().T  # (metrics, n)
         self.data = [metric_data(prepared, m) for m in range(len(self.priors))]
         self.systems: list[System] = [solve(p, *d) for p, d in zip(self.priors, self.data)]
         self.lengthscale = torch.stack([prior.lengthscale(self.x) for prior in self.priors])
@@ -156,6 +157,17 @@ class KernelPosterior:
             density = leave_one_out_log_density(*system, torch.ones_like(system.weights))
             parts.append((density - 0.5 * math.log(2 * math.pi)).sum())
         return torch.stack(parts)
+
+    def left_out(self) -> Tensor:
+        """Log density of each row predicted from all others, ``(n, metrics)``, NaN where missing.
+
+        In the metrics' unit.
+        """
+        whole = self.x.new_full((self.num_metrics, len(self.x)), torch.nan)
+        for row, seen, system in zip(whole, self._observed, self.systems):
+            density = leave_one_out_log_density(*system, torch.ones_like(system.weights))
+            row[seen] = density - 0.5 * math.log(2 * math.pi)
+        return whole.T - self.standardiser.scale.log()
 
     def _standardised(self, x: Tensor) -> tuple[Tensor, Tensor]:
         means, variances = [], []
