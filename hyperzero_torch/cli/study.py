@@ -21,10 +21,12 @@ from ..study.serving import why_control_alone
 from ..surrogate.foreign import choose
 from ..surrogate.foreign.names import NAMES
 from ..transfer.journaled import record
+from ..transfer.prior_mean import placed
 from ..transfer.refresh import Named
 from ..transfer.refresh import read as read_named
 from ..tuner.recommend import Criterion as Ranking
 from ..tuner.recommend import Recommendation
+from ..tuner.surrogates import chosen_surrogate
 from ..tuner.tuner import Tuner
 from .experiment import whose_traffic
 from .hours import check_round, warn_of_left_out, warn_of_missing
@@ -257,9 +259,12 @@ def open_study(
 
 def surrogate_of(study: StudyConfig, problem: Problem, config: Path) -> Any:
     """What a study file means as surrogate; None for the study's own, or the package's."""
+    folder = config.resolve().parent
+    if study.prior_mean is not None:
+        return chosen_surrogate(study.surrogate, placed(study.prior_mean, folder), problem, folder)
     if study.surrogate is None or study.surrogate in NAMES:
         return study.surrogate
-    return choose(study.surrogate, problem.space.num_dims, config.resolve().parent)
+    return choose(study.surrogate, problem.space.num_dims, folder)
 
 
 def check_started(url: str, config: Path, create: bool = False) -> list[str]:

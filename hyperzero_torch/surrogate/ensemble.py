@@ -58,10 +58,15 @@ class Ensemble:
         )
 
     def fit(
-        self, x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None = None
+        self,
+        x: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        shared: Tensor | None = None,
+        prior_std: Tensor | None = None,
     ) -> EnsemblePosterior:
-        """The posterior given evidence; arguments and errors as in ``Surrogate.fit``."""
-        prepared = prepare(x, mean, var, shared)
+        """The posterior given evidence; arguments and errors as in ``Surrogate``."""
+        prepared = prepare(x, mean, var, shared, prior_std)
         evidence = _disturbed(prepared, self.members, self.seed)
         start = _drawn(self, prepared.x, mean.shape[1])
         layer = _trained(start, prepared.x, evidence, self.steps)

@@ -10,6 +10,9 @@ with ``hyperzero_torch.testing.SurrogateContract``.
 
 Everywhere ``x`` lies in the unit cube, deltas are in raw units, float64, NaN where a metric was not
 observed, and ``shared`` is the covariance of the errors that rows have in common.
+
+A ``fit`` that takes a further ``prior_std`` gets it: ``(metrics,)``, half of ``plausible_lift``,
+NaN where a metric has none, or None. It is the prior's standard deviation in the deltas' unit.
 """
 
 from __future__ import annotations

@@ -232,7 +232,10 @@ def from_history(
 
 
 def from_journal(
-    address: str, name: str | None = None, meta_features: Mapping[str, float] | None = None
+    address: str,
+    name: str | None = None,
+    meta_features: Mapping[str, float] | None = None,
+    before: int | None = None,
 ) -> Source:
     """The evidence of a study in a journal: ``"sqlite:///study.db#feed"``.
 
@@ -245,6 +248,7 @@ def from_journal(
         name: of the source; the study's by default.
         meta_features: in addition to those computed from the readings (``features.of``), which
             they override.
+        before: take only rounds before this one; None for all.
     Raises:
         InputError: an address without a study.
         StudyNotFoundError: no such journal, or no such study in it; nothing is created.
@@ -266,6 +270,8 @@ def from_journal(
     history = history_of(header)
     history.extend(entries)
     problem = _problem_of(header, history.goals)
+    if before is not None:
+        history.tables = {r: table for r, table in history.tables.items() if r < before}
     # An address may hold a password, which must not be stored or exported.
     origin = f"{Address.of(url)}#{study}"
     return from_history(problem, history, study if name is None else name, added, origin)

@@ -102,7 +102,7 @@ def compare(
     whole = _Task(data, lambda posterior: left_out(posterior, *data, chosen), shape)
     rounds, tasks = _rounds_ahead(problem, config, history, cache, device, most_rounds)
     std = prior_std(problem, config)
-    named = {DEFAULT: None, **{n: s for n, s in surrogates.items() if s is not None}}
+    named = {DEFAULT: None, **{n: s.bound(problem) for n, s in surrogates.items() if s is not None}}
     scores: dict[str, _Scores] = {}
     for name, surrogate in named.items():
         scores[name] = _scored(surrogate, whole, tasks, std, scores.get(DEFAULT))

@@ -171,7 +171,8 @@ def update_model(
     if key not in cache.fit:
         cache.fit.clear()
         data = training_data(problem, config, bucket, rows, device)
-        foreign, broken = _fit_foreign(surrogate, data, prior_std(problem, config), broken)
+        own = None if surrogate is None else surrogate.bound(problem)
+        foreign, broken = _fit_foreign(own, data, prior_std(problem, config), broken)
         if foreign is None:
             foreign = _fit(problem, config, bucket, data, history, prior, cache.blocks)
             foreign = foreign._replace(remark=broken)

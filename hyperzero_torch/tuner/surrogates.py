@@ -6,16 +6,68 @@ surrogate alone, so a study that resumes makes the same plans.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, StudyMismatchError
+from ..errors import ConfigError, StudyMismatchError, TunerWarning
 from ..problem.problem import Problem
+from ..study.config import TunerConfig
 from ..study.history import History
 from ..study.journal import Decision, Entry
 from ..study.journal.surrogate_trace import SurrogateChosen
-from ..surrogate.foreign import ForeignSurrogate, choose
-from ..surrogate.foreign.names import NAMES, QUICK
+from ..surrogate.foreign import ForeignSurrogate, PriorMean, choose, with_prior_mean
+from ..surrogate.foreign.choose import imported
+from ..surrogate.foreign.names import NAMES, QUICK, as_reference
+from ..surrogate.foreign.prior_mean import check_prior_mean
+from ..transfer.prior_mean import mean_of_source
+
+
+def chosen_surrogate(
+    surrogate: Any, prior_mean: Any, problem: Problem, folder: Path | None = None
+) -> ForeignSurrogate | None:
+    """The model that a user means, about the prior mean that the user means.
+
+    Args:
+        surrogate: see ``surrogate/foreign/choose.py``.
+        prior_mean: a function of theta, a mapping from metrics to such, ``"module:function"``, or
+            ``"journal-url#study"`` with or without ``@round``; None for a constant.
+        problem: of the study.
+        folder: where modules are looked for first.
+    Raises:
+        ConfigError: one of them cannot be used on this problem.
+    """
+    chosen = choose(surrogate, problem.space.num_dims, folder)
+    if prior_mean is None:
+        return chosen
+    if chosen is not None and chosen.prior_mean is not None:
+        raise ConfigError(f"surrogate {chosen.descriptor.text!r} has a prior mean already")
+    function, text = prior_mean, None
+    if isinstance(prior_mean, str) and "#" in prior_mean:
+        function = mean_of_source(prior_mean, problem)
+        text = function.text
+    elif isinstance(prior_mean, str):
+        text = as_reference(prior_mean, "prior_mean")
+        function = imported(prior_mean, folder, "prior_mean")
+    mean = PriorMean.of(function, problem.metrics, text)
+    check_prior_mean(mean, problem)
+    return with_prior_mean(chosen, mean)
+
+
+def warn_of_unused(surrogate: ForeignSurrogate | None, config: TunerConfig) -> None:
+    """Warn where ``plausible_lift`` is set, and the model takes no prior scale.
+
+    Warns:
+        TunerWarning: it is.
+    """
+    if surrogate is not None and config.plausible_lift is not None and not surrogate.scaled:
+        warnings.warn(
+            f"plausible_lift is not the prior scale of surrogate {surrogate.descriptor.text!r}: its"
+            " fit takes no argument prior_std; add the argument, or state the scale in the model",
+            TunerWarning,
+            stacklevel=4,
+        )
 
 
 def first_entries(surrogate: ForeignSurrogate | None) -> list[Entry]:
@@ -93,7 +145,7 @@ def check_dims(surrogate: ForeignSurrogate | None, problem: Problem) -> None:
 def contenders(
     given: Sequence[Any] | Mapping[str, Any] | None, own: ForeignSurrogate | None, dims: int
 ) -> dict[str, ForeignSurrogate | None]:
-    """Surrogates to compare by name, the study's own among them.
+    """Surrogates to compare by name, the study's own among them, all about its prior mean.
 
     Args:
         given: what a caller names; None for the built-in ones that are quick.
@@ -107,10 +159,13 @@ def contenders(
     named: dict[str, ForeignSurrogate | None] = {}
     if own is not None:
         named[own.descriptor.text] = own
+    mean = None if own is None else own.prior_mean
     values = QUICK if given is None else given
     pairs = values.items() if isinstance(values, Mapping) else [(None, v) for v in values]
     for name, value in pairs:
         chosen = choose(value, dims)
+        if mean is not None and (chosen is None or chosen.prior_mean is None):
+            chosen, name = with_prior_mean(chosen, mean), None
         if chosen is not None:
             named[name or chosen.descriptor.text] = chosen
     return named

@@ -28,7 +28,6 @@ from ..study.plan import Plan
 from ..study.readings import Readings
 from ..study.study import Study
 from ..study.unplanned import Unknown
-from ..surrogate.foreign import choose
 from ..transfer import journaled
 from ..transfer.alignment import align
 from ..transfer.source import Source
@@ -58,6 +57,11 @@ class Tuner(Operations):
         surrogate: the model; where None, the study's own by name, or the package's own. A GPyTorch
             kernel, a ``(mean, kernel)`` pair, a factory, an object with ``fit``, or a name; see
             ``surrogate/foreign/choose.py``. The journal identifies it.
+        prior_mean: the deltas that are expected before there is evidence: a function of theta
+            ``(N, params)`` that returns ``(N, metrics)``, e.g. a simulator; a mapping from metrics
+            to functions that return ``(N,)``; ``"module:function"``; or another study,
+            ``"journal-url#study"``, up to a round with ``@round``. The model is fitted to what it
+            leaves. It belongs to the surrogate: a study goes on with the same.
     Raises:
         StudyMismatchError: the journal's study was made for another problem, seed or surrogate.
         ConfigError: a source or a surrogate that does not fit the problem, or both together.
@@ -74,6 +78,7 @@ class Tuner(Operations):
         device: torch.device | str = "cpu",
         sources: Sequence[Source | str] = (),
         surrogate: Any = None,
+        prior_mean: Any = None,
     ) -> None:
         seed, study = arguments.as_seed(seed), arguments.as_study_name(study)
         self.device = arguments.as_device(device)
@@ -81,12 +86,13 @@ class Tuner(Operations):
         for source in opened:  # refuse sources that do not fit before a study is started
             align(source, problem)
         self._cache = FitCache.empty()
-        chosen = choose(surrogate, problem.space.num_dims)
+        chosen = surrogates.chosen_surrogate(surrogate, prior_mean, problem)
         surrogates.check_sources(chosen, opened)
         first = surrogates.first_entries(chosen)
         new = (problem, config or TunerConfig(), seed or 0, first)
         self.study = Study(open_journal(journal), study, *new)
-        self._surrogate = surrogates.agreed(self.history, surrogate, chosen, self.problem)
+        given = surrogate if prior_mean is None else chosen
+        self._surrogate = surrogates.agreed(self.history, given, chosen, self.problem)
         surrogates.check_sources(self._surrogate, opened)
         if seed is not None and seed != self.seed:
             raise StudyMismatchError(
@@ -95,6 +101,7 @@ class Tuner(Operations):
             )
         if config is not None:
             self.study.configure(config)
+        surrogates.warn_of_unused(self._surrogate, self.config)
         journaled.learn_from(self.study, opened)
 
     @classmethod
@@ -108,6 +115,7 @@ class Tuner(Operations):
         device: torch.device | str = "cpu",
         sources: Sequence[Source | str] = (),
         surrogate: Any = None,
+        prior_mean: Any = None,
         change_goals: str | None = None,
         by: str | None = None,
     ) -> Tuner:
@@ -115,6 +123,7 @@ class Tuner(Operations):
 
         Args:
             surrogate: the one that the study was started with; not needed for a name of ours.
+            prior_mean: the one that the study was started with.
             change_goals: the reason why ``problem`` has other goals than the study; they are put in
                 force as ``tuner.change_goals`` does it. Without a reason, other goals are refused.
             by: who changes them.
@@ -126,13 +135,13 @@ class Tuner(Operations):
         opened = open_journal(journal, create=False)
         header = opened.header(study)
         if change_goals is None:
-            return cls(problem, config, opened, study, None, device, sources, surrogate)
+            return cls(problem, config, opened, study, None, device, sources, surrogate, prior_mean)
         for source in journaled.opened(sources):  # refused before anything is written
             align(source, problem)
         before = goals_before(opened, header, problem)
-        tuner = cls(before, None, opened, study, None, device, (), surrogate)
+        tuner = cls(before, None, opened, study, None, device, (), surrogate, prior_mean)
         tuner.change_goals(problem, reason=change_goals, by=by)
-        return cls(problem, config, opened, study, None, device, sources, surrogate)
+        return cls(problem, config, opened, study, None, device, sources, surrogate, prior_mean)
 
     def __repr__(self) -> str:
         return (

@@ -175,6 +175,9 @@ class StudyConfig(Config):
     """How traffic is divided: any field of TunerConfig."""
     surrogate: str | None = None
     """The model: a name of ``surrogate.foreign.names``, or ``"module:function"`` for a factory."""
+    prior_mean: str | None = Field(default=None, min_length=1, repr=False)  # may hold a password
+    """The deltas expected before there is evidence: ``"module:function"`` for a function of theta,
+    or ``"journal-url#study"`` for another study's mean, up to a round with ``@round``."""
     sources: tuple[SourceConfig, ...] = ()
     """Other domains to learn from; see ``hyperzero transfer``."""
     revocations: str | None = Field(default=None, min_length=1)

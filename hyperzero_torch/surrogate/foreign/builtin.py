@@ -25,6 +25,7 @@ from ..kernels import (
     OUTPUTSCALE_SPREAD,
     default_hyperparameters,
 )
+from .trend import QuadraticKernel
 
 
 def default_mean() -> Mean:
@@ -61,12 +62,21 @@ def linear_matern(dims: int) -> Kernel:
     return AdditiveKernel(linear, default_kernel(dims))
 
 
+def quadratic_matern(dims: int) -> Kernel:
+    """A quadratic trend plus Matern 5/2."""
+    prior = LogNormalPrior(_number(math.log(OUTPUTSCALE_MEDIAN)), _number(OUTPUTSCALE_SPREAD))
+    trend = ScaleKernel(QuadraticKernel(), outputscale_prior=prior).double()
+    trend.outputscale = OUTPUTSCALE_MEDIAN
+    return AdditiveKernel(trend, default_kernel(dims))
+
+
 #: Kernels by name, as functions of the number of dimensions.
 KERNELS: Mapping[str, Callable[[int], Kernel]] = {
     "matern": default_kernel,
     "rbf": rbf,
     "additive": additive,
     "linear+matern": linear_matern,
+    "quadratic+matern": quadratic_matern,
 }
 
 

@@ -17,7 +17,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError, FitError
+from ...problem.problem import Problem
+from ..fit import Surrogate
+from ..posterior import Posterior
 from ..protocol import MyPosterior
 from .checked import CheckedPosterior, guarded
 from .descriptor import (
@@ -37,6 +40,7 @@ from .descriptor import (
     probe_points,
 )
 from .names import DEFAULT, ENSEMBLE, is_reference, names_in_words
+from .prior_mean import PriorMean, ShiftedPosterior, UnitMean
 
 #: ``fit(x, mean, var, shared, prior_std)``.
 _Fit = Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor | None], MyPosterior]
@@ -46,12 +50,32 @@ _Fit = Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor | None], MyPoster
 class ForeignSurrogate:
     """A model that is not the package's own, as the tuner fits it.
 
-    ``dims`` is that of the unit cube it is made for; None where it takes any.
+    ``dims`` is that of the unit cube it is made for; None where it takes any. ``scaled`` is False
+    where it takes no prior scale. With a ``prior_mean`` it needs to be ``bound`` to a problem.
     """
 
     descriptor: Descriptor
     _fit: _Fit
     dims: int | None = None
+    scaled: bool = True
+    prior_mean: PriorMean | None = None
+
+    def bound(self, problem: Problem) -> ForeignSurrogate:
+        """The same over the space and the base of a problem."""
+        mean = self.prior_mean
+        if mean is None:
+            return self
+
+        def fit(
+            x: Tensor, y: Tensor, var: Tensor, shared: Tensor | None, std: Tensor | None
+        ) -> MyPosterior:
+            at_unit = UnitMean(mean, problem)
+            inner = self._fit(x, y - at_unit(x), var, shared, std)
+            if not isinstance(inner, Posterior):
+                inner = CheckedPosterior(inner, x, y.shape[1], self.descriptor.text)
+            return ShiftedPosterior(at_unit, inner)
+
+        return replace(self, _fit=fit, prior_mean=None)
 
     def fit(
         self,
@@ -105,11 +129,25 @@ def choose(value: Any, dims: int, folder: Path | None = None) -> ForeignSurrogat
     )
 
 
+def with_prior_mean(surrogate: ForeignSurrogate | None, mean: PriorMean) -> ForeignSurrogate:
+    """A surrogate, or the package's own where it is None, of what a prior mean leaves."""
+    inner = surrogate or ForeignSurrogate(Descriptor(DEFAULT, of_text(DEFAULT)), _fit_default)
+    text, own, _ = inner.descriptor
+    descriptor = Descriptor(f"{text} about {mean.text}", of_text(f"{own}|{mean.digest}"))
+    return replace(inner, descriptor=descriptor, prior_mean=mean)
+
+
+def _fit_default(
+    x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None, std: Tensor | None
+) -> Posterior:
+    return Surrogate(None, std).fit(x, mean, var, shared)
+
+
 def _by_name(name: str, dims: int, folder: Path | None) -> ForeignSurrogate | None:
     if name == DEFAULT:
         return None
     if is_reference(name):
-        return _of_factory(_imported(name, folder), dims, name)
+        return _of_factory(imported(name, folder), dims, name)
     if name == ENSEMBLE:
         from ..ensemble import Ensemble
 
@@ -131,7 +169,11 @@ def _of_object(value: Any, name: str | None) -> ForeignSurrogate:
     given = getattr(value, "descriptor", None)
     text = given if isinstance(given, str) and given else name_of(value)
     descriptor = Descriptor(name or text, of_text(text), name)
-    return ForeignSurrogate(descriptor, lambda x, m, v, shared, _: value.fit(x, m, v, shared))
+    if "prior_std" not in inspect.signature(value.fit).parameters:
+        fit = lambda x, m, v, shared, _: value.fit(x, m, v, shared)  # noqa: E731
+        return ForeignSurrogate(descriptor, fit, scaled=False)
+    scaled = lambda x, m, v, shared, std: value.fit(x, m, v, shared, prior_std=std)  # noqa: E731
+    return ForeignSurrogate(descriptor, scaled)
 
 
 def _of_kernel(mean: Any, kernel: Any, dims: int, name: str | None) -> ForeignSurrogate | None:
@@ -225,7 +267,7 @@ def _num_required(factory: Callable[..., Any], text: str) -> int:
     )
 
 
-def _imported(reference: str, folder: Path | None) -> Callable[..., Any]:
+def imported(reference: str, folder: Path | None, what: str = "surrogate") -> Callable[..., Any]:
     """The function that ``"module:function"`` names."""
     module, _, function = reference.partition(":")
     before = list(sys.path)
@@ -234,11 +276,11 @@ def _imported(reference: str, folder: Path | None) -> Callable[..., Any]:
         loaded = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, SyntaxError) as error:
         raise ConfigError(
-            f"surrogate {reference!r} cannot be imported: {error}; write 'module:function' with a "
+            f"{what} {reference!r} cannot be imported: {error}; write 'module:function' with a "
             "module that Python finds, or one that lies beside the study file"
         ) from None
     finally:
         sys.path[:] = before
     if not callable(loaded):
-        raise ConfigError(f"surrogate {reference!r} is {type(loaded).__name__}, not a function")
+        raise ConfigError(f"{what} {reference!r} is {type(loaded).__name__}, not a function")
     return loaded  # type: ignore[no-any-return]

@@ -2,11 +2,12 @@
 
     f(x) = phi(x) w,    w standard normal,    phi(x) phi(x')' = k(x, x')
 
-Where a spectral density exists (RBF, Matern, linear and constant kernels; scaled, added, or
-multiplied with each other) phi are random Fourier features. Any other kernel is drawn exactly and
-jointly at the data and at ``NUM_POINTS`` points of a Sobol sequence, and interpolated between them:
-phi(x) = L^-1 k(U, x), scaled to the exact prior variance at each x. That is exact at the points,
-and costs a factorisation of n + ``NUM_POINTS`` rows per metric.
+Where a spectral density exists (RBF, Matern and constant kernels; scaled, added, or multiplied with
+each other) phi are random Fourier features; linear and quadratic trends, which may be added, have
+features of their own. Any other kernel is drawn exactly and jointly at the data and at
+``NUM_POINTS`` points of a Sobol sequence, and interpolated between them: phi(x) = L^-1 k(U, x),
+scaled to the exact prior variance at each x. That is exact at the points, and costs a factorisation
+of n + ``NUM_POINTS`` rows per metric.
 
 Source: Rahimi and Recht (2007); Wilson et al. (2020), Efficiently sampling functions from GP
 posteriors, section 3.
@@ -34,6 +35,7 @@ from torch import Tensor
 from ..conditioned import cholesky
 from .descriptor import sobol_points
 from .prior import MetricPrior
+from .trend import QuadraticKernel, quadratic_features
 
 #: Points of exact joint draws beside the data, for kernels without a spectral density.
 NUM_POINTS = 768
@@ -46,12 +48,14 @@ Features: TypeAlias = Callable[[Tensor], Tensor]
 class _Term(NamedTuple):
     """``variance`` times a stationary kernel with frequencies ``omega (num, dims)``.
 
-    Or times the linear kernel ``x w w' x'`` with weights ``linear (dims,)``.
+    Or times the linear kernel ``x w w' x'`` with weights ``linear (dims,)``, or times a quadratic
+    trend in the dimensions ``quadratic (k,)``.
     """
 
     variance: Tensor
     omega: Tensor | None = None
     linear: Tensor | None = None
+    quadratic: Tensor | None = None
 
 
 def features(prior: MetricPrior, x: Tensor, generator: torch.Generator | None) -> Features:
@@ -83,6 +87,8 @@ def _fourier(terms: list[_Term]) -> Features:
                 columns.append(size * torch.cat([phase.cos(), phase.sin()], dim=-1))
             elif term.linear is not None:
                 columns.append(term.variance.sqrt() * x * term.linear)
+            elif term.quadratic is not None:
+                columns.append(term.variance.sqrt() * quadratic_features(x[..., term.quadratic]))
             else:
                 columns.append(term.variance.sqrt() * torch.ones_like(x[..., :1]))
         return torch.cat(columns, dim=-1)
@@ -134,7 +140,14 @@ def _terms(
         whole[..., active] = rows
         return whole
 
-    return [_Term(t.variance, spread(t.omega), spread(t.linear)) for t in inner]
+    return [
+        t._replace(
+            omega=spread(t.omega),
+            linear=spread(t.linear),
+            quadratic=None if t.quadratic is None else active[t.quadratic],
+        )
+        for t in inner
+    ]
 
 
 def _terms_within(
@@ -154,6 +167,8 @@ def _terms_within(
     if kind is LinearKernel:
         weights = kernel.variance.detach().sqrt().reshape(-1)
         return [_Term(unit, linear=weights.expand(like.shape[1]))]
+    if kind is QuadraticKernel:
+        return [_Term(unit, quadratic=torch.arange(like.shape[1], device=like.device))]
     if kind is ConstantKernel:
         return [_Term(kernel.constant.detach().reshape(()))]
     if kind is ScaleKernel:
@@ -174,7 +189,8 @@ def _terms_within(
 
 def _product(factors: list[list[_Term]]) -> list[_Term] | None:
     """A product of stationary kernels: frequencies of independent draws add up."""
-    single = [part[0] for part in factors if len(part) == 1 and part[0].linear is None]
+    lone = [part[0] for part in factors if len(part) == 1]
+    single = [term for term in lone if term.linear is None and term.quadratic is None]
     if len(single) < len(factors):
         return None
     variance = torch.stack([term.variance.reshape(()) for term in single]).prod()

@@ -8,9 +8,9 @@ from ...errors import ConfigError
 
 DEFAULT, ENSEMBLE = "matern", "ensemble"
 #: ``matern`` is the package's own model.
-NAMES = (DEFAULT, "rbf", "additive", "linear+matern", ENSEMBLE)
+NAMES = (DEFAULT, "rbf", "additive", "linear+matern", "quadratic+matern", ENSEMBLE)
 #: Names whose models are fitted within seconds, the default left out.
-QUICK = ("rbf", "additive", "linear+matern", ENSEMBLE)
+QUICK = ("rbf", "additive", "linear+matern", "quadratic+matern", ENSEMBLE)
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -32,4 +32,18 @@ def as_name(name: str) -> str:
     """
     if name not in NAMES and not is_reference(name):
         raise ConfigError(f"surrogate {name!r} is not known; use {names_in_words()}")
+    return name
+
+
+def as_reference(name: str, what: str) -> str:
+    """A reference, checked.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not is_reference(name):
+        raise ConfigError(
+            f"{what} {name!r} is not understood; write 'module:function', or 'journal-url#study' "
+            "for the mean of another study"
+        )
     return name
