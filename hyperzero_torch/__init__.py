@@ -37,7 +37,11 @@ Where to look
     How is the model fitted?                           tuner/model.py, surrogate/fit.py
     Which other models can be the surrogate?           surrogate/protocol.py, then
                                                        surrogate/foreign/choose.py,
-                                                       surrogate/ensemble.py
+                                                       surrogate/ensemble.py,
+                                                       surrogate/multitask.py,
+                                                       surrogate/saas.py
+    What is expected before there is evidence?         surrogate/foreign/prior_mean.py,
+                                                       transfer/prior_mean.py
     What does the journal say of the surrogate?        tuner/surrogates.py
     What does the model say of a candidate?            tuner/estimates.py, tuner/beliefs.py
     Which surrogate predicts a study best?             tuner/comparison.py, tuner/gains.py,

@@ -4,14 +4,18 @@ from .conditioned import Standardiser, leave_one_out_log_density
 from .ensemble import Ensemble
 from .fit import Surrogate, similarity
 from .kernels import Hyperparameters, default_hyperparameters
+from .multitask import MultiTask
 from .paths import Paths
 from .posterior import Posterior
+from .saas import Saas
 
 __all__ = [
     "Ensemble",
     "Hyperparameters",
+    "MultiTask",
     "Paths",
     "Posterior",
+    "Saas",
     "Standardiser",
     "Surrogate",
     "default_hyperparameters",

@@ -1,11 +1,13 @@
 """From what a user hands over as ``surrogate`` to a model that the tuner fits; None is the default.
 
-    a name              "matern", "rbf", "additive", "linear+matern", "ensemble"
+    a name              "matern", "rbf", "additive", "linear+matern", "quadratic+matern",
+                        "multitask", "ensemble", "saas"
     "module:function"   a factory in an importable module
     a GPyTorch kernel   fitted with a constant mean
     (mean, kernel)      both GPyTorch modules, over standardised outputs
     a factory           of (dims), which returns any of these; or of (x, y, yvar), which returns an
                         ExactGP or a BoTorch SingleTaskGP for one metric
+    BoTorch classes     SingleTaskGP, MultiTaskGP, SaasFullyBayesianSingleTaskGP
     an object           with ``fit``; see ``surrogate/protocol.py``
 
 GPyTorch is imported only where one of its models is asked for.
@@ -16,7 +18,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,12 @@ from torch import Tensor
 
 from ...errors import ConfigError, FitError
 from ...problem.problem import Problem
+from ..ensemble import Ensemble
 from ..fit import Surrogate
+from ..multitask import MultiTask
 from ..posterior import Posterior
 from ..protocol import MyPosterior
+from ..saas import Saas
 from .checked import CheckedPosterior, guarded
 from .descriptor import (
     Descriptor,
@@ -39,7 +44,7 @@ from .descriptor import (
     of_text,
     probe_points,
 )
-from .names import DEFAULT, ENSEMBLE, is_reference, names_in_words
+from .names import DEFAULT, ENSEMBLE, MULTITASK, SAAS, is_reference, names_in_words
 from .prior_mean import PriorMean, ShiftedPosterior, UnitMean
 
 #: ``fit(x, mean, var, shared, prior_std)``.
@@ -111,8 +116,13 @@ def choose(value: Any, dims: int, folder: Path | None = None) -> ForeignSurrogat
         return value
     if isinstance(value, str):
         return _by_name(value, dims, folder)
+    if isinstance(value, type) and value.__module__.startswith("botorch."):
+        if value.__name__ == "SaasFullyBayesianSingleTaskGP":
+            return _of_object(Saas(), None, dims)
+        if value.__name__ == "MultiTaskGP":
+            return _of_object(MultiTask(value), None, dims)
     if not isinstance(value, type) and callable(getattr(value, "fit", None)):
-        return _of_object(value, None)
+        return _of_object(value, None, dims)
     # Only now, since it is slow to import.
     from gpytorch.kernels import Kernel
 
@@ -148,10 +158,8 @@ def _by_name(name: str, dims: int, folder: Path | None) -> ForeignSurrogate | No
         return None
     if is_reference(name):
         return _of_factory(imported(name, folder), dims, name)
-    if name == ENSEMBLE:
-        from ..ensemble import Ensemble
-
-        return _of_object(Ensemble(), name)
+    if name in _OBJECTS:
+        return _of_object(_OBJECTS[name](), name, dims)
     from .builtin import KERNELS
 
     if name not in KERNELS:
@@ -159,7 +167,18 @@ def _by_name(name: str, dims: int, folder: Path | None) -> ForeignSurrogate | No
     return _of_kernel(None, KERNELS[name](dims), dims, name)
 
 
-def _of_object(value: Any, name: str | None) -> ForeignSurrogate:
+_OBJECTS: Mapping[str, Callable[[], Any]] = {
+    ENSEMBLE: Ensemble,
+    MULTITASK: MultiTask,
+    SAAS: Saas,
+}
+
+
+def _of_object(value: Any, name: str | None, dims: int) -> ForeignSurrogate:
+    if isinstance(value, Saas):
+        value.check_installed()
+    if isinstance(value, MultiTask):
+        value.check(dims)
     try:
         inspect.signature(value.fit).bind(None, None, None, None)
     except TypeError as error:

@@ -23,6 +23,7 @@ import torch
 from gpytorch.kernels import (
     AdditiveKernel,
     ConstantKernel,
+    IndexKernel,
     Kernel,
     LinearKernel,
     MaternKernel,
@@ -32,6 +33,7 @@ from gpytorch.kernels import (
 )
 from torch import Tensor
 
+from ...errors import FitError
 from ..conditioned import cholesky
 from .descriptor import sobol_points
 from .prior import MetricPrior
@@ -67,8 +69,49 @@ def features(prior: MetricPrior, x: Tensor, generator: torch.Generator | None) -
         generator: of the frequencies; on the device of ``x``.
     """
     kernel = getattr(prior, "kernel", None)
+    over_tasks = None if kernel is None else _over_tasks(kernel, x, generator)
+    if over_tasks is not None:
+        return over_tasks
     terms = None if kernel is None else _terms(kernel, x, _num_frequencies(kernel), generator)
     return _interpolated(prior, x) if terms is None else _fourier(terms)
+
+
+def split_kernel(kernel: Kernel | None) -> tuple[Kernel, Kernel] | None:
+    """The parts of a product of a kernel over points and one over metrics; None for any other."""
+    parts = list(kernel.kernels) if isinstance(kernel, ProductKernel) else []
+    over_tasks = [part for part in parts if isinstance(part, IndexKernel)]
+    if len(parts) != 2 or len(over_tasks) != 1:
+        return None
+    (tasks,) = over_tasks
+    return (parts[0] if parts[1] is tasks else parts[1]), tasks
+
+
+def _over_tasks(kernel: Kernel, x: Tensor, generator: torch.Generator | None) -> Features | None:
+    """Of a product with a covariance of metrics, whose number is the last column; None for others.
+
+    phi(x, i) = phi(x) (x) L_i with B = L L': independent draws of the kernel over x, mixed.
+    """
+    split = split_kernel(kernel)
+    if split is None:
+        return None
+    over_points, tasks = split
+    num_tasks = tasks.raw_var.shape[-1]
+    points = x.new_zeros(num_tasks, x.shape[1])
+    points[:, -1] = torch.arange(num_tasks)
+    root = cholesky(tasks(points, points).to_dense().detach().clone())
+    terms = _terms(over_points, x, _num_frequencies(over_points), generator)
+    if terms is None:
+        raise FitError(
+            f"a kernel over points and metrics needs a spectral density, {type(over_points)} has "
+            "none; take RBF or Matern kernels, scaled, added or multiplied"
+        )
+    phi = _fourier(terms)
+
+    def evaluate(at: Tensor) -> Tensor:
+        by_point, by_task = phi(at), root[at[..., -1].long()]
+        return (by_point.unsqueeze(-1) * by_task.unsqueeze(-2)).flatten(-2)
+
+    return evaluate
 
 
 def has_spectral_density(kernel: Kernel, dims: int) -> bool:

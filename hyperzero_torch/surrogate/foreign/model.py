@@ -132,10 +132,27 @@ def check_model(model: Any, text: str) -> ExactGP:
             f"{text} must make a gpytorch.models.ExactGP or a BoTorch SingleTaskGP, whose "
             f"posterior is Gaussian; it made {type(model).__name__}"
         )
+    check_known_noise(model, text)
+    num_outputs = getattr(model, "_num_outputs", 1)
+    batch = tuple(getattr(model, "batch_shape", ()))
+    if num_outputs != 1 or batch:
+        raise ConfigError(
+            f"{text} is called for each metric on its own, with y (n, 1), and must make a model of "
+            f"one output without a batch; it made one of {num_outputs} outputs and batch {batch}"
+        )
+    return model
+
+
+def check_known_noise(model: Any, text: str) -> None:
+    """Refuse a model that learns noise, or whose posterior is not Gaussian.
+
+    Raises:
+        ConfigError: it does, or is not.
+    """
     if getattr(model, "_is_fully_bayesian", False):
         raise ConfigError(
             f"the posterior of {type(model).__name__} is a mixture over its hyperparameters, not "
-            "Gaussian; use SingleTaskGP, or write an object with fit that averages its draws"
+            "Gaussian; surrogate='saas' averages draws of SaasFullyBayesianSingleTaskGP"
         )
     likelihood = model.likelihood
     learns = getattr(likelihood, "second_noise_covar", None) is not None
@@ -151,14 +168,6 @@ def check_model(model: Any, text: str) -> ExactGP:
             f"{text} makes a model with the outcome transform {type(transform).__name__}, after "
             "which the posterior is not Gaussian; leave it out"
         )
-    num_outputs = getattr(model, "_num_outputs", 1)
-    batch = tuple(getattr(model, "batch_shape", ()))
-    if num_outputs != 1 or batch:
-        raise ConfigError(
-            f"{text} is called for each metric on its own, with y (n, 1), and must make a model of "
-            f"one output without a batch; it made one of {num_outputs} outputs and batch {batch}"
-        )
-    return model
 
 
 def check_prior(prior: MetricPrior, x: Tensor, text: str) -> None:

@@ -6,11 +6,14 @@ import re
 
 from ...errors import ConfigError
 
-DEFAULT, ENSEMBLE = "matern", "ensemble"
+DEFAULT, ENSEMBLE, MULTITASK, SAAS = "matern", "ensemble", "multitask", "saas"
 #: ``matern`` is the package's own model.
-NAMES = (DEFAULT, "rbf", "additive", "linear+matern", "quadratic+matern", ENSEMBLE)
+NAMES = (
+    *(DEFAULT, "rbf", "additive", "linear+matern", "quadratic+matern"),
+    *(MULTITASK, ENSEMBLE, SAAS),
+)
 #: Names whose models are fitted within seconds, the default left out.
-QUICK = ("rbf", "additive", "linear+matern", "quadratic+matern", ENSEMBLE)
+QUICK = ("rbf", "additive", "linear+matern", "quadratic+matern", MULTITASK, ENSEMBLE)
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
