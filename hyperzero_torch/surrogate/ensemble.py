@@ -8,7 +8,9 @@ towards its own initial weights. The last layer is then solved exactly:
 
 For fixed units P that is an exact draw of the posterior. The posterior is the Gaussian with the
 members' mean and covariance, so it costs O(members x units) for a point, whatever the number of
-candidates.
+candidates. Where no errors are shared a fit is linear in the number of candidates, too: beyond
+``_BATCH`` of them each step of training sees as many, drawn anew. Means and variances of more than
+``_MANY`` points are evaluated in float32, which is off by far less than the members are apart.
 
 Source: Pearce, Leibfried and Brintrup (2020), Uncertainty in neural networks: approximately
 Bayesian ensembling.
@@ -30,6 +32,12 @@ from .standardise import Prepared, prepare
 _RATE = 0.01
 # How steep a unit is, in lengthscales of the default kernel.
 _STEEPNESS = 2.0
+# Rows of a step of training, and points from which on marginals are evaluated in float32.
+_BATCH, _MANY = 512, 4096
+# Elements of the largest temporary of marginals.
+_TILE_ELEMENTS = 2**21
+# Matrices (metrics, n, n) of a fit with shared errors.
+_MATRICES = 5
 
 
 class Ensemble:
@@ -66,10 +74,10 @@ class Ensemble:
         prior_std: Tensor | None = None,
     ) -> EnsemblePosterior:
         """The posterior given evidence; arguments and errors as in ``Surrogate``."""
-        prepared = prepare(x, mean, var, shared, prior_std)
+        prepared = prepare(x, mean, var, shared, prior_std, matrices=_num_matrices(shared))
         evidence = _disturbed(prepared, self.members, self.seed)
         start = _drawn(self, prepared.x, mean.shape[1])
-        layer = _trained(start, prepared.x, evidence, self.steps)
+        layer = _trained(start, prepared.x, evidence, self.steps, self.seed)
         return EnsemblePosterior(self, layer, prepared.standardiser, prepared.x, evidence)
 
 
@@ -96,10 +104,28 @@ class _Layer(NamedTuple):
 
 
 class _Evidence(NamedTuple):
-    """``whitening (m, n, n)``, zero in rows without the metric; targets ``y (m, K, n)``."""
+    """Targets ``y (m, K, n)``, and what makes their errors independent and of variance 1.
+
+    ``whitening`` is ``(m, n, n)``, or ``(m, n)`` where no errors are shared; 0 in rows without the
+    metric.
+    """
 
     whitening: Tensor
     y: Tensor
+
+    def white(self, rows: Tensor) -> Tensor:
+        """Whitened rows: ``(m, K, n, ...)`` to the same shape."""
+        if self.whitening.ndim == 2:
+            return self.whitening[:, None, :, None] * rows
+        return self.whitening.unsqueeze(1) @ rows
+
+    def batch(self, at: Tensor) -> _Evidence:
+        """Some rows, where no errors are shared."""
+        return _Evidence(self.whitening[:, at], self.y[..., at])
+
+
+def _num_matrices(shared: Tensor | None) -> int:
+    return 0 if shared is None else _MATRICES
 
 
 class EnsemblePosterior:
@@ -130,7 +156,11 @@ class EnsemblePosterior:
         self, x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None = None
     ) -> EnsemblePosterior:
         """The same hidden layers given other evidence."""
-        prepared = prepare(x, mean, var, shared, standardiser=self.standardiser)
+        prepared = prepare(
+            *(x, mean, var, shared),
+            standardiser=self.standardiser,
+            matrices=_num_matrices(shared),
+        )
         evidence = _disturbed(prepared, self.ensemble.members, self.ensemble.seed)
         return EnsemblePosterior(self.ensemble, self.layer, self.standardiser, prepared.x, evidence)
 
@@ -142,11 +172,14 @@ class EnsemblePosterior:
 
     def marginal(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance: ``(N, dims)`` to ``(N, metrics)``."""
-        size = max(1, 2**22 // (self.weights.numel()))
-        parts = [self.members(part) for part in torch.split(x, size)]
-        floor = 1e-12 * self.standardiser.scale.square()
-        mean = torch.cat([part.mean(0) for part in parts])
-        return mean, torch.cat([part.var(0) for part in parts]).clamp_min(floor)
+        dtype = torch.float32 if len(x) > _MANY and not x.requires_grad else x.dtype
+        flat = _Flat.of(self.layer, self.weights, dtype)
+        size = max(1, _TILE_ELEMENTS // self.weights.numel())
+        shift, scale = self.standardiser
+        pairs = [flat.moments(part.to(dtype)) for part in torch.split(x, size)]
+        mean = torch.cat([pair[0] for pair in pairs]).to(x.dtype)
+        var = torch.cat([pair[1] for pair in pairs]).to(x.dtype)
+        return shift + scale * mean, scale.square() * var.clamp_min(1e-12)
 
     def covariance(self, x: Tensor) -> Tensor:
         """Joint covariance: ``(N, dims)`` to ``(metrics, N, N)``."""
@@ -160,6 +193,32 @@ class EnsemblePosterior:
         dtype, device = self.weights.dtype, self.weights.device
         normal = torch.randn(shape, generator=generator, dtype=dtype, device=device)
         return EnsemblePaths(self, normal)
+
+
+class _Flat(NamedTuple):
+    """All networks side by side: ``weight (dims, m K H)``, ``bias (m K H,)``; ``last (m, K, H)``.
+
+    ``constant (m, K)`` is the last layer's.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    last: Tensor
+    constant: Tensor
+
+    @classmethod
+    def of(cls, layer: _Layer, last: Tensor, dtype: torch.dtype) -> _Flat:
+        """From hidden layers and last layers ``(m, K, 1 + H)``."""
+        weight = layer.weight.permute(2, 0, 1, 3).flatten(1)
+        fields = (weight, layer.bias.flatten(), last[..., 1:], last[..., 0])
+        return cls(*(field.to(dtype).contiguous() for field in fields))
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The members' mean and variance at points, ``(N, m)`` each."""
+        units = torch.addmm(self.bias, x, self.weight).tanh()
+        by_member = units.view(len(x), *self.last.shape)
+        members = self.constant + torch.einsum("nmkh,mkh->nmk", by_member, self.last)
+        return members.mean(-1), members.var(-1)
 
 
 class EnsemblePaths:
@@ -203,9 +262,12 @@ def _disturbed(prepared: Prepared, members: int, seed: int) -> _Evidence:
     x, y, noise, shared, _ = prepared
     generator = torch.Generator().manual_seed(seed + 1)
     observed = noise.isfinite().T.to(x.dtype)  # (m, n)
-    system = torch.diag_embed(torch.where(noise.isfinite(), noise, 1.0).T)
-    factor = cholesky(system if shared is None else system + shared)
+    variance = torch.where(noise.isfinite(), noise, 1.0).T
     normal = torch.randn(len(observed), len(x), members, generator=generator, dtype=x.dtype)
+    if shared is None:
+        targets = y.T.unsqueeze(-1) + variance.sqrt().unsqueeze(-1) * normal.to(x)
+        return _Evidence(observed / variance.sqrt(), targets.mT)
+    factor = cholesky(torch.diag_embed(variance) + shared)
     targets = y.T.unsqueeze(-1) + factor @ normal.to(x)
     identity = torch.eye(len(x), dtype=x.dtype, device=x.device).expand_as(factor)
     whitening = torch.linalg.solve_triangular(factor, identity, upper=False)
@@ -213,17 +275,21 @@ def _disturbed(prepared: Prepared, members: int, seed: int) -> _Evidence:
     return _Evidence(whitening, targets.mT)
 
 
-def _trained(start: _Layer, x: Tensor, evidence: _Evidence, steps: int) -> _Layer:
+def _trained(start: _Layer, x: Tensor, evidence: _Evidence, steps: int, seed: int) -> _Layer:
     """Hidden layers after some steps of Adam on the posterior density of all weights."""
     fields = [field.clone().requires_grad_() for field in start]
     optimiser = torch.optim.Adam(fields, lr=_RATE)
     spread = [start.weight.square().mean(), start.bias.square().mean(), start.prior_variance]
+    generator, in_parts = torch.Generator().manual_seed(seed + 2), _is_large(x, evidence)
     for _ in range(steps):
+        points, part, repeated = x, evidence, 1.0
+        if in_parts:
+            at = torch.randperm(len(x), generator=generator)[:_BATCH].to(x.device)
+            points, part, repeated = x[at], evidence.batch(at), len(x) / _BATCH
         with torch.enable_grad():
             layer = _Layer(*fields)
-            gap = (layer(x) @ layer.last.unsqueeze(-1))[..., 0] - evidence.y  # (m, K, n)
-            white = evidence.whitening.unsqueeze(1) @ gap.unsqueeze(-1)
-            loss = white.square().sum()
+            gap = (layer(points) @ layer.last.unsqueeze(-1))[..., 0] - part.y  # (m, K, n)
+            loss = repeated * part.white(gap.unsqueeze(-1)).square().sum()
             for field, anchor, variance in zip(fields, start, spread):
                 loss = loss + ((field - anchor).square() / variance).sum()
         optimiser.zero_grad()
@@ -233,12 +299,24 @@ def _trained(start: _Layer, x: Tensor, evidence: _Evidence, steps: int) -> _Laye
     return _Layer(weight, bias, start.last)
 
 
+def _is_large(x: Tensor, evidence: _Evidence) -> bool:
+    """Whether rows are taken in parts: they can be where no errors are shared."""
+    return evidence.whitening.ndim == 2 and len(x) > _BATCH
+
+
 @torch.no_grad()
 def _solved(layer: _Layer, x: Tensor, evidence: _Evidence) -> Tensor:
     """The last layers given the hidden ones, ``(m, K, 1 + H)``."""
-    phi = evidence.whitening.unsqueeze(1) @ layer(x)
-    gap = evidence.y - (layer(x) @ layer.last.unsqueeze(-1))[..., 0]
-    white = evidence.whitening.unsqueeze(1) @ gap.unsqueeze(-1)
-    precision = phi.mT @ phi + torch.diag_embed(1 / layer.prior_variance)
-    step = torch.cholesky_solve(phi.mT @ white, cholesky(precision))
+    parts = [torch.arange(len(x), device=x.device)]
+    if _is_large(x, evidence):
+        parts = list(torch.split(parts[0], _BATCH))
+    precision, slope = torch.diag_embed(1 / layer.prior_variance), torch.zeros(())
+    for at in parts:
+        part = evidence.batch(at) if len(parts) > 1 else evidence
+        units = layer(x[at])
+        phi = part.white(units)
+        gap = part.y - (units @ layer.last.unsqueeze(-1))[..., 0]
+        precision = precision + phi.mT @ phi
+        slope = slope + phi.mT @ part.white(gap.unsqueeze(-1))
+    step = torch.cholesky_solve(slope, cholesky(precision))
     return layer.last + step[..., 0]

@@ -40,16 +40,18 @@ def prepare(
     shared: Tensor | None,
     prior_std: Tensor | None = None,
     standardiser: Standardiser | None = None,
+    matrices: int = _COPIES,
 ) -> Prepared:
     """Evidence checked and standardised; see ``Surrogate.fit`` for arguments and errors.
 
     Args:
         prior_std: as in ``Surrogate``.
         standardiser: of an earlier fit, to be used again; made from the evidence where None.
+        matrices: ``(metrics, n, n)`` that the fit needs memory for.
     """
     x, mean, var = _check(x, mean, var, shared)
     require(
-        _COPIES * mean.shape[1] * len(x) ** 2 * x.element_size(),
+        matrices * mean.shape[1] * len(x) ** 2 * x.element_size(),
         x.device,
         f"an exact fit of {mean.shape[1]} metrics to {len(x)} candidates",
         "fit fewer candidates, or let more of them retire",

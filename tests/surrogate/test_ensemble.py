@@ -69,3 +69,37 @@ def test_settings_are_checked_and_described():
     with pytest.raises(hz.ConfigError, match="members must be a whole number >= 8, got 2"):
         Ensemble(members=2)
     assert Ensemble(units=64).descriptor != Ensemble().descriptor
+
+
+def test_many_candidates_are_solved_in_parts_as_they_are_at_once(monkeypatch):
+    """Without shared errors; hidden layers as they were drawn, so that only the solution counts."""
+    from hyperzero_torch.surrogate import ensemble
+
+    _, x, y, at = surface(7, 2)
+    whole = Ensemble(units=16, steps=0).fit(x, y, torch.full_like(y, 1e-6))
+    monkeypatch.setattr(ensemble, "_BATCH", 7)
+    parts = Ensemble(units=16, steps=0).fit(x, y, torch.full_like(y, 1e-6))
+    torch.testing.assert_close(parts.weights, whole.weights, rtol=1e-7, atol=1e-9)
+    trained = Ensemble(units=16, steps=8).fit(x, y, torch.full_like(y, 1e-6))
+    again = Ensemble(units=16, steps=8).fit(x, y, torch.full_like(y, 1e-6))
+    assert torch.equal(trained.weights, again.weights)
+    monkeypatch.setattr(ensemble, "_MANY", 100)  # then in float32
+    for exact, rounded in zip(whole.marginal(at[:100]), whole.marginal(at)):
+        torch.testing.assert_close(exact, rounded[:100], rtol=1e-3, atol=1e-7)
+
+
+def test_independent_errors_are_shared_errors_of_nothing():
+    _, x, y, at = surface(8, 2)
+    var, nothing = torch.full_like(y, 1e-6), torch.zeros(2, len(x), len(x), dtype=torch.float64)
+    alone, together = (Ensemble(units=16).fit(x, y, var, s) for s in (None, nothing))
+    for a, b in zip(alone.marginal(at), together.marginal(at)):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-9)
+
+
+def test_twenty_thousand_candidates_need_no_matrix_of_them():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(20_000, 2, generator=generator, dtype=torch.float64)
+    y = 0.01 * (4 * x[:, :1]).sin()
+    posterior = Ensemble(members=8, units=16, steps=4).fit(x, y, torch.full_like(y, 1e-6))
+    mean, _ = posterior.marginal(x[:50])
+    assert float((mean - y[:50]).abs().max()) < 2e-3
