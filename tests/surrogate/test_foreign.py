@@ -291,6 +291,33 @@ def test_models_of_botorch():
     assert posterior.fit_succeeded
 
 
+class FailsBeyondTwentyRows(RBFKernel):
+    """Right at the points at which it is tried, and NaN on the evidence."""
+
+    def forward(self, x1, x2, diag=False, **params):
+        return super().forward(x1, x2, diag=diag, **params) * (math.nan if len(x1) > 20 else 1.0)
+
+
+def test_a_fit_that_diverges_is_one_clear_error():
+    with pytest.raises(
+        hz.FitError, match=r"diverged from each of 4 starts.*give the kernel priors"
+    ):
+        choose(ScaleKernel(FailsBeyondTwentyRows()), 2).fit(*example_evidence())
+
+
+def test_transforms_after_which_nothing_is_gaussian_are_refused():
+    botorch = pytest.importorskip("botorch")
+    log = botorch.models.transforms.outcome.Log()
+
+    def factory(x, y, yvar):
+        model = botorch.models.SingleTaskGP(x, y, yvar)
+        model.outcome_transform = log
+        return model
+
+    with pytest.raises(hz.ConfigError, match=r"outcome transform Log, after which.*not Gaussian"):
+        choose(factory, 2)
+
+
 class Broken(Quadratic):
     """Fails in the given way."""
 
