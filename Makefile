@@ -57,6 +57,8 @@ bench: peers ## measure calibration and speed (an hour on a quiet machine); redr
 	$(BIN)/python -m bench.quality.reliability
 	$(BIN)/python -m bench.quality.misprints
 	$(BIN)/python -m bench.speed.import_time
+	$(BIN)/python -m bench.speed.surrogates
+	$(BIN)/python -m bench.quality.surrogates surfaces
 	for one in $(SPEED); do $(TIME) --benchmark-json=bench/results/speed_$$one.json || exit 1; done
 	$(BIN)/python -m bench.speed.growth
 	$(BIN)/python -m bench.speed.breakdown
@@ -93,6 +95,7 @@ race: peers ## race against peers (hours, resumes where it was stopped); redraw 
 	$(RUN) --dims 2 --worlds 12 --contenders $(CHEAP) --traffic 0.01
 	for world in drift tails neural five infeasible replay; do \
 		$(RUN) --world $$world --worlds 12 --contenders hyperzero,random,optuna_tpe || exit 1; done
+	$(BIN)/python -m bench.quality.surrogates race --workers 2
 	$(BIN)/python -m bench.quality.race.limit
 	$(BIN)/python -m bench.quality.race.table
 	$(BIN)/python -m bench.tables

@@ -50,6 +50,12 @@ class Ensemble:
         seed: of the weights and of the disturbed evidence.
     """
 
+    #: What its users must know; a study's journal says it when the study starts.
+    caveat = (
+        "not to be relied on for guardrails: on surfaces that change over short distances its 95 % "
+        "intervals held 80 % of the true deltas (bench.quality.surrogates)"
+    )
+
     def __init__(self, members: int = 48, units: int = 128, steps: int = 40, seed: int = 0) -> None:
         for name, value, least in (("members", members, 8), ("units", units, 8),
                                    ("steps", steps, 0), ("seed", seed, 0)):  # fmt: skip

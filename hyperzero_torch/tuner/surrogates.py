@@ -76,7 +76,10 @@ def first_entries(surrogate: ForeignSurrogate | None) -> list[Entry]:
         return []
     text, digest, name = surrogate.descriptor
     trace = SurrogateChosen(text=text, digest=digest, name=name)
-    return [Decision.of(0, f"The surrogate is {text}", trace)]
+    reason = f"The surrogate is {text}"
+    if surrogate.caveat is not None:
+        reason = f"{reason}; {surrogate.caveat}"
+    return [Decision.of(0, reason, trace)]
 
 
 def agreed(

@@ -83,6 +83,13 @@ def test_a_built_in_name_need_not_be_repeated(tmp_path):
     assert isinstance(hz.Tuner.resume(url, problem=PROBLEM).surrogate(), CheckedPosterior)
 
 
+def test_the_journal_says_what_networks_are_not_good_for():
+    tuner = hz.Tuner(PROBLEM, CONFIG, surrogate="ensemble")
+    assert "The surrogate is ensemble; not to be relied on for guardrails" in (
+        tuner.decisions[0].reason
+    )
+
+
 def test_a_remark_of_the_same_name_is_a_remark_still():
     tuner = hz.Tuner(PROBLEM, CONFIG)
     with pytest.raises(hz.ConfigError):

@@ -56,13 +56,15 @@ class ForeignSurrogate:
     """A model that is not the package's own, as the tuner fits it.
 
     ``dims`` is that of the unit cube it is made for; None where it takes any. ``scaled`` is False
-    where it takes no prior scale. With a ``prior_mean`` it needs to be ``bound`` to a problem.
+    where it takes no prior scale; ``caveat`` is what its users must know. With a ``prior_mean`` it
+    needs to be ``bound`` to a problem.
     """
 
     descriptor: Descriptor
     _fit: _Fit
     dims: int | None = None
     scaled: bool = True
+    caveat: str | None = None
     prior_mean: PriorMean | None = None
 
     def bound(self, problem: Problem) -> ForeignSurrogate:
@@ -188,11 +190,12 @@ def _of_object(value: Any, name: str | None, dims: int) -> ForeignSurrogate:
     given = getattr(value, "descriptor", None)
     text = given if isinstance(given, str) and given else name_of(value)
     descriptor = Descriptor(name or text, of_text(text), name)
+    caveat = value.caveat if isinstance(value, Ensemble) else None
     if "prior_std" not in inspect.signature(value.fit).parameters:
         fit = lambda x, m, v, shared, _: value.fit(x, m, v, shared)  # noqa: E731
-        return ForeignSurrogate(descriptor, fit, scaled=False)
+        return ForeignSurrogate(descriptor, fit, scaled=False, caveat=caveat)
     scaled = lambda x, m, v, shared, std: value.fit(x, m, v, shared, prior_std=std)  # noqa: E731
-    return ForeignSurrogate(descriptor, scaled)
+    return ForeignSurrogate(descriptor, scaled, caveat=caveat)
 
 
 def _of_kernel(mean: Any, kernel: Any, dims: int, name: str | None) -> ForeignSurrogate | None:
