@@ -48,8 +48,9 @@ def evidence(num: int, metrics: int, with_shared: bool = True) -> tuple[Tensor, 
     omega, phase, size = normal(50, _DIMS) / 0.7, 6.3 * normal(50), normal(50, metrics) / 5
     mean = 0.02 * (x @ omega.T + phase).cos() @ size + 0.002 * normal(num, metrics)
     var = torch.full_like(mean, 4e-6)
-    shared = torch.full((metrics, num, num), 4e-7, dtype=torch.float64)
-    return x, mean, var, shared if with_shared else None  # type: ignore[return-value]
+    if not with_shared:
+        return x, mean, var
+    return x, mean, var, torch.full((metrics, num, num), 4e-7, dtype=torch.float64)
 
 
 def botorch_fit(x: Tensor, mean: Tensor, var: Tensor) -> Any:
@@ -126,7 +127,7 @@ def measure_rbf(repeats: int) -> dict[str, list[float]]:
 
 def measure_ensemble(num: int, points: int) -> dict[str, float]:
     """Seconds of a fit to many candidates, and of the marginals of many points."""
-    x, mean, var, _ = evidence(num, 2, with_shared=False)
+    x, mean, var = evidence(num, 2, with_shared=False)
     at = torch.rand(points, _DIMS, dtype=torch.float64)
     start, cpu = time.perf_counter(), time.process_time()
     posterior = hz.surrogate.Ensemble().fit(x, mean, var)

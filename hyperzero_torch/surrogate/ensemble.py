@@ -182,9 +182,11 @@ class EnsemblePosterior:
         flat = _Flat.of(self.layer, self.weights, dtype)
         size = max(1, _TILE_ELEMENTS // self.weights.numel())
         shift, scale = self.standardiser
-        pairs = [flat.moments(part.to(dtype)) for part in torch.split(x, size)]
-        mean = torch.cat([pair[0] for pair in pairs]).to(x.dtype)
-        var = torch.cat([pair[1] for pair in pairs]).to(x.dtype)
+        # Written in place: results that are kept between large temporaries would split the heap.
+        mean, var = (x.new_empty(len(x), len(scale)) for _ in range(2))
+        for first in range(0, len(x), size):
+            rows = slice(first, first + size)
+            mean[rows], var[rows] = flat.moments(x[rows].to(dtype))
         return shift + scale * mean, scale.square() * var.clamp_min(1e-12)
 
     def covariance(self, x: Tensor) -> Tensor:
