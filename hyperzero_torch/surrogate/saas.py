@@ -9,8 +9,9 @@ Noise is known. What is approximated: while hyperparameters are drawn, errors th
 through their control count as independent, since BoTorch's sampler takes variances alone. Given the
 draws, each process is conditioned on the whole covariance of the errors.
 
-The sampler is NumPyro's, on JAX: the extra ``saas`` installs them. It takes tens of seconds for a
-metric; steps are few by default, and settings.
+The sampler is NumPyro's, on JAX: BoTorch has no other for this model. The extra ``saas`` installs
+them, ``all`` does not: JAX is a second framework of tensors, for this surrogate alone. It takes
+tens of seconds for a metric; steps are few by default, and settings.
 
 Source: Eriksson and Jankowiak (2021), High-dimensional Bayesian optimization with sparse
 axis-aligned subspaces.

@@ -6,8 +6,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
 from gpytorch.kernels import RBFKernel, ScaleKernel
 from gpytorch.means import ZeroMean
+from support.cron_platform import Platform
+from support.small_study import CONFIG, make
 
 import hyperzero_torch as hz
 from hyperzero_torch.surrogate import Saas
@@ -16,6 +19,10 @@ from hyperzero_torch.surrogate.foreign.mixture import MixturePosterior
 from hyperzero_torch.testing import SurrogateContract, example_evidence
 
 IS_INSTALLED = all(importlib.util.find_spec(name) for name in ("botorch", "jax", "numpyro"))
+# The tests' environment has no JAX. With it these tests take four minutes, most of them to compile.
+needs_sampler = pytest.mark.skipif(
+    not IS_INSTALLED, reason="JAX and NumPyro are missing: pip install 'hyperzero-torch[saas]'"
+)
 
 
 def kernel(lengthscale):
@@ -86,17 +93,34 @@ def test_without_the_sampler_there_is_one_error_that_names_the_extra(monkeypatch
     assert "jax" not in sys.modules or IS_INSTALLED
 
 
+@pytest.mark.skipif(IS_INSTALLED, reason="JAX and NumPyro are installed")
+def test_a_study_without_the_sampler_is_not_started(tmp_path, capsys):
+    """Neither in Python nor by the command line, and nothing is written."""
+    platform = Platform(tmp_path, capsys)
+    platform.start()
+    study = yaml.safe_load(platform.config.read_text())
+    platform.config.write_text(yaml.safe_dump(study | {"surrogate": "saas"}))
+    code, _, err = platform.step("--plan", tmp_path / "plan.json")
+    assert code == 5
+    assert "pip install 'hyperzero-torch[saas]'" in " ".join(err.split())
+    assert not (tmp_path / "plan.json").exists()
+    journal = hz.MemoryJournal()
+    with pytest.raises(hz.MissingExtraError, match=r"hyperzero-torch\[saas\]"):
+        hz.Tuner(make().problem, CONFIG, journal, surrogate="saas")
+    assert journal.studies() == []
+
+
 #: Far too few steps to be any good: what is proven here is that the parts fit together.
 HASTY = {"warmup": 8, "samples": 4, "thinning": 2, "depth": 2}
 
 
-@pytest.mark.skipif(not IS_INSTALLED, reason="the extra 'saas' is not installed")
+@needs_sampler
 class TestSaas(SurrogateContract):
     def make_surrogate(self):
         return Saas(**HASTY)
 
 
-@pytest.mark.skipif(not IS_INSTALLED, reason="the extra 'saas' is not installed")
+@needs_sampler
 def test_botorch_s_class_is_saas_and_finds_the_parameter_that_matters():
     from botorch.models.fully_bayesian import SaasFullyBayesianSingleTaskGP
 
