@@ -184,11 +184,18 @@ class SurrogateContract:
         assert bool((at_base < 0.5 * spread).all())
 
     def test_shared_errors_are_taken(self) -> None:
-        """Evidence whose errors are common to all rows says less of the level than it seems to."""
+        """Evidence whose errors are common to all rows says less of the level than it seems to.
+
+        The level is the average over all rows. A single row can be better known: the others tell
+        of the error that it shares with them.
+        """
         x, mean, var, shared = example_evidence()
-        alone = self._fit(x, mean, var, None).condition(x, mean, var, None)
-        together = self._fit(x, mean, var, None).condition(x, mean, var, shared)
-        assert float((together.marginal(x)[1] / alone.marginal(x)[1]).mean()) > 1
+        fitted = self._fit(x, mean, var, None)
+        alone, together = (
+            fitted.condition(x, mean, var, common).covariance(x).mean((-2, -1))
+            for common in (None, shared)
+        )
+        assert bool((together > alone).all())
 
     def test_conditioning_on_nothing_new_changes_nothing(self) -> None:
         """The same evidence, given again, has the same posterior."""

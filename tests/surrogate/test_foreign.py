@@ -13,6 +13,7 @@ from gpytorch.kernels import (
     RBFKernel,
     RQKernel,
     ScaleKernel,
+    SpectralMixtureKernel,
 )
 from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, GaussianLikelihood
 from gpytorch.means import ConstantMean, ZeroMean
@@ -171,6 +172,10 @@ KERNELS = {
     "additive": lambda: ScaleKernel(RBFKernel(active_dims=[2])) + MaternKernel(active_dims=[0, 1]),
     "product": lambda: ScaleKernel(RBFKernel(active_dims=[0]) * MaternKernel(active_dims=[2, 1])),
     "linear": lambda: LinearKernel() + ScaleKernel(RBFKernel()),
+    "mixture": lambda: ScaleKernel(SpectralMixtureKernel(num_mixtures=2, ard_num_dims=3)),
+    "mixture of few": lambda: (
+        SpectralMixtureKernel(1, ard_num_dims=2, active_dims=[0, 2]) * RBFKernel(active_dims=[1])
+    ),
     "nested": lambda: ScaleKernel(ScaleKernel(RBFKernel(active_dims=[1])) + LinearKernel()),
 }
 

@@ -1,8 +1,16 @@
 """``SurrogateContract`` on the package's own model and on models that are not."""
 
 import torch
-from gpytorch.kernels import MaternKernel, PeriodicKernel, RBFKernel, ScaleKernel
+from gpytorch.kernels import (
+    LinearKernel,
+    MaternKernel,
+    PeriodicKernel,
+    RBFKernel,
+    ScaleKernel,
+    SpectralMixtureKernel,
+)
 from gpytorch.means import LinearMean
+from support.deep_kernel import DeepKernel
 from support.quadratic_surrogate import Quadratic
 
 from hyperzero_torch.testing import SurrogateContract
@@ -27,6 +35,26 @@ class TestAnAdditiveKernel(SurrogateContract):
 class TestAKernelWithoutASpectralDensity(SurrogateContract):
     def make_surrogate(self):
         return ScaleKernel(PeriodicKernel()) + ScaleKernel(RBFKernel(ard_num_dims=2))
+
+
+class TestAPeriodicKernel(SurrogateContract):
+    def make_surrogate(self):
+        return ScaleKernel(PeriodicKernel(ard_num_dims=2))
+
+
+class TestALinearTrendAndAKernel(SurrogateContract):
+    def make_surrogate(self):
+        return LinearKernel() + ScaleKernel(MaternKernel(nu=2.5, ard_num_dims=2))
+
+
+class TestASpectralMixture(SurrogateContract):
+    def make_surrogate(self):
+        return SpectralMixtureKernel(num_mixtures=3, ard_num_dims=2)
+
+
+class TestADeepKernel(SurrogateContract):
+    def make_surrogate(self):
+        return ScaleKernel(DeepKernel(2))
 
 
 class TestAMeanAndAKernel(SurrogateContract):

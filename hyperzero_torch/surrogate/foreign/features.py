@@ -2,12 +2,12 @@
 
     f(x) = phi(x) w,    w standard normal,    phi(x) phi(x')' = k(x, x')
 
-Where a spectral density exists (RBF, Matern and constant kernels; scaled, added, or multiplied with
-each other) phi are random Fourier features; linear and quadratic trends, which may be added, have
-features of their own. Any other kernel is drawn exactly and jointly at the data and at
-``NUM_POINTS`` points of a Sobol sequence, and interpolated between them: phi(x) = L^-1 k(U, x),
-scaled to the exact prior variance at each x. That is exact at the points, and costs a factorisation
-of n + ``NUM_POINTS`` rows per metric.
+Where a spectral density exists (RBF, Matern, spectral mixture and constant kernels; scaled, added,
+or multiplied with each other) phi are random Fourier features; linear and quadratic trends, which
+may be added, have features of their own. Any other kernel is drawn exactly and jointly at the data
+and at ``NUM_POINTS`` points of a Sobol sequence, and interpolated between them: phi(x) = L^-1 k(U,
+x), scaled to the exact prior variance at each x. That is exact at the points, and costs a
+factorisation of n + ``NUM_POINTS`` rows per metric.
 
 Source: Rahimi and Recht (2007); Wilson et al. (2020), Efficiently sampling functions from GP
 posteriors, section 3.
@@ -30,6 +30,7 @@ from gpytorch.kernels import (
     ProductKernel,
     RBFKernel,
     ScaleKernel,
+    SpectralMixtureKernel,
 )
 from torch import Tensor
 
@@ -157,7 +158,8 @@ def _interpolated(prior: MetricPrior, x: Tensor) -> Features:
 
 
 def _num_frequencies(kernel: Kernel) -> int:
-    parts = sum(isinstance(part, RBFKernel | MaternKernel) for part in kernel.modules())
+    kinds = RBFKernel | MaternKernel | SpectralMixtureKernel
+    parts = sum(isinstance(part, kinds) for part in kernel.modules())
     return max(_LEAST_FREQUENCIES, min(_MOST_FREQUENCIES, 2 * _MOST_FREQUENCIES // max(1, parts)))
 
 
@@ -207,6 +209,9 @@ def _terms_within(
     if kind is MaternKernel:
         omega = _student(num, like.shape[1], round(2 * kernel.nu), like, generator)
         return [_Term(unit, omega / kernel.lengthscale.detach())]
+    if kind is SpectralMixtureKernel:
+        variance = kernel.mixture_weights.detach().sum() ** like.shape[1]
+        return [_Term(variance, _mixture(kernel, like, num, generator))]
     if kind is LinearKernel:
         weights = kernel.variance.detach().sqrt().reshape(-1)
         return [_Term(unit, linear=weights.expand(like.shape[1]))]
@@ -239,6 +244,28 @@ def _product(factors: list[list[_Term]]) -> list[_Term] | None:
     variance = torch.stack([term.variance.reshape(()) for term in single]).prod()
     omegas = [term.omega for term in single if term.omega is not None]
     return [_Term(variance, torch.stack(omegas).sum(0) if omegas else None)]
+
+
+def _mixture(
+    kernel: SpectralMixtureKernel, like: Tensor, num: int, generator: torch.Generator | None
+) -> Tensor:
+    """Frequencies of a spectral mixture, ``(num, dims)``.
+
+    GPyTorch's is a product over dimensions of mixtures with the same weights. So each dimension
+    draws its component, and a frequency that is normal about that component's mean or its negative.
+
+    Source: Wilson and Adams (2013), Gaussian process kernels for pattern discovery, Eq. 12.
+    """
+    dims = like.shape[1]
+    means, scales = (
+        field.detach().squeeze(-2) for field in (kernel.mixture_means, kernel.mixture_scales)
+    )
+    weights = kernel.mixture_weights.detach()
+    drawn = torch.multinomial(weights, num * dims, replacement=True, generator=generator)
+    at = (drawn.reshape(num, dims), torch.arange(dims, device=like.device))
+    sign = _normal(num, dims, like, generator).sign()
+    frequency: Tensor = sign * means[at] + _normal(num, dims, like, generator) * scales[at]
+    return 2 * math.pi * frequency
 
 
 def _normal(num: int, dims: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
