@@ -75,8 +75,8 @@ def _table(compared: Comparison, what: str, gains: list[Gain], with_seconds: boo
     title = f"gain over the default in nats, {num} {what}"
     table = Table("surrogate", *right, title=title, title_justify="left")
     for contender, gain in zip(compared.contenders, gains):
-        cells = [_cell(*pair) for pair in zip(gain.by_metric, gain.error)]
-        cells.append(_cell(gain.total, gain.total_error))
+        cells = [_cell(*pair, gain.num) for pair in zip(gain.by_metric, gain.error)]
+        cells.append(_cell(gain.total, gain.total_error, gain.num))
         if with_seconds:
             cells.append(f"{contender.seconds:.1f}")
         own = " (this study's)" if contender.name == compared.own else ""
@@ -84,7 +84,9 @@ def _table(compared: Comparison, what: str, gains: list[Gain], with_seconds: boo
     return table
 
 
-def _cell(gain: float, error: float) -> str:
+def _cell(gain: float, error: float, num: int) -> str:
+    if num == 0:
+        return "-"
     if not math.isfinite(error):
         return f"{gain:+.1f}"
     return f"{gain:+.1f} ± {error:.1f}" if gain or error else "0"

@@ -254,6 +254,11 @@ def test_the_command_prints_tables_and_json_and_writes_nothing(tmp_path, capsys)
         more = () if not hour else ("--readings", platform.readings(platform.plan(hour - 1)))
         code, _, err = platform.step(*more, "--plan", tmp_path / f"plan_{hour}.json")
         assert code == 0, err
+        if hour == 1:  # nothing could be predicted yet, which is no gain of 0
+            code, out, err = platform.run("models", "-c", platform.config, "--surrogate", "rbf")
+            assert code == 0, err
+            assert "0 rounds ahead" in out
+            assert "+0.0" not in out.partition("0 rounds ahead")[2]
     before = platform.journal()
     asked = ("models", "-c", platform.config, "--surrogate", "rbf")
     code, out, err = platform.run(*asked, "--surrogate", "own_models:make", "--json")
