@@ -161,6 +161,9 @@ WRONG = {
     "one column": ({"gain": simulator}, r"prior mean of gain must be \(1,\).*got \(1, 2\)"),
     "raises": (lambda theta: theta / [], r"raised TypeError.*called with theta \(N, 2\)"),
     "nan": (lambda theta: theta * math.nan, r"is not finite everywhere"),
+    "none": (lambda theta: None, r"must return real numbers.*got NoneType"),
+    "complex": (lambda theta: theta * 1j, r"must return real numbers.*got torch.complex128"),
+    "not a function": ({"gain": 0.3}, r"prior mean of gain must be a function.*got 0\.3"),
     "total loss": (lambda theta: theta - 9, r"at the base is.*above -1"),
     "random": (lambda theta: torch.rand(len(theta), 2) / 9, r"changes from call to call"),
 }  # fmt: skip
@@ -171,6 +174,19 @@ def test_what_cannot_be_a_prior_mean_is_one_clear_error(case):
     value, message = WRONG[case]
     with pytest.raises(hz.ConfigError, match=message):
         hz.Tuner(PROBLEM, CONFIG, prior_mean=value)
+
+
+def test_a_prior_mean_that_works_in_place_moves_no_candidate():
+    def in_place(theta):
+        return theta.mul_(0.02)
+
+    tuners = [hz.Tuner(PROBLEM, CONFIG, prior_mean=m) for m in (in_place, lambda t: 0.02 * t)]
+    for tuner in tuners:
+        play(tuner, 2)
+    first, second = (tuner.ask() for tuner in tuners)
+    assert torch.equal(first.theta, second.theta)
+    assert first.parameters == second.parameters
+    assert tuners[0].problem.base_theta.tolist() == [0.4, 0.6]
 
 
 class Fails(torch.nn.Module):

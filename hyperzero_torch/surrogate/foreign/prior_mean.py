@@ -50,11 +50,17 @@ class PriorMean:
             return value
         if isinstance(value, Mapping):
             unknown = sorted(set(map(str, value)) - set(metrics))
-            if unknown or not all(callable(part) for part in value.values()):
+            if unknown:
                 raise ConfigError(
                     "a prior mean by metric maps names to functions of theta (N, params); "
                     f"unknown metrics {unknown}, the problem's are {list(metrics)}"
                 )
+            for name, part in value.items():
+                if not callable(part):
+                    raise ConfigError(
+                        f"the prior mean of {name} must be a function of theta (N, params), got "
+                        f"{part!r:.60}"
+                    )
             parts = [(name, value[name]) for name in metrics if name in value]
             names = ", ".join(f"{name}: {name_of(part)}" for name, part in parts)
             identity = of_text("|".join(f"{name}={_identity(part)}" for name, part in parts))
@@ -76,6 +82,21 @@ def _identity(function: Any) -> str:
     return described if isinstance(described, str) and described else name_of(function)
 
 
+def _as_tensor(value: Any, what: str, theta: Tensor) -> Tensor:
+    """What a function of theta returned, as a tensor like theta."""
+    try:
+        tensor = torch.as_tensor(value)
+        if not tensor.is_complex():
+            return tensor.to(theta)
+    except Exception:  # whatever another's value can be
+        pass
+    kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+    raise FitError(
+        f"{what} must return real numbers, a tensor or an array, for theta "
+        f"{tuple(theta.shape)}; got {kind}"
+    )
+
+
 def _by_metric(
     parts: Mapping[str, Callable[[Tensor], Any]], metrics: tuple[str, ...]
 ) -> Callable[[Tensor], Tensor]:
@@ -84,7 +105,7 @@ def _by_metric(
         for name in metrics:
             column = theta.new_zeros(len(theta))
             if name in parts:
-                value = torch.as_tensor(parts[name](theta)).to(theta)
+                value = _as_tensor(parts[name](theta), f"the prior mean of {name}", theta)
                 if value.shape != (len(theta),):
                     raise FitError(
                         f"the prior mean of {name} must be ({len(theta)},) for theta "
@@ -142,15 +163,17 @@ class UnitMean:
     def _deltas(self, theta: Tensor) -> Tensor:
         text = self.mean.text
         try:
-            value = torch.as_tensor(self.mean.function(theta)).to(theta)
+            # A copy: a function that works in place must not move the candidates.
+            value = self.mean.function(theta.clone())
         except FitError:
             raise
         except Exception as error:
             first = (str(error).strip().splitlines() or [""])[0]
             raise FitError(
                 f"the prior mean {text} raised {type(error).__name__}: {first:.200}; it is called "
-                f"with theta (N, {theta.shape[1]})"
+                f"with theta (N, {theta.shape[1]}) in float64"
             ) from error
+        value = _as_tensor(value, f"the prior mean {text}", theta)
         if value.shape != (len(theta), self._num):
             raise FitError(
                 f"the prior mean {text} must be (N, metrics) = {(len(theta), self._num)}, got "
