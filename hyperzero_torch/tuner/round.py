@@ -296,10 +296,13 @@ def _remarks(state: Fitted, votes: Votes, num_draws: int, round: int) -> list[De
     if state.remark is not None:
         reasons["fallback"] = state.remark
     if not state.posterior.fit_succeeded:
-        start = "priors' medians" if isinstance(state.posterior, Posterior) else "initial values"
+        is_own = isinstance(state.posterior, Posterior)
+        start = "priors' medians" if is_own else "initial values"
+        sure = "" if is_own else "left a metric next to no variance, "
+        remedy = "" if is_own else "; priors on the kernel's parameters prevent that"
         reasons["fit"] = (
-            "the fit of the kernel failed, or predicted left-out candidates much worse than the "
-            f"{start}; it was not used"
+            f"the fit of the kernel failed, {sure}or predicted left-out candidates much worse than "
+            f"the {start}; it was not used{remedy}"
         )
     if votes.num_infeasible == num_draws:
         reasons["infeasible"] = (

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from gpytorch.kernels import (
+    InducingPointKernel,
+    Kernel,
     LinearKernel,
     MaternKernel,
     PeriodicKernel,
@@ -20,6 +22,7 @@ from gpytorch.means import ConstantMean, ZeroMean
 from gpytorch.priors import GammaPrior, LogNormalPrior, NormalPrior
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.deep_kernel import DeepKernel
 from support.quadratic_surrogate import Quadratic
 
 import hyperzero_torch as hz
@@ -240,6 +243,16 @@ def test_the_fast_path_is_the_model_that_gpytorch_states():
         torch.testing.assert_close(a, b, rtol=0.05, atol=2e-5)
 
 
+class InNumPy(Kernel):
+    """Has no slopes."""
+
+    has_lengthscale = False
+
+    def forward(self, x1, x2, diag=False, **params):
+        a, b = x1.numpy()[:, None], x2.numpy()
+        return torch.as_tensor(np.exp(-np.square(a - b).sum(-1)))
+
+
 WRONG = {
     "dims": (ScaleKernel(RBFKernel(ard_num_dims=3)), r"ard_num_dims=2"),
     "active": (RBFKernel(active_dims=[4]), r"active_dims below 2"),
@@ -250,6 +263,16 @@ WRONG = {
     "number": (3, r"got int: 3"),
     "nothing": (lambda dims: None, r"must return a GPyTorch kernel"),
     "raises": (lambda dims: 1 / 0, r"ZeroDivisionError.*called with dims"),
+    "numpy": (InNumPy(), r"InNumPy cannot be differentiated in x.*write it in torch"),
+    "inducing": (
+        InducingPointKernel(RBFKernel(), torch.rand(4, 2), GaussianLikelihood()),
+        r"InducingPointKernel, an approximation.*hand over its base kernel",
+    ),
+    "list": ([RBFKernel()], r"got list: \[RBFKernel\( \(raw"),
+    "model": (
+        Exact(torch.rand(3, 2), torch.rand(3), torch.rand(3), ZeroMean(), RBFKernel()),
+        r"got Exact.*hand over what makes the model, not a model of given data",
+    ),
     "unfit": (
         type("Unfit", (), {"fit": lambda self, x: x})(),
         r"must take \(x, mean, var, shared\)",
@@ -262,6 +285,34 @@ def test_what_cannot_be_a_surrogate_is_one_clear_error(case):
     value, message = WRONG[case]
     with pytest.raises(hz.ConfigError, match=message):
         choose(value, 2)
+
+
+def test_networks_of_kernels_are_in_evaluation_mode():
+    """Else a covariance depends on what is evaluated with it, and on chance."""
+    given = DeepKernel(2, torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.5))
+    x, mean, var, shared = example_evidence()
+    posterior = choose(given, 2).fit(x, mean, var, shared)
+    assert given.training
+    at = torch.rand(9, 2, generator=SEED().manual_seed(2), dtype=torch.float64)
+    alone = [posterior.marginal(row)[0] for row in at.split(1)]
+    torch.testing.assert_close(torch.cat(alone), posterior.marginal(at)[0])
+
+
+@pytest.mark.parametrize(
+    "kernel", [SpectralMixtureKernel(3, ard_num_dims=2), ScaleKernel(RBFKernel(ard_num_dims=2))]
+)
+def test_the_kernel_of_a_fit_that_leaves_no_variance_is_not_used(kernel):
+    """Noise alone: without priors the likelihood is largest next to a variance of 0."""
+    generator = SEED().manual_seed(5)
+    x = torch.rand(24, 2, generator=generator, dtype=torch.float64)
+    mean = 0.02 + 1e-3 * torch.randn(24, 1, generator=generator, dtype=torch.float64)
+    posterior = choose(kernel, 2).fit(x, mean, torch.full_like(mean, 1e-6), None)
+    assert not posterior.fit_succeeded
+    at = torch.rand(50, 2, generator=generator, dtype=torch.float64)
+    predicted, var = posterior.marginal(at)
+    # The level is known no better than the average of all rows.
+    assert float(var.sqrt().min()) > 1e-3 / math.sqrt(24)
+    assert float(predicted.mean()) == pytest.approx(0.02, abs=3e-4)
 
 
 def make(likelihood):

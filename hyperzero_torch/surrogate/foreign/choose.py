@@ -134,10 +134,12 @@ def choose(value: Any, dims: int, folder: Path | None = None) -> ForeignSurrogat
         return _of_kernel(value[0], value[1], dims, None)
     if callable(value) and not isinstance(value, torch.nn.Module):
         return _of_factory(value, dims, None)
+    came = " ".join(f"{type(value).__name__}: {value!r}".split())
+    is_made = isinstance(value, torch.nn.Module) and hasattr(value, "likelihood")
+    hint = "; hand over what makes the model, not a model of given data" if is_made else ""
     raise ConfigError(
         f"surrogate must be {names_in_words()}, a GPyTorch kernel, a (mean, kernel) pair, a "
-        "factory, or an object with fit(x, mean, var, shared); got "
-        f"{type(value).__name__}: {value!r:.80}"
+        f"factory, or an object with fit(x, mean, var, shared); got {came:.80}{hint}"
     )
 
 

@@ -31,6 +31,9 @@ NUM_RESTARTS = 3
 _RESTART_SPREAD = 0.5
 # Nats of leave-one-out density that a fit may lose against the model's own start; see ``fit``.
 _MAX_LOSS = 3.0
+# In squares of a metric's standardised unit: a fit with less prior variance claims to know the
+# metric everywhere. Without priors the likelihood is largest there where noise hides the signal.
+_LEAST_VARIANCE = 1e-3
 
 
 class System(NamedTuple):
@@ -79,13 +82,22 @@ def loss(prior: MetricPrior, x: Tensor, y: Tensor, noise: Tensor, slopes: bool =
     return value
 
 
-def maximise(prior: MetricPrior, x: Tensor, y: Tensor, noise: Tensor) -> tuple[MetricPrior, bool]:
+def maximise(
+    prior: MetricPrior, x: Tensor, y: Tensor, noise: Tensor, metric: Tensor | None = None
+) -> tuple[MetricPrior, bool]:
     """The prior with the parameters that maximise the marginal likelihood, and whether they do.
 
     L-BFGS from the model's own parameters; where that diverges, from others around them. A fit that
     predicts left-out candidates much worse than the model's own start is not used: with few
-    candidates a maximum of the likelihood can be overconfident.
+    candidates a maximum of the likelihood can be overconfident. Of a fit that leaves a metric no
+    variance the mean alone is used.
 
+    Args:
+        prior: the start.
+        x: ``(n, dims)``.
+        y: ``(n,)``.
+        noise: ``(n, n)``.
+        metric: ``(n,)`` the number of each row's metric; None where all have the same.
     Raises:
         FitError: every descent failed or diverged.
     """
@@ -97,11 +109,23 @@ def maximise(prior: MetricPrior, x: Tensor, y: Tensor, noise: Tensor) -> tuple[M
         except (FitError, ValueError, RuntimeError) as error:
             reasons.append(str(error))
             continue
+        if _is_sure(fitted, x, metric):
+            return prior.with_mean_of(fitted), False
         return _unless_worse(prior, fitted, system, x, y, noise)
     raise FitError(
         f"the fit diverged from each of {NUM_RESTARTS + 1} starts ({reasons[0]:.200}); give the "
         "kernel priors, or other initial values"
     )
+
+
+@torch.no_grad()
+def _is_sure(fitted: MetricPrior, x: Tensor, metric: Tensor | None) -> bool:
+    """Whether some metric has next to no variance at any row."""
+    variance = fitted.variance(x)
+    groups = [variance]
+    if metric is not None:
+        groups = [variance[metric == number] for number in set(metric.tolist())]
+    return any(float(group.max()) < _LEAST_VARIANCE for group in groups)
 
 
 def _unless_worse(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
+from gpytorch.kernels import GridKernel, InducingPointKernel
 from gpytorch.likelihoods import FixedNoiseGaussianLikelihood
 from gpytorch.models import ExactGP
 from torch import Tensor
@@ -174,9 +175,16 @@ def check_prior(prior: MetricPrior, x: Tensor, text: str) -> None:
     """Evaluate a prior at points ``x (n, dims)`` of the cube, and refuse it where that fails.
 
     Raises:
-        ConfigError: other dimensions, a batch, values that are not finite, not a covariance.
+        ConfigError: other dimensions, a batch, values that are not finite, not a covariance; an
+            approximate kernel, which keeps results of earlier parameters.
     """
     n, dims = x.shape
+    for part in prior.modules():
+        if isinstance(part, GridKernel | InducingPointKernel):
+            raise ConfigError(
+                f"{text} has a {type(part).__name__}, an approximation for fits that are not "
+                "exact; fits are exact here: hand over its base kernel"
+            )
     try:
         with torch.no_grad():
             mean, joint, variance = prior.mean(x), prior.cross(x, x), prior.variance(x)
@@ -186,6 +194,14 @@ def check_prior(prior: MetricPrior, x: Tensor, text: str) -> None:
             f"{text} cannot be evaluated at points ({n}, {dims}) of this problem's unit cube "
             f"({type(error).__name__}: {first:.200}); a Choice has one dimension for each option: "
             f"give it ard_num_dims={dims}, or active_dims below {dims}"
+        ) from None
+    try:  # paths are climbed by their slopes
+        at = x[:2].clone().requires_grad_()
+        with torch.enable_grad():
+            prior.cross(at, x), prior.mean(at)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{text} cannot be differentiated in x ({str(error).strip():.100}); write it in torch"
         ) from None
     shapes = tuple(tuple(t.shape) for t in (mean, joint, variance))
     if shapes != ((n,), (n, n), (n,)):

@@ -18,7 +18,10 @@ from ..kernels import default_hyperparameters
 
 
 class MetricPrior(nn.Module):
-    """A Gaussian process's mean and kernel; copied, in float64.
+    """A Gaussian process's mean and kernel; copied, in float64, in evaluation mode.
+
+    In training mode a network's dropout or batch normalisation would make a covariance depend on
+    the points that are evaluated with it.
 
     Args:
         mean: a GPyTorch mean.
@@ -29,6 +32,7 @@ class MetricPrior(nn.Module):
         super().__init__()
         self.mean_module = copy.deepcopy(mean).double()
         self.kernel = copy.deepcopy(kernel).double()
+        self.eval()
 
     def mean(self, x: Tensor) -> Tensor:
         """``(N, dims)`` to ``(N,)``."""
@@ -59,7 +63,15 @@ class MetricPrior(nn.Module):
 
     def copied(self) -> Self:
         """An independent copy."""
-        return copy.deepcopy(self)
+        return copy.deepcopy(self).eval()
+
+    def with_mean_of(self, fitted: Self) -> Self:
+        """A copy that has the other's mean."""
+        copied, values = self.copied(), dict(fitted.named_parameters())
+        for name, parameter in copied.named_parameters():
+            if "mean_module" in name.split("."):
+                parameter.data.copy_(values[name].data)
+        return copied
 
     def parts(self) -> list[Any]:
         """The GPyTorch modules that it consists of."""

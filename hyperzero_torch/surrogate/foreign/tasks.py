@@ -163,7 +163,7 @@ def fit_tasks(
         prior: MetricPrior = task_prior(mean.shape[1], x.shape[1]).to(x.device)
     else:
         prior = model_prior(factory, data)
-    fitted, succeeded = maximise(prior, *data)
+    fitted, succeeded = maximise(prior, *data, data.x[:, -1])
     inner = KernelPosterior([fitted], long, fit_succeeded=succeeded)
     return TasksPosterior(inner, prepared.standardiser)
 
