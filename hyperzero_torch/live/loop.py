@@ -24,12 +24,12 @@ from ..study.launch import goes_on
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..study.serving import why_control_alone
-from ..transfer.journaled import record
 from ..transfer.refresh import Named
 from ..tuner.oversight import notes_on_arms
 from ..tuner.tuner import Tuner
 from .aggregate.source import Collected, Source, check_collected
 from .clock import CLOCK, Clock, Schedule, SystemClock
+from .domains import learn_from_domains
 from .lease import LEASE_ROUNDS, as_of_now, terms_of
 from .notices import Notices
 from .remarks import Calls
@@ -141,7 +141,8 @@ class Loop:
             if not rows and len(empty) >= ROUNDS_BEFORE_WARNING:
                 self._warn_without_readings(empty)
             self._notices.of_rows(round)
-            self._read_domains()
+            if self.domains is not None:
+                learn_from_domains(self.tuner, self._calls, self.domains)
         plan = self._plan(round)
         applied = plan is not None and self._apply(plan)
         if plan is not None:
@@ -242,23 +243,6 @@ class Loop:
             return 0
         self._notices.repeat(self.tuner.history.decisions[num_decisions:])
         return rows
-
-    def _read_domains(self) -> None:
-        """Read the other domains that are due; one that cannot be read stays as it was."""
-        if self.domains is None:
-            return
-        kind, what = "transfer source", "reading other domains"
-        read = partial(self.domains, self.tuner.history.branch())
-        for answer in self._calls.read(self._calls.domains, kind, what, read):
-            for remark in answer.remarks:
-                self._calls.remarks.add(kind, remark)
-            learn = partial(self.tuner.learn_from, answer.sources)
-            note = partial(record, self.tuner.study, answer.refused, answer.withdrawn)
-            self._calls.journal("withdrawing revoked domains", note)
-            try:
-                self._calls.journal("learning from other domains", learn, (ConfigError,))
-            except ConfigError as error:
-                self._calls.remarks.add(kind, str(error))
 
     def _plan(self, round: int) -> Plan | None:
         """The round's plan; None where there is none, or another loop has planned a later round."""

@@ -213,7 +213,7 @@ def test_a_writer_that_waited_sees_what_was_written_meanwhile(journal, url):
         lock_study(connection)
         thread.start()
         time.sleep(0.5)
-        link = links.continued(connection, "study", 10, KeyRing(), "")
+        link = links.continued(connection, "study", 10, KeyRing(), "", False)
         rows.write(connection, HEADER, [Decision(9, "a", "b")], 10, link, KeyRing())
     thread.join()
     assert waited[0] > 0.4

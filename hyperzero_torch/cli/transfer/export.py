@@ -143,12 +143,12 @@ def export(
         raise ConfigError("--epsilon, --clip, --noise, --release and --population need a --ledger")
     if ledger is not None and epsilon is None:
         raise ConfigError("--ledger needs --epsilon, the budget of all its releases together")
+    tuner = open_study(config)
     if ledger is None and not StudyConfig.from_file(config).export_without_noise:
         raise ConfigError(
             f"without --ledger the evidence would go out without noise; where that is meant, say "
             f"so in {config.name}: export_without_noise: true"
         )
-    tuner = open_study(config)
     domain, history = name or tuner.study.name, tuner.history
     if taken := sorted(set(own) & set(features_of(history))):
         raise ConfigError(
