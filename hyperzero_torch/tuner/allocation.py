@@ -58,11 +58,11 @@ def allocate(
     pins = history.status.switches.pins
     last, correlation = _last_shares(history), _arm_similarity(state, context, arms)
     most = max_control_share(config, context.age)
-    bounds = limits(state, context, arms, oversight.capped)
+    bounds = limits(state, context, arms, slots, oversight.capped)
     divided = shares(arms, slots, last, config, correlation, most, bounds)
     planned = with_pins(Shares(arms, slots, divided), pins, votes)
     if pins:
-        bounds = limits(state, context, planned.arms, {})
+        bounds = limits(state, context, planned.arms, planned.slots, {})
     kept = within_budget(planned.shares, bounds, state.problem, context)
     kept = towards_control(kept, oversight.treated)
     exposure = None

@@ -60,14 +60,24 @@ class Limits(NamedTuple):
 
 
 def limits(
-    state: ModelState, context: RoundContext, arms: Tensor, capped: Mapping[int, float]
+    state: ModelState,
+    context: RoundContext,
+    arms: Tensor,
+    slots: Tensor,
+    capped: Mapping[int, float],
 ) -> Limits:
     """The limits of a round's arms.
+
+    Arms that are more likely to break a guardrail than not get ``max_risky_total`` times their part
+    of the slots: a slot of theirs counts a tenth, by default. Their violations are the largest, and
+    what they teach is seldom recommended. Where no arm is likely to be feasible they still get
+    ``max_risky_total``, so that a study goes on.
 
     Args:
         state: the evidence, and the posterior where there is one.
         context: the round that is planned.
         arms: ``(A,)`` candidate ids, without the control.
+        slots: ``(A,)`` of these arms.
         capped: limits of single candidates for other reasons, by id.
     """
     config = context.config
@@ -83,10 +93,10 @@ def limits(
         each[is_worse] = each[is_worse].clamp_max(config.newcomer_slots / config.num_draws)
     limited = is_untested | is_risky
     each[limited] = each[limited].clamp_max(config.max_untested_share)
-    groups = (
-        Group(is_untested, config.max_untested_total),
-        Group(is_risky, config.max_risky_total),
-    )
+    risky_total = config.max_risky_total
+    if risky_total < 1:
+        risky_total *= float(slots[is_risky].sum()) / max(1, int(slots.sum()))
+    groups = (Group(is_untested, config.max_untested_total), Group(is_risky, risky_total))
     most = None
     if isinstance(state, Fitted) and state.problem.num_constraints and config.max_risk < 1:
         anywhere = state.problem.space.sobol(_NUM_POINTS, seed=0)
