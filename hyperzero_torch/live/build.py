@@ -13,6 +13,7 @@ from ..problem.problem import Problem
 from ..study.config import LiveConfig, MetricConfig
 from .aggregate.aggregator import Aggregator
 from .aggregate.metrics import Metric
+from .aggregate.screening import Served
 from .aggregate.source import Collected
 from .serve.flagd import FlagdUpdater
 from .serve.updater import TableUpdater
@@ -22,7 +23,7 @@ class ParquetSource:
     """A warehouse of Parquet files, aggregated by DuckDB.
 
     Args:
-        exposures: a glob of files with the columns user, round, candidate.
+        exposures: a glob of files with the columns user, round, candidate[, study, epoch].
         events: a glob of files with the columns user, round, metric, value[, arrived].
         aggregator: how events become readings.
         covariates: a glob of files with the columns user, metric, value, from before the
@@ -43,6 +44,11 @@ class ParquetSource:
         self.exposures, self.events = str(exposures), str(events)
         self.covariates = None if covariates is None else str(covariates)
         self.aggregator = aggregator
+        self._served: Served | None = None
+
+    def expect(self, served: Served) -> None:
+        """From now on count no exposures that name another study or epoch than these."""
+        self._served = served
 
     def collect(
         self,
@@ -62,6 +68,7 @@ class ParquetSource:
             as_of=as_of,
             rounds=window,
             planned={r: planned[r] for r in window},
+            served=self._served,
         )
 
 

@@ -17,6 +17,7 @@ from itertools import takewhile
 from math import inf, nan
 
 from ..errors import ConfigError, HyperZeroError, ReadingsError, RoundError
+from ..study.epochs import served_as
 from ..study.exposure import exposure_facts
 from ..study.history import History
 from ..study.interventions import was_reviewed
@@ -27,7 +28,7 @@ from ..study.serving import why_control_alone
 from ..transfer.refresh import Named
 from ..tuner.oversight import notes_on_arms
 from ..tuner.tuner import Tuner
-from .aggregate.source import Collected, Source, check_collected
+from .aggregate.source import Collected, KnowsEpochs, Source, check_collected
 from .clock import CLOCK, Clock, Schedule, SystemClock
 from .domains import learn_from_domains
 from .lease import LEASE_ROUNDS, as_of_now, terms_of
@@ -177,6 +178,8 @@ class Loop:
             return 0
         planned = {r: dict(zip(plans[r].candidates, plans[r].shares)) for r in recent}
         missing = [r for r in recent if self._is_empty(r)]
+        if isinstance(self.source, KnowsEpochs):
+            self.source.expect(served_as(self.tuner.study.name, self.tuner.history, recent))
 
         def collect() -> Collected:
             return check_collected(self.source.collect(round, planned, missing))

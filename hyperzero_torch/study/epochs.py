@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from ..errors import JournalCorruptError, JournalError, RoundError
@@ -56,6 +56,25 @@ def current(history: History) -> EpochBegun | None:
         if isinstance(decision.trace, EpochBegun):
             return decision.trace
     return None
+
+
+def served_as(
+    study: str, history: History, rounds: Iterable[int]
+) -> dict[int, tuple[str, frozenset[str]]]:
+    """By round, the study and the epochs under which its plan was served.
+
+    Several where another was declared while the round was served; rounds of a study that has no
+    epoch yet are left out.
+    """
+    begun = [(d.round, d.trace.epoch) for d in history.decisions if isinstance(d.trace, EpochBegun)]
+    served = {}
+    for round_ in rounds:
+        before = [epoch for at, epoch in begun if at < round_]
+        within = [epoch for at, epoch in begun if at == round_]
+        epochs = frozenset([*before[-1:], *within]) or frozenset(epoch for _, epoch in begun[:1])
+        if epochs:
+            served[round_] = (study, epochs)
+    return served
 
 
 def first(history: History, journal: Journal) -> list[Decision]:

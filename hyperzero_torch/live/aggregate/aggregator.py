@@ -17,14 +17,12 @@ from ...study.readings import Readings
 from .arm_rows import BOT, TWO_ARMS, UNEXPOSED, ArmRows, Sums
 from .frames import Tables, engine_errors, paths
 from .metrics import Metric, arm_sums, check_metrics, mean_and_var, num_users
-from .sample_ratio import check_shares, mismatch
+from .sample_ratio import check_shares, mismatch, planned_arms
+from .screening import Served
 from .source import Collected
 from .sticky import StickyUsers
 
 _USERS_NOT_COUNTED = {"bots": BOT, "in_two_arms": TWO_ARMS, "unexposed": UNEXPOSED}
-# Users in arms that the plan does not have are left out where they are at most this share of the
-# round's users: a few clients with broken state. More of them are a mismatch of the whole round.
-_MAX_STRAY = 0.01
 # A metric is rare where a usual hour has fewer events in all arms: chance leaves hours without any.
 _FEW_EVENTS = 15
 _NOT_USABLE = "missing, not finite or absurd; left out of this metric in that round"
@@ -87,6 +85,7 @@ class Aggregator:
         as_of: int,
         rounds: Collection[int] | None = None,
         planned: Mapping[int, Mapping[int, float]] | None = None,
+        served: Served | None = None,
     ) -> Collected:
         """Readings of the rounds ``as_of - lateness < round < as_of``, as of the round ``as_of``.
 
@@ -94,10 +93,10 @@ class Aggregator:
         the identical message, a later one a higher revision.
 
         Args:
-            exposures: ``user, round, candidate``; candidate 0 is the control, -1 a user outside
-                the experiment, and repeated rows count once. A pandas or Polars frame (eager or
-                lazy), a DuckDB relation or a PySpark frame; or the path of a Parquet file, a glob
-                or a list of them, read by DuckDB.
+            exposures: ``user, round, candidate[, study, epoch]``; candidate 0 is the control, -1 a
+                user outside the experiment, and repeated rows count once. A pandas or Polars frame
+                (eager or lazy), a DuckDB relation or a PySpark frame; or the path of a Parquet
+                file, a glob or a list of them, read by DuckDB.
                 Columns of files are matched by name, and a file that cannot be used is left out.
             events: ``user, round, metric, value[, arrived]``; values of a user add up. Rows with
                 ``arrived >= as_of`` are not counted yet, since the round ``as_of`` may be under
@@ -108,11 +107,14 @@ class Aggregator:
             planned: per round the share of every candidate including the control, summing to 1.
                 Rounds without shares are excluded, and rounds in which users keep the arm that they
                 had before; None: the split is not tested.
+            served: per round the study and the epochs that served it; exposures that name others
+                are not counted. None: all are.
         Returns:
             Means and unbiased variances of per-user sums over the users of each arm and round,
             those without events as zeros. ``omitted`` names arms of fewer than two users, undefined
             ratios, and metrics without an event. ``faults`` counts rows and files that were
-            left out: rows without a user, a round or a candidate, and values that are missing, not
+            left out: rows without a user, a round or a candidate, exposures of another study or
+            epoch, and values that are missing, not
             finite or absurd. Such a value leaves its user out of this metric and round; everything
             else is as if the row had not been there. ``excluded_users`` counts, per round seen
             in the data, ``"bots"`` (more than ``max_events`` events), users ``"in_two_arms"``
@@ -136,12 +138,12 @@ class Aggregator:
         frames = (exposures, events, covariates if adjusted else None)
         tests_split = shares is not None and self.srm_alpha > 0
         try:
-            sums = self._sums(frames, window, int(as_of), tests_split)
+            sums = self._sums(frames, window, int(as_of), tests_split, served)
         except ReadingsError:
             if not any(paths(frame) for frame in frames):
                 raise
             # A file may be damaged behind its footer, which only reading it to its end shows.
-            sums = self._sums(frames, window, int(as_of), tests_split, read_all=True)
+            sums = self._sums(frames, window, int(as_of), tests_split, served, read_all=True)
         return self._report(sums, int(as_of), shares)
 
     def _sums(
@@ -150,12 +152,13 @@ class Aggregator:
         window: list[int],
         as_of: int,
         tests_split: bool,
+        served: Served | None,
         read_all: bool = False,
     ) -> Sums:
         tables = Tables(*frames, read_all=read_all)
         try:
             with engine_errors("the expression"):
-                sums = self._rows.of(tables, window, as_of)
+                sums = self._rows.of(tables, window, as_of, served)
                 if tests_split:
                     self._sticky.observe(tables.exposures, window)
         finally:
@@ -197,7 +200,7 @@ class Aggregator:
                 faults[f"users with a value of {source!r} that is {_NOT_USABLE}"] += number
             arms = [r for r in rows if r["round"] == round_ and r["arm"] >= 0]
             arms.sort(key=lambda row: row["arm"])
-            arms, num_stray = _planned_arms(arms, None if shares is None else shares.get(round_))
+            arms, num_stray = planned_arms(arms, None if shares is None else shares.get(round_))
             if num_stray:
                 excluded_users[round_]["unplanned_arm"] = num_stray
                 faults["users exposed to a candidate that is no arm of the round"] += num_stray
@@ -296,19 +299,6 @@ class Aggregator:
 
 def _add(counts: dict[str, int], name: str, number: int) -> None:
     counts[name] = counts.get(name, 0) + number
-
-
-def _planned_arms(
-    arms: list[dict[str, Any]], planned: Mapping[int, float] | None
-) -> tuple[list[dict[str, Any]], int]:
-    """The arms of the plan, and the users of others where these are only a few."""
-    if planned is None:
-        return arms, 0
-    stray = sum(int(r["users"]) for r in arms if planned.get(int(r["arm"]), 0.0) == 0.0)
-    total = sum(int(r["users"]) for r in arms)
-    if not stray or not (stray == 1 < total or stray <= _MAX_STRAY * total):
-        return arms, 0
-    return [r for r in arms if planned.get(int(r["arm"]), 0.0) > 0.0], stray
 
 
 def _whole(name: str, value: Any, minimum: int) -> int:

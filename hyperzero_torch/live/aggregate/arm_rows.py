@@ -30,7 +30,14 @@ from .metrics import (
     sums_by_metric,
     with_means,
 )
-from .screening import Screened, per_round, screen_events, usable_covariates, usable_exposures
+from .screening import (
+    Screened,
+    Served,
+    per_round,
+    screen_events,
+    usable_covariates,
+    usable_exposures,
+)
 
 UNEXPOSED, TWO_ARMS, BOT = -3, -2, -1  # in place of an arm, for users who are not counted
 NO_ARM = 2**62
@@ -65,15 +72,18 @@ class ArmRows:
         self.max_events = max_events
         self.sources = tuple(dict.fromkeys(s for m in metrics for s in m.sources))
 
-    def of(self, tables: Tables, window: list[int], as_of: int) -> Sums:
+    def of(
+        self, tables: Tables, window: list[int], as_of: int, served: Served | None = None
+    ) -> Sums:
         """One row of sums per round and arm, in the metrics' units, and what was left out.
 
         Args:
             tables: exposures, events and covariates.
             window: the rounds to report, ascending.
             as_of: events that arrived in this round or later are not counted.
+            served: exposures of other studies and epochs are not counted; None: all are.
         """
-        exposures, outside, faults = usable_exposures(tables.exposures, window)
+        exposures, outside, faults = usable_exposures(tables.exposures, window, served)
         events = tables.events
         if tables.has_arrivals:  # a row without an arrival has arrived
             events = events.filter((nw.col("arrived") < as_of) | nw.col("arrived").is_null())

@@ -19,6 +19,9 @@ COLUMNS = {
     "events": ("user", "round", "metric", "value"),
     "covariates": ("user", "metric", "value"),
 }
+#: Columns that are used where a frame has them.
+OPTIONAL = {"exposures": ("study", "epoch"), "events": ("arrived",), "covariates": ()}
+_TEXTS = ("metric", "study", "epoch")
 _MAX_WHOLE = 2.0**53  # above it a float holds no whole numbers one by one
 
 
@@ -93,12 +96,11 @@ class Tables:
             raise ReadingsError(f"{name}: the list of Parquet files is empty")
         if self._connection is None:
             self._connection = duckdb.connect()
-        columns = (*COLUMNS[name], "arrived") if name == "events" else COLUMNS[name]
         relation, faults = open_files(
             self._connection,
             name,
             files,
-            columns,
+            (*COLUMNS[name], *OPTIONAL[name]),
             lambda table: _flaw(name, nw.from_native(table).lazy()),
             self._read_all,
         )
@@ -162,8 +164,8 @@ def _typed(name: str, frame: nw.LazyFrame[Any]) -> tuple[nw.LazyFrame[Any], str]
         )
     columns: list[nw.Expr] = []
     faults, kind = [], ""
-    arrived = ("arrived",) if name == "events" and "arrived" in schema else ()
-    for column in (*COLUMNS[name], *arrived):
+    optional = [column for column in OPTIONAL[name] if column in schema]
+    for column in (*COLUMNS[name], *optional):
         dtype = schema[column]
         text = isinstance(dtype, nw.String | nw.Categorical | nw.Enum)
         to: Any = nw.String if text else nw.Int64
@@ -179,8 +181,9 @@ def _typed(name: str, frame: nw.LazyFrame[Any]) -> tuple[nw.LazyFrame[Any], str]
                 whole = nw.col("user").cast(nw.Int64)
                 columns.append(nw.when(nw.col("user") == whole).then(whole).alias("user"))
                 continue
-        elif column == "metric":
-            is_valid, expected = text, "text"
+        elif column in _TEXTS:
+            is_null = column in OPTIONAL[name] and isinstance(dtype, nw.Unknown)  # in every row
+            is_valid, expected, to = text or is_null, "text", nw.String
         elif column == "value":
             is_valid, expected, to = dtype.is_numeric(), "numbers", nw.Float64
         else:

@@ -77,7 +77,8 @@ def _with_types(relation: Any) -> Any:
     for column, kind in zip(relation.columns, relation.types):
         name = _quoted(column)
         if str(kind).strip('"').upper() == "NULL":
-            to = "VARCHAR" if column in ("user", "metric") else "BIGINT"
+            is_text = column in ("user", "metric", "study", "epoch")
+            to = "VARCHAR" if is_text else "BIGINT"
             name = f"CAST({name} AS {to}) AS {name}"
         parts.append(name)
     return relation.project(", ".join(parts))

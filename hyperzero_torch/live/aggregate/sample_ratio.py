@@ -11,6 +11,10 @@ import torch
 from ...errors import ConfigError
 from ...stats.sample_ratio import p_value
 
+# Users in arms that the plan does not have are left out where they are at most this share of the
+# round's users: a few clients with broken state. More of them are a mismatch of the whole round.
+_MAX_STRAY = 0.01
+
 
 def check_shares(round: int, shares: Any) -> dict[int, float]:
     """The planned shares of one round, validated.
@@ -43,6 +47,19 @@ def check_shares(round: int, shares: Any) -> dict[int, float]:
             "control's"
         )
     return planned
+
+
+def planned_arms(
+    arms: list[dict[str, Any]], planned: Mapping[int, float] | None
+) -> tuple[list[dict[str, Any]], int]:
+    """The arms of the plan, and the users of others where these are only a few."""
+    if planned is None:
+        return arms, 0
+    stray = sum(int(r["users"]) for r in arms if planned.get(int(r["arm"]), 0.0) == 0.0)
+    total = sum(int(r["users"]) for r in arms)
+    if not stray or not (stray == 1 < total or stray <= _MAX_STRAY * total):
+        return arms, 0
+    return [r for r in arms if planned.get(int(r["arm"]), 0.0) > 0.0], stray
 
 
 def mismatch(

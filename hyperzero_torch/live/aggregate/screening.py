@@ -2,6 +2,7 @@
 
     a row without a user or of no round      the row is left out
     an exposure without a candidate          the row is left out
+    an exposure of another study or epoch    the row is left out
     an exposure to candidate -1              the user is outside the experiment; counted by round
     an event without a metric                the row is left out
     an event without a usable value          its user is left out for this metric and round
@@ -16,7 +17,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import narwhals as nw
 
@@ -28,6 +29,9 @@ ABSURD = 2.0**40
 #: In place of a candidate, where an application logs users outside the experiment too.
 OUTSIDE = -1
 _OUTSIDE_ROWS = "a user outside the experiment"
+
+#: By round, the study and epochs under which its plan was served.
+Served: TypeAlias = Mapping[int, tuple[str, frozenset[str]]]
 
 
 class Screened(NamedTuple):
@@ -62,8 +66,14 @@ class Exposures(NamedTuple):
     faults: dict[str, int]
 
 
-def usable_exposures(exposures: nw.LazyFrame[Any], window: list[int]) -> Exposures:
-    """The window's exposures that count, and what was left out."""
+def usable_exposures(
+    exposures: nw.LazyFrame[Any], window: list[int], served: Served | None = None
+) -> Exposures:
+    """The window's exposures that count, and what was left out.
+
+    Another journal of the study, or another study, has candidates of its own under the same
+    numbers. A row that names neither study nor epoch counts.
+    """
     is_outside = nw.col("candidate") == OUTSIDE
     flaws = {
         "no user": _no_user(exposures),
@@ -71,11 +81,15 @@ def usable_exposures(exposures: nw.LazyFrame[Any], window: list[int]) -> Exposur
         _OUTSIDE_ROWS: is_outside,
         "no valid candidate": _invalid("candidate"),
     }
+    foreign = _foreign(exposures, served or {})
+    if foreign is not None:
+        flaws = {"another study or epoch": foreign, **flaws}
     in_time = exposures.filter(in_window(window))
     rows, faults = _without("exposures", in_time, flaws)
     outside: dict[int, int] = {}
     if faults.pop(f"exposures with {_OUTSIDE_ROWS}", 0):
-        users = in_time.filter(is_outside & ~_no_user(exposures) & ~_invalid("round"))
+        here = in_time if foreign is None else in_time.filter(~foreign)
+        users = here.filter(is_outside & ~_no_user(exposures) & ~_invalid("round"))
         numbers = users.select("round", "user").unique().group_by("round")
         for row in collect(numbers.agg(nw.len().alias("users")), "users outside"):
             outside[int(row["round"])] = int(row["users"])
@@ -253,6 +267,23 @@ def _no_user(frame: nw.LazyFrame[Any]) -> nw.Expr:
     user = nw.col("user")
     is_text = isinstance(frame.collect_schema()["user"], nw.String)
     return user.is_null() | (user == "") if is_text else user.is_null()
+
+
+def _foreign(exposures: nw.LazyFrame[Any], served: Served) -> nw.Expr | None:
+    """Rows that name a study or an epoch that did not serve their round; None without names."""
+    columns = exposures.collect_schema().names()
+    rounds: dict[tuple[str, frozenset[str]], list[int]] = defaultdict(list)
+    for round_, whose in served.items():
+        rounds[whose].append(round_)
+    conditions = []
+    for (study, epochs), numbers in rounds.items():
+        ours = {"study": [study], "epoch": sorted(epochs)}
+        for column in ("study", "epoch"):
+            if column in columns:
+                value = nw.col(column)
+                is_other = ~value.is_null() & (value != "") & ~value.is_in(ours[column])
+                conditions.append(nw.col("round").is_in(numbers) & is_other)
+    return nw.any_horizontal(*conditions, ignore_nulls=True) if conditions else None
 
 
 def _invalid(column: str) -> nw.Expr:

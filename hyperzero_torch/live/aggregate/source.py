@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ...errors import ReadingsError
 from ...study.readings import Readings
@@ -77,6 +77,15 @@ class Source(Protocol):
             planned: shares by candidate of the rounds of the last week, to check the split.
             missing: those of these rounds of which no reading has arrived yet.
         """
+        ...
+
+
+@runtime_checkable
+class KnowsEpochs(Protocol):
+    """A source that can tell exposures of another study or journal apart."""
+
+    def expect(self, served: Mapping[int, tuple[str, frozenset[str]]]) -> None:
+        """Called before ``collect``: by round, the study and the epochs that served it."""
         ...
 
 
