@@ -79,7 +79,18 @@ class ExpressionError(ProblemError):
 
 
 class ConfigError(InputError):
-    """A configuration that cannot be used."""
+    """A configuration that cannot be used.
+
+    Args:
+        message: the whole message.
+        faults: in a file or a mapping, each place (keys and positions) with what is wrong there.
+    """
+
+    def __init__(
+        self, message: str, faults: Sequence[tuple[tuple[str | int, ...], str]] = ()
+    ) -> None:
+        self.faults = tuple(faults)
+        super().__init__(message)
 
 
 class ReadingsError(InputError):

@@ -27,7 +27,7 @@ from ..problem.problem import Problem
 from ..problem.written import space_of
 from ..study import goals
 from ..study.config import TunerConfig
-from ..study.config.base import masked
+from ..study.config.reasons import masked
 from ..study.evidence.active_set import fit_set
 from ..study.evidence.bucket import Bucket, gather
 from ..study.evidence.pooling import Pooling

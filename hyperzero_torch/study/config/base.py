@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ...errors import ConfigError, HyperZeroError
+from ...errors import ConfigError
+from .reasons import as_error
 from .yaml12 import read_yaml
-
-_PASSWORD = re.compile(r"(://[^:/@\s]*):[^\s]*@")
-_PRIVATE_KEY = re.compile(r"(-private):?\w*")
 
 
 class Config(BaseModel):
@@ -26,7 +24,7 @@ class Config(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(_reasons(type(self).__name__, error)) from None
+            raise as_error(type(self).__name__, type(self).model_fields, values, error) from None
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
@@ -46,10 +44,29 @@ class Config(BaseModel):
             raise ConfigError(f"{path.name} is not valid {path.suffix}: {error}") from None
         if not isinstance(values, dict):
             raise ConfigError(f"{path.name} must hold a mapping, got {type(values).__name__}")
+        wrong = [key for key in _keys_of(values) if not isinstance(key, str)]
+        if wrong:
+            raise ConfigError(
+                f"{path.name}: the key {wrong[0]!r:.40} is not a text; write it in quotes"
+            )
+        return cls._of_file(path.name, values)
+
+    @classmethod
+    def _of_file(cls, name: str, values: dict[str, Any]) -> Self:
+        """Validate the values of a file of this name."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(_reasons(path.name, error)) from None
+            raise as_error(name, cls.model_fields, values, error) from None
+
+
+def _keys_of(value: Any) -> Iterator[Any]:
+    """All keys of mappings, at any depth."""
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    for part in value if isinstance(value, list) else ():
+        yield from _keys_of(part)
 
 
 def _read_json(text: str) -> Any:
@@ -64,19 +81,3 @@ def _read_json(text: str) -> Any:
         return values
 
     return json.loads(text, object_pairs_hook=unique)
-
-
-def masked(text: str) -> str:
-    """The text with the passwords of its URLs, and private keys, masked."""
-    return _PRIVATE_KEY.sub(r"\1:***", _PASSWORD.sub(r"\1:***@", text))
-
-
-def _reasons(name: str, error: ValidationError) -> str:
-    lines = []
-    for e in error.errors():
-        place = ".".join(str(part) for part in e["loc"])
-        cause = e.get("ctx", {}).get("error")
-        message = str(cause) if isinstance(cause, HyperZeroError) else e["msg"]
-        got = "" if e["type"] in ("missing",) else f", got {masked(repr(e['input'])):.80}"
-        lines.append(f"  - {place}: {message}{got}" if place else f"  - {message}")
-    return f"{name} cannot be used:\n" + "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,9 +12,11 @@ from ...errors import ConfigError
 from ...problem.problem import Problem
 from ...problem.space import Choice, Parameter, SearchSpace, Value
 from ...surrogate.foreign.names import as_name
-from .base import Config, masked
+from .base import Config
 from .monitoring import AlertsConfig, MonitoringConfig
+from .reasons import masked
 from .tuner import TunerConfig
+from .variables import Variables
 
 _PUBLIC_KEY = re.compile("ed25519:[0-9a-f]{64}")
 
@@ -230,6 +232,17 @@ class StudyConfig(Config):
             raise ConfigError(
                 f"live.metrics describes {unknown}, the study's metrics are {list(self.metrics)}"
             )
+
+    @classmethod
+    def _of_file(cls, name: str, values: dict[str, Any]) -> Self:
+        """Fill in the variables of addresses first; no message shows a value of theirs."""
+        variables = Variables()
+        try:
+            return super()._of_file(name, variables.filled(values))
+        except ConfigError as error:
+            faults = [(place, variables.hide(what)) for place, what in error.faults]
+            text = str(error) if faults and str(error).startswith(name) else f"{name}: {error}"
+            raise ConfigError(variables.hide(text), faults) from None
 
     @property
     def tuner(self) -> TunerConfig:
