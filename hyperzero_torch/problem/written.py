@@ -26,6 +26,39 @@ def texts_of(problem: Problem) -> tuple[str | None, ...]:
     return tuple(t.function if isinstance(t.function, str) else None for t in problem.terms)
 
 
+def stored(problem: Problem) -> dict[str, Any]:
+    """``Problem.spec()`` with the text of each term, for the header of a study."""
+    return problem.spec() | {"texts": list(texts_of(problem))}
+
+
+def stored_texts(spec: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """The text of each term of a header; guessed where it was written before headers had them."""
+    texts = spec.get("texts")
+    return guessed_texts(spec) if texts is None else tuple(texts)
+
+
+def restored_alone(spec: Mapping[str, Any], texts: Sequence[str | None], is_sure: bool) -> Problem:
+    """The problem of a specification whose terms are all texts.
+
+    Args:
+        spec: of ``Problem.spec()``.
+        texts: the objective's, then the constraints'; None for a callable.
+        is_sure: False where the texts were guessed; then a text that could be the name of a
+            function is refused too.
+    Raises:
+        ProblemError: a term is a callable, or may be one.
+    """
+    for (name, *_), text in zip(spec["terms"], texts):
+        if text is None:
+            raise ProblemError(f"{name!r} is a callable, which the journal does not hold")
+        if not is_sure and text.isidentifier():
+            raise ProblemError(
+                f"{name!r} may be a callable of this name: the study is from before journals said "
+                "which it is"
+            )
+    return restored(spec, texts)
+
+
 def guessed_texts(spec: Mapping[str, Any]) -> tuple[str | None, ...]:
     """The same for a problem of which only ``Problem.spec()`` is known: names that are texts."""
     metrics = tuple(spec["metrics"])

@@ -114,6 +114,24 @@ def options_of(header: StudyHeader, changes: Sequence[GoalsChanged]) -> dict[str
     return options | (dict(changes[-1].options) if changes else {})
 
 
+def stored(header: StudyHeader, changes: Sequence[GoalsChanged]) -> Problem:
+    """The problem in force, from the journal alone.
+
+    Raises:
+        ProblemError: it has a callable, which the journal does not hold.
+    """
+    goals = changes[-1].after if changes else _of_header(header)
+    try:
+        return written.restored_alone(
+            goals.problem, goals.texts, bool(changes) or "texts" in header.problem
+        )
+    except ProblemError as error:
+        raise ProblemError(
+            f"study {header.study!r} cannot be resumed without its problem: {error}; give it: "
+            f"hz.Tuner.resume(journal, {header.study!r}, problem=problem)"
+        ) from None
+
+
 def before_change(header: StudyHeader, changes: Sequence[GoalsChanged], lender: Problem) -> Problem:
     """The problem in force, restored from the journal.
 
@@ -228,7 +246,7 @@ def followed(
 
 def _of_header(header: StudyHeader) -> Goals:
     try:
-        return Goals(problem=dict(header.problem), texts=written.guessed_texts(header.problem))
+        return Goals(problem=dict(header.problem), texts=written.stored_texts(header.problem))
     except (KeyError, TypeError, ValueError) as error:
         raise JournalCorruptError(
             f"the header of study {header.study!r} describes no problem ({error}); restore the "

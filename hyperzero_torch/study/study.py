@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..problem.problem import Problem
+from ..problem.written import stored
 from . import acceptance, goals, integrity, interventions, saved
 from .compaction import CompactionSummary, compact
 from .config import TunerConfig
@@ -63,7 +64,7 @@ class Study(Switchboard, Epochs, Integrity):
             configured = Configured(config.model_dump(mode="json"))
             # Where another process has just started it, continue with that study.
             with contextlib.suppress(ConflictError):
-                journal.create(StudyHeader(name, seed, problem.spec()), [configured, *first])
+                journal.create(StudyHeader(name, seed, stored(problem)), [configured, *first])
         self._open()
 
     def __repr__(self) -> str:

@@ -24,6 +24,7 @@ from ..study import goals
 from ..study.config import TunerConfig
 from ..study.history import CONTROL, History, history_of
 from ..study.journal import Decision, Entry, Journal, StudyHeader
+from ..study.journal.goals_trace import GOALS, GoalsChanged
 from ..study.journal.trace import Stopped
 from ..study.study import Study
 from ..surrogate.foreign import ForeignSurrogate
@@ -78,6 +79,17 @@ def goals_before(journal: Journal, header: StudyHeader, problem: Problem) -> Pro
     history = history_of(header)
     history.extend(journal.read(header.study))
     return goals.before_change(header, history.goals, problem)
+
+
+def stored_problem(journal: Journal, header: StudyHeader) -> Problem:
+    """The problem of a study from its journal alone.
+
+    Raises:
+        ProblemError: it has a callable, which the journal does not hold.
+    """
+    entries = journal.read(header.study)
+    traces = (e.trace for e in entries if isinstance(e, Decision) and e.kind == GOALS)
+    return goals.stored(header, [trace for trace in traces if isinstance(trace, GoalsChanged)])
 
 
 def change_goals(

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from ..errors import FitError
 from ..problem.problem import Problem
+from ..problem.written import stored
 from ..study import launch as launches
 from ..study import promotion
 from ..study.history import History
@@ -207,7 +208,7 @@ class Operations(Estimates):
         problem = promotion.promoted_problem(self.study.problem, history)
         name = launches.successor_name(history)
         if name not in self.study.journal.studies():
-            header = StudyHeader(name, self.study.seed, problem.spec())
+            header = StudyHeader(name, self.study.seed, stored(problem))
             # Where another process has just made it, that is the same study.
             with contextlib.suppress(ConflictError):
                 self.study.journal.create(header, entries)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..errors import FitError, StudyMismatchError
+from ..errors import FitError, ProblemError, StudyMismatchError
 from ..problem.problem import Problem
 from ..runtime.login import login_name
 from ..study import broken_hours, lacking
@@ -33,7 +33,7 @@ from ..transfer.alignment import align
 from ..transfer.source import Source
 from . import announcements, arguments, surrogates
 from .explain import Explanation, explain
-from .goals import goals_before
+from .goals import goals_before, stored_problem
 from .model import FitCache
 from .operations import Operations
 from .recommend import Criterion, Recommendation, recommend
@@ -110,7 +110,7 @@ class Tuner(Operations):
         journal: Journal | str,
         study: str = "default",
         *,
-        problem: Problem,
+        problem: Problem | None = None,
         config: TunerConfig | None = None,
         device: torch.device | str = "cpu",
         sources: Sequence[Source | str] = (),
@@ -122,6 +122,8 @@ class Tuner(Operations):
         """Continue a study that must exist; ``sources`` are added to those it has.
 
         Args:
+            problem: the study's. It may be left out where its objective and guardrails are all
+                strings: then the journal has it, with the goals in force.
             surrogate: the one that the study was started with; not needed for a name of ours.
             prior_mean: the one that the study was started with.
             change_goals: the reason why ``problem`` has other goals than the study; they are put in
@@ -131,9 +133,13 @@ class Tuner(Operations):
             StudyNotFoundError: the journal holds no such study; the message lists those it holds.
             StudyMismatchError: the study was made for another problem; the message names what
                 differs. Or it was started with another surrogate.
+            ProblemError: ``problem`` was left out, and a callable was used.
         """
         opened = open_journal(journal, create=False)
         header = opened.header(study)
+        if problem is None and change_goals is not None:
+            raise ProblemError("change_goals is the reason for another problem: give problem=")
+        problem = stored_problem(opened, header) if problem is None else problem
         if change_goals is None:
             return cls(problem, config, opened, study, None, device, sources, surrogate, prior_mean)
         for source in journaled.opened(sources):  # refused before anything is written
