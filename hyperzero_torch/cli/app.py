@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,8 +19,10 @@ from ..errors import (
     StudyMismatchError,
     TunerWarning,
 )
+from ..runtime import __version__
 from . import (
     doctor,
+    explain,
     goals,
     launch,
     live,
@@ -35,8 +37,10 @@ from . import (
     template,
     upkeep,
     verify,
+    watch,
     worlds,
 )
+from .quiet_end import end_quietly
 from .transfer.app import app as transfer_app
 
 # The first that fits; all other errors exit with 1.
@@ -51,7 +55,6 @@ _EXIT_CODES = (
 app = typer.Typer(
     name="hyperzero",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="""Tune the weights of a live recommender from hourly A/B feedback.
@@ -73,10 +76,31 @@ used; 5 an optional package is missing; 6 the study has another problem or other
 file, nothing was changed; 7 what is served belongs to another study, another journal or a later
 round, nothing was changed; 8 a journal does not hold what was written; 1 any other error.""",
 )
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"hyperzero {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options of all commands; the help is the application's."""
+
+
 app.command()(worlds.demo)
 app.command()(template.init)
 app.command()(study.step)
 app.command()(status.status)
+app.command()(watch.watch)
 app.command()(doctor.doctor)
 app.command()(study.recommend)
 app.command()(launch.launch)
@@ -84,7 +108,7 @@ app.command()(launch.promote)
 app.command()(report.report)
 app.command()(worlds.simulate)
 app.command()(live.run)
-app.command()(live.explain)
+app.command()(explain.explain)
 app.command()(models.models)
 app.command()(switches.pause)
 app.command()(switches.withdraw)
@@ -108,6 +132,8 @@ app.add_typer(transfer_app)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Our errors become one message and an exit code, our warnings a line."""
+    if arguments is None:  # the program itself, not a call from Python
+        end_quietly()
     # Commands print what is amiss themselves; `run` adds a handler of its own.
     logging.getLogger("hyperzero_torch").addHandler(logging.NullHandler())
     try:

@@ -1,10 +1,9 @@
-"""Commands of the live system: run, explain."""
+"""The command that runs a study on a clock."""
 
 from __future__ import annotations
 
 import enum
 import logging
-import math
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from ..errors import ConfigError
 from ..live.build import source_of, updater_of
@@ -25,12 +22,11 @@ from ..live.webhook import secrets_of
 from ..study.config import LiveConfig, StudyConfig, TunerConfig
 from ..study.history import History
 from ..transfer.refresh import Named, read
-from ..tuner.explain import Explanation
 from ..tuner.tuner import Tuner
 from .ending import ending_within
-from .output import console, note, show, show_json, warn
+from .output import note, show, warn
 from .own_files import check_apart, check_only
-from .study import AsJson, Config, DryRun, open_study
+from .study import DryRun, open_study
 
 logger = logging.getLogger(__name__)
 
@@ -141,28 +137,6 @@ def _world(out: Path, seed: int, users: int, stop: threading.Event) -> Iterator[
     show(f"journal {out / 'study.db'}, flags {out / 'flags.json'}, log {out}")
 
 
-def explain(
-    config: Config,
-    round: Annotated[
-        int | None, typer.Option("--round", min=0, help="A planned round; by default the last.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Explain the traffic of each arm of a round: the estimates at that time, and their readings.
-
-    Example:
-
-      hyperzero explain -c tuning.yaml --round 17
-    """
-    explanation = open_study(config).explain(round)
-    if as_json:
-        show_json(explanation.to_dict())
-        return
-    console.print(_table(explanation))
-    for remark in explanation.remarks:
-        show(f"remark: {remark}", "yellow")
-
-
 def _loop_of(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner, Loop, LiveConfig]:
     study = StudyConfig.from_file(config)
     if study.live is None:
@@ -245,28 +219,3 @@ def _logging(log: LogFormat) -> Iterator[None]:
     finally:
         package.removeHandler(handler)
         package.setLevel(level)
-
-
-def _table(explanation: Explanation) -> Table:
-    table = Table(
-        *("candidate", "share", "slots", "P(best)", "P(feasible)", "objective", "why"),
-        title=f"round {explanation.round}",
-        title_justify="left",
-    )
-    for arm in sorted(explanation.arms, key=lambda a: (a.candidate != 0, -a.share)):
-        mean, low, high = arm.objective
-        has_estimate = not math.isnan(mean)
-        users = sum(r.users for r in arm.readings)
-        table.add_row(
-            str(arm.candidate),
-            f"{arm.share:.1%}",
-            str(arm.slots),
-            "" if arm.prob_best is None else f"{arm.prob_best:.1%}",
-            f"{arm.prob_feasible:.2f}" if has_estimate else "",
-            f"{mean:.4g} [{low:.4g}, {high:.4g}]" if has_estimate else "",
-            Text(
-                f"{'; '.join(arm.why)}; {len(arm.readings)} rounds, {users:,.0f} users "
-                f"({arm.origin})"
-            ),
-        )
-    return table

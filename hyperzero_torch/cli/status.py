@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -10,6 +11,8 @@ from ..study import launch as launches
 from ..study.acceptance import in_words
 from ..study.exposure import exposure_facts
 from ..study.findings import findings
+from ..study.history import History
+from ..tuner.tuner import Tuner
 from .experiment import show_experiment
 from .exposure import show_exposure
 from .hours import missing, show_missing
@@ -23,22 +26,26 @@ _LAST_ROUNDS = 24  # that are listed
 def status(config: Config, as_json: AsJson = False) -> None:
     """Show where the study stands: rounds, candidates, and arms whose readings are missing.
 
-    Example:
+    With --json scripts get the same; the documentation lists its keys, which stay. 'hyperzero
+    watch' shows it again while the study runs.
+
+    Examples:
 
       hyperzero status -c tuning.yaml
+
+      hyperzero status -c tuning.yaml --json
     """
     tuner = open_study(config)
+    if as_json:
+        show_json(facts_of(tuner))
+    else:
+        show_status(tuner, config)
+
+
+def facts_of(tuner: Tuner) -> dict[str, Any]:
+    """The status as plain JSON values."""
     history = tuner.history
-    rounds = [
-        {
-            "round": number,
-            "arms": len(planned.candidates) - 1,
-            "control_share": planned.shares[0],
-            "waiting": history.tables[number].num_waiting if number in history.tables else 0,
-        }
-        for number, planned in sorted(history.plans.items())
-    ]
-    facts: dict[str, Any] = (
+    return (
         {
             "study": tuner.study.name,
             "last_round": history.last_round,
@@ -54,27 +61,34 @@ def status(config: Config, as_json: AsJson = False) -> None:
         }
         | switch_facts(history)
         | missing(history)
-        | {"exposure": exposure_facts(history, tuner.config)}
+        | {
+            "exposure": exposure_facts(history, tuner.config),
+            "findings": [finding.to_dict() for finding in findings(history)],
+            "rounds": _rounds(history),
+        }
     )
-    amiss = findings(history)
-    if as_json:
-        show_json(facts | {"findings": [f.to_dict() for f in amiss], "rounds": rounds})
-        return
+
+
+def show_status(tuner: Tuner, config: Path) -> None:
+    """The status in one screen."""
+    history = tuner.history
     last = history.last_round
     progress = "no round planned yet" if last is None else f"last round {last}"
     show(
-        f"study {tuner.study.name}: {progress}, {facts['candidates']} candidates, "
-        f"{facts['in_flight']} arms in flight, control included"
+        f"study {tuner.study.name}: {progress}, {max(0, history.num_candidates - 1)} candidates, "
+        f"{history.num_in_flight} arms in flight, control included"
     )
     show_switches(history)
     show_experiment(tuner.config)
     show_exposure(history, tuner.config)
-    if facts["stopped"]:
-        show(f"stopped candidates, which are not served again: {facts['stopped']}")
-    if facts["compacted"]:
-        show(f"rounds whose readings were compacted: {facts['compacted']}")
-    for number, why in facts["set_aside"].items():
-        show(f"round {number} is excluded: {why}", "yellow")
+    if history.status.stopped:
+        stopped = sorted(history.status.stopped)
+        show(f"stopped candidates, which are not served again: {stopped}")
+    if history.compacted:
+        num_compacted = sum(len(block.rounds) for block in history.compacted)
+        show(f"rounds whose readings were compacted: {num_compacted}")
+    for number, excluded_for in sorted(history.status.excluded_rounds.items()):
+        show(f"round {number} is excluded: {excluded_for}", "yellow")
     for line in (*in_words(history), *launches.in_words(history)):
         show(line, "yellow")
     why = None if last is None else history.plans[last].trace.why_not
@@ -83,11 +97,23 @@ def status(config: Config, as_json: AsJson = False) -> None:
     show_missing(history)
     for remark in () if last is None else history.plans[last].trace.notes:
         show(remark, "yellow")
-    if amiss:
+    if amiss := findings(history):
         show(f"{len(amiss)} findings; what to do about them: hyperzero doctor -c {config}")
-    if rounds:
+    if rounds := _rounds(history):
         table = Table("round", "arms", "control's share", "arms without readings")
         for row in rounds[-_LAST_ROUNDS:]:
             share = f"{row['control_share']:.1%}"
             table.add_row(str(row["round"]), str(row["arms"]), share, str(row["waiting"]))
         console.print(table)
+
+
+def _rounds(history: History) -> list[dict[str, Any]]:
+    return [
+        {
+            "round": number,
+            "arms": len(planned.candidates) - 1,
+            "control_share": planned.shares[0],
+            "waiting": history.tables[number].num_waiting if number in history.tables else 0,
+        }
+        for number, planned in sorted(history.plans.items())
+    ]

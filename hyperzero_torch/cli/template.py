@@ -28,7 +28,7 @@ TEMPLATE = """\
 #   hyperzero step --config {name} --plan plan_0.json
 
 study: feed                      # a name; one journal can hold several studies
-journal: sqlite:///study.db      # relative to this file
+journal: sqlite:///study.db      # relative to this file; addresses take ${{VARIABLES}}
 seed: 0
 
 # The weights of the value model. kind: float | int | choice.

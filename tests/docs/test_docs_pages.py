@@ -158,6 +158,10 @@ def cron_other_forms(folder, done):
     assert folder.num_readings("study.db") == 195
 
 
+def cron_status(folder, done):
+    assert folder.json("status.json")["study"] == "feed"
+
+
 def safety_budget(folder, done):
     plan = json.loads((folder / "plan.json").read_text())
     shares = [arm["share"] for arm in plan["arms"]]
@@ -267,7 +271,9 @@ def integrity_signed(folder, done):
 # What a block of bash without a block of text below it comes to, in the order of the page.
 RESULTS = {
     "README.md": [readme_cron, lambda *of: rows_were_collected(3, *of)],
-    "docs/how-to/cron.md": [cron_first_plan, cron_second_plan, cron_again, cron_other_forms],
+    "docs/how-to/cron.md": [
+        cron_first_plan, cron_second_plan, cron_again, cron_other_forms, cron_status,
+    ],
     "docs/how-to/goals.md": [goals_changed, goals_shown],
     "docs/how-to/live.md": [
         lambda *of: rows_were_collected(3, *of),
