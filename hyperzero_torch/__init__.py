@@ -98,8 +98,9 @@ Where to look
     Which users take part in the experiment?           live/serve/buckets.py
     What does the live loop do each hour?              live/loop.py
     In which order does the report's page stand?       report/sections/all.py
+    How do figures and frames come into a notebook?    report/plot.py, tuner/frames.py
     What does a command do?                            cli/study.py, cli/status.py, cli/live.py,
-                                                       cli/transfer/
+                                                       cli/explain.py, cli/watch.py, cli/transfer/
 
 Glossary
     arm        a candidate as served in one round
@@ -117,6 +118,8 @@ Glossary
     theta      the parameters of one candidate, as numbers
     trigger    the text that identifies the message which asked for a plan
 """
+
+from typing import TYPE_CHECKING
 
 from . import thompson
 from .errors import (
@@ -157,6 +160,9 @@ from .study.readings import Readings
 from .surrogate import Hyperparameters, Paths, Posterior, Surrogate
 from .tuner.recommend import Recommendation
 from .tuner.tuner import Tuner
+
+if TYPE_CHECKING:
+    from .report import plot
 
 __all__ = [
     "BudgetError",
@@ -208,5 +214,20 @@ __all__ = [
     "evidence",
     "moments",
     "open_journal",
+    "plot",
     "thompson",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """``hz.plot`` is imported when it is first used: notebooks need the report, jobs do not."""
+        if name == "plot":
+            from .report import plot
+
+            return plot
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

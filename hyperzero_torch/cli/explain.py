@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..problem.space import Value
-from ..tuner.explain import Explanation
+from ..tuner.explanation import Explanation
 from .output import console, show, show_json
 from .study import AsJson, Config, open_study
 

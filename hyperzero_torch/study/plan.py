@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..problem.space import Value
 from ..runtime.files import write_atomically
+from ..runtime.html import html_table
 from ..runtime.places import Kind, check_place, json_object
 
 
@@ -25,7 +26,7 @@ def _is_plan(content: bytes) -> bool:
 PLAN_FILE = Kind("a plan", _is_plan)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan:
     """Arms and their shares of the traffic; all fields are in the order of ``candidate_ids``.
 
@@ -62,6 +63,26 @@ class Plan:
 
     def __len__(self) -> int:
         return len(self.candidate_ids)
+
+    def __repr__(self) -> str:
+        return (
+            f"Plan(round={self.round}, arms={len(self) - 1}, "
+            f"control_share={self.control_share:.4g})"
+        )
+
+    def _repr_html_(self) -> str:
+        names = list(dict.fromkeys(name for arm in self.parameters for name in arm))
+        rows = [
+            ("control" if c == 0 else c, f"{share:.2%}", slots, *(arm.get(n) for n in names))
+            for c, share, slots, arm in zip(
+                self.candidate_ids, self.shares, self.slots, self.parameters
+            )
+        ]
+        part = self.experiment_share
+        notes = [] if part == 1 else [f"{part:.4g} of all users take part"]
+        title = f"Plan of round {self.round}: {len(self) - 1} arms"
+        columns = ["candidate", "share", "slots", *names]
+        return html_table(title, columns, rows, [*notes, *self.notes])
 
     @property
     def control_share(self) -> float:

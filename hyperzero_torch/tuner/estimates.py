@@ -19,7 +19,9 @@ from ..study.journal import Planned
 from ..study.study import Study
 from ..surrogate.foreign import CheckedPosterior, ForeignSurrogate
 from ..surrogate.protocol import FittedPosterior
+from . import frames
 from .beliefs import Belief, believe, no_belief
+from .frames import Backend, FrameOf
 from .model import FitCache, Fitted, ModelState, update_model
 
 _T = TypeVar("_T")
@@ -90,6 +92,27 @@ class Estimates(ABC):
         """All candidates with their evidence."""
         self.study.sync()
         return self._update_model().bucket
+
+    def to_frame(self, what: FrameOf = "candidates", *, backend: Backend = "pandas") -> Any:
+        """The study as a data frame.
+
+        Args:
+            what: ``"candidates"`` with their parameters, evidence and estimates, ``"rounds"``,
+                ``"readings"`` in their latest revision, or ``"decisions"``.
+            backend: ``"pandas"`` or ``"polars"``; both come with the extra ``frames``.
+        Raises:
+            ConfigError: another frame or backend.
+            MissingExtraError: the package is not installed.
+        """
+        kind, package = frames.check_kind(what), frames.package_of(backend)
+        self.study.sync()
+        if kind != "candidates":
+            return frames.as_frame(frames.PLAIN[kind](self.study.history), package)
+        problem, history = self.study.problem, self.study.history
+        if history.last_plan is None:
+            return frames.as_frame(frames.candidates(problem, history, None, None), package)
+        state, belief = self.belief()
+        return frames.as_frame(frames.candidates(problem, history, state.bucket, belief), package)
 
     def _last_plan(self) -> Planned:
         plan = self.study.history.last_plan

@@ -6,7 +6,6 @@ Nothing is stored for this: the study is restored from the journal up to the pla
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from ..errors import ProblemError, RoundError
 from ..problem.problem import Problem
-from ..problem.space import Value
 from ..runtime.randomness import random
 from ..study import goals
 from ..study.config import TunerConfig
@@ -36,6 +34,7 @@ from ..thompson import select_paths
 from ..transfer import decision
 from .beliefs import Belief, believe, no_belief
 from .candidates import readmitted
+from .explanation import ArmReason, Explanation, ReadingsBehind
 from .model import FitCache, Fitted, ModelState, update_model
 from .transfer_candidates import TRANSFERRED
 
@@ -43,66 +42,6 @@ _NUM_DRAWS = 2048
 _SUGGESTED = "suggested by other domains"
 # Kinds of remarks that are written together with a plan.
 _WITH_A_PLAN = ("fallback", "fit", "infeasible", "undefined", "tied", DRIFT, RETIRED, TRANSFER)
-
-
-@dataclass(frozen=True)
-class ReadingsBehind:
-    """The readings of a candidate from one round: users, and the highest revision."""
-
-    round: int
-    users: float
-    revision: int
-    counts: bool
-    """False where the round is excluded."""
-
-
-@dataclass(frozen=True)
-class ArmReason:
-    """One arm of a plan, and the model of it when it was planned.
-
-    Args:
-        candidate: its id; 0 is the control.
-        share: of the traffic.
-        slots: won in draws or granted.
-        why: the reasons, in sentences.
-        origin: how it entered the bucket, and in which round.
-        parameters: its theta.
-        prob_best: probability of being the best feasible of the plan's arms; None without a fit.
-        prob_feasible: probability that all constraints hold.
-        objective: mean, lower and upper bound.
-        delta: by metric, posterior mean and standard deviation.
-        readings: that had arrived.
-    """
-
-    candidate: int
-    share: float
-    slots: int
-    why: tuple[str, ...]
-    origin: str
-    parameters: dict[str, Value]
-    prob_best: float | None
-    prob_feasible: float
-    objective: tuple[float, float, float]
-    delta: dict[str, tuple[float, float]]
-    readings: tuple[ReadingsBehind, ...]
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """A round's plan explained.
-
-    ``remarks`` are the decisions that came with it, and how other domains were used;
-    ``transfer`` are the facts behind that, as they were recorded, None without other domains.
-    """
-
-    round: int
-    arms: tuple[ArmReason, ...]
-    remarks: tuple[str, ...]
-    transfer: Mapping[str, Any] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
 
 def explain(

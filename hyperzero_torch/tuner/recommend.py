@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..problem.problem import Problem
 from ..problem.space import Value
+from ..runtime.html import html_table
 from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket
 from ..study.history import CONTROL
@@ -23,7 +24,7 @@ from .verification import noise_per_round, rounds_to_decide
 Criterion: TypeAlias = Literal["mean", "lcb", "ucb"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recommendation:
     """A candidate, its posterior, and why it was chosen.
 
@@ -68,6 +69,32 @@ class Recommendation:
     rounds_to_decide: int | None = None
     proven: bool | None = None
     prob_success: float = 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"Recommendation(candidate_id={self.candidate_id}, "
+            f"objective_mean={self.objective_mean:.4g}, prob_feasible={self.prob_feasible:.3g}, "
+            f"proven={self.proven})"
+        )
+
+    def _repr_html_(self) -> str:
+        interval = f"{self.objective_lcb:.4g} … {self.objective_ucb:.4g}"
+        objective = f"{self.objective_mean:.4g} ({interval}); base {self.objective_base:.4g}"
+        rows: list[tuple[object, ...]] = [
+            *self.parameters.items(),
+            ("objective", objective),
+            ("P(feasible)", f"{self.prob_feasible:.1%}"),
+            ("P(feasible and better than the base)", f"{self.prob_success:.1%}"),
+        ]
+        rows += [
+            (f"delta {name}", f"{mean:+.2%} ± {1.96 * self.delta_var[name] ** 0.5:.2%}")
+            for name, mean in self.delta_mean.items()
+        ]
+        if self.proven is not None:
+            rows.append(("proven safe", "yes" if self.proven else "not yet"))
+        who = f"candidate {self.candidate_id}" if self.candidate_id else "the base (the control)"
+        notes = [self.reason, self._time_to_decide().removeprefix("; ")]
+        return html_table(f"Recommended: {who}", [], rows, [note for note in notes if note])
 
     def __str__(self) -> str:
         theta = ", ".join(

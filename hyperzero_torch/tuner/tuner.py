@@ -24,6 +24,7 @@ from ..study import launch as launches
 from ..study.config import TunerConfig
 from ..study.history import History
 from ..study.journal import Decision, Entry, Journal, open_journal
+from ..study.overview import as_html
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..study.study import Study
@@ -32,7 +33,8 @@ from ..transfer import journaled
 from ..transfer.alignment import align
 from ..transfer.source import Source
 from . import announcements, arguments, surrogates
-from .explain import Explanation, explain
+from .explain import explain
+from .explanation import Explanation
 from .goals import goals_before, stored_problem
 from .model import FitCache
 from .operations import Operations
@@ -155,6 +157,9 @@ class Tuner(Operations):
             f"candidates={self.history.num_candidates}, in_flight={self.history.num_in_flight}, "
             f"journal={self.journal!r})"
         )
+
+    def _repr_html_(self) -> str:
+        return as_html(self.study)
 
     @property
     def problem(self) -> Problem:

@@ -9,7 +9,6 @@ from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from ...errors import ConfigError, HyperZeroError
 from ...problem.space import Choice, Float, Int
@@ -50,7 +49,7 @@ def as_error(name: str, keys: Any, values: Any, error: ValidationError) -> Confi
 def _faults(keys: tuple[str, ...], values: Any, error: ValidationError) -> Iterator[Fault]:
     """Each fault once. Where all members of a union failed, those that went further count."""
     faults: list[Fault] = []
-    simple: dict[Place, list[ErrorDetails]] = {}  # in pydantic's words, by place
+    simple: dict[Place, list[Mapping[str, Any]]] = {}  # in pydantic's words, by place
     for detail in error.errors():
         place, cause = _place(values, detail), detail.get("ctx", {}).get("error")
         if isinstance(cause, ConfigError) and cause.faults:  # of a section within
@@ -68,7 +67,7 @@ def _faults(keys: tuple[str, ...], values: Any, error: ValidationError) -> Itera
     yield from sorted(faults, key=lambda fault: [str(part) for part in fault[0]])
 
 
-def _place(values: Any, detail: ErrorDetails) -> Place:
+def _place(values: Any, detail: Mapping[str, Any]) -> Place:
     """Where in the values; pydantic also names the member of a union that it tried."""
     place: list[str | int] = []
     at = values
@@ -105,7 +104,7 @@ def _unknown(key: str, keys: tuple[str, ...]) -> str:
     return f"unknown key; known here: {listed}" if names else "unknown key"
 
 
-def _in_words(details: list[ErrorDetails]) -> str:
+def _in_words(details: list[Mapping[str, Any]]) -> str:
     kind, given = details[0]["type"], details[0]["input"]
     if kind == "missing":
         return "is missing, and required"
