@@ -62,7 +62,7 @@ def _tried(
         goals.opened(problem, header, trial.goals)
         TunerConfig(**trial.config)
         saved_checks.check(header, trial)
-        check(trial)
+        _check_own(trial, check)
     except StudyMismatchError:
         raise
     except JournalCorruptError as error:
@@ -75,6 +75,14 @@ def _tried(
         raise ConfigError(
             f"the state is damaged: {type(error).__name__}: {error!s:.300}; nothing was changed"
         ) from None
+
+
+def _check_own(trial: History, check: Callable[[History], object]) -> None:
+    """The caller's check; a state of another surrogate cannot be used by it."""
+    try:
+        check(trial)
+    except StudyMismatchError as error:
+        raise ConfigError(f"the state cannot be used: {error}") from None
 
 
 def _moved(entry: Entry, by: int) -> Entry:
