@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError, InputError, StudyNotFoundError
+from ..study.config import StudyConfig
 from ..study.integrity import sign as sign_chain
 from ..study.journal.address import Address
 from ..study.journal.keys import KeyRing
@@ -23,7 +24,11 @@ _MOST_SHOWN = 20
 
 def verify(
     journal: Annotated[
-        str, typer.Argument(help="URL of the journal, or the path of a SQLite file.")
+        str,
+        typer.Argument(
+            help="URL of the journal, the path of a SQLite file, or a study file (.yaml) whose "
+            "journal is meant."
+        ),
     ],
     study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
     head: Annotated[
@@ -194,7 +199,7 @@ def _named(text: str) -> str:
 
 
 def _url(journal: str) -> str:
-    """The URL of a journal that is given as one, or as a file."""
+    """The URL of a journal that is given as one, as a file, or by a study file."""
     if "://" in journal:
         Address.of(journal)
         return journal
@@ -207,4 +212,6 @@ def _url(journal: str) -> str:
             f"there is no file {journal!r:.200}; name a journal's file, or its URL such as "
             "sqlite:///study.db"
         )
+    if Path(journal).suffix in (".yaml", ".yml"):
+        return StudyConfig.from_file(journal).journal_url(Path(journal).resolve().parent)
     return f"sqlite:///{Path(journal).resolve()}"

@@ -244,6 +244,23 @@ def test_a_missing_tail_is_noticed_with_a_head_noted_elsewhere(place, tmp_path):
         assert "entries are missing at the end" in err
 
 
+def test_a_study_file_names_its_journal_from_its_own_folder(tmp_path, monkeypatch, capsys):
+    def output(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert not end.value.code
+        return capsys.readouterr().out
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    output("init")
+    output("step", "-c", "tuning.yaml", "--plan", "plan.json")
+    monkeypatch.chdir(tmp_path)
+    head = output("verify", "here/tuning.yaml")
+    assert head == output("verify", "here/study.db")
+    assert Head.of(head.split()[0]).entry > 0
+
+
 def test_a_head_stays_right_while_the_study_goes_on(place, tmp_path):
     place.write()
     heads = tmp_path / "heads.txt"
