@@ -92,7 +92,7 @@ Where to look
                                                        live/serve/client.py
     Until when is a plan served, and what replaces it? live/lease.py, live/serve/fence.py,
                                                        study/epochs.py
-    Who is told when something happens?                live/observers.py, live/series.py,
+    Who is notified when something happens?            live/observers.py, live/series.py,
                                                        live/endpoints.py, live/webhook.py
     Which files may a command write over?              runtime/places.py, cli/own_files.py
     Which users take part in the experiment?           live/serve/buckets.py

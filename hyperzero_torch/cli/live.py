@@ -174,7 +174,7 @@ def drive(
     file: Path | None,
     live: LiveConfig | None = None,
 ) -> None:
-    """Run the loop, and tell its observers of each round; a failure of theirs does not end it.
+    """Run the loop, and notify its observers of each round; a failure of theirs does not end it.
 
     Args:
         tuner: of the loop.

@@ -1,4 +1,4 @@
-"""Events of a round that people want to be told of, from the loop's result and the journal."""
+"""Events of a round that people are notified of, from the loop's result and the journal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Those who are told of each round of a loop: metrics, health, and a webhook."""
+"""Observers of each round of a loop: metrics, health, and a webhook."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Observers:
         self._num_decisions = len(loop.tuner.history.decisions)
 
     def see(self, done: Round) -> None:
-        """Tell them of a round that has ended."""
+        """Pass a round that has ended to each of them."""
         for what, work in (("alerts", self._alert), ("metrics", self._measure)):
             try:
                 work(done)

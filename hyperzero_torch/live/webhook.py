@@ -119,7 +119,8 @@ class Webhook:
                 self.failed += 1
                 # The host only: the path of a webhook is its password.
                 host = urlsplit(self._url).hostname
-                log.warning("webhook: %s was not told of %r: %s", host, alert.event, plain(why))
+                names = (alert.event, host)
+                log.warning("webhook: alert %r was not delivered to %s: %s", *names, plain(why))
             if self._closing.is_set():
                 return
 

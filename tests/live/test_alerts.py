@@ -1,4 +1,4 @@
-"""Who is told of a running study: a webhook on a real local server, metrics, health."""
+"""Notifications of a running study: a webhook on a real local server, metrics, health."""
 
 import contextlib
 import http.server
@@ -242,7 +242,7 @@ def test_events_come_from_the_journal_and_from_the_round():
 
 
 def test_a_loop_tells_what_is_asked_for_and_nothing_of_before(tmp_path):
-    """A stop by hand and a platform that fails, told once each; old decisions are not told."""
+    """A stop by hand and a platform that fails, sent once each; old decisions are not sent."""
     tuner, platform = make(), Platform()
     steps = loop_of(tuner, platform).run()
     next(steps)

@@ -1,4 +1,4 @@
-"""Who is told of a running study: where its metrics are served, and what is sent to a webhook."""
+"""Monitoring of a running study: where its metrics are served, and what is sent to a webhook."""
 
 from __future__ import annotations
 

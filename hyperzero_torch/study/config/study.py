@@ -69,7 +69,7 @@ class LiveConfig(Config):
     monitoring: MonitoringConfig = Field(default_factory=MonitoringConfig)
     """Where Prometheus metrics and the state of the loop are served."""
     alerts: AlertsConfig | None = None
-    """A webhook that is told of events."""
+    """A webhook that events are sent to."""
 
     def model_post_init(self, _: Any) -> None:
         """Require exactly one platform."""
