@@ -11,6 +11,7 @@ from ..study import launch as launches
 from ..study.acceptance import in_words
 from ..study.exposure import exposure_facts
 from ..study.findings import findings
+from ..study.health import cards
 from ..study.history import History
 from ..tuner.tuner import Tuner
 from .experiment import show_experiment
@@ -20,6 +21,7 @@ from .output import console, show, show_json
 from .study import AsJson, Config, open_study
 from .switch_words import show_switches, switch_facts
 
+_STYLES = {"PASS": "bold", "WATCH": "yellow", "ACT": "bold red"}
 _LAST_ROUNDS = 24  # that are listed
 
 
@@ -63,6 +65,8 @@ def facts_of(tuner: Tuner) -> dict[str, Any]:
         | missing(history)
         | {
             "exposure": exposure_facts(history, tuner.config),
+            "verdict": tuner.verdict().to_dict(),
+            "health": [card.to_dict() for card in cards(history, tuner.config)],
             "findings": [finding.to_dict() for finding in findings(history)],
             "rounds": _rounds(history),
         }
@@ -78,6 +82,15 @@ def show_status(tuner: Tuner, config: Path) -> None:
         f"study {tuner.study.name}: {progress}, {max(0, history.num_candidates - 1)} candidates, "
         f"{history.num_in_flight} arms in flight, control included"
     )
+    verdict = tuner.verdict()
+    show(verdict.sentence, _STYLES[verdict.state])
+    for text in (verdict.why, verdict.next_step and f"next: {verdict.next_step}"):
+        if text:
+            show(f"  {text}")
+    for card in cards(history, tuner.config):
+        if card.state != "PASS":
+            advice = f": {card.advice}" if card.advice else ""
+            show(f"{card.state} {card.name}: {card.sentence}{advice}", _STYLES[card.state])
     show_switches(history)
     show_experiment(tuner.config)
     show_exposure(history, tuner.config)

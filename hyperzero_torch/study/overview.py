@@ -9,11 +9,12 @@ from .study import Study
 _MOST_FINDINGS = 5
 
 
-def as_html(study: Study) -> str:
-    """Where a study stands, and what is amiss."""
+def as_html(study: Study, verdict: str) -> str:
+    """The verdict on a study, where it stands, and what is amiss."""
     history, problem = study.history, study.problem
     stopped = sorted(history.status.stopped)
     rows: list[tuple[object, ...]] = [
+        ("verdict", verdict),
         ("last round", "none yet" if history.last_round is None else history.last_round),
         ("candidates", max(0, history.num_candidates - 1)),
         ("arms in flight", history.num_in_flight),

@@ -16,6 +16,7 @@ from ..problem.problem import Problem
 from ..problem.written import stored
 from ..study import launch as launches
 from ..study import promotion
+from ..study.health import cards
 from ..study.history import History
 from ..study.journal import Entry, StudyHeader
 from ..study.journal.base import ConflictError
@@ -32,6 +33,7 @@ from .goals import GoalsEffect, change_goals
 from .launching import LaunchReport
 from .recommend import Criterion, Recommendation
 from .surrogates import check_dims, check_sources, contenders
+from .verdict import NOT_STARTED, Verdict, verdict_on
 
 
 class Operations(Estimates):
@@ -44,6 +46,14 @@ class Operations(Estimates):
     @abstractmethod
     def _reopened(self, problem: Problem, name: str) -> Self:
         """Another study of the same journal, on the same device."""
+
+    def verdict(self) -> Verdict:
+        """The verdict on the study in one sentence, with the reason and the next step."""
+        history, config = self.study.sync(), self.study.config
+        if history.last_round is None:
+            return NOT_STARTED
+        health = cards(history, config)
+        return verdict_on(history, config, health, self.recommend(), self.study.problem)
 
     def learn_from(self, sources: Sequence[Source | str]) -> None:
         """Add domains to learn from, or newer evidence of earlier ones; see ``sources`` above.

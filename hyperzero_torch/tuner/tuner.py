@@ -159,7 +159,7 @@ class Tuner(Operations):
         )
 
     def _repr_html_(self) -> str:
-        return as_html(self.study)
+        return as_html(self.study, self.verdict().sentence)
 
     @property
     def problem(self) -> Problem:

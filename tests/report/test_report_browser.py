@@ -87,6 +87,25 @@ def test_it_opens_without_error_and_fits(browser, pages, name, width, dark):
     assert len(browser.requests) == 1
 
 
+def test_on_a_phone_the_answer_comes_first_and_the_rest_is_folded(browser, pages):
+    browser.show(pages["troubled"], 390)
+    assert browser.value("document.documentElement.scrollHeight") < 8000
+    first = "document.querySelector('.verdict').getBoundingClientRect()"
+    assert browser.value(f"{first}.top+scrollY") < 900
+    folded = (
+        "Array.from(document.querySelectorAll('.fold')).map(f=>f.getAttribute('aria-expanded'))"
+    )
+    states = browser.value(folded)
+    assert states == ["true"] + ["false"] * (len(states) - 1)
+    browser.value("document.querySelectorAll('.fold')[2].click()")
+    assert browser.value(f"({folded})[2]") == "true"
+    browser.until(f"({MISFITS})===''")
+    browser.value("location.hash='drift'")
+    browser.until("!document.getElementById('drift-blocks').hidden")
+    browser.show(pages["troubled"], 1280)
+    assert set(browser.value(folded)) == {"true"}
+
+
 def test_a_narrower_window_takes_the_plots_along(browser, pages):
     browser.show(pages["troubled"], 1280)
     browser.resize(390)

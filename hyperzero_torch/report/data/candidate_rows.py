@@ -72,20 +72,27 @@ def slack_kind(facts: Facts, constraint: int) -> Kind:
 
 
 def estimated_gains(facts: Facts) -> Table:
-    """The candidates with the highest lower bounds of the objective, the highest first."""
+    """Candidates by their lower bounds of the objective; first those that may be recommended.
+
+    The others, faded, are stopped or not likely enough to meet all guardrails.
+    """
     belief = facts.belief
     score = torch.where(belief.lcb.isfinite(), belief.lcb, -torch.inf)
     score[CONTROL] = -torch.inf
-    order = torch.argsort(score, descending=True, stable=True)[:MOST_ESTIMATED]
+    may_be = belief.prob_feasible >= facts.config.min_prob_feasible
+    may_be[sorted(facts.history.status.stopped)] = False
+    order = torch.argsort(score, descending=True, stable=True)
+    order = order[torch.argsort((~may_be[order]).int(), stable=True)][:MOST_ESTIMATED]
     ids = [c for c in order.tolist() if score[c] > -torch.inf]
     ids = facts.with_best(ids, MOST_ESTIMATED)
     gain = [facts.gain(field[ids]) for field in (belief.mean, belief.lcb, belief.ucb)]
-    return table(
+    rows = table(
         ("candidate", "candidate", "text", map(name_of, ids)),
         *interval("estimated gain", "signed", gain),
         ("prob", "P(feasible)", "prob", belief.prob_feasible[ids]),
         ("rounds", "rounds with evidence", "whole", facts.bucket.num_rounds[ids]),
     )
+    return rows._replace(faded=tuple(i for i, c in enumerate(ids) if not may_be[c]))
 
 
 def evidence(facts: Facts, posterior: FittedPosterior, metric: int) -> Table:

@@ -12,11 +12,13 @@ from torch import Tensor
 from ...problem.problem import Problem
 from ...study.config import TunerConfig
 from ...study.evidence.bucket import Bucket
+from ...study.health import Card, cards
 from ...study.history import CONTROL, History
 from ...surrogate.protocol import FittedPosterior
 from ...tuner.beliefs import Belief
 from ...tuner.model import ModelState
 from ...tuner.recommend import Criterion, Recommendation, recommend
+from ...tuner.verdict import Verdict, verdict_on
 from .late_readings import Delays, delays_of
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class Facts:
         records: the true outcome of every round of a simulation; empty on a real platform.
         oracle: the best feasible theta, where it is known.
         world: the simulated platform, where there is one.
+        verdict: in a sentence, as ``hyperzero status`` shows it.
+        health: the cards behind it.
     """
 
     study: str
@@ -47,6 +51,8 @@ class Facts:
     oracle: Oracle | None
     world: Environment | None
     delays: Delays
+    verdict: Verdict
+    health: tuple[Card, ...]
 
     @property
     def problem(self) -> Problem:
@@ -133,15 +139,19 @@ def collect(
     model, belief = tuner.belief()
     history = tuner.history
     shares = history.plans[max(history.plans)].shares
+    best = recommend(model, tuner.config, belief, criterion, shares, history.status.stopped)
+    health = cards(history, tuner.config)
     return Facts(
         study=tuner.study.name,
         history=history,
         config=tuner.config,
         model=model,
         belief=belief,
-        best=recommend(model, tuner.config, belief, criterion, shares, history.status.stopped),
+        best=best,
         records=tuple(records or ()),
         oracle=oracle,
         world=world,
         delays=delays_of(tuner),
+        verdict=verdict_on(history, tuner.config, health, best, model.problem),
+        health=health,
     )

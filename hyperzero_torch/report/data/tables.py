@@ -28,10 +28,11 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Rows under columns; None where a value is unknown."""
+    """Rows under columns; None where a value is unknown. ``faded`` rows count for less."""
 
     columns: tuple[Column, ...]
     rows: list[tuple[Cell, ...]]
+    faded: tuple[int, ...] = ()
 
     def column(self, key: str) -> list[Cell]:
         """One column's cells."""

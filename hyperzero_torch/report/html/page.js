@@ -55,9 +55,28 @@ function drawNext(){
   if(i>=0){draw(i);setTimeout(drawNext,20);}
 }
 addEventListener("load",function(){setTimeout(drawNext,200);});
+// Sections fold; on a phone all but the summary begin folded, unless they are asked for.
+var folds=Array.prototype.slice.call(document.querySelectorAll(".fold"));
+function body(fold){return document.getElementById(fold.getAttribute("aria-controls"));}
+function unfold(fold,open){
+  fold.setAttribute("aria-expanded",String(open));
+  body(fold).hidden=!open;
+}
+function wanted(){
+  var section=location.hash.length>1&&document.getElementById(location.hash.slice(1));
+  var fold=section&&section.querySelector(".fold");
+  if(fold){unfold(fold,true);}
+}
+folds.forEach(function(fold,i){
+  fold.addEventListener("click",function(){unfold(fold,body(fold).hidden);});
+  if(i&&matchMedia("(max-width:560px)").matches){unfold(fold,false);}
+});
+wanted();
+addEventListener("hashchange",wanted);
 // On paper the theme is light.
 var onScreen;
 addEventListener("beforeprint",function(){
+  folds.forEach(function(fold){unfold(fold,true);});
   onScreen=root.dataset.theme;
   root.dataset.theme="light";
   redraw();

@@ -18,9 +18,10 @@ from typing import Any
 
 from ...errors import MissingExtraError
 from ...runtime import places
+from ...study.health import Card
 from ..data.tables import Table, show
 from ..figures.canvas import Key
-from ..sections.blocks import Block, Plot, Section, Sheet, Tile
+from ..sections.blocks import Answer, Block, Plot, Section, Sheet, Tile
 
 _PAGE, STYLE, _SCRIPT, _THEME = (
     Path(__file__).with_name(name).read_text(encoding="utf-8")
@@ -101,8 +102,13 @@ def _filled(template: str, **parts: str) -> str:
 
 def _section(section: Section, figures: list[dict[str, Any]]) -> str:
     parts = [_block(block, figures) for block in section.blocks]
-    head = f'<section id="{section.key}"><h2>{escape(section.title)}</h2>'
-    return head + '<div class="blocks">' + "\n".join(parts) + "</div></section>"
+    # Without its script the page is open throughout.
+    head = (
+        f'<section id="{section.key}"><h2><button type="button" class="fold" aria-expanded="true" '
+        f'aria-controls="{section.key}-blocks">{escape(section.title)}</button></h2>'
+    )
+    body = "\n".join(parts)
+    return f'{head}<div class="blocks" id="{section.key}-blocks">{body}</div></section>'
 
 
 def _block(block: Block, figures: list[dict[str, Any]]) -> str:
@@ -114,7 +120,29 @@ def _block(block: Block, figures: list[dict[str, Any]]) -> str:
         table = _table(block.table, block.title)
         kind = "sheet wide" if block.is_wide else "sheet"
         return f'<div class="{kind}"><h3>{escape(block.title)}</h3>{table}</div>'
-    return _plot(block, figures)
+    return _answer(block) if isinstance(block, Answer) else _plot(block, figures)
+
+
+def _answer(answer: Answer) -> str:
+    """The verdict with its reason and the next step, then a card for each part of health."""
+    verdict = answer.verdict
+    parts = [f'<p class="sentence">{escape(verdict.sentence)}</p>']
+    parts += [f"<p>{escape(verdict.why)}</p>"] if verdict.why else []
+    parts += [f"<p>Next: {escape(verdict.next_step)}</p>"] if verdict.next_step else []
+    cards = "".join(map(_card, answer.health))
+    look = "launch" if verdict.action == "launch" else verdict.state
+    return (
+        f'<div class="verdict wide {look}">{"".join(parts)}</div>'
+        f'<ul class="health wide">{cards}</ul>'
+    )
+
+
+def _card(card: Card) -> str:
+    what = f"{card.sentence}: {card.advice}" if card.advice else card.sentence
+    return (
+        f'<li class="{card.state}"><h3><i>{card.state}</i> {escape(card.name)}</h3>'
+        f"<p>{escape(what)}</p></li>"
+    )
 
 
 def _tile(tile: Tile) -> str:
@@ -156,19 +184,23 @@ def _table(table: Table, caption: str) -> str:
     """A table whose first column names its rows."""
     numeric = [column.kind != "text" for column in table.columns]
 
-    def row(cells: list[str], head: bool) -> str:
+    def row(cells: list[str], head: bool, is_faded: bool = False) -> str:
         drawn = []
         for i, (is_number, cell) in enumerate(zip(numeric, cells)):
             tag = "th" if head or i == 0 else "td"
             scope = ' scope="col"' if head else ' scope="row"' if i == 0 else ""
             look = " class=n" if is_number else ""
             drawn.append(f"<{tag}{scope}{look}>{escape(cell)}</{tag}>")
-        return f"<tr>{''.join(drawn)}</tr>"
+        return f"<tr{' class=faded' if is_faded else ''}>{''.join(drawn)}</tr>"
 
     head = row([column.label for column in table.columns], True)
     rows = [
-        row([show(cell, column.kind) for cell, column in zip(cells, table.columns)], False)
-        for cells in table.rows
+        row(
+            [show(cell, column.kind) for cell, column in zip(cells, table.columns)],
+            False,
+            number in table.faded,
+        )
+        for number, cells in enumerate(table.rows)
     ]
     title = escape(caption)
     return (

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
+from ...study.health import Card
+from ...tuner.verdict import Verdict
 from ..data.decisions import MOST_ROWS
 from ..data.facts import Facts
 from ..data.tables import Table
@@ -42,7 +44,14 @@ class Sheet(NamedTuple):
     is_wide: bool = False
 
 
-Block: TypeAlias = str | list[Tile] | Plot | Sheet
+class Answer(NamedTuple):
+    """The verdict, and the cards of health behind it."""
+
+    verdict: Verdict
+    health: tuple[Card, ...]
+
+
+Block: TypeAlias = str | list[Tile] | Plot | Sheet | Answer
 
 
 class Section(NamedTuple):

@@ -27,8 +27,9 @@ def effects(facts: Facts) -> Section:
     )
     drawn = candidate_plots.estimated_gains(rows, name_of(facts.best.candidate_id), least)
     lead = (
-        f"The {len(rows.rows)} of {facts.history.num_candidates - 1} candidates with the highest "
-        f"lower bounds of the gain, with {facts.config.confidence:.0%} intervals."
+        f"{len(rows.rows)} of {facts.history.num_candidates - 1} candidates by the lower bound of "
+        f"the gain, with {facts.config.confidence:.0%} intervals. Those that may be recommended "
+        f"come first; {len(rows.faded)} are stopped or not likely enough to be feasible."
     )
     return Section("candidates", title, [lead, Plot("Estimated gain over base", drawn, rows, keys)])
 

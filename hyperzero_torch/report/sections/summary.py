@@ -7,13 +7,14 @@ import torch
 from ..data import candidate_rows, decisions
 from ..data.facts import Facts
 from ..data.tables import Kind, name_of, show, show_interval
-from .blocks import Block, Section, Sheet, Tile
+from .blocks import Answer, Block, Section, Sheet, Tile
 
 
 def summary(facts: Facts) -> Section:
     """Tiles, the recommended parameters, and the guardrails."""
     parameters = Sheet("Parameters", candidate_rows.parameters(facts))
-    blocks: list[Block] = [_tiles(facts), parameters]
+    answer = Answer(facts.verdict, facts.health)
+    blocks: list[Block] = [answer, _tiles(facts), parameters]
     guardrails = candidate_rows.guardrails(facts)
     if guardrails.rows:
         blocks.append(Sheet("Guardrails at the recommended candidate", guardrails))
@@ -66,7 +67,7 @@ def _outlook(facts: Facts) -> list[Tile]:
     leader, rounds = facts.best.leader, facts.best.rounds_to_decide
     if leader is None:
         none = "no candidate is expected to improve on the base yet"
-        return [Tile("Leader", "–", none), Tile("Decision", "–", none)]
+        return [Tile("Decision", "–", none)]
     belief = facts.belief
     low, high = facts.gain(torch.stack([belief.lcb[leader], belief.ucb[leader]])).tolist()
     prob = show(float(belief.prob_feasible[leader]), "prob")
@@ -74,8 +75,9 @@ def _outlook(facts: Facts) -> list[Tile]:
     question = "whether the leader is feasible and better than the base"
     value = "ready" if rounds == 0 else f"in {'> 1000' if rounds is None else rounds} rounds"
     enough = "enough evidence" if rounds == 0 else "at the present traffic: enough evidence"
+    is_recommended = leader == facts.best.candidate_id
     return [
-        Tile("Leader", name_of(leader), note),
+        *([] if is_recommended else [Tile("Leader", name_of(leader), note)]),
         Tile("Decision", value, f"{enough} to decide {question}"),
     ]
 
