@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigError
+from ..live.opening import check_started, surrogate_of
 from ..problem.difference import Difference, difference
 from ..study.config import StudyConfig
 from ..study.goals import Period, periods
@@ -17,7 +18,7 @@ from ..tuner.goals import GoalsEffect, goals_before
 from ..tuner.recommend import Recommendation
 from ..tuner.tuner import Tuner
 from .output import note, show, show_json
-from .study import AsJson, DryRun, Reason, check_started, surrogate_of
+from .study import AsJson, DryRun, Reason
 
 _MOST_LISTED = 12  # candidates of a line
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..errors import RoundError
 from ..study import lacking
 from ..study.history import History
-from ..study.journal import Decision
-from ..study.journal.trace import CHANGES, Remark
 from ..study.readings import Readings
+from ..tuner.status import remarks_of
 from ..tuner.tuner import Tuner
 from .output import show, warn
 
 #: A round further beyond the last planned one than a week of hours is taken for a typo.
 MAX_GAP = 168
-_MAX_REMARKS = 10  # that `status` shows
-_REMARK_ROUNDS = 24  # how far back
 
 
 def check_round(history: History, round_: int | None, allow_gap: bool) -> None:
@@ -64,19 +59,6 @@ def warn_of_missing(tuner: Tuner, planned: int) -> None:
         warn(lacking.control_sentence(without))
 
 
-def missing(history: History) -> dict[str, Any]:
-    """What is missing, as `status` gives it to scripts."""
-    before = 0 if history.last_round is None else history.last_round
-    without = lacking.without_control(history, before)
-    return {
-        "without_rows": lacking.without_rows(history, before),
-        "without_control": {str(r): list(names) for r, names in without.items()},
-        "remarks": [
-            {"round": d.round, "kind": d.kind, "reason": d.reason} for d in _remarks(history)
-        ],
-    }
-
-
 def show_missing(history: History) -> None:
     """The same for people."""
     before = 0 if history.last_round is None else history.last_round
@@ -85,19 +67,5 @@ def show_missing(history: History) -> None:
         show(f"{len(lost)} without rows: {lacking.rows_sentence(lost)}", "yellow")
     if without:
         show(lacking.control_sentence(without), "yellow")
-    for decision in _remarks(history):
+    for decision in remarks_of(history):
         show(f"remark in round {decision.round}, {decision.kind}: {decision.reason}", "yellow")
-
-
-def _remarks(history: History) -> list[Decision]:
-    """The latest remarks of the journal, oldest first; decisions are shown elsewhere."""
-    last = history.last_round or 0
-    recent = [
-        d
-        for d in history.decisions
-        if d.kind not in CHANGES
-        and d.round > last - _REMARK_ROUNDS
-        and isinstance(d.trace, Remark)
-        and "origin" not in d.trace.facts
-    ]
-    return recent[-_MAX_REMARKS:]

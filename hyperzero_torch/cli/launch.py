@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError, LaunchError
+from ..live.serving import platform_of
 from ..study.config import StudyConfig
 from ..tuner.launching import LaunchReport
 from .output import note, show, show_json
 from .study import AsJson, Config, DryRun, open_study
-from .switches import platform_of
 
 _PERCENT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*")
 _ROUNDS = re.compile(r"\s*(\d+)\s*(d|rounds?)?\s*")
@@ -183,7 +183,7 @@ def _withdrawn(config: Path) -> str:
     study = StudyConfig.from_file(config)
     if study.live is None:
         return "; the platform serves its last plan until the next one"
-    platform_of(open_study(config), study.live, config).withdraw()
+    platform_of(open_study(config), study.live, config.resolve().parent).withdraw()
     return ", and the platform serves the control to all users"
 
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
 from ..study import launch as launches
 from ..study.acceptance import in_words
-from ..study.exposure import exposure_facts
 from ..study.findings import findings
 from ..study.health import cards
-from ..study.history import History
+from ..tuner.status import facts_of, rounds_of
 from ..tuner.tuner import Tuner
 from .experiment import show_experiment
 from .exposure import show_exposure
-from .hours import missing, show_missing
+from .hours import show_missing
 from .output import console, show, show_json
 from .study import AsJson, Config, open_study
-from .switch_words import show_switches, switch_facts
+from .switch_words import show_switches
 
 _STYLES = {"PASS": "bold", "WATCH": "yellow", "ACT": "bold red"}
 _LAST_ROUNDS = 24  # that are listed
@@ -42,35 +40,6 @@ def status(config: Config, as_json: AsJson = False) -> None:
         show_json(facts_of(tuner))
     else:
         show_status(tuner, config)
-
-
-def facts_of(tuner: Tuner) -> dict[str, Any]:
-    """The status as plain JSON values."""
-    history = tuner.history
-    return (
-        {
-            "study": tuner.study.name,
-            "last_round": history.last_round,
-            "experiment_share": tuner.config.experiment_share,
-            "candidates": max(0, history.num_candidates - 1),
-            "in_flight": history.num_in_flight,
-            "stopped": sorted(history.status.stopped),
-            "compacted": sum(len(block.rounds) for block in history.compacted),
-            "readmitted": sorted(history.status.readmitted.keys() - history.status.stopped),
-            "quarantined": len(history.quarantined),
-            "launch": launches.facts(history),
-            "set_aside": {str(r): why for r, why in sorted(history.status.excluded_rounds.items())},
-        }
-        | switch_facts(history)
-        | missing(history)
-        | {
-            "exposure": exposure_facts(history, tuner.config),
-            "verdict": tuner.verdict().to_dict(),
-            "health": [card.to_dict() for card in cards(history, tuner.config)],
-            "findings": [finding.to_dict() for finding in findings(history)],
-            "rounds": _rounds(history),
-        }
-    )
 
 
 def show_status(tuner: Tuner, config: Path) -> None:
@@ -112,21 +81,9 @@ def show_status(tuner: Tuner, config: Path) -> None:
         show(remark, "yellow")
     if amiss := findings(history):
         show(f"{len(amiss)} findings; what to do about them: hyperzero doctor -c {config}")
-    if rounds := _rounds(history):
+    if rounds := rounds_of(history):
         table = Table("round", "arms", "control's share", "arms without readings")
         for row in rounds[-_LAST_ROUNDS:]:
             share = f"{row['control_share']:.1%}"
             table.add_row(str(row["round"]), str(row["arms"]), share, str(row["waiting"]))
         console.print(table)
-
-
-def _rounds(history: History) -> list[dict[str, Any]]:
-    return [
-        {
-            "round": number,
-            "arms": len(planned.candidates) - 1,
-            "control_share": planned.shares[0],
-            "waiting": history.tables[number].num_waiting if number in history.tables else 0,
-        }
-        for number, planned in sorted(history.plans.items())
-    ]

@@ -9,24 +9,13 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from ..errors import ConfigError, StudyNotFoundError
-from ..problem.problem import Problem
-from ..study import launch as launches
-from ..study.config import StudyConfig
-from ..study.history import History
-from ..study.journal import open_journal
+from ..errors import ConfigError
+from ..live import opening
 from ..study.plan import Plan
 from ..study.readings import Readings
 from ..study.serving import why_control_alone
-from ..surrogate.foreign import choose
-from ..surrogate.foreign.names import NAMES
-from ..transfer.journaled import record
-from ..transfer.prior_mean import placed
-from ..transfer.refresh import Named
-from ..transfer.refresh import read as read_named
 from ..tuner.recommend import Criterion as Ranking
 from ..tuner.recommend import Recommendation
-from ..tuner.surrogates import chosen_surrogate
 from ..tuner.tuner import Tuner
 from .experiment import whose_traffic
 from .hours import check_round, warn_of_left_out, warn_of_missing
@@ -34,7 +23,6 @@ from .output import console, note, show_json
 from .own_files import check_apart
 from .plan_file import check_writable, write_plan
 from .readings import digest, read_messages
-from .served import check_unserved
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", help="Study file, as written by 'hyperzero init'.")
@@ -224,72 +212,12 @@ def open_study(
     with_sources: bool = True,
     anew: bool = False,
 ) -> Tuner:
-    """The tuner of a study file. With ``create``, which only ``step`` and ``run`` set, a study that
-    does not exist is started, and sources that are due are read; a dry run writes nothing. A study
-    whose plans are being served is not started, unless a person says ``anew``."""
-    study = StudyConfig.from_file(config)
-    problem = study.problem()
-    url = study.journal_url(config.resolve().parent)
-    is_started = study.study in check_started(url, config, create)
-    if create and not is_started and not anew:
-        check_unserved(config, study)
-    surrogate = surrogate_of(study, problem, config)
-    if dry_run and not is_started:
-        tuner = Tuner(problem, study.tuner, None, study.study, study.seed, surrogate=surrogate)
-    elif not create or dry_run:
-        tuner = Tuner.resume(url, study.study, problem=problem, surrogate=surrogate)
-    else:
-        # Read before the study is started, so that an unusable source leaves no study behind.
-        sources = () if is_started else _sources(study, config, None).sources
-        started = (study.tuner, url, study.study, study.seed)
-        tuner = Tuner(problem, *started, sources=sources, surrogate=surrogate)
-    while line := launches.goes_on(tuner.history):
-        if not dry_run:
-            note(line, "yellow")
-        tuner = tuner.successor()
-        if create and not dry_run:
-            tuner.study.configure(study.tuner)
-    if create and with_sources and (study.sources or study.revocations):
-        named = _sources(study, config, tuner.history)
-        if not dry_run:
-            record(tuner.study, named.refused, named.withdrawn)
-            tuner.learn_from(named.sources)
-    return tuner
-
-
-def surrogate_of(study: StudyConfig, problem: Problem, config: Path) -> Any:
-    """What a study file means as surrogate; None for the study's own, or the package's."""
-    folder = config.resolve().parent
-    if study.prior_mean is not None:
-        return chosen_surrogate(study.surrogate, placed(study.prior_mean, folder), problem, folder)
-    if study.surrogate is None or study.surrogate in NAMES:
-        return study.surrogate
-    return choose(study.surrogate, problem.space.num_dims, folder)
-
-
-def check_started(url: str, config: Path, create: bool = False) -> list[str]:
-    """The studies of a journal, which is not made here: most commands only read."""
-    try:
-        journal = open_journal(url, create=False)
-    except StudyNotFoundError as error:
-        if create:
-            return []
-        reason = str(error).partition(";")[0]
-        raise ConfigError(
-            f"{reason} yet; make the first plan with 'hyperzero step --config {config}'"
-        ) from None
-    try:
-        return journal.studies()
-    finally:
-        journal.close()
-
-
-def _sources(study: StudyConfig, config: Path, history: History | None) -> Named:
-    """The sources that the file names and that are due, and those that were revoked."""
-    problem = study.problem()
-    history = history or History(problem.space.num_params, problem.metrics)
-    folder = config.resolve().parent
-    named = read_named(study.sources, folder, problem, history, revocations=study.revocations)
-    for remark in named.remarks:
-        note(remark, "yellow")
-    return named
+    """The tuner of a study file; see ``live/opening.py``. What is to be known is printed."""
+    return opening.open_study(
+        config,
+        create=create,
+        dry_run=dry_run,
+        with_sources=with_sources,
+        anew=anew,
+        say=lambda line: note(line, "yellow"),
+    )

@@ -14,15 +14,9 @@ from typing import Annotated, TypeAlias
 import typer
 
 from ..errors import ConfigError, HyperZeroError, RoundError
-from ..live.build import updater_of
-from ..live.clock import Schedule, SystemClock
-from ..live.lease import terms_of
-from ..live.serve.checks import Updater
-from ..study.config import LiveConfig, StudyConfig
-from ..study.epochs import current
-from ..study.serving import why_control_alone
+from ..live.serving import platform_of, serve_now
+from ..study.config import StudyConfig
 from ..study.study import Study
-from ..tuner.tuner import Tuner
 from .output import note
 from .own_files import check_apart
 from .plan_file import check_writable, write_plan
@@ -219,8 +213,11 @@ def _throw(config: Path, plan: Path | None, switch: _Throw) -> None:
         note("journaled; no round was planned yet, so nothing is served")
         return
     try:
-        platform = None if live is None else partial(platform_of, tuner, live, config)
-        served = _serve_now(tuner.study, platform, plan)
+        write = None if plan is None else partial(write_plan, path=plan)
+        platform = (
+            None if live is None else partial(platform_of, tuner, live, config.resolve().parent)
+        )
+        served = serve_now(tuner.study, platform, write)
     except HyperZeroError as error:
         raise ConfigError(
             "the switch is in the journal, and the next plan follows it, but what is served now "
@@ -235,38 +232,3 @@ def _throw(config: Path, plan: Path | None, switch: _Throw) -> None:
             f"journaled: {served}. The study file names no platform, so nothing was written; name "
             "the plan file with --plan, or serve it yourself until the next plan"
         )
-
-
-def platform_of(tuner: Tuner, live: LiveConfig, config: Path) -> Updater:
-    """The platform that serves the last plan of a study, on its behalf and until its lease ends."""
-    updater = updater_of(live, config.resolve().parent)
-    stamp = updater.owner()
-    has_served = stamp is not None or current(tuner.history) is not None
-    if not has_served and why_control_alone(tuner.history) is not None:
-        return updater  # only to withdraw what no study owns
-    schedule = Schedule(tuner, SystemClock(), live.round_seconds)
-    last = tuner.history.last_round or 0
-    return updater.on_behalf_of(terms_of(schedule, last, live.lease_rounds, stamp))
-
-
-def _serve_now(study: Study, platform: Callable[[], Updater] | None, path: Path | None) -> str:
-    """Bring up to date what is served, and say what it is."""
-    while True:
-        history = study.sync()
-        before, plan = history.num_entries, study.plan(history.last_round or 0)
-        why_not = why_control_alone(history)
-        if platform is not None:
-            if why_not is None:
-                platform().apply(plan)
-            else:
-                platform().withdraw()
-        if path is not None:
-            write_plan(plan, path, why_not is None)
-        # Somebody else may have thrown a switch, or planned a round, meanwhile.
-        if study.sync().num_entries == before:
-            break
-    return (
-        f"round {plan.round} is served"
-        if why_not is None
-        else f"{why_not}; only the control is served"
-    )

@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from ..errors import JournalError
+from ..tuner.status import facts_of
 from .output import console, note, show, signals_to
-from .status import facts_of, show_status
+from .status import show_status
 from .study import AsJson, Config, open_study
 
 

@@ -18,12 +18,12 @@ from .history import History, history_of
 from .integrity import Integrity
 from .journal import Configured, Decision, Entry, Journal, StudyHeader
 from .journal.base import ConflictError
-from .judgement import judge
 from .plan import Plan
 from .readings import Readings
 from .reception import new_rows
+from .recording import entries_of
 from .switchboard import Switchboard
-from .unplanned import LeftOut, Unknown, check_unknown, remarks_on, split, taken_rows
+from .unplanned import LeftOut, Unknown, check_unknown, split, taken_rows
 
 _T = TypeVar("_T")
 _MAX_TRIES = 20
@@ -153,12 +153,7 @@ class Study(Switchboard, Epochs, Integrity):
         message = Readings.concat(messages) if messages else None
 
         def record(history: History) -> tuple[Sequence[Entry], int]:
-            taken, left_out = taken_rows(history, message, unknown)
-            received = None if taken is None else new_rows(history, taken)
-            entries: list[Entry] = [] if left_out is None else [*remarks_on(history, left_out)]
-            if received is not None:
-                entries += [received, *judge(history, self.problem, received)]
-            return entries, 0 if received is None else len(received.round)
+            return entries_of(history, self.problem, message, unknown)
 
         return self.append(record)
 

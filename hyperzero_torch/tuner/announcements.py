@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from ..errors import TunerWarning
 from ..study.journal import Decision
@@ -26,6 +28,21 @@ log = logging.getLogger(__name__)
 _USUAL = (RETIRED, STOPPED, TRANSFER, EPOCH, SURROGATE)
 # The caller of the tuner's method, whose caller announces.
 _CALLER = 3
+_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[list[str]]:
+    """Collect what would be warned of within the block, in this thread, instead of warning.
+
+    A server answers several callers at once: each gets the sentences of its own call.
+    """
+    sentences: list[str] = []
+    token = _collected.set(sentences)
+    try:
+        yield sentences
+    finally:
+        _collected.reset(token)
 
 
 def of_plan(decisions: Iterable[Decision], planned: int) -> None:
@@ -65,4 +82,8 @@ def _excluded(decision: Decision) -> str:
 
 
 def _warn(message: str) -> None:
+    sentences = _collected.get()
+    if sentences is not None:
+        sentences.append(message)
+        return
     warnings.warn(message, TunerWarning, stacklevel=_CALLER + 1)

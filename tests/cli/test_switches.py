@@ -7,7 +7,7 @@ import pytest
 
 import hyperzero_torch as hz
 from hyperzero_torch import cli
-from hyperzero_torch.cli.switches import platform_of
+from hyperzero_torch.live.serving import platform_of
 from hyperzero_torch.study.config import StudyConfig
 
 STUDY = """
@@ -54,7 +54,7 @@ class User:
         if config.live is not None:
             tuner = self.tuner()
             plan = tuner.ask(round_)
-            platform_of(tuner, config.live, self.folder / "tuning.yaml").apply(plan)
+            platform_of(tuner, config.live, self.folder).apply(plan)
         return self.plan()
 
     def plan(self):

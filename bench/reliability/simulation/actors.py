@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from hyperzero_torch.cli.switches import _serve_now
 from hyperzero_torch.errors import HyperZeroError
 from hyperzero_torch.live.clock import Schedule
 from hyperzero_torch.live.lease import LEASE_ROUNDS, terms_of
 from hyperzero_torch.live.loop import Loop
 from hyperzero_torch.live.retry import RetryPolicy
 from hyperzero_torch.live.serve.updater import TableUpdater
+from hyperzero_torch.live.serving import serve_now
 from hyperzero_torch.study.epochs import current
 from hyperzero_torch.study.journal import Journal
 from hyperzero_torch.study.serving import why_control_alone
@@ -159,7 +159,7 @@ class Operator:
                     study.begin_epoch(why, "operator")
                     self._platform(tuner, clock, takes_over=True).take_over()
             if history.plans:
-                _serve_now(study, lambda: self._platform(tuner, clock), None)
+                serve_now(study, lambda: self._platform(tuner, clock))
         except HyperZeroError as error:
             return str(error)
         self.done.append(name)

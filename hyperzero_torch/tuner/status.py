@@ -1,0 +1,103 @@
+"""The status of a study as plain JSON values: ``hyperzero status --json``, and the API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..study import lacking
+from ..study import launch as launches
+from ..study.exposure import exposure_facts
+from ..study.findings import findings
+from ..study.health import cards
+from ..study.history import History
+from ..study.journal import Decision
+from ..study.journal.trace import CHANGES, Remark
+from ..study.messages import MESSAGES
+from .tuner import Tuner
+from .verdict import Verdict
+
+_MAX_REMARKS = 10  # that a status shows
+_REMARK_ROUNDS = 24  # how far back
+
+
+def facts_of(tuner: Tuner, verdict: Verdict | None = None) -> dict[str, Any]:
+    """The status as plain JSON values; ``verdict`` where it is known already."""
+    history = tuner.history
+    return (
+        {
+            "study": tuner.study.name,
+            "last_round": history.last_round,
+            "experiment_share": tuner.config.experiment_share,
+            "candidates": max(0, history.num_candidates - 1),
+            "in_flight": history.num_in_flight,
+            "stopped": sorted(history.status.stopped),
+            "compacted": sum(len(block.rounds) for block in history.compacted),
+            "readmitted": sorted(history.status.readmitted.keys() - history.status.stopped),
+            "quarantined": len(history.quarantined),
+            "launch": launches.facts(history),
+            "set_aside": {str(r): why for r, why in sorted(history.status.excluded_rounds.items())},
+        }
+        | _switches(history)
+        | _missing(history)
+        | {
+            "exposure": exposure_facts(history, tuner.config),
+            "verdict": (verdict or tuner.verdict()).to_dict(),
+            "health": [card.to_dict() for card in cards(history, tuner.config)],
+            "findings": [finding.to_dict() for finding in findings(history)],
+            "rounds": rounds_of(history),
+        }
+    )
+
+
+def remarks_of(history: History) -> list[Decision]:
+    """The latest remarks of the journal, oldest first; decisions are shown elsewhere."""
+    last = history.last_round or 0
+    recent = [
+        d
+        for d in history.decisions
+        if d.kind not in CHANGES
+        and d.round > last - _REMARK_ROUNDS
+        and isinstance(d.trace, Remark)
+        and "origin" not in d.trace.facts
+        and d.kind != MESSAGES
+    ]
+    return recent[-_MAX_REMARKS:]
+
+
+def rounds_of(history: History) -> list[dict[str, Any]]:
+    """A row for each planned round, oldest first."""
+    return [
+        {
+            "round": number,
+            "arms": len(planned.candidates) - 1,
+            "control_share": planned.shares[0],
+            "waiting": history.tables[number].num_waiting if number in history.tables else 0,
+        }
+        for number, planned in sorted(history.plans.items())
+    ]
+
+
+def _missing(history: History) -> dict[str, Any]:
+    """What is missing."""
+    before = 0 if history.last_round is None else history.last_round
+    without = lacking.without_control(history, before)
+    return {
+        "without_rows": lacking.without_rows(history, before),
+        "without_control": {str(r): list(names) for r, names in without.items()},
+        "remarks": [
+            {"round": d.round, "kind": d.kind, "reason": d.reason} for d in remarks_of(history)
+        ],
+    }
+
+
+def _switches(history: History) -> dict[str, Any]:
+    """The mode and the pins."""
+    switches = history.status.switches
+    waiting = switches.waiting
+    return {
+        "mode": switches.mode,
+        "mode_by": switches.by or None,
+        "mode_reason": switches.why or None,
+        "pinned": {str(c): pin.share for c, pin in switches.pins.items()},
+        "waiting_for_approval": None if waiting is None else waiting.plain(),
+    }
