@@ -30,6 +30,7 @@ from . import (
     output,
     quarantine,
     report,
+    serve,
     status,
     study,
     switches,
@@ -125,6 +126,7 @@ app.command()(upkeep.resync)
 app.command()(upkeep.compact)
 app.command()(verify.verify)
 app.add_typer(goals.goals_app)
+app.add_typer(serve.serve_app)
 app.add_typer(quarantine.readings_app)
 app.add_typer(switches.candidates_app)
 app.add_typer(transfer_app)

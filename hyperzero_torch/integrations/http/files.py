@@ -1,0 +1,96 @@
+"""Which studies are served: those of study files, and all studies of journals."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import ConfigError
+from ...live.opening import open_study
+from ...study.config import LiveConfig, StudyConfig
+from ...study.journal import open_journal
+from ...tuner.tuner import Tuner
+
+#: Opens a study; with the argument true, one that does not exist is started.
+Opener = Callable[[bool], Tuner]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study is.
+
+    Args:
+        key: its name in addresses.
+        name: of the study.
+        open: opens it.
+        file: its study file; None where only its journal is known.
+    """
+
+    key: str
+    name: str
+    open: Opener
+    file: Path | None = None
+
+    def live(self) -> LiveConfig | None:
+        """The platform that the study file names, as the file is now."""
+        return None if self.file is None else StudyConfig.from_file(self.file).live
+
+
+def places(files: Sequence[Path], journals: Sequence[str] = ()) -> list[Place]:
+    """The studies of study files and of journals, each under a key of its own.
+
+    Raises:
+        ConfigError: there is none, a file cannot be used, or it is named twice.
+        JournalError: a journal cannot be used.
+    """
+    listed: list[Place] = []
+    if len({file.resolve() for file in files}) < len(files):
+        raise ConfigError(f"a study file is named twice: {', '.join(map(str, files))}")
+    for name, opened, file in [*_of_files(files), *_of_journals(journals)]:
+        key = _key(name)
+        if any(place.key == key for place in listed):
+            key = f"{key}-{len(listed) + 1}"
+        listed.append(Place(key, name, opened, file))
+    if not listed:
+        raise ConfigError(
+            "there is no study to serve: name study files with --config, or a journal with "
+            "--journal"
+        )
+    return listed
+
+
+def _of_files(files: Sequence[Path]) -> Iterator[tuple[str, Opener, Path | None]]:
+    for file in files:
+        study = StudyConfig.from_file(file)
+        study.journal_url(file.resolve().parent)  # refused now, and not at the first request
+        yield study.study, _file_opener(file), file
+
+
+def _of_journals(journals: Sequence[str]) -> Iterator[tuple[str, Opener, Path | None]]:
+    for url in journals:
+        journal = open_journal(url, create=False)
+        try:
+            names = journal.studies()
+        finally:
+            journal.close()
+        for name in names:
+            yield name, _journal_opener(url, name), None
+
+
+def _file_opener(file: Path) -> Opener:
+    return lambda create: open_study(file, create=create)
+
+
+def _journal_opener(url: str, name: str) -> Opener:
+    return lambda _: Tuner.resume(url, name)
+
+
+def _key(name: str) -> str:
+    """A name for addresses: the study's, where it has no other characters than these."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60]
+    if plain == name:
+        return name
+    return f"{plain or 'study'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

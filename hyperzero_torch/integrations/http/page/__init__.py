@@ -1,0 +1,1 @@
+"""The live page: HTML made on the server, which works without JavaScript."""

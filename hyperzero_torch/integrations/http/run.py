@@ -1,0 +1,59 @@
+"""The server: uvicorn on loopback, unless told otherwise."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from ...errors import ConfigError
+
+_GRACE_SECONDS = 5  # for calls that are being answered
+_MOST_CONNECTIONS = 1024
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listener(host: str, port: int) -> socket.socket:
+    """A socket that listens, so that a port that is taken is an error before anything is opened.
+
+    Raises:
+        ConfigError: nothing can listen there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+        made.listen(_MOST_CONNECTIONS)
+    except (OSError, OverflowError, UnicodeError) as error:
+        made.close()
+        raise ConfigError(
+            f"nothing can listen at {host}, port {port}: {error}; name another --host or --port"
+        ) from None
+    return made
+
+
+def run(app: FastAPI, made: socket.socket) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_keep_alive=30,
+        limit_concurrency=_MOST_CONNECTIONS,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    uvicorn.Server(config).run(sockets=[made])
