@@ -17,6 +17,7 @@ from . import launch as launches
 from .history import History
 from .interventions import remark
 from .journal import Decision, Entry, ReadingsReceived
+from .journal.base import values_of
 from .journal.trace import Remark
 from .judgement import judge
 from .lacking import named_rounds
@@ -120,14 +121,14 @@ def record(
 def _entries(
     study: Study, history: History, ledger: Ledger, messages: dict[int, Message]
 ) -> tuple[list[Entry], dict[int, Receipt | ReadingsError]]:
-    """What records messages up to the first that shares a row or an id with an earlier one."""
+    """What records messages up to the first that has a row or an id of an earlier one again."""
     launches.check_is_open(history)
     ledger.read(history)
     parts: list[ReadingsReceived] = []
     remarks: list[Decision] = []
     facts: list[list[Any]] = []
     results: dict[int, Receipt | ReadingsError] = {}
-    rows: set[Any] = set()
+    latest: dict[tuple[int, int, int], int] = {}
     ids: set[Any] = set()
     for number, message in messages.items():
         try:
@@ -143,21 +144,43 @@ def _entries(
             results[number] = error
             continue
         if part is not None:
-            own = set(zip(part.round, part.candidate, part.metric))
             key = (message.by, message.id)
-            if own & rows or (message.id is not None and key in ids):
+            part = None if message.id is not None and key in ids else _later(part, latest)
+            if part is None:
                 break
-            rows |= own
             ids.add(key)
-            parts.append(part)
-            given = (message.by, message.id, message.digest)
-            facts.append([*given, receipt.rows, receipt.new, receipt.left_out])
+            receipt = replace(receipt, new=len(part.round))
+            if part.round:
+                parts.append(part)
+                given = (message.by, message.id, message.digest)
+                facts.append([*given, receipt.rows, receipt.new, receipt.left_out])
         results[number] = receipt
     if not parts:
         return [*remarks], results
     received = joined(parts)
     note = remark(history, MESSAGES, _sentence(received, facts), {_FACTS: facts})
     return [*remarks, received, *judge(history, study.problem, received), note], results
+
+
+def _later(
+    part: ReadingsReceived, latest: dict[tuple[int, int, int], int]
+) -> ReadingsReceived | None:
+    """The rows of a message that are later revisions than those of the messages before it.
+
+    None where one is the same revision: then the values have to be compared, once the others are
+    recorded. ``latest`` takes note of the rest.
+    """
+    keys = list(zip(part.round, part.candidate, part.metric))
+    before = [latest.get(key, -1) for key in keys]
+    if any(b == revision for b, revision in zip(before, part.revision)):
+        return None
+    latest |= {key: max(b, r) for key, b, r in zip(keys, before, part.revision)}
+    kept = [i for i, (b, r) in enumerate(zip(before, part.revision)) if r > b]
+    if len(kept) == len(keys):
+        return part
+    return ReadingsReceived(
+        **{name: tuple(v[i] for i in kept) for name, v in values_of(part).items()}
+    )
 
 
 def _sentence(received: ReadingsReceived, facts: Sequence[Sequence[Any]]) -> str:

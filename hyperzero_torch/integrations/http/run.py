@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import sys
 
 import uvicorn
 from fastapi import FastAPI
@@ -12,6 +13,7 @@ from ...errors import ConfigError
 
 _GRACE_SECONDS = 5  # for calls that are being answered
 _MOST_CONNECTIONS = 1024
+_SWITCH_SECONDS = 0.0005
 
 
 def is_loopback(host: str) -> bool:
@@ -44,8 +46,8 @@ def listener(host: str, port: int) -> socket.socket:
     return made
 
 
-def run(app: FastAPI, made: socket.socket) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """The server, which runs until SIGTERM, Ctrl-C, or its ``should_exit``."""
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -56,4 +58,12 @@ def run(app: FastAPI, made: socket.socket) -> None:
         limit_concurrency=_MOST_CONNECTIONS,
         h11_max_incomplete_event_size=64 * 1024,
     )
-    uvicorn.Server(config).run(sockets=[made])
+    return uvicorn.Server(config)
+
+
+def run(app: FastAPI, made: socket.socket) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    # The thread that writes lets others run at every statement of the database, and would wait for
+    # its turn for as long as one of them computes.
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    server_of(app).run(sockets=[made])

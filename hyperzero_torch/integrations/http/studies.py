@@ -32,6 +32,7 @@ from .snapshot import Snapshot, Times, take
 _T = TypeVar("_T")
 _MOST_TOGETHER = 100  # messages in one transaction
 _MOST_WAITING = 1000
+_CHECK_SECONDS = 1.0  # between two looks at the split while messages pour in
 #: Seconds that a view of a study may be old, and how many times as long as it took to make.
 _FRESH_SECONDS, _FRESH_TIMES = 1.0, 5.0
 
@@ -47,6 +48,7 @@ class Access:
         self.place, self.key = place, place.key
         self._writer, self._reader = _Worker(place), _Worker(place)
         self._ledger, self._ledger_of = Ledger(), ""
+        self._is_unchecked, self._checked = False, 0.0
         self._waiting: list[tuple[Message, asyncio.Future[tuple[Receipt, Sequence[str]]]]] = []
         self._draining: asyncio.Task[None] | None = None
         self._snapshot: Snapshot | None = None
@@ -108,10 +110,14 @@ class Access:
         study = tuner.study
         if self._ledger_of != study.name:  # a promoted candidate: the study goes on as another
             self._ledger, self._ledger_of = Ledger(), study.name
-        num_decisions = len(study.sync().decisions)
+        num_decisions = len(study.history.decisions)
         results = record(study, self._ledger, messages)
-        if any(isinstance(result, Receipt) and result.new for result in results):
+        self._is_unchecked |= any(isinstance(r, Receipt) and r.new for r in results)
+        # A plan checks the split itself; while messages pour in, it is enough to do so at times.
+        is_due = not self._waiting or time.monotonic() > self._checked + _CHECK_SECONDS
+        if self._is_unchecked and is_due:
             broken_hours.exclude(study)
+            self._is_unchecked, self._checked = False, time.monotonic()
         announcements.of_readings(study.history.decisions[num_decisions:])
         return results
 

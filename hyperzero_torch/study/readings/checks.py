@@ -71,9 +71,14 @@ def to_floats(raw: NDArray[Any]) -> NDArray[np.float64]:
 
 def to_float(value: Any) -> float:
     """A number, or NaN for values that are none, such as True and the text '1_000'."""
+    if type(value) is float:  # nearly all are
+        return value
     if isinstance(value, torch.Tensor | np.ndarray) and value.ndim == 0:
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, str | numbers.Real | Decimal):
+    is_whole = type(value) is int
+    if not is_whole and (
+        isinstance(value, bool) or not isinstance(value, str | numbers.Real | Decimal)
+    ):
         return float("nan")
     if isinstance(value, str) and "_" in value:
         return float("nan")
