@@ -17,7 +17,7 @@ Layout
     simulate      simulated platforms with a known optimum, and replayed experiments
     live          the live system: aggregate events, serve plans, run the loop
     report        tables, figures and one HTML page from a history
-    integrations  BoTorch, Optuna, Ax, Ray Tune
+    integrations  BoTorch, Optuna, Ax, Ray Tune, and HTTP: an API and a live page
     testing       contract suites for journals, platforms and surrogates of your own
     cli           the command line
 
@@ -99,6 +99,10 @@ Where to look
     Which users take part in the experiment?           live/serve/buckets.py
     What does the live loop do each hour?              live/loop.py
     In which order does the report's page stand?       report/sections/all.py
+    What does ``hyperzero serve`` answer, and to whom? integrations/http/app.py,
+                                                       integrations/http/gate.py,
+                                                       integrations/http/page/views.py
+    How is a message recorded once?                    study/messages.py
     How do figures and frames come into a notebook?    report/plot.py, tuner/frames.py
     What does a command do?                            cli/study.py, cli/status.py, cli/live.py,
                                                        cli/explain.py, cli/watch.py, cli/transfer/

@@ -4,6 +4,7 @@
     optuna    a sampler for Optuna studies
     ax        a node for Ax generation strategies
     ray       a searcher for Ray Tune
+    http      a JSON API and a live page: ``hyperzero serve``
     search    the next point to evaluate, shared by the sampler and the searcher
     axes      parameters of another package as ours, and back
 

@@ -38,7 +38,7 @@ from hyperzero_torch.testing import JournalContract, UpdaterContract
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.S | re.M)
 RUNNABLE = {"python", "bash", "sql"}
-LANGUAGES = {*RUNNABLE, "text", "sh", "yaml"}
+LANGUAGES = {*RUNNABLE, "text", "sh", "yaml", "json"}
 ALL = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -57,6 +57,7 @@ NOT_RUN = {
         "pip install -e '.[report,duckdb,flags,botorch]' matplotlib jupyter": NETWORK,
         "apt-get install chromium": NETWORK,
     },
+    "docs/how-to/serve.md": {"pip install -e '.[serve]'": NETWORK},
     "docs/how-to/live.md": {
         "pip install -e '.[duckdb,flags,metrics]'": NETWORK,
         "hyperzero run -c tuning.yaml --log json --metrics-port 9108": (
@@ -250,6 +251,13 @@ def transfer_dry_run(folder, done):
     assert "epsilon" in done.stdout + done.stderr
 
 
+def serve_asked(folder, done):
+    is_plan(folder.json("plan.json")["plan"], 0)
+    assert "serving 1 studies at http://127.0.0.1:8765/" in (folder / "serve.log").read_text()
+    secret = (folder / "anna.token").read_text().strip()
+    assert secret not in (folder / "tokens.json").read_text()
+
+
 def integrity_head(folder, done):
     head = (folder / "heads.txt").read_text().split()
     assert re.fullmatch(r"sha256:[0-9a-f]{64}@\d+", head[0])
@@ -299,6 +307,7 @@ RESULTS = {
         ),
         safety_switches,
     ],
+    "docs/how-to/serve.md": [serve_asked],
     "docs/transfer.md": [
         transfer_packages, transfer_compared, transfer_reported, transfer_signed,
         transfer_learned, transfer_revoked, transfer_dry_run,

@@ -514,6 +514,7 @@ def test_every_error_has_a_status_that_is_the_clients_or_says_try_again():
         assert status_of(raised) == 503 or 400 <= status_of(raised) < 500
 
 
+@settings(max_examples=40)
 @given(st.recursive(st.none() | st.floats() | st.text(), lambda s: st.lists(s) | st.dictionaries(
     st.text(), s), max_leaves=10))  # fmt: skip
 def test_any_value_is_json(value):

@@ -156,9 +156,8 @@ def test_a_click_on_pause_holds_the_flags_of_a_running_loop(browser, tmp_path):
             assert browser.value("document.documentElement.scrollWidth") <= width
             ground = browser.value(GROUND)
             assert ground == ("rgb(16, 18, 21)" if dark else "rgb(245, 246, 248)")
-        unnamed = """Array.from(document.querySelectorAll('input:not([type=hidden]),select')).filter(
-            f=>!f.closest('label')).length"""
-        assert browser.value(unnamed) == 0
+        fields = "Array.from(document.querySelectorAll('input:not([type=hidden]),select'))"
+        assert browser.value(f"{fields}.filter(f=>!f.closest('label')).length") == 0
         browser.call("Page.navigate", url="about:blank")
         assert browser.errors == []
         assert {url.split("/")[2] for url in browser.requests if "://" in url} == {address[7:]}
