@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ConfigError, MissingExtraError
+from ..errors import ConfigError
 from .output import note, show
 
 _TOKENS = Path("tokens.json")
@@ -63,13 +63,11 @@ def serve(
     """Serve until Ctrl-C."""
     if context.invoked_subcommand is not None:
         return
-    try:
-        from ..integrations.http.app import create_app
-        from ..integrations.http.files import places
-        from ..integrations.http.run import is_loopback, listener, run
-        from ..integrations.http.tokens import TokenFile
-    except ImportError as error:
-        raise MissingExtraError("hyperzero serve", error.name or "fastapi", "serve") from None
+    from ..integrations.http import create_app, run
+    from ..integrations.http.files import places
+    from ..integrations.http.run import is_loopback, listener
+    from ..integrations.http.tokens import TokenFile
+
     file = TokenFile(tokens)
     if not file.tokens():
         how = f"hyperzero serve token add NAME --role ROLE --tokens {tokens}"

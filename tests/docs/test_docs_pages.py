@@ -494,9 +494,10 @@ def test_commands_have_the_options_that_are_shown():
         for place, name, options in commands_of(page):
             assert name in commands, f"{place}: no command {name!r}"
             command, words = commands[name], options.split(maxsplit=1)
-            if hasattr(command, "commands") and words and not words[0].startswith("-"):  # a group
-                assert words[0] in command.commands, f"{place}: no {words[0]!r}"
+            while hasattr(command, "commands") and words and not words[0].startswith("-"):
+                assert words[0] in command.commands, f"{place}: no {words[0]!r}"  # of a group
                 command = command.commands[words[0]]
+                words = words[1].split(maxsplit=1) if len(words) > 1 else []
             known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
             shown = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", options)) - {"--help"}
             assert shown <= known, f"{place}: {shown - known}"

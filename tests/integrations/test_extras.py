@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ADAPTERS = {"botorch": "botorch", "optuna": "optuna", "ax": "ax", "ray": "ray"}
+ADAPTERS = {
+    "botorch": "botorch", "optuna": "optuna", "ax": "ax", "ray": "ray", "http": "fastapi",
+}  # fmt: skip
+EXTRAS = {"http": "serve"}  # where an extra is not named like its adapter
 # One process for all: what is imported without asking, then each package as if not installed.
 CODE = f"""
 import importlib, sys
@@ -30,4 +33,4 @@ def test_no_adapter_is_imported_unasked_and_without_its_package_it_names_the_ext
     assert imported == "[]"
     assert [line.split()[:2] for line in lines] == [[adapter, "True"] for adapter in ADAPTERS]
     for adapter, line in zip(ADAPTERS, lines):
-        assert f"pip install 'hyperzero-torch[{adapter}]'" in line
+        assert f"pip install 'hyperzero-torch[{EXTRAS.get(adapter, adapter)}]'" in line

@@ -13,14 +13,13 @@ from starlette.exceptions import HTTPException
 
 from ...errors import HyperZeroError
 from ...runtime import __version__
-from . import deciding, feeding, reading
+from . import deciding, feeding, pages, reading
 from .answers import Json, on_http_error, on_invalid, on_our_error
 from .bodies import Answer, Refused
 from .events import Viewers
 from .files import Place
 from .gate import OPEN, Gate, Sessions
 from .limits import BODY_SECONDS, FAILURES, MAX_BODY, RATE, Limits, Rate
-from .page import routes as page
 from .studies import Access
 from .tokens import TokenFile
 
@@ -93,7 +92,7 @@ def create_app(
     app.state.studies, app.state.viewers = studies, viewers
     app.state.tokens, app.state.sessions = tokens, sessions
     app.state.failures = Rate(FAILURES / 60, FAILURES)
-    for router in (reading.router, feeding.router, deciding.router, page.router):
+    for router in (reading.router, feeding.router, deciding.router, pages.router):
         app.include_router(router)
 
     @app.get("/healthz", response_model=Answer, tags=["reading"])

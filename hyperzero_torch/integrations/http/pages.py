@@ -13,21 +13,21 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
-from ....errors import HyperZeroError
-from ....report.html.page import STYLE
-from ....tuner.tuner import Tuner
-from ..answers import status_of
-from ..bodies import MAX_NUMBER, Reason
-from ..gate import COOKIE, Session, check_form, check_origin, refused, session_of
-from ..reading import Served, glance
-from ..snapshot import DecisionRow, decision_rows
-from ..studies import Access
-from . import reference, views
-from .actions import ACTIONS, Given, panel
-from .markup import document, escape, hidden
+from ...errors import HyperZeroError
+from ...report.html.page import STYLE
+from ...tuner.tuner import Tuner
+from .answers import status_of
+from .bodies import MAX_NUMBER, Reason
+from .gate import COOKIE, Session, check_form, check_origin, refused, session_of
+from .page import reference, views
+from .page.actions import ACTIONS, Given, panel
+from .page.markup import document, escape, hidden
+from .reading import Served, glance
+from .snapshot import DecisionRow, decision_rows
+from .studies import Access
 
 router = APIRouter(include_in_schema=False)
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).with_name("page")
 _PAGE_ROWS = 50
 _reason = TypeAdapter(Reason)
 _OK = {"pause", "resume", *ACTIONS}
