@@ -35,7 +35,7 @@ from statistics import median
 from typing import Any
 
 import hyperzero_torch as hz
-from bench.reliability.year import fill
+from bench.reliability.year import WEEK, fill
 from hyperzero_torch.integrations.http.tokens import TokenFile
 from hyperzero_torch.simulate.guardrail import GuardrailWorld
 from hyperzero_torch.study.messages import MESSAGES
@@ -125,36 +125,35 @@ def pour(folder: Path, seconds: float, senders: int, every: float) -> dict[str, 
     problem = hz.Problem(space, {"a": 0.4, "b": 0.6}, ["gain", "guard"], "gain", ["guard >= -5%"])
     config = hz.TunerConfig(initial_candidates=ROWS // 2 - 1, srm_alpha=None)
     tuner = hz.Tuner(problem, config, url)
-    plan = tuner.ask()
-    arms = plan.candidate_ids
+    # Each sender corrects the readings of a round of its own, so that all rows of all are new.
+    arms = [tuner.ask().candidate_ids for _ in range(senders)]
     answered: dict[str, float] = {}  # seconds by message
     recorded: set[str] = set()  # those with new rows
     asked: list[float] = []
-    numbers = iter(range(10**9))
-    turn, over = threading.Lock(), threading.Event()
+    over = threading.Event()
     with served(folder, url) as server:
 
-        def send() -> None:
-            connection = server.connect()
+        def send(round_: int) -> None:
+            connection, number = server.connect(), 0
             while not over.is_set():
-                with turn:
-                    number = next(numbers)
+                number += 1
+                key = f"{round_}: {number}"
                 rows = [
                     {
-                        "round": 0, "candidate": c, "metric": m, "count": 100.0 + number,
+                        "round": round_, "candidate": c, "metric": m, "count": 100.0 + number,
                         "mean": 10.0 + 0.01 * c, "var": 1.0, "revision": number,
                     }
-                    for c in arms
+                    for c in arms[round_]
                     for m in ("gain", "guard")
                 ]  # fmt: skip
                 begin = time.perf_counter()
                 try:
-                    answer = server.call(connection, "POST", "tell", {"rows": rows}, str(number))
+                    answer = server.call(connection, "POST", "tell", {"rows": rows}, key)
                 except (OSError, http.client.HTTPException):  # it was killed
                     return
-                answered[str(number)] = time.perf_counter() - begin
-                if answer["new"]:
-                    recorded.add(str(number))
+                answered[key] = time.perf_counter() - begin
+                if answer["new"] == len(rows):
+                    recorded.add(key)
 
         def plan_rounds() -> None:
             connection = server.connect()
@@ -165,7 +164,7 @@ def pour(folder: Path, seconds: float, senders: int, every: float) -> dict[str, 
                     asked.append(time.perf_counter() - begin)
 
         server.call(server.connect(), "GET", "switches")  # it has read the study
-        threads = [threading.Thread(target=send) for _ in range(senders)]
+        threads = [threading.Thread(target=send, args=(r,)) for r in range(senders)]
         threads.append(threading.Thread(target=plan_rounds))
         begin = time.perf_counter()
         for thread in threads:
@@ -183,7 +182,7 @@ def pour(folder: Path, seconds: float, senders: int, every: float) -> dict[str, 
     times = sorted(answered.values())
     return {
         "messages_a_second": done / taken,
-        "rows": len(arms) * 2,
+        "rows": 2 * len(arms[0]),
         "senders": senders,
         "median": median(times),
         "slowest": times[-1],
@@ -206,6 +205,8 @@ def page(folder: Path, rounds: int) -> dict[str, Any]:
         plan = tuner.ask(round_) if last or not round_ else fill(tuner, round_)
         for delivery in world.serve(plan):
             tuner.tell(delivery.readings)
+        if (round_ + 1) % WEEK == 0:
+            tuner.study.compact(12 * WEEK)
     with served(folder, url) as server:
         begin = time.perf_counter()
         server.call(server.connect(), "GET", "recommend")
