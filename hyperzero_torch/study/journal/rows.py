@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -201,4 +202,5 @@ def _assemble(row: Any, number: int, stored: _RowsByEntry, name: str) -> Entry:
 
 def _received(rows: Sequence[Any]) -> ReadingsReceived:
     fields = ("round", "candidate", "metric", "revision", "count", "mean", "var")
-    return ReadingsReceived(**{f: tuple(getattr(r, f) for r in rows) for f in fields})
+    columns = zip(*map(attrgetter(*fields), rows)) if rows else [()] * len(fields)
+    return ReadingsReceived(**dict(zip(fields, columns)))
