@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 from support.browser import Browser, find
-from support.served_study import ROLES, Client, rows_of, study_file
+from support.served_study import ROLES, Client, plan_of, rows_of, study_file
 from support.small_study import make, play, reply
 
 import hyperzero_torch as hz
@@ -276,6 +276,23 @@ def test_traffic_and_p_best_are_what_the_plan_and_the_draws_say(world, login):
     assert len(re.findall(r"<time datetime=", page)) >= 4  # a date beside every round
 
 
+def test_what_is_broken_comes_with_what_to_do(world, login):
+    plan = world.post("ask", "platform").json()["plan"]
+    rows = rows_of(reply(plan_of(plan)))
+    rows[-1]["mean"] *= 1e6
+    world.post("tell", "platform", json={"rows": rows})
+    page = login("viewer").get("/studies/feed").text
+    verdict = page.partition('id="actions"')[0]
+    assert "Quarantine: 1 readings are set aside as absurd" in verdict
+    assert "Next: " in verdict
+    assert "accept them, or send them corrected" in verdict
+    glances = login("viewer").get("/").text
+    assert glances.index("<i>ACT</i>") < glances.index("</li>")  # who needs somebody comes first
+    sent = [{**row, "revision": 1, "mean": 10.0} for row in rows]
+    assert world.post("tell", "platform", json={"rows": sent}).is_success
+    assert world.get("status").json()["quarantined"] == 0
+
+
 def test_the_journal_is_filtered_and_comes_in_pages(world, login):
     http, place = login("viewer"), f"/studies/{evil_of(world)}/journal"
     first = http.get(f"{place}?kind=note").text
@@ -380,6 +397,8 @@ def test_fifty_viewers_cost_one_rendering(world, monkeypatch):
         assert set(data["parts"]) == {"verdict", "health", "traffic", "best", "rounds", "recent"}
         await asyncio.sleep(0.3)
         assert len(made) == 1
+        ended = viewers.view("feed", 0, render, lambda: False)  # a session that is over
+        assert [text async for text in ended] == ["retry: 3000\n\n"]
         for stream in streams:
             await stream.aclose()
         await viewers.close()

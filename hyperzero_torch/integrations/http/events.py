@@ -46,7 +46,11 @@ class Viewers:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def view(
-        self, key: str, since: int, render: Callable[[Snapshot], Mapping[str, str]]
+        self,
+        key: str,
+        since: int,
+        render: Callable[[Snapshot], Mapping[str, str]],
+        is_allowed: Callable[[], bool] = lambda: True,
     ) -> AsyncIterator[str]:
         """What a viewer of a study is sent, as server-sent events.
 
@@ -54,15 +58,20 @@ class Viewers:
             key: of the study.
             since: the version that the viewer has.
             render: the parts of the page by the ids of their elements.
+            is_allowed: false once the viewer's session has ended.
         Raises:
             HTTPException: too many watch.
         """
         if sum(map(len, self._queues.values())) >= _MOST_VIEWERS:
             raise HTTPException(429, "too many viewers; the page works without live updates")
-        return self._events(key, since, render)
+        return self._events(key, since, render, is_allowed)
 
     async def _events(
-        self, key: str, since: int, render: Callable[[Snapshot], Mapping[str, str]]
+        self,
+        key: str,
+        since: int,
+        render: Callable[[Snapshot], Mapping[str, str]],
+        is_allowed: Callable[[], bool],
     ) -> AsyncIterator[str]:
         queue: asyncio.Queue[str] = asyncio.Queue(maxsize=1)
         self._queues[key].add(queue)
@@ -73,10 +82,12 @@ class Viewers:
         try:
             yield "retry: 3000\n\n"
             while True:
-                try:
-                    yield await asyncio.wait_for(queue.get(), _HEARTBEAT_SECONDS)
-                except TimeoutError:
-                    yield ": still here\n\n"
+                text = ": still here\n\n"
+                with suppress(TimeoutError):
+                    text = await asyncio.wait_for(queue.get(), _HEARTBEAT_SECONDS)
+                if not is_allowed():
+                    return
+                yield text
         finally:
             self._queues[key].discard(queue)
 

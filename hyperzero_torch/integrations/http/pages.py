@@ -176,7 +176,14 @@ async def events(
     request: Request, access: Served, since: Annotated[int, Query(ge=0, le=MAX_NUMBER)] = 0
 ) -> Response:
     """The changes of a study, as server-sent events."""
-    stream = request.app.state.viewers.view(access.key, since, views.parts)
+    sessions, key = request.app.state.sessions, request.cookies.get(COOKIE, "")
+    caller = _session(request).caller
+
+    def is_allowed() -> bool:
+        session = sessions.find(key)
+        return session is not None and session.caller == caller
+
+    stream = request.app.state.viewers.view(access.key, since, views.parts, is_allowed)
     return StreamingResponse(stream, media_type="text/event-stream")
 
 

@@ -54,6 +54,8 @@ def verdict(snapshot: Snapshot) -> str:
     look = "launch" if shown.action == "launch" else shown.state
     lines = [f'<p class="sentence">{escape(shown.sentence)}</p>']
     lines += [f"<p>{escape(shown.why)}</p>"] if shown.why else []
+    if shown.next_step and shown.action not in ("launch", "decide"):  # these are buttons
+        lines.append(f"<p>Next: {escape(shown.next_step)}</p>")
     lines += [f"<p>{escape(line)}</p>" for line in snapshot.launch if line not in shown.sentence]
     planned = f", planned {when(snapshot.planned)}" if snapshot.planned else ""
     where = "no round yet" if snapshot.last_round is None else f"Round {snapshot.last_round}"
