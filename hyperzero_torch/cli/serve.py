@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import ConfigError
-from .output import note, show
+from .output import note, show, signals_to
 
 _TOKENS = Path("tokens.json")
 Tokens = Annotated[
@@ -82,7 +83,9 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     number = made.getsockname()[1]
     note(f"serving {len(served)} studies at http://{shown}:{number}/ until Ctrl-C")
-    run(create_app(served, file, rate=rate), made)
+    # The server answers what it is answering, then lets these have the signal.
+    with signals_to(lambda *_: sys.exit(0)):
+        run(create_app(served, file, rate=rate), made)
 
 
 @token_app.command("add")

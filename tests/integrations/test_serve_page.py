@@ -421,6 +421,40 @@ def test_a_study_that_cannot_be_read_says_so_on_the_page(tmp_path):
         assert "make the first plan" in http.get("/studies/feed").text
 
 
+def test_a_signal_ends_it_at_once_and_quietly_though_somebody_watches(tmp_path):
+    import http.client
+    import signal
+    import subprocess
+    import sys
+
+    from hyperzero_torch.integrations.http.tokens import TokenFile
+
+    secret = TokenFile(tmp_path / "tokens.json").add("v", "viewer")
+    play(open_study(study_file(tmp_path), create=True), 1)
+    code = "from hyperzero_torch.cli import main; main()"
+    command = [sys.executable, "-c", code, "serve", "-c", "feed.yaml", "--port", "0"]
+    server = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        place = re.search(r"http://([\d.:]+)/", server.stderr.readline())[1]
+        viewer = http.client.HTTPConnection(place)
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        viewer.request("POST", "/login", f"token={secret}", form)
+        answer = viewer.getresponse()
+        answer.read()
+        cookie = answer.headers["Set-Cookie"].partition(";")[0]
+        viewer.request("GET", "/studies/feed/events", headers={"Cookie": cookie})
+        watched = viewer.getresponse()
+        assert watched.readline() == b"retry: 3000\n"
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+        assert "Traceback" not in server.stderr.read()
+    finally:
+        server.kill()
+        server.wait()
+        server.stderr.close()
+        viewer.close()
+
+
 def test_what_is_recorded_is_there_after_a_kill(tmp_path):
     """A server that is killed while messages pour in has every message that it answered."""
     import subprocess

@@ -17,6 +17,7 @@ from .studies import Access
 _MOST_VIEWERS = 500
 _HEARTBEAT_SECONDS = 15.0
 _BACK_OFF = 5.0
+_END = ""
 
 
 class Viewers:
@@ -38,8 +39,17 @@ class Viewers:
         """Begin to read all studies, so that the first page has not to wait for it."""
         self._openings = [asyncio.create_task(_open(a)) for a in self._studies.values()]
 
+    def end(self) -> None:
+        """End all views; their browsers ask again."""
+        for queues in self._queues.values():
+            for queue in queues:
+                while not queue.empty():
+                    queue.get_nowait()
+                queue.put_nowait(_END)
+
     async def close(self) -> None:
-        """End all views."""
+        """End all views, and all looks at journals."""
+        self.end()
         tasks = [*self._lookouts.values(), *self._openings]
         for task in tasks:
             task.cancel()
@@ -85,7 +95,7 @@ class Viewers:
                 text = ": still here\n\n"
                 with suppress(TimeoutError):
                     text = await asyncio.wait_for(queue.get(), _HEARTBEAT_SECONDS)
-                if not is_allowed():
+                if text == _END or not is_allowed():
                     return
                 yield text
         finally:

@@ -46,6 +46,14 @@ def listener(host: str, port: int) -> socket.socket:
     return made
 
 
+class _Server(uvicorn.Server):
+    """Ends the live views first, which would otherwise be waited for."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.app.state.viewers.end()
+        await super().shutdown(sockets)
+
+
 def server_of(app: FastAPI) -> uvicorn.Server:
     """The server, which runs until SIGTERM, Ctrl-C, or its ``should_exit``."""
     config = uvicorn.Config(
@@ -58,7 +66,7 @@ def server_of(app: FastAPI) -> uvicorn.Server:
         limit_concurrency=_MOST_CONNECTIONS,
         h11_max_incomplete_event_size=64 * 1024,
     )
-    return uvicorn.Server(config)
+    return _Server(config)
 
 
 def run(app: FastAPI, made: socket.socket) -> None:
