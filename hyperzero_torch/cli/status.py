@@ -44,6 +44,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
 
 def show_status(tuner: Tuner, config: Path) -> None:
     """The status in one screen."""
+    verdict = tuner.verdict()  # it reads the journal, so it comes before the first line
     history = tuner.history
     last = history.last_round
     progress = "no round planned yet" if last is None else f"last round {last}"
@@ -51,7 +52,6 @@ def show_status(tuner: Tuner, config: Path) -> None:
         f"study {tuner.study.name}: {progress}, {max(0, history.num_candidates - 1)} candidates, "
         f"{history.num_in_flight} arms in flight, control included"
     )
-    verdict = tuner.verdict()
     show(verdict.sentence, _STYLES[verdict.state])
     for text in (verdict.why, verdict.next_step and f"next: {verdict.next_step}"):
         if text:
@@ -60,7 +60,7 @@ def show_status(tuner: Tuner, config: Path) -> None:
         if card.state != "PASS":
             advice = f": {card.advice}" if card.advice else ""
             show(f"{card.state} {card.name}: {card.sentence}{advice}", _STYLES[card.state])
-    show_switches(history)
+    show_switches(history, verdict.sentence)
     show_experiment(tuner.config)
     show_exposure(history, tuner.config)
     if history.status.stopped:

@@ -101,7 +101,9 @@ def test_withdraw_takes_everybody_to_the_control_at_once_and_in_every_plan(user)
     assert user.served() == ({0}, {1})  # the control's readings go on
     out, _ = user.run("status")
     lines = [line for line in out.splitlines() if line.strip()]
-    assert lines[1].startswith("withdrawn by anna: all traffic goes to the control (an incident)")
+    assert lines[1] == (
+        "The study is withdrawn by anna: all traffic goes to the control (an incident)"
+    )
     out, _ = user.run("doctor", "--json")
     assert "withdrawn by anna" in json.loads(out)["findings"][0]["what"]
     user.run("resume", "--reason", "it is over")
@@ -246,7 +248,7 @@ def test_a_plan_over_the_limit_waits_for_somebody_else(user):
     assert plan["round"] == 1
     assert any("waiting for approval" in note for note in plan["notes"])
     out, _ = user.run("status")
-    assert out.splitlines()[1].startswith("waiting for approval")
+    assert out.splitlines()[1].startswith("The study is waiting for approval")
     waiting = json.loads(user.run("status", "--json")[0])["waiting_for_approval"]
     assert waiting["candidates"] == [3]
     assert waiting["proposers"] == ["anna", "berta"]
