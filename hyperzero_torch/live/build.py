@@ -89,7 +89,7 @@ def updater_of(live: LiveConfig, folder: Path) -> FlagdUpdater | TableUpdater:
     if live.flags is not None:
         return FlagdUpdater(folder / live.flags, flag=live.flag)
     table = cast(str, live.table)  # the configuration has exactly one of the two
-    return TableUpdater(folder / table, salt=live.flag)
+    return TableUpdater(folder / table, salt=live.flag, hash=live.hash)
 
 
 def metrics_of(live: LiveConfig, names: Sequence[str]) -> list[Metric]:

@@ -26,7 +26,7 @@ from ...runtime.files import locked
 from ...study.history import CONTROL
 from ...study.plan import Plan
 from ..users import UserId, user_key
-from .buckets import bucket, takes_part
+from .buckets import HASHES, Hash, bucket, takes_part
 from .checks import check_plan
 from .fence import (
     Terms,
@@ -49,6 +49,8 @@ _KIND = "hyperzero-torch assignment table"
 _VERSION, _VERSION_OF_PART = 1, 2
 # A table with a stamp is of version 3: an earlier reader would serve a plan whose lease is over.
 _VERSION_OF_STAMP = 3
+# A table of another hash is of version 4: an earlier reader would give users other arms.
+_VERSION_OF_HASH = 4
 
 
 @dataclass(frozen=True)
@@ -94,21 +96,34 @@ class TableUpdater:
     parameters, and nothing counts as an exposure. Such a table is never replaced by an older plan,
     nor by one of another study or another journal of the study.
 
+    With ``hash="sha256"`` the table has ``"version": 4`` and ``"hash": "sha256"``, and is read by
+    ``examples/assignment`` in Python, JavaScript, Go and SQL.
+
     Args:
         path: the table, in a folder that exists; its permissions are kept.
         salt: the experiment's name, so that experiments assign users independently of each other;
-            any text without a NUL.
+            any text without a NUL, and for ``sha256`` without a slash.
+        hash: that of ``bucket``.
     Raises:
-        ConfigError: the path or the salt cannot be used.
+        ConfigError: the path, the salt or the hash cannot be used.
     """
 
-    def __init__(self, path: str | Path, *, salt: str = "value-model") -> None:
+    def __init__(
+        self, path: str | Path, *, salt: str = "value-model", hash: Hash = "blake2b"
+    ) -> None:
         self.path = checked_path(path)
         if not isinstance(salt, str) or not salt or "\0" in salt:
             raise ConfigError(
                 f"a salt is a text without NUL, got {salt!r}; use the experiment's name"
             )
-        self.salt = salt
+        if hash not in HASHES:
+            raise ConfigError(f"a hash is one of {list(HASHES)}, got {hash!r:.60}")
+        if hash == "sha256" and "/" in salt:
+            raise ConfigError(
+                f"with the hash sha256 a salt has no slash, got {salt!r:.100}; users of two salts "
+                "could share their hashes"
+            )
+        self.salt, self.hash = salt, hash
         self._terms: Terms | None = None
 
     def on_behalf_of(self, terms: Terms) -> Self:
@@ -208,6 +223,8 @@ class TableUpdater:
             head |= {"version": _VERSION_OF_PART, "experiment_share": share}
         if stamp is not None:
             head |= {"version": _VERSION_OF_STAMP, "stamp": stamp}
+        if self.hash != HASHES[0]:
+            head |= {"version": _VERSION_OF_HASH, "hash": self.hash}
         return {**head, "round": number, "salt": self.salt, "arms": arms}
 
 
@@ -226,14 +243,15 @@ def assign(
         now: tells the time, in seconds since 1970.
     """
     arms, number, stamp = table["arms"], table["round"], table.get("stamp") or {}
+    salt, hash_ = table["salt"], table.get("hash", HASHES[0])
     arm, reason = arms[0], PLANNED
     why_not = _why_not(user) or (None if number is None else why_not_in_force(stamp, now()))
     if number is None or why_not is not None:
         number, reason = None, why_not or "withdrawn"
-    elif not takes_part(cast(UserId, user), table.get("experiment_share", 1.0), table["salt"]):
+    elif not takes_part(cast(UserId, user), table.get("experiment_share", 1.0), salt, hash_):
         number, reason = None, OUTSIDE
     else:
-        place = bucket(cast(UserId, user), number, table["salt"])
+        place = bucket(cast(UserId, user), number, salt, hash_)
         # An arm of width 0 starts where the next arm starts, and bisect_right finds the latter.
         arm = arms[bisect_right(arms, place, key=lambda a: a["from"]) - 1]
     study, epoch = stamp.get("study"), stamp.get("epoch")
@@ -277,7 +295,7 @@ def read_table(path: str | Path) -> dict[str, Any]:
     if not is_valid:
         raise ConfigError(
             f"{str(path)!r} is not an assignment table of version {_VERSION} to "
-            f"{_VERSION_OF_STAMP}; it was not changed: name another file"
+            f"{_VERSION_OF_HASH}; it was not changed: name another file"
         )
     return table
 
@@ -286,8 +304,12 @@ def _is_version(table: Mapping[str, Any]) -> bool:
     version, share, stamp = (table.get(n) for n in ("version", "experiment_share", "stamp"))
     if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
         return False
+    if stamp is not None and not (isinstance(stamp, dict) and "epoch" in stamp):
+        return False
+    if "hash" in table:
+        return version == _VERSION_OF_HASH and table["hash"] in HASHES[1:]
     if stamp is not None:
-        return version == _VERSION_OF_STAMP and isinstance(stamp, dict) and "epoch" in stamp
+        return bool(version == _VERSION_OF_STAMP)
     return bool(version == (_VERSION if share is None else _VERSION_OF_PART))
 
 

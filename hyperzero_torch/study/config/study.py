@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -49,6 +49,8 @@ class LiveConfig(Config):
     """JSON table that plans are written to, for platforms without flagd."""
     flag: str = Field(default="value-model", min_length=1)
     """Key of the flag; for a table, the salt of its hash."""
+    hash: Literal["blake2b", "sha256"] = "blake2b"
+    """Hash by which a table assigns users; ``sha256`` for readers in SQL and other languages."""
     round_seconds: float = Field(default=3600.0, gt=0)
     """Length of a round in seconds."""
     lease_rounds: float = Field(default=2.0, ge=1, le=1000)
@@ -75,6 +77,10 @@ class LiveConfig(Config):
         """Require exactly one platform."""
         if (self.flags is None) == (self.table is None):
             raise ConfigError("live: name either flags (a flagd file) or table (a JSON file)")
+        if self.hash != "blake2b" and self.table is None:
+            raise ConfigError("live: hash is for a table; flagd has a hash of its own")
+        if self.hash == "sha256" and "/" in self.flag:
+            raise ConfigError("live: with hash: sha256 the flag, which is the salt, has no slash")
 
 
 class RescaledConfig(Config):
