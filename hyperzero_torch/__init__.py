@@ -86,6 +86,7 @@ Where to look
                                                        transfer/sharing/revocation.py,
                                                        cli/transfer/keys.py
     How do events become readings?                     live/aggregate/
+    Which query does the same in a warehouse?          live/aggregate/query.py, cli/sql.py
     Which events and files are left out?               live/aggregate/screening.py,
                                                        live/aggregate/parquet.py
     How does a plan reach the application?             live/serve/flagd.py, live/serve/files.py,

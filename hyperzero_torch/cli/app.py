@@ -30,6 +30,7 @@ from . import (
     output,
     quarantine,
     report,
+    sql,
     status,
     study,
     switches,
@@ -102,6 +103,7 @@ app.command()(study.step)
 app.command()(status.status)
 app.command()(watch.watch)
 app.command()(doctor.doctor)
+app.command()(sql.sql)
 app.command()(study.recommend)
 app.command()(launch.launch)
 app.command()(launch.promote)

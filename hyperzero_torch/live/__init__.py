@@ -2,6 +2,7 @@
 
 from .aggregate.aggregator import Aggregator
 from .aggregate.metrics import Metric
+from .aggregate.query import hourly_query
 from .aggregate.source import Collected, Source
 from .build import ParquetSource
 from .clock import SimulatedClock, SystemClock
@@ -35,6 +36,7 @@ __all__ = [
     "Updater",
     "assign",
     "bucket",
+    "hourly_query",
     "read_table",
     "takes_part",
 ]

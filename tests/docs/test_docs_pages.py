@@ -63,6 +63,16 @@ NOT_RUN = {
             "runs for hours; tests/live/test_live.py runs a study file with short rounds"
         ),
     },
+    "docs/how-to/sql.md": dict.fromkeys(
+        (
+            "hyperzero sql -c tuning.yaml --dialect postgres > hour.sql",
+            "psql --csv -v round=18 -f hour.sql | hyperzero step -c tuning.yaml --round 18 "
+            "--readings - --plan plan.json",
+            "bq query --format=csv --parameter=round:INT64:18 < hour.sql > readings.csv",
+            "clickhouse client --param_round=18 --format CSVWithNames < hour.sql > readings.csv",
+        ),
+        "needs a warehouse; tests/live/test_query.py runs the query on PostgreSQL",
+    ),
     "docs/how-to/backup.md": dict.fromkeys(
         (
             "sqlite3 study.db \".backup 'study-backup.db'\"",
