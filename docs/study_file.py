@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from hyperzero_torch.problem.parameters import Choice, Float, Int
 from hyperzero_torch.study.config.exposure import HarmBudget
-from hyperzero_torch.study.config.monitoring import AlertsConfig, MonitoringConfig
+from hyperzero_torch.study.config.monitoring import AlertsConfig, MonitoringConfig, UnleashConfig
 from hyperzero_torch.study.config.study import (
     LiveConfig,
     MetricConfig,
@@ -37,6 +37,7 @@ SECTIONS: dict[type[BaseModel], str] = {
     HarmBudget: "traffic.harm_budget",
     LiveConfig: "live",
     MetricConfig: "live.metrics",
+    UnleashConfig: "live.unleash",
     MonitoringConfig: "live.monitoring",
     AlertsConfig: "live.alerts",
     SourceConfig: "sources",

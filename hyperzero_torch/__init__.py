@@ -91,6 +91,9 @@ Where to look
                                                        live/aggregate/parquet.py
     How does a plan reach the application?             live/serve/flagd.py, live/serve/files.py,
                                                        live/serve/client.py
+    Which other flag services carry a plan?            live/serve/stored.py, then
+                                                       live/serve/growthbook.py,
+                                                       live/serve/unleash.py
     Until when is a plan served, and what replaces it? live/lease.py, live/serve/fence.py,
                                                        study/epochs.py
     Who is notified when something happens?            live/observers.py, live/series.py,

@@ -14,6 +14,9 @@ from .serve.checks import Updater
 from .serve.client import ThetaClient
 from .serve.fence import StudyUpdater, Terms
 from .serve.flagd import FlagdUpdater
+from .serve.growthbook import GrowthBookFile
+from .serve.stored import StoredTableUpdater, TableStore
+from .serve.unleash import UnleashFeature
 from .serve.updater import Assignment, TableUpdater, assign, read_table
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "Assignment",
     "Collected",
     "FlagdUpdater",
+    "GrowthBookFile",
     "Loop",
     "Metric",
     "ParquetSource",
@@ -28,11 +32,14 @@ __all__ = [
     "Round",
     "SimulatedClock",
     "Source",
+    "StoredTableUpdater",
     "StudyUpdater",
     "SystemClock",
+    "TableStore",
     "TableUpdater",
     "Terms",
     "ThetaClient",
+    "UnleashFeature",
     "Updater",
     "assign",
     "bucket",

@@ -195,7 +195,7 @@ def test_hashes_and_salts_that_cannot_be(tmp_path, given_, message):
 def test_the_study_file_names_the_hash():
     logs = {"exposures": "e/*.parquet", "events": "v/*.parquet"}
     assert LiveConfig(**logs, table="t.json", hash="sha256").hash == "sha256"
-    with pytest.raises(hz.ConfigError, match="for a table"):
+    with pytest.raises(hz.ConfigError, match="is for a table"):
         LiveConfig(**logs, flags="f.json", hash="sha256")
     with pytest.raises(hz.ConfigError, match="no slash"):
         LiveConfig(**logs, table="t.json", hash="sha256", flag="a/b")

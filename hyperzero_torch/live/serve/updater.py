@@ -14,43 +14,27 @@ import copy
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Self, cast
 
-from ...errors import ConfigError, InputError
+from ...errors import InputError
 from ...problem.parameters import Value
 from ...runtime.files import locked
-from ...study.history import CONTROL
 from ...study.plan import Plan
 from ..users import UserId, user_key
 from .buckets import HASHES, Hash, bucket, takes_part
-from .checks import check_plan
-from .fence import (
-    Terms,
-    check_apply,
-    check_withdraw,
-    checked_terms,
-    read_stamp,
-    why_not_in_force,
-)
+from .fence import Terms, why_not_in_force
 from .files import checked_path, read_object, replace_file, to_json
+from .stored import StoredTableUpdater, arm_ends, check_table
+
+__all__ = ["Assignment", "TableFile", "TableUpdater", "arm_ends", "assign", "read_table"]
 
 #: ``Assignment.reason`` of a user who takes part in the round.
 PLANNED = "planned"
 #: ``Assignment.reason`` of a user whom the experiment does not serve.
 OUTSIDE = "outside the experiment"
-
-_KIND = "hyperzero-torch assignment table"
-# A table of an experiment with a part of all users is of version 2: a reader that knows version 1
-# only would serve the experiment to everybody.
-_VERSION, _VERSION_OF_PART = 1, 2
-# A table with a stamp is of version 3: an earlier reader would serve a plan whose lease is over.
-_VERSION_OF_STAMP = 3
-# A table of another hash is of version 4: an earlier reader would give users other arms.
-_VERSION_OF_HASH = 4
 
 
 @dataclass(frozen=True)
@@ -111,25 +95,13 @@ class TableUpdater:
     def __init__(
         self, path: str | Path, *, salt: str = "value-model", hash: Hash = "blake2b"
     ) -> None:
-        self.path = checked_path(path)
-        if not isinstance(salt, str) or not salt or "\0" in salt:
-            raise ConfigError(
-                f"a salt is a text without NUL, got {salt!r}; use the experiment's name"
-            )
-        if hash not in HASHES:
-            raise ConfigError(f"a hash is one of {list(HASHES)}, got {hash!r:.60}")
-        if hash == "sha256" and "/" in salt:
-            raise ConfigError(
-                f"with the hash sha256 a salt has no slash, got {salt!r:.100}; users of two salts "
-                "could share their hashes"
-            )
-        self.salt, self.hash = salt, hash
-        self._terms: Terms | None = None
+        self.path, self.salt = checked_path(path), salt
+        self._table = StoredTableUpdater(TableFile(self.path), salt=salt, hash=hash)
 
     def on_behalf_of(self, terms: Terms) -> Self:
         """The same table for one study and one lease."""
         other = copy.copy(self)
-        other._terms = terms
+        other._table = self._table.on_behalf_of(terms)
         return other
 
     def apply(self, plan: Plan) -> None:
@@ -140,22 +112,7 @@ class TableUpdater:
             FencedError: a later plan is served, or one of another study or journal.
             ConfigError: the file cannot be read or written, or is another file; it is unchanged.
         """
-        check_plan(plan)
-        ends = arm_ends(plan.shares)
-        arms = [
-            {"candidate": c, "share": share, "from": start, "to": end, "parameters": parameters}
-            for c, share, start, end, parameters in zip(
-                plan.candidate_ids, plan.shares, (0.0, *ends), ends, plan.parameters
-            )
-        ]
-        stamp = None if self._terms is None else self._terms.stamp(plan, self.salt)
-        text = to_json(self._table(plan.round, arms, plan.experiment_share, stamp))
-        with locked(self.path):
-            if self.path.exists():
-                table = read_table(self.path)  # refuses to replace a file that is something else
-                there = read_stamp(table.get("stamp"))
-                check_apply(self._where(), there, table["round"], plan, self._terms)
-            replace_file(self.path, text)
+        self._table.apply(plan)
 
     def withdraw(self) -> None:
         """Serve the control alone, outside any round.
@@ -167,16 +124,7 @@ class TableUpdater:
             ConfigError: the file cannot be read or written, or is not such a table; it is
                 unchanged.
         """
-        with locked(self.path):
-            there, control = None, None if self._terms is None else self._terms.control
-            if self.path.exists():
-                there = read_stamp(read_table(self.path).get("stamp"))
-                check_withdraw(self._where(), there, self._terms)
-            elif control is None:
-                return
-            if self._terms is not None:
-                there = self._terms.withdrawn(there, self.salt)
-            self._withdraw(there)
+        self._table.withdraw()
 
     def owner(self) -> dict[str, Any] | None:
         """The stamp of what is served; None where there is none.
@@ -184,9 +132,7 @@ class TableUpdater:
         Raises:
             ConfigError: the file cannot be read, or is not such a table.
         """
-        if not self.path.exists():
-            return None
-        return read_stamp(read_table(self.path).get("stamp"))
+        return self._table.owner()
 
     def take_over(self) -> None:
         """Withdraw whatever is served, and serve this study's plans from now on.
@@ -194,38 +140,29 @@ class TableUpdater:
         Raises:
             ConfigError: as for ``withdraw``, or there are no terms.
         """
-        terms = checked_terms(self._terms)
-        with locked(self.path):
-            if self.path.exists():
-                self._withdraw(terms.empty_stamp(self.salt))
+        self._table.take_over()
 
-    def _withdraw(self, stamp: dict[str, Any] | None) -> None:
-        if self.path.exists():
-            control = read_table(self.path)["arms"][0]
-        else:
-            parameters = dict(checked_terms(self._terms).control or {})
-            control = {"candidate": CONTROL, "parameters": parameters}
-        arms = [{**control, "share": 1.0, "from": 0.0, "to": 1.0}]
-        replace_file(self.path, to_json(self._table(None, arms, stamp=stamp)))
 
-    def _where(self) -> str:
+class TableFile:
+    """A file that holds one table, written whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
         return f"the table {str(self.path)!r}"
 
-    def _table(
-        self,
-        number: int | None,
-        arms: list[dict[str, Any]],
-        share: float = 1.0,
-        stamp: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        head: dict[str, Any] = {"kind": _KIND, "version": _VERSION}
-        if share < 1:
-            head |= {"version": _VERSION_OF_PART, "experiment_share": share}
-        if stamp is not None:
-            head |= {"version": _VERSION_OF_STAMP, "stamp": stamp}
-        if self.hash != HASHES[0]:
-            head |= {"version": _VERSION_OF_HASH, "hash": self.hash}
-        return {**head, "round": number, "salt": self.salt, "arms": arms}
+    def held(self) -> AbstractContextManager[None]:
+        """A lock on the file, which all its writers take."""
+        return locked(self.path)
+
+    def read(self) -> dict[str, Any] | None:
+        """The table; None where there is no file yet."""
+        return read_table(self.path) if self.path.exists() else None
+
+    def write(self, table: Mapping[str, Any]) -> None:
+        """Replace the file; the same table again does not touch it."""
+        replace_file(self.path, to_json(table))
 
 
 def assign(
@@ -276,48 +213,4 @@ def read_table(path: str | Path) -> dict[str, Any]:
         ConfigError: the file cannot be read or is not such a table.
     """
     path = checked_path(path)
-    table = read_object(path)
-    try:
-        numbers = [arm["from"] for arm in table["arms"]] + [table["arms"][-1]["to"]]
-        is_valid = (
-            table["kind"] == _KIND
-            and _is_version(table)
-            and isinstance(table["salt"], str)
-            and (table["round"] is None or isinstance(table["round"], int))
-            and (numbers[0], numbers[-1]) == (0.0, 1.0)
-            and all(a <= b for a, b in pairwise(numbers))
-            and all(isinstance(arm["parameters"], dict) for arm in table["arms"])
-            and table["arms"][0]["candidate"] == CONTROL
-            and all(isinstance(arm["candidate"], int) for arm in table["arms"])
-        )
-    except (KeyError, TypeError, IndexError):
-        is_valid = False
-    if not is_valid:
-        raise ConfigError(
-            f"{str(path)!r} is not an assignment table of version {_VERSION} to "
-            f"{_VERSION_OF_HASH}; it was not changed: name another file"
-        )
-    return table
-
-
-def _is_version(table: Mapping[str, Any]) -> bool:
-    version, share, stamp = (table.get(n) for n in ("version", "experiment_share", "stamp"))
-    if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
-        return False
-    if stamp is not None and not (isinstance(stamp, dict) and "epoch" in stamp):
-        return False
-    if "hash" in table:
-        return version == _VERSION_OF_HASH and table["hash"] in HASHES[1:]
-    if stamp is not None:
-        return bool(version == _VERSION_OF_STAMP)
-    return bool(version == (_VERSION if share is None else _VERSION_OF_PART))
-
-
-def arm_ends(shares: tuple[float, ...]) -> tuple[float, ...]:
-    """Upper boundaries of the arms: exact sums, rounded once; the last one is 1.0.
-
-    Args:
-        shares: of a plan that ``check_plan`` accepts.
-    """
-    sums = list(accumulate(map(Fraction, shares)))
-    return tuple(float(s / sums[-1]) for s in sums)
+    return check_table(read_object(path), repr(str(path)))
