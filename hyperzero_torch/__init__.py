@@ -87,10 +87,14 @@ Where to look
                                                        transfer/sharing/revocation.py,
                                                        cli/transfer/keys.py
     How do events become readings?                     live/aggregate/
+    Which query does the same in a warehouse?          live/aggregate/query.py, cli/sql.py
     Which events and files are left out?               live/aggregate/screening.py,
                                                        live/aggregate/parquet.py
     How does a plan reach the application?             live/serve/flagd.py, live/serve/files.py,
                                                        live/serve/client.py
+    Which other flag services carry a plan?            live/serve/stored.py, then
+                                                       live/serve/growthbook.py,
+                                                       live/serve/unleash.py
     Until when is a plan served, and what replaces it? live/lease.py, live/serve/fence.py,
                                                        study/epochs.py
     Who is notified when something happens?            live/observers.py, live/series.py,

@@ -31,6 +31,7 @@ from . import (
     quarantine,
     report,
     serve,
+    sql,
     status,
     study,
     switches,
@@ -103,6 +104,7 @@ app.command()(study.step)
 app.command()(status.status)
 app.command()(watch.watch)
 app.command()(doctor.doctor)
+app.command()(sql.sql)
 app.command()(study.recommend)
 app.command()(launch.launch)
 app.command()(launch.promote)

@@ -69,9 +69,8 @@ def _own_files(config: Path) -> dict[Path, str]:
         files[_resolved(Path(journal))] = "the study's journal"
         for ending in BESIDE:
             files[_resolved(Path(journal + ending))] = "part of the study's journal"
-    if study.live is not None:
-        served = study.live.flags or study.live.table
-        files[_resolved(folder / str(served))] = "the file that the study serves"
+    if study.live is not None and study.live.file is not None:
+        files[_resolved(folder / study.live.file)] = "the file that the study serves"
     return files
 
 

@@ -223,7 +223,7 @@ def _throw(config: Path, plan: Path | None, switch: _Throw) -> None:
             "the switch is in the journal, and the next plan follows it, but what is served now "
             f"could not be changed: {error}"
         ) from error
-    places = [] if live is None else [str(live.flags or live.table)]
+    places = [] if live is None else [live.place]
     places += [] if plan is None else [str(plan)]
     if places:
         note(f"journaled, and written to {' and '.join(places)}: {served}")

@@ -32,9 +32,7 @@ def take_over(config: Config, reason: Reason, by: By = None, dry_run: DryRun = F
     stamp = updater.owner()
     served = "no plan of any study" if stamp is None else in_words(stamp)
     if dry_run:
-        note(
-            f"dry run: {study.live.flags or study.live.table} serves {served}; nothing was written"
-        )
+        note(f"dry run: {study.live.place} serves {served}; nothing was written")
         return
     if not reason.strip():
         raise ConfigError("give a reason, in a sentence; the journal stores it")
@@ -44,6 +42,6 @@ def take_over(config: Config, reason: Reason, by: By = None, dry_run: DryRun = F
     terms = terms_of(schedule, tuner.history.last_round or 0, study.live.lease_rounds)
     updater.on_behalf_of(terms).take_over()
     note(
-        f"{study.live.flags or study.live.table} served {served}; it serves the control until the "
+        f"{study.live.place} served {served}; it serves the control until the "
         f"next round of study {tuner.study.name!r}, now epoch {terms.epoch}"
     )

@@ -2,6 +2,7 @@
 
 from .aggregate.aggregator import Aggregator
 from .aggregate.metrics import Metric
+from .aggregate.query import hourly_query
 from .aggregate.source import Collected, Source
 from .build import ParquetSource
 from .clock import SimulatedClock, SystemClock
@@ -13,6 +14,9 @@ from .serve.checks import Updater
 from .serve.client import ThetaClient
 from .serve.fence import StudyUpdater, Terms
 from .serve.flagd import FlagdUpdater
+from .serve.growthbook import GrowthBookFile
+from .serve.stored import StoredTableUpdater, TableStore
+from .serve.unleash import UnleashFeature
 from .serve.updater import Assignment, TableUpdater, assign, read_table
 
 __all__ = [
@@ -20,6 +24,7 @@ __all__ = [
     "Assignment",
     "Collected",
     "FlagdUpdater",
+    "GrowthBookFile",
     "Loop",
     "Metric",
     "ParquetSource",
@@ -27,14 +32,18 @@ __all__ = [
     "Round",
     "SimulatedClock",
     "Source",
+    "StoredTableUpdater",
     "StudyUpdater",
     "SystemClock",
+    "TableStore",
     "TableUpdater",
     "Terms",
     "ThetaClient",
+    "UnleashFeature",
     "Updater",
     "assign",
     "bucket",
+    "hourly_query",
     "read_table",
     "takes_part",
 ]

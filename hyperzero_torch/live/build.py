@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
-from ..errors import MissingExtraError
+from ..errors import ConfigError, MissingExtraError
 from ..problem.problem import Problem
 from ..study.config import LiveConfig, MetricConfig
 from .aggregate.aggregator import Aggregator
@@ -16,6 +17,9 @@ from .aggregate.metrics import Metric
 from .aggregate.screening import Served
 from .aggregate.source import Collected
 from .serve.flagd import FlagdUpdater
+from .serve.growthbook import GrowthBookFile
+from .serve.stored import StoredTableUpdater
+from .serve.unleash import UnleashFeature
 from .serve.updater import TableUpdater
 
 
@@ -84,12 +88,37 @@ def source_of(live: LiveConfig, problem: Problem, folder: Path) -> ParquetSource
     return ParquetSource(folder / live.exposures, folder / live.events, aggregator, covariates)
 
 
-def updater_of(live: LiveConfig, folder: Path) -> FlagdUpdater | TableUpdater:
-    """The platform that a study file describes."""
+def updater_of(
+    live: LiveConfig, folder: Path, environment: Mapping[str, str] = os.environ
+) -> FlagdUpdater | TableUpdater | StoredTableUpdater:
+    """The platform that a study file describes.
+
+    Raises:
+        ConfigError: the variable with Unleash's token is not set.
+    """
     if live.flags is not None:
         return FlagdUpdater(folder / live.flags, flag=live.flag)
-    table = cast(str, live.table)  # the configuration has exactly one of the two
-    return TableUpdater(folder / table, salt=live.flag)
+    if live.growthbook is not None:
+        store = GrowthBookFile(folder / live.growthbook, live.flag)
+        return StoredTableUpdater(store, salt=live.flag)
+    if live.unleash is not None:
+        named = live.unleash
+        token = environment.get(named.token_env, "")
+        if not token:
+            raise ConfigError(
+                f"live.unleash: the environment variable {named.token_env} is not set; set it to "
+                "a token of the Admin API where this command runs"
+            )
+        feature = UnleashFeature(
+            named.url,
+            token,
+            feature=live.flag,
+            project=named.project,
+            environment=named.environment,
+        )
+        return StoredTableUpdater(feature, salt=live.flag)
+    table = cast(str, live.table)  # the configuration has exactly one of them
+    return TableUpdater(folder / table, salt=live.flag, hash=live.hash)
 
 
 def metrics_of(live: LiveConfig, names: Sequence[str]) -> list[Metric]:

@@ -116,7 +116,7 @@ def check_unserved(config: Path, study: StudyConfig) -> None:
     if stamp is None:
         return
     raise FencedError(
-        f"the journal holds no study {study.study!r}, but {study.live.flags or study.live.table} "
+        f"the journal holds no study {study.study!r}, but {study.live.place} "
         f"serves {in_words(stamp)}: the journal was lost, another journal is named, or another "
         "study uses these flags. Nothing was written: restore the journal, name other flags, or "
         f"begin the study anew on purpose with 'hyperzero take-over --config {config}'"

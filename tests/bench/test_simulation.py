@@ -123,7 +123,7 @@ BUGS = {
     ),
     "the control when in doubt": lambda: mock.patch.object(TableUpdater, "withdraw", nothing),
     "a lease is never outlived": lambda: patch("live.serve.updater.why_not_in_force", nothing),
-    "no older plan after a newer one": lambda: patch("live.serve.updater.check_apply", nothing),
+    "no older plan after a newer one": lambda: patch("live.serve.stored.check_apply", nothing),
     "the resumed plan is the uninterrupted one": lambda: mock.patch.object(
         tuner_module, "plan_round", other_plans(tuner_module.plan_round)
     ),

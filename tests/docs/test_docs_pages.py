@@ -64,6 +64,44 @@ NOT_RUN = {
             "runs for hours; tests/live/test_live.py runs a study file with short rounds"
         ),
     },
+    "docs/how-to/deploy.md": dict.fromkeys(
+        (
+            "docker build --file deploy/Dockerfile --tag hyperzero:0.1.0 .",
+            "cp deploy/env.example deploy/.env",
+            "docker compose --file deploy/compose.yaml up --build --detach",
+            "docker compose --file deploy/compose.yaml logs --follow loop",
+            "kubectl create namespace hyperzero",
+            "kubectl create secret generic hyperzero-secrets "
+            "--from-literal=DATABASE_PASSWORD=... --namespace hyperzero",
+            "kubectl apply --kustomize deploy/kubernetes",
+            "install -D -m 644 deploy/systemd/hyperzero.service "
+            "/etc/systemd/system/hyperzero.service",
+            "systemctl enable --now hyperzero.service",
+            "journalctl --unit hyperzero.service --follow",
+        ),
+        "needs an engine, a cluster or root; tests/test_deploy.py checks the files",
+    ),
+    "docs/how-to/runbook.md": dict.fromkeys(
+        (
+            'hyperzero withdraw -c tuning.yaml --reason "incident 4711"',
+            'hyperzero resume -c tuning.yaml --reason "mended"',
+            "hyperzero status -c tuning.yaml",
+            "hyperzero doctor -c tuning.yaml",
+            "hyperzero explain -c tuning.yaml",
+            "hyperzero verify study.db",
+        ),
+        "of a study in trouble; tests/cli/test_switches.py and test_doctor.py run them",
+    ),
+    "docs/how-to/sql.md": dict.fromkeys(
+        (
+            "hyperzero sql -c tuning.yaml --dialect postgres > hour.sql",
+            "psql --csv -v round=18 -f hour.sql | hyperzero step -c tuning.yaml --round 18 "
+            "--readings - --plan plan.json",
+            "bq query --format=csv --parameter=round:INT64:18 < hour.sql > readings.csv",
+            "clickhouse client --param_round=18 --format CSVWithNames < hour.sql > readings.csv",
+        ),
+        "needs a warehouse; tests/live/test_query.py runs the query on PostgreSQL",
+    ),
     "docs/how-to/backup.md": dict.fromkeys(
         (
             "sqlite3 study.db \".backup 'study-backup.db'\"",

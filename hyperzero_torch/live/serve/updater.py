@@ -14,41 +14,27 @@ import copy
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Self, cast
 
-from ...errors import ConfigError, InputError
+from ...errors import InputError
 from ...problem.parameters import Value
 from ...runtime.files import locked
-from ...study.history import CONTROL
 from ...study.plan import Plan
 from ..users import UserId, user_key
-from .buckets import bucket, takes_part
-from .checks import check_plan
-from .fence import (
-    Terms,
-    check_apply,
-    check_withdraw,
-    checked_terms,
-    read_stamp,
-    why_not_in_force,
-)
+from .buckets import HASHES, Hash, bucket, takes_part
+from .fence import Terms, why_not_in_force
 from .files import checked_path, read_object, replace_file, to_json
+from .stored import StoredTableUpdater, arm_ends, check_table
+
+__all__ = ["Assignment", "TableFile", "TableUpdater", "arm_ends", "assign", "read_table"]
 
 #: ``Assignment.reason`` of a user who takes part in the round.
 PLANNED = "planned"
 #: ``Assignment.reason`` of a user whom the experiment does not serve.
 OUTSIDE = "outside the experiment"
-
-_KIND = "hyperzero-torch assignment table"
-# A table of an experiment with a part of all users is of version 2: a reader that knows version 1
-# only would serve the experiment to everybody.
-_VERSION, _VERSION_OF_PART = 1, 2
-# A table with a stamp is of version 3: an earlier reader would serve a plan whose lease is over.
-_VERSION_OF_STAMP = 3
 
 
 @dataclass(frozen=True)
@@ -94,27 +80,28 @@ class TableUpdater:
     parameters, and nothing counts as an exposure. Such a table is never replaced by an older plan,
     nor by one of another study or another journal of the study.
 
+    With ``hash="sha256"`` the table has ``"version": 4`` and ``"hash": "sha256"``, and is read by
+    ``examples/assignment`` in Python, JavaScript, Go and SQL.
+
     Args:
         path: the table, in a folder that exists; its permissions are kept.
         salt: the experiment's name, so that experiments assign users independently of each other;
-            any text without a NUL.
+            any text without a NUL, and for ``sha256`` without a slash.
+        hash: that of ``bucket``.
     Raises:
-        ConfigError: the path or the salt cannot be used.
+        ConfigError: the path, the salt or the hash cannot be used.
     """
 
-    def __init__(self, path: str | Path, *, salt: str = "value-model") -> None:
-        self.path = checked_path(path)
-        if not isinstance(salt, str) or not salt or "\0" in salt:
-            raise ConfigError(
-                f"a salt is a text without NUL, got {salt!r}; use the experiment's name"
-            )
-        self.salt = salt
-        self._terms: Terms | None = None
+    def __init__(
+        self, path: str | Path, *, salt: str = "value-model", hash: Hash = "blake2b"
+    ) -> None:
+        self.path, self.salt = checked_path(path), salt
+        self._table = StoredTableUpdater(TableFile(self.path), salt=salt, hash=hash)
 
     def on_behalf_of(self, terms: Terms) -> Self:
         """The same table for one study and one lease."""
         other = copy.copy(self)
-        other._terms = terms
+        other._table = self._table.on_behalf_of(terms)
         return other
 
     def apply(self, plan: Plan) -> None:
@@ -125,22 +112,7 @@ class TableUpdater:
             FencedError: a later plan is served, or one of another study or journal.
             ConfigError: the file cannot be read or written, or is another file; it is unchanged.
         """
-        check_plan(plan)
-        ends = arm_ends(plan.shares)
-        arms = [
-            {"candidate": c, "share": share, "from": start, "to": end, "parameters": parameters}
-            for c, share, start, end, parameters in zip(
-                plan.candidate_ids, plan.shares, (0.0, *ends), ends, plan.parameters
-            )
-        ]
-        stamp = None if self._terms is None else self._terms.stamp(plan, self.salt)
-        text = to_json(self._table(plan.round, arms, plan.experiment_share, stamp))
-        with locked(self.path):
-            if self.path.exists():
-                table = read_table(self.path)  # refuses to replace a file that is something else
-                there = read_stamp(table.get("stamp"))
-                check_apply(self._where(), there, table["round"], plan, self._terms)
-            replace_file(self.path, text)
+        self._table.apply(plan)
 
     def withdraw(self) -> None:
         """Serve the control alone, outside any round.
@@ -152,16 +124,7 @@ class TableUpdater:
             ConfigError: the file cannot be read or written, or is not such a table; it is
                 unchanged.
         """
-        with locked(self.path):
-            there, control = None, None if self._terms is None else self._terms.control
-            if self.path.exists():
-                there = read_stamp(read_table(self.path).get("stamp"))
-                check_withdraw(self._where(), there, self._terms)
-            elif control is None:
-                return
-            if self._terms is not None:
-                there = self._terms.withdrawn(there, self.salt)
-            self._withdraw(there)
+        self._table.withdraw()
 
     def owner(self) -> dict[str, Any] | None:
         """The stamp of what is served; None where there is none.
@@ -169,9 +132,7 @@ class TableUpdater:
         Raises:
             ConfigError: the file cannot be read, or is not such a table.
         """
-        if not self.path.exists():
-            return None
-        return read_stamp(read_table(self.path).get("stamp"))
+        return self._table.owner()
 
     def take_over(self) -> None:
         """Withdraw whatever is served, and serve this study's plans from now on.
@@ -179,36 +140,29 @@ class TableUpdater:
         Raises:
             ConfigError: as for ``withdraw``, or there are no terms.
         """
-        terms = checked_terms(self._terms)
-        with locked(self.path):
-            if self.path.exists():
-                self._withdraw(terms.empty_stamp(self.salt))
+        self._table.take_over()
 
-    def _withdraw(self, stamp: dict[str, Any] | None) -> None:
-        if self.path.exists():
-            control = read_table(self.path)["arms"][0]
-        else:
-            parameters = dict(checked_terms(self._terms).control or {})
-            control = {"candidate": CONTROL, "parameters": parameters}
-        arms = [{**control, "share": 1.0, "from": 0.0, "to": 1.0}]
-        replace_file(self.path, to_json(self._table(None, arms, stamp=stamp)))
 
-    def _where(self) -> str:
+class TableFile:
+    """A file that holds one table, written whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
         return f"the table {str(self.path)!r}"
 
-    def _table(
-        self,
-        number: int | None,
-        arms: list[dict[str, Any]],
-        share: float = 1.0,
-        stamp: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        head: dict[str, Any] = {"kind": _KIND, "version": _VERSION}
-        if share < 1:
-            head |= {"version": _VERSION_OF_PART, "experiment_share": share}
-        if stamp is not None:
-            head |= {"version": _VERSION_OF_STAMP, "stamp": stamp}
-        return {**head, "round": number, "salt": self.salt, "arms": arms}
+    def held(self) -> AbstractContextManager[None]:
+        """A lock on the file, which all its writers take."""
+        return locked(self.path)
+
+    def read(self) -> dict[str, Any] | None:
+        """The table; None where there is no file yet."""
+        return read_table(self.path) if self.path.exists() else None
+
+    def write(self, table: Mapping[str, Any]) -> None:
+        """Replace the file; the same table again does not touch it."""
+        replace_file(self.path, to_json(table))
 
 
 def assign(
@@ -226,14 +180,15 @@ def assign(
         now: tells the time, in seconds since 1970.
     """
     arms, number, stamp = table["arms"], table["round"], table.get("stamp") or {}
+    salt, hash_ = table["salt"], table.get("hash", HASHES[0])
     arm, reason = arms[0], PLANNED
     why_not = _why_not(user) or (None if number is None else why_not_in_force(stamp, now()))
     if number is None or why_not is not None:
         number, reason = None, why_not or "withdrawn"
-    elif not takes_part(cast(UserId, user), table.get("experiment_share", 1.0), table["salt"]):
+    elif not takes_part(cast(UserId, user), table.get("experiment_share", 1.0), salt, hash_):
         number, reason = None, OUTSIDE
     else:
-        place = bucket(cast(UserId, user), number, table["salt"])
+        place = bucket(cast(UserId, user), number, salt, hash_)
         # An arm of width 0 starts where the next arm starts, and bisect_right finds the latter.
         arm = arms[bisect_right(arms, place, key=lambda a: a["from"]) - 1]
     study, epoch = stamp.get("study"), stamp.get("epoch")
@@ -258,44 +213,4 @@ def read_table(path: str | Path) -> dict[str, Any]:
         ConfigError: the file cannot be read or is not such a table.
     """
     path = checked_path(path)
-    table = read_object(path)
-    try:
-        numbers = [arm["from"] for arm in table["arms"]] + [table["arms"][-1]["to"]]
-        is_valid = (
-            table["kind"] == _KIND
-            and _is_version(table)
-            and isinstance(table["salt"], str)
-            and (table["round"] is None or isinstance(table["round"], int))
-            and (numbers[0], numbers[-1]) == (0.0, 1.0)
-            and all(a <= b for a, b in pairwise(numbers))
-            and all(isinstance(arm["parameters"], dict) for arm in table["arms"])
-            and table["arms"][0]["candidate"] == CONTROL
-            and all(isinstance(arm["candidate"], int) for arm in table["arms"])
-        )
-    except (KeyError, TypeError, IndexError):
-        is_valid = False
-    if not is_valid:
-        raise ConfigError(
-            f"{str(path)!r} is not an assignment table of version {_VERSION} to "
-            f"{_VERSION_OF_STAMP}; it was not changed: name another file"
-        )
-    return table
-
-
-def _is_version(table: Mapping[str, Any]) -> bool:
-    version, share, stamp = (table.get(n) for n in ("version", "experiment_share", "stamp"))
-    if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
-        return False
-    if stamp is not None:
-        return version == _VERSION_OF_STAMP and isinstance(stamp, dict) and "epoch" in stamp
-    return bool(version == (_VERSION if share is None else _VERSION_OF_PART))
-
-
-def arm_ends(shares: tuple[float, ...]) -> tuple[float, ...]:
-    """Upper boundaries of the arms: exact sums, rounded once; the last one is 1.0.
-
-    Args:
-        shares: of a plan that ``check_plan`` accepts.
-    """
-    sums = list(accumulate(map(Fraction, shares)))
-    return tuple(float(s / sums[-1]) for s in sums)
+    return check_table(read_object(path), repr(str(path)))

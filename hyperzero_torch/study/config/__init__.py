@@ -1,6 +1,6 @@
 """How to tune (``TunerConfig``), and a whole study in one YAML file (``StudyConfig``)."""
 
-from .monitoring import AlertsConfig, MonitoringConfig
+from .monitoring import AlertsConfig, MonitoringConfig, UnleashConfig
 from .study import LiveConfig, MetricConfig, RescaledConfig, SourceConfig, StudyConfig
 from .tuner import TunerConfig, upcast
 
@@ -13,5 +13,6 @@ __all__ = [
     "SourceConfig",
     "StudyConfig",
     "TunerConfig",
+    "UnleashConfig",
     "upcast",
 ]

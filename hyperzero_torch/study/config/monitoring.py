@@ -70,6 +70,25 @@ class AlertsConfig(Config):
             check_url(self.webhook, "alerts: webhook")
 
 
+class UnleashConfig(Config):
+    """A feature of Unleash that carries the table of assignments; ``live.flag`` is its name."""
+
+    url: str = Field(min_length=1, repr=False)
+    """Unleash's address, such as ``https://unleash.example.com``."""
+    token_env: str = Field(min_length=1)
+    """Environment variable with a token of the Admin API, so that the study file holds no
+    secret."""
+    project: str = Field(default="default", min_length=1)
+    """The feature's project."""
+    environment: str = Field(default="production", min_length=1)
+    """Where the feature is served."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        return check_url(value, "unleash: url")
+
+
 def check_url(url: str, what: str) -> str:
     """The URL of a webhook. No message repeats it, since its path may be a secret.
 

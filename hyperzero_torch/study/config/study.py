@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,7 +13,7 @@ from ...problem.problem import Problem
 from ...problem.space import Choice, Parameter, SearchSpace, Value
 from ...surrogate.foreign.names import as_name
 from .base import Config
-from .monitoring import AlertsConfig, MonitoringConfig
+from .monitoring import AlertsConfig, MonitoringConfig, UnleashConfig
 from .reasons import masked
 from .tuner import TunerConfig
 from .variables import Variables
@@ -47,8 +47,14 @@ class LiveConfig(Config):
     """flagd definition file that plans are written to; other flags in it are kept."""
     table: str | None = None
     """JSON table that plans are written to, for platforms without flagd."""
+    growthbook: str | None = None
+    """JSON file of GrowthBook's features, of which one carries the table; others are kept."""
+    unleash: UnleashConfig | None = None
+    """A feature of Unleash that carries the table."""
     flag: str = Field(default="value-model", min_length=1)
     """Key of the flag; for a table, the salt of its hash."""
+    hash: Literal["blake2b", "sha256"] = "blake2b"
+    """Hash by which a table assigns users; ``sha256`` for readers in SQL and other languages."""
     round_seconds: float = Field(default=3600.0, gt=0)
     """Length of a round in seconds."""
     lease_rounds: float = Field(default=2.0, ge=1, le=1000)
@@ -73,8 +79,29 @@ class LiveConfig(Config):
 
     def model_post_init(self, _: Any) -> None:
         """Require exactly one platform."""
-        if (self.flags is None) == (self.table is None):
-            raise ConfigError("live: name either flags (a flagd file) or table (a JSON file)")
+        platforms = (self.flags, self.table, self.growthbook, self.unleash)
+        if sum(platform is not None for platform in platforms) != 1:
+            raise ConfigError(
+                "live: name either flags (a flagd file) or table (a JSON file), or growthbook or "
+                "unleash; exactly one"
+            )
+        if self.hash != "blake2b" and self.table is None:
+            raise ConfigError("live: hash is for a table; other platforms have one hash")
+        has_slash = "/" in self.flag and self.flags is None
+        if has_slash and (self.table is None or self.hash == "sha256"):
+            raise ConfigError("live: with hash: sha256 the flag, which is the salt, has no slash")
+
+    @property
+    def place(self) -> str:
+        """Where plans are served, for messages: a file, or a feature of Unleash."""
+        if self.unleash is not None:
+            return f"feature {self.flag!r} of Unleash"
+        return str(self.file)
+
+    @property
+    def file(self) -> str | None:
+        """The file that plans are written to, relative to the study file; None for Unleash."""
+        return self.flags or self.table or self.growthbook
 
 
 class RescaledConfig(Config):

@@ -24,6 +24,8 @@ ADDRESSES: tuple[tuple[str, ...], ...] = (
     ("live", "covariates"),
     ("live", "flags"),
     ("live", "table"),
+    ("live", "growthbook"),
+    ("live", "unleash", "url"),
     ("live", "monitoring", "address"),
     ("live", "alerts", "webhook"),
 )

@@ -1,0 +1,3 @@
+module example.com/assignment
+
+go 1.21
