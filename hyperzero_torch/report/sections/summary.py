@@ -6,7 +6,7 @@ import torch
 
 from ..data import candidate_rows, decisions
 from ..data.facts import Facts
-from ..data.tables import Kind, name_of, show, show_interval
+from ..data.tables import name_of, show, show_interval
 from .blocks import Answer, Block, Section, Sheet, Tile
 
 
@@ -30,10 +30,10 @@ def _tiles(facts: Facts) -> list[Tile]:
     best, history, config = facts.best, facts.history, facts.config
     values = (best.objective_mean, best.objective_lcb, best.objective_ucb)
     mean, low, high = facts.gain(torch.tensor(values, dtype=torch.float64)).tolist()
-    kind: Kind = "number" if facts.is_relative else "percent"
     gain = f"{config.confidence:.0%} interval {show_interval(low, high, 'signed')}"
-    objective = show_interval(*values[1:], kind)
-    base = show(best.objective_base, kind)
+    # Over a base of 0 the objective is the gain itself.
+    base = show(best.objective_base, "number")
+    level = f"interval {show_interval(*values[1:], 'number')}; base {base}"
     success = f"and better than the base: {show(best.prob_success, 'prob')}; "
     required = f"required: at least {show(config.min_prob_feasible, 'prob')}"
     required = success + required if best.candidate_id else required
@@ -42,7 +42,7 @@ def _tiles(facts: Facts) -> list[Tile]:
     return [
         Tile("Recommended", name_of(best.candidate_id), best.reason),
         Tile("Gain over base", show(mean, "signed"), gain),
-        Tile("Objective", show(values[0], kind), f"interval {objective}; base {base}"),
+        *([Tile("Objective", show(values[0], "number"), level)] if facts.is_relative else []),
         Tile("P(feasible)", show(best.prob_feasible, "prob"), required),
         *_outlook(facts),
         Tile("Round", str(facts.last_round), f"{len(history.plans)} rounds planned"),
