@@ -70,6 +70,9 @@ NOT_RUN = {
             "cp deploy/env.example deploy/.env",
             "docker compose --file deploy/compose.yaml up --build --detach",
             "docker compose --file deploy/compose.yaml logs --follow loop",
+            "docker compose --file deploy/compose.yaml run --rm page serve token add anna "
+            "--role approver --tokens /var/lib/hyperzero/tokens.json",
+            "docker compose --file deploy/compose.yaml --profile page up --detach",
             "kubectl create namespace hyperzero",
             "kubectl create secret generic hyperzero-secrets "
             "--from-literal=DATABASE_PASSWORD=... --namespace hyperzero",
