@@ -67,6 +67,7 @@ Where to look
     How is drift detected, and what follows?           tuner/drift.py, stats/drift.py
     What is recommended, and why?                      tuner/recommend.py, tuner/explain.py
     What is the verdict on a study, and its health?    tuner/verdict.py, study/health.py
+    How is a loop that has died noticed?               study/planning.py
     How is a candidate launched in stages?             study/launch.py, tuner/launch.py
     How does the study go on after a launch?           study/promotion.py, stats/rebase.py
     How are rounds excluded, or a study rolled back?   study/interventions.py

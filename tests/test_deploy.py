@@ -328,13 +328,13 @@ def test_the_hour_of_systemd(run_script, tmp_path, rows):
 
 @pytest.mark.parametrize("rows", [HEADER, f"{HEADER}17,0,views,9,1.0,2.0,0\\n"])
 def test_the_hour_of_kubernetes(run_script, tmp_path, rows):
-    (tmp_path / "work").mkdir()
+    (tmp_path / "hour").mkdir()
     for container in containers("cronjob.yaml"):
         (script,) = container["args"]
-        words = [*container["command"], script.replace("/work/", f"{tmp_path}/work/")]
+        words = [*container["command"], script.replace("/srv/hour/", f"{tmp_path}/hour/")]
         done = run_script(words, rows)
         assert done.returncode == 0, done.stderr
     step = (tmp_path / "hyperzero.txt").read_text().strip()
-    given = f"--readings {tmp_path}/work/readings.csv " if rows != HEADER else ""
+    given = f"--readings {tmp_path}/hour/readings.csv " if rows != HEADER else ""
     plan = "--plan /srv/plan/plan.json"
     assert step == f"step -c /etc/hyperzero/tuning.yaml --round 18 {given}{plan}"

@@ -9,8 +9,7 @@ from rich.table import Table
 from ..study import launch as launches
 from ..study.acceptance import in_words
 from ..study.findings import findings
-from ..study.health import cards
-from ..tuner.status import facts_of, rounds_of
+from ..tuner.status import facts_of, health_of, rounds_of
 from ..tuner.tuner import Tuner
 from .experiment import show_experiment
 from .exposure import show_exposure
@@ -44,7 +43,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
 
 def show_status(tuner: Tuner, config: Path) -> None:
     """The status in one screen."""
-    verdict = tuner.verdict()  # it reads the journal, so it comes before the first line
+    verdict, health = health_of(tuner)  # it reads the journal, so it comes before the first line
     history = tuner.history
     last = history.last_round
     progress = "no round planned yet" if last is None else f"last round {last}"
@@ -56,7 +55,7 @@ def show_status(tuner: Tuner, config: Path) -> None:
     for text in (verdict.why, verdict.next_step and f"next: {verdict.next_step}"):
         if text:
             show(f"  {text}")
-    for card in cards(history, tuner.config):
+    for card in health:
         if card.state != "PASS":
             advice = f": {card.advice}" if card.advice else ""
             show(f"{card.state} {card.name}: {card.sentence}{advice}", _STYLES[card.state])

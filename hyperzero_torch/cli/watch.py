@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ..errors import JournalError
-from ..tuner.status import facts_of
+from ..tuner.status import facts_of, planning_of
 from .output import console, note, show, signals_to
 from .status import show_status
 from .study import AsJson, Config, open_study
@@ -50,13 +50,15 @@ def watch(
 
 def _watch(config: Config, every: float, always: bool, as_json: bool) -> None:
     tuner = open_study(config)
-    num_shown: int | None = None
+    shown: tuple[int, str] | None = None
     last_problem = ""
     while True:
         problem = ""
         try:
             tuner.study.sync()
-            if tuner.history.num_entries != num_shown or always:
+            planning = planning_of(tuner)  # it changes by the clock alone
+            state = tuner.history.num_entries, "" if planning is None else planning.state
+            if state != shown or always:
                 if as_json:
                     typer.echo(json.dumps(facts_of(tuner)))
                 else:
@@ -64,7 +66,7 @@ def _watch(config: Config, every: float, always: bool, as_json: bool) -> None:
                         console.clear()
                     show(f"{datetime.now():%Y-%m-%d %H:%M:%S}")
                     show_status(tuner, config)
-                num_shown = tuner.history.num_entries
+                shown = state
         except JournalError as error:  # a database may be away for a while
             problem = f"the journal cannot be read, trying again: {error}"
         if problem and problem != last_problem:

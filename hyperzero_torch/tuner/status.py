@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from ..study import lacking
 from ..study import launch as launches
 from ..study.exposure import exposure_facts
 from ..study.findings import findings
-from ..study.health import cards
+from ..study.health import Card, cards
 from ..study.history import History
 from ..study.journal import Decision
+from ..study.journal.sql import SqlJournal
+from ..study.journal.times import planned_at
 from ..study.journal.trace import CHANGES, Remark
 from ..study.messages import MESSAGES
+from ..study.planning import RECENT, Planning
 from .tuner import Tuner
-from .verdict import Verdict
+from .verdict import Verdict, by_the_clock
 
 _MAX_REMARKS = 10  # that a status shows
 _REMARK_ROUNDS = 24  # how far back
 
 
-def facts_of(tuner: Tuner, verdict: Verdict | None = None) -> dict[str, Any]:
-    """The status as plain JSON values; ``verdict`` where it is known already."""
+def planning_of(tuner: Tuner) -> Card | None:
+    """Whether rounds are planned in time, now; None where the journal knows no times.
+
+    A study that went on as another one is planned no more.
+    """
+    history, journal = tuner.history, tuner.journal
+    last = history.last_round
+    if last is None or launches.goes_on(history) or not isinstance(journal, SqlJournal):
+        return None
+    times = planned_at(journal, tuner.study.name, last - RECENT)
+    planning = Planning.of(times, tuner.config.rounds_per_day)
+    return None if planning is None else planning.card(datetime.now(UTC))
+
+
+def health_of(tuner: Tuner) -> tuple[Verdict, tuple[Card, ...]]:
+    """The verdict and the cards of health, as the study stands now."""
+    verdict, planning = tuner.verdict(), planning_of(tuner)
+    health = cards(tuner.history, tuner.config)
+    return by_the_clock(verdict, planning), (*health, *([planning] if planning else []))
+
+
+def facts_of(tuner: Tuner) -> dict[str, Any]:
+    """The status as plain JSON values."""
+    verdict, health = health_of(tuner)
     history = tuner.history
     return (
         {
@@ -37,12 +63,12 @@ def facts_of(tuner: Tuner, verdict: Verdict | None = None) -> dict[str, Any]:
             "launch": launches.facts(history),
             "set_aside": {str(r): why for r, why in sorted(history.status.excluded_rounds.items())},
         }
-        | _switches(history)
+        | switches_of(history)
         | _missing(history)
         | {
             "exposure": exposure_facts(history, tuner.config),
-            "verdict": (verdict or tuner.verdict()).to_dict(),
-            "health": [card.to_dict() for card in cards(history, tuner.config)],
+            "verdict": verdict.to_dict(),
+            "health": [card.to_dict() for card in health],
             "findings": [finding.to_dict() for finding in findings(history)],
             "rounds": rounds_of(history),
         }
@@ -90,8 +116,8 @@ def _missing(history: History) -> dict[str, Any]:
     }
 
 
-def _switches(history: History) -> dict[str, Any]:
-    """The mode and the pins."""
+def switches_of(history: History) -> dict[str, Any]:
+    """The mode, the pins, and what waits for approval."""
     switches = history.status.switches
     waiting = switches.waiting
     return {

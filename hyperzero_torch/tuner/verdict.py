@@ -89,6 +89,17 @@ def verdict_on(
     return _running(best, config)
 
 
+def by_the_clock(verdict: Verdict, planning: Card | None) -> Verdict:
+    """The verdict where the card of planning says that rounds are no longer planned.
+
+    What waits for a person, and a study that went on as another one, come first.
+    """
+    if planning is None or planning.state == "PASS" or verdict.action in ("decide", "go on"):
+        return verdict
+    sentence = planning.sentence[:1].upper() + planning.sentence[1:]
+    return Verdict("repair", "ACT", sentence, f"before: {verdict.sentence}", planning.advice)
+
+
 def _repair(history: History, broken: Sequence[Card]) -> Verdict:
     first = broken[0]
     why = "; ".join(f"{card.name}: {card.sentence}" for card in broken)

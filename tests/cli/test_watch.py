@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,29 @@ def test_watch_waits_for_a_journal_that_is_away(platform, monkeypatch):
     assert code == 0
     assert out.count("last round 0") == 1
     assert err.count("the database is away") == 1
+
+
+def test_a_loop_that_has_died_shows_in_status_and_watch(platform, monkeypatch):
+    platform.start()
+    hour(platform, 0)
+    hours = [0]
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(hours=hours[0])
+
+    monkeypatch.setattr("hyperzero_torch.tuner.status.datetime", Later)
+    sentence = "No round was planned for 5 hours; one is due every 60 minutes"
+    looks(monkeypatch, lambda: None, lambda: hours.append(hours.pop() + 5), lambda: None)
+    _, out, _ = platform.run("watch", "-c", platform.config)
+    first, _, second = out.partition("study feed: last round 0")[2].partition("study feed: ")
+    assert sentence not in first
+    assert sentence in second
+    assert out.count("study feed: last round 0") == 2
+    _, out, _ = platform.run("status", "-c", platform.config)
+    assert out.splitlines()[1] == sentence
+    assert "ACT Planning: no round was planned for 5 hours" in out
 
 
 def test_watch_refuses_what_status_refuses(platform):

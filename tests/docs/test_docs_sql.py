@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support import postgres
+from support.on_duckdb import on_duckdb
 
 import hyperzero_torch as hz
 from hyperzero_torch.live import Aggregator
@@ -55,14 +56,6 @@ def by_hand(exposures, events):
                 cell = values.setdefault((round_, *candidates, metric), [])
                 cell.append(sums.get((user, round_, metric), 0.0))
     return {key: (len(v), np.mean(v), np.var(v, ddof=1)) for key, v in values.items() if len(v) > 1}
-
-
-def on_duckdb(exposures, events, query):
-    duckdb = pytest.importorskip("duckdb")
-    with duckdb.connect() as db:
-        db.register("exposures", exposures)
-        db.register("events", events)
-        return db.execute(query).fetchall()
 
 
 def on_postgres(exposures, events, query):

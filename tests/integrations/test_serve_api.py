@@ -152,9 +152,9 @@ def test_the_history_comes_in_pages(world):
     assert world.get("history?what=rounds").json()["total"] == 8
     candidates = world.get("history?what=candidates&limit=2").json()
     assert candidates["rows"][0]["parameters"] == {"a": 0.4, "b": 0.6}
-    told = world.get("history?kind=messages").json()
-    assert told["total"] == 8
-    assert "of platform" in told["rows"][0]["reason"]
+    recorded = world.get("history?kind=messages").json()
+    assert recorded["total"] == 8
+    assert "of platform" in recorded["rows"][0]["reason"]
     refused(world.get("history?limit=100000"), 422, "limit")
 
 

@@ -158,9 +158,11 @@ def test_a_click_on_pause_holds_the_flags_of_a_running_loop(browser, tmp_path):
             assert ground == ("rgb(16, 18, 21)" if dark else "rgb(245, 246, 248)")
         fields = "Array.from(document.querySelectorAll('input:not([type=hidden]),select'))"
         assert browser.value(f"{fields}.filter(f=>!f.closest('label')).length") == 0
-        browser.call("Page.navigate", url="about:blank")
         assert browser.errors == []
         assert {url.split("/")[2] for url in browser.requests if "://" in url} == {address[7:]}
+        assert browser.value("document.getElementById('fault').textContent") == ""
+    browser.until("document.getElementById('fault').textContent.includes('does not answer')")
+    browser.call("Page.navigate", url="about:blank")
 
 
 @pytest.fixture(scope="module")
@@ -404,6 +406,73 @@ def test_fifty_viewers_cost_one_rendering(world, monkeypatch):
         await viewers.close()
 
     world.http.portal.call(watch)
+
+
+def test_a_page_whose_journal_is_away_says_that_it_is_out_of_date(world, monkeypatch):
+    """Also to who comes while it is away; and the present state once it is back."""
+    from hyperzero_torch.integrations.http import events
+    from hyperzero_torch.integrations.http.page import views
+
+    monkeypatch.setattr(events, "_BACK_OFF", 0.02)
+    access = world.http.app.state.studies["feed"]
+    snapshot, is_away = access.snapshot, [True]
+
+    async def read():
+        if is_away[0]:
+            raise hz.JournalError("the database <b>is away")
+        return await snapshot()
+
+    async def watch():
+        version = (await snapshot()).version
+        viewers = events.Viewers({"feed": access}, 0.02)
+        monkeypatch.setattr(access, "snapshot", read)
+        first = viewers.view("feed", version, views.parts)
+        assert await anext(first) == "retry: 3000\n\n"
+        message = await anext(first)
+        assert message.startswith("event: fault\ndata: ")
+        assert "out of date: the database <b>is away" in message
+        second = viewers.view("feed", version, views.parts)
+        assert [await anext(second), await anext(second)] == ["retry: 3000\n\n", message]
+        is_away[0] = False
+        for stream in (first, second):
+            assert (await anext(stream)).startswith(f"id: {version}\n")
+            await stream.aclose()
+        await viewers.close()
+
+    world.http.portal.call(watch)
+    is_away[0] = True
+    monkeypatch.setattr(access, "snapshot", read)
+    facts = world.get("/v1/studies").json()["studies"][0]
+    assert (facts["state"], facts["sentence"]) == ("ACT", "the database <b>is away")
+
+
+def test_a_study_whose_loop_has_died_is_for_a_person(world, login, monkeypatch):
+    """Its journal does not change any more: only the clock shows it."""
+    import datetime as dt
+
+    from hyperzero_torch.integrations.http import studies
+    from hyperzero_torch.tuner import status
+
+    class Later(dt.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return dt.datetime.now(tz) + dt.timedelta(hours=14)
+
+    world.post("ask", "platform")
+    before = world.get("status").json()
+    assert before["health"][-1] == {
+        "name": "Planning", "state": "PASS", "sentence": "rounds are planned in time", "advice": "",
+    }  # fmt: skip
+    for module in (studies, status):
+        monkeypatch.setattr(module, "datetime", Later)
+    after = world.get("status").json()
+    sentence = "No round was planned for 14 hours; one is due every 60 minutes"
+    assert after["verdict"]["sentence"] == sentence
+    assert (after["verdict"]["action"], after["verdict"]["state"]) == ("repair", "ACT")
+    page = login("viewer").get("/studies/feed").text
+    assert page.index(sentence) < page.index('id="actions"')
+    rows = world.get("/v1/studies").json()["studies"]
+    assert [row["state"] for row in rows] == ["ACT", "ACT"]
 
 
 def test_a_study_that_cannot_be_read_says_so_on_the_page(tmp_path):

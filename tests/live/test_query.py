@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import postgres
+from support.on_duckdb import on_duckdb
 
 import hyperzero_torch as hz
 from hyperzero_torch.cli import main
@@ -91,14 +92,6 @@ def query_of(dialect, metrics=METRICS, **options):
 def is_null(column, value):
     """NULL, and not NaN, which PostgreSQL stores too."""
     return pd.isna(value) and (column != "value" or value is None)
-
-
-def on_duckdb(exposures, events, query):
-    duckdb = pytest.importorskip("duckdb")
-    with duckdb.connect() as db:
-        db.register("exposures", exposures)
-        db.register("events", events)
-        return db.execute(query).fetchall()
 
 
 def on_postgres(exposures, events, query):

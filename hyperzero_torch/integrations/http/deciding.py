@@ -11,11 +11,12 @@ from ...errors import ConfigError
 from ...study.config import StudyConfig
 from ...study.goals import periods
 from ...study.study import Study
+from ...tuner.status import switches_of
 from ...tuner.tuner import Tuner
 from .answers import Json, finite
 from .bodies import Answer, Goals, Launch, OfCandidate, OfCandidates, Pin, RollBack, Thrown, Why
 from .gate import needs
-from .reading import Served, switches_of
+from .reading import Served
 from .studies import Access
 from .tokens import Caller
 

@@ -34,6 +34,7 @@ class Viewers:
         self._lookouts: dict[str, asyncio.Task[None]] = {}
         self._openings: list[asyncio.Task[None]] = []
         self._rendered: dict[str, tuple[int, str]] = {}
+        self._faults: dict[str, str] = {}
 
     def open_all(self) -> None:
         """Begin to read all studies, so that the first page has not to wait for it."""
@@ -87,6 +88,8 @@ class Viewers:
         self._queues[key].add(queue)
         if key not in self._lookouts or self._lookouts[key].done():
             self._lookouts[key] = asyncio.create_task(self._look(key, since, render))
+        elif key in self._faults:
+            queue.put_nowait(self._faults[key])
         elif key in self._rendered and self._rendered[key][0] > since:
             queue.put_nowait(self._rendered[key][1])
         try:
@@ -105,28 +108,42 @@ class Viewers:
         self, key: str, since: int, render: Callable[[Snapshot], Mapping[str, str]]
     ) -> None:
         """Look at a journal while somebody watches; send each change to all of them."""
-        access, version = self._studies[key], since
+        access = self._studies[key]
+        seen: tuple[int, str] | None = None
         while self._queues[key]:
             wait = self._look_every
             try:
                 snapshot = await access.snapshot()
-            except HyperZeroError:  # a journal may be away for a while
+            except HyperZeroError as error:  # a journal may be away for a while
                 wait = max(wait, _BACK_OFF)
+                if key not in self._faults:
+                    self._faults[key] = _fault(f"This page is out of date: {error}")
+                    self._send(key, self._faults[key])
             else:
-                if snapshot.version != version:
-                    version = snapshot.version
-                    message = _event(version, render(snapshot))
-                    self._rendered[key] = version, message
-                    for queue in self._queues[key]:
-                        while not queue.empty():  # only the newest counts
-                            queue.get_nowait()
-                        queue.put_nowait(message)
+                now = snapshot.version, snapshot.state  # the state changes by the clock, too
+                had_fault = self._faults.pop(key, None) is not None
+                changed = snapshot.version != since if seen is None else now != seen
+                seen = now
+                if changed or had_fault:
+                    message = _event(snapshot.version, render(snapshot))
+                    self._rendered[key] = snapshot.version, message
+                    self._send(key, message)
             await asyncio.sleep(wait)
+
+    def _send(self, key: str, message: str) -> None:
+        for queue in self._queues[key]:
+            while not queue.empty():  # only the newest counts
+                queue.get_nowait()
+            queue.put_nowait(message)
 
 
 async def _open(access: Access) -> None:
     with suppress(HyperZeroError):  # the page says why
         await access.snapshot()
+
+
+def _fault(text: str) -> str:
+    return f"event: fault\ndata: {json.dumps({'text': text})}\n\n"
 
 
 def _event(version: int, parts: Mapping[str, str]) -> str:

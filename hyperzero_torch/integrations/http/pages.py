@@ -13,7 +13,7 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
-from ...errors import HyperZeroError
+from ...errors import HyperZeroError, StudyNotFoundError
 from ...report.html.page import STYLE
 from ...tuner.tuner import Tuner
 from .answers import status_of
@@ -140,7 +140,9 @@ async def _study(access: Access, session: Session, note: str, status: int = 200)
         snapshot = await access.snapshot()
     except HyperZeroError as error:
         text = f'{note}<p class="fault" role="alert">{escape(error)}</p>'
-        return HTMLResponse(document(access.place.name, text, session), max(status, 200))
+        is_new = isinstance(error, StudyNotFoundError)  # the page says how it begins
+        shown = status if status != 200 or is_new else status_of(error)
+        return HTMLResponse(document(access.place.name, text, session), shown)
     parts = views.parts(snapshot)
     key = escape(access.key)
 

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 
-from ...errors import HyperZeroError, RoundError
+from ...errors import HyperZeroError, RoundError, StudyNotFoundError
 from ...study.history import History
 from ...study.serving import why_control_alone
 from ...tuner import frames
 from ...tuner.recommend import Criterion
-from ...tuner.status import facts_of
+from ...tuner.status import facts_of, switches_of
 from ...tuner.tuner import Tuner
 from .answers import Json
 from .bodies import (
@@ -62,7 +62,7 @@ async def glance(access: Access) -> dict[str, Any]:
         return {
             "id": access.key,
             "name": access.place.name,
-            "state": "WATCH",
+            "state": "WATCH" if isinstance(error, StudyNotFoundError) else "ACT",
             "sentence": str(error),
             "last_round": None,
             "mode": None,
@@ -196,16 +196,3 @@ async def switches(access: Served) -> Json:
     """The switches as they stand."""
     result, _ = await access.read(lambda tuner: switches_of(tuner.study.sync()))
     return Json(result)
-
-
-def switches_of(history: History) -> dict[str, Any]:
-    """The switches as plain values, as the status has them."""
-    state = history.status.switches
-    waiting = state.waiting
-    return {
-        "mode": state.mode,
-        "mode_by": state.by or None,
-        "mode_reason": state.why or None,
-        "pinned": {str(candidate): pin.share for candidate, pin in state.pins.items()},
-        "waiting_for_approval": None if waiting is None else waiting.plain(),
-    }

@@ -1,4 +1,4 @@
-"""The server: uvicorn on loopback, unless told otherwise."""
+"""The server: uvicorn, on loopback by default."""
 
 from __future__ import annotations
 

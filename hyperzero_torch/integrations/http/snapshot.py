@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from ...study import launch as launches
 from ...study.health import Card, cards
 from ...study.history import CONTROL, History
+from ...study.planning import Planning
 from ...study.serving import why_control_alone
 from ...tuner.guardrails import certified_safe
 from ...tuner.recommend import Recommendation, recommend
 from ...tuner.tuner import Tuner
-from ...tuner.verdict import NOT_STARTED, Verdict, verdict_on
+from ...tuner.verdict import NOT_STARTED, Verdict, by_the_clock, verdict_on
 
 _MOST_ARMS, _MOST_ROUNDS, _MOST_LINES = 60, 48, 5
 _CHART_ROUNDS, _MOST_RECENT = 168, 8
@@ -109,6 +111,7 @@ class Snapshot:
     chart_rounds: tuple[int, ...] = ()
     lines: tuple[Line, ...] = ()
     recent: tuple[DecisionRow, ...] = ()
+    planning: Planning | None = None
     seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -116,6 +119,14 @@ class Snapshot:
         """The worse of the verdict and the health cards: PASS, WATCH or ACT."""
         states = [self.verdict.state, *(card.state for card in self.health)]
         return next((state for state in ("ACT", "WATCH") if state in states), "PASS")
+
+    def at(self, now: datetime) -> Snapshot:
+        """With the verdict and the health as they are at a time: nothing may have been planned."""
+        if self.planning is None:
+            return self
+        card = self.planning.card(now)
+        verdict = by_the_clock(self.verdict, card)
+        return replace(self, verdict=verdict, health=(*self.health, card))
 
 
 def take(tuner: Tuner, key: str, times: Times) -> Snapshot:
@@ -163,6 +174,9 @@ def take(tuner: Tuner, key: str, times: Times) -> Snapshot:
         rounds=_rounds(history, dates),
         chart_rounds=chart,
         lines=lines,
+        planning=None
+        if launches.goes_on(history)
+        else Planning.of(times.planned, config.rounds_per_day),
         recent=tuple(decision_rows(history, times)[:_MOST_RECENT]),
         seconds=time.monotonic() - begin,
     )

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
@@ -150,6 +151,9 @@ class Access:
 
     async def snapshot(self) -> Snapshot:
         """How the study stands: made anew where it has changed, for all viewers once."""
+        return (await self._latest()).at(datetime.now(UTC))
+
+    async def _latest(self) -> Snapshot:
         async with self._making:
             age = time.monotonic() - self._made
             last = self._snapshot

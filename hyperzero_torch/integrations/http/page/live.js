@@ -29,10 +29,16 @@ function refreshActions(){
     if(html!==null&&!writes()){document.getElementById("actions").innerHTML=html;}
   }).catch(function(){});
 }
+// What is shown is old while the server or the journal is away; nobody may take it for the present.
+function warn(text){document.getElementById("fault").textContent=text;}
+source.addEventListener("fault",function(event){warn(JSON.parse(event.data).text);});
+source.onerror=function(){warn("This page is out of date: the server does not answer.");};
+source.onopen=function(){warn("");};
 source.onmessage=function(event){
   var change=JSON.parse(event.data);
-  if(change.version<=seen){return;}
+  if(change.version<seen){return;}
   seen=change.version;
+  warn("");
   Object.keys(change.parts).forEach(function(id){put(id,change.parts[id]);});
   refreshActions();
 };

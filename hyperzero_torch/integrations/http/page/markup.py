@@ -25,6 +25,7 @@ def document(title: str, body: str, session: Session | None = None, feed: str = 
         feed: address of the live updates; empty for none.
     """
     who = "" if session is None else _who(session.caller, session.form_key)
+    fault = '<p id="fault" class="fault" role="alert"></p>' if feed else ""
     live = f' data-feed="{escape(feed)}"' if feed else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -36,7 +37,7 @@ def document(title: str, body: str, session: Session | None = None, feed: str = 
         f'<body{live}><a class="skip" href="#main">Skip to the content</a>'
         '<header><div class="top"><nav aria-label="Pages"><a href="/">Studies</a>'
         f'<a href="/docs">API</a></nav><div class="tools">{who}</div></div>'
-        f'<h1>{escape(title)}</h1></header><main id="main">{body}</main></body></html>\n'
+        f'<h1>{escape(title)}</h1>{fault}</header><main id="main">{body}</main></body></html>\n'
     )
 
 
