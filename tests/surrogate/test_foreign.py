@@ -203,6 +203,18 @@ def test_features_multiply_to_the_kernel(name):
     assert bool((gap <= 5 * error + 1e-9).all())
 
 
+@pytest.mark.parametrize("name", KERNELS)
+def test_covariances_at_repeated_points_need_no_factor(name):
+    """Twenty copies of two points have a singular matrix; a warning is an error here."""
+    torch.manual_seed(5)
+    kernel = KERNELS[name]().double()
+    x = torch.rand(2, 3, generator=SEED().manual_seed(2), dtype=torch.float64).repeat(20, 1)
+    cross = MetricPrior(ZeroMean(), kernel).cross(x, x)
+    # GPyTorch's own value, where the two sets are not the same and it takes no root.
+    usual = kernel(x, torch.cat([x, x[:1]])).to_dense()[:, :-1]
+    torch.testing.assert_close(cross, usual, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("kernel", [PeriodicKernel(), RQKernel(), RBFKernel() * LinearKernel()])
 def test_other_kernels_are_drawn_exactly_at_the_data_and_with_their_variance_elsewhere(kernel):
     prior = MetricPrior(ZeroMean(), kernel).requires_grad_(False)

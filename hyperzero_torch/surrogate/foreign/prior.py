@@ -7,10 +7,11 @@ and in the modules' parameters.
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any, Self
 
 import torch
-from gpytorch.kernels import Kernel, ScaleKernel
+from gpytorch.kernels import AdditiveKernel, Kernel, ProductKernel, ScaleKernel
 from gpytorch.means import Mean
 from torch import Tensor, nn
 
@@ -41,8 +42,7 @@ class MetricPrior(nn.Module):
 
     def cross(self, a: Tensor, b: Tensor) -> Tensor:
         """Covariance of two sets of points, ``(N, n)``."""
-        value: Tensor = self.kernel(a, b).to_dense()
-        return value
+        return _dense(self.kernel, a, b)
 
     def variance(self, x: Tensor) -> Tensor:
         """Prior variance of points, ``(N,)``."""
@@ -76,6 +76,30 @@ class MetricPrior(nn.Module):
     def parts(self) -> list[Any]:
         """The GPyTorch modules that it consists of."""
         return [self.mean_module, self.kernel]
+
+
+def _dense(kernel: Kernel, a: Tensor, b: Tensor) -> Tensor:
+    """Covariance of two sets of points, with sums and products of kernels taken on dense matrices.
+
+    GPyTorch adds a linear kernel to another one together with a root of their sum, for which it
+    factorises the other's matrix. Nothing here needs that root, and the matrix may be singular.
+    """
+    if type(kernel) is ScaleKernel and _selects_as_its_base(kernel):
+        scale: Tensor = kernel.outputscale
+        return _dense(kernel.base_kernel, a, b) * scale
+    if type(kernel) in (AdditiveKernel, ProductKernel):
+        if kernel.active_dims is not None:
+            a, b = (points.index_select(-1, kernel.active_dims) for points in (a, b))
+        parts = [_dense(part, a, b) for part in kernel.kernels]
+        combine = torch.add if type(kernel) is AdditiveKernel else torch.mul
+        return functools.reduce(combine, parts)
+    value: Tensor = kernel(a, b).to_dense()
+    return value
+
+
+def _selects_as_its_base(kernel: ScaleKernel) -> bool:
+    own, base = kernel.active_dims, kernel.base_kernel.active_dims
+    return own is base or (own is not None and base is not None and torch.equal(own, base))
 
 
 def shortest_lengthscale(kernel: Kernel | None, like: Tensor) -> Tensor:
