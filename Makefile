@@ -24,10 +24,11 @@ demo: $(READY) ## tune the paper's world from end to end; leaves demo/study.db a
 	$(BIN)/hyperzero demo
 
 # Neighbouring tests start in one process, so that what they share is made once; an idle one takes
-# tests from the other.
-WORKERS ?= 2
+# tests from the others. A test often waits, for a disk, a browser or a clock: three processes keep
+# two cores busy.
+WORKERS ?= 3
 TESTS = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
-test: $(READY) ## run every test in two processes (WORKERS=4: in four), with warnings as errors
+test: $(READY) ## run every test in three processes (WORKERS=2: in two), with warnings as errors
 	$(TESTS)
 
 coverage: $(READY) ## run every test and report the lines that were not run

@@ -1,9 +1,12 @@
 """The hash chain of a journal: whatever is changed in the tables is noticed and named."""
 
+import atexit
 import contextlib
+import functools
 import json
 import shutil
 import sqlite3
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +48,18 @@ def server():
     return shared_server()
 
 
+@functools.cache
+def written():
+    """A file with the study, made once."""
+    folder = Path(tempfile.mkdtemp(prefix="chain"))
+    atexit.register(shutil.rmtree, folder)
+    journal = SqlJournal(f"sqlite:///{folder}/journal.db")
+    journal.create(HEADER, example_entries()[:4])
+    journal.append("study", example_entries()[4:], after=4)
+    journal.close()
+    return folder / "journal.db"
+
+
 class Place:
     """A journal of one database, changed by raw SQL, and the command that verifies it."""
 
@@ -56,6 +71,10 @@ class Place:
 
     def write(self, entries=None, **how):
         """Start the study, and close the journal again."""
+        is_usual = entries is None and not how and not KeyRing.from_environment().keys
+        if self._server is None and is_usual:
+            shutil.copy(written(), self.url.removeprefix("sqlite:///"))
+            return
         journal = self.journal(**how)
         entries = entries or example_entries()
         journal.create(HEADER, entries[:4])
