@@ -24,8 +24,7 @@ demo: $(READY) ## tune the paper's world from end to end; leaves demo/study.db a
 	$(BIN)/hyperzero demo
 
 # Neighbouring tests start in one process, so that what they share is made once; an idle one takes
-# tests from the others. A test often waits, for a disk, a browser or a clock: three processes keep
-# two cores busy.
+# tests from the others. Some tests wait for a disk, a browser or a clock while others compute.
 WORKERS ?= 3
 TESTS = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 test: $(READY) ## run every test in three processes (WORKERS=2: in two), with warnings as errors
