@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import ProblemError
 from .expressions import parse_constraint, parse_objective
 from .names import check_metrics
-from .reach import refuse_unbreakable
+from .probe import probe, probe_on, zeros
 from .space import Choice, Float, Int, SearchSpace
 from .terms import Constraint, Objective, Source, Term
 from .usage import uses
@@ -98,7 +98,8 @@ class Problem:
         self._constraints = tuple(self._constraint(c) for c in constraints)
         self.num_constraints = len(self._constraints)
         with torch.random.fork_rng(devices=[]):  # a term's draws must not change the user's
-            self._probe(constraints)
+            zero = zeros(self.num_metrics)
+            probe(self.terms, constraints, self.metrics, self._levels_or_ones(zero))
             used = torch.stack([uses(t, self.metrics, self._levels_or_ones) for t in self.terms])
         self._used = used
         self._used_levels = used & torch.tensor([[term.sees_levels] for term in self.terms])
@@ -188,14 +189,30 @@ class Problem:
         return other
 
     def to(self, device: torch.device | str) -> Problem:
-        """The same problem on a device; modules are copied where they have to move."""
+        """The same problem on a device; modules are copied where they have to move.
+
+        On its own device no module is copied: one that lies elsewhere is called where it lies.
+        """
         other = copy.copy(self)
-        other.device = torch.device(device)
+        other.device = torch.empty(0, device=device).device  # "cuda" has a number now
+        if other.device == self.device:
+            return other
         other._objective = self._objective.to(other.device)
         other._constraints = tuple(c.to(other.device) for c in self._constraints)
         if self.base_levels is not None:
             other.base_levels = self.base_levels.to(other.device)
         return other
+
+    def check_on(self, device: torch.device) -> None:
+        """Raise ``ProblemError`` unless the objective and the constraints work on this device.
+
+        A module that lies elsewhere does: it is copied. A callable that uses a tensor of another
+        device does not.
+        """
+        other = self.to(device)
+        with torch.random.fork_rng(devices=[]):
+            level = other._levels_or_ones(zeros(self.num_metrics).to(other.device))
+            probe_on(other.terms, level)
 
     def evaluate(self, delta: Tensor) -> Outcome:
         """Utility and slack of deltas; differentiable in ``delta``.
@@ -231,45 +248,6 @@ class Problem:
 
     def _levels_or_ones(self, delta: Tensor) -> Tensor:
         return 1.0 + delta if self.base_levels is None else self._levels(delta)
-
-    def _probe(self, constraints: Sequence[str | Constraint]) -> None:
-        """Call every term, so that its errors show now and not in a later round."""
-        shape = (3, 5)
-        delta = torch.zeros(*shape, self.num_metrics, dtype=torch.float64)
-        level = torch.ones_like(delta) if self.base_levels is None else self._levels(delta)
-        small = torch.linspace(-0.01, 0.01, delta.numel(), dtype=delta.dtype).view_as(delta)
-        for term in self.terms:
-            what = "objective" if term is self._objective else "constraint"
-            try:
-                with torch.no_grad():
-                    value, again = term(small, level), term(small, level)
-            except Exception as error:
-                raise ProblemError(
-                    f"{what} {term.name!r} fails on deltas of shape (3, 5, {self.num_metrics}): "
-                    f"{type(error).__name__}: {error}"
-                ) from error
-            if tuple(value.shape) != shape:
-                raise ProblemError(
-                    f"{what} {term.name!r} must map (..., metrics) to (...): "
-                    f"expected {shape} from {tuple(delta.shape)}, got {tuple(value.shape)}"
-                )
-            # Plans must be a function of the journal.
-            if not torch.equal(value.nan_to_num(), again.nan_to_num()):
-                raise ProblemError(
-                    f"{what} {term.name!r} gives two values for the same deltas; a module with "
-                    "dropout or the like needs .eval() before it becomes part of a problem"
-                )
-        for constraint, term in zip(constraints, self._constraints):
-            slack = float(term(delta, level)[0, 0].detach())
-            allowed = isinstance(constraint, Constraint) and constraint.may_exclude_base
-            if not term.sees_levels and not allowed and not slack >= 0:  # NaN does not hold
-                raise ProblemError(
-                    f"no base can satisfy the constraint {term.name!r}: the base's own deltas are "
-                    f"0, where its slack is {slack:g}. Check its sign (a guardrail on a loss of "
-                    "0.1 % reads '>= -0.1%'), or, to demand an improvement, pass "
-                    "hz.Constraint(..., may_exclude_base=True)"
-                )
-            refuse_unbreakable(constraint, term, self.metrics)
 
     def _read_levels(
         self, levels: Mapping[str, float] | Sequence[float] | Tensor | None

@@ -185,7 +185,12 @@ class SearchSpace:
         snapped = torch.cat(parts, dim=-1)
         if self._region is None:
             return snapped
-        outside = ~self._region.holds(snapped[..., self._region.dims])
+        dims = self._region.tensor("dims", snapped)
+        outside = ~self._region.holds(snapped[..., dims])
+        if snapped.device.type != "cpu":  # one copy there and back; a mask would wait several times
+            v = snapped[..., dims].detach()
+            moved = torch.where(outside.unsqueeze(-1), linear.nearest(self._region, v), v)
+            return snapped.index_copy(-1, dims, moved)
         if not bool(outside.any()):
             return snapped
         rows = snapped[outside].detach().clone()

@@ -93,6 +93,8 @@ class Term:
         self.function = term.function
         self.on: Sees = term.on
         self.sign, self.bound = 1.0, 0.0
+        #: Where a plain callable has to be called; None: where its arguments are.
+        self.home: torch.device | None = None
         if isinstance(term, Constraint):
             if term.at_least is not None:
                 self.bound = term.at_least
@@ -122,17 +124,25 @@ class Term:
         return moved
 
     def __call__(self, delta: Tensor, level: Tensor) -> Tensor:
-        """The utility or the slack: two tensors ``(..., metrics)`` to ``(...)``."""
+        """The utility or the slack: two tensors ``(..., metrics)`` to ``(...)``.
+
+        A module is called in its own dtype and on its own device; the result comes back.
+        """
         if self.expression is not None:
             value = self.expression.compiled(delta, level)
         else:
             arguments = {"delta": (delta,), "level": (level,), "both": (delta, level)}[self.on]
-            dtype = _module_dtype(self.function)
+            dtype, device = _dtype_and_device(self.function)
             if dtype is not None and dtype != delta.dtype:
                 arguments = tuple(a.to(dtype) for a in arguments)
+            device = self.home if device is None else device
+            if device is not None and device != delta.device:
+                arguments = tuple(a.to(device) for a in arguments)
             value = self.function(*arguments)  # type: ignore[operator]
             if not isinstance(value, Tensor):
                 raise ProblemError(f"it returned a {type(value).__name__}, expected a torch tensor")
+            if device is not None and value.device != delta.device:
+                value = value.to(delta.device)
         if self.sign == 1.0 and self.bound == 0.0:
             return value.to(delta.dtype)
         return self.sign * (value.to(delta.dtype) - self.bound)
@@ -173,9 +183,13 @@ def _name_of(function: Source) -> str:
     return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
-def _module_dtype(function: Source) -> torch.dtype | None:
-    """The floating dtype that a module computes in, None for other callables."""
+def _dtype_and_device(function: Source) -> tuple[torch.dtype | None, torch.device | None]:
+    """The floating dtype that a module computes in, and the device of its first such tensor.
+
+    None for other callables, and for a module without tensors.
+    """
     if not isinstance(function, nn.Module):
-        return None
+        return None, None
     tensors = itertools.chain(function.parameters(), function.buffers())
-    return next((t.dtype for t in tensors if t.is_floating_point()), None)
+    first = next((t for t in tensors if t.is_floating_point()), None)
+    return (None, None) if first is None else (first.dtype, first.device)

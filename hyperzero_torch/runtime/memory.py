@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,16 @@ _Result = TypeVar("_Result")
 # Smaller work is not checked.
 _SMALL = 2**28
 _SHRINK = 8
+# A card's largest temporary: a 32nd of its memory in float64, and no more than 2 GiB, which keeps
+# any card busy.
+_BYTES_PER_ELEMENT_ON_CARD = 32 * 8
+_MOST_ELEMENTS_ON_CARD = 2**28
+# What the libraries behind PyTorch say when they cannot allocate: cuBLAS, cuSOLVER, MAGMA, CUDA.
+_ALLOCATION_FAILED = (
+    *("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUSOLVER_STATUS_ALLOC_FAILED"),
+    *("CUSPARSE_STATUS_ALLOC_FAILED", "MAGMA_ERR_DEVICE_ALLOC", "MAGMA_ERR_HOST_ALLOC"),
+    *("CUDA error: out of memory", "CUDA out of memory"),
+)
 # Files of a container's limit and usage, and the name of its file cache in ``memory.stat``.
 _CGROUPS = (
     ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
@@ -43,6 +54,24 @@ def require(num_bytes: int, device: torch.device, what: str, instead: str) -> No
             f"{what} needs about {_human(num_bytes)}, and {_human(free)} are free on {device}; "
             f"{instead}"
         )
+
+
+def elements(device: torch.device, on_cpu: int) -> int:
+    """Elements of the largest temporary of a work in tiles.
+
+    On the CPU they fit into a cache. A card is given far more at once, by its whole memory and not
+    by what is free: a tile's size can change the last bits, and the same card is to give the same
+    plan.
+    """
+    if device.type != "cuda":
+        return on_cpu
+    return max(on_cpu, min(_MOST_ELEMENTS_ON_CARD, _total(device) // _BYTES_PER_ELEMENT_ON_CARD))
+
+
+@cache
+def _total(device: torch.device) -> int:
+    _, total = torch.cuda.mem_get_info(device)
+    return total
 
 
 def in_tiles(work: Callable[[int], _Result], tile: int, device: torch.device) -> _Result:
@@ -75,8 +104,9 @@ def in_tiles(work: Callable[[int], _Result], tile: int, device: torch.device) ->
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out; the CPU's allocator has no error class of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    """Whether memory ran out; only PyTorch's own allocator for cards has an error class."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(m in text for m in _ALLOCATION_FAILED)
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -8,6 +8,7 @@ standardised data. Whatever is factorised is factorised in float64.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, FitError, ShapeError
 from ..runtime import native
-from .kernels import Hyperparameters, gram, matern52
+from .kernels import Hyperparameters, gram, matern52, matern52_in_place
 
 
 class Standardiser(NamedTuple):
@@ -103,6 +104,8 @@ class ConditionedProcess(nn.Module):
             self.register_buffer(name, field)
         self.register_buffer("_shared", shared)
         self.register_buffer("_fit_succeeded", torch.tensor(fit_succeeded, device=x.device))
+        # The same as a number of the host: reading the buffer would wait for a card.
+        self._succeeded: bool | None = fit_succeeded
         self.register_load_state_dict_post_hook(_condition_again)  # type: ignore[no-untyped-call]
         self._condition()
 
@@ -161,6 +164,14 @@ class ConditionedProcess(nn.Module):
 
         return super()._apply(moved, recurse)  # type: ignore[no-untyped-call,no-any-return]
 
+    def without_factor(self, buffers: Mapping[str, Tensor]) -> Self:
+        """A copy with these buffers alone, which evaluates paths and nothing else."""
+        none = buffers["x"].new_empty(self.num_metrics, 0)
+        other = copy.copy(self)
+        other._buffers = {**buffers, "weights": none, "cholesky": none}
+        other._evaluations = {}
+        return other
+
     @property
     def hyperparameters(self) -> Hyperparameters:
         """Of the standardised outputs."""
@@ -174,7 +185,9 @@ class ConditionedProcess(nn.Module):
     @property
     def fit_succeeded(self) -> bool:
         """False where the hyperparameters are a fallback, not the data's."""
-        return bool(self._fit_succeeded)
+        if self._succeeded is None:
+            self._succeeded = bool(self._fit_succeeded)
+        return self._succeeded
 
     @property
     def num_metrics(self) -> int:
@@ -222,6 +235,8 @@ class ConditionedProcess(nn.Module):
             for scale, data, out in zip(scales, datas, k):
                 native.covariance(x * scale, data, out)
             return k.mul_(amplitude.unsqueeze(1))
+        if x.ndim == 2 and on_card(x):
+            return matern52_in_place(x, scales, datas).mul_(amplitude.unsqueeze(1))
         k = matern52(x, at.x, at.lengthscale[metrics])
         return k * amplitude.view(len(amplitude), *(1,) * (k.ndim - 2), -1)
 
@@ -263,7 +278,14 @@ class ConditionedProcess(nn.Module):
             )
 
 
+def on_card(x: Tensor) -> bool:
+    """Whether to use the forms for a card at ``x``: no gradient is wanted, nothing is compiled."""
+    wants_gradient = torch.is_grad_enabled() and x.requires_grad
+    return x.device.type != "cpu" and not wants_gradient and not torch.compiler.is_compiling()
+
+
 def _condition_again(process: ConditionedProcess, _: Any) -> None:
+    process._succeeded = None
     process._condition()
 
 
@@ -294,7 +316,8 @@ def cholesky(matrix: Tensor) -> Tensor:
         factor: Tensor
         factor, info = torch.linalg.cholesky_ex(matrix)
         # A value that is not finite anywhere in a row has reached its diagonal.
-        if not bool(info.any()) and bool(factor.diagonal(dim1=-2, dim2=-1).isfinite().all()):
+        finite = factor.diagonal(dim1=-2, dim2=-1).isfinite().all()
+        if bool(finite & ~info.any()):
             return factor
     raise FitError(
         "the covariance of the evidence is not positive definite even with jitter 1e-6; "

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..errors import ShapeError
 from ..runtime import native
-from ..runtime.memory import require
-from .conditioned import ConditionedProcess
-from .kernels import features, frequencies
+from ..runtime.memory import elements, require
+from .conditioned import ConditionedProcess, Standardiser, on_card
+from .kernels import Hyperparameters, features, frequencies
 
 # Elements of the largest temporary: 64 MiB in float64.
 _TILE_ELEMENTS = 2**23
@@ -51,7 +51,8 @@ class Paths:
         """Every function at every point.
 
         Memory grows with ``metrics * N * (n + features)``; tile N where that is too much. For a few
-        paths on the CPU the compiled kernel needs none besides the result.
+        paths on the CPU the compiled kernel needs none besides the result. On a card N is tiled
+        here, unless a gradient is wanted.
 
         Args:
             x: ``(N, dims)`` in the unit cube, on the posterior's device; float32 for mixed mode.
@@ -61,6 +62,12 @@ class Paths:
             ShapeError: wrong number of dims, or another device.
         """
         self.posterior.check_matrix(x)
+        if on_card(x) and len(x) > self.tile:
+            parts = x.split(self.tile)  # type: ignore[no-untyped-call]
+            result = x.new_empty(self.num_paths, len(x), self.posterior.num_metrics)
+            for part, target in zip(parts, result.split(self.tile, dim=1)):  # type: ignore[no-untyped-call]
+                target.copy_(self(part))
+            return result
         at = self.posterior.evaluation(x.dtype)
         x = x.to(at.x)
         work = len(x) * len(at.scale) * (len(at.x) + len(self._omega))
@@ -112,14 +119,31 @@ class Paths:
         shift, scale = self.posterior.standardiser
         return shift + scale * (value[..., 0].permute(1, 2, 0) + constant)
 
+    def on_cpu(self) -> Paths:
+        """The same functions on the CPU, for a few points that are too little work for a card."""
+        posterior = self.posterior
+        names = ("x", "observed", *Hyperparameters._fields, *Standardiser._fields)
+        fields = [getattr(posterior, name) for name in names]
+        fields += [self._omega, self._prior, self.update]
+        # In one copy from the device: each copy waits for it.
+        flat = torch.cat([field.to(posterior.x).flatten() for field in fields]).cpu()
+        parts = flat.split([field.numel() for field in fields])  # type: ignore[no-untyped-call]
+        moved = [part.view(field.shape) for part, field in zip(parts, fields)]
+        return Paths(posterior.without_factor(dict(zip(names, moved))), *moved[len(names) :])
+
+    def work(self, num_points: int) -> int:
+        """Terms of the sums when every function is evaluated at so many points of its own."""
+        metrics, width, paths = self._prior.shape
+        return metrics * paths * num_points * (width + self.posterior.x.shape[0])
+
     @property
     def tile(self) -> int:
-        """Points whose evaluation stays within about 64 MiB of temporaries."""
+        """Points whose evaluation stays within about 64 MiB of temporaries; see ``elements``."""
         metrics, width, paths = self._prior.shape
         per_point = metrics * _COPIES * paths
         if not self._compiles(_TILE_ELEMENTS, self.posterior.x, self.update, self._prior):
             per_point += metrics * (width + self.posterior.x.shape[0])
-        return max(1, _TILE_ELEMENTS // per_point)
+        return max(1, elements(self.posterior.device, _TILE_ELEMENTS) // per_point)
 
     def _compiles(self, work: int, *operands: Tensor) -> bool:
         """Whether to use the compiled kernel for ``work`` terms of the sums."""

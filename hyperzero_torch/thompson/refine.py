@@ -8,11 +8,14 @@ utility), so refinement never makes a proposal worse.
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor
 
 from ..problem.problem import Outcome, Problem
 from ..problem.space import Float
+from ..surrogate.paths import Paths
 from ..surrogate.protocol import DrawnPaths
 from .winners import best_of, finite_std
 
@@ -24,6 +27,8 @@ _PENALTY = 10.0  # per squared standardised slack, against a standardised utilit
 # Coordinates are rounded to this part of the cube: finer than any user's need, coarser than what
 # another unit of a metric or another machine changes in the last bits.
 _GRID = 2.0**-20
+# Terms of the sums in one step, which takes one core of a CPU about 2 ms.
+_MOST_WORK_ON_CPU = 2**18
 
 
 def refine(paths: DrawnPaths, problem: Problem, starts: Tensor) -> Tensor:
@@ -41,6 +46,9 @@ def refine(paths: DrawnPaths, problem: Problem, starts: Tensor) -> Tensor:
     Source: Wilson et al. (2018), Maximizing acquisition functions for Bayesian optimization;
         Nocedal and Wright (2006), section 17.3 (augmented Lagrangian).
     """
+    if starts.device.type != "cpu" and _belongs_on_cpu(paths, problem, starts.shape[1]):
+        points = refine(paths.on_cpu(), problem.to("cpu"), starts.cpu())
+        return points.to(starts.device)
     kinds = zip(problem.space.parameters, problem.space.widths)
     movable = [isinstance(p, Float) for p, width in kinds for _ in range(width)]
     movable_dims = torch.tensor(movable, device=starts.device)
@@ -79,6 +87,16 @@ def refine(paths: DrawnPaths, problem: Problem, starts: Tensor) -> Tensor:
     points = torch.cat(visited, dim=1)
     best = best_of(Outcome(*(torch.cat(field, dim=1) for field in zip(*outcomes))))
     return points[torch.arange(len(points), device=points.device), best.winner]
+
+
+def _belongs_on_cpu(paths: DrawnPaths, problem: Problem, num_starts: int) -> TypeGuard[Paths]:
+    """Whether the ascent is too little work for a card.
+
+    Each of its steps starts about 200 kernels, which takes a card some 2 ms at any size. Callables
+    stay where the user's network is.
+    """
+    written = all(term.expression is not None for term in problem.terms)
+    return written and isinstance(paths, Paths) and paths.work(num_starts) <= _MOST_WORK_ON_CPU
 
 
 def _unit(values: Tensor, dim: tuple[int, int] | None) -> Tensor:

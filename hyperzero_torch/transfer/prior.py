@@ -45,6 +45,11 @@ class Judgement(NamedTuple):
     used: bool
     trace: TransferTrace
 
+    def to(self, device: torch.device) -> Judgement:
+        """The same with its posteriors on a device."""
+        posterior, cold = self.posterior.to(device), self.cold.to(device)
+        return self._replace(posterior=posterior, cold=cold)
+
 
 class Prior:
     """Sources, aligned with a target.

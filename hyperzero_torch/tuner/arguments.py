@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError, ReadingsError, RoundError
+from ..problem.problem import Problem
 from ..study.history import History
 from ..study.readings import Readings
 
@@ -28,13 +29,17 @@ def as_study_name(name: Any) -> str:
 
 
 def as_device(device: torch.device | str) -> torch.device:
-    """A device on which a tensor can be made."""
+    """A device on which a tensor can be made, with its number: ``cuda:0`` where it was ``cuda``."""
     try:
-        wanted = torch.device(device)
-        torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError) as error:
+        return torch.empty(0, device=torch.device(device)).device
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise ConfigError(f"device {device!r} cannot be used here: {error}") from None
-    return wanted
+
+
+def check_problem(problem: Problem, device: torch.device) -> None:
+    """Raise ``ProblemError`` unless its terms work where the tuner computes; they do on the CPU."""
+    if device.type != "cpu":
+        problem.check_on(device)
 
 
 def as_round(round: Any) -> int | None:

@@ -164,7 +164,8 @@ def _expect(problem: Problem, mean: Tensor, var: Tensor) -> Prospect:
     if problem.num_constraints:
         violation = (-outcome.slack).amax(-1).clamp_min(0).nan_to_num(0.0, 0.0, 0.0)
     fields = (outcome.feasible, violation, outcome.utility < base)
-    return Prospect(*(field.double().mean(0).cpu() for field in fields))
+    # One copy to the host instead of three.
+    return Prospect(*torch.stack([field.double().mean(0) for field in fields]).cpu().unbind(0))
 
 
 def _limits_anything(config: TunerConfig) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
@@ -75,9 +76,9 @@ class Fitted(_Evidence):
         """Whether the posterior includes evidence of other domains."""
         return self.judgement is not None and self.judgement.used
 
-    @property
+    @cached_property
     def fitted_problem(self) -> Problem:
-        """The problem on the posterior's device."""
+        """The problem on the posterior's device; a module that has to move is copied once."""
         return self.problem.to(self.posterior.device)
 
     def to_unit(self, theta: Tensor) -> Tensor:
@@ -86,6 +87,9 @@ class Fitted(_Evidence):
 
 
 ModelState: TypeAlias = Unfitted | Fitted
+# Up to so many candidates the model is fitted on the CPU, whatever the device: a fit is hundreds of
+# small steps, each of which would wait for a card. The posterior then moves to the device.
+_MOST_ON_CPU = 256
 _Data: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
 
@@ -170,11 +174,13 @@ def update_model(
     key = (*facts, config, tuple(rows.tolist()), broken)
     if key not in cache.fit:
         cache.fit.clear()
-        data = training_data(problem, config, bucket, rows, device)
+        on_cpu = surrogate is None and len(rows) <= _MOST_ON_CPU
+        at = torch.device("cpu") if on_cpu else device
+        data = training_data(problem, config, bucket, rows, at)
         own = None if surrogate is None else surrogate.bound(problem)
         foreign, broken = _fit_foreign(own, data, prior_std(problem, config), broken)
         if foreign is None:
-            foreign = _fit(problem, config, bucket, data, history, prior, cache.blocks)
+            foreign = _fit(problem, config, bucket, data, history, prior, cache.blocks, device)
             foreign = foreign._replace(remark=broken)
         cache.fit[key] = foreign
     fit = cache.fit[key]
@@ -195,11 +201,12 @@ def training_data(
     fixed = torch.ones_like(silent) if config.anchor else silent
     if bool(fixed.any()):
         rows = torch.cat([torch.tensor([CONTROL]), rows])
-    x = problem.space.to_unit(bucket.theta[rows]).to(device)
-    mean, var = bucket.mean[rows].to(device), bucket.var[rows].to(device)
+    x = problem.space.to_unit(bucket.theta[rows])
+    mean, var = bucket.mean[rows], bucket.var[rows]
     if bool(fixed.any()):
         mean[0, fixed], var[0, fixed] = 0.0, 0.0
-    return x, mean, var, bucket.shared(rows).to(device) if config.shared_control else None
+    shared = bucket.shared(rows).to(device) if config.shared_control else None
+    return x.to(device), mean.to(device), var.to(device), shared
 
 
 def prior_std(problem: Problem, config: TunerConfig) -> Tensor | None:
@@ -279,29 +286,26 @@ def _fit(
     history: History,
     prior: Prior | None,
     cache: BlockCache,
+    device: torch.device,
 ) -> Fit:
-    """The package's own model, with what other domains add to it."""
-    start, device = None, data[0].device
+    """The package's own model on a device, with what other domains add to it."""
+    start = None
     if history.warm_start is not None:
-        fields = {
-            name: torch.tensor(
-                getattr(history.warm_start, name), dtype=torch.float64, device=device
-            )
-            for name in Hyperparameters._fields
-        }
-        start = Hyperparameters(**fields)
+        values = (getattr(history.warm_start, name) for name in Hyperparameters._fields)
+        start = Hyperparameters(*(data[0].new_tensor(value) for value in values))
     try:
         surrogate = Surrogate(start, prior_std(problem, config))
         cold = surrogate.fit(*data)
     except FitError as error:
         return Fit(None, f"the fit failed: {error}")
     if prior is None:
-        return Fit(cold, None)
+        return Fit(cold.to(device), None)
     if not prior.has_features:
         judgement = prior.judge(cold)
     else:
         target_features = _target_features(config, bucket, history, cache)
         judgement = prior.judge(cold, target_features, _initial_similarity(history))
+    judgement = judgement.to(device)
     return Fit(judgement.posterior, None, judgement)
 
 

@@ -24,7 +24,7 @@ from ..study.launch import LaunchTerms
 from ..transfer import journaled
 from ..transfer.overrides import ExpertOverride
 from ..transfer.source import Source
-from . import announcements, launching
+from . import announcements, arguments, launching
 from .comparison import compare
 from .context import RoundContext
 from .estimates import Estimates
@@ -101,6 +101,7 @@ class Operations(Estimates):
             RoundError: no reason is given.
         """
         check_dims(self._surrogate, problem)
+        arguments.check_problem(problem, self.device)
 
         def change(broken: str | None) -> GoalsEffect:
             rest = (dry_run, self.device, self._cache, self._surrogate, broken)

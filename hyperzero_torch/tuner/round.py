@@ -232,8 +232,13 @@ def _hyperparameters(state: Fitted) -> HyperparametersTrace | None:
     """
     if not isinstance(state.cold, Posterior):
         return None
-    fields = state.cold.hyperparameters._asdict()
-    return HyperparametersTrace(**{name: value.tolist() for name, value in fields.items()})
+    lengthscale, *others = state.cold.hyperparameters
+    rows = torch.cat([lengthscale.T, torch.stack(others)])  # one copy to the host, not three
+    *by_dim, outputscale, constant = rows.tolist()
+    by_metric = tuple(zip(*by_dim))
+    return HyperparametersTrace(
+        lengthscale=by_metric, outputscale=tuple(outputscale), constant=tuple(constant)
+    )
 
 
 def _proposals(state: Fitted, context: RoundContext) -> Proposals | None:
@@ -284,9 +289,10 @@ def _vote(state: Fitted, context: RoundContext, num_draws: int) -> Votes:
         else:
             mean, var = posterior.marginal(x)
             selection = select(mean, var, problem, num_draws, generator, config.caution)
-    slots[rows] = selection.counts.cpu()
-    numbers = (selection.num_infeasible, selection.num_undefined, selection.num_tied)
-    return Votes(slots, *map(int, numbers))
+    numbers = torch.cat([selection.counts, torch.stack(selection[3:])])  # one copy to the host
+    *counts, infeasible, undefined, tied = numbers.tolist()
+    slots[rows] = torch.tensor(counts)
+    return Votes(slots, infeasible, undefined, tied)
 
 
 def _remarks(state: Fitted, votes: Votes, num_draws: int, round: int) -> list[Decision]:

@@ -52,7 +52,8 @@ class Tuner(Operations):
         journal: a URL such as ``"sqlite:///study.db"``, a ``Journal``, or None for memory.
         study: its name in the journal.
         seed: of all random numbers; where None, the study's own, or 0 for a new one.
-        device: where draws and the Gaussian process are computed.
+        device: where draws and the Gaussian process are computed, e.g. ``"cuda"``. A small fit
+            and a small refinement of proposals run on the CPU whatever it is.
         sources: other domains to learn from, as ``hz.transfer.Source`` or as
             ``"journal-url#study"``. The journal stores them, so a study continues with them. New
             ones can be added at any time; one of the same name with other evidence replaces it.
@@ -66,7 +67,9 @@ class Tuner(Operations):
             leaves. It belongs to the surrogate: a study goes on with the same.
     Raises:
         StudyMismatchError: the journal's study was made for another problem, seed or surrogate.
-        ConfigError: a source or a surrogate that does not fit the problem, or both together.
+        ConfigError: a source or a surrogate that does not fit the problem, or both together; or a
+            device that is not there.
+        ProblemError: an objective or constraint that does not work on the device.
         JournalError: the journal, or a source's, cannot be used.
     """
 
@@ -84,6 +87,7 @@ class Tuner(Operations):
     ) -> None:
         seed, study = arguments.as_seed(seed), arguments.as_study_name(study)
         self.device = arguments.as_device(device)
+        arguments.check_problem(problem, self.device)
         opened = journaled.opened(sources)
         for source in opened:  # refuse sources that do not fit before a study is started
             align(source, problem)

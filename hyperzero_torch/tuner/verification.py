@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..problem.problem import Problem
+from ..runtime.memory import elements
 from ..stats.normals import sobol_normals
 from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket
@@ -70,13 +71,13 @@ def leaders(state: Fitted, context: RoundContext) -> tuple[list[int], list[Candi
         context.generator("lead", posterior.device),
     )
     points = _best_points(gradient, x)
-    lengthscale = posterior.lengthscale.amin(0)
+    x, lengthscale = x.cpu(), posterior.lengthscale.amin(0).cpu()
     leading: list[int] = []
     added: list[CandidateAdded] = []
     for point in points:
         distance = ((x - point) / lengthscale).square().sum(-1).sqrt()
         closest = int(distance.argmin())
-        theta = space.from_unit(point.cpu()).unsqueeze(0)
+        theta = space.from_unit(point).unsqueeze(0)
         # A candidate outside the fit set must not be added a second time: it may be stopped.
         is_near = float(distance[closest]) <= _SAME
         candidate = ids[closest] if is_near else history.find(theta[0].tolist())
@@ -105,7 +106,8 @@ def _best_tested(gradient: _KnowledgeGradient, state: Fitted, context: RoundCont
     if not len(rows):
         return []
     best, values = gradient.best(state.to_unit(context.history.theta[rows]))
-    chosen = rows[best[:, 0].cpu()][values[:, 0].cpu() > 0]
+    index, value = torch.stack([best[:, 0].to(values), values[:, 0]]).cpu()
+    chosen = rows[index.long()][value > 0]
     return list(dict.fromkeys(chosen.tolist()))
 
 
@@ -117,7 +119,7 @@ def knowledge_gradient(
     noise: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """The point of the space most worth verifying, for each horizon.
+    """The point of the space most worth verifying, for each horizon, on the CPU.
 
     A horizon in which no point is expected to beat what is safe today has none.
 
@@ -140,7 +142,8 @@ def _best_points(gradient: _KnowledgeGradient, bucket_x: Tensor) -> Tensor:
     x = torch.cat([bucket_x, space.uniform(_NUM_SAMPLES, generator).to(bucket_x)])
     per_horizon = _NUM_SAMPLES // (len(WIDTHS) * len(HORIZONS))
     points, values = local_search(space, x, gradient.best, per_horizon, generator)
-    return points[:, 0][values[:, 0] > 0]
+    *columns, best = torch.cat([points[:, 0], values], dim=1).cpu().T
+    return torch.stack(columns, dim=1)[best > 0]
 
 
 def noise_per_round(bucket: Bucket, arm_share: float, control_share: float) -> Tensor:
@@ -229,8 +232,10 @@ class _KnowledgeGradient:
     def best(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The best row of ``x (N, dims)`` and its value, each ``(horizons, 1)``."""
         mean, var = self.posterior.marginal(x)
-        points = _TILE_ELEMENTS // (_NUM_OUTCOMES * _NUM_DRAWS * mean.shape[1])
+        points = elements(x.device, _TILE_ELEMENTS) // (_NUM_OUTCOMES * _NUM_DRAWS * mean.shape[1])
         tile = max(1, points // _TILE_MULTIPLE) * _TILE_MULTIPLE
+        if x.device.type != "cpu":
+            return self._best_of_all_horizons(mean, var, tile)
         rows, values = [], []
         for rounds in HORIZONS:
             after = posterior_variance_after(var, self.noise, rounds)
@@ -240,6 +245,16 @@ class _KnowledgeGradient:
             rows.append(value.argmax())
             values.append(value[rows[-1]])
         return torch.stack(rows).unsqueeze(1), torch.stack(values).unsqueeze(1)
+
+    def _best_of_all_horizons(self, mean: Tensor, var: Tensor, tile: int) -> tuple[Tensor, Tensor]:
+        """``best`` for a card: all horizons at once, and no value is read."""
+        after = torch.stack([posterior_variance_after(var, self.noise, r) for r in HORIZONS])
+        movement = (var - after).clamp_min(0).sqrt()
+        means = mean.expand_as(after)
+        fields = (torch.split(t.flatten(0, 1), tile) for t in (means, movement, after.sqrt()))
+        value = torch.cat([self._value(*part) for part in zip(*fields)]).view(len(HORIZONS), -1)
+        best = value.max(dim=1, keepdim=True)
+        return best.indices, best.values
 
     def _value(self, mean: Tensor, movement: Tensor, std_after: Tensor) -> Tensor:
         # Metrics first in memory: every term reads one metric of all draws at a time.

@@ -20,6 +20,8 @@ def nearest(region: Region, v: Tensor) -> Tensor:
     is the last feasible point on the line from a point of the region to the projection: it is
     always feasible, but not always the nearest.
     """
+    if v.device.type != "cpu":  # hundreds of small steps, each of which would wait for a card
+        return nearest(region, v.detach().cpu()).to(v.device)
     with torch.no_grad():
         out = v.double().clone()
         outside = ~region.holds(out)

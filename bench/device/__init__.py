@@ -1,0 +1,1 @@
+"""CUDA without a card: a simulated card, and the counts that are taken on it."""
