@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from .delta import Delta
+from .groups import check_ids
 
 # Deltas that each prior counts for: the formula is trusted until about so many deltas disagree.
 PRIOR = 20.0
@@ -103,6 +104,7 @@ def follow(candidates: Tensor, rounds: Tensor, delta: Delta, num_candidates: int
         delta: ``(arms, metrics)``; NaN, or a variance that is not positive, is ignored.
         num_candidates: rows of ``scale``.
     """
+    check_ids(candidates, num_candidates, "candidates")
     valid = delta.mean.isfinite() & delta.var.isfinite() & (delta.var > 0)
     value = torch.where(valid, delta.mean, 0.0)
     var = torch.where(valid, delta.var, 1.0)

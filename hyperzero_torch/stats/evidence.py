@@ -16,6 +16,7 @@ from ..errors import ShapeError
 from ..runtime import native
 from ..runtime.memory import require
 from .delta import ControlTerms, Delta, control_terms
+from .groups import check_ids
 from .moments import Moments
 
 # Elements of one tile of ``stream``: its temporaries stay in the processor's cache.
@@ -81,6 +82,7 @@ def summarise(
         weight: ``(arms,)`` or ``(arms, metrics)``, positive.
         num_candidates: rows of the result.
     """
+    check_ids(candidates, num_candidates, "candidates")
     if weight.ndim == delta.mean.ndim - 1:
         weight = weight.unsqueeze(-1)
     valid = delta.mean.isfinite() & delta.var.isfinite()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import ShapeError
 from ..runtime import native
+from .groups import check_ids, out_of_range
 
 
 class Moments(NamedTuple):
@@ -77,7 +78,8 @@ def summarise(values: Tensor, arm: Tensor, num_arms: int) -> Moments:
     Variances stay exact at offsets of 1e8 standard deviations. In PyTorch there are two passes: the
     means first, then squares around them, corrected for the rounding error of the mean. Large
     inputs on the CPU take one pass in C, in double precision, around a shift that follows each
-    arm's mean: as accurate, and as fast as copying them twice.
+    arm's mean: as accurate, and as fast as copying them twice. On CUDA the last bits of sums
+    differ from call to call, except under ``torch.use_deterministic_algorithms(True)``.
 
     Args:
         values: ``(users, metrics)``, floating, in the metric's unit.
@@ -86,7 +88,8 @@ def summarise(values: Tensor, arm: Tensor, num_arms: int) -> Moments:
     Returns:
         Moments, each field ``(arms, metrics)``; groups without a user are empty.
     Raises:
-        ShapeError: shapes or devices do not fit, or (found on CPU) an arm is out of range.
+        ShapeError: shapes or devices do not fit, or an arm is out of range (not checked in a
+            compiled graph on a card).
     Source: Chan, Golub and LeVeque (1983), the corrected two-pass algorithm.
     """
     if values.ndim != 2 or arm.ndim != 1 or arm.shape[0] != values.shape[0]:
@@ -102,13 +105,14 @@ def summarise(values: Tensor, arm: Tensor, num_arms: int) -> Moments:
     if num_arms < 0:
         raise ShapeError(f"summarise expects num_arms of 0 or more, got {num_arms}")
     arm = arm.long()
+    check_ids(arm, num_arms, "arm")
     if native.usable(values.numel(), values):
         return _in_one_pass(values, arm, num_arms)
     zeros = values.new_zeros(num_arms, values.shape[1])
     try:  # counted in whole numbers: float32 cannot count beyond 2**24
         users = arm.new_zeros(num_arms).index_add(0, arm, torch.ones_like(arm))
     except IndexError:
-        raise _out_of_range(arm, num_arms) from None
+        raise out_of_range("arm", num_arms, int(arm.min()), int(arm.max())) from None
     count = users.to(values.dtype).unsqueeze(-1)
     safe = count.clamp_min(1)
     mean = zeros.index_add(0, arm, values) / safe
@@ -123,7 +127,7 @@ def _in_one_pass(values: Tensor, arm: Tensor, num_arms: int) -> Moments:
     try:
         users, sums = native.summarise(values, arm, num_arms)
     except IndexError:
-        raise _out_of_range(arm, num_arms) from None
+        raise out_of_range("arm", num_arms, int(arm.min()), int(arm.max())) from None
     parts = users.unsqueeze(-1).double()  # (parts, arms, 1)
     shift, sum_, square = sums.unbind(2)
     common = shift.gather(0, parts.argmax(0, keepdim=True).expand_as(shift[:1]))
@@ -135,10 +139,6 @@ def _in_one_pass(values: Tensor, arm: Tensor, num_arms: int) -> Moments:
     m2 = (square - sum_.square() / count.clamp_min(1)).clamp_min(0)
     fields = (count.expand_as(mean), mean, m2)
     return Moments(*(field.to(values.dtype, copy=True).contiguous() for field in fields))
-
-
-def _out_of_range(arm: Tensor, num_arms: int) -> ShapeError:
-    return ShapeError(f"arm must lie in [0, {num_arms}), got {int(arm.min())} to {int(arm.max())}")
 
 
 def merge(a: Moments, b: Moments) -> Moments:
@@ -212,6 +212,7 @@ def moderate(sample: Moments, group: Tensor, num_groups: int, prior: float = 50.
         two users, or a negative ``m2``) keeps it, and does not count for its group.
     Source: Smyth (2004), moderated variances.
     """
+    check_ids(group, num_groups, "group")
     freedom = sample.count - 1
     valid = (freedom > 0) & (sample.m2 >= 0)
     freedom = torch.where(valid, freedom, 0.0)

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import ShapeError
 from ..runtime import native
 from ..runtime.memory import elements, require
+from ..runtime.precision import full_precision
 from .conditioned import ConditionedProcess, Standardiser, on_card
 from .kernels import Hyperparameters, features, frequencies
 
@@ -35,6 +36,17 @@ class Paths:
         self._prior = prior  # (metrics, features, paths)
         #: ``(metrics, n, paths)``: weights of the kernels at the data, in standardised units.
         self.update = update
+        self._cast: dict[torch.dtype, tuple[Tensor, ...]] = {}
+
+    def _weights(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """Frequencies, weights of the features and of the kernels in a dtype; cast once."""
+        weights = (self._omega, self._prior, self.update)
+        if dtype == self.update.dtype:
+            return weights
+        if dtype not in self._cast:
+            with torch.inference_mode(False):  # kept for later calls, whatever this one's mode
+                self._cast[dtype] = tuple(weight.to(dtype) for weight in weights)
+        return self._cast[dtype]
 
     @property
     def num_paths(self) -> int:
@@ -70,24 +82,25 @@ class Paths:
             return result
         at = self.posterior.evaluation(x.dtype)
         x = x.to(at.x)
-        work = len(x) * len(at.scale) * (len(at.x) + len(self._omega))
-        operands = (x, at.data, self.update.to(x), self._prior.to(x))
-        if self._compiles(work, *operands):
+        omega, prior, update = self._weights(x.dtype)
+        work = len(x) * len(at.scale) * (len(at.x) + len(omega))
+        if self._compiles(work, x, at.data, update, prior):
             value = self._compiled(x)
         else:
-            prior, update = self._prior.to(x), self.update.to(x)
-            value = features(x, self._omega.to(x), at.lengthscale) @ prior
-            value = value + self.posterior.cross(x) @ update
+            with full_precision(x):
+                value = features(x, omega, at.lengthscale) @ prior
+                value = value + self.posterior.cross(x) @ update
         shift, scale = (field.to(x) for field in self.posterior.standardiser)
         return shift + scale * (value + at.constant[:, None, None]).permute(2, 1, 0)
 
     def _compiled(self, x: Tensor) -> Tensor:
         """Without the constant, ``(metrics, N, paths)``; ``__call__`` in one pass."""
         at = self.posterior.evaluation(x.dtype)
+        _, prior, update = self._weights(x.dtype)
         num = self._omega.shape[0]
         amplitude = at.outputscale.unsqueeze(-1) * at.observed
-        update = (self.update.to(x) * amplitude.unsqueeze(-1)).mT.contiguous()
-        weights = (self._prior.to(x) / math.sqrt(num)).mT
+        update = (update * amplitude.unsqueeze(-1)).mT.contiguous()
+        weights = (prior / math.sqrt(num)).mT
         cosines, sines = weights[..., :num].contiguous(), weights[..., num:].contiguous()
         omega = (self._omega.T / math.sqrt(5)).contiguous().to(x)
         value = x.new_empty(len(at.scale), len(x), self.num_paths)

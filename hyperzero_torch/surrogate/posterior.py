@@ -9,7 +9,8 @@ in x.
 
 Points in float32 are *evaluated* in float32 ("mixed mode"), which is faster. Its error, in the
 posterior's standard deviations, grows as the evidence gets precise: it is negligible where noise is
-of the signal's size, and mixed mode is of no use where noise is a hundredth of it.
+of the signal's size, and mixed mode is of no use where noise is a hundredth of it. Products are
+computed in full float32, whatever ``torch.set_float32_matmul_precision`` is set to.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..runtime.memory import elements, in_tiles
+from ..runtime.precision import full_precision
 from .conditioned import ConditionedProcess, leave_one_out_log_density, on_card
 from .paths import Paths, draw_paths
 from .standardise import prepare
@@ -62,7 +64,8 @@ class Posterior(ConditionedProcess):
             at_once = self.num_metrics if on_card(flat) else 1
             most = elements(self.device, _TILE_ELEMENTS)
             tile = max(1, most // max(1, at_once * self.x.shape[0]))
-            mean, var = in_tiles(lambda rows: self._tiled(flat, rows), tile, self.device)
+            with full_precision(flat):
+                mean, var = in_tiles(lambda rows: self._tiled(flat, rows), tile, self.device)
         shift, scale = (field.to(flat) for field in self.standardiser)
         # Rounding can make a tiny variance negative.
         floor = (1e-12 if flat.dtype == torch.float64 else 1e-6) * at.outputscale

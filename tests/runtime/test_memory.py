@@ -121,3 +121,35 @@ def test_where_small_tiles_do_not_fit_either_it_is_said(monkeypatch, fitted):
     ) as caught:
         posterior.marginal(x)
     assert isinstance(caught.value, MemoryError)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+        "magma: MAGMA_ERR_DEVICE_ALLOC in magma_dpotrf",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+    ],
+)
+def test_the_libraries_behind_pytorch_run_out_of_memory_too(text):
+    tiles = []
+
+    def work(tile):
+        tiles.append(tile)
+        if tile == 80:
+            raise RuntimeError(text)
+        return tile
+
+    assert memory.in_tiles(work, 80, CPU) == 10
+    assert tiles == [80, 10]
+
+
+def test_a_card_s_tiles_follow_from_its_whole_memory(monkeypatch):
+    card = torch.device("cuda", 0)
+    for total, elements in ((2**33, 2**25), (2**40, 2**28), (2**20, 2**21)):
+        memory._total.cache_clear()
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, t=total: (1, t))
+        assert memory.elements(card, 2**21) == elements
+    memory._total.cache_clear()
+    assert memory.elements(CPU, 2**21) == 2**21

@@ -18,7 +18,7 @@ import torch  # noqa: E402
 import hyperzero_torch as hz  # noqa: E402
 from bench.device.card import on_card, simulated  # noqa: E402
 from bench.device.studies import problem  # noqa: E402
-from hyperzero_torch.stats import moments  # noqa: E402
+from hyperzero_torch.stats import delta, dispersion, evidence, moments  # noqa: E402
 from hyperzero_torch.surrogate.kernels import matern52  # noqa: E402
 from hyperzero_torch.surrogate.paths import Paths  # noqa: E402
 
@@ -165,7 +165,16 @@ def check_an_arm_out_of_range_is_refused_before_it_reaches_the_card(record):
     values, arm = on_card(rand(4, 2)), torch.tensor([0, 1, 2, 5])
     with pytest.raises(hz.ShapeError, match=r"arm must lie in \[0, 3\), got 0 to 5"):
         moments.summarise(values, on_card(arm), 3)
+    record.clear()
     assert moments.summarise(values, on_card(arm), 6).count.device.type == "cuda"
+    assert sum(record.waits.values()) == 1
+    deltas = delta.Delta(values, values)
+    with pytest.raises(hz.ShapeError, match=r"candidates must lie in \[0, 5\), got 0 to 5"):
+        evidence.summarise(on_card(arm), deltas, on_card(rand(4)), 5)
+    with pytest.raises(hz.ShapeError, match=r"candidates must lie in \[0, 5\), got 0 to 5"):
+        dispersion.follow(on_card(arm), on_card(arm), deltas, 5)
+    with pytest.raises(hz.ShapeError, match=r"group must lie in \[0, 2\), got -1 to 1"):
+        moments.moderate(moments.empty(4, 2, device="cuda"), on_card(arm.clamp(0, 2) - 1), 2)
 
 
 def check_a_device_that_is_not_there_is_one_error(record):
