@@ -163,13 +163,22 @@ from .problem.space import Choice, Float, Int, SearchSpace
 from .runtime import __version__ as __version__
 from .stats import delta, evidence, moments
 from .stats.evidence import Evidence
-from .study.config import StudyConfig, TunerConfig
-from .study.journal import Journal, MemoryJournal, open_journal
-from .study.plan import Plan
-from .study.readings import Readings
 from .surrogate import Hyperparameters, Paths, Posterior, Surrogate
-from .tuner.recommend import Recommendation
-from .tuner.tuner import Tuner
+
+# The kernels (stats, surrogate, thompson) need torch and numpy alone, a study the other
+# dependencies as well; where they are missing, the names of a study say so when they are used.
+_missing: str | None = None
+try:
+    from .study.config import StudyConfig, TunerConfig
+    from .study.journal import Journal, MemoryJournal, open_journal
+    from .study.plan import Plan
+    from .study.readings import Readings
+    from .tuner.recommend import Recommendation
+    from .tuner.tuner import Tuner
+except ModuleNotFoundError as error:
+    _missing = (error.name or "").partition(".")[0]
+    if _missing in ("", "hyperzero_torch"):
+        raise
 
 if TYPE_CHECKING:
     from .report import plot
@@ -236,6 +245,13 @@ if not TYPE_CHECKING:
             from .report import plot
 
             return plot
+        if _missing is not None and name in __all__:
+            raise ModuleNotFoundError(
+                f"hyperzero_torch.{name} needs {_missing}, which is not installed; install the "
+                "package's dependencies with: pip install hyperzero-torch. Without them only the "
+                "kernels work: hyperzero_torch.stats, .surrogate and .thompson",
+                name=_missing,
+            )
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

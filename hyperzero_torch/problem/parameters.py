@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ..errors import SpaceError
@@ -242,7 +241,16 @@ class Choice:
         return (torch.arange(len(self.served), dtype=torch.float64) + 0.5) / len(self.served)
 
 
-Parameter: TypeAlias = Annotated[Float | Int | Choice, Field(discriminator="kind")]
+class _ByKind:
+    """Tells pydantic to choose by ``kind``; it is imported here, since kernels need none of it."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic import Field
+
+        return handler.generate_schema(Annotated[source, Field(discriminator="kind")])
+
+
+Parameter: TypeAlias = Annotated[Float | Int | Choice, _ByKind()]
 
 
 def _check_name(parameter: Float | Int | Choice) -> None:
