@@ -268,6 +268,9 @@ def simulated() -> Iterator[Record]:
         "memory_allocated": lambda device=None: 0,
         "empty_cache": lambda: None,
         "synchronize": lambda device=None: None,
+        "max_memory_allocated": lambda device=None: 0,
+        "reset_peak_memory_stats": lambda device=None: None,
+        "get_device_name": lambda device=None: "simulated",
         "default_generators": (_CardGenerator(),),
     }
     current.clear()

@@ -66,6 +66,21 @@ def count() -> dict[str, Any]:
         }
 
 
+def plans(device: str, resume: bool = False) -> list[Any]:
+    """The plans of the study on a device; another tuner may continue it for each round."""
+    import hyperzero_torch as hz
+
+    journal = hz.MemoryJournal()
+    tuner = hz.Tuner(_problem(), journal=journal, device=device)
+    asked = []
+    for _ in range(ROUNDS):
+        asked.append(tuner.ask())
+        tuner.tell(_reply(asked[-1]))
+        if resume:
+            tuner = hz.Tuner.resume(journal, device=device)
+    return [*asked, tuner.ask()]
+
+
 def _problem() -> Any:
     import hyperzero_torch as hz
 

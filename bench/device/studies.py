@@ -99,7 +99,7 @@ def plain(kind: str, device: str, **changes: Any) -> list[Any]:
     return plans(hz.Tuner(problem(kind), config(**changes), device=device))
 
 
-def module(device: str, where: str) -> list[Any]:
+def module(device: str, where: str, refined: bool) -> list[Any]:
     """A network as the objective; ``where`` it lies when the problem is made."""
     import torch
 
@@ -108,7 +108,8 @@ def module(device: str, where: str) -> list[Any]:
     torch.manual_seed(1)
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
     net = torch.nn.Sequential(net, torch.nn.Flatten(-2)).double().eval()
-    return plans(hz.Tuner(problem("module", net.to(where)), config(), device=device))
+    starts = {} if refined else {"num_starts": 0}
+    return plans(hz.Tuner(problem("module", net.to(where)), config(**starts), device=device))
 
 
 def resumed(device: str) -> list[Any]:
@@ -149,8 +150,8 @@ KINDS: dict[str, Callable[[str], list[Any]]] = {
     "levels": lambda device: plain("levels", device),
     "constrained": lambda device: plain("constrained", device),
     "mixed": lambda device: plain("mixed", device),
-    "module": lambda device: module(device, "cpu"),
-    "module on the card": lambda device: module(device, device),
+    "module": lambda device: module(device, "cpu", refined=True),
+    "module on the card": lambda device: module(device, device, refined=False),
     "resumed": resumed,
     "transferred": transferred,
 }

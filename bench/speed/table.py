@@ -13,8 +13,8 @@ FILES = ("streaming", "moments", "paths", "marginals", "selection", "fits", "rou
 def records(results: Path) -> dict[str, list[dict[str, Any]]]:
     """Each question's contenders, in the order in which they ran."""
     contenders: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for name in (*FILES, *(f"cuda_{name}" for name in FILES)):
-        path = results / f"speed_{name}.json"
+    ours = [results / f"speed_{name}.json" for name in FILES]
+    for path in (*ours, *sorted(results.glob("speed_cuda_*.json"))):
         if not path.exists():
             continue
         for result in json.loads(path.read_text())["benchmarks"]:

@@ -69,9 +69,10 @@ def refine(paths: DrawnPaths, problem: Problem, starts: Tensor) -> Tensor:
         with torch.enable_grad():
             shifted = (multiplier - _PENALTY * outcome.slack / slack_unit).clamp_min(0)
             value = outcome.utility / utility_unit - shifted.square().sum(-1) / (2 * _PENALTY)
+            total = value.sum()
         if not value.requires_grad:
             break
-        (gradient,) = torch.autograd.grad(value.sum(), point, allow_unused=True)
+        (gradient,) = torch.autograd.grad(total, point, allow_unused=True)
         if gradient is None:
             break
         gradient = torch.where(movable_dims & gradient.isfinite(), gradient, 0.0)

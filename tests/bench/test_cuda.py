@@ -1,32 +1,20 @@
-"""The benchmarks on a device: what is run, what is refused, what is written; at tiny size here."""
+"""The figures for CUDA: what is run, what is refused, what is written; at tiny size here."""
 
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
 
 from bench import cuda
-from bench.speed.table import FILES, table
+from bench.device import rows, wheels
+from bench.device.rows import Row
+from bench.speed.table import table
 
-# What needs no peer and no compiler.
-FAST = "not compile and not pandas and not polars and not float32"
-
-
-def test_every_question_is_asked_on_the_device(tmp_path):
-    jobs = cuda.commands(tmp_path, "cuda:1", 1.0, cuda.NAMES)
-    assert list(jobs) == [*(f"speed_cuda_{name}.json" for name in FILES), "growth_cuda.json"]
-    for name, job in jobs.items():
-        assert job[job.index("--device") + 1] == "cuda:1"
-        assert any(str(tmp_path / name) in word for word in job)
-        assert "--quick" not in job
-    for name in FILES:
-        script = jobs[f"speed_cuda_{name}.json"][2]
-        assert (cuda.ROOT / script).exists()
-    assert "--quick" in cuda.commands(tmp_path, "cuda", 0.5, ["growth"])["growth_cuda.json"]
-    chosen = cuda.commands(tmp_path, "cpu", 0.5, ["paths"], "ours")
-    assert list(chosen) == ["speed_cuda_paths.json"]
-    job = chosen["speed_cuda_paths.json"]
-    assert (job[job.index("-k") + 1], job[job.index("--scale") + 1]) == ("ours", "0.5")
+CPU = torch.device("cpu")
+TINY = ["--device", "cpu", "--scale", "0.0005"]
 
 
 @pytest.mark.parametrize(
@@ -51,60 +39,124 @@ def test_what_cannot_be_measured_is_refused_and_nothing_is_written(
     assert not results.exists()
 
 
-def test_questions_are_measured_printed_and_drawn(tmp_path, capsys):
-    results = tmp_path / "results"
-    size = ["--scale", "0.002", "-k", FAST, "--only", "selection"]
-    cuda.main(["--device", "cpu", "--results", str(results), *size])
+def test_every_wanted_row_is_there_the_most_important_first():
+    questions = list(dict.fromkeys(row.question for row in rows.rows(CPU, rows.Sizes())))
+    wanted = [
+        *("1 joint draw, n = 1000, 4 metrics, N = 1,000,000",),
+        *("mean and variance, n = 1000, 4 metrics, N = 1,000,000",),
+        *("streaming deltas, 200,000 candidates x 16 metrics, float64",),
+        *("raw values to moments, 10,000,000 users x 8 metrics, float32",),
+        *("selection, 1000 draws x 10,000 candidates x 8 metrics",),
+        *("a whole round, bucket of 1000, 4 metrics, N = 1,000,000",),
+        *("exact Gaussian process, n = 50,000, 1 metric: condition",),
+    ]
+    assert questions[: len(wanted)] == wanted
+
+
+def test_all_is_measured_printed_and_drawn_by_one_process(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cuda, "_TIMES", 1)
+    cuda.main([*TINY, "--results", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "FAILED" not in printed
-    assert "speed_cuda_selection.json: " in printed
-    report = json.loads((results / "speed_cuda_selection.json").read_text())["benchmarks"]
-    assert report
-    drawn = table(results)
+    assert "WRONG" not in printed
+    checks = json.loads((tmp_path / "cuda_checks.json").read_text())["checks"]
+    assert all(check["right"] for check in checks)
+    assert len(checks) == 6
+    assert len(list(tmp_path.iterdir())) <= 8
+    drawn = table(tmp_path)
     assert "not measured" not in drawn
+    report = json.loads((tmp_path / "speed_cuda_rows.json").read_text())["benchmarks"]
+    assert len(report) == len(rows.rows(CPU, rows.Sizes().scaled(0.0005)))
     for result in report:
         assert result["extra_info"]["median"] > 0
-        assert result["extra_info"]["scale"] == 0.002
-        assert (
-            f"{result['extra_info']['median']:.4g} s  {result['group']}: {result['name']}\n"
-            in printed
-        )
+        assert result["extra_info"]["scale"] == 0.0005
         assert result["extra_info"]["who"] in drawn
-    assert [p.name for p in results.iterdir()] == ["speed_cuda_selection.json"]
+        assert result["group"].removesuffix(", cpu") in printed
 
 
-def test_one_question_that_fails_does_not_end_the_others(tmp_path, capfd):
-    (tmp_path / "speed_cuda_b.json").write_text("an older run")
-    results = {"group": "q", "name": "n", "extra_info": {"median": 0.25}}
-    (tmp_path / "found.json").write_text(json.dumps({"benchmarks": [results]}))
-    write = "import shutil; shutil.copy('found.json', 'speed_cuda_c.json'); print('one passed')"
-    hang = "open('speed_cuda_d.json', 'w'); import time; time.sleep(600)"
-    here = f"import os; os.chdir({str(tmp_path)!r}); "
-    jobs = {
-        "speed_cuda_a.json": ["-c", "print('no'); raise SystemExit(3)"],
-        "speed_cuda_b.json": ["-c", "pass"],
-        "speed_cuda_c.json": ["-c", here + write],
-        "speed_cuda_d.json": ["-c", here + hang],
-        "growth_cuda.json": ["-c", "raise SystemExit('never begun')"],
-    }
-    cuda.measure(jobs, tmp_path, 3.0)
-    printed = capfd.readouterr().out.splitlines()
-    assert printed[0].startswith("speed_cuda_a.json: ")
-    assert printed[0].endswith("FAILED")
-    assert printed[1] == "    no"
-    assert printed[2].startswith("speed_cuda_b.json: ")  # nothing is printed of an older run
-    assert printed[3].endswith("one passed")
-    assert printed[4] == "    0.25 s  q: n"
-    assert printed[5].endswith("stopped: the time was up")
-    assert printed[6] == "growth_cuda.json: no time left"
-    assert (tmp_path / "speed_cuda_b.json").read_text() == "an older run"
-    assert not (tmp_path / "speed_cuda_d.json").exists()  # empty, it would spoil the table
+def row(who, prepare):
+    return Row("a question", who, "ours", 1, prepare)
+
+
+def test_each_row_is_written_when_it_is_there_and_one_that_fails_ends_no_other(
+    tmp_path, capsys, monkeypatch
+):
+    def written():
+        path = tmp_path / "speed_cuda_rows.json"
+        return [r["name"] for r in json.loads(path.read_text())["benchmarks"]]
+
+    def fails():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def last():
+        assert written() == ["first"]  # before the last has run
+        return lambda: None
+
+    chosen = [row("first", lambda: lambda: None), row("too large", fails), row("last", last)]
+    monkeypatch.setattr(rows, "rows", lambda device, sizes: chosen)
+    cuda.measure("rows", CPU, 1.0, tmp_path, time.monotonic() + 60)
+    assert written() == ["first", "last"]
+    assert "FAILED: a question: too large: OutOfMemoryError: CUDA out of" in capsys.readouterr().out
+
+
+def test_nothing_starts_when_the_time_is_up(tmp_path, capsys):
+    cuda.measure("growth", CPU, 0.001, tmp_path, time.monotonic() - 1)
+    cuda.check(CPU, tmp_path, time.monotonic() - 1)
+    lines = capsys.readouterr().out.splitlines()
+    assert all("no time left" in line for line in lines)
+    assert len(lines) == 5 + 6
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_check_that_fails_is_named(tmp_path, capsys, monkeypatch):
+    from bench.device import checks, launches
+
+    monkeypatch.setattr(checks, "TOLERANCE", -1.0)
+    monkeypatch.setattr(launches, "ROUNDS", 1)
+    cuda.check(CPU, tmp_path, time.monotonic() + 60)
+    assert "WRONG: moments are the CPU's: AssertionError: relative difference 0" in (
+        capsys.readouterr().out
+    )
+
+
+def test_the_wheels_are_asked_for_by_one_command(tmp_path):
+    command = wheels.download(tmp_path, "3.12")
+    assert command[1:4] == ["-m", "pip", "download"]
+    assert command[command.index("--python-version") + 1] == "3.12"
+    assert command[-3:] == ["pydantic", "pyyaml", "narwhals"]
+    with pytest.raises(SystemExit, match=r"has no wheels; make them with: python -m bench.device"):
+        wheels.install(tmp_path)
+    (tmp_path / "broken-1.0-py3-none-any.whl").write_text("no archive")
+    with pytest.raises(SystemExit, match="pip cannot install the wheels"):
+        wheels.install(tmp_path)
+
+
+def test_the_rows_need_torch_and_numpy_alone(tmp_path):
+    names = ("pydantic", "yaml", "narwhals", "gpytorch", "botorch", "pytest", "sqlalchemy")
+    code = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+from bench import cuda
+cuda._TIMES = 1
+cuda.main([*{TINY!r}, "--results", {str(tmp_path)!r}, "--only", "checks", "rows", "peers"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cuda.ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "FAILED" not in done.stdout
+    assert "skipped: the same ask twice, and after resume: bit for bit: not checked: " in (
+        done.stdout
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_cuda_the_rows_say_so(tmp_path):
-    size = ["--scale", "0.002", "-k", FAST, "--only", "selection"]
-    cuda.main(["--results", str(tmp_path), *size])
-    report = json.loads((tmp_path / "speed_cuda_selection.json").read_text())
+    cuda.main(["--scale", "0.002", "--results", str(tmp_path), "--only", "rows"])
+    report = json.loads((tmp_path / "speed_cuda_rows.json").read_text())
     assert report["machine_info"]["device"] == torch.cuda.get_device_name()
     assert all(result["group"].endswith(", cuda") for result in report["benchmarks"])

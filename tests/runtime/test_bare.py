@@ -44,7 +44,7 @@ sys.path.insert(0, "tests")
 from support.small_study import make, play
 tuner = make()
 play(tuner, 2)
-print(tuner.recommend().candidate is not None)
+print(tuner.recommend().candidate_id is not None)
 """
 
 

@@ -3,8 +3,11 @@
 python -m support.card_checks GUARD         prints {"name": ..., "error": ...} for each check
 """
 
+import contextlib
+import io
 import json
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -16,6 +19,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 import hyperzero_torch as hz  # noqa: E402
+from bench import cuda  # noqa: E402
 from bench.device.card import on_card, simulated  # noqa: E402
 from bench.device.studies import problem  # noqa: E402
 from hyperzero_torch.stats import delta, dispersion, evidence, moments  # noqa: E402
@@ -175,6 +179,19 @@ def check_an_arm_out_of_range_is_refused_before_it_reaches_the_card(record):
         dispersion.follow(on_card(arm), on_card(arm), deltas, 5)
     with pytest.raises(hz.ShapeError, match=r"group must lie in \[0, 2\), got -1 to 1"):
         moments.moderate(moments.empty(4, 2, device="cuda"), on_card(arm.clamp(0, 2) - 1), 2)
+
+
+def check_all_figures_come_from_one_process(record):
+    cuda._TIMES = 1
+    with tempfile.TemporaryDirectory() as folder:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            cuda.main(["--scale", "0.0005", "--results", folder, "--only", "rows"])
+        lines = printed.getvalue().splitlines()
+        assert not [line for line in lines if line.startswith("FAILED")], lines
+        report = json.loads((Path(folder) / "speed_cuda_rows.json").read_text())
+        assert all(row["group"].endswith(", cuda") for row in report["benchmarks"])
+        assert report["machine_info"]["device"] == "simulated"
 
 
 def check_a_device_that_is_not_there_is_one_error(record):
