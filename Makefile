@@ -9,7 +9,7 @@ READY := .venv/.installed
 .PHONY: help install demo test coverage check docs picture notebooks bench peers paper race ablation reliability simulate transfer clean
 
 help: ## list these commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 install: $(READY) ## make .venv, with every extra that the tests need
 
@@ -62,6 +62,18 @@ bench: peers ## measure calibration and speed (an hour on a quiet machine); redr
 	for one in $(SPEED); do $(TIME) --benchmark-json=bench/results/speed_$$one.json || exit 1; done
 	$(BIN)/python -m bench.speed.growth
 	$(BIN)/python -m bench.speed.breakdown
+	$(BIN)/python -m bench.device.launches
+	$(BIN)/python -m bench.tables
+
+.PHONY: cuda-wheels cuda cuda-tables
+cuda-wheels: $(READY) ## download the wheels that a machine with a GPU and a bare PyTorch lacks
+	$(BIN)/python -m bench.device.wheels build/wheels
+
+cuda: $(READY) ## measure on a GPU, in eight minutes at most; redraw the tables
+	$(BIN)/python -m bench.cuda
+	$(BIN)/python -m bench.tables
+
+cuda-tables: $(READY) ## redraw the tables, after bench.cuda has run elsewhere
 	$(BIN)/python -m bench.tables
 
 RUN = $(BIN)/python -m bench.quality.race.run --workers 2

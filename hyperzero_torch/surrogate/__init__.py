@@ -1,7 +1,8 @@
 """An exact Gaussian process per metric over the unit cube: fit, marginals, joint paths."""
 
-from .conditioned import Standardiser, leave_one_out_log_density
+from .conditioned import Standardiser
 from .ensemble import Ensemble
+from .factors import leave_one_out_log_density
 from .fit import Surrogate, similarity
 from .kernels import Hyperparameters, default_hyperparameters
 from .multitask import MultiTask

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, FitError, ShapeError
+from ..errors import ConfigError, ShapeError
 from ..runtime import native
-from .kernels import Hyperparameters, gram, matern52, matern52_in_place
+from . import factors
+from .kernels import Hyperparameters, gram, matern52, matern52_in_place, on_card
 
 
 class Standardiser(NamedTuple):
@@ -113,17 +114,33 @@ class ConditionedProcess(nn.Module):
         observed = self.noise.isfinite()
         self.register_buffer("observed", observed.to(self.x.dtype), persistent=False)
         self._evaluations: dict[torch.dtype, Evaluation] = {}
-        # In place throughout: with many candidates these matrices need most of the memory.
-        system = self.prior_covariance(self.x).mul_(self.observed.unsqueeze(-1))
-        system = system.mul_(self.observed.unsqueeze(-2))
-        system.diagonal(dim1=-2, dim2=-1).add_(torch.where(observed, self.noise, 1.0))
-        factor = cholesky(system if self._shared is None else system.add_(self._shared))
-        del system
-        self.register_buffer("cholesky", factor, persistent=False)
         residual = torch.where(observed, self._y - self.constant.unsqueeze(-1), 0.0)
         self.register_buffer("residual", residual, persistent=False)
-        weights = torch.cholesky_solve(residual.unsqueeze(-1), factor).squeeze(-1)
+        if len(self.x) <= factors.MOST_AT_ONCE or len(residual) == 1:
+            factor, weights = self._solved(slice(None))
+        else:
+            factor = self.x.new_empty(*residual.shape, len(self.x))
+            weights = torch.empty_like(residual)
+            for metric in range(len(residual)):
+                one_metric = slice(metric, metric + 1)
+                factor[one_metric], weights[one_metric] = self._solved(one_metric)
+        self.register_buffer("cholesky", factor, persistent=False)
         self.register_buffer("weights", weights, persistent=False)
+
+    def _solved(self, metrics: slice) -> tuple[Tensor, Tensor]:
+        """The factor ``(m, n, n)`` and the weights ``(m, n)`` of some metrics."""
+        # In place throughout: with many candidates these matrices need most of the memory.
+        observed, noise = self.observed[metrics], self.noise[metrics]
+        system = self.prior_covariance(self.x, metrics).mul_(observed.unsqueeze(-1))
+        system = system.mul_(observed.unsqueeze(-2))
+        system.diagonal(dim1=-2, dim2=-1).add_(torch.where(observed > 0, noise, 1.0))
+        factor = factors.cholesky(
+            system if self._shared is None else system.add_(self._shared[metrics])
+        )
+        del system
+        return factor, torch.cholesky_solve(self.residual[metrics].unsqueeze(-1), factor).squeeze(
+            -1
+        )
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Self:
@@ -217,7 +234,7 @@ class ConditionedProcess(nn.Module):
         variance = torch.where(self.observed > 0, self.noise, 0.0)
         if self._shared is None:
             return variance.sqrt()
-        root = cholesky(torch.diag_embed(variance + (1.0 - self.observed)) + self._shared)
+        root = factors.cholesky(torch.diag_embed(variance + (1.0 - self.observed)) + self._shared)
         return root * self.observed.unsqueeze(-1)
 
     def cross(self, x: Tensor, metrics: slice = slice(None)) -> Tensor:
@@ -240,9 +257,9 @@ class ConditionedProcess(nn.Module):
         k = matern52(x, at.x, at.lengthscale[metrics])
         return k * amplitude.view(len(amplitude), *(1,) * (k.ndim - 2), -1)
 
-    def prior_covariance(self, x: Tensor) -> Tensor:
+    def prior_covariance(self, x: Tensor, metrics: slice = slice(None)) -> Tensor:
         """Standardised prior covariance of points ``(N, dims)`` with each other, ``(m, N, N)``."""
-        lengthscale, outputscale, _ = self.hyperparameters
+        lengthscale, outputscale = self.lengthscale[metrics], self.outputscale[metrics]
         return gram(x, lengthscale).mul_(outputscale[:, None, None])
 
     def evaluation(self, dtype: torch.dtype) -> Evaluation:
@@ -278,48 +295,6 @@ class ConditionedProcess(nn.Module):
             )
 
 
-def on_card(x: Tensor) -> bool:
-    """Whether to use the forms for a card at ``x``: no gradient is wanted, nothing is compiled."""
-    wants_gradient = torch.is_grad_enabled() and x.requires_grad
-    return x.device.type != "cpu" and not wants_gradient and not torch.compiler.is_compiling()
-
-
 def _condition_again(process: ConditionedProcess, _: Any) -> None:
     process._succeeded = None
     process._condition()
-
-
-def leave_one_out_log_density(cholesky: Tensor, weights: Tensor, observed: Tensor) -> Tensor:
-    """Log density of each row predicted from all others, without its constant -log(2 pi) / 2.
-
-    Args:
-        cholesky: ``(..., n, n)``, lower factor of the covariance with noise.
-        weights: ``(..., n)``, the inverse covariance times the residual.
-        observed: ``(..., n)``, 1 where there is a row to predict, else 0.
-    Returns:
-        ``(..., n)``, 0 where nothing was observed; comparable between fits of the same data.
-    Source: Rasmussen and Williams (2006), Eqs. 5.10 to 5.12.
-    """
-    precision = torch.cholesky_inverse(cholesky).diagonal(dim1=-2, dim2=-1)
-    return 0.5 * (precision.log() - weights.square() / precision) * observed
-
-
-def cholesky(matrix: Tensor) -> Tensor:
-    """Cholesky factor, with the least jitter that makes one possible; overwrites ``matrix``.
-
-    Jitter is a fraction of each row's own variance, so one very noisy row does not affect others.
-    """
-    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
-    exact = diagonal.clone()
-    for jitter in (0.0, 1e-10, 1e-8, 1e-6):
-        diagonal.copy_(exact + jitter * exact)
-        factor: Tensor
-        factor, info = torch.linalg.cholesky_ex(matrix)
-        # A value that is not finite anywhere in a row has reached its diagonal.
-        finite = factor.diagonal(dim1=-2, dim2=-1).isfinite().all()
-        if bool(finite & ~info.any()):
-            return factor
-    raise FitError(
-        "the covariance of the evidence is not positive definite even with jitter 1e-6; "
-        "look for NaN or for a variance of 0 among candidates at the same point"
-    )

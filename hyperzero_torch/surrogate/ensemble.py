@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from .conditioned import Standardiser, cholesky
+from .conditioned import Standardiser
+from .factors import cholesky
 from .kernels import OUTPUTSCALE_MEDIAN, default_hyperparameters
 from .standardise import Prepared, prepare
 
 _RATE = 0.01
-# How steep a unit is, in lengthscales of the default kernel.
-_STEEPNESS = 2.0
+_STEEPNESS = 2.0  # of a unit, in lengthscales of the default kernel
 # Rows of a step of training, and points from which on marginals are evaluated in float32.
 _BATCH, _MANY = 512, 4096
 # Elements of the largest temporary of marginals.

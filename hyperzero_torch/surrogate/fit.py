@@ -7,7 +7,7 @@ and noise, so results do not depend on the metric's unit.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from ..errors import ConfigError, FitError, ShapeError
 from .kernels import Hyperparameters, default_hyperparameters, matern52
 from .likelihood import MarginalLikelihood, as_hyperparameters, as_vectors
 from .posterior import Posterior
-from .standardise import Prepared, prepare
+from .standardise import Prepared, prepare, to_condition, to_fit
 
 _MAX_ITERATIONS = 40
 # Nats by which a fit's leave-one-out density may be worse than that of the priors' medians. A small
@@ -70,7 +70,7 @@ class Surrogate(nn.Module):
 
         Before a first fit they are the priors' medians. Arguments and errors as in ``fit``.
         """
-        data = self._prepared(x, mean, var, shared)
+        data = self._prepared(x, mean, var, shared, to_condition)
         h = self.hyperparameters or default_hyperparameters(mean.shape[1], x.shape[1], data.x)
         return Posterior(*data[:3], h, data.standardiser, data.shared, fit_succeeded=False)
 
@@ -92,7 +92,7 @@ class Surrogate(nn.Module):
             SizeError: the covariances would not fit into memory.
             FitError: infinite values, negative variances, or a metric without observations.
         """
-        x, y, noise, shared, standardiser = self._prepared(x, mean, var, shared)
+        x, y, noise, shared, standardiser = self._prepared(x, mean, var, shared, to_fit)
         fitted, succeeded = _maximise(x, y, noise, shared, self.hyperparameters)
         posterior = Posterior(x, y, noise, fitted, standardiser, shared, fit_succeeded=succeeded)
         default = default_hyperparameters(y.shape[1], x.shape[1], x)
@@ -103,9 +103,17 @@ class Surrogate(nn.Module):
         self.hyperparameters = posterior.hyperparameters
         return posterior
 
-    def _prepared(self, x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None) -> Prepared:
-        """Evidence checked and standardised."""
-        prepared = prepare(x, mean, var, shared, self.prior_std)
+    def _prepared(
+        self,
+        x: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        shared: Tensor | None,
+        needed: Callable[[Tensor, Tensor | None], float],
+    ) -> Prepared:
+        """Evidence checked and standardised; ``needed`` says how many matrices there will be."""
+        matrices = needed(mean, shared) if isinstance(mean, Tensor) and mean.ndim == 2 else 0
+        prepared = prepare(x, mean, var, shared, self.prior_std, matrices=matrices)
         start = self.hyperparameters
         shape = (mean.shape[1], x.shape[1])
         if start is not None and start.lengthscale.shape != shape:

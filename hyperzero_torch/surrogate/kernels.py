@@ -60,6 +60,13 @@ def matern52(a: Tensor, b: Tensor, lengthscale: Tensor) -> Tensor:
     return (1 + r + square / 3) * torch.exp(-r)
 
 
+def on_card(*tensors: Tensor) -> bool:
+    """Whether to use forms for a card: no gradient is wanted, and nothing is compiled."""
+    wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    on_cpu = any(t.device.type == "cpu" for t in tensors)
+    return not (on_cpu or wants_gradient or torch.compiler.is_compiling())
+
+
 def matern52_in_place(x: Tensor, scale: Tensor, data: Tensor) -> Tensor:
     """``matern52`` where no gradient is wanted: few launches, and two arrays of the result's size.
 
@@ -84,6 +91,9 @@ def matern52_in_place(x: Tensor, scale: Tensor, data: Tensor) -> Tensor:
 
 def gram(x: Tensor, lengthscale: Tensor) -> Tensor:
     """``matern52(x, x, lengthscale)``, ``(metrics, N, N)``; by the compiled kernel where usable."""
+    if on_card(x, lengthscale):
+        scale = math.sqrt(5) / lengthscale
+        return matern52_in_place(x, scale, (x * scale.unsqueeze(1)).mT)
     if not native.usable(len(lengthscale) * len(x) ** 2, x, lengthscale):
         return matern52(x, x, lengthscale)
     k = x.new_empty(len(lengthscale), len(x), len(x))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FitError
-from .conditioned import cholesky
+from .factors import cholesky
 from .kernels import (
     CONSTANT_SPREAD,
     LENGTHSCALE_SPREAD,

@@ -11,8 +11,8 @@ from ..errors import ShapeError
 from ..runtime import native
 from ..runtime.memory import elements, require
 from ..runtime.precision import full_precision
-from .conditioned import ConditionedProcess, Standardiser, on_card
-from .kernels import Hyperparameters, features, frequencies
+from .conditioned import ConditionedProcess, Standardiser
+from .kernels import Hyperparameters, features, frequencies, on_card
 
 # Elements of the largest temporary: 64 MiB in float64.
 _TILE_ELEMENTS = 2**23

@@ -23,9 +23,11 @@ from torch import Tensor
 
 from ..runtime.memory import elements, in_tiles
 from ..runtime.precision import full_precision
-from .conditioned import ConditionedProcess, leave_one_out_log_density, on_card
+from .conditioned import ConditionedProcess
+from .factors import leave_one_out_log_density
+from .kernels import on_card
 from .paths import Paths, draw_paths
-from .standardise import prepare
+from .standardise import prepare, to_condition
 
 if TYPE_CHECKING:
     from .as_gpytorch import ExactGP
@@ -113,7 +115,8 @@ class Posterior(ConditionedProcess):
         self, x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None = None
     ) -> Posterior:
         """The same hyperparameters and units given other evidence; see ``Surrogate.fit``."""
-        data = prepare(x, mean, var, shared, standardiser=self.standardiser)
+        needed = to_condition(mean, shared)
+        data = prepare(x, mean, var, shared, standardiser=self.standardiser, matrices=needed)
         return Posterior(
             *data[:3],
             self.hyperparameters,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FitError
-from .conditioned import cholesky
+from .factors import cholesky
 from .protocol import FittedPosterior
 
 _LOG_TWO_PI = math.log(2 * math.pi)

@@ -14,6 +14,10 @@ def test_a_default_ask_starts_few_kernels_and_seldom_waits(on_card):
     assert counts["waits"] <= MOST_WAITS
     assert counts["atomics"] == 0
     stored = json.loads((ROOT / "bench/results" / FILE).read_text())
+    page = (ROOT / "docs/how-to/cuda.md").read_text()
+    assert f"starts {stored['launches']:,} kernels" in page
+    assert f"waits for the card {stored['waits']} times" in page
+    assert f"{stored['uploads']} small tensors" in page
     if counts["torch"] == stored["torch"]:  # another PyTorch may take other steps
         for name in ("launches", "waits"):
             assert counts[name] <= stored[name], "measure again: python -m bench.device.launches"

@@ -9,6 +9,7 @@ import hyperzero_torch as hz
 from hyperzero_torch.runtime import memory
 from hyperzero_torch.simulate import GuardrailWorld
 from hyperzero_torch.stats import evidence
+from hyperzero_torch.surrogate import factors, standardise
 from hyperzero_torch.surrogate import posterior as posterior_room
 from hyperzero_torch.thompson import propose, select_paths
 
@@ -153,3 +154,36 @@ def test_a_card_s_tiles_follow_from_its_whole_memory(monkeypatch):
         assert memory.elements(card, 2**21) == elements
     memory._total.cache_clear()
     assert memory.elements(CPU, 2**21) == 2**21
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_with_many_candidates_metrics_are_factorised_in_turn_with_the_same_result(
+    monkeypatch, shared
+):
+    x = torch.rand(40, 2, dtype=f64, generator=torch.Generator().manual_seed(0))
+    mean = torch.stack([x[:, 0].sin(), x[:, 1], x.sum(1).cos()], 1)
+    mean[3, 1] = torch.nan
+    system = 0.001 * torch.ones(3, 40, 40, dtype=f64) if shared else None
+
+    def fitted():
+        posterior = hz.Surrogate().fit(x, mean, torch.full_like(mean, 0.01), system)
+        values = (posterior.cholesky, posterior.weights, posterior.leave_one_out())
+        return [*values, posterior.lengthscale, *posterior.marginal(x)]
+
+    want = fitted()
+    monkeypatch.setattr(factors, "MOST_AT_ONCE", 1)
+    for result, right in zip(fitted(), want):
+        assert torch.equal(result, right)
+
+
+def test_fifty_thousand_candidates_are_not_refused_for_memory_that_they_do_not_need():
+    """A card of 139 GiB holds four metrics' factors of 50,000 candidates, and a fit of 40,000."""
+
+    def gib(needed, num, metrics):
+        like = torch.empty(num, metrics, dtype=f64, device="meta")
+        return needed(like, None) * metrics * num**2 * 8 / 2**30
+
+    assert gib(standardise.to_condition, 50_000, 1) < 60
+    assert gib(standardise.to_condition, 50_000, 4) < 139
+    assert gib(standardise.to_fit, 40_000, 4) < 139
+    assert gib(standardise.to_fit, 3000, 1) * 2**10 > 823  # as before, with fewer

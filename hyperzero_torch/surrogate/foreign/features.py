@@ -35,7 +35,7 @@ from gpytorch.kernels import (
 from torch import Tensor
 
 from ...errors import FitError
-from ..conditioned import cholesky
+from ..factors import cholesky
 from .descriptor import sobol_points
 from .prior import MetricPrior
 from .trend import QuadraticKernel, quadratic_features

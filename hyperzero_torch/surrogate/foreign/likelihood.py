@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ...errors import FitError
-from ..conditioned import cholesky, leave_one_out_log_density
+from ..factors import cholesky, leave_one_out_log_density
 from .prior import MetricPrior
 
 _MAX_ITERATIONS = 60

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import ShapeError
 from ...runtime.memory import in_tiles, require
-from ..conditioned import cholesky, leave_one_out_log_density
+from ..factors import cholesky, leave_one_out_log_density
 from ..standardise import Prepared, prepare
 from .features import NUM_POINTS, Features, features
 from .likelihood import System, solve
