@@ -58,6 +58,11 @@ NOT_RUN = {
         "apt-get install chromium": NETWORK,
     },
     "docs/how-to/serve.md": {"pip install -e '.[serve]'": NETWORK},
+    "docs/how-to/cuda.md": {
+        "python -m bench.cuda --minutes 8": "needs a GPU; tests/bench/test_cuda.py runs it without",
+        "python -m bench.device.wheels build/wheels --python 3.11": NETWORK,
+        "python -m bench.cuda --wheels build/wheels": "needs a GPU and the wheels",
+    },
     "docs/how-to/live.md": {
         "pip install -e '.[duckdb,flags,metrics]'": NETWORK,
         "hyperzero run -c tuning.yaml --log json --metrics-port 9108": (
@@ -491,8 +496,10 @@ def test_every_command_that_is_not_run_has_a_reason():
     assert shown == {page: set(reasons) for page, reasons in NOT_RUN.items()}
     for reasons in NOT_RUN.values():
         for command in reasons:
-            program = re.match(r"python (\S+)", command)
-            assert program is None or (ROOT / program[1]).is_file()
+            program = re.match(r"python (-m )?(\S+)", command)
+            if program is not None:
+                path = program[2].replace(".", "/") + ".py" if program[1] else program[2]
+                assert (ROOT / path).is_file()
 
 
 def test_the_two_commands_of_the_readme_do_what_it_says():
