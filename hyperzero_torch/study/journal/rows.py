@@ -10,7 +10,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -37,6 +37,7 @@ _Rows: TypeAlias = dict[sa.Table, list[dict[str, Any]]]
 _RowsByEntry: TypeAlias = dict[sa.Table, dict[int, list[Any]]]
 _PARTS = (candidates, plans, readings, decisions)
 _TABLES = {table.name: table for table in _PARTS}
+_KEY = tuple(c.name for c in readings.primary_key.columns if c.name != "study")
 _BLOCK = 2000  # entries whose rows are held at once
 
 
@@ -90,7 +91,8 @@ def _delete_readings(
     """
     of_study = readings.c.study == header.study
     deleted = of_study & readings.c.round.in_(compacted.rounds)
-    numbers = connection.scalars(sa.select(readings.c.entry).where(deleted).distinct()).all()
+    # Not made distinct by the database: SQLite would walk over all readings in order of entry.
+    numbers = set(connection.scalars(sa.select(readings.c.entry).where(deleted)))
     leaves: dict[str, list[str]] = {}
     before = {number: _message(connection, header, number) for number in sorted(numbers)}
     connection.execute(sa.delete(readings).where(deleted))
@@ -110,8 +112,9 @@ def _message(
     of_entry = (entries.c.study == header.study) & (entries.c.entry == number)
     row = connection.execute(sa.select(entries).where(of_entry)).one()
     of_part = (readings.c.study == header.study) & (readings.c.entry == number)
-    query = sa.select(readings).where(of_part).order_by(*readings.primary_key.columns)
-    return dict(row._mapping), connection.execute(query).all()
+    # Not ordered by the database: SQLite would walk over all readings in the order of their key.
+    received = connection.execute(sa.select(readings).where(of_part)).all()
+    return dict(row._mapping), sorted(received, key=attrgetter(*_KEY))
 
 
 def _parts(received: Sequence[Any]) -> Parts:
