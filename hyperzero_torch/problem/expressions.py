@@ -7,6 +7,7 @@ values.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import NamedTuple, TypeAlias
@@ -39,13 +40,15 @@ class Expression(NamedTuple):
     """A parsed string.
 
     ``compiled`` maps ``(delta, level)``, each ``(..., metrics)``, to ``(...)``; for a constraint
-    it is the slack, positive where it holds.
+    it is the slack, positive where it holds, and ``measured`` is the side that the other side
+    bounds.
     """
 
     source: str
     compiled: Compiled
     metrics: frozenset[str]
     levels: frozenset[str]
+    measured: Compiled | None = None
 
 
 def parse_objective(source: str, metrics: Sequence[str]) -> Expression:
@@ -74,7 +77,8 @@ def parse_constraint(source: str, metrics: Sequence[str]) -> Expression:
     """
     parser = _Parser(source, metrics)
     greater, less = parser.comparison()
-    return parser.finish(lambda delta, level: greater(delta, level) - less(delta, level))
+    read = parser.finish(lambda delta, level: greater(delta, level) - less(delta, level))
+    return read._replace(measured=parser.measured(greater, less))
 
 
 class _Parser(Parser[Compiled]):
@@ -85,12 +89,19 @@ class _Parser(Parser[Compiled]):
         super().__init__(source, metrics, "metric", operands, "+ - * / **", "use a torch callable")
         self.metrics: set[str] = set()
         self.levels: set[str] = set()
+        self.first_metric = math.inf  # its position in the string
 
     def finish(self, compiled: Compiled) -> Expression:
         end = self.end()
         if not self.metrics:
             raise self.error(f"no metric is named; known metrics: {list(self.index)}", end)
         return Expression(self.source, compiled, frozenset(self.metrics), frozenset(self.levels))
+
+    def measured(self, greater: Compiled, less: Compiled) -> Compiled:
+        """The side of a comparison that names a metric; the left one where both do."""
+        sign = next(token for token in self._tokens if token.symbol in (">=", "<="))
+        left, right = (greater, less) if sign.symbol == ">=" else (less, greater)
+        return left if self.first_metric < sign.position else right
 
     def constant(self, value: float) -> Compiled:
         return lambda delta, level: delta.new_full((), value).expand(delta.shape[:-1])
@@ -144,4 +155,5 @@ class _Parser(Parser[Compiled]):
     def _metric(self, token: Token) -> int:
         column = self.column(token, also=[*_FUNCTIONS, "level"])
         self.metrics.add(token.text)
+        self.first_metric = min(self.first_metric, token.position)
         return column

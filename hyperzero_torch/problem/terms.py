@@ -123,6 +123,12 @@ class Term:
         moved.function = copy.deepcopy(self.function).to(device)
         return moved
 
+    def measured(self, delta: Tensor, level: Tensor) -> Tensor:
+        """The quantity that a constraint bounds; an objective's own value."""
+        if self.expression is not None and self.expression.measured is not None:
+            return self.expression.measured(delta, level)
+        return self.sign * self(delta, level) + self.bound
+
     def __call__(self, delta: Tensor, level: Tensor) -> Tensor:
         """The utility or the slack: two tensors ``(..., metrics)`` to ``(...)``.
 

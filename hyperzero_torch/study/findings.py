@@ -113,9 +113,10 @@ def rounds_with_gaps(history: History) -> list[Finding]:
     return amiss
 
 
-def sample_ratio(history: History) -> list[Finding]:
-    """Users that do not fit the planned shares."""
-    comparison = split.compare(history, TunerConfig(**history.config).srm_alpha)
+def sample_ratio(history: History, comparison: split.Split | None = None) -> list[Finding]:
+    """Users that do not fit the planned shares; ``comparison`` saves its being made again."""
+    if comparison is None:
+        comparison = split.compare(history, TunerConfig(**history.config).srm_alpha)
     amiss = []
     if comparison.hours:
         rounds = [hour.round for hour in comparison.hours]

@@ -94,7 +94,7 @@ def _metrics(history: History, silent: Sequence[Silence]) -> Card:
 def _sample_ratio(history: History, config: TunerConfig) -> Card:
     name = "Sample ratio"
     comparison = split.compare(history, config.srm_alpha)
-    amiss = findings.sample_ratio(history)
+    amiss = findings.sample_ratio(history, comparison)
     if comparison.is_alarm:
         return Card(name, "ACT", amiss[-1].what, amiss[-1].advice)
     if comparison.hours:

@@ -19,6 +19,7 @@ from . import misfits, quarantine
 from .config.tuner import upcast
 from .cube import moved
 from .decisions import StudyStatus
+from .idle import IdleRounds
 from .journal import (
     CandidateAdded,
     Compacted,
@@ -79,7 +80,7 @@ class History:
         self.decisions: list[Decision] = []
         self.goals: list[GoalsChanged] = []
         self.times_served: list[int] = []
-        self.idle: list[int] = []
+        self.idle = IdleRounds()
         self.status = StudyStatus()
         self.quarantined: dict[Cell, Doubt] = {}
         self.num_messages = 0
@@ -146,8 +147,9 @@ class History:
     def branch(self) -> History:
         """A copy to which a planner adds entries; this history does not change."""
         other = copy.copy(self)
-        for name in ("candidates", "compacted", "decisions", "goals", "times_served", "idle"):
+        for name in ("candidates", "compacted", "decisions", "goals", "times_served"):
             setattr(other, name, list(getattr(self, name)))
+        other.idle = self.idle.copy()
         other._ids = dict(self._ids)
         other.status = self.status.copy()
         return other
@@ -178,7 +180,7 @@ class History:
                     )
                 self.candidates.append(entry)
                 self.times_served.append(0)
-                self.idle.append(0)
+                self.idle.add()
                 self._ids.setdefault(tuple(entry.theta), entry.candidate)
             case Planned():
                 self._fold_plan(entry)
@@ -204,20 +206,20 @@ class History:
                 self._fold_judgement(trace, entry.reason)
             case Readmitted(candidates=candidates):
                 for candidate in candidates:
-                    self.idle[candidate] = 0
+                    self.idle.reset(candidate)
             case GoalsChanged() as trace:
                 self._fold_goals(trace)
             case Carried() as trace:
                 self._fold_carried(trace)
         if isinstance(entry.trace, RolledBack):
             # All candidates compete again, and the next fit starts where the fit of then started.
-            self.idle = [0] * len(self.idle)
+            self.idle.reset_all()
             self._refuse(misfits.of_fit(entry.trace.hyperparameters, len(self.metrics)))
             self.warm_start = self._last_fit = entry.trace.hyperparameters
 
     def _fold_goals(self, trace: GoalsChanged) -> None:
         # What idled under the earlier goals may win under these.
-        self.idle = [0] * len(self.idle)
+        self.idle.reset_all()
         self.goals.append(trace)
         try:
             self.warm_start = moved(self.warm_start, trace.cube)
@@ -272,11 +274,11 @@ class History:
         if plan.trigger is not None:
             self.triggers[plan.trigger] = plan.round
         if crowded_out is not None:  # stored where draws were made
-            self.idle = [rounds + 1 for rounds in self.idle]
+            self.idle.pass_round()
         for candidate in plan.candidates:
             self.times_served[candidate] += 1
         for candidate in (*plan.candidates, *(crowded_out or ())):
-            self.idle[candidate] = 0
+            self.idle.reset(candidate)
             self.status.retired.discard(candidate)
 
     def _fold_readings(self, entry: ReadingsReceived) -> None:

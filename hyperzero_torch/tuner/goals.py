@@ -87,6 +87,13 @@ def stored_problem(journal: Journal, header: StudyHeader) -> Problem:
     Raises:
         ProblemError: it has a callable, which the journal does not hold.
     """
+    # SQLAlchemy is imported where a journal needs it.
+    from ..study.journal.kinds import has_decisions
+    from ..study.journal.sql import SqlJournal
+
+    # The study reads its journal next, and checks it: a long one is read once where that will do.
+    if isinstance(journal, SqlJournal) and not has_decisions(journal, header.study, GOALS):
+        return goals.stored(header, [])
     entries = journal.read(header.study)
     traces = (e.trace for e in entries if isinstance(e, Decision) and e.kind == GOALS)
     return goals.stored(header, [trace for trace in traces if isinstance(trace, GoalsChanged)])

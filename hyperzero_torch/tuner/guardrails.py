@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..problem.problem import Problem
+from ..problem.slack_units import slack_units, violation_in_words
 from ..stats import sequential
 from ..study.config import TunerConfig
 from ..study.evidence.bucket import Bucket, gather
@@ -127,15 +128,16 @@ def harm_stops(state: ModelState, context: RoundContext) -> list[Decision]:
         num_rounds[candidates] = later.num_rounds[candidates]
     upper = torch.where(levels_settled(state, config), upper, torch.nan)
     decisions = []
+    units = slack_units(problem).tolist()
     for candidate in (upper < 0).any(-1).nonzero().flatten().tolist():
         if candidate == CONTROL or candidate in context.history.status.stopped:
             continue
         worst = int(upper[candidate].nan_to_num(torch.inf).argmin())
         name, bound = problem.constraint_names[worst], float(upper[candidate, worst])
         reason = (
-            f"Stopped: candidate {candidate} breaks {name!r} by at least {-100 * bound:.3f} points "
-            f"({100 * (1 - config.harm_alpha):.4g} % confidence, valid at every look); it is not "
-            "served again"
+            f"Stopped: candidate {candidate} breaks {name!r} by at least "
+            f"{violation_in_words(bound, units[worst])} ({100 * (1 - config.harm_alpha):.4g} % "
+            "confidence, valid at every look); it is not served again"
         )
         trace = Stopped(
             candidates=(candidate,),

@@ -16,7 +16,7 @@ from ..problem.problem import Problem
 from ..problem.written import stored
 from ..study import launch as launches
 from ..study import promotion
-from ..study.health import cards
+from ..study.health import Card, cards
 from ..study.history import History
 from ..study.journal import Entry, StudyHeader
 from ..study.journal.base import ConflictError
@@ -47,13 +47,17 @@ class Operations(Estimates):
     def _reopened(self, problem: Problem, name: str) -> Self:
         """Another study of the same journal, on the same device."""
 
-    def verdict(self) -> Verdict:
-        """The verdict on the study in one sentence, with the reason and the next step."""
+    def verdict(self, health: Sequence[Card] | None = None) -> Verdict:
+        """The verdict on the study in one sentence, with the reason and the next step.
+
+        Args:
+            health: its cards, where they are made already.
+        """
         history, config = self.study.sync(), self.study.config
         if history.last_round is None:
             return NOT_STARTED
-        health = cards(history, config)
-        return verdict_on(history, config, health, self.recommend(), self.study.problem)
+        made = cards(history, config) if health is None else health
+        return verdict_on(history, config, made, self.recommend(), self.study.problem)
 
     def learn_from(self, sources: Sequence[Source | str]) -> None:
         """Add domains to learn from, or newer evidence of earlier ones; see ``sources`` above.

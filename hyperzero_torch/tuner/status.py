@@ -40,8 +40,8 @@ def planning_of(tuner: Tuner) -> Card | None:
 
 def health_of(tuner: Tuner) -> tuple[Verdict, tuple[Card, ...]]:
     """The verdict and the cards of health, as the study stands now."""
-    verdict, planning = tuner.verdict(), planning_of(tuner)
-    health = cards(tuner.history, tuner.config)
+    health = cards(tuner.study.sync(), tuner.config)
+    verdict, planning = tuner.verdict(health), planning_of(tuner)
     return by_the_clock(verdict, planning), (*health, *([planning] if planning else []))
 
 

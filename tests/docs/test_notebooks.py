@@ -46,13 +46,14 @@ SMALL = {
     "08_reading_the_report": {"rounds": 8, "turns_at": 3, "pictures": ["ended"]},
 }
 NEEDS = {
+    "01_quick_start": {"pandas": "frames", "plotly": "report"},
     "05_race_with_botorch": {"botorch": "botorch"},
     "06_living_recommender": {
         "duckdb": "duckdb",
         "pyarrow": "parquet",
         "openfeature.contrib.provider.flagd": "flags",
     },
-    "08_reading_the_report": {"plotly": "report"},
+    "08_reading_the_report": {"pandas": "frames", "plotly": "report"},
 }
 MOST_BYTES = 400_000
 HEADING = "**At the end you will know**"

@@ -100,6 +100,7 @@ def test_only_health_and_the_document_are_open(world):
         ("switches/approve", WHY, {"approver"}),
         ("launch", {**WHY, "dry_run": True}, {"approver"}),
         ("launch/abort", WHY, {"operator", "approver"}),
+        ("promote", WHY, {"approver"}),
         ("goals", {**WHY, "dry_run": True}, {"approver"}),
         ("posterior", {"parameters": [{"a": 0.1, "b": 0.2}]}, set(ROLES)),
     ],

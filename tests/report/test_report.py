@@ -292,6 +292,23 @@ def test_beliefs_and_late_readings_are_the_tuners():
     assert waiting[:-1] == [0, 0, 0]
 
 
+def test_slacks_over_deltas_and_over_levels_have_one_unit(tmp_path):
+    same = ["views >= -10%", "level(views) >= 90", "sure: level(views)"]
+    sure = hz.Constraint("0 * level(views)", at_least=-1.0, name=same[2])
+    problem = line_problem(constraints=[*same[:2], sure], base_levels={"views": 100.0})
+    tuner = serve(hz.Tuner(problem, hz.TunerConfig(**SMALL)), 1, scale=100.0)
+    rows = candidate_rows.guardrails(facts_of(tuner))
+    by_delta, by_level, in_its_own = rows.column("mean")
+    assert by_delta == by_level
+    assert by_delta.endswith(" %")
+    assert in_its_own == "1"
+    words = " ".join(check_page(text_of(tuner, tmp_path))[0].text)
+    assert "in % of the control's value" in words
+    assert f"not known for {same[2]}: its slack is in its own unit" in words
+    assert f"{same[0]}: slack, % of the control" in words
+    assert f"{same[1]}: slack, % of the control" in words
+
+
 def test_gain_is_relative_to_the_base_and_better_is_larger():
     facts = facts_of(STATES["levels"]())  # maximise -level: the base's objective is negative
     base = facts.best.objective_base

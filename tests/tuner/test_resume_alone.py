@@ -6,6 +6,7 @@ from support.small_study import CONFIG, play
 
 import hyperzero_torch as hz
 from hyperzero_torch.study.journal import MemoryJournal, StudyHeader
+from hyperzero_torch.study.journal.sql import SqlJournal
 
 
 def problem(objective="gain", constraints=("guard >= -5%",), **options):
@@ -40,6 +41,21 @@ def test_a_study_of_strings_goes_on_with_the_journal_alone(tmp_path):
     assert again.seed == 7
     assert again.ask(2) == hz.Tuner.resume(url, "feed", problem=wanted).ask(2)
     assert again.recommend().to_dict() == tuner.recommend().to_dict()
+
+
+def test_a_long_journal_is_read_once(tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    hz.Tuner(problem(), CONFIG, url).ask()
+    whole = []
+    read = SqlJournal.read
+
+    def counted(journal, study, after=0):
+        whole.extend([study] if after == 0 else [])
+        return read(journal, study, after)
+
+    monkeypatch.setattr(SqlJournal, "read", counted)
+    assert hz.Tuner.resume(url).problem.spec() == problem().spec()
+    assert whole == ["default"]
 
 
 def test_it_goes_on_with_the_goals_in_force():

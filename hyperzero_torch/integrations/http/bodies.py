@@ -91,6 +91,22 @@ class Launch(Body):
     least_rounds: Annotated[int, Field(ge=1, le=MAX_NUMBER)] | None = None
 
 
+class Promotion(Why):
+    """The candidate of a complete launch becomes the base of the next study."""
+
+    candidate: Annotated[int, Field(ge=1, le=MAX_NUMBER)] | None = None
+    name: (
+        Annotated[
+            str,
+            StringConstraints(min_length=1, max_length=200),
+            AfterValidator(printable),
+            Field(description="Of the next study; by default this one's, numbered."),
+        ]
+        | None
+    ) = None
+    unlaunched: Annotated[bool, Field(description="Although no launch of it is complete.")] = False
+
+
 class Goals(Why):
     """The goals of the study file, as it is edited now, are put in force."""
 

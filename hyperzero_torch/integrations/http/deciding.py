@@ -14,7 +14,18 @@ from ...study.study import Study
 from ...tuner.status import switches_of
 from ...tuner.tuner import Tuner
 from .answers import Json, finite
-from .bodies import Answer, Goals, Launch, OfCandidate, OfCandidates, Pin, RollBack, Thrown, Why
+from .bodies import (
+    Answer,
+    Goals,
+    Launch,
+    OfCandidate,
+    OfCandidates,
+    Pin,
+    Promotion,
+    RollBack,
+    Thrown,
+    Why,
+)
 from .gate import needs
 from .reading import Served
 from .studies import Access
@@ -125,6 +136,33 @@ def aborted(access: Access, tuner: Tuner, reason: str, caller: Caller) -> str:
     """End the launch, then bring up to date what is served; says what that is."""
     tuner.abort_launch(reason, who=caller.name)
     return access.serve(tuner)
+
+
+@router.post("/v1/studies/{study}/promote", response_model=Answer)
+async def promote(access: Served, caller: Approver, body: Promotion) -> Json:
+    """Make the launched candidate the base; the study goes on as the next one.
+
+    Further calls under the same address go on with the next study.
+    """
+
+    def work(tuner: Tuner) -> dict[str, Any]:
+        waiting = tuner.study.sync().num_in_flight  # arms whose readings are not carried
+        successor = tuner.promote(
+            body.candidate,
+            name=body.name,
+            unlaunched=body.unlaunched,
+            who=caller.name,
+            reason=body.reason,
+        )
+        return {
+            "successor": successor.study.name,
+            "next_round": successor.history.next_round,
+            "base": dict(successor.problem.base),
+            "arms_not_carried": waiting,
+        }
+
+    promoted, warnings = await access.write(work)
+    return Json({**promoted, "warnings": warnings})
 
 
 @router.get("/v1/studies/{study}/goals", response_model=Answer)

@@ -97,6 +97,7 @@ class Snapshot:
     waits: bool
     launch: tuple[str, ...]
     launch_runs: bool
+    launch_complete: bool
     last_round: int | None
     planned: str
     served: str
@@ -161,6 +162,7 @@ def take(tuner: Tuner, key: str, times: Times) -> Snapshot:
         waits=switches.waiting is not None,
         launch=tuple(launches.in_words(history)),
         launch_runs=launch is not None,
+        launch_complete=launch is not None and launch.outcome == "complete",
         last_round=last,
         planned="" if last is None else dates.get(last, ""),
         served=_served(history),

@@ -70,7 +70,7 @@ class Access:
         try:
             return await self._writer.do(work, create)
         finally:
-            self._is_stale = True
+            self._is_stale = self._reader.is_behind = True
 
     async def tell(self, message: Message) -> tuple[Receipt, Sequence[str]]:
         """Record a message.
@@ -175,6 +175,8 @@ class Access:
 
     def _take(self, tuner: Tuner) -> Snapshot:
         tuner.study.sync()
+        while launches.goes_on(tuner.history):  # it was promoted since this tuner looked
+            tuner = tuner.successor()
         return take(tuner, self.key, self.times(tuner))
 
     def times(self, tuner: Tuner) -> Times:
@@ -201,6 +203,7 @@ class _Worker:
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self.is_behind = False  # another one has written since this one looked
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"study-{place.key}")
         self._tuner: Tuner | None = None
 
@@ -220,6 +223,9 @@ class _Worker:
         """The tuner, of the study that goes on where a candidate was promoted."""
         if self._tuner is None:
             self._tuner = self._place.open(create)
+        if self.is_behind:  # a candidate may have been promoted
+            self.is_behind = False
+            self._tuner.study.sync()
         while launches.goes_on(self._tuner.history):
             self._tuner = self._tuner.successor()
         return self._tuner

@@ -6,8 +6,7 @@ import math
 
 import torch
 
-from ...errors import ExpressionError
-from ...problem.expressions import parse_constraint
+from ...problem.slack_units import slack_units
 from ...study.history import CONTROL
 from ...surrogate.protocol import FittedPosterior
 from .facts import Facts
@@ -50,25 +49,41 @@ def guardrails(facts: Facts) -> Table:
     estimates = from_deltas(facts, facts.belief.delta_mean[at], facts.belief.delta_var[at])
     kinds = [slack_kind(facts, i) for i in range(len(names))]
     bands = list(zip(estimates.slack[:, 0].T.tolist(), kinds))
+    unit = "slack" if "number" in kinds else "slack, % of the control"
     level = f"{facts.config.confidence:.0%} interval"
     return table(
         ("guardrail", "guardrail", "text", names),
-        ("mean", "slack", "number", [show(mean, kind) for (mean, _, _), kind in bands]),
+        ("mean", unit, "number", [show(mean, kind) for (mean, _, _), kind in bands]),
         ("interval", level, "number", [show_interval(a, b, kind) for (_, a, b), kind in bands]),
         ("holds", "P(holds)", "prob", estimates.holds[0]),
     )
 
 
 def slack_kind(facts: Facts, constraint: int) -> Kind:
-    """Deltas are fractions; levels are plain numbers in the metric's unit."""
-    problem = facts.problem
-    if not problem.sees_levels:
-        return "percent"
-    try:
-        parsed = parse_constraint(problem.constraint_names[constraint], problem.metrics)
-    except ExpressionError:  # a callable, or a name of its own: any unit is possible
-        return "number"
-    return "number" if parsed.levels else "percent"
+    """A fraction of the control's value; a plain number where that is 0 or not known."""
+    return "number" if slack_units(facts.problem)[constraint].isnan() else "percent"
+
+
+def slack_label(facts: Facts, constraint: int) -> str:
+    """A slack with its unit, for axes and columns."""
+    is_own = slack_kind(facts, constraint) == "number"
+    return "slack, in its own unit" if is_own else "slack, % of the control"
+
+
+def slacks_in_words(facts: Facts) -> str:
+    """A sentence on the unit of all slacks on the page."""
+    names = facts.problem.constraint_names
+    own = [name for i, name in enumerate(names) if slack_kind(facts, i) == "number"]
+    sentence = (
+        "A slack is the distance to a guardrail's bound, in % of the control's value, for metrics "
+        "as for their levels; the guardrail is violated where it is negative."
+    )
+    if own:
+        sentence += (
+            f" The control's value is 0 or not known for {', '.join(own)}: its slack is in its own "
+            "unit."
+        )
+    return sentence
 
 
 def estimated_gains(facts: Facts) -> Table:
@@ -132,7 +147,7 @@ def on_the_map(facts: Facts, posterior: FittedPosterior) -> Table:
     ]
     columns.append(("gain", "gain over base", "signed", estimates.gain[0]))
     columns += [
-        (f"s{i}", f"slack of {n}", slack_kind(facts, i), estimates.slack[0, :, i])
+        (f"s{i}", f"{n}: {slack_label(facts, i)}", slack_kind(facts, i), estimates.slack[0, :, i])
         for i, n in enumerate(facts.problem.constraint_names)
     ]
     return table(*columns, ("prob", "P(feasible)", "prob", estimates.prob_feasible))

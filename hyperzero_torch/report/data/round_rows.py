@@ -7,7 +7,7 @@ import math
 import torch
 
 from ...study.history import CONTROL
-from .candidate_rows import slack_kind
+from .candidate_rows import slack_kind, slack_label
 from .facts import Facts
 from .retrospect import Retrospect
 from .tables import MOST_ROUNDS, SIGMAS, Table, Values, blocks, interval, name_of, table
@@ -45,7 +45,8 @@ def estimates(facts: Facts, past: Retrospect) -> Table:
     ]
     slack = torch.cat([t.slack for t in tracked], dim=1)
     for i, name in enumerate(facts.problem.constraint_names):
-        columns += interval(f"slack of {name}", slack_kind(facts, i), slack[..., i], f"s{i}_")
+        label = f"{name}: {slack_label(facts, i)}"
+        columns += interval(label, slack_kind(facts, i), slack[..., i], f"s{i}_")
     return table(
         *columns,
         ("best", "recommended then", "text", [name_of(m.recommended) for m in past.moments]),

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...problem.slack_units import slack_units
 from ...problem.space import Choice, Float, Int
 from ...stats.normals import sobol_normals
 from ...surrogate.protocol import FittedPosterior
@@ -23,6 +24,8 @@ _TILE = 512  # points whose draws are held at once
 
 class Estimates(NamedTuple):
     """Mean, low and high of ``gain (3, n)`` and ``slack (3, n, constraints)``.
+
+    Slacks are fractions of the control's value where that is known, see ``problem.slack_units``.
 
     ``holds (n, constraints)`` is the probability of each guardrail, ``prob_feasible (n,)`` of all.
     """
@@ -53,13 +56,15 @@ def from_deltas(facts: Facts, mean: Tensor, var: Tensor) -> Estimates:
     normal = sobol_normals(2 * _NUM_DRAWS, mean.shape[1], seed=0).to(mean).unsqueeze(1)
     tail = (1 - facts.config.confidence) / 2
     quantiles = torch.tensor([tail, 1 - tail], dtype=mean.dtype, device=mean.device)
+    # nan_to_num: a slack without such a unit stays in its own.
+    units = slack_units(problem).nan_to_num(1.0).to(mean)
     parts: list[Estimates] = []
     with torch.no_grad():
         for start in range(0, len(mean), _TILE):
             rows = slice(start, start + _TILE)
             utility, slack = problem.evaluate(mean[rows] + var[rows].sqrt() * normal)
             holds = (slack >= 0).to(mean.dtype)
-            bands = _band(facts.gain(utility), quantiles), _band(slack, quantiles)
+            bands = _band(facts.gain(utility), quantiles), _band(slack / units, quantiles)
             parts.append(Estimates(*bands, holds.mean(0), holds.prod(-1).mean(0)))
     return Estimates(*(torch.cat(f, dim=d).cpu() for f, d in zip(zip(*parts), (1, 1, 0, 0))))
 

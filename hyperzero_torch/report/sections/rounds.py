@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...tuner.drift import NUM_WARM_UP
 from ..data import calibration as residual_rows
 from ..data import round_rows
-from ..data.candidate_rows import slack_kind
+from ..data.candidate_rows import slack_kind, slack_label, slacks_in_words
 from ..data.facts import Facts
 from ..data.retrospect import Retrospect
 from ..data.tables import SIGMAS, in_words, name_of
@@ -51,6 +51,7 @@ def _estimates(facts: Facts, past: Retrospect) -> list[Block]:
     )
     lead += limited(len(past.moments) - 1, past.num_rounds, "rounds whose deltas are kept")
     lead += limited(len(shown), len(names), "guardrails")
+    lead += f" {slacks_in_words(facts)}" if names else ""
     key = Key(name, BLUE, "solid")
     keys = (key, Key("recommended then", VERMILLION, "star"))
     title = f"Estimated gain of {name} by round (current model)"
@@ -58,7 +59,8 @@ def _estimates(facts: Facts, past: Retrospect) -> list[Block]:
     blocks: list[Block] = [lead, plot_by_round(facts, title, drawn, rows, keys, not shown)]
     for i, guardrail in enumerate(shown):
         kind = slack_kind(facts, i)
-        drawn = round_plots.estimate_by_round(rows, f"s{i}_", kind, "slack (violated below 0)")
+        axis = slack_label(facts, i)
+        drawn = round_plots.estimate_by_round(rows, f"s{i}_", kind, axis)
         title = f"Slack of {guardrail}"
         blocks.append(plot_by_round(facts, title, drawn, rows, (key,), is_wide=False))
     return blocks

@@ -7,7 +7,13 @@ import torch
 from ...problem.space import Choice
 from ...study.history import CONTROL
 from ...surrogate.protocol import FittedPosterior
-from ..data.candidate_rows import on_the_map, over_parameters, slack_kind
+from ..data.candidate_rows import (
+    on_the_map,
+    over_parameters,
+    slack_kind,
+    slack_label,
+    slacks_in_words,
+)
 from ..data.facts import Facts
 from ..data.sensitivity import Sensitivity, sensitivity
 from ..data.surfaces import Slice, at_theta, is_plane, plane, slices
@@ -50,7 +56,7 @@ def _maps(facts: Facts, posterior: FittedPosterior) -> list[Block]:
     gain = maps.map_of(facts, theta, estimates.gain[0], "signed", border=border)
     gain_keys = [*keys, Key(f"P(feasible) = {least:g}", "#ffffff", "border")] if border else keys
     blocks: list[Block] = [
-        "Posterior means. The scale is above each map.",
+        "Posterior means. The scale is above each map." + _slacks(facts),
         Plot("Gain over base", gain, rows, tuple(gain_keys), is_wide=False),
     ]
     for i, name in enumerate(facts.problem.constraint_names):
@@ -77,24 +83,30 @@ def _slices(facts: Facts, posterior: FittedPosterior) -> list[Block]:
     )
     which = ", those along which the objective varies most"
     lead += limited(len(shown), len(all_slices), "parameters", which)
+    lead += _slacks(facts)
     blocks: list[Block] = [lead]
     for each in shown:
         is_choice = isinstance(space.parameters[each.param], Choice)
         shapes = ("ring", "diamond", "star") if is_choice else ("dotted", "dashed", "solid")
         keys = tuple(_legend(facts, Key("base", INK, shapes[0]), *shapes[1:]))
         gain, slack = each.estimates.gain, each.estimates.slack
-        functions: list[tuple[str, torch.Tensor, Kind]] = [("Gain over base", gain, "signed")]
+        functions: list[tuple[str, torch.Tensor, Kind, str]] = [
+            ("Gain over base", gain, "signed", "gain over base")
+        ]
         functions += [
-            (f"Slack of {name}", slack[..., i], slack_kind(facts, i))
+            (f"Slack of {name}", slack[..., i], slack_kind(facts, i), slack_label(facts, i))
             for i, name in enumerate(facts.problem.constraint_names)
         ]
-        for title, values, kind in functions:
-            axis = "gain over base" if kind == "signed" else "slack"
+        for title, values, kind, axis in functions:
             drawn = maps.slice_of(facts, each.param, each.theta, values, kind, axis)
             rows = _slice_table(facts, each, values, kind)
             heading = f"{title} along {space.names[each.param]}"
             blocks.append(Plot(heading, drawn, rows, keys, is_wide=False))
     return blocks
+
+
+def _slacks(facts: Facts) -> str:
+    return f" {slacks_in_words(facts)}" if facts.problem.num_constraints else ""
 
 
 def _swing(each: Slice) -> float:

@@ -18,6 +18,7 @@ def summary(facts: Facts) -> Section:
     guardrails = candidate_rows.guardrails(facts)
     if guardrails.rows:
         blocks.append(Sheet("Guardrails at the recommended candidate", guardrails))
+        blocks.append(candidate_rows.slacks_in_words(facts))
     elif not facts.problem.num_constraints:
         blocks.append("There are no guardrails: every candidate is feasible.")
     amiss = decisions.open_findings(facts)

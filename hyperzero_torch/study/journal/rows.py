@@ -9,7 +9,8 @@ from __future__ import annotations
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Sequence
-from operator import attrgetter
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -34,7 +35,10 @@ from .schema import candidates, decisions, entries, links, plans, readings
 _RESTORE = "restore the journal from a backup"
 _Rows: TypeAlias = dict[sa.Table, list[dict[str, Any]]]
 _RowsByEntry: TypeAlias = dict[sa.Table, dict[int, list[Any]]]
-_TABLES = {table.name: table for table in (candidates, plans, readings, decisions)}
+_PARTS = (candidates, plans, readings, decisions)
+_TABLES = {table.name: table for table in _PARTS}
+_KEY = tuple(c.name for c in readings.primary_key.columns if c.name != "study")
+_BLOCK = 2000  # entries whose rows are held at once
 
 
 def write(
@@ -87,7 +91,8 @@ def _delete_readings(
     """
     of_study = readings.c.study == header.study
     deleted = of_study & readings.c.round.in_(compacted.rounds)
-    numbers = connection.scalars(sa.select(readings.c.entry).where(deleted).distinct()).all()
+    # Not made distinct by the database: SQLite would walk over all readings in order of entry.
+    numbers = set(connection.scalars(sa.select(readings.c.entry).where(deleted)))
     leaves: dict[str, list[str]] = {}
     before = {number: _message(connection, header, number) for number in sorted(numbers)}
     connection.execute(sa.delete(readings).where(deleted))
@@ -107,8 +112,9 @@ def _message(
     of_entry = (entries.c.study == header.study) & (entries.c.entry == number)
     row = connection.execute(sa.select(entries).where(of_entry)).one()
     of_part = (readings.c.study == header.study) & (readings.c.entry == number)
-    query = sa.select(readings).where(of_part).order_by(*readings.primary_key.columns)
-    return dict(row._mapping), connection.execute(query).all()
+    # Not ordered by the database: SQLite would walk over all readings in the order of their key.
+    received = connection.execute(sa.select(readings).where(of_part)).all()
+    return dict(row._mapping), sorted(received, key=attrgetter(*_KEY))
 
 
 def _parts(received: Sequence[Any]) -> Parts:
@@ -118,31 +124,69 @@ def _parts(received: Sequence[Any]) -> Parts:
 def read(connection: sa.Connection, header: StudyHeader, after: int, where: str) -> list[Entry]:
     """The entries numbered above ``after``, in order.
 
+    Rows become entries block by block: the rows of a long study are millions, and need several
+    times the memory of its entries.
+
     Raises:
         JournalCorruptError: rows are missing, superfluous or changed.
     """
     study = header.study
-    stored: _RowsByEntry = {}
-    for table in (entries, candidates, plans, readings, decisions):
-        # Ordered by entry, which is an index, so that older rows are not read.
-        query = sa.select(table).where(table.c.study == study, table.c.entry > after)
-        rows: dict[int, list[Any]] = defaultdict(list)
-        for row in connection.execute(query.order_by(table.c.entry, *table.primary_key.columns)):
-            rows[row.entry].append(row)
-        stored[table] = rows
-    numbers = list(stored[entries])
-    strays = set().union(*stored.values()).difference(numbers)
-    if numbers != list(range(after + 1, after + 1 + len(numbers))) or strays:
-        raise JournalCorruptError(
-            f"the journal {where} misses entries of study {study!r}: after {after} it holds "
-            f"{numbers[:5]}... and parts of {sorted(strays, key=repr)[:5]}; restore it from a "
-            "backup"
-        )
+    heads = _by_entry(connection, entries, study, after)
+    numbers = list(heads)
+    last = after + len(numbers)
+    if numbers != list(range(after + 1, last + 1)):
+        raise _misses(study, after, numbers, _numbers_of_parts(connection, study, after), where)
     if not numbers and after == 0:
         raise JournalCorruptError(
             f"the journal {where} has lost all entries of study {study!r}; restore it from a backup"
         )
-    return [_checked(header, number, stored, where) for number in numbers]
+    read: list[Entry] = []
+    for start in range(after, max(last, after + 1), _BLOCK):
+        # The last block has no end, so that parts of entries that do not exist are found.
+        end = start + _BLOCK if start + _BLOCK < last else None
+        stored = {table: _by_entry(connection, table, study, start, end) for table in _PARTS}
+        strays = set().union(*stored.values()).difference(numbers)
+        if strays:
+            raise _misses(study, after, numbers, strays, where)
+        of_block = range(start + 1, min(start + _BLOCK, last) + 1)
+        stored[entries] = {number: heads[number] for number in of_block}
+        read += [_checked(header, number, stored, where) for number in of_block]
+    return read
+
+
+def _by_entry(
+    connection: sa.Connection, table: sa.Table, study: str, after: int, end: int | None = None
+) -> dict[int, list[Any]]:
+    """Rows of a table, in the order of their key, by number of their entry."""
+    # Ordered by entry, which is an index, so that older rows are not read.
+    wanted = (table.c.study == study) & (table.c.entry > after)
+    if end is not None:
+        wanted &= table.c.entry <= end
+    query = sa.select(*(column for column in table.columns if column.name != "study"))
+    result = connection.execute(
+        query.where(wanted).order_by(table.c.entry, *table.primary_key.columns)
+    )
+    # All at once: row by row they take twice as long.
+    number_of = itemgetter(list(result.keys()).index("entry"))
+    return {number: list(rows) for number, rows in groupby(result.all(), number_of)}
+
+
+def _numbers_of_parts(connection: sa.Connection, study: str, after: int) -> set[int]:
+    numbers: set[int] = set()
+    for table in _PARTS:
+        query = sa.select(table.c.entry).where(table.c.study == study, table.c.entry > after)
+        numbers.update(connection.scalars(query.distinct()))
+    return numbers
+
+
+def _misses(
+    study: str, after: int, numbers: list[int], parts: set[int], where: str
+) -> JournalCorruptError:
+    strays = sorted(parts.difference(numbers), key=repr)[:5]
+    return JournalCorruptError(
+        f"the journal {where} misses entries of study {study!r}: after {after} it holds "
+        f"{numbers[:5]}... and parts of {strays}; restore it from a backup"
+    )
 
 
 def _checked(header: StudyHeader, number: int, stored: _RowsByEntry, where: str) -> Entry:
@@ -171,12 +215,12 @@ def _assemble(row: Any, number: int, stored: _RowsByEntry, name: str) -> Entry:
             c = stored[candidates][number][0]
             return CandidateAdded(c.candidate, c.round, c.origin, tuple(c.theta), c.parameters)
         case "planned":
-            arms = stored[plans][number]
+            arms = _columns(stored[plans][number])
             return Planned(
                 row.round,
-                tuple(a.candidate for a in arms),
-                tuple(a.slots for a in arms),
-                tuple(a.share for a in arms),
+                arms["candidate"],
+                arms["slots"],
+                arms["share"],
                 row.details["trigger"],
                 row.details["details"],
             )
@@ -202,5 +246,10 @@ def _assemble(row: Any, number: int, stored: _RowsByEntry, name: str) -> Entry:
 
 def _received(rows: Sequence[Any]) -> ReadingsReceived:
     fields = ("round", "candidate", "metric", "revision", "count", "mean", "var")
-    columns = zip(*map(attrgetter(*fields), rows)) if rows else [()] * len(fields)
-    return ReadingsReceived(**dict(zip(fields, columns)))
+    columns = _columns(rows) if rows else dict.fromkeys(fields, ())
+    return ReadingsReceived(**{name: columns[name] for name in fields})
+
+
+def _columns(rows: Sequence[Any]) -> dict[str, tuple[Any, ...]]:
+    """Rows of a table, at least one, as columns by name."""
+    return dict(zip(rows[0]._fields, zip(*rows)))

@@ -101,6 +101,11 @@ def _abort(access: Access, tuner: Tuner, given: Given, caller: Caller) -> str:
     return aborted(access, tuner, given.reason, caller)
 
 
+def _promote(access: Access, tuner: Tuner, given: Given, caller: Caller) -> str:
+    successor = tuner.promote(given.candidate, who=caller.name, reason=given.reason)
+    return f"the study goes on as {successor.study.name!r}"
+
+
 ACTIONS: Mapping[str, Action] = {
     "pause": Action(
         "Pause",
@@ -143,6 +148,14 @@ ACTIONS: Mapping[str, Action] = {
         ("candidate",),
         _launch,
     ),
+    "promote": Action(
+        "Promote",
+        "The launched candidate becomes the base, and the study goes on as the next one with its "
+        "evidence. Readings that arrive later are not carried.",
+        "decide",
+        (),
+        _promote,
+    ),
     "abort": Action(
         "Abort the launch", "The control is served until the next plan.", "operate", (), _abort
     ),
@@ -155,6 +168,8 @@ def next_action(snapshot: Snapshot) -> str | None:
         return "resume"
     if snapshot.waits:
         return "approve"
+    if snapshot.launch_complete:
+        return "promote"
     if snapshot.verdict.action == "launch":
         return "launch"
     return None
@@ -167,6 +182,7 @@ def possible(snapshot: Snapshot) -> list[str]:
     actions = [] if snapshot.mode != "running" else ["pause"]
     actions += ["withdraw"] if snapshot.mode != "withdrawn" else []
     actions += ["resume"] if snapshot.mode != "running" else []
+    actions += ["promote"] if snapshot.launch_complete else []
     actions += ["abort"] if snapshot.launch_runs else []
     if snapshot.num_candidates:
         actions += ["stop", "pin"]
