@@ -62,6 +62,7 @@ bench: peers ## measure calibration and speed (an hour on a quiet machine); redr
 	for one in $(SPEED); do $(TIME) --benchmark-json=bench/results/speed_$$one.json || exit 1; done
 	$(BIN)/python -m bench.speed.growth
 	$(BIN)/python -m bench.speed.breakdown
+	$(BIN)/python -m bench.speed.serve
 	$(BIN)/python -m bench.tables
 
 RUN = $(BIN)/python -m bench.quality.race.run --workers 2
