@@ -62,6 +62,8 @@ bench: peers ## measure calibration and speed (an hour on a quiet machine); redr
 	for one in $(SPEED); do $(TIME) --benchmark-json=bench/results/speed_$$one.json || exit 1; done
 	$(BIN)/python -m bench.speed.growth
 	$(BIN)/python -m bench.speed.breakdown
+	$(BIN)/python -m bench.speed.serve
+	$(BIN)/python -m bench.speed.asks
 	$(BIN)/python -m bench.device.launches
 	$(BIN)/python -m bench.tables
 

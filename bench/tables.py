@@ -266,6 +266,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "privacy": table_of("transfer.privacy"),
     "speed": speed,
     "imports": table_of("speed.import_time"),
+    "serve": table_of("speed.serve"),
     "surrogates": table_of("quality.surrogates"),
     "surrogates-speed": table_of("speed.surrogates"),
 }

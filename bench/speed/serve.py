@@ -1,17 +1,18 @@
 """How much does `hyperzero serve` carry, and how quickly does its page come?
 
-    python -m bench.speed.serve [--seconds 30] [--senders 64] [--rounds 8760] [--viewers 50]
+    python -m bench.speed.serve [--only page] [--seconds 30] [--rounds 8760] [--viewers 50]
 
 Three parts, each with a server in a process of its own that is ended by SIGKILL:
 
 1. Messages of 100 rows over HTTP, by ``--senders`` connections for ``--seconds``, while a plan is
    asked for once in ``--every`` seconds. The server is killed while they pour in. Then the journal
    is read: an answered message that is not in it is lost.
-2. A study of ``--rounds`` rounds, filled as bench.reliability.year fills it: seconds until the
-   server has read it, seconds and bytes of the first page with its style and script.
+2. A study of ``--rounds`` rounds, written by bench.long_study: seconds until the server has read
+   it; seconds and bytes of a page with its style and script, for the first viewer after a change
+   and for the next ones.
 3. Rounds by ask and tell, in turn without viewers and with ``--viewers`` of the live page.
 
-Writes bench/results/serve.json.
+Writes bench/results/serve.json, where parts that are not measured stay as they are.
 """
 
 from __future__ import annotations
@@ -21,13 +22,9 @@ import contextlib
 import http.client
 import json
 import os
-import re
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-import urllib.parse
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,87 +32,16 @@ from statistics import median
 from typing import Any
 
 import hyperzero_torch as hz
-from bench.reliability.year import WEEK, fill
-from hyperzero_torch.integrations.http.tokens import TokenFile
+from bench.long_study import write_rounds
+from bench.reliability.year import WEEK
+from bench.speed.server import Server, served
 from hyperzero_torch.simulate.guardrail import GuardrailWorld
 from hyperzero_torch.study.messages import MESSAGES
 
 RESULTS = Path(__file__).parents[1] / "results" / "serve.json"
 ROWS = 100
-
-
-class Server:
-    """A server over a journal, and the token of a platform that is also a viewer."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        tokens = folder / "tokens.json"
-        self.secret = TokenFile(tokens).add("bench", "platform")
-        code = "from hyperzero_torch.cli import main; main()"
-        command = [sys.executable, "-c", code, "serve", "--journal", url, "--port", "0"]
-        self.process = subprocess.Popen(
-            [*command, "--tokens", str(tokens), "--rate", "1000000"],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline()
-        place = re.search(r"http://([\d.]+):(\d+)/", line)
-        assert place, line
-        self.host, self.port = place[1], int(place[2])
-
-    def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self.host, self.port, timeout=300)
-
-    def call(
-        self,
-        connection: http.client.HTTPConnection,
-        method: str,
-        path: str,
-        body: Any = None,
-        key: str | None = None,
-    ) -> Any:
-        headers = {"Authorization": f"Bearer {self.secret}", "Content-Type": "application/json"}
-        headers |= {} if key is None else {"Idempotency-Key": key}
-        content = None if body is None else json.dumps(body)
-        connection.request(method, f"/v1/studies/default/{path}", content, headers)
-        answer = connection.getresponse()
-        document = json.loads(answer.read())
-        assert answer.status == 200, document
-        return document
-
-    def login(self) -> str:
-        """The cookie of a browser."""
-        connection = self.connect()
-        form = urllib.parse.urlencode({"token": self.secret})
-        kind = {"Content-Type": "application/x-www-form-urlencoded"}
-        connection.request("POST", "/login", form, kind)
-        answer = connection.getresponse()
-        answer.read()
-        return str(answer.headers["Set-Cookie"]).partition(";")[0]
-
-    def fetch(self, path: str, cookie: str) -> bytes:
-        connection = self.connect()
-        connection.request("GET", path, headers={"Cookie": cookie})
-        answer = connection.getresponse()
-        content = answer.read()
-        assert answer.status == 200, content[:200]
-        return content
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        if self.process.stderr is not None:
-            self.process.stderr.close()
-
-
-@contextlib.contextmanager
-def served(folder: Path, url: str) -> Iterator[Server]:
-    server = Server(folder, url)
-    try:
-        yield server
-    finally:
-        server.kill()
+PLANNED = 3  # rounds that the tuner plans at the end of the long study
+KEEP = 12 * WEEK  # rounds whose readings are not compacted
 
 
 def pour(folder: Path, seconds: float, senders: int, every: float) -> dict[str, Any]:
@@ -163,7 +89,7 @@ def pour(folder: Path, seconds: float, senders: int, every: float) -> dict[str, 
                     server.call(connection, "POST", "ask", {})
                     asked.append(time.perf_counter() - begin)
 
-        server.call(server.connect(), "GET", "switches")  # it has read the study
+        server.once("GET", "switches")  # it has read the study
         threads = [threading.Thread(target=send, args=(r,)) for r in range(senders)]
         threads.append(threading.Thread(target=plan_rounds))
         begin = time.perf_counter()
@@ -200,33 +126,55 @@ def page(folder: Path, rounds: int) -> dict[str, Any]:
     world = GuardrailWorld(0)
     url = f"sqlite:///{folder / 'page.db'}"
     tuner = hz.Tuner(world.problem, hz.TunerConfig(), url)
-    for round_ in range(rounds):
-        last = round_ >= rounds - 3
-        plan = tuner.ask(round_) if last or not round_ else fill(tuner, round_)
-        for delivery in world.serve(plan):
-            tuner.tell(delivery.readings)
-        if (round_ + 1) % WEEK == 0:
-            tuner.study.compact(12 * WEEK)
+    begin = time.perf_counter()
+    _play(tuner, world)  # the initial design
+    write_rounds(tuner, world, rounds - 1 - PLANNED, KEEP)
+    for _ in range(PLANNED):
+        last = _play(tuner, world)
+    written = time.perf_counter() - begin
     with served(folder, url) as server:
         begin = time.perf_counter()
-        server.call(server.connect(), "GET", "recommend")
+        server.once("GET", "recommend")
         opened = time.perf_counter() - begin
         cookie = server.login()
-        server.fetch("/studies/default", cookie)  # the estimates are made once for each change
-        seconds = []
-        for _ in range(5):
-            begin = time.perf_counter()
-            parts = [server.fetch("/studies/default", cookie)]
-            parts += [server.fetch(f"/static/{name}", cookie) for name in ("page.css", "live.js")]
-            seconds.append(time.perf_counter() - begin)
+        server.fetch("/studies/default", cookie)
+        first, next_ = [], []
+        for revision in range(1, 6):
+            row = last | {"mean": last["mean"] * (1 + 1e-6 * revision), "revision": revision}
+            server.once("POST", "tell", {"rows": [row]})
+            # Readings are shown after some seconds; whoever asks for a plan changes the study.
+            server.once("POST", "ask", {"round": rounds - 1})
+            first.append(_paint(server, cookie)[0])  # the estimates are made once for each change
+            paints = [_paint(server, cookie) for _ in range(3)]
+            next_ += [seconds for seconds, _ in paints]
+    sizes = paints[-1][1]
     return {
         "rounds": rounds,
         "candidates": tuner.history.num_candidates - 1,
+        "written": written,
         "opened": opened,
-        "first_paint": median(seconds),
-        "bytes": sum(map(len, parts)),
-        "page_bytes": len(parts[0]),
+        "after_a_change": median(first),
+        "first_paint": median(next_),
+        "slowest_paint": max(next_),
+        "bytes": sum(sizes),
+        "page_bytes": sizes[0],
     }
+
+
+def _play(tuner: hz.Tuner, world: GuardrailWorld) -> dict[str, Any]:
+    """A round by the tuner, whose readings arrive at once; returns one of them."""
+    messages = [delivery.readings for delivery in world.serve(tuner.ask())]
+    tuner.tell(messages)
+    fields = ("round", "candidate", "metric", "count", "mean", "var")
+    return {name: getattr(messages[-1], name).tolist()[-1] for name in fields}
+
+
+def _paint(server: Server, cookie: str) -> tuple[float, list[int]]:
+    """Seconds and bytes of the page of the study, its style and its script."""
+    begin = time.perf_counter()
+    parts = [server.fetch("/studies/default", cookie)]
+    parts += [server.fetch(f"/static/{name}", cookie) for name in ("page.css", "live.js")]
+    return time.perf_counter() - begin, [len(part) for part in parts]
 
 
 def watched(folder: Path, viewers: int, rounds: int) -> dict[str, Any]:
@@ -278,20 +226,62 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=8760, help="of the long study")
     parser.add_argument("--viewers", type=int, default=50)
     parser.add_argument("--watched-rounds", type=int, default=20)
+    parser.add_argument("--only", choices=("tell", "page", "watched"), help="measure one part")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(argv)
     warnings.simplefilter("ignore", hz.TunerWarning)
-    record: dict[str, Any] = {"load": os.getloadavg(), "cpus": os.cpu_count()}
+    record: dict[str, Any] = {}
+    if options.results.exists():
+        record = json.loads(options.results.read_text())
+    machine = {"load": os.getloadavg()[0], "cpus": os.cpu_count()}
     parts = {
         "tell": lambda folder: pour(folder, options.seconds, options.senders, options.every),
         "page": lambda folder: page(folder, options.rounds),
         "watched": lambda folder: watched(folder, options.viewers, options.watched_rounds),
     }
     for name, part in parts.items():
+        if options.only not in (None, name):
+            continue
         with tempfile.TemporaryDirectory() as scratch:
-            record[name] = part(Path(scratch))
+            record[name] = part(Path(scratch)) | machine
         print(name, json.dumps({k: v for k, v in record[name].items() if k != "seconds"}))
     options.results.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def table(results: Path = RESULTS) -> str:
+    """A line for each part that was measured."""
+    record = json.loads(results.read_text())
+    lines = ["| what | measured | wanted |", "| --- | --- | --- |"]
+    if "tell" in record:
+        tell = record["tell"]
+        lines.append(
+            f"| `tell` of {tell['rows']} rows over HTTP, {tell['senders']} senders "
+            f"| {tell['messages_a_second']:.0f} messages a second | 200 |"
+        )
+        lines.append(
+            f"| the server is killed while they arrive | {tell['lost']} of "
+            f"{tell['recorded']:,} answered messages lost | 0 |"
+        )
+    if "page" in record:
+        page_ = record["page"]
+        after = page_["after_a_change"]
+        study = f"{page_['rounds']:,} rounds and {page_['candidates']:,} candidates"
+        lines += [
+            f"| first paint of a study of {study} | {1000 * page_['first_paint']:.0f} ms | 1 s |",
+            f"| the same for the first viewer after a change | {after:.1f} s | |",
+            f"| page, style and script together | {page_['bytes'] / 1000:.0f} KB | 300 KB |",
+            f"| reading that study once, when the server starts | {page_['opened']:.0f} s | |",
+        ]
+    if "watched" in record:
+        watched_ = record["watched"]
+        lines.append(
+            f"| a round while {watched_['viewers']} watch the page | "
+            f"{100 * watched_['slower']:+.1f} % time | +5 % |"
+        )
+    loads = ", ".join(f"{name} {part['load']:.1f}" for name, part in record.items())
+    cpus = max(part["cpus"] for part in record.values())
+    lines += ["", f"Load average of the machine ({cpus} processors) before each part: {loads}."]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
