@@ -265,6 +265,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "transfer": transfer,
     "privacy": table_of("transfer.privacy"),
     "speed": speed,
+    "price": table_of("device.price"),
     "imports": table_of("speed.import_time"),
     "surrogates": table_of("quality.surrogates"),
     "surrogates-speed": table_of("speed.surrogates"),
