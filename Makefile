@@ -65,6 +65,7 @@ bench: peers ## measure calibration and speed (an hour on a quiet machine); redr
 	$(BIN)/python -m bench.speed.serve
 	$(BIN)/python -m bench.speed.asks
 	$(BIN)/python -m bench.device.launches
+	$(BIN)/python -m bench.device.price
 	$(BIN)/python -m bench.tables
 
 .PHONY: cuda-wheels cuda cuda-tables

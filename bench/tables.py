@@ -265,6 +265,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "transfer": transfer,
     "privacy": table_of("transfer.privacy"),
     "speed": speed,
+    "price": table_of("device.price"),
     "imports": table_of("speed.import_time"),
     "serve": table_of("speed.serve"),
     "surrogates": table_of("quality.surrogates"),

@@ -250,6 +250,14 @@ def on_card(tensor: torch.Tensor) -> torch.Tensor:
 @contextlib.contextmanager
 def simulated() -> Iterator[Record]:
     """There is a card within; the record is cleared at the start."""
+    current.clear()
+    with present(), _Mode():
+        yield current
+
+
+@contextlib.contextmanager
+def present() -> Iterator[None]:
+    """PyTorch says that there is a card; what is put on it is the caller's affair."""
 
     class Kind(type):
         def __instancecheck__(cls, instance: object) -> bool:
@@ -273,7 +281,6 @@ def simulated() -> Iterator[Record]:
         "get_device_name": lambda device=None: "simulated",
         "default_generators": (_CardGenerator(),),
     }
-    current.clear()
     swap = torch.__future__.get_swap_module_params_on_conversion()
     lift = torch._C._only_lift_cpu_tensors()
     with contextlib.ExitStack() as undo:
@@ -286,5 +293,4 @@ def simulated() -> Iterator[Record]:
         torch.__future__.set_swap_module_params_on_conversion(True)
         undo.callback(torch._C._set_only_lift_cpu_tensors, lift)
         torch._C._set_only_lift_cpu_tensors(True)
-        with _Mode():
-            yield current
+        yield

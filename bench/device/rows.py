@@ -7,7 +7,7 @@ user calls them. BoTorch's rows come after ours, on the same device, where it is
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -165,15 +165,21 @@ def _normals(device: torch.device, num: int) -> Run:
     ]
 
 
-def _select(device: torch.device, sizes: Sizes) -> Run:
+@cache
+def selection_problem() -> hz.Problem:
+    """Eight metrics, two of them guardrails."""
     names = [f"metric_{i}" for i in range(8)]
-    problem = hz.Problem(
+    return hz.Problem(
         space=hz.SearchSpace([hz.Float("theta", 0.0, 1.0)]),
         base={"theta": 0.5},
         metrics=names,
         objective="metric_0 + 0.5 * metric_1",
         constraints=["metric_6 >= -1%", "metric_7 >= -2%"],
     )
+
+
+def _select(device: torch.device, sizes: Sizes) -> Run:
+    problem = selection_problem()
     generator = torch.Generator(device).manual_seed(0)
     mean = 0.01 * torch.randn(sizes.selected, 8, dtype=f64, device=device)
     var = torch.full_like(mean, 1e-5)

@@ -22,7 +22,7 @@ SMALL = {
     **{"num_draws": 48, "num_samples": 96, "num_proposals": 2, "initial_candidates": 8},
     **{"num_starts": 2, "proposal_probability": 1.0},
 }
-ROUNDS = 2
+ROUNDS = 1
 
 
 def play(kind: str, device: str) -> list[Any]:
@@ -93,10 +93,10 @@ def config(**changes: Any) -> Any:
     return hz.TunerConfig(**(SMALL | changes))
 
 
-def plain(kind: str, device: str, **changes: Any) -> list[Any]:
+def plain(kind: str, device: str, rounds: int = ROUNDS, **changes: Any) -> list[Any]:
     import hyperzero_torch as hz
 
-    return plans(hz.Tuner(problem(kind), config(**changes), device=device))
+    return plans(hz.Tuner(problem(kind), config(**changes), device=device), rounds)
 
 
 def module(device: str, where: str, refined: bool) -> list[Any]:
@@ -117,7 +117,7 @@ def resumed(device: str) -> list[Any]:
     import hyperzero_torch as hz
 
     journal = hz.MemoryJournal()
-    asked = plans(hz.Tuner(problem("pooled"), config(), journal, device=device), 2)
+    asked = plans(hz.Tuner(problem("pooled"), config(), journal, device=device))
     again = hz.Tuner.resume(journal, device=device)
     again.tell(reply(asked[-1]))
     again.recommend()
@@ -141,11 +141,11 @@ def transferred(device: str) -> list[Any]:
         mean, rows = sign * (lift - lift[:1]), space("pooled").to_parameters(x)
         metrics = ("gain", "more", "guard")
         sources.append(Source(f"domain {number}", rows, metrics, mean, torch.full_like(mean, 1e-5)))
-    return plans(hz.Tuner(problem("pooled"), config(), device=device, sources=sources), 2)
+    return plans(hz.Tuner(problem("pooled"), config(), device=device, sources=sources))
 
 
 KINDS: dict[str, Callable[[str], list[Any]]] = {
-    "pooled": lambda device: plain("pooled", device),
+    "pooled": lambda device: plain("pooled", device, rounds=3),
     "own": lambda device: plain("own", device, evidence="own", draws="marginal"),
     "levels": lambda device: plain("levels", device),
     "constrained": lambda device: plain("constrained", device),
