@@ -23,10 +23,12 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## tune the paper's world from end to end; leaves demo/study.db and demo/report.html
 	$(BIN)/hyperzero demo
 
+# With bytecode kept, also where the environment switches that off: the processes, and the hundred
+# that tests start, would compile the package and its tests again, each of them.
 # Neighbouring tests start in one process, so that what they share is made once; an idle one takes
 # tests from the others. Some tests wait for a disk, a browser or a clock while others compute.
 WORKERS ?= 3
-TESTS = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+TESTS = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 test: $(READY) ## run every test in three processes (WORKERS=2: in two), with warnings as errors
 	$(TESTS)
 

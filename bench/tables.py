@@ -268,6 +268,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "price": table_of("device.price"),
     "imports": table_of("speed.import_time"),
     "serve": table_of("speed.serve"),
+    "asks": table_of("speed.asks"),
+    "subset": table_of("speed.subset"),
     "surrogates": table_of("quality.surrogates"),
     "surrogates-speed": table_of("speed.surrogates"),
 }

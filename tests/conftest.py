@@ -1,5 +1,6 @@
 """One thread: these tensors are small, and threads that wait for each other take long."""
 
+import gc
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for subprocesses
@@ -14,6 +15,12 @@ torch.set_num_threads(1)
 # Two processes share the machine: how long one example takes is no property of the code.
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
+
+
+def pytest_collection_finish():
+    """Modules and collected tests stay until the end; the collector need not visit them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -95,6 +95,21 @@ def summarise(
     return EvidenceState(total, mean, zero.index_add(0, candidates, spread))
 
 
+def pool(state: EvidenceState, candidates: Tensor, delta: Delta, weight: Tensor) -> EvidenceState:
+    """The evidence with a batch of deltas pooled in: ``merge`` with ``summarise`` of it.
+
+    In C where the bucket is large and on the CPU. Arguments as in ``summarise``; indices in range.
+    """
+    users = weight.to(delta.mean.dtype)
+    users = users.unsqueeze(-1) if users.ndim == 1 else users
+    work = _OPERATIONS * state.weight.numel()
+    if not native.usable(work, *state, *delta, users):
+        return merge(state, summarise(candidates, delta, weight, len(state.weight)))
+    pooled = EvidenceState(*(field.contiguous().clone() for field in state))
+    native.update(candidates, *delta, users, pooled)
+    return pooled
+
+
 def stream(state: EvidenceState, treatment: Moments, control: Moments) -> None:
     """Pool one round of a whole bucket into ``state``, in place: row i is candidate i.
 
@@ -271,5 +286,4 @@ class Evidence(nn.Module):
                     f"candidate ids must lie in [0, {self.num_candidates}), got {low} to {high}"
                 )
         delta = Delta(delta.mean.to(self.weight.dtype), delta.var.to(self.weight.dtype))
-        batch = summarise(candidates.long(), delta, weight, self.num_candidates)
-        self.weight, self.pooled, self.spread = merge(self.state, batch)
+        self.weight, self.pooled, self.spread = pool(self.state, candidates.long(), delta, weight)

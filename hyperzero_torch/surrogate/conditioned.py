@@ -114,6 +114,7 @@ class ConditionedProcess(nn.Module):
         observed = self.noise.isfinite()
         self.register_buffer("observed", observed.to(self.x.dtype), persistent=False)
         self._evaluations: dict[torch.dtype, Evaluation] = {}
+        self._root: Tensor | None = None
         residual = torch.where(observed, self._y - self.constant.unsqueeze(-1), 0.0)
         self.register_buffer("residual", residual, persistent=False)
         if len(self.x) <= factors.MOST_AT_ONCE or len(residual) == 1:
@@ -174,7 +175,7 @@ class ConditionedProcess(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move to another device, as ``.to`` and ``.cuda`` ask for, without a cast."""
-        self._evaluations = {}
+        self._evaluations, self._root = {}, None
 
         def moved(tensor: Tensor) -> Tensor:
             return tensor.to(fn(tensor.new_empty(0)).device)
@@ -186,7 +187,7 @@ class ConditionedProcess(nn.Module):
         none = buffers["x"].new_empty(self.num_metrics, 0)
         other = copy.copy(self)
         other._buffers = {**buffers, "weights": none, "cholesky": none}
-        other._evaluations = {}
+        other._evaluations, other._root = {}, None
         return other
 
     @property
@@ -229,13 +230,18 @@ class ConditionedProcess(nn.Module):
     def noise_root(self) -> Tensor:
         """A square root of the noise covariance; zero where unobserved.
 
-        ``(metrics, n)`` where it is diagonal, ``(metrics, n, n)`` where errors are shared.
+        ``(metrics, n)`` where it is diagonal, ``(metrics, n, n)`` where errors are shared. That is
+        made once: it takes as long as the factor itself.
         """
-        variance = torch.where(self.observed > 0, self.noise, 0.0)
-        if self._shared is None:
-            return variance.sqrt()
-        root = factors.cholesky(torch.diag_embed(variance + (1.0 - self.observed)) + self._shared)
-        return root * self.observed.unsqueeze(-1)
+        if self._root is None:
+            variance = torch.where(self.observed > 0, self.noise, 0.0)
+            if self._shared is None:
+                return variance.sqrt()
+            with torch.inference_mode(False):  # as in ``evaluation``
+                system = self._shared.clone()
+                system.diagonal(dim1=-2, dim2=-1).add_(variance + (1.0 - self.observed))
+                self._root = factors.cholesky(system).mul_(self.observed.unsqueeze(-1))
+        return self._root
 
     def cross(self, x: Tensor, metrics: slice = slice(None)) -> Tensor:
         """Standardised prior covariance with the data: ``(..., N, dims)`` to ``(m, ..., N, n)``.

@@ -2,6 +2,10 @@
 
 Each metric has a Gaussian process of its own. Outputs are standardised by their estimated signal
 and noise, so results do not depend on the metric's unit.
+
+With more than ``MOST_FITTED`` candidates the hyperparameters are those of a subset of so many, and
+the posterior is that of all: the few hyperparameters are well determined long before, while the
+time of a fit grows with the cube of the number (``bench.speed.subset`` has the loss).
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from .likelihood import MarginalLikelihood, as_hyperparameters, as_vectors
 from .posterior import Posterior
 from .standardise import Prepared, prepare, to_condition, to_fit
 
+#: Hyperparameters are fitted to at most so many candidates.
+MOST_FITTED = 1000
 _MAX_ITERATIONS = 40
 # Nats by which a fit's leave-one-out density may be worse than that of the priors' medians. A small
 # difference means nothing, since the fit maximises another criterion; odds of twenty to one do.
@@ -72,7 +78,7 @@ class Surrogate(nn.Module):
         """
         data = self._prepared(x, mean, var, shared, to_condition)
         h = self.hyperparameters or default_hyperparameters(mean.shape[1], x.shape[1], data.x)
-        return Posterior(*data[:3], h, data.standardiser, data.shared, fit_succeeded=False)
+        return _posterior(data, h, succeeded=False)
 
     def fit(self, x: Tensor, mean: Tensor, var: Tensor, shared: Tensor | None = None) -> Posterior:
         """The posterior given noisy observations with known variances.
@@ -84,24 +90,27 @@ class Surrogate(nn.Module):
             shared: ``(metrics, n, n)`` covariance between the errors of different rows, e.g. from
                 a common control; its diagonal is ignored, ``var`` is the whole variance.
         Returns:
-            Posterior, in float64 on the device of ``x``. Where the fit failed, or its leave-one-out
-            predictions are much worse than those of the priors' medians, it has these medians (or
-            the hyperparameters it started from) and ``fit_succeeded`` is False.
+            Posterior of all candidates, in float64 on the device of ``x``. Where the fit failed, or
+            its leave-one-out predictions are much worse than those of the priors' medians, it has
+            these medians (or the hyperparameters it started from) and ``fit_succeeded`` is False.
         Raises:
             ShapeError: shapes or devices do not fit.
             SizeError: the covariances would not fit into memory.
             FitError: infinite values, negative variances, or a metric without observations.
         """
-        x, y, noise, shared, standardiser = self._prepared(x, mean, var, shared, to_fit)
-        fitted, succeeded = _maximise(x, y, noise, shared, self.hyperparameters)
-        posterior = Posterior(x, y, noise, fitted, standardiser, shared, fit_succeeded=succeeded)
-        default = default_hyperparameters(y.shape[1], x.shape[1], x)
+        every = self._prepared(x, mean, var, shared, to_fit)
+        data = _subset(every)
+        fitted, succeeded = _maximise(data, self.hyperparameters)
+        posterior = _posterior(data, fitted, succeeded)
+        default = default_hyperparameters(data.y.shape[1], data.x.shape[1], data.x)
         with contextlib.suppress(FitError):  # a fit that cannot be compared is kept
-            plain = Posterior(x, y, noise, default, standardiser, shared, fit_succeeded=False)
+            plain = _posterior(data, default, succeeded=False)
             if float((plain.leave_one_out() - posterior.leave_one_out()).sum()) > _MAX_LOSS:
                 posterior = plain
         self.hyperparameters = posterior.hyperparameters
-        return posterior
+        if data is every:
+            return posterior
+        return _posterior(every, posterior.hyperparameters, posterior.fit_succeeded)
 
     def _prepared(
         self,
@@ -150,14 +159,33 @@ def similarity(x: Tensor, lengthscale: Tensor | None) -> Tensor:
     return matern52(x, x, lengthscale.to(x)).mean(0)
 
 
-def _maximise(
-    x: Tensor,
-    y: Tensor,
-    noise: Tensor,
-    shared: Tensor | None,
-    start: Hyperparameters | None,
-) -> tuple[Hyperparameters, bool]:
+def _subset(data: Prepared) -> Prepared:
+    """The candidates that hyperparameters are fitted to, at most ``MOST_FITTED`` of each metric.
+
+    Where metrics are missing, so many are chosen for each metric, and each is fitted to all that
+    have it. Evenly spaced in their order, which is that of their age: the first is the base, where
+    it is known, the last the newest.
+    """
+    if len(data.x) <= MOST_FITTED:
+        return data
+    observed = data.noise.isfinite()
+    chosen = torch.zeros(len(data.x), dtype=torch.bool, device=data.x.device)
+    for rows in (column.nonzero().flatten() for column in observed.T):
+        places = torch.linspace(0, len(rows) - 1, min(MOST_FITTED, len(rows)), dtype=torch.float64)
+        chosen[rows[places.round().long().to(rows.device)]] = True
+    shared = None if data.shared is None else data.shared[:, chosen][:, :, chosen]
+    x, y, noise = (field[chosen] for field in data[:3])
+    return Prepared(x, y, noise, shared, data.standardiser)
+
+
+def _posterior(data: Prepared, at: Hyperparameters, succeeded: bool) -> Posterior:
+    x, y, noise, shared, standardiser = data
+    return Posterior(x, y, noise, at, standardiser, shared, fit_succeeded=succeeded)
+
+
+def _maximise(data: Prepared, start: Hyperparameters | None) -> tuple[Hyperparameters, bool]:
     """Fit each metric to the rows that have it; also whether all fits succeeded."""
+    x, y, noise, shared, _ = data
     default = default_hyperparameters(y.shape[1], x.shape[1], x)
     starts = [as_vectors(s) for s in (start, default) if s is not None]
     fitted, all_succeeded = [], True

@@ -45,6 +45,8 @@ _NUM_SAMPLES = 1024
 # into the same parts as without tiles, and their last bits too.
 _TILE_ELEMENTS = 2**19
 _TILE_MULTIPLE = 64
+# With more candidates their marginals take most of the time of a round, and are kept.
+_MANY = 1000
 _MAX_ROUNDS = 1000
 _NUM_DECISION_DRAWS = 512
 
@@ -226,12 +228,13 @@ class _KnowledgeGradient:
             floor = problem.evaluate(base).utility.nan_to_num(nan=-torch.inf)
             mean, var = posterior.marginal(bucket_x)
             expected, safe = self._judge(mean + var.sqrt() * self.draws.unsqueeze(1))
+        self._bucket = (bucket_x, mean, var)
         #: Expected utility of the best point that is safe today.
         self.floor = torch.cat([floor, torch.where(safe, expected, -torch.inf)]).max()
 
     def best(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The best row of ``x (N, dims)`` and its value, each ``(horizons, 1)``."""
-        mean, var = self.posterior.marginal(x)
+        mean, var = self._marginal(x)
         points = elements(x.device, _TILE_ELEMENTS) // (_NUM_OUTCOMES * _NUM_DRAWS * mean.shape[1])
         tile = max(1, points // _TILE_MULTIPLE) * _TILE_MULTIPLE
         if x.device.type != "cpu":
@@ -245,6 +248,15 @@ class _KnowledgeGradient:
             rows.append(value.argmax())
             values.append(value[rows[-1]])
         return torch.stack(rows).unsqueeze(1), torch.stack(values).unsqueeze(1)
+
+    def _marginal(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``posterior.marginal``; those of many candidates are not computed a second time."""
+        bucket_x, mean, var = self._bucket
+        num = len(bucket_x)
+        if num <= _MANY or len(x) < num or not torch.equal(x[:num], bucket_x):
+            return self.posterior.marginal(x)
+        rest = self.posterior.marginal(x[num:])
+        return torch.cat([mean, rest[0]]), torch.cat([var, rest[1]])
 
     def _best_of_all_horizons(self, mean: Tensor, var: Tensor, tile: int) -> tuple[Tensor, Tensor]:
         """``best`` for a card: all horizons at once, and no value is read."""

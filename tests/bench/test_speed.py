@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.speed import asks, subset
 from bench.speed.growth import SERIES, exponent, measure_point
 from bench.speed.table import FILES, table
+from hyperzero_torch.surrogate import fit
 
 ROOT = Path(__file__).parents[2]
 # Peers that are not among the test extras are skipped; inductor takes a minute.
@@ -83,3 +85,28 @@ def test_the_exponent_is_that_of_the_upper_half():
     points = [{"size": s, "seconds": 5 + s**2.0} for s in (1, 2, 1e3, 1e4, 1e5)]
     assert exponent(points, "seconds") == pytest.approx(2.0, abs=1e-3)
     assert exponent([{"size": 1, "mib": 0.0}], "mib") is None
+
+
+def test_whole_asks_are_timed_and_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(asks, "RESULT", tmp_path / "asks.json")
+    monkeypatch.setattr(asks, "CASES", {"small": asks.Case(12, 6, 2, 3, 4.0)})
+    row = asks.measure("small")
+    assert row["seconds"] >= row["fit"] > 0
+    asks.RESULT.write_text(json.dumps({"small": row}))
+    shown = asks.table(asks.RESULT).splitlines()[-1]
+    assert shown.startswith("| 12 | 6 | 3 | ")
+    assert " | 4 s | " in shown
+    asks.RESULT.write_text(json.dumps({"small": row | {"refused": "It needs 9 GiB; retire more"}}))
+    assert "| refused: It needs 9 GiB | - | 4 s | - |" in asks.table(asks.RESULT)
+
+
+def test_the_loss_of_a_subset_is_measured_and_shown(tmp_path, monkeypatch):
+    """Both sets of hyperparameters predict, about equally well, and they are not the same."""
+    monkeypatch.setattr(fit, "MOST_FITTED", 40)
+    row = subset.measure(0, 120)
+    assert abs(row["all"] - row["subset"]) < 0.5
+    assert row["all"] != row["subset"]
+    path = tmp_path / "subset.json"
+    path.write_text(json.dumps([row]))
+    shown = subset.table(path).splitlines()[-1]
+    assert shown.startswith("| 120 | 1 | ")

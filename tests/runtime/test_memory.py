@@ -71,6 +71,18 @@ def test_evidence_and_paths_that_cannot_fit_are_refused(fitted):
         posterior.paths(1_000_000)
 
 
+def test_errors_that_too_many_candidates_share_are_refused_before_they_are_made(monkeypatch):
+    world = GuardrailWorld(0, 2, delay=0)
+    tuner = hz.Tuner(world.problem, hz.TunerConfig(initial_candidates=16))
+    for _, readings in world.serve(tuner.ask(0)):
+        tuner.tell(readings)
+    bucket, every = tuner.bucket(), torch.zeros(10_000, dtype=torch.long)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2**32)
+    with pytest.raises(hz.SizeError, match=r"what 10000 candidates share .* needs about 4.47 GiB"):
+        bucket.shared(every)
+    assert bucket.shared(every[:3]).shape == (2, 3, 3)
+
+
 def test_where_nobody_tells_nothing_is_refused(monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda device: None)
     memory.require(2**60, CPU, "this", "do less")

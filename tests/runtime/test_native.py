@@ -163,6 +163,39 @@ def test_streaming_is_pooling_the_ratio(seed, candidates, metrics, dtype, compil
         torch.testing.assert_close(pooled.spread, want.spread, rtol=64 * EPS[dtype], atol=atol)
 
 
+@needs_compiler
+@law
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    arms=st.integers(0, 40),
+    candidates=st.integers(1, 12),
+    metrics=st.sampled_from([1, 2, 3, 16, 300]),
+    dtype=st.sampled_from([f64, torch.float32]),
+    wide=st.booleans(),
+)
+def test_an_update_is_summarised_and_merged(seed, arms, candidates, metrics, dtype, wide):
+    """Repeated candidates, missing deltas, and columns that are not contiguous, twice in a row."""
+    rng = np.random.default_rng(seed)
+    ids = torch.from_numpy(rng.integers(0, candidates, arms))
+    mean, var = rng.standard_normal((arms, 2 * metrics)), rng.random((arms, 2 * metrics))
+    mean[rng.random(mean.shape) < 0.2], var[rng.random(var.shape) < 0.1] = np.nan, np.inf
+    lift = delta.Delta(*(torch.from_numpy(v).to(dtype)[:, ::2] for v in (mean, var)))
+    users = torch.from_numpy(1 + 100 * rng.random((arms, metrics) if wide else arms)).to(dtype)
+
+    def work():
+        store = hz.Evidence(candidates, metrics, dtype)
+        first = store.state
+        for _ in range(2):
+            store.update(ids, lift, users)
+        assert not any(field.any() for field in first)  # what was read before stays as it was
+        return store.state
+
+    compiled, plain = both(pytest.MonkeyPatch, work)
+    tolerance = {"rtol": 256 * EPS[dtype], "atol": 256 * EPS[dtype]}
+    for field, want in zip(compiled, plain):
+        torch.testing.assert_close(field, want, **tolerance)
+
+
 @pytest.mark.parametrize("broken", ["mean", "count"])
 def test_a_control_that_is_none_changes_nothing(broken):
     treatment, control = rounds(np.random.default_rng(0), 5, 2, f64)

@@ -25,6 +25,7 @@ from hyperzero_torch.surrogate import (
     Standardiser,
     Surrogate,
     default_hyperparameters,
+    fit,
     leave_one_out_log_density,
     likelihood,
     posterior,
@@ -818,6 +819,40 @@ def test_a_failed_fit_keeps_the_start_and_says_so(monkeypatch):
     for got, want in zip(cold.hyperparameters, default_hyperparameters(2, 2, x)):
         torch.testing.assert_close(got, want)
     assert float(cold.marginal(x)[1].min()) > 0
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_many_candidates_fit_by_a_subset_and_count_all(monkeypatch, shared):
+    """Also where one metric was observed for a few alone; the optimum is that of the subset."""
+    n, most = 160, 60
+    x = rand(n, 2, seed=3)
+    true = torch.stack([(5 * x[:, 0]).sin(), x[:, 1]], dim=1)
+    mean = true + 0.1 * randn(n, 2, seed=4)
+    mean[40:, 1] = torch.nan
+    var = torch.full_like(mean, 0.01)
+    common = 0.004 * torch.ones(2, n, n, dtype=f64) if shared else None
+    full = Surrogate().fit(x, mean, var, common)
+    monkeypatch.setattr(fit, "MOST_FITTED", most)
+    few = Surrogate().fit(x, mean, var, common)
+    assert few.x.shape == (n, 2)
+    assert few.fit_succeeded
+    assert not torch.equal(few.lengthscale, full.lengthscale)
+    again = Surrogate(few.hyperparameters).condition(x, mean, var, common)
+    points = rand(50, 2, seed=5)
+    for ours, theirs in zip(few.marginal(points), again.marginal(points)):
+        assert torch.equal(ours, theirs)
+    spaced = torch.linspace(0, n - 1, most).round().long()
+    rows = torch.cat([torch.arange(40), spaced]).unique()  # those of the second metric as well
+    unit = few.standardiser.scale[0]
+    y, noise = (mean[rows, 0] - few.standardiser.shift[0]) / unit, var[rows, 0] / unit.square()
+    system = None if common is None else common[0][rows][:, rows] / unit.square()
+    if system is not None:
+        system = system - torch.diag(system.diagonal())
+    medians = likelihood.as_vectors(default_hyperparameters(2, 2, x))[0]
+    own = likelihood.MarginalLikelihood(x[rows], y, noise, system, medians)
+    _, slope = own.loss_and_gradient(likelihood.as_vectors(few.hyperparameters)[0])
+    _, elsewhere = own.loss_and_gradient(likelihood.as_vectors(full.hyperparameters)[0])
+    assert float(slope.abs().max()) < 0.2 < float(elsewhere.abs().max())
 
 
 def test_one_metrics_failure_is_not_the_others(monkeypatch):

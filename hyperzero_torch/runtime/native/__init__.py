@@ -91,6 +91,20 @@ def stream(
     _in_threads(run, _parts(rows))
 
 
+def update(
+    candidates: Tensor, mean: Tensor, var: Tensor, users: Tensor, state: tuple[Tensor, ...]
+) -> None:
+    """Pool deltas ``(arms, metrics)`` into ``state`` in place, see ``stats.evidence.pool``.
+
+    ``users (arms, 1)`` or ``(arms, metrics)``; candidates lie in range; ``state`` is contiguous.
+    """
+    arms, metrics = mean.shape
+    # Kept until the call returns: the kernel is given their addresses.
+    fields = [field.contiguous() for field in (candidates, mean, var, users)]
+    kernel = _kernel("update", mean)
+    kernel(*_c(arms, metrics, *fields, int(users.shape[1] == metrics > 1), *state))
+
+
 def covariance(x: Tensor, data: Tensor, out: Tensor) -> None:
     """Matern 5/2 of ``x (points, dims)`` with ``data (dims, n)``, into ``out (points, n)``.
 

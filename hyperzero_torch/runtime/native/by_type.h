@@ -206,6 +206,32 @@ void NAME(stream)(int64_t rows, int64_t metrics, const REAL *restrict count,
     }
 }
 
+/* Pools deltas of candidates into running evidence, one after the other, so that a candidate may occur
+ * any number of times. users is (arms, 1) where across is 0, else (arms, metrics). A mean or variance
+ * that is not finite changes nothing. Candidates were checked to lie in range.
+ */
+void NAME(update)(int64_t arms, int64_t metrics, const int64_t *restrict candidate,
+                  const REAL *restrict mean, const REAL *restrict var, const REAL *restrict users,
+                  int64_t across, REAL *restrict weight, REAL *restrict pooled,
+                  REAL *restrict spread) {
+  REAL n[BLOCK];
+  for (int64_t i = 0; i < arms; i++)
+    for (int64_t first = 0; first < metrics; first += BLOCK) {
+      const int64_t left = metrics - first, width = left < BLOCK ? left : BLOCK;
+      const int64_t at = candidate[i] * metrics + first, from = i * metrics + first;
+      for (int64_t m = 0; m < width; m++) n[m] = across ? users[from + m] : users[i];
+      for (int64_t m = 0; m < width; m++) {
+        const REAL x = mean[from + m], v = var[from + m], w = weight[at + m];
+        const int known = (x - x == 0) & (v - v == 0);
+        const REAL total = w + n[m];
+        const REAL share = total > 0 ? n[m] / total : 0;
+        weight[at + m] = known ? total : w;
+        pooled[at + m] += known ? (x - pooled[at + m]) * share : 0;
+        spread[at + m] += known ? n[m] * n[m] * v : 0;
+      }
+    }
+}
+
 /* ---- covariances and paths --------------------------------------------------------------- */
 
 /* Matern 5/2 between one point and n data; both are scaled by sqrt(5) / lengthscale, the data lie

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...runtime.memory import require
 from ...stats import dispersion, evidence
 from ...stats.evidence import EvidenceState
 from ...stats.exposure import Exposure, loadings
@@ -16,6 +17,9 @@ from ..history import History
 from .arms import Levels
 from .blocks import BlockCache, blocks
 from .pooling import ArmDeltas, Block, Pooling, Weights, pool
+
+# Copies of the shared covariance while it is made and standardised.
+_SHARED_COPIES = 3
 
 
 class Bucket(NamedTuple):
@@ -66,7 +70,17 @@ class Bucket(NamedTuple):
 
         All arms of a round were compared with one control, and share its error; the diagonal is
         the control's part of ``var``.
+
+        Raises:
+            SizeError: it would not fit into memory.
         """
+        num, metrics = len(rows), self.mean.shape[1]
+        require(
+            _SHARED_COPIES * metrics * num**2 * self.mean.element_size(),
+            self.mean.device,
+            f"what {num} candidates share of the control's error, in {metrics} metrics,",
+            "let more of them retire, or ask with shared_control=False",
+        )
         *old, latest = self.control_loadings
         loading = loadings(latest, self.weight, rows).permute(2, 0, 1)
         shared = loading @ loading.transpose(-1, -2)
