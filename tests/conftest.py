@@ -17,6 +17,26 @@ settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
 
+# They spend most of their time asleep, or wait for a browser, a notebook or a cluster.
+WAITING = (
+    "bench/test_reliability.py",
+    "cli/test_ending.py",
+    "docs/test_notebooks.py",
+    "integrations/test_examples.py",
+    "integrations/test_ray_cluster.py",
+    "live/test_alerts.py",
+    "live/test_loop_faults.py",
+    "report/test_report_browser.py",
+    "report/test_report_watch.py",
+    "transfer/test_transfer_report.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that wait come first, in one process, while the others compute."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(WAITING))
+
+
 def pytest_collection_finish():
     """Modules and collected tests stay until the end; the collector need not visit them again."""
     gc.collect()

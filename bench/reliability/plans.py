@@ -294,11 +294,8 @@ def machine() -> dict[str, str]:
     model = platform.processor() or platform.machine()
     cpu = Path("/proc/cpuinfo")
     if cpu.exists():
-        rows = [line.partition(":") for line in cpu.read_text().splitlines()]
-        facts = {key.strip(): value.strip() for key, _, value in reversed(rows)}
-        # Processors of different generations have the same name on some virtual machines.
-        names = ("model name", "cpu family", "model", "stepping")
-        model = " ".join(facts[name] for name in names if name in facts) or model
+        lines = [li for li in cpu.read_text().splitlines() if li.startswith("model name")]
+        model = lines[0].partition(":")[2].strip() if lines else model
     return {
         "processor": model,
         "torch": torch.__version__,

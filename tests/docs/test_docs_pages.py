@@ -54,7 +54,7 @@ NOT_RUN = {
     },
     "docs/tutorial.md": {"pip install -e '.[report]'": NETWORK},
     "docs/notebooks.md": {
-        "pip install -e '.[report,duckdb,flags,botorch]' matplotlib jupyter": NETWORK,
+        "pip install -e '.[report,frames,duckdb,flags,botorch]' matplotlib jupyter": NETWORK,
         "apt-get install chromium": NETWORK,
     },
     "docs/how-to/serve.md": {"pip install -e '.[serve]'": NETWORK},

@@ -80,7 +80,7 @@ class TunerConfig(Config):
     max_risky_total: float = Field(default=0.1, gt=0, le=1)
     """The same for all candidates together that are more likely to break a guardrail than not.
     Where other candidates have slots as well, it is this part of their own slots."""
-    max_risk: float = Field(default=0.1, gt=0, le=1)
+    max_risk: float = Field(default=0.2, gt=0, le=1)
     """Upper limit of a plan's expected violation, as a part of what it would be if everybody were
     served a random theta."""
     verification_share: float = Field(default=0.65, ge=0, lt=1)
