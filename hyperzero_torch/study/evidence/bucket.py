@@ -74,10 +74,10 @@ class Bucket(NamedTuple):
         Raises:
             SizeError: it would not fit into memory.
         """
-        num, metrics = len(rows), self.mean.shape[1]
+        num, metrics = len(rows), self.weight.shape[1]
         require(
-            _SHARED_COPIES * metrics * num**2 * self.mean.element_size(),
-            self.mean.device,
+            _SHARED_COPIES * metrics * num**2 * self.weight.element_size(),
+            self.weight.device,
             f"what {num} candidates share of the control's error, in {metrics} metrics,",
             "let more of them retire, or ask with shared_control=False",
         )
