@@ -12,6 +12,7 @@ import argparse
 import json
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def play(kind: str, device: str) -> list[Any]:
     import torch
 
     torch.manual_seed(0)
-    return KINDS[kind](device)
+    return (KINDS | MORE)[kind](device)
 
 
 def space(kind: str) -> Any:
@@ -99,6 +100,14 @@ def plain(kind: str, device: str, rounds: int = ROUNDS, **changes: Any) -> list[
     return plans(hz.Tuner(problem(kind), config(**changes), device=device), rounds)
 
 
+def foreign(surrogate: str, device: str) -> list[Any]:
+    """A surrogate that is not the package's own."""
+    import hyperzero_torch as hz
+
+    tuner = hz.Tuner(problem("pooled"), config(), device=device, surrogate=surrogate)
+    return plans(tuner, rounds=2)
+
+
 def module(device: str, where: str, refined: bool) -> list[Any]:
     """A network as the objective; ``where`` it lies when the problem is made."""
     import torch
@@ -154,6 +163,12 @@ KINDS: dict[str, Callable[[str], list[Any]]] = {
     "module on the card": lambda device: module(device, device, refined=False),
     "resumed": resumed,
     "transferred": transferred,
+    **{name: partial(foreign, name) for name in ("rbf", "ensemble")},
+}
+#: Slower, and run by name alone. Three of them add by atomics outside this package.
+MORE = {
+    name: partial(foreign, name)
+    for name in ("additive", "linear+matern", "quadratic+matern", "multitask")
 }
 
 
@@ -184,7 +199,7 @@ def compared(kind: str) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("guard", type=Path)
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS | MORE)}")
     options = parser.parse_args(arguments)
     guard.load(options.guard)
     import torch

@@ -98,13 +98,21 @@ def summarise(
 def pool(state: EvidenceState, candidates: Tensor, delta: Delta, weight: Tensor) -> EvidenceState:
     """The evidence with a batch of deltas pooled in: ``merge`` with ``summarise`` of it.
 
-    In C where the bucket is large and on the CPU. Arguments as in ``summarise``; indices in range.
+    In C where the bucket is large and on the CPU. Arguments as in ``summarise``.
+
+    Raises:
+        ShapeError: an index out of range, unless ``torch.compile`` traces this.
     """
+    num = len(state.weight)
+    # On a card ``summarise`` checks. C would write anywhere.
+    if candidates.device.type == "cpu" and candidates.numel() and not torch.compiler.is_compiling():
+        low, high = map(int, torch.aminmax(candidates))
+        if low < 0 or high >= num:
+            raise ShapeError(f"candidate ids must lie in [0, {num}), got {low} to {high}")
     users = weight.to(delta.mean.dtype)
     users = users.unsqueeze(-1) if users.ndim == 1 else users
-    work = _OPERATIONS * state.weight.numel()
-    if not native.usable(work, *state, *delta, users):
-        return merge(state, summarise(candidates, delta, weight, len(state.weight)))
+    if not native.usable(_OPERATIONS * state.weight.numel(), *state, *delta, users):
+        return merge(state, summarise(candidates, delta, weight, num))
     pooled = EvidenceState(*(field.contiguous().clone() for field in state))
     native.update(candidates, *delta, users, pooled)
     return pooled
@@ -278,12 +286,5 @@ class Evidence(nn.Module):
                 f"the evidence is on {self.weight.device}, the update on "
                 f"{[str(t.device) for t in tensors]}; move one with .to(device)"
             )
-        # Only where it costs no synchronisation; CUDA has an assertion of its own.
-        if candidates.device.type == "cpu" and candidates.numel():
-            low, high = int(candidates.min()), int(candidates.max())
-            if low < 0 or high >= self.num_candidates:
-                raise ShapeError(
-                    f"candidate ids must lie in [0, {self.num_candidates}), got {low} to {high}"
-                )
         delta = Delta(delta.mean.to(self.weight.dtype), delta.var.to(self.weight.dtype))
         self.weight, self.pooled, self.spread = pool(self.state, candidates.long(), delta, weight)

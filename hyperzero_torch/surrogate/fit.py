@@ -24,7 +24,7 @@ from .posterior import Posterior
 from .standardise import Prepared, prepare, to_condition, to_fit
 
 #: Hyperparameters are fitted to at most so many candidates.
-MOST_FITTED = 1000
+MOST_FITTED = 2000
 _MAX_ITERATIONS = 40
 # Nats by which a fit's leave-one-out density may be worse than that of the priors' medians. A small
 # difference means nothing, since the fit maximises another criterion; odds of twenty to one do.
@@ -162,16 +162,20 @@ def similarity(x: Tensor, lengthscale: Tensor | None) -> Tensor:
 def _subset(data: Prepared) -> Prepared:
     """The candidates that hyperparameters are fitted to, at most ``MOST_FITTED`` of each metric.
 
-    Where metrics are missing, so many are chosen for each metric, and each is fitted to all that
-    have it. Evenly spaced in their order, which is that of their age: the first is the base, where
-    it is known, the last the newest.
+    Where a metric is missing among those chosen for others, more that have it are chosen, and each
+    metric is fitted to all chosen ones that have it. They are evenly spaced in their order, which
+    is that of their age: the first is the base, where it is known, the last the newest.
     """
     if len(data.x) <= MOST_FITTED:
         return data
     observed = data.noise.isfinite()
     chosen = torch.zeros(len(data.x), dtype=torch.bool, device=data.x.device)
-    for rows in (column.nonzero().flatten() for column in observed.T):
-        places = torch.linspace(0, len(rows) - 1, min(MOST_FITTED, len(rows)), dtype=torch.float64)
+    for column in observed.T:
+        lacking = MOST_FITTED - int((chosen & column).sum())
+        rows = (column & ~chosen).nonzero().flatten()
+        places = torch.linspace(
+            0, len(rows) - 1, max(0, min(lacking, len(rows))), dtype=torch.float64
+        )
         chosen[rows[places.round().long().to(rows.device)]] = True
     shared = None if data.shared is None else data.shared[:, chosen][:, :, chosen]
     x, y, noise = (field[chosen] for field in data[:3])

@@ -821,6 +821,19 @@ def test_a_failed_fit_keeps_the_start_and_says_so(monkeypatch):
     assert float(cold.marginal(x)[1].min()) > 0
 
 
+def test_a_subset_does_not_grow_because_one_reading_is_missing(monkeypatch):
+    sizes, real = [], fit._maximise
+    monkeypatch.setattr(fit, "MOST_FITTED", 50)
+    monkeypatch.setattr(
+        fit, "_maximise", lambda data, start: sizes.append(len(data.x)) or real(data, start)
+    )
+    x, mean = rand(200, 2, seed=1), randn(200, 4, seed=2)
+    for metric in range(4):
+        mean[7 + metric, metric] = torch.nan
+    Surrogate().fit(x, mean, torch.ones_like(mean))
+    assert 50 <= sizes[0] <= 54
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_many_candidates_fit_by_a_subset_and_count_all(monkeypatch, shared):
     """Also where one metric was observed for a few alone; the optimum is that of the subset."""
