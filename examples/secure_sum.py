@@ -65,7 +65,8 @@ def take_part(domain: str, folder: Path, seconds: float) -> None:
         for words in [await_file(folder / f"{name}.words", seconds)]
     ]
     together = unflatten(total(agreement, sent), sums)
-    print(f"{domain}: watch time over all domains, in minutes: {means(together)}")
+    # The line and its end at once: three processes write to the same output.
+    print(f"{domain}: watch time over all domains, in minutes: {means(together)}\n", end="")
 
 
 def means(sums: Sums) -> list[float]:
