@@ -11,6 +11,7 @@ import itertools
 import re
 import textwrap
 import types
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -113,6 +114,8 @@ def words(annotation: Any) -> str:
     origin, parts = get_origin(annotation), get_args(annotation)
     if annotation in _WORDS:
         return _WORDS[annotation]
+    if annotation is datetime:
+        return "date"
     if annotation in SECTIONS:
         return f"[`{SECTIONS[annotation]}`](#{_anchor(SECTIONS[annotation])})"
     if origin is Literal:

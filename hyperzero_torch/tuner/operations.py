@@ -30,6 +30,7 @@ from .context import RoundContext
 from .estimates import Estimates
 from .gains import DEFAULT, Comparison
 from .goals import GoalsEffect, change_goals
+from .horizon import Resolution, resolution
 from .launching import LaunchReport
 from .recommend import Criterion, Recommendation
 from .surrogates import check_dims, check_sources, contenders
@@ -58,6 +59,11 @@ class Operations(Estimates):
             return NOT_STARTED
         made = cards(history, config) if health is None else health
         return verdict_on(history, config, made, self.recommend(), self.study.problem)
+
+    def resolution(self) -> Resolution:
+        """What the study can still resolve until its horizon, at the present traffic."""
+        history, config = self.study.sync(), self.study.config
+        return resolution(history, config, self.bucket())
 
     def learn_from(self, sources: Sequence[Source | str]) -> None:
         """Add domains to learn from, or newer evidence of earlier ones; see ``sources`` above.

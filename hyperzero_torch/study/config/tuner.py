@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from ...errors import ConfigError
 from .base import Config
 from .exposure import HarmBudget, PlausibleLift
+from .horizon import Horizon
 
 #: Options that earlier versions had, and why they are gone.
 _REMOVED = {
@@ -131,6 +132,9 @@ class TunerConfig(Config):
     there is evidence that they help."""
     rounds_per_day: int = Field(default=24, ge=1)
     """Rounds of one daily cycle, over which base levels are averaged."""
+    horizon: Horizon = 72
+    """When a decision is due: rounds from the first one on, and again after as many, or a date. It
+    changes no plan; ``Tuner.resolution`` says which lifts can be proved until then."""
 
     @model_validator(mode="before")
     @classmethod
