@@ -111,7 +111,7 @@ def test_the_oracle_is_feasible_and_better_than_the_points_around():
 
 def test_true_deltas_agree_with_long_averages():
     """Twelve hours in which everybody is served the same, against the expectation."""
-    clean, rounds = ValueModelWorld(0, num_users=10_000, **CLEAN), range(12)
+    clean, rounds = ValueModelWorld(0, num_users=5_000, **CLEAN), range(12)
     thetas = [clean.problem.base, FAR, CALM]
     sums = torch.tensor(
         [
