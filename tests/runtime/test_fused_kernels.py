@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hyperzero_torch.runtime import fused, native
@@ -19,7 +19,7 @@ pytest.importorskip("triton", "3.6", "needs Triton: pip install --no-deps triton
 
 f32, f64 = torch.float32, torch.float64
 EPS = {dtype: torch.finfo(dtype).eps for dtype in (f64, f32)}
-law = settings(deadline=None, max_examples=10, derandomize=True)
+law = settings(deadline=None, max_examples=7, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 dtypes = st.sampled_from([f64, f32])
 layouts = st.sampled_from(["rows", "columns", "every second column", "one row"])
@@ -83,6 +83,8 @@ def test_each_kernel_passes_its_trial():
     seeds, dtypes, layouts, st.integers(1, 2), st.integers(1, 12), st.integers(1, 40),
     st.integers(1, 70), st.integers(1, fused.MAX_PATHS), st.integers(1, 40),
 )  # fmt: skip
+@example(0, f64, "every second column", 2, 4, 37, 70, 3, 39)
+@example(1, f32, "columns", 2, 20, 40, 9, 8, 5)
 def test_paths_agree(seed, dtype, layout, metrics, dims, n, points, num_paths, waves):
     generator = torch.Generator().manual_seed(seed)
 
@@ -105,6 +107,8 @@ def test_paths_agree(seed, dtype, layout, metrics, dims, n, points, num_paths, w
     seeds, dtypes, layouts, st.integers(1, 3), st.integers(1, 20), st.integers(1, 150),
     st.integers(0, 40),
 )  # fmt: skip
+@example(0, f64, "every second column", 2, 4, 130, 7)
+@example(1, f32, "columns", 1, 20, 65, 0)
 def test_means_and_variances_agree(seed, dtype, layout, metrics, dims, n, more_points):
     generator = torch.Generator().manual_seed(seed)
     posterior = posterior_of(generator, metrics, dims, n, missing=0.2)
@@ -130,6 +134,8 @@ def test_marginals_of_few_points_need_no_inverse():
     seeds, dtypes, layouts, st.integers(1, 400), st.sampled_from([1, 2, 3, 5, 16]),
     st.sampled_from([0.0, 0.1, 1.0]),
 )  # fmt: skip
+@example(0, f64, "every second column", 333, 5, 0.1)
+@example(1, f32, "columns", 400, 3, 0.1)
 def test_streaming_updates_agree(seed, dtype, layout, rows, metrics, damaged):
     """Round after round, with arms that were not served, too small, damaged or missing."""
     generator = torch.Generator().manual_seed(seed)
@@ -151,6 +157,7 @@ def test_streaming_updates_agree(seed, dtype, layout, rows, metrics, damaged):
         terms = delta.control_terms(Moments(*(field.reshape(1, -1) for field in control)))
         fused.stream(treatment, terms, states[0])
         evidence.stream_at_once(states[1], treatment, terms)
+    assert damaged or rows < 3 or layout == "one row" or states[1].weight.any()
     for got, want in zip(*states):
         assert got.isfinite().all()
         torch.testing.assert_close(got, want, rtol=8 * EPS[dtype], atol=8 * EPS[dtype])
