@@ -266,6 +266,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "privacy": table_of("transfer.privacy"),
     "speed": speed,
     "price": table_of("device.price"),
+    "registers": table_of("device.registers"),
     "imports": table_of("speed.import_time"),
     "serve": table_of("speed.serve"),
     "asks": table_of("speed.asks"),

@@ -100,6 +100,7 @@ Where to look
                                                        study/epochs.py
     Who is notified when something happens?            live/observers.py, live/series.py,
                                                        live/endpoints.py, live/webhook.py
+    Which kernels are compiled, and when are they used? runtime/native/, runtime/fused/
     Which files may a command write over?              runtime/places.py, cli/own_files.py
     Which users take part in the experiment?           live/serve/buckets.py
     What does the live loop do each hour?              live/loop.py

@@ -4,6 +4,7 @@ import gc
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for subprocesses
+os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported, where it is installed
 
 import pytest
 import torch

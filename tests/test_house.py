@@ -176,7 +176,7 @@ def test_importing_and_a_few_rounds_pull_in_no_extra_and_nothing_heavy_beside_to
         "{'plotly', 'pyarrow', 'pandas', 'polars', 'gpytorch', 'sqlalchemy', 'sklearn', 'scipy', "
         "'typer', 'rich', 'botorch', 'optuna', 'duckdb', 'openfeature', 'grpc', 'pyspark', "
         "'psycopg', 'prometheus_client', 'ax', 'ray', 'dp_accounting', 'opendp', "
-        "'cryptography', 'sympy'}))"
+        "'cryptography', 'sympy', 'triton'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

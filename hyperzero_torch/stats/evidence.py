@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ShapeError
-from ..runtime import native
+from ..runtime import fused, native
 from ..runtime.memory import require
 from .delta import ControlTerms, Delta, control_terms
 from .groups import check_ids
@@ -122,9 +122,9 @@ def stream(state: EvidenceState, treatment: Moments, control: Moments) -> None:
     """Pool one round of a whole bucket into ``state``, in place: row i is candidate i.
 
     The same as ``summarise`` of ``delta.ratio`` with the users as weights, then ``merge``, in one
-    pass over memory: in C where the bucket is large and on the CPU, tile by tile in PyTorch
-    elsewhere, as one expression under ``torch.compile``. A candidate that was not served has a
-    count of 0; it keeps its evidence, as does one whose delta cannot be computed.
+    pass over memory: in C where the bucket is large and on the CPU, by Triton on a card, tile by
+    tile in PyTorch elsewhere, as one expression under ``torch.compile``. A candidate that was not
+    served has a count of 0; it keeps its evidence, as does one whose delta cannot be computed.
 
     Args:
         state: each field ``(candidates, metrics)``; overwritten.
@@ -136,11 +136,12 @@ def stream(state: EvidenceState, treatment: Moments, control: Moments) -> None:
     """
     _check_stream(state, treatment, control)
     terms = control_terms(Moments(*(field.reshape(1, -1) for field in control)))
-    if torch.compiler.is_compiling() or state.weight.device.type != "cpu":
+    in_order = all(t.is_contiguous() for t in state)
+    if in_order and fused.usable(*state, *treatment, *terms):
+        fused.stream(treatment, terms, state)
+    elif torch.compiler.is_compiling() or state.weight.device.type != "cpu":
         stream_at_once(state, treatment, terms)
-    elif native.usable(_OPERATIONS * state.weight.numel(), *state, *treatment, *terms) and all(
-        t.is_contiguous() for t in state
-    ):
+    elif in_order and native.usable(_OPERATIONS * state.weight.numel(), *state, *treatment, *terms):
         native.stream(Moments(*(field.contiguous() for field in treatment)), terms, state)
     else:
         _stream_in_tiles(state, treatment, terms)

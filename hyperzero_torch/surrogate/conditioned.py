@@ -115,6 +115,7 @@ class ConditionedProcess(nn.Module):
         self.register_buffer("observed", observed.to(self.x.dtype), persistent=False)
         self._evaluations: dict[torch.dtype, Evaluation] = {}
         self._root: Tensor | None = None
+        self._inverses: dict[torch.dtype, Tensor] = {}
         residual = torch.where(observed, self._y - self.constant.unsqueeze(-1), 0.0)
         self.register_buffer("residual", residual, persistent=False)
         if len(self.x) <= factors.MOST_AT_ONCE or len(residual) == 1:
@@ -175,7 +176,7 @@ class ConditionedProcess(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move to another device, as ``.to`` and ``.cuda`` ask for, without a cast."""
-        self._evaluations, self._root = {}, None
+        self._evaluations, self._inverses, self._root = {}, {}, None
 
         def moved(tensor: Tensor) -> Tensor:
             return tensor.to(fn(tensor.new_empty(0)).device)
@@ -187,7 +188,7 @@ class ConditionedProcess(nn.Module):
         none = buffers["x"].new_empty(self.num_metrics, 0)
         other = copy.copy(self)
         other._buffers = {**buffers, "weights": none, "cholesky": none}
-        other._evaluations, other._root = {}, None
+        other._evaluations, other._inverses, other._root = {}, {}, None
         return other
 
     @property
@@ -282,6 +283,15 @@ class ConditionedProcess(nn.Module):
                 )
                 self._evaluations[dtype] = Evaluation(*(field.to(dtype) for field in fields))
         return self._evaluations[dtype]
+
+    def inverse(self, dtype: torch.dtype) -> Tensor:
+        """The inverse factor's transpose, ``(metrics, n, n)``, an upper triangle; made once."""
+        if dtype not in self._inverses:
+            with torch.inference_mode(False):
+                unit = torch.eye(len(self.x), dtype=self.x.dtype, device=self.device)
+                inverse = torch.linalg.solve_triangular(self.cholesky, unit, upper=False)
+                self._inverses[dtype] = inverse.mT.to(dtype).contiguous()
+        return self._inverses[dtype]
 
     def check_points(self, x: Tensor) -> None:
         """Raise ``ShapeError`` unless ``x`` is ``(..., dims)`` on the process's device."""

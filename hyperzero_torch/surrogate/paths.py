@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
-from ..runtime import native
+from ..runtime import fused, native
 from ..runtime.memory import elements, require
 from ..runtime.precision import full_precision
 from .conditioned import ConditionedProcess, Standardiser
@@ -63,8 +63,8 @@ class Paths:
         """Every function at every point.
 
         Memory grows with ``metrics * N * (n + features)``; tile N where that is too much. For a few
-        paths on the CPU the compiled kernel needs none besides the result. On a card N is tiled
-        here, unless a gradient is wanted.
+        paths a compiled kernel needs none besides the result. On a card N is tiled here, unless a
+        gradient is wanted.
 
         Args:
             x: ``(N, dims)`` in the unit cube, on the posterior's device; float32 for mixed mode.
@@ -84,7 +84,9 @@ class Paths:
         x = x.to(at.x)
         omega, prior, update = self._weights(x.dtype)
         work = len(x) * len(at.scale) * (len(at.x) + len(omega))
-        if self._compiles(work, x, at.data, update, prior):
+        if self._fuses(x, at.data, update, prior):
+            value = fused.paths(x, at.scale, at.data, *self._operands(x.dtype))
+        elif self._compiles(work, x, at.data, update, prior):
             value = self._compiled(x)
         else:
             with full_precision(x):
@@ -96,13 +98,9 @@ class Paths:
     def _compiled(self, x: Tensor) -> Tensor:
         """Without the constant, ``(metrics, N, paths)``; ``__call__`` in one pass."""
         at = self.posterior.evaluation(x.dtype)
-        _, prior, update = self._weights(x.dtype)
-        num = self._omega.shape[0]
-        amplitude = at.outputscale.unsqueeze(-1) * at.observed
-        update = (update * amplitude.unsqueeze(-1)).mT.contiguous()
-        weights = (prior / math.sqrt(num)).mT
-        cosines, sines = weights[..., :num].contiguous(), weights[..., num:].contiguous()
-        omega = (self._omega.T / math.sqrt(5)).contiguous().to(x)
+        update, omega, waves = self._operands(x.dtype)
+        num = omega.shape[1]
+        cosines, sines = waves[..., :num].contiguous(), waves[..., num:].contiguous()
         value = x.new_empty(len(at.scale), len(x), self.num_paths)
         for metric, scale in enumerate(at.scale):
             value[metric] = native.paths(
@@ -110,6 +108,18 @@ class Paths:
                 *(omega, cosines[metric], sines[metric]),
             )
         return value
+
+    def _operands(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the kernels: ``update (m, paths, n)``, ``omega (dims, waves)`` and the waves' weights.
+
+        The weights are ``(metrics, paths, 2 waves)``: of the cosines, then of the sines.
+        """
+        at = self.posterior.evaluation(dtype)
+        _, prior, update = self._weights(dtype)
+        amplitude = at.outputscale.unsqueeze(-1) * at.observed
+        update = (update * amplitude.unsqueeze(-1)).mT.contiguous()
+        waves = (prior / math.sqrt(len(self._omega))).mT
+        return update, (self._omega.T / math.sqrt(5)).contiguous().to(update), waves
 
     def each(self, x: Tensor) -> Tensor:
         """Each function at its own points.
@@ -154,9 +164,14 @@ class Paths:
         """Points whose evaluation stays within about 64 MiB of temporaries; see ``elements``."""
         metrics, width, paths = self._prior.shape
         per_point = metrics * _COPIES * paths
-        if not self._compiles(_TILE_ELEMENTS, self.posterior.x, self.update, self._prior):
+        operands = (self.posterior.x, self.update, self._prior)
+        if not (self._fuses(*operands) or self._compiles(_TILE_ELEMENTS, *operands)):
             per_point += metrics * (width + self.posterior.x.shape[0])
         return max(1, elements(self.posterior.device, _TILE_ELEMENTS) // per_point)
+
+    def _fuses(self, *operands: Tensor) -> bool:
+        """Whether to use the fused kernel of a card."""
+        return self.num_paths <= fused.MAX_PATHS and fused.usable(*operands)
 
     def _compiles(self, work: int, *operands: Tensor) -> bool:
         """Whether to use the compiled kernel for ``work`` terms of the sums."""

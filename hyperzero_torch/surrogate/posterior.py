@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..runtime import fused
 from ..runtime.memory import elements, in_tiles
 from ..runtime.precision import full_precision
 from .conditioned import ConditionedProcess
@@ -65,7 +66,8 @@ class Posterior(ConditionedProcess):
         else:
             at_once = self.num_metrics if on_card(flat) else 1
             most = elements(self.device, _TILE_ELEMENTS)
-            tile = max(1, most // max(1, at_once * self.x.shape[0]))
+            stored = 1 if self._fuses(flat) else self.x.shape[0]
+            tile = max(1, most // max(1, at_once * stored))
             with full_precision(flat):
                 mean, var = in_tiles(lambda rows: self._tiled(flat, rows), tile, self.device)
         shift, scale = (field.to(flat) for field in self.standardiser)
@@ -86,6 +88,11 @@ class Posterior(ConditionedProcess):
     def _standardised(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance in standardised units, ``(N, metrics)``."""
         at = self.evaluation(x.dtype)
+        if self._fuses(x):
+            amplitude = at.outputscale.unsqueeze(-1) * at.observed
+            constants = (at.scale, at.data, amplitude, self.inverse(x.dtype), at.weights)
+            expected, squares = fused.explained(x, *constants)
+            return at.constant + expected.T, at.outputscale - squares.T
         if on_card(x):  # all metrics at once: fewer launches
             k = self.cross(x)  # (metrics, N, n)
             expected = (k @ at.weights.unsqueeze(-1)).squeeze(-1).T
@@ -100,6 +107,11 @@ class Posterior(ConditionedProcess):
             explained.append(torch.linalg.vector_norm(half, dim=0))
         var = at.outputscale - torch.stack(explained, dim=-1).square()
         return at.constant + torch.stack(mean, dim=-1), var
+
+    def _fuses(self, x: Tensor) -> bool:
+        """Whether to use the fused kernel of a card: for enough points to pay for the inverse."""
+        fits = fused.usable(x, self.evaluation(x.dtype).data)
+        return fits and len(self.x) <= min(fused.MAX_ROWS, len(x))
 
     def covariance(self, x: Tensor) -> Tensor:
         """Joint posterior covariance of N points ``(N, dims)``, ``(metrics, N, N)``, for few."""

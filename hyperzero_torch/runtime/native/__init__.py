@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from ..operands import plain
 from .build import library
 
 #: Elements of work from which a kernel is used.
@@ -33,24 +33,9 @@ def usable(work: int, *tensors: Tensor) -> bool:
         work: elements to go over.
         tensors: every floating tensor that a kernel reads or writes, or that these are made from.
     """
-    if work < LEAST_WORK or torch.compiler.is_compiling():
+    if work < LEAST_WORK or tensors[0].device.type != "cpu":
         return False
-    dtypes = {t.dtype for t in tensors}
-    if len(dtypes) != 1 or not dtypes <= set(_SUFFIX):
-        return False
-    if any(t.device.type != "cpu" for t in tensors):
-        return False
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return False
-    # A tangent: the tensor takes part in forward differentiation.
-    if any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):  # type: ignore[no-untyped-call]
-        return False
-    try:
-        for t in tensors:
-            t.data_ptr()
-    except RuntimeError:  # no storage of its own: inside vmap, or fake
-        return False
-    return library() is not None
+    return plain(*tensors) and library() is not None
 
 
 def summarise(values: Tensor, arm: Tensor, num_arms: int) -> tuple[Tensor, Tensor]:
