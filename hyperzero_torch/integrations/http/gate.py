@@ -11,7 +11,7 @@ import hmac
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import quote, urlsplit
@@ -153,14 +153,14 @@ def session_of(request: Request) -> Session | None:
     return session
 
 
-def needs(right: Right) -> Callable[[Request], Caller]:
+def needs(right: Right) -> Callable[[Request], Awaitable[Caller]]:
     """A dependency that refuses callers whose role does not allow it.
 
     Args:
         right: that is needed.
     """
 
-    def check(request: Request) -> Caller:
+    async def check(request: Request) -> Caller:  # not async, it would take a thread each time
         caller = caller_of(request)
         if not caller.may(right):
             raise HTTPException(403, refused(caller, right))

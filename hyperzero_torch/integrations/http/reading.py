@@ -32,7 +32,7 @@ router = APIRouter(dependencies=[Depends(needs("read"))], tags=["reading"])
 _MOST_ROWS = 1000
 
 
-def access_of(
+async def access_of(  # not async, it would take a thread each time
     request: Request,
     study: Annotated[str, Path(description="The study's id, as GET /v1/studies names it.")],
 ) -> Access:
