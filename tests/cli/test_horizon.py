@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -233,7 +234,7 @@ def test_watch_shows_when_it_passes(platform, monkeypatch):
         except StopIteration:
             raise KeyboardInterrupt from None
 
-    monkeypatch.setattr(watching.time, "sleep", sleep)
+    monkeypatch.setattr(watching, "time", SimpleNamespace(sleep=sleep))  # not of other threads
     _, out, _ = platform.run("watch", "-c", platform.config)
     assert out.count("study feed: last round 1") == 2
 
