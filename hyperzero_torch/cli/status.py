@@ -9,10 +9,11 @@ from rich.table import Table
 from ..study import launch as launches
 from ..study.acceptance import in_words
 from ..study.findings import findings
-from ..tuner.status import facts_of, health_of, rounds_of
+from ..tuner.status import facts_of, rounds_of, standing_of
 from ..tuner.tuner import Tuner
 from .experiment import show_experiment
 from .exposure import show_exposure
+from .horizon import show_horizon
 from .hours import show_missing
 from .output import console, show, show_json
 from .study import AsJson, Config, open_study
@@ -43,7 +44,8 @@ def status(config: Config, as_json: AsJson = False) -> None:
 
 def show_status(tuner: Tuner, config: Path) -> None:
     """The status in one screen."""
-    verdict, health = health_of(tuner)  # it reads the journal, so it comes before the first line
+    standing = standing_of(tuner)  # it reads the journal, so it comes before the first line
+    verdict, health = standing.verdict, standing.health
     history = tuner.history
     last = history.last_round
     progress = "no round planned yet" if last is None else f"last round {last}"
@@ -59,6 +61,7 @@ def show_status(tuner: Tuner, config: Path) -> None:
         if card.state != "PASS":
             advice = f": {card.advice}" if card.advice else ""
             show(f"{card.state} {card.name}: {card.sentence}{advice}", _STYLES[card.state])
+    show_horizon(standing)
     show_switches(history, verdict.sentence)
     show_experiment(tuner.config)
     show_exposure(history, tuner.config)

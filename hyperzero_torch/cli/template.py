@@ -84,6 +84,8 @@ traffic:
   num_proposals: 4         # new candidates an hour
   min_prob_feasible: 0.9   # what a recommendation must reach
   rounds_per_day: 24       # 24 for hourly rounds
+  horizon: 72              # rounds until a decision is due, or a date such as 2027-03-31: take the
+  #                        # day on which you have to launch or to stop
 
 # The model: matern (the default), rbf, additive, linear+matern, ensemble, or module:function for a
 # factory of your own. A study keeps the model that it was started with.

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ..errors import JournalError
+from ..study.horizon import has_passed
 from ..tuner.status import facts_of, planning_of
 from .output import console, note, show, signals_to
 from .status import show_status
@@ -50,14 +51,15 @@ def watch(
 
 def _watch(config: Config, every: float, always: bool, as_json: bool) -> None:
     tuner = open_study(config)
-    shown: tuple[int, str] | None = None
+    shown: tuple[int, str, bool] | None = None
     last_problem = ""
     while True:
         problem = ""
         try:
             tuner.study.sync()
-            planning = planning_of(tuner)  # it changes by the clock alone
-            state = tuner.history.num_entries, "" if planning is None else planning.state
+            planning = planning_of(tuner)  # it changes by the clock alone, as the horizon does
+            by_the_clock = "" if planning is None else planning.state
+            state = tuner.history.num_entries, by_the_clock, has_passed(tuner.config.horizon)
             if state != shown or always:
                 if as_json:
                     typer.echo(json.dumps(facts_of(tuner)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ..study.config import LiveConfig
@@ -88,7 +89,8 @@ class Observers:
         self._health.observe(done, moments)
         if self._telemetry is None:
             return
-        self._telemetry.observe_study(state_of(tuner.history, tuner.config), moments)
+        now = datetime.fromtimestamp(self._loop.clock.now(), UTC)
+        self._telemetry.observe_study(state_of(tuner.history, tuner.config, now), moments)
         self._telemetry.observe(done, None if done.plan is None else tuner.recommend())
         if self._file is not None:
             self._telemetry.write(self._file)

@@ -11,6 +11,7 @@ from ..problem.problem import Problem
 from ..study import launch as launches
 from ..study.config import StudyConfig
 from ..study.history import History
+from ..study.horizon import check_changed
 from ..study.journal import open_journal
 from ..surrogate.foreign import choose
 from ..surrogate.foreign.names import NAMES
@@ -69,6 +70,8 @@ def open_study(
         tuner = tuner.successor()
         if create and not dry_run:
             tuner.study.configure(study.tuner)
+    if create and dry_run:  # the file's horizon would be put in force
+        check_changed(study.tuner, tuner.config, tuner.history)
     if create and with_sources and (study.sources or study.revocations):
         named = _sources(study, config, tuner.history, say)
         if not dry_run:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 from ..study.config import TunerConfig
 from ..study.exposure import harm_spent
 from ..study.history import History
+from ..study.horizon import rounds_left
 from ..study.journal.missing_trace import SampleRatioMismatch, Withdrawn
 from ..study.journal.switch_trace import StoppedByHand
 from ..study.journal.trace import DriftFound, Stopped
@@ -25,6 +27,7 @@ SERIES = {
     "excluded_rounds": "Rounds that are excluded from the evidence now.",
     "drift_alarms": "Alarms of drift so far.",
     "quarantined_readings": "Readings that are set aside as absurd now.",
+    "horizon_rounds_left": "Rounds left until the horizon; below 0 its date has passed.",
     "harm_spent_ratio": "Part of the day's harm budget that plans of the last day have spent.",
 }
 _STOPS = (Stopped, Withdrawn, StoppedByHand)
@@ -42,8 +45,10 @@ class Moments(NamedTuple):
     successes: Mapping[str, float]
 
 
-def state_of(history: History, config: TunerConfig) -> dict[str, float]:
-    """The values of ``SERIES``."""
+def state_of(
+    history: History, config: TunerConfig, now: datetime | None = None
+) -> dict[str, float]:
+    """The values of ``SERIES``; ``now`` is the time, for a horizon that is a date."""
     traces = [decision.trace for decision in history.decisions]
     stops = [t for t in traces if isinstance(t, _STOPS)]
     suspects = {t.in_round for t in traces if isinstance(t, SampleRatioMismatch)} - {None}
@@ -54,6 +59,7 @@ def state_of(history: History, config: TunerConfig) -> dict[str, float]:
         "excluded_rounds": len(history.status.excluded_rounds),
         "drift_alarms": sum(isinstance(t, DriftFound) for t in traces),
         "quarantined_readings": len(history.quarantined),
+        "horizon_rounds_left": rounds_left(history, config, now),
     }
     budget, last = config.harm_budget, history.last_round
     if budget is not None and budget.per_day and last is not None:

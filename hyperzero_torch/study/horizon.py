@@ -32,8 +32,12 @@ def rounds_left(history: History, config: TunerConfig, now: datetime | None = No
     if isinstance(horizon, int):
         first = history.next_round if history.first_round is None else history.first_round
         return horizon - (history.next_round - first) % horizon
-    seconds = (horizon - (now or datetime.now(UTC))).total_seconds()
-    return math.floor(seconds * config.rounds_per_day / 86_400)
+    return _rounds_until(horizon, config.rounds_per_day, now)
+
+
+def has_passed(horizon: Horizon, now: datetime | None = None) -> bool:
+    """Whether a horizon is a date that has passed. A number of rounds begins anew."""
+    return isinstance(horizon, datetime) and horizon <= (now or datetime.now(UTC))
 
 
 def arrived_after(history: History) -> NDArray[np.float64]:
@@ -62,7 +66,10 @@ def delay_of(history: History) -> float:
 
 
 def check_horizon(
-    horizon: Horizon, history: History | None = None, now: datetime | None = None
+    horizon: Horizon,
+    history: History | None = None,
+    now: datetime | None = None,
+    rounds_per_day: int = 24,
 ) -> None:
     """Refuse a new horizon that has passed, or that comes before the first readings would.
 
@@ -70,23 +77,42 @@ def check_horizon(
         horizon: that is put in force.
         history: of the study; None for a new one.
         now: the time.
+        rounds_per_day: of the study, for a horizon that is a date.
     Raises:
         ConfigError: the date has passed, or readings of this study are later than so many rounds.
     """
-    if isinstance(horizon, datetime):
-        if horizon <= (now or datetime.now(UTC)):
-            raise ConfigError(
-                f"the horizon {shown(horizon)} has passed: name a later date, or a number of rounds"
-            )
-        return
+    if isinstance(horizon, datetime) and has_passed(horizon, now):
+        raise ConfigError(
+            f"the horizon {shown(horizon)} has passed: name a later date, or a number of rounds "
+            "(traffic.horizon)"
+        )
     if history is None or history.last_round is None:
         return
-    delay = delay_of(history)
-    if horizon <= delay:
-        raise ConfigError(
-            f"a horizon of {horizon} round{'s' * (horizon != 1)} is not longer than the delay of "
-            f"this study's readings ({delay:.1f} rounds): no reading would arrive before it"
+    delay, num_rounds = delay_of(history), _rounds_until(horizon, rounds_per_day, now)
+    if num_rounds <= delay:
+        rounds = f"{num_rounds} round{'s' * (num_rounds != 1)}"
+        what = (
+            f"a horizon of {rounds}"
+            if not isinstance(horizon, datetime)
+            else f"the horizon {shown(horizon)}, {rounds} from now,"
         )
+        raise ConfigError(
+            f"{what} is not longer than the delay of this study's readings ({delay:.1f} rounds): "
+            "no reading would arrive before it (traffic.horizon)"
+        )
+
+
+def check_changed(config: TunerConfig, before: TunerConfig, history: History) -> None:
+    """Refuse a configuration whose horizon is a new one that cannot be put in force now."""
+    if config.horizon != before.horizon:
+        check_horizon(config.horizon, history, rounds_per_day=config.rounds_per_day)
+
+
+def _rounds_until(horizon: Horizon, rounds_per_day: int, now: datetime | None) -> int:
+    if isinstance(horizon, int):
+        return horizon
+    seconds = (horizon - (now or datetime.now(UTC))).total_seconds()
+    return math.floor(seconds * rounds_per_day / 86_400)
 
 
 def shown(at: datetime) -> str:

@@ -15,7 +15,7 @@ from .config.exposure import check_exposure
 from .epochs import Epochs
 from .evidence.pooling import Pooling
 from .history import History, history_of
-from .horizon import check_horizon
+from .horizon import check_changed, check_horizon
 from .integrity import Integrity
 from .journal import Configured, Decision, Entry, Journal, StudyHeader
 from .journal.base import ConflictError
@@ -147,8 +147,7 @@ class Study(Switchboard, Epochs, Integrity):
         """Use another configuration from here on; journaled where it differs."""
         if config != self.config:
             check_exposure(self.problem, config.plausible_lift, config.harm_budget)
-            if config.horizon != self.config.horizon:
-                check_horizon(config.horizon, self.history)
+            check_changed(config, self.config, self.history)
             self.append(lambda _: ([Configured(config.model_dump(mode="json"))], None))
 
     def receive(self, messages: Sequence[Readings], unknown: Unknown = "refuse") -> int:

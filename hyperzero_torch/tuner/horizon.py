@@ -24,10 +24,12 @@ from torch import Tensor
 
 from ..stats import moments
 from ..study.config import TunerConfig
+from ..study.config.horizon import Horizon
 from ..study.evidence.arms import all_arms, stack
 from ..study.evidence.bucket import Bucket
+from ..study.health import Card
 from ..study.history import CONTROL, History
-from ..study.horizon import arrived_after, rounds_left, shown
+from ..study.horizon import arrived_after, has_passed, rounds_left, shown
 from .verification import noise_per_round
 
 _LEVEL = 0.95  # one-sided
@@ -93,17 +95,18 @@ class Resolution:
 
     def in_words(self) -> tuple[str, ...]:
         """Lines for people."""
-        when = f"round {self.round}" if self.date is None else self.date
         num = f"{self.rounds_left} round{'s' * (self.rounds_left != 1)}"
-        lines = [f"horizon: {when}, {num} left" if self.rounds_left > 0 else f"horizon: {when}"]
+        when = f"round {self.round}" if self.date is None else self.date
+        left = f"{when}, {num} left" if self.rounds_left > 0 else when
+        lines = [f"horizon: {num if self.round is None and self.date is None else left}"]
         if self.why_not is not None:
             return (f"{lines[0]}; {self.why_not}",)
         for share in self.shares:
             lifts = ", ".join(f"{m.metric} {_percent(m.smallest_lift)}" for m in share.metrics)
             what = "the leaders' share" if share.name == "leading" else "an even share"
             lines.append(
-                f"at {what} ({100 * share.share:.1f} %) of the present traffic it resolves lifts "
-                f"from (95 %): {lifts}"
+                f"at {what} ({100 * share.share:.1f} %) of the present traffic the smallest "
+                f"lifts that can be proved (95 %) are {lifts}"
             )
         return tuple(lines)
 
@@ -126,9 +129,11 @@ def resolution(
     if plan is None:
         return Resolution(*where, None, why_not="no round is planned yet")
     control = plan.shares[0]
-    if not left:
+    if has_passed(config.horizon, now):
         why_not = "it has passed: name a later one (traffic.horizon)"
         return Resolution(*where, control, why_not=why_not)
+    if not left:
+        return Resolution(*where, control, why_not="no further round ends before it")
     if len(plan.candidates) < 2 or not control:
         return Resolution(*where, control, why_not="nothing is compared at present")
     evidence = evidence_until(history, config, left)
@@ -144,6 +149,20 @@ def resolution(
         for name, share in shares.items()
     )
     return Resolution(*where, control, resolved)
+
+
+def card_of(facts: Resolution, horizon: Horizon, now: datetime | None = None) -> Card:
+    """The card of the horizon beside those of health; ACT where its date has passed.
+
+    Args:
+        facts: what can be resolved until it, of now or of a while ago.
+        horizon: in force.
+        now: the time.
+    """
+    if isinstance(horizon, datetime) and has_passed(horizon, now):
+        sentence = f"it passed on {shown(horizon)}"
+        return Card("Horizon", "ACT", sentence, "decide, or name a later one (traffic.horizon)")
+    return Card("Horizon", "PASS", "; ".join(facts.in_words()).removeprefix("horizon: "))
 
 
 def evidence_until(history: History, config: TunerConfig, num_rounds: int) -> Tensor | None:
@@ -238,4 +257,6 @@ def _reported_share(history: History, round: int) -> list[float]:
 
 
 def _percent(lift: float | None) -> str:
-    return "–" if lift is None else f"{100 * lift:.2g} %"
+    if lift is None:
+        return "–"
+    return f"{100 * lift:.2g} %" if 100 * lift < 99.5 else f"{100 * lift:,.0f} %"

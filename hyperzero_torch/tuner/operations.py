@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Self
 
 from ..errors import FitError
@@ -16,6 +17,8 @@ from ..problem.problem import Problem
 from ..problem.written import stored
 from ..study import launch as launches
 from ..study import promotion
+from ..study.evidence.bucket import gather
+from ..study.evidence.pooling import Pooling
 from ..study.health import Card, cards
 from ..study.history import History
 from ..study.journal import Entry, StudyHeader
@@ -34,7 +37,7 @@ from .horizon import Resolution, resolution
 from .launching import LaunchReport
 from .recommend import Criterion, Recommendation
 from .surrogates import check_dims, check_sources, contenders
-from .verdict import NOT_STARTED, Verdict, verdict_on
+from .verdict import NOT_STARTED, Verdict, at_horizon, verdict_on
 
 
 class Operations(Estimates):
@@ -48,22 +51,31 @@ class Operations(Estimates):
     def _reopened(self, problem: Problem, name: str) -> Self:
         """Another study of the same journal, on the same device."""
 
-    def verdict(self, health: Sequence[Card] | None = None) -> Verdict:
+    def verdict(self, health: Sequence[Card] | None = None, now: datetime | None = None) -> Verdict:
         """The verdict on the study in one sentence, with the reason and the next step.
 
         Args:
             health: its cards, where they are made already.
+            now: the time, for a horizon that is a date.
         """
         history, config = self.study.sync(), self.study.config
         if history.last_round is None:
             return NOT_STARTED
         made = cards(history, config) if health is None else health
-        return verdict_on(history, config, made, self.recommend(), self.study.problem)
+        verdict = verdict_on(history, config, made, self.recommend(), self.study.problem)
+        return at_horizon(verdict, config.horizon, now)
 
-    def resolution(self) -> Resolution:
-        """What the study can still resolve until its horizon, at the present traffic."""
+    def resolution(self, now: datetime | None = None) -> Resolution:
+        """What the study can still resolve until its horizon, at the present traffic.
+
+        Nothing is fitted.
+
+        Args:
+            now: the time, for a horizon that is a date.
+        """
         history, config = self.study.sync(), self.study.config
-        return resolution(history, config, self.bucket())
+        bucket = gather(history, Pooling.of(config), self._cache.blocks)
+        return resolution(history, config, bucket, now)
 
     def learn_from(self, sources: Sequence[Source | str]) -> None:
         """Add domains to learn from, or newer evidence of earlier ones; see ``sources`` above.

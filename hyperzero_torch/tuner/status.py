@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..study import lacking
 from ..study import launch as launches
@@ -17,6 +17,7 @@ from ..study.journal.times import planned_at
 from ..study.journal.trace import CHANGES, Remark
 from ..study.messages import MESSAGES
 from ..study.planning import RECENT, Planning
+from .horizon import Resolution, card_of
 from .tuner import Tuner
 from .verdict import Verdict, by_the_clock
 
@@ -38,16 +39,29 @@ def planning_of(tuner: Tuner) -> Card | None:
     return None if planning is None else planning.card(datetime.now(UTC))
 
 
-def health_of(tuner: Tuner) -> tuple[Verdict, tuple[Card, ...]]:
-    """The verdict and the cards of health, as the study stands now."""
-    health = cards(tuner.study.sync(), tuner.config)
-    verdict, planning = tuner.verdict(health), planning_of(tuner)
-    return by_the_clock(verdict, planning), (*health, *([planning] if planning else []))
+class Standing(NamedTuple):
+    """How a study stands now: the verdict, the cards of health, and what can be resolved."""
+
+    verdict: Verdict
+    health: tuple[Card, ...]
+    resolution: Resolution
+
+
+def standing_of(tuner: Tuner) -> Standing:
+    """How a study stands now. A study that went on as another one has no horizon to reach."""
+    now = datetime.now(UTC)
+    health, config = cards(tuner.study.sync(), tuner.config), tuner.config
+    verdict, planning = tuner.verdict(health, now), planning_of(tuner)
+    facts = tuner.resolution(now)
+    if not launches.goes_on(tuner.history):
+        health = (*health, card_of(facts, config.horizon, now))
+    health = (*health, *([planning] if planning else []))
+    return Standing(by_the_clock(verdict, planning), health, facts)
 
 
 def facts_of(tuner: Tuner) -> dict[str, Any]:
     """The status as plain JSON values."""
-    verdict, health = health_of(tuner)
+    verdict, health, facts = standing_of(tuner)
     history = tuner.history
     return (
         {
@@ -67,6 +81,7 @@ def facts_of(tuner: Tuner) -> dict[str, Any]:
         | _missing(history)
         | {
             "exposure": exposure_facts(history, tuner.config),
+            "horizon": facts.to_dict(),
             "verdict": verdict.to_dict(),
             "health": [card.to_dict() for card in health],
             "findings": [finding.to_dict() for finding in findings(history)],

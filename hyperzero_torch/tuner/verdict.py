@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from ..problem.problem import Problem
 from ..study import launch as launches
 from ..study.config import TunerConfig
+from ..study.config.horizon import Horizon
 from ..study.health import Card, State, is_cut_off
 from ..study.history import CONTROL, History
+from ..study.horizon import has_passed, shown
 from ..study.silence import silences
 from .recommend import Recommendation
 
@@ -98,6 +101,27 @@ def by_the_clock(verdict: Verdict, planning: Card | None) -> Verdict:
         return verdict
     sentence = planning.sentence[:1].upper() + planning.sentence[1:]
     return Verdict("repair", "ACT", sentence, f"before: {verdict.sentence}", planning.advice)
+
+
+def at_horizon(verdict: Verdict, horizon: Horizon, now: datetime | None = None) -> Verdict:
+    """The verdict where the horizon is a date that has passed; the action stays.
+
+    What has to be repaired, what waits for a person, and a study that is complete come first.
+    """
+    if not isinstance(horizon, datetime) or not has_passed(horizon, now):
+        return verdict
+    passed = f"The horizon passed on {shown(horizon)}"
+    if verdict.action == "launch":
+        return replace(verdict, sentence=f"{passed}. {verdict.sentence}")
+    if verdict.action != "keep running":
+        return verdict
+    return replace(
+        verdict,
+        state="ACT",
+        sentence=f"{passed}: decide, or name a later one",
+        why=": ".join(text for text in (verdict.sentence, verdict.why) if text),
+        next_step="launch, keep the base, or set traffic.horizon",
+    )
 
 
 def _repair(history: History, broken: Sequence[Card]) -> Verdict:

@@ -362,6 +362,7 @@ def test_series_are_what_the_journal_says():
         "quarantined_readings": 0,
         "suspect_rounds": 0,
         "drift_alarms": 0,
+        "horizon_rounds_left": 72 - 4,
     }
     assert 1 in tuner.stopped
     assert 2 not in tuner.stopped

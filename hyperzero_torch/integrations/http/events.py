@@ -109,7 +109,7 @@ class Viewers:
     ) -> None:
         """Look at a journal while somebody watches; send each change to all of them."""
         access = self._studies[key]
-        seen: tuple[int, str] | None = None
+        seen: tuple[int, str, tuple[str, ...]] | None = None
         while self._queues[key]:
             wait = self._look_every
             try:
@@ -120,7 +120,8 @@ class Viewers:
                     self._faults[key] = _fault(f"This page is out of date: {error}")
                     self._send(key, self._faults[key])
             else:
-                now = snapshot.version, snapshot.state  # the state changes by the clock, too
+                states = tuple(card.state for card in snapshot.health)
+                now = snapshot.version, snapshot.state, states  # states change by the clock, too
                 had_fault = self._faults.pop(key, None) is not None
                 changed = snapshot.version != since if seen is None else now != seen
                 seen = now

@@ -9,14 +9,16 @@ from datetime import datetime
 from typing import Any
 
 from ...study import launch as launches
+from ...study.config.horizon import Horizon
 from ...study.health import Card, cards
 from ...study.history import CONTROL, History
 from ...study.planning import Planning
 from ...study.serving import why_control_alone
 from ...tuner.guardrails import certified_safe
+from ...tuner.horizon import Resolution, card_of
 from ...tuner.recommend import Recommendation, recommend
 from ...tuner.tuner import Tuner
-from ...tuner.verdict import NOT_STARTED, Verdict, by_the_clock, verdict_on
+from ...tuner.verdict import NOT_STARTED, Verdict, at_horizon, by_the_clock, verdict_on
 
 _MOST_ARMS, _MOST_ROUNDS, _MOST_LINES = 60, 48, 5
 _CHART_ROUNDS, _MOST_RECENT = 168, 8
@@ -102,6 +104,7 @@ class Snapshot:
     planned: str
     served: str
     experiment_share: float
+    horizon: Horizon
     num_candidates: int
     num_decisions: int
     stopped: tuple[int, ...]
@@ -113,6 +116,7 @@ class Snapshot:
     lines: tuple[Line, ...] = ()
     recent: tuple[DecisionRow, ...] = ()
     planning: Planning | None = None
+    resolution: Resolution | None = None
     seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -122,12 +126,18 @@ class Snapshot:
         return next((state for state in ("ACT", "WATCH") if state in states), "PASS")
 
     def at(self, now: datetime) -> Snapshot:
-        """With the verdict and the health as they are at a time: nothing may have been planned."""
-        if self.planning is None:
-            return self
-        card = self.planning.card(now)
-        verdict = by_the_clock(self.verdict, card)
-        return replace(self, verdict=verdict, health=(*self.health, card))
+        """With the verdict and the health as they are at a time.
+
+        Nothing may have been planned since, and the horizon may have passed.
+        """
+        verdict, health = self.verdict, self.health
+        if self.resolution is not None:
+            verdict = at_horizon(verdict, self.horizon, now)
+            health = (*health, card_of(self.resolution, self.horizon, now))
+        if self.planning is not None:
+            card = self.planning.card(now)
+            verdict, health = by_the_clock(verdict, card), (*health, card)
+        return replace(self, verdict=verdict, health=health)
 
 
 def take(tuner: Tuner, key: str, times: Times) -> Snapshot:
@@ -151,6 +161,7 @@ def take(tuner: Tuner, key: str, times: Times) -> Snapshot:
     chart, lines = _best_over_time(history)
     last = history.last_round
     launch = history.status.launch
+    goes_on = launches.goes_on(history)
     return Snapshot(
         key=key,
         name=tuner.study.name,
@@ -167,6 +178,7 @@ def take(tuner: Tuner, key: str, times: Times) -> Snapshot:
         planned="" if last is None else dates.get(last, ""),
         served=_served(history),
         experiment_share=config.experiment_share,
+        horizon=config.horizon,
         num_candidates=max(0, history.num_candidates - 1),
         num_decisions=len(history.decisions),
         stopped=tuple(sorted(history.status.stopped)),
@@ -176,9 +188,8 @@ def take(tuner: Tuner, key: str, times: Times) -> Snapshot:
         rounds=_rounds(history, dates),
         chart_rounds=chart,
         lines=lines,
-        planning=None
-        if launches.goes_on(history)
-        else Planning.of(times.planned, config.rounds_per_day),
+        planning=None if goes_on else Planning.of(times.planned, config.rounds_per_day),
+        resolution=None if goes_on else tuner.resolution(),
         recent=tuple(decision_rows(history, times)[:_MOST_RECENT]),
         seconds=time.monotonic() - begin,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,11 +15,13 @@ from ...study.config import TunerConfig
 from ...study.evidence.bucket import Bucket
 from ...study.health import Card, cards
 from ...study.history import CONTROL, History
+from ...study.launch import goes_on
 from ...surrogate.protocol import FittedPosterior
 from ...tuner.beliefs import Belief
+from ...tuner.horizon import card_of, resolution
 from ...tuner.model import ModelState
 from ...tuner.recommend import Criterion, Recommendation, recommend
-from ...tuner.verdict import Verdict, verdict_on
+from ...tuner.verdict import Verdict, at_horizon, verdict_on
 from .late_readings import Delays, delays_of
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ class Facts:
         oracle: the best feasible theta, where it is known.
         world: the simulated platform, where there is one.
         verdict: in a sentence, as ``hyperzero status`` shows it.
-        health: the cards behind it.
+        health: the cards behind it, and that of the horizon.
     """
 
     study: str
@@ -140,7 +143,12 @@ def collect(
     history = tuner.history
     shares = history.plans[max(history.plans)].shares
     best = recommend(model, tuner.config, belief, criterion, shares, history.status.stopped)
+    now = datetime.now(UTC)
     health = cards(history, tuner.config)
+    verdict = verdict_on(history, tuner.config, health, best, model.problem)
+    if not goes_on(history):
+        facts = resolution(history, tuner.config, model.bucket, now)
+        health = (*health, card_of(facts, tuner.config.horizon, now))
     return Facts(
         study=tuner.study.name,
         history=history,
@@ -152,6 +160,6 @@ def collect(
         oracle=oracle,
         world=world,
         delays=delays_of(tuner),
-        verdict=verdict_on(history, tuner.config, health, best, model.problem),
+        verdict=at_horizon(verdict, tuner.config.horizon, now),
         health=health,
     )
