@@ -9,6 +9,7 @@ import sys
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.cron_platform import Platform
@@ -46,7 +47,7 @@ def looks(monkeypatch, *between):
         except StopIteration:
             raise KeyboardInterrupt from None
 
-    monkeypatch.setattr(watching.time, "sleep", sleep)
+    monkeypatch.setattr(watching, "time", SimpleNamespace(sleep=sleep))  # not of other threads
 
 
 def test_the_version(platform):

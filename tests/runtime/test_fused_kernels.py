@@ -15,7 +15,7 @@ from hyperzero_torch.stats.moments import Moments
 from hyperzero_torch.surrogate import Hyperparameters, Posterior, Standardiser
 from hyperzero_torch.surrogate.paths import Paths
 
-pytest.importorskip("triton", "3.6", "needs Triton: pip install --no-deps triton==3.6.0")
+pytest.importorskip("triton", "3.6", "needs Triton, which the extra test installs on Linux")
 
 f32, f64 = torch.float32, torch.float64
 EPS = {dtype: torch.finfo(dtype).eps for dtype in (f64, f32)}

@@ -7,9 +7,15 @@ covariances stay in registers.
 import math
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
+
+from ...errors import MissingExtraError
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:
+    raise MissingExtraError("a fused kernel", "triton", "fused") from None
 
 # Elements that a thread keeps in registers. Larger blocks spill in float64.
 _WIDTH = {torch.float32: 32, torch.float64: 16}

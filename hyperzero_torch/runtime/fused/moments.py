@@ -1,9 +1,15 @@
 """Triton kernels that go over evidence once."""
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
+
+from ...errors import MissingExtraError
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:
+    raise MissingExtraError("a fused kernel", "triton", "fused") from None
 
 _BLOCK = 1024
 
