@@ -22,6 +22,7 @@ from ..thompson.local_search import local_search
 # The oracle's search: clouds of these widths around the best points so far.
 _CLOUDS = (0.1, 0.05, 0.05, 0.02, 0.02, 0.01, 0.005, 0.002, 0.001)
 _NUM_ELITE = 32
+_BLOCK = 2048  # points whose true deltas are computed together: a world's features fit the cache
 
 
 class Delivery(NamedTuple):
@@ -97,7 +98,9 @@ class Environment(ABC):
         base = space.to_unit(self.truth_problem.base_theta.unsqueeze(0))
 
         def best_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-            truth = self.truth(space.from_unit(x), round)
+            parts = range(0, len(x), _BLOCK)
+            truths = [self.truth(space.from_unit(x[i : i + _BLOCK]), round) for i in parts]
+            truth = Truth(*map(torch.cat, zip(*truths)))
             gain = torch.where(truth.violation <= 0, truth.gain, -torch.inf)
             gain = torch.where((x == base).all(-1), 0.0, gain)
             best = gain.unsqueeze(0).topk(min(_NUM_ELITE, len(x)))
