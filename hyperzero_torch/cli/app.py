@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import warnings
@@ -134,6 +135,12 @@ app.add_typer(switches.candidates_app)
 app.add_typer(transfer_app)
 
 
+@functools.cache
+def _command() -> Any:
+    """The application, built once: a program that calls ``main`` often need not wait each time."""
+    return typer.main.get_command(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Our errors become one message and an exit code, our warnings a line."""
     if arguments is None:  # the program itself, not a call from Python
@@ -154,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     show_usually(message, category, *place, **more)
 
             warnings.showwarning = show
-            app(args=None if arguments is None else list(arguments))
+            _command()(args=None if arguments is None else list(arguments))
     except HyperZeroError as error:
         output.error(str(error))
         sys.exit(next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1))
