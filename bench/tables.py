@@ -246,6 +246,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "race": race,
     "ablation": ablation,
     "worlds": worlds,
+    "unseen": table_of("quality.race.unseen"),
     "misprints": table_of("quality.misprints"),
     "calibration": calibration,
     "reliability": reliability,

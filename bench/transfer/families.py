@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from hyperzero_torch import InputError
-from hyperzero_torch.problem.space import Float, SearchSpace
+from hyperzero_torch.problem.space import SearchSpace
 from hyperzero_torch.simulate import GuardrailWorld
-from hyperzero_torch.simulate.guardrail import _AGAINST, _LENGTHSCALE, _MAX_LIFT
+from hyperzero_torch.simulate.guardrail import _LENGTHSCALE, Lifts
 from hyperzero_torch.simulate.synthetic import MEAN_LEVEL, SIGMA, Surface
 from hyperzero_torch.transfer import Source
 
@@ -56,48 +56,40 @@ class MemberWorld(GuardrailWorld):
         """See ``sources``."""
         return sources(self, num, kind)
 
-    def _draw_lifts(self, generator: torch.Generator, dims: int, num_guardrails: int) -> Any:
+    def _draw_lifts(self, generator: torch.Generator, dims: int, num_guardrails: int) -> Lifts:
         num = self._num_gains + num_guardrails
         lengthscale = _LENGTHSCALE * math.sqrt(dims / 2)
         self.common = [Surface(generator, dims, lengthscale) for _ in range(num)]
-        return Member(generator, self._base, self.common, self.share, self._num_gains)
+        return member(generator, self._base, self.common, self.share, self._num_gains)
 
 
-class Member:
+class Mixed(NamedTuple):
+    """A surface of a member: the family's and its own."""
+
+    common: Surface
+    own: Surface
+    share: float
+    shift: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        at = x if self.shift is None else x + self.shift
+        return self.share * self.common(at) + math.sqrt(1 - self.share**2) * self.own(at)
+
+
+def member(
+    generator: torch.Generator,
+    base: Tensor,
+    common: Sequence[Surface],
+    share: float,
+    num_gains: int,
+    shift: Tensor | None = None,
+) -> Lifts:
     """Lifts over theta of one member, 0 at its base; the largest of 4096 changes is 5 %."""
-
-    def __init__(
-        self,
-        generator: torch.Generator,
-        base: Tensor,
-        common: Sequence[Surface],
-        share: float,
-        num_gains: int,
-        shift: Tensor | None = None,
-    ) -> None:
-        dims = base.shape[1]
-        lengthscale = _LENGTHSCALE * math.sqrt(dims / 2)
-        self.common, self.share, self.num_gains = common, share, num_gains
-        self.own = [Surface(generator, dims, lengthscale) for _ in common]
-        self.shift = shift
-        self.at_base = self._raw(base)
-        cube = SearchSpace([Float(f"x_{i}", 0.0, 1.0) for i in range(dims)])
-        self.scale = _MAX_LIFT / (self._raw(cube.sobol(4096, seed=0)) - self.at_base).abs().amax(0)
-
-    def __call__(self, theta: Tensor) -> Tensor:
-        return self.scale * (self._raw(theta) - self.at_base)
-
-    def _raw(self, x: Tensor) -> Tensor:
-        if self.shift is not None:
-            x = x + self.shift
-        own = math.sqrt(1 - self.share**2)
-        raw = torch.stack(
-            [self.share * c(x) + own * o(x) for c, o in zip(self.common, self.own)], dim=-1
-        )
-        gains, rest = raw[:, : self.num_gains], raw[:, self.num_gains :]
-        shared = gains.sum(-1, keepdim=True) / math.sqrt(self.num_gains)
-        guards = -_AGAINST * shared + math.sqrt(1 - _AGAINST**2) * rest
-        return torch.cat([gains, guards], dim=-1)
+    dims = base.shape[1]
+    lengthscale = _LENGTHSCALE * math.sqrt(dims / 2)
+    own = [Surface(generator, dims, lengthscale) for _ in common]
+    surfaces = [Mixed(c, o, share, shift) for c, o in zip(common, own)]
+    return Lifts(surfaces, base, num_gains)
 
 
 def sources(world: MemberWorld, num: int, kind: Kind = "related", seed: int = 0) -> list[Source]:
@@ -123,7 +115,7 @@ def _source(world: MemberWorld, index: int, kind: Kind, seed: int) -> Source:
         kind = "related" if index == 0 else bad
     share = 0.0 if kind == "unrelated" else world.share
     shift = torch.full((dims,), _SHIFT, dtype=torch.float64) if kind == "shifted" else None
-    lifts = Member(generator, base, world.common, share, world._num_gains, shift)
+    lifts = member(generator, base, world.common, share, world._num_gains, shift)
     if kind == "identical":
         base, lifts = world._base, world._now
     sign = -1.0 if kind == "reversed" else 1.0

@@ -12,6 +12,7 @@ more metrics, a drifting lift, heavy tails, a neural objective, no feasible poin
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -88,9 +89,9 @@ class GuardrailWorld(Environment):
         constraints = [
             Constraint(f"{name} >= {bound}", may_exclude_base=not feasible) for name in guards
         ]
-        self._later: _Lifts | None = None
+        self._later: Lifts | None = None
         for _ in range(_MAX_TRIES):
-            base = 0.2 + 0.6 * torch.rand(dims, dtype=torch.float64, generator=generator)
+            base = self._draw_base(generator, dims)
             self._base = base.unsqueeze(0)
             self._now = self._draw_lifts(generator, dims, num_guardrails)
             super().__init__(
@@ -132,9 +133,16 @@ class GuardrailWorld(Environment):
             var[:, 0] += square - add.square()
         return deliver(plan, count, mean, var, self.delay, generator)
 
-    def _draw_lifts(self, generator: torch.Generator, dims: int, num_guardrails: int) -> _Lifts:
-        """The lifts of a world; a family of related worlds draws its own."""
-        return _Lifts(generator, self._base, self._num_gains, num_guardrails)
+    def _draw_base(self, generator: torch.Generator, dims: int) -> Tensor:
+        """The base's parameters; a world with a special base draws its own."""
+        return 0.2 + 0.6 * torch.rand(dims, dtype=torch.float64, generator=generator)
+
+    def _draw_lifts(self, generator: torch.Generator, dims: int, num_guardrails: int) -> Lifts:
+        """The lifts of a world; families of worlds with other surfaces draw their own."""
+        lengthscale = _LENGTHSCALE * math.sqrt(dims / 2)
+        num = self._num_gains + num_guardrails
+        surfaces = [Surface(generator, dims, lengthscale) for _ in range(num)]
+        return Lifts(surfaces, self._base, self._num_gains)
 
     def _is_fit(self, feasible: bool) -> bool:
         truth = self.truth(self.truth_problem.space.sobol(2048, seed=0))
@@ -146,22 +154,30 @@ class GuardrailWorld(Environment):
         return len(best) > 0 and float(best.max()) >= least and breach >= _LEAST_BREACH
 
 
-class _Lifts:
-    """The lift of each metric over theta, 0 at the base; its largest of 4096 changes is 5 %."""
+class Lifts:
+    """The lift of each metric over theta, 0 at the base.
+
+    Args:
+        surfaces: of the metrics, gains first; each is a function from ``(n, dims)`` to ``(n,)``.
+        base: ``(1, dims)``.
+        num_gains: metrics that are gains; the others are guardrails, against the gains.
+        largest: of 4096 changes of each metric, a fraction.
+    """
 
     def __init__(
-        self, generator: torch.Generator, base: Tensor, num_gains: int, num_guardrails: int
+        self,
+        surfaces: Sequence[Callable[[Tensor], Tensor]],
+        base: Tensor,
+        num_gains: int,
+        largest: float = _MAX_LIFT,
     ) -> None:
-        dims = base.shape[1]
-        lengthscale = _LENGTHSCALE * math.sqrt(dims / 2)
-        num = num_gains + num_guardrails
-        self.surfaces = [Surface(generator, dims, lengthscale) for _ in range(num)]
-        self.num_gains = num_gains
+        self.surfaces, self.num_gains = surfaces, num_gains
         self.at_base = self._raw(base)
-        cube = SearchSpace([Float(f"x_{i}", 0.0, 1.0) for i in range(dims)])
-        self.scale = _MAX_LIFT / (self._raw(cube.sobol(4096, seed=0)) - self.at_base).abs().amax(0)
+        cube = SearchSpace([Float(f"x_{i}", 0.0, 1.0) for i in range(base.shape[1])])
+        self.scale = largest / (self._raw(cube.sobol(4096, seed=0)) - self.at_base).abs().amax(0)
 
     def __call__(self, theta: Tensor) -> Tensor:
+        """True lifts, ``(n, dims)`` to ``(n, metrics)``."""
         return self.scale * (self._raw(theta) - self.at_base)
 
     def _raw(self, x: Tensor) -> Tensor:

@@ -13,9 +13,15 @@ from hyperzero_torch.simulate import (
     ReplayWorld,
 )
 
+from .siblings import SiblingWorld
+
 
 def _guardrail(**changes: Any) -> Callable[[int, int, float], Environment]:
     return lambda seed, dims, traffic: GuardrailWorld(seed, dims, traffic=traffic, **changes)
+
+
+def _sibling(**changes: Any) -> Callable[[int, int, float], Environment]:
+    return lambda seed, dims, traffic: SiblingWorld(seed, dims, traffic=traffic, **changes)
 
 
 def _paper(delay: int = 3) -> Callable[[int, int, float], Environment]:
@@ -31,6 +37,18 @@ def _replay(seed: int, dims: int, traffic: float) -> Environment:
     return ReplayWorld(seed=seed, num_params=dims, traffic=traffic)
 
 
+#: Kinds on which nothing in the package is tuned, and ``smooth``, the family that they differ from.
+SIBLINGS: dict[str, Callable[[int, int, float], Environment]] = {
+    "smooth": _sibling(),
+    "matern": _sibling(surface="matern"),
+    "additive": _sibling(surface="additive"),
+    "kink": _sibling(surface="kink"),
+    "small": _sibling(largest=0.02),
+    "large": _sibling(largest=0.1),
+    "weak_hours": _sibling(weak_hours=True),
+    "corner": _sibling(at_corner=True),
+}
+
 #: From a name to what makes a world of (seed, dims, traffic).
 WORLDS: dict[str, Callable[[int, int, float], Environment]] = {
     "guardrail": _guardrail(),
@@ -44,4 +62,5 @@ WORLDS: dict[str, Callable[[int, int, float], Environment]] = {
     "neural": _guardrail(objective="neural", num_gains=2),
     "five": _guardrail(num_gains=2, num_guardrails=3),
     "infeasible": _guardrail(feasible=False),
+    **SIBLINGS,
 }
