@@ -42,7 +42,9 @@ def ending_within(stop: threading.Event, seconds: float = GRACE_SECONDS) -> Iter
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     watcher.start()
     try:
-        with signals_to(lambda *_: stop.set()):
+        # The thread sets ``stop``. A handler runs within whatever the main thread does, and where
+        # that is waiting for ``stop``, it may hold the event's lock and would wait for itself.
+        with signals_to(lambda *_: None):
             yield
     finally:
         done.set()
@@ -69,9 +71,16 @@ def _watch(
             if again is None:
                 return
         if again is not None or time.monotonic() > deadline:
-            with suppress(OSError, ValueError):
-                note("ended within a round; the next start goes on from the journal")
+            # Printing waits where nobody reads what the main thread is printing.
+            printing = threading.Thread(target=_note_the_end, daemon=True)
+            printing.start()
+            printing.join(timeout=1.0)
             os._exit(128 + number)
+
+
+def _note_the_end() -> None:
+    with suppress(OSError, ValueError):
+        note("ended within a round; the next start goes on from the journal")
 
 
 def _next_signal(reader: socket.socket) -> int | None:

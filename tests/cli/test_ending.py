@@ -6,10 +6,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 import yaml
+
+from hyperzero_torch.cli.ending import ending_within
 
 STUDY = {
     "study": "feed",
@@ -86,6 +89,40 @@ def test_a_second_signal_ends_it_at_once(started):
     process = started(BUSY)
     assert any("busy" in line for line in process.stdout)
     assert seconds_to_end(process, signal.SIGTERM, times=2) < 5
+
+
+def test_another_thread_asks_the_work_to_end():
+    """The main thread may hold the event's lock when the signal comes."""
+
+    class Event(threading.Event):
+        def set(self):
+            by.append(threading.current_thread())
+            super().set()
+
+    by, stop = [], Event()
+    with ending_within(stop):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(20)
+    assert by
+    assert threading.main_thread() not in by
+
+
+def test_where_nobody_reads_what_it_prints():
+    code = """
+import sys, threading
+from hyperzero_torch.cli.ending import ending_within
+with ending_within(threading.Event(), 1.0):
+    print("busy", flush=True)
+    while True:
+        sys.stderr.write("x" * 10_000)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "busy\n"
+        time.sleep(0.5)  # until the pipe is full
+        assert seconds_to_end(process, signal.SIGTERM) < 20
+        assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_while_the_database_is_locked(started, config):
