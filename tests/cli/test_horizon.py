@@ -3,11 +3,11 @@
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import pytest
 import yaml
 from support.cron_platform import METRICS, Platform
+from support.looks import looks
 
 import hyperzero_torch as hz
 from hyperzero_torch.cli import watch as watching
@@ -226,15 +226,9 @@ def test_a_date_that_passes_is_said_loudly_and_the_study_runs_on(platform):
 def test_watch_shows_when_it_passes(platform, monkeypatch):
     platform.start()
     play(platform, 0, 2)
-    waiting = iter([lambda: None, lambda: monkeypatch.setattr(watching, "has_passed", lambda _: 1)])
-
-    def sleep(seconds):
-        try:
-            next(waiting)()
-        except StopIteration:
-            raise KeyboardInterrupt from None
-
-    monkeypatch.setattr(watching, "time", SimpleNamespace(sleep=sleep))  # not of other threads
+    looks(
+        monkeypatch, lambda: None, lambda: monkeypatch.setattr(watching, "has_passed", lambda _: 1)
+    )
     _, out, _ = platform.run("watch", "-c", platform.config)
     assert out.count("study feed: last round 1") == 2
 

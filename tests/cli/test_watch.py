@@ -9,10 +9,10 @@ import sys
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from support.cron_platform import Platform
+from support.looks import looks
 
 import hyperzero_torch as hz
 from hyperzero_torch.cli import watch as watching
@@ -35,19 +35,6 @@ def hour(platform, number):
 def plan(platform):
     """Another process plans a round."""
     hz.Tuner.resume(f"sqlite:///{platform.folder / 'study.db'}", "feed").ask()
-
-
-def looks(monkeypatch, *between):
-    """Each function runs between two looks of ``watch``; after the last comes Ctrl-C."""
-    waiting = iter(between)
-
-    def sleep(seconds):
-        try:
-            next(waiting)()
-        except StopIteration:
-            raise KeyboardInterrupt from None
-
-    monkeypatch.setattr(watching, "time", SimpleNamespace(sleep=sleep))  # not of other threads
 
 
 def test_the_version(platform):
