@@ -146,12 +146,15 @@ class GuardrailWorld(Environment):
 
     def _is_fit(self, feasible: bool) -> bool:
         truth = self.truth(self.truth_problem.space.sobol(2048, seed=0))
+        scale = self._now.largest / _MAX_LIFT
         if not feasible:
-            return float(truth.gain.max()) >= _LEAST_GAIN
+            return float(truth.gain.max()) >= scale * _LEAST_GAIN
         best = truth.gain[truth.violation <= 0]
         breach = float(truth.violation[truth.gain.argmax()])
         least = _LEAST_GAIN / math.sqrt(self._num_gains * self.truth_problem.num_constraints)
-        return len(best) > 0 and float(best.max()) >= least and breach >= _LEAST_BREACH
+        return (
+            len(best) > 0 and float(best.max()) >= scale * least and breach >= scale * _LEAST_BREACH
+        )
 
 
 class Lifts:
@@ -171,7 +174,7 @@ class Lifts:
         num_gains: int,
         largest: float = _MAX_LIFT,
     ) -> None:
-        self.surfaces, self.num_gains = surfaces, num_gains
+        self.surfaces, self.num_gains, self.largest = surfaces, num_gains, largest
         self.at_base = self._raw(base)
         cube = SearchSpace([Float(f"x_{i}", 0.0, 1.0) for i in range(base.shape[1])])
         self.scale = largest / (self._raw(cube.sobol(4096, seed=0)) - self.at_base).abs().amax(0)

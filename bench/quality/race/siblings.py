@@ -16,8 +16,6 @@ from torch import Tensor
 
 from hyperzero_torch.simulate import GuardrailWorld
 from hyperzero_torch.simulate.guardrail import (
-    _LEAST_BREACH,
-    _LEAST_GAIN,
     _LENGTHSCALE,
     _MAX_LIFT,
     Lifts,
@@ -71,17 +69,6 @@ class SiblingWorld(GuardrailWorld):
             for _ in range(self._num_gains + num_guardrails)
         ]
         return Lifts(surfaces, self._base, self._num_gains, self.largest)
-
-    def _is_fit(self, feasible: bool) -> bool:
-        """As in the family, with its least gain and breach in proportion to the lifts."""
-        truth = self.truth(self.truth_problem.space.sobol(2048, seed=0))
-        best = truth.gain[truth.violation <= 0]
-        scale = self.largest / _MAX_LIFT
-        return (
-            len(best) > 0
-            and float(best.max()) >= scale * _LEAST_GAIN
-            and float(truth.violation[truth.gain.argmax()]) >= scale * _LEAST_BREACH
-        )
 
 
 def weak_hours_of(levels: Tensor) -> Tensor:
