@@ -13,6 +13,7 @@ from typing import TypeAlias
 from . import lacking, split
 from .config import TunerConfig
 from .history import CONTROL, History
+from .journal.base import Decision
 from .journal.missing_trace import Withdrawn
 from .journal.trace import DriftFound, Stopped
 from .launch import goes_on
@@ -249,6 +250,15 @@ def fallbacks(history: History) -> list[Finding]:
                 "guardrails use",
             )
         )
+    amiss += [
+        Finding(
+            decision.reason,
+            f"round {decision.round}",
+            "correct the surrogate, or take another one in the next study",
+        )
+        for decision in not_fitted(history)
+        if decision.kind == FALLBACK
+    ]
     recent: dict[tuple[str, str], int] = {}
     for decision in history.decisions:
         if decision.kind in _FAULTS and decision.round >= plan.round - _RECENT:
@@ -260,6 +270,16 @@ def fallbacks(history: History) -> list[Finding]:
     return amiss
 
 
+def not_fitted(history: History) -> list[Decision]:
+    """Remarks that the last plan does not rest on a fit of the study's surrogate."""
+    plan = history.last_plan
+    if plan is None or plan.trace.why_not is not None:  # nothing was fitted
+        return []
+    return [d for d in history.decisions if d.round == plan.round and d.kind in (FALLBACK, "fit")]
+
+
+#: Kind of the remark that the default model took the place of the study's.
+FALLBACK = "fallback"
 _RECENT = 24
 #: Kinds of remarks that name a fault, with what to do.
 _FAULTS = {

@@ -13,6 +13,7 @@ from . import findings, lacking, split
 from .config import TunerConfig
 from .exposure import harm_spent
 from .history import History
+from .journal.surrogate_trace import SurrogateChosen
 from .journal.trace import DriftFound
 from .silence import Silence, describe, silences
 
@@ -51,6 +52,7 @@ def cards(history: History, config: TunerConfig) -> tuple[Card, ...]:
         _metrics(history, silent),
         _sample_ratio(history, config),
         _drift(history, config),
+        _surrogate(history),
         _quarantine(history),
         _serving(history),
         _harm(history, config),
@@ -113,6 +115,19 @@ def _drift(history: History, config: TunerConfig) -> Card:
         return Card("Drift", "WATCH", f"round {recent[-1].round}: {recent[-1].reason}", advice)
     sentence = f"{len(alarms)} alarms, none in the last day" if alarms else "none was noticed"
     return Card("Drift", "PASS", sentence)
+
+
+def _surrogate(history: History) -> Card:
+    name, amiss = "Surrogate", findings.not_fitted(history)
+    if amiss:
+        advice = "'hyperzero models' compares surrogates; the report shows how well this one fits"
+        return Card(name, "WATCH", amiss[-1].reason, advice)
+    traces = (d.trace for d in history.decisions)
+    chosen = next((trace for trace in traces if isinstance(trace, SurrogateChosen)), None)
+    if chosen is not None and chosen.caveat is not None:
+        advice = "take another surrogate in the next study ('hyperzero models' compares them)"
+        return Card(name, "WATCH", f"{chosen.text} is {chosen.caveat}", advice)
+    return Card(name, "PASS", "nothing was amiss with the last fit")
 
 
 def _quarantine(history: History) -> Card:

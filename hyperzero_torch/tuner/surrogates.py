@@ -75,10 +75,9 @@ def first_entries(surrogate: ForeignSurrogate | None) -> list[Entry]:
     if surrogate is None:
         return []
     text, digest, name = surrogate.descriptor
-    trace = SurrogateChosen(text=text, digest=digest, name=name)
-    reason = f"The surrogate is {text}"
-    if surrogate.caveat is not None:
-        reason = f"{reason}; {surrogate.caveat}"
+    caveat = surrogate.caveat
+    trace = SurrogateChosen(text=text, digest=digest, name=name, caveat=caveat)
+    reason = f"The surrogate is {text}" + ("" if caveat is None else f"; {caveat}")
     return [Decision.of(0, reason, trace)]
 
 

@@ -5,15 +5,19 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
-from gpytorch.kernels import RBFKernel, ScaleKernel
-from gpytorch.means import ZeroMean
+from botorch.models import SingleTaskGP
+from gpytorch.kernels import MaternKernel, RBFKernel, ScaleKernel, SpectralMixtureKernel
+from gpytorch.means import LinearMean, ZeroMean
 from support.cron_platform import Platform
 from support.quadratic_surrogate import Quadratic, QuadraticPosterior
 from support.small_study import CONFIG, play, reply
 
 import hyperzero_torch as hz
 from hyperzero_torch.report import write_report
+from hyperzero_torch.study.findings import findings
+from hyperzero_torch.study.health import cards
 from hyperzero_torch.study.journal.surrogate_trace import SurrogateChosen
 from hyperzero_torch.surrogate.foreign import CheckedPosterior
 
@@ -83,11 +87,52 @@ def test_a_built_in_name_need_not_be_repeated(tmp_path):
     assert isinstance(hz.Tuner.resume(url, problem=PROBLEM).surrogate(), CheckedPosterior)
 
 
-def test_the_journal_says_what_networks_are_not_good_for():
-    tuner = hz.Tuner(PROBLEM, CONFIG, surrogate="ensemble")
-    assert "The surrogate is ensemble; not to be relied on for guardrails" in (
-        tuner.decisions[0].reason
-    )
+def network(dims=2, is_trained=False):
+    torch.manual_seed(0)
+
+    class Features(RBFKernel):
+        def __init__(self):
+            super().__init__()
+            self.network = torch.nn.Linear(dims, 8).requires_grad_(not is_trained)
+
+        def forward(self, x1, x2, diag=False, **params):
+            x1, x2 = self.network(x1), self.network(x2)
+            return super().forward(x1, x2, diag=diag, **params)
+
+    return ScaleKernel(Features())
+
+
+def spectral(dims):
+    return SpectralMixtureKernel(num_mixtures=4, ard_num_dims=dims)
+
+
+def of_network(x, y, yvar):
+    return SingleTaskGP(x, y, yvar, covar_module=network(), outcome_transform=None)
+
+
+def card(tuner):
+    return next(c for c in cards(tuner.history, tuner.config) if c.name == "Surrogate")
+
+
+@pytest.mark.parametrize("surrogate", ["ensemble", network(), spectral, of_network])
+def test_a_surrogate_with_narrow_intervals_is_warned_of_where_people_look(surrogate, tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    tuner = hz.Tuner(PROBLEM, CONFIG, url, surrogate=surrogate)
+    assert "not to be relied on for guardrails" in tuner.decisions[0].reason
+    for opened in (tuner, hz.Tuner.resume(url, problem=PROBLEM, surrogate=surrogate)):
+        assert card(opened).state == "WATCH"
+        assert "not to be relied on for guardrails" in card(opened).sentence
+
+
+def trend(dims):
+    return LinearMean(dims), kernel() + ScaleKernel(MaternKernel(ard_num_dims=dims))
+
+
+@pytest.mark.parametrize("surrogate", [None, kernel(), "additive", trend, network(is_trained=True)])
+def test_a_kernel_of_few_parameters_is_not(surrogate):
+    tuner = hz.Tuner(PROBLEM, CONFIG, surrogate=surrogate)
+    assert not [d for d in tuner.decisions if "relied on" in d.reason]
+    assert card(tuner).state == "PASS"
 
 
 def test_a_remark_of_the_same_name_is_a_remark_still():
@@ -141,6 +186,11 @@ def test_a_model_that_fails_leaves_the_round_to_the_default(at, why):
     expected = default.ask()
     assert (plan.candidate_ids, plan.shares) == (expected.candidate_ids, expected.shares)
     assert kinds(failing) == ["surrogate", "fallback"]
+    assert card(failing).state == "WATCH"
+    assert why in card(failing).sentence
+    (finding,) = (f for f in findings(failing.history) if why in f.what)
+    assert finding.where == "round 1"
+    assert "correct the surrogate" in finding.advice
     failing.tell(reply(plan))
     default.tell(reply(expected))
     if at == "fit":  # what needs no paths is the surrogate's own

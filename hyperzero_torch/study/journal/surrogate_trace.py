@@ -16,11 +16,13 @@ SURROGATE_KINDS = frozenset({SURROGATE})
 class SurrogateChosen(DecisionTrace):
     """``text`` names the surrogate for people, ``digest`` identifies all that its fits depend on.
 
-    ``name`` is set where the package or a study file makes it by name.
+    ``name`` is set where the package or a study file makes it by name; ``caveat``, since version 7,
+    where there is something that its users must know.
     """
 
     kind = SURROGATE
-    version = 5
+    version = 7
     text: str
     digest: str
     name: str | None = None
+    caveat: str | None = None

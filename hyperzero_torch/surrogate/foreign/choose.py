@@ -205,7 +205,7 @@ def _of_kernel(mean: Any, kernel: Any, dims: int, name: str | None) -> ForeignSu
     from gpytorch.means import Mean
 
     from .builtin import KERNELS, default_kernel, default_mean
-    from .model import KernelSurrogate, check_prior
+    from .model import KernelSurrogate, caveat_of, check_prior
     from .prior import MetricPrior
 
     if not isinstance(kernel, Kernel) or not (mean is None or isinstance(mean, Mean)):
@@ -227,7 +227,8 @@ def _of_kernel(mean: Any, kernel: Any, dims: int, name: str | None) -> ForeignSu
         fit = KernelSurrogate(lambda data: MetricPrior(mean, by_name(data.x.shape[1]))).fit
         return ForeignSurrogate(Descriptor(text, of_text(name), name), fit)
     fit = KernelSurrogate(lambda _: prior.copied()).fit
-    return ForeignSurrogate(Descriptor(text, digest(prior)), fit, dims)
+    descriptor = Descriptor(text, digest(prior))
+    return ForeignSurrogate(descriptor, fit, dims, caveat=caveat_of(prior, dims))
 
 
 def _of_factory(
@@ -249,14 +250,14 @@ def _of_factory(
         if chosen is None:
             return None
         descriptor = Descriptor(text, chosen.descriptor.digest, name)
-        return ForeignSurrogate(descriptor, chosen._fit, chosen.dims)
+        return replace(chosen, descriptor=descriptor)
     return _of_model(factory, dims, text, name)
 
 
 def _of_model(
     factory: Callable[..., Any], dims: int, text: str, name: str | None
 ) -> ForeignSurrogate:
-    from .model import KernelSurrogate, ModelPrior, check_model, check_prior
+    from .model import KernelSurrogate, ModelPrior, caveat_of, check_model, check_prior
     from .posterior import MetricData
 
     def start(data: MetricData) -> ModelPrior:
@@ -274,7 +275,9 @@ def _of_model(
         ) from error
     check_prior(prior, x, text)
     prior.model.likelihood = torch.nn.Identity()  # holds the data, which are no part of the prior
-    return ForeignSurrogate(Descriptor(text, digest(prior), name), KernelSurrogate(start).fit, dims)
+    descriptor = Descriptor(text, digest(prior), name)
+    fit = KernelSurrogate(start).fit
+    return ForeignSurrogate(descriptor, fit, dims, caveat=caveat_of(prior, dims))
 
 
 def _num_required(factory: Callable[..., Any], text: str) -> int:

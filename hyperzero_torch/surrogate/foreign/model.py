@@ -20,6 +20,9 @@ from .prior import MetricPrior, shortest_lengthscale
 #: From one metric's data to its prior before the fit.
 Start: TypeAlias = Callable[[MetricData], MetricPrior]
 
+# Fitted parameters without a prior, for each dimension and one more, that need no warning.
+_FREE_PARAMETERS = 4
+
 
 class KernelSurrogate:
     """Fits a GPyTorch prior to each metric, always from the same start.
@@ -142,6 +145,22 @@ def check_model(model: Any, text: str) -> ExactGP:
             f"one output without a batch; it made one of {num_outputs} outputs and batch {batch}"
         )
     return model
+
+
+def caveat_of(prior: MetricPrior, dims: int) -> str | None:
+    """What users of a prior must know: it has more free parameters than evidence can settle.
+
+    A trend and a few kernels with a scale and a lengthscale for each dimension stay below the
+    limit; a network, or a spectral mixture, without priors does not.
+    """
+    num = prior.num_without_prior()
+    if num <= _FREE_PARAMETERS * (dims + 1):
+        return None
+    return (
+        f"not to be relied on for guardrails: {num} parameters are fitted to each metric without a "
+        "prior, and intervals of such a kernel can be far too narrow (bench.quality.surrogates); "
+        "state priors, or freeze a network that is trained"
+    )
 
 
 def check_known_noise(model: Any, text: str) -> None:

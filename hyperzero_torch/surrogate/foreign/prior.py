@@ -57,6 +57,16 @@ class MetricPrior(nn.Module):
                 total = total.to(closure(parent)) + density.log_prob(closure(parent)).sum()
         return total
 
+    @torch.enable_grad()
+    def num_without_prior(self) -> int:
+        """How many fitted numbers no prior restrains."""
+        fitted = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        density = self.log_prior()
+        if not density.requires_grad:
+            return sum(parameter.numel() for parameter in fitted)
+        slopes = torch.autograd.grad(density, fitted, allow_unused=True)
+        return sum(p.numel() for p, slope in zip(fitted, slopes) if slope is None)
+
     def lengthscale(self, like: Tensor) -> Tensor:
         """See ``shortest_lengthscale``."""
         return shortest_lengthscale(self.kernel, like)
