@@ -167,8 +167,14 @@ KINDS: dict[str, Callable[[str], list[Any]]] = {
 }
 #: Slower, and run by name alone. Three of them add by atomics outside this package.
 MORE = {
-    name: partial(foreign, name)
-    for name in ("additive", "linear+matern", "quadratic+matern", "multitask")
+    **{
+        name: partial(foreign, name)
+        for name in ("additive", "linear+matern", "quadratic+matern", "multitask")
+    },
+    **{
+        name: partial(foreign, f"bench.quality.kernels:{name}")
+        for name in ("periodic", "spectral", "deep")
+    },
 }
 
 
