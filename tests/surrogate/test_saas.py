@@ -1,7 +1,9 @@
 """Mixtures over hyperparameters: moments by hand; the sampler where it is installed."""
 
 import importlib.util
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,3 +136,22 @@ def test_botorch_s_class_is_saas_and_finds_the_parameter_that_matters():
     at = torch.rand(50, 4, generator=generator, dtype=torch.float64)
     error = posterior.marginal(at)[0] - 0.01 * (6 * at[:, 2:3]).sin()
     assert float(error.square().mean().sqrt()) < 0.002
+
+
+def resident():
+    """Megabytes of this process in memory."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
+
+
+@needs_sampler
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read as Linux has it")
+def test_what_a_fit_compiled_is_not_kept():
+    """A live loop fits every hour, each time other data: kept programs take 200 MB a fit."""
+    generator, before = torch.Generator().manual_seed(0), 0.0
+    for fit in range(6):
+        x = torch.rand(20 + fit, 2, generator=generator, dtype=torch.float64)
+        Saas(**HASTY).fit(x, x, torch.full_like(x, 1e-6))
+        if fit == 2:
+            before = resident()
+    assert resident() - before < 300  # three fits of two metrics would keep 1,200

@@ -34,9 +34,16 @@ def fit_saas(
     shared: Tensor | None,
     prior_std: Tensor | None,
 ) -> MixturePosterior:
-    """See ``Saas``."""
+    """See ``Saas``. What JAX compiled in this process before is compiled again when it is used."""
+    import jax
+
     prepared = prepare(x, mean, var, shared, prior_std)
-    by_metric = [_drawn_priors(saas, metric_data(prepared, m)) for m in range(mean.shape[1])]
+    try:
+        by_metric = [_drawn_priors(saas, metric_data(prepared, m)) for m in range(mean.shape[1])]
+    finally:
+        # The sampler is compiled anew for the data of each metric, and JAX keeps every program:
+        # over 200 MB a fit, which would end a live loop within a day or two.
+        jax.clear_caches()
     parts = [KernelPosterior(list(priors), prepared) for priors in zip(*by_metric)]
     return MixturePosterior(parts)
 
