@@ -45,7 +45,7 @@ def still(figure: Any, width: int = 760) -> None:
 
 
 def _small(path: Path) -> bytes:
-    """A screenshot without the blank above and below, in few colours."""
+    """A screenshot without the blank above and below, with a palette."""
     from PIL import Image as Picture
     from PIL import ImageChops
 
@@ -55,5 +55,5 @@ def _small(path: Path) -> bytes:
     rows = max(0, top - _EDGE), min(drawn.height, bottom + _EDGE)
     cropped = drawn.crop((0, rows[0], drawn.width, rows[1]))
     file = BytesIO()
-    cropped.quantize(64, dither=Picture.Dither.NONE).save(file, "png", optimize=True)
+    cropped.quantize(256, dither=Picture.Dither.NONE).save(file, "png", optimize=True)
     return file.getvalue()

@@ -31,7 +31,7 @@ PATHS = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
 SMALL = {
     "01_quick_start": {"rounds": 5},
     "02_real_ab_data": {"rounds": 4, "pictures": ["progress"]},
-    "03_neural_objective": {"num_past": 100, "steps": 60, "rounds": 2},
+    "03_neural_objective": {"num_past": 100, "steps": 60, "rounds": 2, "pictures": []},
     "04_large_buckets_and_cuda": {
         "num_users": [1_000, 2_000],
         "num_known": [16, 32],
@@ -48,6 +48,7 @@ SMALL = {
 NEEDS = {
     "01_quick_start": {"pandas": "frames", "plotly": "report"},
     "02_real_ab_data": {"pandas": "frames", "plotly": "report"},
+    "03_neural_objective": {"pandas": "frames", "plotly": "report"},
     "05_race_with_botorch": {"botorch": "botorch"},
     "06_living_recommender": {
         "duckdb": "duckdb",
