@@ -49,6 +49,7 @@ NEEDS = {
     "01_quick_start": {"pandas": "frames", "plotly": "report"},
     "02_real_ab_data": {"pandas": "frames", "plotly": "report"},
     "03_neural_objective": {"pandas": "frames", "plotly": "report"},
+    "04_large_buckets_and_cuda": {"pandas": "frames"},
     "05_race_with_botorch": {"botorch": "botorch"},
     "06_living_recommender": {
         "duckdb": "duckdb",
