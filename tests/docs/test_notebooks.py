@@ -40,7 +40,7 @@ SMALL = {
         "num_draws": 50,
         "repeats": 1,
     },
-    "05_race_with_botorch": {"worlds": [2], "rounds": 5},
+    "05_race_with_botorch": {"worlds": [2], "rounds": 5, "pictures": []},
     "06_living_recommender": {"num_users": 2_000, "rounds": 3},
     "07_transfer": {"rounds": 4, "rounds_north": 4, "worlds": [0]},
     "08_reading_the_report": {"rounds": 8, "turns_at": 3, "pictures": ["ended"]},
@@ -50,7 +50,7 @@ NEEDS = {
     "02_real_ab_data": {"pandas": "frames", "plotly": "report"},
     "03_neural_objective": {"pandas": "frames", "plotly": "report"},
     "04_large_buckets_and_cuda": {"pandas": "frames"},
-    "05_race_with_botorch": {"botorch": "botorch"},
+    "05_race_with_botorch": {"botorch": "botorch", "pandas": "frames", "plotly": "report"},
     "06_living_recommender": {
         "duckdb": "duckdb",
         "pyarrow": "parquet",
