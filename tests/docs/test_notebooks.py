@@ -42,7 +42,13 @@ SMALL = {
     },
     "05_race_with_botorch": {"worlds": [2], "rounds": 5, "pictures": []},
     "06_living_recommender": {"num_users": 2_000, "rounds": 3},
-    "07_transfer": {"rounds": 4, "rounds_north": 4, "worlds": [0]},
+    "07_transfer": {
+        "rounds": 4,
+        "rounds_north": 4,
+        "rounds_south": 5,
+        "worlds": [0],
+        "pictures": [],
+    },
     "08_reading_the_report": {"rounds": 8, "turns_at": 3, "pictures": ["ended"]},
 }
 NEEDS = {
@@ -56,6 +62,7 @@ NEEDS = {
         "pyarrow": "parquet",
         "openfeature.contrib.provider.flagd": "flags",
     },
+    "07_transfer": {"pandas": "frames", "plotly": "report"},
     "08_reading_the_report": {"pandas": "frames", "plotly": "report"},
 }
 MOST_BYTES = 400_000
