@@ -41,7 +41,7 @@ SMALL = {
         "repeats": 1,
     },
     "05_race_with_botorch": {"worlds": [2], "rounds": 5, "pictures": []},
-    "06_living_recommender": {"num_users": 2_000, "rounds": 3},
+    "06_living_recommender": {"num_users": 6_000, "rounds": 3, "pictures": ["traffic"]},
     "07_transfer": {
         "rounds": 4,
         "rounds_north": 4,
@@ -61,6 +61,8 @@ NEEDS = {
         "duckdb": "duckdb",
         "pyarrow": "parquet",
         "openfeature.contrib.provider.flagd": "flags",
+        "pandas": "frames",
+        "plotly": "report",
     },
     "07_transfer": {"pandas": "frames", "plotly": "report"},
     "08_reading_the_report": {"pandas": "frames", "plotly": "report"},
