@@ -58,11 +58,12 @@ THEMES: dict[str, dict[str, str]] = {
     },
 }
 # How entries of a legend are drawn, by the CSS class that the page uses.
-_LINES = {"solid": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot"}
+_LINES = {
+    "solid": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot", "border": "dash",
+}  # fmt: skip
 _MARKERS = {
     "circle": "circle", "square": "square", "diamond": "diamond", "triangle": "triangle-up",
     "plus": "cross", "cross": "x", "star": "star", "ring": "circle-open", "bar": "line-ns-open",
-    "border": "square-open",
 }  # fmt: skip
 _LEGEND_LINE = 24  # pixels
 
@@ -206,12 +207,14 @@ def _whole(plot: Plot) -> dict[str, Any]:
     data = [trace | {"showlegend": False} for trace in plot.figure["data"]]
     data += [_entry(key) for key in keys]
     room = _LEGEND_LINE * (1 + len(keys) // 3) if keys else 0
-    margin = layout.get("margin", {})
+    margin = layout["margin"]
+    # The figure's own top margin may hold a scale: the legend is above it.
+    plotted = layout["height"] - margin["t"] - margin["b"]
     layout |= {
         "title": {"text": label(plot.title), "font": {"size": 15, "color": "@ink"}, "x": 0.01},
         "showlegend": bool(keys),
-        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0},
-        "margin": margin | {"t": margin.get("t", 10) + 44 + room},
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1 + margin["t"] / plotted, "x": 0},
+        "margin": margin | {"t": margin["t"] + 44 + room},
         "height": layout["height"] + 44 + room,
         "paper_bgcolor": "@paper",
         "plot_bgcolor": "@paper",
@@ -223,13 +226,18 @@ def _whole(plot: Plot) -> dict[str, Any]:
 
 
 def _entry(key: Key) -> dict[str, Any]:
-    """A trace without points that stands for an entry of the legend."""
+    """A trace without points that stands for an entry of the legend.
+
+    White lines of a map, and white points, are seen on the page of either theme.
+    """
     empty = {"type": "scatter", "x": [None], "y": [None], "name": label(key.label)}
     if key.shape in _LINES:
-        line = {"color": key.color, "width": 2, "dash": _LINES[key.shape]}
+        color = "@muted" if key.shape == "border" else key.color
+        line = {"color": color, "width": 2, "dash": _LINES[key.shape]}
         return empty | {"mode": "lines", "line": line, "showlegend": True}
     symbol = _MARKERS.get(key.shape, "square")
-    marker = {"color": key.color, "symbol": symbol, "size": 9, "line": {"color": "@muted"}}
+    marker = {"color": key.color, "symbol": symbol, "size": 9}
+    marker["line"] = {"color": "@muted", "width": 1 if key.color == "#ffffff" else 0}
     return empty | {"mode": "markers", "marker": marker, "showlegend": True}
 
 

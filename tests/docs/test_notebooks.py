@@ -30,8 +30,8 @@ FOLDER = ROOT / "notebooks"
 PATHS = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
 SMALL = {
     "01_quick_start": {"rounds": 5},
-    "02_real_ab_data": {"rounds": 4},
-    "03_neural_objective": {"num_past": 100, "steps": 60, "rounds": 2},
+    "02_real_ab_data": {"rounds": 4, "pictures": ["progress"]},
+    "03_neural_objective": {"num_past": 100, "steps": 60, "rounds": 2, "pictures": []},
     "04_large_buckets_and_cuda": {
         "num_users": [1_000, 2_000],
         "num_known": [16, 32],
@@ -40,19 +40,31 @@ SMALL = {
         "num_draws": 50,
         "repeats": 1,
     },
-    "05_race_with_botorch": {"worlds": [2], "rounds": 5},
-    "06_living_recommender": {"num_users": 2_000, "rounds": 3},
-    "07_transfer": {"rounds": 4, "rounds_north": 4, "worlds": [0]},
+    "05_race_with_botorch": {"worlds": [2], "rounds": 5, "pictures": []},
+    "06_living_recommender": {"num_users": 6_000, "rounds": 3, "pictures": ["traffic"]},
+    "07_transfer": {
+        "rounds": 4,
+        "rounds_north": 4,
+        "rounds_south": 5,
+        "worlds": [0],
+        "pictures": [],
+    },
     "08_reading_the_report": {"rounds": 8, "turns_at": 3, "pictures": ["ended"]},
 }
 NEEDS = {
     "01_quick_start": {"pandas": "frames", "plotly": "report"},
-    "05_race_with_botorch": {"botorch": "botorch"},
+    "02_real_ab_data": {"pandas": "frames", "plotly": "report"},
+    "03_neural_objective": {"pandas": "frames", "plotly": "report"},
+    "04_large_buckets_and_cuda": {"pandas": "frames"},
+    "05_race_with_botorch": {"botorch": "botorch", "pandas": "frames", "plotly": "report"},
     "06_living_recommender": {
         "duckdb": "duckdb",
         "pyarrow": "parquet",
         "openfeature.contrib.provider.flagd": "flags",
+        "pandas": "frames",
+        "plotly": "report",
     },
+    "07_transfer": {"pandas": "frames", "plotly": "report"},
     "08_reading_the_report": {"pandas": "frames", "plotly": "report"},
 }
 MOST_BYTES = 400_000

@@ -83,6 +83,22 @@ def test_each_function_gives_its_figure(tuner):
     assert "Estimated gain of" in hz.plot.progress(tuner).layout.title.text
 
 
+def test_the_legend_of_a_map_is_above_its_scale_and_can_be_seen(tuner):
+    for theme in THEMES:
+        figure = hz.plot.surface(tuner, theme=theme)
+        layout = figure.layout
+        plotted = layout.height - layout.margin.t - layout.margin.b
+        scale = figure.data[0].colorbar
+        assert (scale.orientation, scale.yanchor) == ("h", "bottom")
+        above = plotted * (layout.legend.y - scale.y)  # in pixels
+        assert above >= scale.thickness + layout.font.size
+        for entry in (trace for trace in figure.data if trace.showlegend):
+            if entry.mode == "lines":
+                assert entry.line.color != "#ffffff"
+            elif entry.marker.color == "#ffffff":
+                assert entry.marker.line.width
+
+
 def test_what_there_is_no_figure_of_is_one_clear_error(tuner):
     with pytest.raises(hz.ConfigError, match=r"metrics are \['gain', 'guard'\], got 'x'"):
         hz.plot.deltas(tuner, "x")
