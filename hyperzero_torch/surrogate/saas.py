@@ -11,7 +11,7 @@ draws, each process is conditioned on the whole covariance of the errors.
 
 The sampler is NumPyro's, on JAX: BoTorch has no other for this model. The extra ``saas`` installs
 them, ``all`` does not: JAX is a second framework of tensors, for this surrogate alone. It takes
-tens of seconds for a metric; steps are few by default, and settings.
+seconds for a metric, most of them to compile; steps are few by default, and settings.
 
 Source: Eriksson and Jankowiak (2021), High-dimensional Bayesian optimization with sparse
 axis-aligned subspaces.
