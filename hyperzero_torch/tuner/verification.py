@@ -12,6 +12,8 @@ point on its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -72,7 +74,7 @@ def leaders(state: Fitted, context: RoundContext) -> tuple[list[int], list[Candi
         noise,
         context.generator("lead", posterior.device),
     )
-    points = _best_points(gradient, x)
+    points, bucket = _best_points(gradient, x), tuple(ids)
     x, lengthscale = x.cpu(), posterior.lengthscale.amin(0).cpu()
     leading: list[int] = []
     added: list[CandidateAdded] = []
@@ -96,20 +98,23 @@ def leaders(state: Fitted, context: RoundContext) -> tuple[list[int], list[Candi
     if context.config.max_untested_share < 1 and bool(
         untested(state, torch.tensor(leading).long()).any()
     ):
-        leading += [c for c in _best_tested(gradient, state, context) if c not in leading]
+        tested = _best_tested(gradient, bucket, state, context)
+        leading += [c for c in tested if c not in leading]
     return leading, added
 
 
-def _best_tested(gradient: _KnowledgeGradient, state: Fitted, context: RoundContext) -> list[int]:
-    """Of the candidates with own evidence, the one most worth verifying for each horizon."""
-    rows = state.fit_set[~untested(state, state.fit_set)]
-    stopped = {CONTROL, *context.history.status.stopped}
-    rows = torch.tensor([c for c in rows.tolist() if c not in stopped], dtype=torch.long)
+def _best_tested(
+    gradient: _KnowledgeGradient, bucket: Sequence[int], state: Fitted, context: RoundContext
+) -> list[int]:
+    """Of the gradient's bucket with own evidence, the one most worth verifying for each horizon."""
+    ids = torch.tensor(bucket, dtype=torch.long)
+    out = torch.tensor([c == CONTROL or c in context.history.status.stopped for c in bucket])
+    rows = (~untested(state, ids) & ~out).nonzero().flatten()
     if not len(rows):
         return []
-    best, values = gradient.best(state.to_unit(context.history.theta[rows]))
+    best, values = gradient.best_of_bucket(rows)
     index, value = torch.stack([best[:, 0].to(values), values[:, 0]]).cpu()
-    chosen = rows[index.long()][value > 0]
+    chosen = ids[rows[index.long()]][value > 0]
     return list(dict.fromkeys(chosen.tolist()))
 
 
@@ -234,10 +239,19 @@ class _KnowledgeGradient:
 
     def best(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The best row of ``x (N, dims)`` and its value, each ``(horizons, 1)``."""
-        mean, var = self._marginal(x)
-        points = elements(x.device, _TILE_ELEMENTS) // (_NUM_OUTCOMES * _NUM_DRAWS * mean.shape[1])
+        return self._best(*self._marginal(x))
+
+    def best_of_bucket(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of rows of the bucket, by their place in ``rows``, on the CPU."""
+        x, mean, var = (field[rows.to(field.device)] for field in self._bucket)
+        is_kept = len(self._bucket[0]) > _MANY
+        return self._best(*((mean, var) if is_kept else self.posterior.marginal(x)))
+
+    def _best(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        row = _NUM_OUTCOMES * _NUM_DRAWS * mean.shape[1]
+        points = elements(mean.device, _TILE_ELEMENTS) // row
         tile = max(1, points // _TILE_MULTIPLE) * _TILE_MULTIPLE
-        if x.device.type != "cpu":
+        if mean.device.type != "cpu":
             return self._best_of_all_horizons(mean, var, tile)
         rows, values = [], []
         for rounds in HORIZONS:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import hyperzero_torch as hz
-from hyperzero_torch.simulate import GuardrailWorld
+from hyperzero_torch.simulate import GuardrailWorld, run
 from hyperzero_torch.tuner.verification import (
     HORIZONS,
     knowledge_gradient,
@@ -84,3 +84,18 @@ def test_leaders_are_repeatable(fitted):
     first = knowledge_gradient(posterior, world.problem, posterior.x, 0.9, NOISE, gen(3))
     again = knowledge_gradient(posterior, world.problem, posterior.x, 0.9, NOISE, gen(3))
     assert torch.equal(first, again)
+
+
+def test_where_moments_of_many_candidates_are_kept_the_plans_are_the_same(monkeypatch):
+    """From a size on, the moments of the bucket are computed once for both searches."""
+    asked = []
+    for many in (1000, 1):
+        monkeypatch.setattr("hyperzero_torch.tuner.verification._MANY", many)
+        world = GuardrailWorld(2)
+        tuner = hz.Tuner(world.problem, hz.TunerConfig(initial_candidates=24), seed=0)
+        assert len(list(run(tuner, world, 7))) == 7
+        assert any(c.origin == "leader" for c in tuner.history.candidates)
+        asked.append([tuner.study.plan(r) for r in range(7)])
+    for plan, other in zip(*asked):
+        assert (plan.candidate_ids, plan.shares) == (other.candidate_ids, other.shares)
+        torch.testing.assert_close(plan.theta, other.theta)
