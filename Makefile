@@ -48,7 +48,7 @@ picture: $(READY) ## draw the README's picture of the report (needs chromium)
 	$(BIN)/hyperzero demo --out build/picture
 	chromium $(SHOT) --screenshot=docs/images/report.png "file://$(CURDIR)/build/picture/report.html"
 
-notebooks: $(READY) ## run the notebooks at full budget, in place (six minutes)
+notebooks: $(READY) ## run the notebooks at full budget, in place (minutes)
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 SPEED = streaming moments paths marginals selection fits round

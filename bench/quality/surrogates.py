@@ -12,7 +12,7 @@ them by the posterior mean, over the best possible gain.
 ``race``: every surrogate plans and recommends for 31 hours in guardrail worlds, all else being the
 default. Runs that the files already have are skipped; ``--minutes`` ends a race early. Kernels that
 have no name in the package come from ``kernels.py``. ``saas`` needs the extra of that name, and
-five to nine minutes for a race.
+about eight minutes for a race.
 """
 
 from __future__ import annotations

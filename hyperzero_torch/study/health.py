@@ -127,7 +127,10 @@ def _surrogate(history: History) -> Card:
     if chosen is not None and chosen.caveat is not None:
         advice = "take another surrogate in the next study ('hyperzero models' compares them)"
         return Card(name, "WATCH", f"{chosen.text} is {chosen.caveat}", advice)
-    return Card(name, "PASS", "nothing was amiss with the last fit")
+    plan = history.last_plan
+    if plan is None or plan.trace.why_not is not None:
+        return Card(name, "PASS", "the last plan needed no fit")
+    return Card(name, "PASS", "the last plan rests on a fit of it")
 
 
 def _quarantine(history: History) -> Card:

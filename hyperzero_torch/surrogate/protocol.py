@@ -13,6 +13,9 @@ observed, and ``shared`` is the covariance of the errors that rows have in commo
 
 A ``fit`` that takes a further ``prior_std`` gets it: ``(metrics,)``, half of ``plausible_lift``,
 NaN where a metric has none, or None. It is the prior's standard deviation in the deltas' unit.
+
+An attribute ``caveat``, a text, is what users of the model must know. The journal of a study has
+it, and its card of health *Surrogate* is on WATCH.
 """
 
 from __future__ import annotations

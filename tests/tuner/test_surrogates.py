@@ -114,7 +114,13 @@ def card(tuner):
     return next(c for c in cards(tuner.history, tuner.config) if c.name == "Surrogate")
 
 
-@pytest.mark.parametrize("surrogate", ["ensemble", network(), spectral, of_network])
+class Doubtful(Quadratic):
+    caveat = "not to be relied on for guardrails: it knows one curve"
+
+
+@pytest.mark.parametrize(
+    "surrogate", ["ensemble", network(), spectral, of_network, Doubtful(), lambda: Doubtful()]
+)
 def test_a_surrogate_with_narrow_intervals_is_warned_of_where_people_look(surrogate, tmp_path):
     url = f"sqlite:///{tmp_path}/study.db"
     tuner = hz.Tuner(PROBLEM, CONFIG, url, surrogate=surrogate)
@@ -133,6 +139,24 @@ def test_a_kernel_of_few_parameters_is_not(surrogate):
     tuner = hz.Tuner(PROBLEM, CONFIG, surrogate=surrogate)
     assert not [d for d in tuner.decisions if "relied on" in d.reason]
     assert card(tuner).state == "PASS"
+
+
+def test_the_card_says_whether_the_last_plan_rests_on_a_fit():
+    tuner = hz.Tuner(PROBLEM, CONFIG)
+    assert (card(tuner).state, card(tuner).sentence) == ("PASS", "the last plan needed no fit")
+    play(tuner, 2)
+    assert (card(tuner).state, card(tuner).sentence) == (
+        "PASS",
+        "the last plan rests on a fit of it",
+    )
+
+
+def test_hyperparameters_that_were_not_used_are_on_the_card():
+    tuner = hz.Tuner(PROBLEM, CONFIG, surrogate=network(is_trained=True))
+    with pytest.warns(hz.TunerWarning, match="the fit of the kernel failed"):
+        play(tuner, 2)
+    assert card(tuner).state == "WATCH"
+    assert card(tuner).sentence.startswith("the fit of the kernel failed")
 
 
 def test_a_remark_of_the_same_name_is_a_remark_still():

@@ -192,7 +192,8 @@ def _of_object(value: Any, name: str | None, dims: int) -> ForeignSurrogate:
     given = getattr(value, "descriptor", None)
     text = given if isinstance(given, str) and given else name_of(value)
     descriptor = Descriptor(name or text, of_text(text), name)
-    caveat = value.caveat if isinstance(value, Ensemble) else None
+    caveat = getattr(value, "caveat", None)
+    caveat = caveat if isinstance(caveat, str) and caveat else None
     if "prior_std" not in inspect.signature(value.fit).parameters:
         fit = lambda x, m, v, shared, _: value.fit(x, m, v, shared)  # noqa: E731
         return ForeignSurrogate(descriptor, fit, scaled=False, caveat=caveat)
