@@ -1,15 +1,16 @@
 """Are the plans of recorded studies still the same, to the last bit?
 
-    python -m bench.reliability.plans [--record] [--only NAME,NAME] [--rounds N]
+    python -m bench.reliability.plans [--record | --add] [--only NAME,NAME] [--rounds N]
 
 Each study below runs on one thread, and the digest of every plan (round, candidates, thetas, slots
 and shares) is compared with the one in ``bench/results/plans.json``. ``--record`` rewrites that
 file: do so only if plans change on purpose, and say in the commit which ones change and why.
 
 Floating-point arithmetic differs in its last digits between processors and builds of PyTorch, and a
-small difference can change later plans. So bits are compared where the file was recorded. Elsewhere
-only the first plan is, which rests on no estimate: its numbers may differ in the last digits, since
-a snap to constraints and log scales computes.
+small difference can change later plans. So the file has a record for each machine, and bits are
+compared on these. Elsewhere only the first plan is, which rests on no estimate: its numbers may
+differ in the last digits, since a snap to constraints and log scales computes. That says nothing of
+later plans: ``--add`` this machine's record first, from the commit that recorded the others.
 """
 
 from __future__ import annotations
@@ -320,13 +321,27 @@ def replay(name: str, rounds: int | None = None) -> dict[str, Any]:
     return record
 
 
-def write(record: dict[str, Any]) -> None:
-    """Keep a record, one study a line."""
-    lines = [f"{json.dumps(n)}: {json.dumps(study)}" for n, study in record["studies"].items()]
-    studies = ",\n".join(lines)
-    RESULTS.write_text(
-        f'{{"machine": {json.dumps(record["machine"])}, "studies": {{\n{studies}\n}}}}\n'
-    )
+def read() -> list[dict[str, Any]]:
+    """The record of each machine."""
+    records: list[dict[str, Any]] = json.loads(RESULTS.read_text())
+    return records
+
+
+def nearest(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The record of this machine; another one's where there is none."""
+    return next((r for r in records if r["machine"] == machine()), records[0])
+
+
+def write(records: list[dict[str, Any]]) -> None:
+    """Keep the records, one study a line."""
+    texts = []
+    for record in records:
+        lines = [f"{json.dumps(n)}: {json.dumps(study)}" for n, study in record["studies"].items()]
+        studies = ",\n".join(lines)
+        texts.append(
+            f'{{"machine": {json.dumps(record["machine"])}, "studies": {{\n{studies}\n}}}}'
+        )
+    RESULTS.write_text(f"[{', '.join(texts)}]\n")
 
 
 def difference(name: str, study: dict[str, Any], recorded: dict[str, Any]) -> str | None:
@@ -348,20 +363,36 @@ def difference(name: str, study: dict[str, Any], recorded: dict[str, Any]) -> st
 def main() -> None:
     """Record, or compare and print the differences."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--record", action="store_true", help="rewrite the file")
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument("--record", action="store_true", help="rewrite the file, for this machine")
+    kept.add_argument("--add", action="store_true", help="add this machine to the file")
     parser.add_argument("--only", default=",".join(STUDIES), help="names, by commas")
     parser.add_argument("--rounds", type=int, help="at most so many rounds of each")
     args = parser.parse_args()
     names = args.only.split(",")
-    if args.record:
+    if (args.record or args.add) and (names != list(STUDIES) or args.rounds is not None):
+        parser.error(
+            "a record holds every study with all its rounds: leave out --only and --rounds"
+        )
+    if args.record or args.add:
+        before = read() if args.add else []
+        if any(r["machine"] == machine() for r in before):
+            parser.error("this machine has a record; compare with it, or --record anew")
         record = {"machine": machine(), "studies": {n: replay(n) for n in names}}
-        write(record)
+        flaws = [difference(n, record["studies"][n], r) for r in before for n in names]
+        if any(flaws):
+            sys.exit("\n".join(filter(None, flaws)))
+        write([*before, record])
         for name, study in record["studies"].items():
             print(name, len(study["plans"]), study["outcome"]["decisions"])
         return
-    recorded = json.loads(RESULTS.read_text())
+    recorded = nearest(read())
     exact = machine() == recorded["machine"]
-    print("comparing every plan" if exact else "comparing first plans: this is another machine")
+    print(
+        "comparing every plan"
+        if exact
+        else "comparing FIRST plans alone, which rest on no fit: this machine has no record (--add)"
+    )
     flaws = []
     for name in names:
         flaw = difference(name, replay(name, args.rounds), recorded)
