@@ -36,6 +36,7 @@ from ...runtime.files import make_private
 from .address import Address
 from .base import ConflictError
 from .limits import BUSY_SECONDS, keep_log_ahead, limit
+from .open_file import OpenFile
 
 _CONNECT_SECONDS = 10
 _IDLE_SECONDS = 600  # firewalls drop connections that are idle between two rounds
@@ -74,6 +75,8 @@ class Database:
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
             self._writer = self.engine.execution_options(isolation_level="READ COMMITTED")
+        file = self.address.file
+        self._file = None if file is None else OpenFile(Path(file), str(self))
         self._process = os.getpid()
         # Close connections also when the journal is deleted without close().
         weakref.finalize(self, _dispose, self.engine, self._process)
@@ -103,6 +106,8 @@ class Database:
         if self._process != os.getpid():  # a fork must not use its parent's connections
             self.engine.dispose(close=False)
             self._process = os.getpid()
+        if self._file is not None and self._file.is_another():
+            self.engine.dispose()
         try:
             with (self._writer if write else self._reader).begin() as connection:
                 if self.is_sqlite:
@@ -112,7 +117,12 @@ class Database:
                 elif write:
                     limit = f"{1000 * BUSY_SECONDS:.0f}"
                     connection.execute(sa.select(sa.func.set_config("lock_timeout", limit, True)))
+                if self._file is not None:
+                    self._file.note()
+                    self._file.check(is_written=False)
                 yield connection
+            if write and self._file is not None:
+                self._file.check(is_written=True)
         except HyperZeroError:
             raise
         except IntegrityError as error:
