@@ -10,9 +10,11 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
@@ -20,6 +22,7 @@ import yaml
 
 import hyperzero_torch as hz
 from hyperzero_torch.cli.app import app
+from hyperzero_torch.integrations.http.tokens import Role
 from hyperzero_torch.live import hourly_query
 from hyperzero_torch.live.build import metrics_of
 
@@ -46,6 +49,7 @@ def pod(name):
 
 
 PODS = ["deployment.yaml", "cronjob.yaml"]
+PAGE = "page/deployment.yaml"  # what it adds to the first of them
 
 
 def containers(name):
@@ -58,10 +62,11 @@ def words_of_commands():
     for service in COMPOSE["services"].values():
         if str(service.get("image", "")).startswith("hyperzero:"):
             yield service["command"]
-    for container in containers("deployment.yaml"):
+    for container in [*containers("deployment.yaml"), *pod(PAGE)["containers"]]:
         if container["image"].startswith("hyperzero:"):
             yield container["args"]
-    scripts = [" ".join(c.get("args", [])) for c in containers("cronjob.yaml")]
+    scripted = [*containers("cronjob.yaml"), *pod(PAGE)["initContainers"]]
+    scripts = [" ".join(c.get("args", [])) for c in scripted]
     files = [*UNITS, DEPLOY / "systemd/hour.sh"]
     scripts += [path.read_text(encoding="utf-8") for path in files]
     for text in scripts:
@@ -75,6 +80,11 @@ def test_every_command_exists_with_its_options():
     calls = list(words_of_commands())
     assert len(calls) >= 7
     for name, *words in calls:
+        if words[:2] == ["token", "add"]:
+            options = {"--role", "--tokens"}
+            assert words[words.index("--role") + 1] in get_args(Role)
+            assert {word for word in words if word.startswith("--")} == options
+            continue
         options = {o for p in group.commands[name].params for o in (*p.opts, *p.secondary_opts)}
         used = {word for word in words if word.startswith("-")}
         assert used <= options, f"{name}: {used - options}"
@@ -90,7 +100,7 @@ def test_yaml_is_read_and_has_nothing_of_a_secret(path):
 
 def test_images_are_pinned():
     images = [service["image"] for service in COMPOSE["services"].values()]
-    images += [container["image"] for name in PODS for container in containers(name)]
+    images += [container["image"] for name in [*PODS, PAGE] for container in containers(name)]
     images += re.findall(r"^ARG BASE=(\S+)$", DOCKERFILE, re.M)
     assert len(images) >= 10
     for image in images:
@@ -129,6 +139,7 @@ def test_nothing_runs_as_root():
         assert context["runAsNonRoot"] is True
         assert context["runAsUser"] == context["fsGroup"] == 10001
         assert pod(name)["automountServiceAccountToken"] is False
+    for name in [*PODS, PAGE]:
         for container in containers(name):
             own = container["securityContext"]
             assert own["readOnlyRootFilesystem"] is True
@@ -150,7 +161,7 @@ def test_ports_agree():
     for words in words_of_commands():
         if words[0] == "run":
             assert words[words.index("--metrics-port") + 1] == str(METRICS_PORT)
-        if words[0] == "serve":
+        if words[0] == "serve" and words[1] != "token":
             assert words[words.index("--port") + 1] == str(PAGE_PORT)
     for name, port in (("flagd", FLAGS_PORT), ("prometheus", 9090), ("page", PAGE_PORT)):
         assert COMPOSE["services"][name]["ports"] == [f"127.0.0.1:{port}:{port}"]
@@ -167,6 +178,11 @@ def test_ports_agree():
         assert service["spec"]["selector"] == labels
         (port,) = service["spec"]["ports"]
         assert named[port["targetPort"]] == port["port"]
+    (page,) = pod(PAGE)["containers"]
+    assert page["ports"] == [{"name": "page", "containerPort": PAGE_PORT}]
+    service = manifests("page/services.yaml")[0]["spec"]
+    assert service["selector"] == labels
+    assert service["ports"] == [{"name": "page", "port": PAGE_PORT, "targetPort": "page"}]
     loop = containers("deployment.yaml")[0]
     probes = {
         name: loop[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")
@@ -269,6 +285,59 @@ def test_kubernetes_manifests_are_put_together():
     (deployment,) = [m for m in built if m["kind"] == "Deployment"]
     volumes = deployment["spec"]["template"]["spec"]["volumes"]
     assert study["metadata"]["name"] in {v.get("configMap", {}).get("name") for v in volumes}
+
+
+def test_the_page_is_put_beside_the_loop_and_shares_its_flags(tmp_path):
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed")
+    folder = shutil.copytree(DEPLOY / "kubernetes", tmp_path / "kubernetes")
+    main = folder / "kustomization.yaml"
+    text = main.read_text(encoding="utf-8")
+    assert "# components: [page]" in text
+    main.write_text(text.replace("# components: [page]", "components: [page]"), encoding="utf-8")
+    run = [kubectl, "kustomize", folder]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    built = list(yaml.safe_load_all(done.stdout))
+    (deployment,) = [m for m in built if m["kind"] == "Deployment"]
+    spec = deployment["spec"]["template"]["spec"]
+    by_name = {container["name"]: container for container in spec["containers"]}
+    assert set(by_name) == {"page", "loop", "flagd"}
+    flags = [
+        {m["mountPath"]: m for m in by_name[name]["volumeMounts"]}["/srv/flags"]
+        for name in ("page", "loop")
+    ]
+    assert flags[0] == flags[1] == {"name": "flags", "mountPath": "/srv/flags"}
+    volumes = {volume["name"] for volume in spec["volumes"]}
+    every = [*spec["containers"], *spec["initContainers"]]
+    assert {m["name"] for c in every for m in c["volumeMounts"]} == volumes
+    claims = {m["metadata"]["name"] for m in built if m["kind"] == "PersistentVolumeClaim"}
+    used = [v["persistentVolumeClaim"]["claimName"] for v in spec["volumes"]
+            if "persistentVolumeClaim" in v]  # fmt: skip
+    assert set(used) <= claims
+
+
+def test_the_first_token_lets_the_page_start_and_is_made_once(tmp_path):
+    """The script of the pod, with the real program."""
+    (container,) = pod(PAGE)["initContainers"]
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "hyperzero"
+    code = "from hyperzero_torch.cli import main; main()"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
+    program.chmod(0o755)
+    (script,) = container["args"]
+    script = script.replace("/var/lib/hyperzero", str(tmp_path)).replace("/tmp/token", "token")
+    environment = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
+    made = []
+    for _ in range(2):
+        run = [*container["command"], script]
+        done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        made.append((tmp_path / "tokens.json").read_text(encoding="utf-8"))
+    assert made[0] == made[1]
+    (token,) = json.loads(made[0])["tokens"]
+    assert token["role"] == "viewer"
 
 
 def test_systemd_accepts_the_units(tmp_path):

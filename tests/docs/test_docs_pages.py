@@ -38,7 +38,7 @@ from hyperzero_torch.testing import JournalContract, UpdaterContract
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.S | re.M)
 RUNNABLE = {"python", "bash", "sql"}
-LANGUAGES = {*RUNNABLE, "text", "sh", "yaml", "json"}
+LANGUAGES = {*RUNNABLE, "text", "sh", "yaml", "json", "nginx"}
 ALL = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -82,6 +82,8 @@ NOT_RUN = {
             "kubectl create secret generic hyperzero-secrets "
             "--from-literal=DATABASE_PASSWORD=... --namespace hyperzero",
             "kubectl apply --kustomize deploy/kubernetes",
+            "kubectl exec --namespace hyperzero deploy/hyperzero --container page -- hyperzero "
+            "serve token add anna --role approver --tokens /var/lib/hyperzero/tokens.json",
             "install -D -m 644 deploy/systemd/hyperzero.service "
             "/etc/systemd/system/hyperzero.service",
             "systemctl enable --now hyperzero.service",
@@ -529,7 +531,7 @@ def commands_of(page):
     """Every command of ours that a page shows, in blocks and in sentences; its place and words."""
     for language, _, code, line in blocks(page):
         if language in ("sh", "bash"):
-            for m in re.finditer(r"\bhyperzero ([a-z-]+)([^\n#|;]*)", code):
+            for m in re.finditer(r"(?<![/=])(?<!namespace )\bhyperzero ([a-z-]+)([^\n#|;]*)", code):
                 yield f"{page}:{line}", m[1], m[2]
     for m in re.finditer(r"`hyperzero ([a-z-]+)([^`]*)`", FENCE.sub("", ALL[page])):
         yield f"{page}: {m[0]}", m[1], m[2]
