@@ -60,15 +60,24 @@ def serve(
     rate: Annotated[
         float, typer.Option("--rate", min=1, max=1e6, help="Requests a second of one client.")
     ] = 500.0,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--proxy",
+            help="Address or network of a proxy, which is believed about whom it speaks for and "
+            "whether by TLS; those of this machine always are. May be given several times.",
+        ),
+    ] = None,
 ) -> None:
     """Serve until Ctrl-C."""
     if context.invoked_subcommand is not None:
         return
     from ..integrations.http import create_app, run
     from ..integrations.http.files import places
-    from ..integrations.http.run import is_loopback, listener
+    from ..integrations.http.run import is_loopback, listener, proxies_of
     from ..integrations.http.tokens import TokenFile
 
+    proxies = proxies_of(proxy or ())
     file = TokenFile(tokens)
     if not file.tokens():
         how = f"hyperzero serve token add NAME --role ROLE --tokens {tokens}"
@@ -85,7 +94,7 @@ def serve(
     note(f"serving {len(served)} studies at http://{shown}:{number}/ until Ctrl-C")
     # The server answers what it is answering, then lets these have the signal.
     with signals_to(lambda *_: sys.exit(0)):
-        run(create_app(served, file, rate=rate), made)
+        run(create_app(served, file, rate=rate), made, proxies)
 
 
 @token_app.command("add")

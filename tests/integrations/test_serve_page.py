@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 from support.browser import Browser, find
-from support.served_study import ROLES, Client, plan_of, rows_of, study_file
+from support.served_study import ROLES, Client, plan_of, rows_of, serving, study_file
 from support.small_study import make, play, reply
 
 import hyperzero_torch as hz
@@ -39,26 +39,6 @@ class Platform:
             if rounds
             else None
         )
-
-
-@contextlib.contextmanager
-def serving(places_of, folder):
-    """A server of its own, in a thread; gives its address and the tokens."""
-    from hyperzero_torch.integrations.http.app import create_app
-    from hyperzero_torch.integrations.http.run import listener, server_of
-    from hyperzero_torch.integrations.http.tokens import TokenFile
-
-    tokens = TokenFile(folder / "tokens.json")
-    secrets = {role: tokens.add(role, role) for role in ROLES}
-    made = listener("127.0.0.1", 0)
-    server = server_of(create_app(places_of, tokens, look_every=0.1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [made]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{made.getsockname()[1]}", secrets
-    finally:
-        server.should_exit = True
-        thread.join(20)
 
 
 @pytest.fixture(scope="module")
@@ -486,8 +466,8 @@ def test_a_study_that_cannot_be_read_says_so_on_the_page(tmp_path):
     secret = tokens.add("anna", "viewer")
     with TestClient(create_app(places([study_file(tmp_path)]), tokens)) as http:
         http.post("/login", data={"token": secret})
-        assert "make the first plan" in http.get("/").text
-        assert "make the first plan" in http.get("/studies/feed").text
+        assert "has not begun" in http.get("/").text
+        assert "has not begun" in http.get("/studies/feed").text
 
 
 def test_a_signal_ends_it_at_once_and_quietly_though_somebody_watches(tmp_path):

@@ -1,6 +1,8 @@
 """A server in this process over a small study, and the tokens of everybody."""
 
+import contextlib
 import json
+import threading
 
 from support.small_study import CONFIG
 
@@ -86,3 +88,23 @@ def plan_of(plan):
         tuple(arm["slots"] for arm in arms),
         tuple(arm["share"] for arm in arms),
     )
+
+
+@contextlib.contextmanager
+def serving(places_of, folder):
+    """A server of its own, in a thread; gives its address and the tokens."""
+    from hyperzero_torch.integrations.http.app import create_app
+    from hyperzero_torch.integrations.http.run import listener, server_of
+    from hyperzero_torch.integrations.http.tokens import TokenFile
+
+    tokens = TokenFile(folder / "tokens.json")
+    secrets = {role: tokens.add(role, role) for role in ROLES}
+    made = listener("127.0.0.1", 0)
+    server = server_of(create_app(places_of, tokens, look_every=0.1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [made]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{made.getsockname()[1]}", secrets
+    finally:
+        server.should_exit = True
+        thread.join(20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,6 +49,8 @@ _STATUS: tuple[tuple[type[HyperZeroError], int], ...] = (
     (DeviceMemoryError, 503),
 )
 _MOST_FAULTS = 10
+#: The folders of an absolute path, also in a SQLite URL, but not the host of another URL.
+_FOLDERS = re.compile(r"(?<![\w.])(?<!:/)/(?:[^\s'\"/:;,@]+/)+(?=[^\s'\"/])")
 _NAMES = {
     400: "BadRequest",
     401: "Unauthorized",
@@ -93,6 +96,11 @@ def refusal(
     return Json(content, status_code=status, headers=dict(headers or {}))
 
 
+def shown(error: HyperZeroError) -> str:
+    """The message of an error without the folders of this machine, which are nobody's matter."""
+    return _FOLDERS.sub("", str(error))
+
+
 def status_of(error: HyperZeroError) -> int:
     """The status of an error of this package."""
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 409)
@@ -104,7 +112,7 @@ async def on_our_error(_: Request, error: Exception) -> Response:
         raise error
     status = status_of(error)
     headers = {"Retry-After": "5"} if status == 503 else {}
-    return refusal(status, str(error), type(error).__name__, headers)
+    return refusal(status, shown(error), type(error).__name__, headers)
 
 
 async def on_http_error(_: Request, error: Exception) -> Response:

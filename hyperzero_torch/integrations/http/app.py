@@ -95,6 +95,7 @@ def create_app(
     for router in (reading.router, feeding.router, deciding.router, pages.router):
         app.include_router(router)
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", response_model=Answer, tags=["reading"])
     async def healthz() -> Json:
         """Whether the server answers."""

@@ -10,6 +10,7 @@ from contextlib import suppress
 from starlette.exceptions import HTTPException
 
 from ...errors import HyperZeroError
+from .answers import shown
 from .snapshot import Snapshot
 from .studies import Access
 
@@ -117,7 +118,7 @@ class Viewers:
             except HyperZeroError as error:  # a journal may be away for a while
                 wait = max(wait, _BACK_OFF)
                 if key not in self._faults:
-                    self._faults[key] = _fault(f"This page is out of date: {error}")
+                    self._faults[key] = _fault(f"This page is out of date: {shown(error)}")
                     self._send(key, self._faults[key])
             else:
                 states = tuple(card.state for card in snapshot.health)

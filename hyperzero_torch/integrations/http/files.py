@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import ConfigError
-from ...live.opening import open_study
+from ...errors import ConfigError, StudyNotFoundError
+from ...live.opening import check_unserved, open_study
 from ...study.config import LiveConfig, StudyConfig
 from ...study.journal import open_journal
 from ...tuner.tuner import Tuner
@@ -81,7 +81,35 @@ def _of_journals(journals: Sequence[str]) -> Iterator[tuple[str, Opener, Path | 
 
 
 def _file_opener(file: Path) -> Opener:
-    return lambda create: open_study(file, create=create)
+    def opened(create: bool) -> Tuner:
+        if not create:
+            _check_begun(file)
+        return open_study(file, create=create)
+
+    return opened
+
+
+def _check_begun(file: Path) -> None:
+    """Refuse to read a study that nobody has asked for a plan of, or whose journal was lost.
+
+    Raises:
+        StudyNotFoundError: it has not begun.
+        FencedError: its flags serve a plan all the same.
+    """
+    study = StudyConfig.from_file(file)
+    try:
+        journal = open_journal(study.journal_url(file.resolve().parent), create=False)
+    except StudyNotFoundError:
+        names = []
+    else:
+        names = journal.studies()
+        journal.close()
+    if study.study not in names:
+        check_unserved(file, study)  # then it had begun
+        raise StudyNotFoundError(
+            f"the study {study.study!r} has not begun: its journal holds no plan of it. It begins "
+            "with the first ask, or with 'hyperzero run'"
+        )
 
 
 def _journal_opener(url: str, name: str) -> Opener:

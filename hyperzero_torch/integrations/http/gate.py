@@ -33,6 +33,7 @@ _MOST_SESSIONS = 10_000
 OPEN = ("/healthz", "/openapi.json", "/login")
 _OPEN_FOLDER = "/static/"
 _API = "/v1/"
+TOO_MANY_FAILURES = "too many wrong tokens from this address, and this one is not known either"
 
 
 @dataclass(frozen=True)
@@ -102,19 +103,18 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        secret, address = _bearer(headers), client_of(scope)
-        if secret is not None and self._failures.left(address) < 1:
-            message = "too many wrong tokens from this address; wait a minute"
-            await refusal(429, message, headers={"Retry-After": "60"})(scope, receive, send)
-            return
+        secret = _bearer(headers)
         try:
             caller, session = self._who(secret, headers)
         except ConfigError as error:
             await refusal(503, str(error), headers={"Retry-After": "5"})(scope, receive, send)
             return
         if caller is None:
-            if secret is not None:
-                self._failures.take(address)
+            # Known tokens pass all the same: many people may share the address of a proxy.
+            if secret is not None and not self._failures.take(client_of(scope)):
+                answer = refusal(429, TOO_MANY_FAILURES, headers={"Retry-After": "60"})
+                await answer(scope, receive, send)
+                return
             await self._refuse(scope, receive, send, secret is not None)
             return
         scope.setdefault("state", {})
@@ -198,15 +198,22 @@ def check_form(request: Request, form_key: str) -> Caller:
 def check_origin(request: Request) -> None:
     """Refuse what a page of another host sends.
 
+    Browsers say in ``Sec-Fetch-Site`` whether it is another host's, which no page can change. Old
+    ones, and all of them over plain HTTP to another machine, name the page's host alone.
+
     Raises:
         HTTPException: another host's page sent it.
     """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    is_other = site not in (None, "same-origin", "none")
-    if not is_other and origin is not None and origin != "null":
-        is_other = urlsplit(origin).netloc != request.headers.get("host")
-    if is_other or origin == "null":
+    if origin == "null" or site not in (None, "same-origin", "none"):
         raise HTTPException(403, "this form was sent by a page of another host; nothing was done")
+    host = request.headers.get("host")
+    if site is None and origin is not None and urlsplit(origin).netloc != host:
+        raise HTTPException(
+            403,
+            f"this form was sent by a page of {origin!r:.100}, and the server was asked as "
+            f"{host!r:.100}; nothing was done. Behind a proxy, let it pass on the header Host",
+        )
 
 
 def cookie_of(headers: Headers) -> str | None:

@@ -16,9 +16,18 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from ...errors import HyperZeroError, StudyNotFoundError
 from ...report.html.page import STYLE
 from ...tuner.tuner import Tuner
-from .answers import status_of
+from .answers import shown, status_of
 from .bodies import MAX_NUMBER, Reason
-from .gate import COOKIE, Session, check_form, check_origin, refused, session_of
+from .gate import (
+    COOKIE,
+    TOO_MANY_FAILURES,
+    Session,
+    check_form,
+    check_origin,
+    refused,
+    session_of,
+)
+from .limits import client_of
 from .page import reference, views
 from .page.actions import ACTIONS, Given, panel
 from .page.markup import document, escape, hidden
@@ -75,12 +84,10 @@ async def login(request: Request) -> Response:
     """Begin a session."""
     check_origin(request)
     form = await _form(request)
-    failures, address = request.app.state.failures, request.client.host if request.client else ""
-    if failures.left(address) < 1:
-        return _login("/", "too many wrong tokens; wait a minute", 429)
     caller = request.app.state.tokens.caller(form.get("token", "").strip())
     if caller is None:
-        failures.take(address)
+        if not request.app.state.failures.take(client_of(request.scope)):
+            return _login(form.get("next", "/"), TOO_MANY_FAILURES, 429)
         return _login(form.get("next", "/"), "this token is not known", 401)
     target = form.get("next", "/")
     is_ours = target.startswith("/") and not target.startswith(("//", "/\\"))
@@ -139,10 +146,10 @@ async def _study(access: Access, session: Session, note: str, status: int = 200)
     try:
         snapshot = await access.snapshot()
     except HyperZeroError as error:
-        text = f'{note}<p class="fault" role="alert">{escape(error)}</p>'
         is_new = isinstance(error, StudyNotFoundError)  # the page says how it begins
-        shown = status if status != 200 or is_new else status_of(error)
-        return HTMLResponse(document(access.place.name, text, session), shown)
+        answered = status if status != 200 or is_new else status_of(error)
+        text = note + _fault(shown(error))
+        return HTMLResponse(document(access.place.name, text, session), answered)
     parts = views.parts(snapshot)
     key = escape(access.key)
 
@@ -208,9 +215,10 @@ async def act(request: Request, access: Served, action: str) -> Response:
         return await _study(access, session, _fault(sentence), 422)
     except ValueError as error:
         status = status_of(error) if isinstance(error, HyperZeroError) else 422
-        return await _study(access, session, _fault(str(error)), status)
+        text = shown(error) if isinstance(error, HyperZeroError) else str(error)
+        return await _study(access, session, _fault(text), status)
     except HyperZeroError as error:
-        return await _study(access, session, _fault(str(error)), status_of(error))
+        return await _study(access, session, _fault(shown(error)), status_of(error))
     return RedirectResponse(f"/studies/{quote(access.key)}?done={action}", 303)
 
 

@@ -14,7 +14,7 @@ from ...tuner import frames
 from ...tuner.recommend import Criterion
 from ...tuner.status import facts_of, switches_of
 from ...tuner.tuner import Tuner
-from .answers import Json
+from .answers import Json, shown
 from .bodies import (
     MAX_NUMBER,
     Answer,
@@ -63,7 +63,7 @@ async def glance(access: Access) -> dict[str, Any]:
             "id": access.key,
             "name": access.place.name,
             "state": "WATCH" if isinstance(error, StudyNotFoundError) else "ACT",
-            "sentence": str(error),
+            "sentence": shown(error),
             "last_round": None,
             "mode": None,
         }

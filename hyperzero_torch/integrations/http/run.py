@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 import socket
 import sys
+from collections.abc import Sequence
 
 import uvicorn
 from fastapi import FastAPI
 
 from ...errors import ConfigError
 
+_THIS_MACHINE = ("127.0.0.1", "::1")
 _GRACE_SECONDS = 5  # for calls that are being answered
 _MOST_CONNECTIONS = 1024
 _SWITCH_SECONDS = 0.0005
@@ -54,8 +56,32 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def server_of(app: FastAPI) -> uvicorn.Server:
-    """The server, which runs until SIGTERM, Ctrl-C, or its ``should_exit``."""
+def proxies_of(given: Sequence[str]) -> list[str]:
+    """The proxies that are believed about whom they speak for: this machine's and the given ones.
+
+    Args:
+        given: addresses and networks.
+    Raises:
+        ConfigError: one is no address.
+    """
+    for proxy in given:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            raise ConfigError(
+                f"--proxy {proxy!r:.100} is no address or network of a proxy ({error}); write it "
+                "as in 10.0.0.7 or 10.0.0.0/24"
+            ) from None
+    return [*_THIS_MACHINE, *given]
+
+
+def server_of(app: FastAPI, proxies: Sequence[str] = _THIS_MACHINE) -> uvicorn.Server:
+    """The server, which runs until SIGTERM, Ctrl-C, or its ``should_exit``.
+
+    Args:
+        app: the application.
+        proxies: that are believed about whom they speak for, see ``proxies_of``.
+    """
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -63,15 +89,16 @@ def server_of(app: FastAPI) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         timeout_keep_alive=30,
+        forwarded_allow_ips=list(proxies),
         limit_concurrency=_MOST_CONNECTIONS,
         h11_max_incomplete_event_size=64 * 1024,
     )
     return _Server(config)
 
 
-def run(app: FastAPI, made: socket.socket) -> None:
+def run(app: FastAPI, made: socket.socket, proxies: Sequence[str] = _THIS_MACHINE) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     # The thread that writes lets others run at every statement of the database, and would wait for
     # its turn for as long as one of them computes.
     sys.setswitchinterval(_SWITCH_SECONDS)
-    server_of(app).run(sockets=[made])
+    server_of(app, proxies).run(sockets=[made])

@@ -27,6 +27,7 @@ from ...study.messages import Ledger, Message, Receipt, record
 from ...study.study import Study
 from ...tuner import announcements
 from ...tuner.tuner import Tuner
+from .answers import shown
 from .files import Place
 from .snapshot import Snapshot, Times, take
 
@@ -146,7 +147,7 @@ class Access:
         except HyperZeroError as error:
             return (
                 "the journal has it, and the next plan follows it, but what is served now could "
-                f"not be changed: {error}"
+                f"not be changed: {shown(error)}"
             )
 
     async def snapshot(self) -> Snapshot:
