@@ -41,8 +41,9 @@ class Recommendation:
         delta_var: its variance.
         num_rounds: rounds with evidence on this candidate.
         reason: one sentence on the choice.
-        leader: the most promising candidate by gain times P(feasible), recommended or not; None
-            where no candidate is expected to gain.
+        leader: the most promising candidate, recommended or not: by the gain that its interval
+            leaves possible, times ``prob_success``, of those on which the decision is open where
+            there are any; None where no candidate can gain.
         rounds_to_decide: rounds until it is decided whether the leader is feasible and better than
             the base, with the control's present traffic and that of the arm served most; 0 where
             it is; None where a thousand do not suffice.
@@ -166,7 +167,7 @@ def recommend(
     recommendation = describe(problem, bucket, belief, best, criterion, reason)
     if certified is not None:
         recommendation = replace(recommendation, proven=bool(certified[best]))
-    leader = _leader(eligible, belief)
+    leader = _leader(eligible, belief, config.min_prob_feasible)
     if leader is None:
         return recommendation
     if not shares[CONTROL]:  # a launch has ended, and nothing is compared any more
@@ -224,13 +225,21 @@ def _reason(
     return reason
 
 
-def _leader(eligible: Tensor, belief: Belief) -> int | None:
-    """The candidate with the greatest expected gain over the base times P(feasible)."""
-    gain = (belief.mean - belief.mean[CONTROL]).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-    expected = torch.where(eligible, gain.clamp_min(0) * belief.prob_feasible, 0.0)
-    expected = expected.nan_to_num(nan=0.0)
-    best = int(expected.argmax())
-    return best if float(expected[best]) > 0 else None
+def _leader(eligible: Tensor, belief: Belief, min_prob: float) -> int | None:
+    """The candidate that could gain most, times the probability that it succeeds.
+
+    Where the decision is open on any candidates, it is one of them: what is clearly infeasible, or
+    clearly no better than the base, leads nowhere however large its gain may be.
+    """
+    room = (belief.ucb - belief.mean[CONTROL]).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    promise = room.clamp_min(0) * belief.prob_success.nan_to_num(nan=0.0)
+    promise = torch.where(eligible, promise, 0.0)
+    promise[CONTROL] = 0.0
+    is_open = belief.prob_feasible >= 1 - min_prob
+    if bool((promise[is_open] > 0).any()):
+        promise = torch.where(is_open, promise, 0.0)
+    best = int(promise.argmax())
+    return best if float(promise[best]) > 0 else None
 
 
 def describe(

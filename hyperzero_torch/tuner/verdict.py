@@ -165,7 +165,10 @@ def _running(best: Recommendation, config: TunerConfig) -> Verdict:
         sentence = "Keep running: at the present traffic no decision is in sight"
         return Verdict("keep running", "WATCH", sentence, best.reason, candidate=best.leader)
     if best.rounds_to_decide == 0:
-        sentence = f"Keep the base: candidate {best.leader}, the most promising, is not good enough"
+        sentence = (
+            "Keep the base: all candidates so far are clearly infeasible or no better, also "
+            f"candidate {best.leader}, the most promising"
+        )
         return Verdict("keep running", "PASS", sentence, best.reason, candidate=best.leader)
     hours = best.rounds_to_decide * 24 / config.rounds_per_day
     return Verdict(

@@ -4,10 +4,14 @@ import dataclasses
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import hyperzero_torch as hz
 from hyperzero_torch.simulate import GuardrailWorld, run
 from hyperzero_torch.stats.normals import sobol_normals
+from hyperzero_torch.tuner.beliefs import Belief
+from hyperzero_torch.tuner.recommend import _leader
 from hyperzero_torch.tuner.verification import (
     noise_per_round,
     posterior_variance_after,
@@ -140,3 +144,37 @@ def test_normals_are_symmetric_and_standard():
     assert x.shape == (512, 3)
     assert torch.equal(x[:256], -x[256:])
     torch.testing.assert_close(x.T @ x / 512, torch.eye(3, dtype=F64), atol=0.05, rtol=0)
+
+
+def belief_of(mean, prob_feasible, prob_success, half=0.03):
+    """Of a base of 0 and candidates with intervals of the same width."""
+    mean = torch.tensor([0.0, *mean], dtype=F64)
+    probs = [torch.tensor([1.0, *p], dtype=F64) for p in (prob_feasible, prob_success)]
+    none = torch.zeros(len(mean), 1, dtype=F64)
+    return Belief(mean, mean - half, mean + half, *probs, none, none)
+
+
+def test_a_candidate_that_is_clearly_infeasible_is_not_the_most_promising():
+    """However much it would gain: the decision is open on the other one."""
+    belief = belief_of([0.05, -0.001], [0.036, 0.992], [0.036, 0.43])
+    assert _leader(torch.ones(3, dtype=torch.bool), belief, 0.9) == 2
+
+
+@given(
+    st.lists(st.tuples(*(st.floats(0, 1),) * 2, st.floats(-0.1, 0.1)), min_size=1, max_size=8),
+    st.data(),
+)
+def test_the_leader_is_one_on_which_the_decision_is_open_where_there_is_one(rows, data):
+    feasible = [p for p, _, _ in rows]
+    success = [p * q for p, q, _ in rows]
+    belief = belief_of([m for _, _, m in rows], feasible, success)
+    eligible = torch.tensor([True, *data.draw(st.lists(st.booleans(), min_size=len(rows),
+                                                       max_size=len(rows)))])  # fmt: skip
+    leader = _leader(eligible, belief, 0.9)
+    may_win = eligible & (belief.prob_success > 0) & (belief.ucb > 0)
+    may_win[0] = False
+    assert (leader is None) == (not bool(may_win.any()))
+    if leader is not None:
+        assert bool(may_win[leader])
+        is_open = may_win & (belief.prob_feasible >= 1 - 0.9)
+        assert bool(is_open[leader]) or not bool(is_open.any())

@@ -90,7 +90,8 @@ def judged(tuner, **change):
         (
             {"candidate_id": 0, "leader": 7, "rounds_to_decide": 0},
             "keep running",
-            "Keep the base: candidate 7, the most promising, is not good enough",
+            "Keep the base: all candidates so far are clearly infeasible or no better, also "
+            "candidate 7, the most promising",
         ),
         (
             {"candidate_id": 0},
