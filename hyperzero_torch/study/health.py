@@ -15,7 +15,7 @@ from .exposure import harm_spent
 from .history import History
 from .journal.surrogate_trace import SurrogateChosen
 from .journal.trace import DriftFound
-from .silence import Silence, describe, silences
+from .silence import Awaited, Silence, awaited, describe, silences
 
 State: TypeAlias = Literal["PASS", "WATCH", "ACT"]
 
@@ -84,13 +84,28 @@ def _metrics(history: History, silent: Sequence[Silence]) -> Card:
     name = "Missing metrics"
     missing = [silence for silence in silent if not is_cut_off(silence)]
     if not missing:
-        return Card(name, "PASS", "every metric and every arm reports")
+        return _awaited(name, awaited(history))
     whole = [silence for silence in missing if not silence.candidates]
     shown = (whole or missing)[0]
     state: State = "ACT" if whole or shown.candidates == (0,) else "WATCH"
     more = f"; {len(missing) - 1} more" if len(missing) > 1 else ""
     advice = "check that it is still logged" if whole else "check these arms on the platform"
     return Card(name, state, describe(shown, history.metrics) + more, advice)
+
+
+def _awaited(name: str, newest: Awaited | None) -> Card:
+    """Where nothing is later than usual: what the newest round with readings still lacks."""
+    if newest is None:
+        return Card(name, "PASS", "no readings yet, and none is late")
+    lacks = [f"no arm reports {metric!r}" for metric in newest.metrics]
+    if newest.num_silent:
+        lacks.append(f"{newest.num_silent} of {newest.num_arms} arms lack readings")
+    if not lacks:
+        return Card(name, "PASS", f"every metric and every arm reports, up to round {newest.round}")
+    sentence = f"of round {newest.round} {' and '.join(lacks)} so far"
+    if newest.num_silent > newest.num_arms / 2:
+        return Card(name, "WATCH", sentence, "check that the rows of all arms are sent")
+    return Card(name, "PASS", f"{sentence}, which is not late")
 
 
 def _sample_ratio(history: History, config: TunerConfig) -> Card:

@@ -46,6 +46,43 @@ class Silence:
     never: bool
 
 
+@dataclass(frozen=True)
+class Awaited:
+    """What the newest round with readings still lacks, late or not.
+
+    Args:
+        round: its number.
+        num_arms: arms that must have users by now, as the others' readings tell.
+        num_silent: those of them without readings of some metric that others report.
+        metrics: names of the metrics that no arm reports.
+    """
+
+    round: int
+    num_arms: int
+    num_silent: int
+    metrics: tuple[str, ...]
+
+
+def awaited(history: History) -> Awaited | None:
+    """What the newest round with readings still lacks; None where there is no such round."""
+    newest = next(((r, t) for r, t in reversed(recent(history)) if t.arrivals.any), None)
+    if newest is None:
+        return None
+    round_, table = newest
+    is_expected = _expected(history, round_, table) >= _MIN_USERS
+    is_stopped = np.isin(table.candidates, sorted(history.status.stopped))
+    is_expected &= (table.count != 0) & ~is_stopped[:, np.newaxis]
+    is_silent = is_expected & ~table.reported
+    return Awaited(
+        round=round_,
+        num_arms=int((is_expected | table.reported).any(axis=1).sum()),
+        num_silent=int(is_silent.any(axis=1).sum()),
+        metrics=tuple(
+            name for name, any_ in zip(history.metrics, table.reported.any(axis=0)) if not any_
+        ),
+    )
+
+
 def silences(history: History, is_running: bool = False) -> list[Silence]:
     """What is missing now.
 
@@ -130,10 +167,7 @@ def _arms(
         if table.arrivals.by_all.all():
             is_closed[c] = has_reported[c] = True
             continue
-        share = np.array(history.plans[round_].shares)[:, np.newaxis]
-        reporting = np.where(reported, share, 0.0).sum(axis=0)
-        users = np.nan_to_num(table.counted("count")).sum(axis=0)
-        expected = share * users / np.where(reporting > 0, reporting, np.inf)
+        expected = _expected(history, round_, table)
         late = (table.count == 0) | normal.arms_are_overdue(table, num_later)
         silent = ~reported & (expected >= _MIN_USERS) & late & ~is_closed[c]
         num[c] += silent
@@ -150,6 +184,15 @@ def _arms(
     for m in range(shape[1]):
         groups += _grouped(m, np.flatnonzero(alarm[:, m] & ~nowhere), *facts)
     return groups
+
+
+def _expected(history: History, round_: int, table: RoundTable) -> NDArray[np.float64]:
+    """Users that each arm should have of each metric, ``(arms, metrics)``, by those that report."""
+    share = np.array(history.plans[round_].shares)[:, np.newaxis]
+    reporting = np.where(table.reported, share, 0.0).sum(axis=0)
+    users = np.nan_to_num(table.counted("count")).sum(axis=0)
+    expected: NDArray[np.float64] = share * users / np.where(reporting > 0, reporting, np.inf)
+    return expected
 
 
 def _grouped(

@@ -167,6 +167,45 @@ def test_a_metric_that_stops_is_named():
     assert state_of(tuner, "Missing metrics").state == "ACT"
 
 
+def tell_part(tuner, plan, num_arms, metrics=("gain", "guard")):
+    """Readings of the first arms of a plan alone."""
+    answer = reply(plan)
+    columns = [("gain", "guard").index(name) for name in metrics]
+    count, mean, var = (
+        values.reshape(len(plan), 2)[:num_arms, columns]
+        for values in (answer.count, answer.mean, answer.var)
+    )
+    ids, many = plan.candidate_ids[:num_arms], 100 * count  # no arm is without users by chance
+    tuner.tell(hz.Readings(plan.round, ids, many, mean, var, metrics=list(metrics)))
+
+
+def test_a_card_never_says_that_all_report_where_most_arms_do_not():
+    """From the first round on, before anything is late."""
+    tuner = make()
+    plan = tuner.ask()
+    tell_part(tuner, plan, 2)
+    card = state_of(tuner, "Missing metrics")
+    assert (card.state, card.sentence) == (
+        "WATCH", f"of round 0 {len(plan) - 2} of {len(plan)} arms lack readings so far"
+    )  # fmt: skip
+    assert card.advice
+
+
+def test_a_card_says_what_is_still_awaited():
+    tuner = make()
+    play(tuner, 3)
+    card = state_of(tuner, "Missing metrics")
+    assert card.sentence == "every metric and every arm reports, up to round 2"
+    plan = tuner.ask()
+    tell_part(tuner, plan, len(plan) - 1, ["gain"])
+    card = state_of(tuner, "Missing metrics")
+    assert (card.state, card.sentence) == (
+        "PASS",
+        f"of round 3 no arm reports 'guard' and 1 of {len(plan)} arms lack readings so far, which "
+        "is not late",
+    )
+
+
 def test_what_a_person_has_to_decide_comes_first(tuner):
     tuner = make()
     play(tuner, 3)
