@@ -80,7 +80,7 @@ def show_status(tuner: Tuner, config: Path) -> None:
         show(f"traffic is split evenly: {why}", "yellow")
     show_missing(history)
     for remark in () if last is None else history.plans[last].trace.notes:
-        show(remark, "yellow")
+        show(f"when round {last} was planned: {remark}", "yellow")
     if amiss := findings(history):
         show(f"{len(amiss)} findings; what to do about them: hyperzero doctor -c {config}")
     if rounds := rounds_of(history):

@@ -1,14 +1,16 @@
-"""On whose behalf, and for how long, the plan of a round is served."""
+"""On whose behalf, and for how long, the plan of a round is served; and whether it still is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
+from ..study.health import Card
 from ..study.history import History
 from .clock import Schedule
-from .serve.fence import Terms
+from .serve.fence import Terms, in_words, is_withdrawn, why_not_in_force
 
 #: Rounds for which a plan is served where no later one comes.
 LEASE_ROUNDS = 2.0
@@ -59,3 +61,36 @@ def _begin(schedule: Schedule, round: int, epoch: str, served: Mapping[str, Any]
     if isinstance(begin, int | float) and (served["epoch"], served["round"]) == (epoch, round):
         return float(begin)
     return schedule.clock.now()
+
+
+def card_of(
+    stamp: Mapping[str, Any] | None, study: str, last_round: int | None, now: datetime
+) -> Card:
+    """What the platform serves, and until when.
+
+    Args:
+        stamp: of what is served; None where there is none.
+        study: the study's name.
+        last_round: that was planned; None where none was.
+        now: with a zone.
+    """
+    name = "Lease"
+    if stamp is None or (stamp["study"] == study and stamp["round"] < 0):
+        return Card(name, "PASS", "the platform that the study file names serves no plan")
+    if stamp["study"] != study:
+        advice = "give each study flags of its own, or see 'hyperzero take-over --help'"
+        return Card(name, "ACT", f"the platform serves {in_words(stamp)}", advice)
+    round_ = stamp["round"]
+    if is_withdrawn(stamp):
+        return Card(name, "PASS", f"round {round_} was withdrawn: the control alone is served")
+    end = stamp.get("valid_until")
+    until = "" if end is None else f"{datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M} UTC"
+    why_not = why_not_in_force(stamp, now.timestamp())
+    if why_not is not None:
+        advice = "check the clock, and that the loop runs and reaches the platform"
+        sentence = f"{why_not} (round {round_}, until {until}): the control alone is served"
+        return Card(name, "ACT", sentence, advice)
+    sentence = f"round {round_} is served" + (f" until {until}" if until else ", without an end")
+    if last_round is not None and round_ < last_round:
+        return Card(name, "WATCH", f"{sentence}, and the last plan is that of round {last_round}")
+    return Card(name, "PASS", sentence)

@@ -153,7 +153,8 @@ def _quarantine(history: History) -> Card:
     if not num:
         return Card("Quarantine", "PASS", "no readings are set aside")
     advice = "'hyperzero readings list' shows them; accept them, or send them corrected"
-    return Card("Quarantine", "ACT", f"{num} readings are set aside as absurd", advice)
+    which = "1 reading is" if num == 1 else f"{num} readings are"
+    return Card("Quarantine", "ACT", f"{which} set aside as absurd", advice)
 
 
 def _serving(history: History) -> Card:

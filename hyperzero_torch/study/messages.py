@@ -183,8 +183,15 @@ def _later(
     )
 
 
+def senders_of(trace: object) -> list[str]:
+    """Who sent the messages of a remark."""
+    facts = trace.facts.get(_FACTS, ()) if isinstance(trace, Remark) else ()
+    return list(dict.fromkeys(str(fact[0]) for fact in facts))
+
+
 def _sentence(received: ReadingsReceived, facts: Sequence[Sequence[Any]]) -> str:
     rounds = named_rounds(dict.fromkeys(received.round, 1))
     senders = " and ".join(dict.fromkeys(str(fact[0]) for fact in facts))
     count = f"{len(facts)} message{'s' * (len(facts) > 1)}"
-    return f"{len(received.round)} new rows of {rounds} in {count} of {senders}"
+    rows = f"{len(received.round)} new row{'s' * (len(received.round) != 1)}"
+    return f"{rows} of {rounds} in {count} of {senders}"

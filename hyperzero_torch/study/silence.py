@@ -78,7 +78,7 @@ def awaited(history: History) -> Awaited | None:
         num_arms=int((is_expected | table.reported).any(axis=1).sum()),
         num_silent=int(is_silent.any(axis=1).sum()),
         metrics=tuple(
-            name for name, any_ in zip(history.metrics, table.reported.any(axis=0)) if not any_
+            name for m, name in enumerate(history.metrics) if not table.reported[:, m].any()
         ),
     )
 

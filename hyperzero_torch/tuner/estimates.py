@@ -16,6 +16,7 @@ from ..errors import FitError, RoundError
 from ..runtime.randomness import random
 from ..study.evidence.bucket import Bucket
 from ..study.journal import Planned
+from ..study.journal.times import times_of
 from ..study.study import Study
 from ..surrogate.foreign import CheckedPosterior, ForeignSurrogate
 from ..surrogate.protocol import FittedPosterior
@@ -107,7 +108,8 @@ class Estimates(ABC):
         kind, package = frames.check_kind(what), frames.package_of(backend)
         self.study.sync()
         if kind != "candidates":
-            return frames.as_frame(frames.PLAIN[kind](self.study.history), package)
+            times = times_of(self.study.journal, self.study.name)
+            return frames.as_frame(frames.PLAIN[kind](self.study.history, times), package)
         problem, history = self.study.problem, self.study.history
         if history.last_plan is None:
             return frames.as_frame(frames.candidates(problem, history, None, None), package)

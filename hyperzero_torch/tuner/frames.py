@@ -14,8 +14,10 @@ from torch import Tensor
 from ..errors import ConfigError, MissingExtraError
 from ..problem.problem import Problem
 from ..problem.space import Value
+from ..study.authors import author_of
 from ..study.evidence.bucket import Bucket
 from ..study.history import History
+from ..study.journal.times import Times
 from .beliefs import Belief
 
 FrameOf: TypeAlias = Literal["candidates", "rounds", "readings", "decisions"]
@@ -74,7 +76,8 @@ def as_frame(columns: Sequence[Column], package: ModuleType) -> Any:
         ]
         return package.DataFrame(series)
     arrays = {
-        c.name: np.array(c.values, dtype=object) if isinstance(c.values, list) else c.values
+        # An array of objects would become texts with NaN for what is missing.
+        c.name: package.Series(c.values, dtype=object) if isinstance(c.values, list) else c.values
         for c in columns
     }
     return package.DataFrame(arrays)
@@ -125,7 +128,7 @@ def candidates(
     return columns
 
 
-def rounds(history: History) -> list[Column]:
+def rounds(history: History, times: Times) -> list[Column]:
     """A row for each planned round, oldest first."""
     plans = sorted(history.plans.items())
     tables = [history.tables.get(number) for number, _ in plans]
@@ -133,6 +136,7 @@ def rounds(history: History) -> list[Column]:
     users = [0.0 if t is None else float(np.nan_to_num(t.count).max(1).sum()) for t in tables]
     return [
         Column("round", _whole([number for number, _ in plans])),
+        Column("planned_at", [times.planned.get(number) for number, _ in plans]),
         Column("arms", _whole([len(plan.candidates) - 1 for _, plan in plans])),
         Column("control_share", _floats([plan.shares[0] for _, plan in plans])),
         Column("experiment_share", _floats([p.trace.experiment_share for _, p in plans])),
@@ -147,7 +151,7 @@ def rounds(history: History) -> list[Column]:
     ]
 
 
-def readings(history: History) -> list[Column]:
+def readings(history: History, _: Times) -> list[Column]:
     """A row for each reading in its latest revision, named as ``hz.Readings.from_frame`` names it.
 
     Readings of compacted rounds are gone. ``counts`` is False where a reading is set aside or its
@@ -176,18 +180,21 @@ def readings(history: History) -> list[Column]:
     return [*columns, Column("counts", np.concatenate([np.empty(0, bool), *counts]))]
 
 
-def decisions(history: History) -> list[Column]:
+def decisions(history: History, times: Times) -> list[Column]:
     """A row for each decision and remark of the journal, oldest first."""
     entries = history.decisions
+    at = [*times.decided[: len(entries)], *[None] * (len(entries) - len(times.decided))]
     return [
         Column("round", _whole([entry.round for entry in entries])),
         Column("kind", [entry.kind for entry in entries]),
         Column("reason", [entry.reason for entry in entries]),
+        Column("by", [author_of(entry) for entry in entries]),
+        Column("at", at),
     ]
 
 
 #: The frames that need no model.
-PLAIN: dict[FrameOf, Callable[[History], list[Column]]] = {
+PLAIN: dict[FrameOf, Callable[[History, Times], list[Column]]] = {
     "rounds": rounds,
     "readings": readings,
     "decisions": decisions,

@@ -92,15 +92,15 @@ def verdict_on(
     return _running(best, config)
 
 
-def by_the_clock(verdict: Verdict, planning: Card | None) -> Verdict:
-    """The verdict where the card of planning says that rounds are no longer planned.
+def by_the_clock(verdict: Verdict, card: Card | None) -> Verdict:
+    """The verdict where a card says that rounds are no longer planned, or no plan is served.
 
     What waits for a person, and a study that went on as another one, come first.
     """
-    if planning is None or planning.state == "PASS" or verdict.action in ("decide", "go on"):
+    if card is None or card.state != "ACT" or verdict.action in ("decide", "go on"):
         return verdict
-    sentence = planning.sentence[:1].upper() + planning.sentence[1:]
-    return Verdict("repair", "ACT", sentence, f"before: {verdict.sentence}", planning.advice)
+    sentence = card.sentence[:1].upper() + card.sentence[1:]
+    return Verdict("repair", "ACT", sentence, f"before: {verdict.sentence}", card.advice)
 
 
 def at_horizon(verdict: Verdict, horizon: Horizon, now: datetime | None = None) -> Verdict:
@@ -126,8 +126,8 @@ def at_horizon(verdict: Verdict, horizon: Horizon, now: datetime | None = None) 
 
 def _repair(history: History, broken: Sequence[Card]) -> Verdict:
     first = broken[0]
-    why = "; ".join(f"{card.name}: {card.sentence}" for card in broken)
-    sentence = f"{first.name}: {first.sentence}"
+    reasons = [f"{card.name}: {card.sentence}" for card in broken]
+    sentence = reasons[0]
     for silence in silences(history, is_running=True):
         whole = silence.metric is not None and not silence.candidates
         if is_cut_off(silence) or whole:
@@ -137,6 +137,7 @@ def _repair(history: History, broken: Sequence[Card]) -> Verdict:
             when = "have never arrived" if silence.never else f"stopped in round {silence.since}"
             sentence = f"{what} {when}: check the pipeline"
             break
+    why = "; ".join(reason for reason in reasons if reason != sentence)
     return Verdict("repair", "ACT", sentence, why, first.advice)
 
 

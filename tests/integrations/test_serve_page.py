@@ -265,7 +265,7 @@ def test_what_is_broken_comes_with_what_to_do(world, login):
     world.post("tell", "platform", json={"rows": rows})
     page = login("viewer").get("/studies/feed").text
     verdict = page.partition('id="actions"')[0]
-    assert "Quarantine: 1 readings are set aside as absurd" in verdict
+    assert "Quarantine: 1 reading is set aside as absurd" in verdict
     assert "Next: " in verdict
     assert "accept them, or send them corrected" in verdict
     glances = login("viewer").get("/").text
@@ -273,6 +273,43 @@ def test_what_is_broken_comes_with_what_to_do(world, login):
     sent = [{**row, "revision": 1, "mean": 10.0} for row in rows]
     assert world.post("tell", "platform", json={"rows": sent}).is_success
     assert world.get("status").json()["quarantined"] == 0
+
+
+def test_a_lease_that_has_run_out_is_a_card_and_the_verdict(tmp_path):
+    from starlette.testclient import TestClient
+
+    from hyperzero_torch.integrations.http.app import create_app
+    from hyperzero_torch.integrations.http.files import places
+    from hyperzero_torch.integrations.http.tokens import TokenFile
+
+    file = study_file(tmp_path)
+    tuner = open_study(file, create=True)
+    live = hz.StudyConfig.from_file(file).live
+    loop = Loop(tuner, updater_of(live, tmp_path), Platform(tuner), SystemClock())
+    for round_ in range(3):
+        assert loop.step(round_).applied
+    tokens = TokenFile(tmp_path / "tokens.json")
+    secret = tokens.add("anna", "viewer")
+
+    def page():
+        with TestClient(create_app(places([file]), tokens)) as http:
+            http.post("/login", data={"token": secret})
+            return http.get("/studies/feed").text
+
+    def lease(begin, end):
+        flags = json.loads((tmp_path / "feed.json").read_text())
+        stamp = flags["flags"]["value-model"]["metadata"]
+        stamp |= {"valid_from": time.time() + begin, "valid_until": time.time() + end}
+        (tmp_path / "feed.json").write_text(json.dumps(flags))
+
+    lease(-1.0, 3600.0)
+    assert "round 2 is served until " in page()
+    lease(-3600.0, -1.0)
+    verdict = page().partition('id="actions"')[0]
+    assert "The lease of the plan has run out (round 2, until " in verdict
+    assert "the control alone is served" in verdict
+    (tmp_path / "feed.json").write_text("{")
+    assert "what is served cannot be read" in page()
 
 
 def test_the_journal_is_filtered_and_comes_in_pages(world, login):

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from datetime import datetime
 from html.parser import HTMLParser
 
 import numpy as np
@@ -99,6 +100,24 @@ def test_decisions(tuner, backend):
     wanted = [(d.round, d.kind, d.reason) for d in tuner.decisions]
     assert list(zip(*(column(frame, n) for n in ("round", "kind", "reason")))) == wanted
     assert any(reason == "an incident" for *_, reason in wanted)
+    assert column(frame, "at") == [None] * len(wanted)  # its journal is in memory
+
+
+def test_decisions_name_their_authors_and_times(tmp_path, backend):
+    tuner = hz.Tuner(make().problem, CONFIG, f"sqlite:///{tmp_path}/study.db", "feed")
+    play(tuner, 2)
+    tuner.study.pause("a holiday", by="ann")
+    tuner.study.note("note", "nobody said this")
+    frame = tuner.to_frame("decisions", backend=backend)
+    by = dict(zip(column(frame, "reason"), column(frame, "by")))
+    assert by["nobody said this"] is None
+    assert "ann" in by.values()
+    for name in ("decisions", "rounds"):
+        shown = tuner.to_frame(name, backend=backend)
+        times = column(shown, "at" if name == "decisions" else "planned_at")
+        moments = [datetime.fromisoformat(text) for text in times]
+        assert moments == sorted(moments)
+        assert len(moments) == len(shown) > 0
 
 
 def test_a_study_without_a_round_has_empty_frames_of_the_same_columns(tuner, backend):

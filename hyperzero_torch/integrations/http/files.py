@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...errors import ConfigError, StudyNotFoundError
+from ...live.build import updater_of
 from ...live.opening import check_unserved, open_study
 from ...study.config import LiveConfig, StudyConfig
 from ...study.journal import open_journal
@@ -33,6 +35,19 @@ class Place:
     name: str
     open: Opener
     file: Path | None = None
+
+    def stamp(self) -> dict[str, Any] | None:
+        """The stamp of what the platform serves, empty where there is none.
+
+        Returns:
+            None where the study file names no platform.
+        Raises:
+            HyperZeroError: the platform cannot be read.
+        """
+        live = self.live()
+        if live is None or self.file is None:
+            return None
+        return updater_of(live, self.file.resolve().parent).owner() or {}
 
     def live(self) -> LiveConfig | None:
         """The platform that the study file names, as the file is now."""

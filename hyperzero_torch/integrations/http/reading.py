@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 
 from ...errors import HyperZeroError, RoundError, StudyNotFoundError
+from ...study.authors import author_of
 from ...study.history import History
+from ...study.journal.times import Times
 from ...study.serving import why_control_alone
 from ...tuner import frames
 from ...tuner.recommend import Criterion
@@ -25,7 +27,6 @@ from .bodies import (
     Theta,
 )
 from .gate import needs
-from .snapshot import by_of
 from .studies import Access
 
 router = APIRouter(dependencies=[Depends(needs("read"))], tags=["reading"])
@@ -152,7 +153,7 @@ async def history(
     """The history in pages, oldest first; go on with 'after' = 'next'."""
 
     def read(tuner: Tuner) -> tuple[list[dict[str, Any]], int]:
-        rows = rows_of(tuner.study.sync(), what, kind)
+        rows = rows_of(tuner.study.sync(), access.times(tuner), what, kind)
         return [row() for row in rows[after : after + limit]], len(rows)
 
     (rows, total), _ = await access.read(read)
@@ -160,18 +161,19 @@ async def history(
     return Json({"rows": rows, "total": total, "next": following if following < total else None})
 
 
-def rows_of(history: History, what: str, kind: str | None) -> list[Any]:
+def rows_of(history: History, times: Times, what: str, kind: str | None) -> list[Any]:
     """The rows of a table as functions, so that only those of a page are made."""
     if what == "decisions":
-        chosen = [d for d in history.decisions if kind is None or d.kind == kind]
+        chosen = [(n, d) for n, d in enumerate(history.decisions) if kind is None or d.kind == kind]
         return [
-            lambda d=d: {
+            lambda n=n, d=d: {
                 "round": d.round,
                 "kind": d.kind,
                 "reason": d.reason,
-                "by": by_of(d.trace),
+                "by": author_of(d),
+                "at": times.decided[n] if n < len(times.decided) else None,
             }
-            for d in chosen
+            for n, d in chosen
         ]
     if what == "candidates":
         stopped = history.status.stopped
@@ -185,7 +187,7 @@ def rows_of(history: History, what: str, kind: str | None) -> list[Any]:
             }
             for c in history.candidates
         ]
-    table = frames.PLAIN["rounds" if what == "rounds" else "readings"](history)
+    table = frames.PLAIN["rounds" if what == "rounds" else "readings"](history, times)
     columns = {c.name: c.values if isinstance(c.values, list) else c.values.tolist() for c in table}
     names = list(columns)
     return [lambda row=row: dict(zip(names, row)) for row in zip(*columns.values())]

@@ -9,9 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from ...study import launch as launches
+from ...study.authors import author_of
 from ...study.config.horizon import Horizon
 from ...study.health import Card, cards
 from ...study.history import CONTROL, History
+from ...study.journal.times import Times
 from ...study.planning import Planning
 from ...study.serving import why_control_alone
 from ...tuner.guardrails import certified_safe
@@ -70,14 +72,6 @@ class DecisionRow:
 
 
 @dataclass(frozen=True)
-class Times:
-    """When rounds were planned and decisions written, where the journal knows it."""
-
-    planned: Mapping[int, str] = field(default_factory=dict)
-    decided: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
 class Line:
     """The share of the draws that a candidate won, by round: an estimate of P(best)."""
 
@@ -125,10 +119,14 @@ class Snapshot:
         states = [self.verdict.state, *(card.state for card in self.health)]
         return next((state for state in ("ACT", "WATCH") if state in states), "PASS")
 
-    def at(self, now: datetime) -> Snapshot:
+    def at(self, now: datetime, lease: Card | None = None) -> Snapshot:
         """With the verdict and the health as they are at a time.
 
-        Nothing may have been planned since, and the horizon may have passed.
+        Nothing may have been planned since, and the horizon or the lease may have passed.
+
+        Args:
+            now: the time.
+            lease: the card of what the platform serves; None where no platform is known.
         """
         verdict, health = self.verdict, self.health
         if self.resolution is not None:
@@ -137,6 +135,10 @@ class Snapshot:
         if self.planning is not None:
             card = self.planning.card(now)
             verdict, health = by_the_clock(verdict, card), (*health, card)
+        if lease is not None:
+            is_planned = all(card.name != "Planning" or card.state == "PASS" for card in health)
+            verdict = by_the_clock(verdict, lease) if is_planned else verdict
+            health = (*health, lease)
         return replace(self, verdict=verdict, health=health)
 
 
@@ -212,7 +214,7 @@ def decision_rows(
     wanted = words.casefold()
     for number in range(len(history.decisions) - 1, -1, -1):
         decision = history.decisions[number]
-        by = by_of(decision.trace) or ""
+        by = author_of(decision) or ""
         if kind and decision.kind != kind:
             continue
         if wanted and wanted not in f"{decision.reason} {by}".casefold():
@@ -226,11 +228,6 @@ def decision_rows(
         if len(rows) == limit:
             break
     return rows
-
-
-def by_of(trace: Any) -> str | None:
-    """Who decided, where the journal names somebody."""
-    return getattr(trace, "by", None) or getattr(trace, "who", None) or None
 
 
 def _served(history: History) -> str:

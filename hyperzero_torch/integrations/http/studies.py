@@ -13,27 +13,30 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
 
 from ...errors import HyperZeroError, ReadingsError
+from ...live.lease import card_of
 from ...live.serving import platform_of, serve_now
 from ...study import broken_hours
 from ...study import launch as launches
+from ...study.health import Card
 from ...study.journal.sql import SqlJournal
-from ...study.journal.times import decided_at, planned_at
+from ...study.journal.times import Times, decided_at, planned_at
 from ...study.messages import Ledger, Message, Receipt, record
 from ...study.study import Study
 from ...tuner import announcements
 from ...tuner.tuner import Tuner
 from .answers import shown
 from .files import Place
-from .snapshot import Snapshot, Times, take
+from .snapshot import Snapshot, take
 
 _T = TypeVar("_T")
 _MOST_TOGETHER = 100  # messages in one transaction
 _MOST_WAITING = 1000
+_STAMP_SECONDS = 5.0  # between two looks at what the platform serves
 _CHECK_SECONDS = 1.0  # between two looks at the split while messages pour in
 #: Seconds that a view of a study may be old, and how many times as long as it took to make.
 _FRESH_SECONDS, _FRESH_TIMES = 1.0, 5.0
@@ -59,6 +62,8 @@ class Access:
         self._planned: dict[int, str] = {}
         self._decided: list[str] = []
         self._times_of = ""
+        self._stamp: tuple[dict[str, Any] | None, str | None] = None, None
+        self._stamped, self._stamping = -_STAMP_SECONDS, asyncio.Lock()
 
     async def read(self, work: Callable[[Tuner], _T]) -> tuple[_T, Sequence[str]]:
         """Work that changes nothing."""
@@ -72,6 +77,7 @@ class Access:
             return await self._writer.do(work, create)
         finally:
             self._is_stale = self._reader.is_behind = True
+            self._stamped = -_STAMP_SECONDS
 
     async def tell(self, message: Message) -> tuple[Receipt, Sequence[str]]:
         """Record a message.
@@ -152,7 +158,26 @@ class Access:
 
     async def snapshot(self) -> Snapshot:
         """How the study stands: made anew where it has changed, for all viewers once."""
-        return (await self._latest()).at(datetime.now(UTC))
+        snapshot, now = await self._latest(), datetime.now(UTC)
+        return snapshot.at(now, await self._lease(snapshot, now))
+
+    async def _lease(self, snapshot: Snapshot, now: datetime) -> Card | None:
+        """What the platform serves, asked again every few seconds; None where none is known."""
+        if self.place.file is None:
+            return None
+        async with self._stamping:
+            if time.monotonic() >= self._stamped + _STAMP_SECONDS:
+                try:
+                    self._stamp = await asyncio.to_thread(self.place.stamp), None
+                except HyperZeroError as error:
+                    self._stamp = None, shown(error)
+                self._stamped = time.monotonic()
+            stamp, fault = self._stamp
+        if fault is not None:
+            return Card("Lease", "WATCH", f"what is served cannot be read: {fault}")
+        if stamp is None:
+            return None
+        return card_of(stamp or None, snapshot.name, snapshot.last_round, now)
 
     async def _latest(self) -> Snapshot:
         async with self._making:

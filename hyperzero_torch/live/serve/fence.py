@@ -247,6 +247,12 @@ def why_not_in_force(stamp: object, now: float) -> str | None:
     return None if begin <= now < end else LEASE_OVER  # also where a number is none
 
 
+def is_withdrawn(stamp: Mapping[str, Any]) -> bool:
+    """Whether the control alone is served because somebody decided so."""
+    until = stamp.get(_UNTIL)
+    return isinstance(until, int) and until >= stamp["round"]
+
+
 def in_words(stamp: Mapping[str, Any]) -> str:
     """What a stamp says, for messages."""
     return f"round {stamp['round']} of study {stamp['study']!r:.100} (epoch {stamp['epoch']:.40})"

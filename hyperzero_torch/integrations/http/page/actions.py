@@ -123,7 +123,12 @@ ACTIONS: Mapping[str, Action] = {
         _withdraw,
     ),
     "stop": Action(
-        "Stop a candidate", "It is served no more, at once.", "operate", ("candidate",), _stop
+        "Stop a candidate",
+        "It is served no more, at once. Where the last plan gives it traffic, the control alone is "
+        "served until the next plan.",
+        "operate",
+        ("candidate",),
+        _stop,
     ),
     "let-back": Action(
         "Let a candidate back", "It may be served again.", "operate", ("candidate",), _let_back

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..snapshot import ArmRow, DecisionRow, Line, Snapshot
+from ..snapshot import DecisionRow, Line, Snapshot
 from .markup import escape, percent, table, when
 
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
@@ -103,11 +103,11 @@ def traffic(snapshot: Snapshot) -> str:
     return (
         f'<svg class="bar" role="img" aria-label="Traffic: {words}" viewBox="0 0 1000 26" '
         f'preserveAspectRatio="none">{"".join(bars)}</svg><ul class="legend">{legend}</ul>'
-        f"<details><summary>Arms of the last plan</summary>{_arms(snapshot.arms)}</details>"
+        f"<details><summary>Arms of the last plan</summary>{_arms(snapshot)}</details>"
     )
 
 
-def _arms(arms: Sequence[ArmRow]) -> str:
+def _arms(snapshot: Snapshot) -> str:
     rows = [
         (
             str(arm.candidate),
@@ -117,10 +117,19 @@ def _arms(arms: Sequence[ArmRow]) -> str:
             "" if arm.prob_feasible is None else f"{arm.prob_feasible:.2f}",
             escape(", ".join(f"{name} {_value(v)}" for name, v in arm.parameters.items())),
         )
-        for arm in arms
+        for arm in snapshot.arms
     ]
     columns = ("Candidate", "Group", "Share", "Gain", "P(feasible)", "Parameters")
-    return table("Arms of the last plan", columns, rows, (2, 3, 4))
+    num, shown = sum(part.arms for part in snapshot.traffic), len(rows)
+    left = num - shown
+    key = escape(snapshot.key)
+    note = (
+        f'<p class="hint">{left} more arms, with less traffic, are not shown; '
+        f'<a href="/v1/studies/{key}/plan">the whole plan as JSON</a>.</p>'
+        if left
+        else ""
+    )
+    return table("Arms of the last plan", columns, rows, (2, 3, 4)) + note
 
 
 def _value(value: Any) -> str:
