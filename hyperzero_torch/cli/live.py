@@ -27,6 +27,7 @@ from .ending import ending_within
 from .output import note, show, warn
 from .own_files import check_apart, check_only
 from .study import DryRun, open_study
+from .world_file import write_world_file
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,8 @@ def _world(out: Path, seed: int, users: int, stop: threading.Event) -> Iterator[
     show(str(best))
     show(f"true gain {float(truth.gain):+.2%}, true violation {float(truth.violation):.4f}")
     show(f"journal {out / 'study.db'}, flags {out / 'flags.json'}, log {out}")
+    if file := write_world_file(tuner, out, "study.db", app.live()):
+        show(f"study file {file}; look at it with: hyperzero status -c {file}")
 
 
 def _loop_of(config: Path, stop: threading.Event, dry_run: bool) -> tuple[Tuner, Loop, LiveConfig]:

@@ -30,6 +30,7 @@ from ..study.journal import open_journal
 from ..tuner.tuner import Tuner
 from .output import console, show
 from .own_files import BESIDE, check_only
+from .world_file import write_world_file
 
 _COLUMNS = (
     ("hour", 4), ("best", 5), ("true gain", 9), ("of oracle", 9), ("violation", 9),
@@ -81,6 +82,8 @@ def demo(
     tuner = Tuner(world.problem, config, f"sqlite:///{database}", study, seed)
     _run_and_show(tuner, world, rounds, out / "report.html")
     show(f"journal  {database}   (plain SQL tables: sqlite3 {database})")
+    if file := write_world_file(tuner, out, database.name):
+        show(f"study    {file}   (look at it: hyperzero status -c {file})")
 
 
 def simulate(

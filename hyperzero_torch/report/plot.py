@@ -37,6 +37,12 @@ __all__ = [
     "traffic",
 ]
 
+
+def __dir__() -> list[str]:
+    """The figures alone, for completion in a notebook."""
+    return sorted(__all__)
+
+
 Theme: TypeAlias = Literal["light", "dark"]
 # The style sheet's (html/page.css); a test compares them.
 THEMES: dict[str, dict[str, str]] = {

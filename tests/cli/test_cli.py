@@ -390,11 +390,24 @@ def test_the_demo_is_the_main_job(platform):
     assert (out / "report.html").exists()
     with sqlite3.connect(out / "study.db") as connection:
         assert connection.execute("select max(round) from plans").fetchone() == (7,)
+    # The other commands read it by the study file that is beside the journal.
+    file = out / "demo.yaml"
+    assert f"hyperzero status -c {file}" in text
+    for command in ("status", "recommend", "doctor"):
+        code, shown, err = platform.run(command, "-c", file, *["--json"][command == "doctor" :])
+        assert code == 0, err
+        assert json.loads(shown) if command != "doctor" else shown
+    assert platform.run("pause", "-c", file, "--reason", "a look")[0] == 0
     code, text, _ = platform.run("demo", "--out", out, "--rounds", 2)
     assert code == 0
     assert "replacing" in text
+    assert json.loads(platform.run("status", "-c", file, "--json")[1])["last_round"] == 1
     with sqlite3.connect(out / "study.db") as connection:
         assert connection.execute("select max(round) from plans").fetchone() == (1,)
+    file.write_text("study: mine\n")
+    code, text, _ = platform.run("demo", "--out", out, "--rounds", 2, "--paper")
+    assert (code, "demo.yaml" in text) == (0, False)
+    assert file.read_text() == "study: mine\n"  # somebody else's
     other = platform.folder / "other"
     other.mkdir()
     with sqlite3.connect(other / "study.db") as connection:

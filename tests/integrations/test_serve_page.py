@@ -356,6 +356,13 @@ def test_a_form_needs_its_session_its_key_its_host_and_a_reason(world, login):
     assert http.post("/studies/feed/do/stop", data=stop).status_code == 422
     pin = {**good, "candidate": "1", "percent": "nan"}
     assert http.post("/studies/feed/do/pin", data=pin).status_code == 409
+    for field, wrong_text, stated in (
+        ("percent", "abc", "the share is a number of percent, as 5 or 2.5, got &#x27;abc&#x27;"),
+        ("reason", "a\nb", "the reason: holds control characters"),
+    ):
+        answer = http.post("/studies/feed/do/pin", data={**pin, field: wrong_text})
+        assert answer.status_code == 422
+        assert stated in answer.text
     assert http.post("/studies/feed/do/approve", data=good).status_code == 403
     # The API takes no changes by a cookie, which other pages' requests would carry too.
     answer = http.post("/v1/studies/feed/switches/pause", json={"reason": "x"})

@@ -207,8 +207,14 @@ def test_a_world_runs_in_a_folder_that_is_named_relatively(tmp_path, capsys, mon
     assert all(rows[1:])
     assert f"stopped after 3 rounds; {sum(rows):,} new readings recorded" in stderr
     assert sorted(p.name for p in tmp_path.rglob("*") if p.suffix != ".parquet") == [
-        "a", "b", "events", "exposures", "flags.json", "study.db",
+        "a", "b", "events", "exposures", "flags.json", "living.yaml", "study.db",
     ]  # fmt: skip
+    monkeypatch.chdir(tmp_path / "a")
+    main_(["status", "-c", "b/living.yaml", "--json"])
+    status = json.loads(capsys.readouterr().out)
+    assert (status["study"], status["last_round"]) == ("living", 2)
+    main_(["withdraw", "-c", "b/living.yaml", "--reason", "a look"])
+    assert "only the control is served" in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(tmp_path, capsys):

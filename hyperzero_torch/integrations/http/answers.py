@@ -106,6 +106,11 @@ def status_of(error: HyperZeroError) -> int:
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 409)
 
 
+def words_of(fault: Mapping[str, Any]) -> str:
+    """What pydantic says of a fault, or what our own check said."""
+    return str(fault["msg"]).removeprefix("Value error, ")
+
+
 async def on_our_error(_: Request, error: Exception) -> Response:
     """An error of this package as JSON."""
     if not isinstance(error, HyperZeroError):
@@ -128,7 +133,7 @@ async def on_invalid(_: Request, error: Exception) -> Response:
         raise error
     faults = error.errors()
     lines = [
-        f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"[:300]
+        f"{'.'.join(map(str, fault['loc']))}: {words_of(fault)}"[:300]
         for fault in faults[:_MOST_FAULTS]
     ]
     more = len(faults) - _MOST_FAULTS

@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from ...errors import HyperZeroError, StudyNotFoundError
 from ...report.html.page import STYLE
 from ...tuner.tuner import Tuner
-from .answers import shown, status_of
+from .answers import shown, status_of, words_of
 from .bodies import MAX_NUMBER, Reason
 from .gate import (
     COOKIE,
@@ -211,7 +211,7 @@ async def act(request: Request, access: Served, action: str) -> Response:
         given = _given(form)
         await access.write(lambda tuner: wanted.take(access, tuner, given, caller))
     except ValidationError as error:
-        sentence = f"the reason: {error.errors()[0]['msg']}; nothing was changed"
+        sentence = f"the reason: {words_of(error.errors()[0])}; nothing was changed"
         return await _study(access, session, _fault(sentence), 422)
     except ValueError as error:
         status = status_of(error) if isinstance(error, HyperZeroError) else 422
@@ -228,7 +228,13 @@ def _given(form: dict[str, str]) -> Given:
     percent = form.get("percent", "").strip()
     if candidate and (not candidate.isascii() or not candidate.isdigit() or len(candidate) > 9):
         raise ValueError("a candidate is named by its number; nothing was changed")
-    share = float(percent) / 100 if percent else None
+    try:
+        share = float(percent) / 100 if percent else None
+    except ValueError:
+        raise ValueError(
+            f"the share is a number of percent, as 5 or 2.5, got {percent!r:.40}; nothing was "
+            "changed"
+        ) from None
     return Given(reason, int(candidate) if candidate else None, share)
 
 
