@@ -103,7 +103,7 @@ def _awaited(name: str, newest: Awaited | None) -> Card:
     if not lacks:
         return Card(name, "PASS", f"every metric and every arm reports, up to round {newest.round}")
     sentence = f"of round {newest.round} {' and '.join(lacks)} so far"
-    if newest.num_silent > newest.num_arms / 2:
+    if newest.num_silent > newest.num_arms / 2 and not newest.comes_later:
         return Card(name, "WATCH", sentence, "check that the rows of all arms are sent")
     return Card(name, "PASS", f"{sentence}, which is not late")
 

@@ -55,32 +55,42 @@ class Awaited:
         num_arms: arms that must have users by now, as the others' readings tell.
         num_silent: those of them without readings of some metric that others report.
         metrics: names of the metrics that no arm reports.
+        comes_later: whether the arms of an earlier round have all reported, so that this one's may.
     """
 
     round: int
     num_arms: int
     num_silent: int
     metrics: tuple[str, ...]
+    comes_later: bool
 
 
 def awaited(history: History) -> Awaited | None:
     """What the newest round with readings still lacks; None where there is no such round."""
-    newest = next(((r, t) for r, t in reversed(recent(history)) if t.arrivals.any), None)
-    if newest is None:
+    reporting = [(r, table) for r, table in reversed(recent(history)) if table.arrivals.any]
+    if not reporting:
         return None
-    round_, table = newest
+    round_, table = reporting[0]
+    num_arms, num_silent = _silent_arms(history, round_, table)
+    return Awaited(
+        round=round_,
+        num_arms=num_arms,
+        num_silent=num_silent,
+        metrics=tuple(
+            name for m, name in enumerate(history.metrics) if not table.reported[:, m].any()
+        ),
+        comes_later=any(_silent_arms(history, *earlier)[1] == 0 for earlier in reporting[1:]),
+    )
+
+
+def _silent_arms(history: History, round_: int, table: RoundTable) -> tuple[int, int]:
+    """Arms of a round that must have users, and those of them without some metric of the others."""
     is_expected = _expected(history, round_, table) >= _MIN_USERS
     is_stopped = np.isin(table.candidates, sorted(history.status.stopped))
     is_expected &= (table.count != 0) & ~is_stopped[:, np.newaxis]
     is_silent = is_expected & ~table.reported
-    return Awaited(
-        round=round_,
-        num_arms=int((is_expected | table.reported).any(axis=1).sum()),
-        num_silent=int(is_silent.any(axis=1).sum()),
-        metrics=tuple(
-            name for m, name in enumerate(history.metrics) if not table.reported[:, m].any()
-        ),
-    )
+    num_arms = int((is_expected | table.reported).any(axis=1).sum())
+    return num_arms, int(is_silent.any(axis=1).sum())
 
 
 def silences(history: History, is_running: bool = False) -> list[Silence]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.report_studies import EVIL, SMALL, mixed, serve, simulated, strings
+from support.small_study import make, play
 
 import hyperzero_torch as hz
 from hyperzero_torch.report import write_report
@@ -172,7 +173,7 @@ def test_a_simulation_adds_truth_and_oracle(tmp_path):
     text = text_of(tuner, tmp_path, records=iter(records), oracle=oracle, world=world)
     parsed, figures = check_page(text)
     words = " ".join(parsed.text)
-    for word in ("True gain", "True violation", "oracle", "truth", "Gain over base", "P(feasible)"):
+    for word in ("True gain", "True violation", "oracle", "truth", "Objective", "P(feasible)"):
         assert word in words
     assert figures[0]["data"][0]["y"] == pytest.approx([r.gain for r in records])
     assert figures[0]["data"][1]["y"] == pytest.approx([oracle.gain] * 2)
@@ -185,12 +186,24 @@ def test_the_page_says_what_the_tuner_recommends(tmp_path):
     assert best.candidate_id != 0
     at = words.index("Recommended")
     assert words[at + 1 : at + 3] == [f"c{best.candidate_id}", best.reason]
+    assert words.count(best.reason) == 1  # the verdict is about broken data
     assert words[words.index("P(feasible)") + 1] == f"{100 * best.prob_feasible:.1f} %"
-    # Over a base of 0 the objective is the gain, which is shown once.
-    assert "Objective" not in words
-    assert words[words.index("Gain over base") + 1] == f"{100 * best.objective_mean:+.2f} %"
+    assert words[words.index("Objective") + 1] == f"{best.objective_mean:.4g}"
     assert words[words.index("In flight") + 1] == str(tuner.history.num_in_flight)
     assert words[words.index("Round") + 1] == str(tuner.history.last_round)
+
+
+def test_the_reason_is_on_the_page_once_and_the_state_in_the_verdict(tmp_path):
+    tuner = make()
+    play(tuner, 4)
+    best, verdict = tuner.recommend(), tuner.verdict()
+    words = [w.strip() for w in check_page(text_of(tuner, tmp_path))[0].text if w.strip()]
+    assert verdict.why == best.reason
+    assert words.count(best.reason) == 1
+    assert words[words.index(verdict.sentence) - 1] == verdict.state
+    rounds = f"with evidence of {best.num_rounds} round{'s' * (best.num_rounds != 1)} of its own"
+    at = words.index("Recommended")
+    assert words[at + 1 : at + 3] == [f"c{best.candidate_id}", rounds]
 
 
 @pytest.mark.parametrize("criterion", ["mean", "lcb", "ucb"])

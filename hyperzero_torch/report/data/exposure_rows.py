@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,62 +16,109 @@ from ...tuner.limits import prospect
 from ...tuner.model import Fitted
 from .facts import Facts
 from .surfaces import at_theta
-from .tables import Table, Values, blocks, table
+from .tables import Kind, Table, Values, blocks, table
 
 
-def exposure(facts: Facts) -> Table | None:
-    """By round, or block of rounds; None before anything was fitted.
+class Round(NamedTuple):
+    """A planned round; averages over the users who took part, NaN where it is not known.
 
-    Shares of what was unknown when the round was planned; the violation that was expected then, and
-    would have been without limits; the violation and the price by today's estimates. All are
-    averages over the users who took part. The price is the objective's loss against the base.
+    ``users`` are those whose readings are kept, ``untested`` their share on arms without own
+    evidence when the round was planned, ``expected`` the violation that was expected then, and
+    ``without`` without limits. By today's estimates: ``violation``, ``exposed``, the share of
+    users on candidates that break a guardrail, and ``price``, the objective's loss against the
+    base.
     """
+
+    number: int
+    users: float
+    untested: float
+    expected: float
+    without: float
+    violation: float
+    exposed: float
+    price: float
+
+
+class Totals(NamedTuple):
+    """Over all rounds whose users are known: ``users``, those ``exposed`` to violations, ``harm``
+    in points times users, and the ``price``, averaged over the users; the last is NaN without any.
+    """
+
+    users: float
+    exposed: float
+    harm: float
+    price: float
+
+
+def by_round(facts: Facts) -> list[Round]:
+    """Every planned round, ascending; empty before anything was fitted."""
     model = facts.model
     if not isinstance(model, Fitted):
-        return None
-    violation, loss = _of_candidates(facts, model)
-    plans, rounds = facts.history.plans, blocks(sorted(facts.history.plans))
-    keys = ("users", "untested", "expected", "without", "violation", "price")
-    averages: dict[str, list[float]] = {key: [] for key in keys}
-    for block in rounds:
-        each: dict[str, list[float]] = {key: [] for key in keys}
-        for r in block:
-            arms = torch.tensor(plans[r].candidates)
-            shares = torch.tensor(plans[r].shares, dtype=torch.float64)
-            trace = plans[r].trace.exposure
-            each["users"].append(_users(facts, r))
-            each["untested"].append(np.nan if trace is None else trace.untested)
-            for key, value in (
-                ("expected", None if trace is None else trace.violation),
-                ("without", None if trace is None else trace.without_limits),
-            ):
-                each[key].append(np.nan if value is None else value / 100)
-            each["violation"].append(float(shares @ violation[arms]))
-            each["price"].append(float(shares @ loss[arms]))
-        for key, values in each.items():
-            averages[key].append(_mean(values))
-    harm = [100 * v * u for v, u in zip(averages["violation"], averages["users"])]
-    columns: list[Values] = [
-        ("round", "round", "whole", [block[0] for block in rounds]),
-        ("users", "users", "whole", averages["users"]),
-        ("untested", "share untested", "percent", averages["untested"]),
-        ("expected", "violation expected then", "percent", averages["expected"]),
-        ("without", "without limits", "percent", averages["without"]),
-        ("violation", "violation by today's estimates", "percent", averages["violation"]),
-        ("harm", "harm, points times users", "number", harm),
-        ("price", "objective lost", "signed", averages["price"]),
-    ]
+        return []
+    violation, unsafe, loss = _of_candidates(facts, model)
+    rounds = []
+    for number, plan in sorted(facts.history.plans.items()):
+        arms, trace = torch.tensor(plan.candidates), plan.trace.exposure
+        shares = torch.tensor(plan.shares, dtype=torch.float64)
+        then = (None, None) if trace is None else (trace.violation, trace.without_limits)
+        rounds.append(
+            Round(
+                number,
+                _users(facts, number),
+                np.nan if trace is None else trace.untested,
+                *(np.nan if value is None else value / 100 for value in then),
+                *(float(shares @ values[arms]) for values in (violation, unsafe, loss)),
+            )
+        )
+    return rounds
+
+
+def totals(rounds: Sequence[Round]) -> Totals:
+    """What all rounds come to."""
+    known = [r for r in rounds if np.isfinite(r.users)]
+    users = math.fsum(r.users for r in known)
+    price = math.fsum(r.users * r.price for r in known)
+    return Totals(
+        users=users,
+        exposed=math.fsum(r.users * r.exposed for r in known),
+        harm=100 * math.fsum(r.users * r.violation for r in known),
+        price=price / users if users else np.nan,
+    )
+
+
+def exposure(rounds: Sequence[Round]) -> Table:
+    """By round, or averages by block of rounds in a long study."""
+    by_number = {r.number: r for r in rounds}
+    parts = blocks(list(by_number))
+    columns: list[Values] = [("round", "round", "whole", [part[0] for part in parts])]
+    shown: tuple[tuple[str, str, Kind], ...] = (
+        ("users", "users", "whole"),
+        ("untested", "share untested", "percent"),
+        ("expected", "violation expected then", "percent"),
+        ("without", "without limits", "percent"),
+        ("violation", "violation by today's estimates", "percent"),
+        ("exposed", "share exposed to violations", "percent"),
+        ("price", "objective lost", "signed"),
+    )
+    for name, title, kind in shown:
+        values = [_mean([getattr(by_number[r], name) for r in part]) for part in parts]
+        columns.append((name, title, kind, values))
     return table(*columns)
 
 
-def _of_candidates(facts: Facts, model: Fitted) -> tuple[Tensor, Tensor]:
-    """Expected violation and loss of every candidate, each ``(candidates,)``; 0 for the base."""
+def _of_candidates(facts: Facts, model: Fitted) -> tuple[Tensor, Tensor, Tensor]:
+    """Of every candidate, each ``(candidates,)``: expected violation, P(violation) and loss.
+
+    For the base they are what is known of it.
+    """
     theta = facts.history.theta
-    violation = prospect(model, facts.problem.space.to_unit(theta)).violation
+    outlook = prospect(model, facts.problem.space.to_unit(theta))
+    violation, unsafe = outlook.violation, 1 - outlook.prob_feasible
     violation[CONTROL] = base_violation(facts.problem)
+    unsafe[CONTROL] = float(violation[CONTROL] > 0)
     loss = -at_theta(facts, model.posterior, theta).gain[0].nan_to_num(0.0).double()
     loss[CONTROL] = 0.0
-    return violation, loss
+    return violation, unsafe, loss
 
 
 def _users(facts: Facts, round: int) -> float:

@@ -126,7 +126,10 @@ def _block(block: Block, figures: list[dict[str, Any]]) -> str:
 def _answer(answer: Answer) -> str:
     """The verdict with its reason and the next step, then a card for each part of health."""
     verdict = answer.verdict
-    parts = [f'<p class="sentence">{escape(verdict.sentence)}</p>']
+    parts = [
+        f'<p class="badge"><i>{verdict.state}</i></p>',
+        f'<p class="sentence">{escape(verdict.sentence)}</p>',
+    ]
     parts += [f"<p>{escape(verdict.why)}</p>"] if verdict.why else []
     parts += [f"<p>Next: {escape(verdict.next_step)}</p>"] if verdict.next_step else []
     cards = "".join(map(_card, answer.health))

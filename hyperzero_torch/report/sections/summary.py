@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ...study.history import CONTROL
 from ..data import candidate_rows, decisions
 from ..data.facts import Facts
 from ..data.tables import name_of, show, show_interval
@@ -29,21 +30,17 @@ def summary(facts: Facts) -> Section:
 
 def _tiles(facts: Facts) -> list[Tile]:
     best, history, config = facts.best, facts.history, facts.config
-    values = (best.objective_mean, best.objective_lcb, best.objective_ucb)
-    mean, low, high = facts.gain(torch.tensor(values, dtype=torch.float64)).tolist()
-    gain = f"{config.confidence:.0%} interval {show_interval(low, high, 'signed')}"
-    # Over a base of 0 the objective is the gain itself.
+    interval = show_interval(best.objective_lcb, best.objective_ucb, "number")
     base = show(best.objective_base, "number")
-    level = f"interval {show_interval(*values[1:], 'number')}; base {base}"
+    level = f"{config.confidence:.0%} interval {interval}; base {base}"
     success = f"and better than the base: {show(best.prob_success, 'prob')}; "
     required = f"required: at least {show(config.min_prob_feasible, 'prob')}"
     required = success + required if best.candidate_id else required
     served = len(history.plans[facts.last_round].candidates) - 1
     tested = int(facts.bucket.tested.sum())
     return [
-        Tile("Recommended", name_of(best.candidate_id), best.reason),
-        Tile("Gain over base", show(mean, "signed"), gain),
-        *([Tile("Objective", show(values[0], "number"), level)] if facts.is_relative else []),
+        Tile("Recommended", name_of(best.candidate_id), _evidence(facts)),
+        Tile("Objective", show(best.objective_mean, "number"), level),
         Tile("P(feasible)", show(best.prob_feasible, "prob"), required),
         *_outlook(facts),
         Tile("Round", str(facts.last_round), f"{len(history.plans)} rounds planned"),
@@ -63,9 +60,25 @@ def _experiment(facts: Facts) -> list[Tile]:
     return [Tile("Experiment", show(share, "percent"), "of all users; others are served the base")]
 
 
+def _evidence(facts: Facts) -> str:
+    """Why it is recommended, where the verdict speaks of something else; else on what it rests."""
+    best = facts.best
+    if best.reason != facts.verdict.why:
+        return best.reason
+    if not best.candidate_id:
+        return "today's setting"
+    return f"with evidence of {best.num_rounds} round{'s' * (best.num_rounds != 1)} of its own"
+
+
 def _outlook(facts: Facts) -> list[Tile]:
-    """The most promising candidate, and how long a decision about it will take."""
-    leader, rounds = facts.best.leader, facts.best.rounds_to_decide
+    """Whether a recommended candidate is proven; else the most promising one, and how long yet."""
+    best = facts.best
+    if best.candidate_id != CONTROL:
+        if best.proven is None or not facts.problem.num_constraints:
+            return []
+        note = "by its own readings, at whatever time one looks"
+        return [Tile("Proven safe", "yes" if best.proven else "not yet", note)]
+    leader, rounds = best.leader, best.rounds_to_decide
     if leader is None:
         none = "no candidate is expected to improve on the base yet"
         return [Tile("Decision", "–", none)]
@@ -76,9 +89,8 @@ def _outlook(facts: Facts) -> list[Tile]:
     question = "whether the leader is feasible and better than the base"
     value = "ready" if rounds == 0 else f"in {'> 1000' if rounds is None else rounds} rounds"
     enough = "enough evidence" if rounds == 0 else "at the present traffic: enough evidence"
-    is_recommended = leader == facts.best.candidate_id
     return [
-        *([] if is_recommended else [Tile("Leader", name_of(leader), note)]),
+        Tile("Leader", name_of(leader), note),
         Tile("Decision", value, f"{enough} to decide {question}"),
     ]
 
