@@ -198,7 +198,8 @@ def drive(
             observers.see(done)
     finally:
         undelivered = observers.close()
-    note(f"stopped after {num_rounds} rounds; {rows:,} new readings recorded")
+    ran = f"{num_rounds} round{'s' * (num_rounds != 1)}"
+    note(f"stopped after {ran}; {rows:,} new readings recorded")
     if undelivered:
         warn(f"{undelivered} alerts could not be delivered to the webhook (details in the log)")
     if without_readings >= ROUNDS_BEFORE_WARNING:

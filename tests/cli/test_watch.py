@@ -160,11 +160,31 @@ def test_explain_shows_the_parameters_of_each_arm(platform, monkeypatch):
     monkeypatch.setattr("hyperzero_torch.cli.explain.console.width", 400)
     platform.start()
     hour(platform, 0)
-    code, out, _ = platform.run("explain", "-c", platform.config)
+    code, out, _ = platform.run("explain", "-c", platform.config, "--all")
     assert code == 0
     for arm in platform.plan(0)["arms"]:
         values = ", ".join(f"{name} {value:.4g}" for name, value in arm["parameters"].items())
         assert values in out
+
+
+def test_explain_fits_a_terminal_of_80_columns(platform, monkeypatch):
+    """The arms with most traffic, each in a few lines; the others are counted."""
+    monkeypatch.setattr("hyperzero_torch.cli.explain.console.width", 80)
+    monkeypatch.setattr("hyperzero_torch.cli.explain._MOST_ARMS", 5)
+    platform.start()
+    hour(platform, 0)
+    code, out, _ = platform.run("explain", "-c", platform.config)
+    assert code == 0
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines == [line.rstrip() for line in lines]
+    assert len(lines) < 40
+    arms = platform.plan(0)["arms"]
+    rest = sorted(arm["share"] for arm in arms[1:])[:-5]
+    assert f"and {len(rest)} more arms with {sum(rest):.1%} of the traffic" in out
+    everything = platform.run("explain", "-c", platform.config, "--all")[1]
+    assert "more arms" not in everything
+    assert len(re.findall(r"^ +\d+ +[\d.]+%", everything, re.M)) == len(arms)
 
 
 def test_no_library_has_the_last_word(tmp_path):
@@ -177,4 +197,4 @@ def test_no_library_has_the_last_word(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "leaked" not in done.stderr
-    assert re.search(r"stopped after 1 rounds; \d+ new readings recorded\n\Z", done.stderr)
+    assert re.search(r"stopped after 1 round; \d+ new readings recorded\n\Z", done.stderr)
