@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..study.acceptance import summary
-from ..study.history import History
+from ..study.acceptance import set_aside
 from .output import note, show, show_json
 from .study import AsJson, Config, Reason, open_study
 
@@ -28,7 +27,7 @@ def list_readings(config: Config, as_json: AsJson = False) -> None:
 
       hyperzero readings list -c tuning.yaml
     """
-    groups = quarantined(open_study(config).history)
+    groups = set_aside(open_study(config).history)
     if as_json:
         show_json(groups)
         return
@@ -71,21 +70,6 @@ def accept_readings(
         reason, rounds=round or None, candidates=candidate or None, metrics=metric or None
     )
     note(f"{num} readings count; {len(study.history.quarantined)} are still set aside")
-
-
-def quarantined(history: History) -> list[dict[str, Any]]:
-    """Readings that are set aside, by metric and reason, as plain JSON values."""
-    return [
-        {
-            "metric": metric,
-            "code": code,
-            "reason": reason,
-            "readings": len(cells),
-            "rounds": sorted({c.round for c in cells}),
-            "candidates": sorted({c.candidate for c in cells}),
-        }
-        for (metric, code, reason), cells in summary(history).items()
-    ]
 
 
 def _listed(numbers: list[int]) -> str:

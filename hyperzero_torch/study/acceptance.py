@@ -24,6 +24,7 @@ def accept(
     rounds: Collection[int] | None = None,
     candidates: Collection[int] | None = None,
     metrics: Collection[str] | None = None,
+    by: str | None = None,
 ) -> Decision:
     """A person's word that readings count, although they were set aside.
 
@@ -60,12 +61,12 @@ def accept(
         candidates=[c.candidate for c in chosen],
         metrics=[c.metric for c in chosen],
         units=sorted(doubted),
+        by=by or login_name(),
     )
     right = sorted({history.metrics[m] for m, _ in doubted})
     units = f"; the unit of {right} is right" if right else ""
-    return Decision.of(
-        history.last_round or 0, f"{reason} ({len(chosen)} readings count{units})", trace
-    )
+    count = "1 reading counts" if len(chosen) == 1 else f"{len(chosen)} readings count"
+    return Decision.of(history.last_round or 0, f"{reason} ({count}{units})", trace)
 
 
 def readmit(
@@ -88,6 +89,21 @@ def readmit(
         )
     trace = Readmitted(candidates=numbers, by=by or login_name())
     return [Decision.of(history.last_round or 0, reason, trace)]
+
+
+def set_aside(history: History) -> list[dict[str, Any]]:
+    """Readings that are set aside, by metric and reason, as plain JSON values."""
+    return [
+        {
+            "metric": metric,
+            "code": code,
+            "reason": reason,
+            "readings": len(cells),
+            "rounds": sorted({c.round for c in cells}),
+            "candidates": sorted({c.candidate for c in cells}),
+        }
+        for (metric, code, reason), cells in summary(history).items()
+    ]
 
 
 def summary(history: History) -> dict[tuple[str, str, str], list[Cell]]:

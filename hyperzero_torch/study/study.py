@@ -225,6 +225,7 @@ class Study(Switchboard, Epochs, Integrity):
         rounds: Collection[int] | None = None,
         candidates: Collection[int] | None = None,
         metrics: Collection[str] | None = None,
+        by: str | None = None,
     ) -> int:
         """Let readings count that were set aside as absurd; journaled. Returns their number.
 
@@ -234,13 +235,14 @@ class Study(Switchboard, Epochs, Integrity):
         Args:
             reason: why they are right, in a sentence.
             rounds, candidates, metrics: which of them; None for all.
+            by: who says so; by default the login name.
         Raises:
             ReadingsError: none that is set aside is among them.
             RoundError: no reason is given.
         """
 
         def compute(history: History) -> tuple[Sequence[Entry], int]:
-            decision = acceptance.accept(history, reason, rounds, candidates, metrics)
+            decision = acceptance.accept(history, reason, rounds, candidates, metrics, by)
             return [decision], len(history.quarantined)
 
         before = self.append(compute)

@@ -623,3 +623,26 @@ def test_what_is_shown_of_a_message(message, kept):
     result = shown(errors.JournalError(message))
     assert kept is None or result == kept
     assert "/srv/x" not in result
+
+
+def test_readings_that_are_set_aside_are_listed_and_accepted(fresh):
+    client = fresh()
+    client.play(4)
+    plan = client.post("ask", "platform").json()["plan"]
+    rows = rows_of(reply(plan_of(plan)))
+    for row in rows[-2:]:
+        row["mean"] *= 1e6
+    assert client.post("tell", "platform", json={"rows": rows}).status_code == 200
+    groups = client.get("quarantine").json()["groups"]
+    assert sum(group["readings"] for group in groups) == 2
+    assert {group["metric"] for group in groups} == {"gain", "guard"}
+    wrong = {**WHY, "metrics": ["guard"], "rounds": [plan["round"] + 1]}
+    refused(client.post("quarantine/accept", "operator", json=wrong), 422, "none of the 2 readings")
+    refused(client.post("quarantine/accept", "platform", json=WHY), 403, "nothing was changed")
+    refused(client.post("quarantine/accept", "operator", json={"reason": ""}), 422)
+    one = client.post("quarantine/accept", "operator", json={**WHY, "metrics": ["guard"]}).json()
+    assert (one["accepted"], one["left"]) == (1, 1)
+    assert client.post("quarantine/accept", "operator", json=WHY).json()["left"] == 0
+    assert client.get("quarantine").json() == {"groups": []}
+    made = client.get("history?kind=readings accepted").json()["rows"]
+    assert [row["by"] for row in made] == ["operator 0"] * 2

@@ -268,11 +268,34 @@ def test_what_is_broken_comes_with_what_to_do(world, login):
     assert "Quarantine: 1 reading is set aside as absurd" in verdict
     assert "Next: " in verdict
     assert "accept them, or send them corrected" in verdict
+    http = login("operator")
+    shown = http.get("/studies/feed").text
+    assert "Accept the readings that are set aside" in shown
+    assert "Accept the readings" not in login("viewer").get("/studies/feed").text
     glances = login("viewer").get("/").text
     assert glances.index("<i>ACT</i>") < glances.index("</li>")  # who needs somebody comes first
     sent = [{**row, "revision": 1, "mean": 10.0} for row in rows]
     assert world.post("tell", "platform", json={"rows": sent}).is_success
     assert world.get("status").json()["quarantined"] == 0
+    assert "Accept the readings" not in http.get("/studies/feed").text
+
+
+def test_readings_that_are_set_aside_are_accepted_with_a_click(world, login):
+    plan = world.post("ask", "platform").json()["plan"]
+    rows = rows_of(reply(plan_of(plan)))
+    rows[-1]["mean"] *= 1e6
+    world.post("tell", "platform", json={"rows": rows})
+    http = login("operator")
+    form = {"key": key_of(http.get("/studies/feed").text), "reason": "a sale day"}
+    done = http.post("/studies/feed/do/accept", data=form)
+    assert done.status_code == 200
+    assert world.get("status").json()["quarantined"] == 0
+    last = world.get("history?kind=readings accepted").json()["rows"][-1]
+    assert last["reason"].startswith("a sale day (1 reading counts")
+    assert last["by"].startswith("operator")
+    again = http.post("/studies/feed/do/accept", data=form)
+    assert again.status_code in (409, 422)
+    assert "none of the 0 readings" in again.text
 
 
 def test_a_lease_that_has_run_out_is_a_card_and_the_verdict(tmp_path):

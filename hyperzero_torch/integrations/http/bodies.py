@@ -51,6 +51,14 @@ class OfCandidate(Why):
     candidate: Number
 
 
+class Accepted(Why):
+    """Readings that are set aside and are right; by default all of them."""
+
+    rounds: Annotated[list[Number], Field(min_length=1, max_length=1000)] | None = None
+    candidates: Annotated[list[Number], Field(min_length=1, max_length=1000)] | None = None
+    metrics: Annotated[list[str], Field(min_length=1, max_length=1000)] | None = None
+
+
 class Pin(OfCandidate):
     """A fixed share of the experiment."""
 

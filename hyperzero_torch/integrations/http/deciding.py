@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 
 from ...errors import ConfigError
+from ...study.acceptance import set_aside
 from ...study.config import StudyConfig
 from ...study.goals import periods
 from ...study.study import Study
@@ -15,6 +16,7 @@ from ...tuner.status import switches_of
 from ...tuner.tuner import Tuner
 from .answers import Json, finite
 from .bodies import (
+    Accepted,
     Answer,
     Goals,
     Launch,
@@ -97,6 +99,26 @@ async def approve(access: Served, caller: Approver, body: Why) -> Json:
 async def rollback(access: Served, caller: Approver, body: RollBack) -> Json:
     """Restore the study to its state when it planned a round; nothing is deleted."""
     return await _throw(access, lambda s: s.roll_back(body.to_round, body.reason, caller.name))
+
+
+@router.get("/v1/studies/{study}/quarantine", response_model=Answer)
+async def quarantine(access: Served, _: Reader) -> Json:
+    """Readings that are set aside as absurd, by metric and reason; they do not count."""
+    groups, _warnings = await access.read(lambda tuner: set_aside(tuner.study.sync()))
+    return Json({"groups": groups})
+
+
+@router.post("/v1/studies/{study}/quarantine/accept", response_model=Answer)
+async def accept(access: Served, caller: Operator, body: Accepted) -> Json:
+    """Let readings count that are set aside, because they are right."""
+    terms = {name: getattr(body, name) for name in ("rounds", "candidates", "metrics")}
+
+    def work(tuner: Tuner) -> dict[str, int]:
+        num = tuner.study.accept_readings(body.reason, **terms, by=caller.name)
+        return {"accepted": num, "left": len(tuner.history.quarantined)}
+
+    result, warnings = await access.write(work)
+    return Json({**result, "warnings": warnings})
 
 
 @router.get("/v1/studies/{study}/launch", response_model=Answer)

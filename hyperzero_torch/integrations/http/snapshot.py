@@ -101,6 +101,7 @@ class Snapshot:
     horizon: Horizon
     num_candidates: int
     num_decisions: int
+    num_set_aside: int
     stopped: tuple[int, ...]
     pins: Mapping[int, float]
     traffic: tuple[Part, ...] = ()
@@ -183,6 +184,7 @@ def take(tuner: Tuner, key: str, times: Times) -> Snapshot:
         horizon=config.horizon,
         num_candidates=max(0, history.num_candidates - 1),
         num_decisions=len(history.decisions),
+        num_set_aside=len(history.quarantined),
         stopped=tuple(sorted(history.status.stopped)),
         pins={candidate: pin.share for candidate, pin in switches.pins.items()},
         traffic=parts,

@@ -31,15 +31,17 @@ class Quarantined(DecisionTrace):
 class ReadingsAccepted(DecisionTrace):
     """Readings that were set aside and count from now on, a value for each.
 
-    ``units`` are metrics whose unit is right for all their readings, with the code that doubted it.
+    ``units`` are metrics whose unit is right for all their readings, with the code that doubted it;
+    ``by``, since version 8, is who says so.
     """
 
     kind = ACCEPTED
-    version = 3
+    version = 8
     rounds: Candidates = ()
     candidates: Candidates = ()
     metrics: Candidates = ()
     units: tuple[tuple[StrictInt, str], ...] = ()
+    by: str = ""
 
 
 class Readmitted(DecisionTrace):

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, TypeAlias
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
 
 #: Latest version of the records. Most are written as version 2, which earlier packages read;
-#: versions 3 to 7 have kinds or values that an earlier package would not understand.
-VERSION = 7
+#: versions 3 to 8 have kinds or values that an earlier package would not understand.
+VERSION = 8
 #: Under this key a record stores its version; a remark must not use it.
 VERSION_KEY = "trace_version"
 

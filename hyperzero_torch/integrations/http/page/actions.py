@@ -87,6 +87,11 @@ def _unpin(access: Access, tuner: Tuner, given: Given, caller: Caller) -> str:
     return access.serve(tuner)
 
 
+def _accept(access: Access, tuner: Tuner, given: Given, caller: Caller) -> str:
+    tuner.study.accept_readings(given.reason, by=caller.name)
+    return "they count from the next plan on"
+
+
 def _approve(access: Access, tuner: Tuner, given: Given, caller: Caller) -> str:
     tuner.study.approve(given.reason, caller.name)
     return access.serve(tuner)
@@ -143,6 +148,14 @@ ACTIONS: Mapping[str, Action] = {
     "unpin": Action(
         "Unpin a candidate", "Its share is planned as usual.", "operate", ("candidate",), _unpin
     ),
+    "accept": Action(
+        "Accept the readings that are set aside",
+        "All of them count from the next plan on. Do it only where they are right; otherwise send "
+        "them corrected, with a higher revision.",
+        "operate",
+        (),
+        _accept,
+    ),
     "approve": Action(
         "Approve the plan", "The next plan is like the one that waits.", "decide", (), _approve
     ),
@@ -195,6 +208,7 @@ def possible(snapshot: Snapshot) -> list[str]:
     actions += ["let-back"] if snapshot.stopped else []
     actions += ["unpin"] if snapshot.pins else []
     actions += ["approve"] if snapshot.waits else []
+    actions += ["accept"] if snapshot.num_set_aside else []
     first = next_action(snapshot)
     return sorted(actions, key=lambda name: name != first)
 
