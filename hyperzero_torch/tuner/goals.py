@@ -121,7 +121,7 @@ def change_goals(
         for source in recorded(history):
             align(source, becomes)  # refused before anything is written
         # What is fitted for goals that are not in force yet must not be found again.
-        scratch = FitCache(dict(cache.blocks), {}, {})
+        scratch = FitCache(dict(cache.blocks), {}, {}, {})
         state = update_model(becomes, config, after, device, scratch, surrogate, broken)
         stops = harm_stops(state, RoundContext(config, after, history.last_round or 0, study.seed))
         after.extend(stops)

@@ -110,21 +110,40 @@ class FitCache(NamedTuple):
 
     ``fit`` holds the last fit under the numbers of messages and of decisions, the configuration and
     the candidates that it was made from; ``prior`` is held under the number of decisions.
+    ``evidence`` holds the last evidence under the number of entries and how it is pooled.
     """
 
     blocks: BlockCache
     fit: dict[tuple[Any, ...], Fit]
     prior: dict[int, Prior | None]
+    evidence: dict[tuple[int, Pooling], Bucket]
 
     @classmethod
     def empty(cls) -> FitCache:
         """An empty cache."""
-        return cls({}, {}, {})
+        return cls({}, {}, {}, {})
 
     def clear(self) -> None:
         """Drop everything, for another study."""
         for results in self:
             results.clear()
+
+
+def evidence_of(history: History, config: TunerConfig, cache: FitCache) -> Bucket:
+    """The evidence on every candidate; the last result is kept.
+
+    Args:
+        history: of the study that the cache belongs to, as its journal has it.
+        config: how it pools.
+        cache: of this study.
+    """
+    pooling = Pooling.of(config)
+    key = (history.num_entries, pooling)
+    if key not in cache.evidence:
+        bucket = gather(history, pooling, cache.blocks)
+        cache.evidence.clear()
+        cache.evidence[key] = bucket
+    return cache.evidence[key]
 
 
 def update_model(
@@ -147,7 +166,7 @@ def update_model(
         surrogate: the study's, where it is not the package's own.
         broken: why it must not be used now.
     """
-    bucket = gather(history, Pooling.of(config), cache.blocks)
+    bucket = evidence_of(history, config, cache)
     needed = problem.level_metrics.any(0)
     hours = None
     if problem.sees_levels and problem.base_levels is None and bucket.hours_by_metric is not None:

@@ -17,8 +17,6 @@ from ..problem.problem import Problem
 from ..problem.written import stored
 from ..study import launch as launches
 from ..study import promotion
-from ..study.evidence.bucket import gather
-from ..study.evidence.pooling import Pooling
 from ..study.health import Card, cards
 from ..study.history import History
 from ..study.journal import Entry, StudyHeader
@@ -35,6 +33,7 @@ from .gains import DEFAULT, Comparison
 from .goals import GoalsEffect, change_goals
 from .horizon import Resolution, resolution
 from .launching import LaunchReport
+from .model import evidence_of
 from .recommend import Criterion, Recommendation
 from .surrogates import check_dims, check_sources, contenders
 from .verdict import NOT_STARTED, Verdict, at_horizon, verdict_on
@@ -74,8 +73,7 @@ class Operations(Estimates):
             now: the time, for a horizon that is a date.
         """
         history, config = self.study.sync(), self.study.config
-        bucket = gather(history, Pooling.of(config), self._cache.blocks)
-        return resolution(history, config, bucket, now)
+        return resolution(history, config, evidence_of(history, config, self._cache), now)
 
     def learn_from(self, sources: Sequence[Source | str]) -> None:
         """Add domains to learn from, or newer evidence of earlier ones; see ``sources`` above.

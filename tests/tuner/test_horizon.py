@@ -260,3 +260,29 @@ def test_it_changes_no_plan():
         play(tuner, 5)
         plans.append([(p.candidates, p.slots, p.shares) for p in tuner.history.plans.values()])
     assert plans[0] == plans[1]
+
+
+def test_the_evidence_is_pooled_anew_after_every_entry():
+    """The last evidence is kept: every kind of entry that changes it has to be noticed."""
+    tuner = make()
+    play(tuner, 5)
+    changes = (
+        lambda: tuner.ask(),
+        lambda: play(tuner, 1),
+        lambda: tuner.study.set_aside([1], "an incident"),
+        lambda: tuner.study.reinstate([1], "it was none"),
+        lambda: tuner.study.stop([2], "a complaint", "ann"),
+        lambda: tuner.study.roll_back(4, "a mistake", "ann"),
+        lambda: tuner.study.configure(CONFIG.model_copy(update={"calibrate": False})),
+    )
+    for change in changes:
+        tuner.resolution()
+        tuner.bucket()
+        change()
+        config = tuner.config
+        fresh = gather(tuner.study.sync(), Pooling.of(config))
+        for name in ("mean", "var", "weight", "num_rounds"):
+            torch.testing.assert_close(
+                getattr(tuner.bucket(), name), getattr(fresh, name), rtol=0, atol=0, equal_nan=True
+            )
+        assert tuner.resolution() == resolution(tuner.history, config, fresh)
