@@ -22,8 +22,9 @@ from ..surrogate.foreign import CheckedPosterior, ForeignSurrogate
 from ..surrogate.protocol import FittedPosterior
 from . import frames
 from .beliefs import Belief, believe, no_belief
+from .fit_cache import FitCache
 from .frames import Backend, FrameOf
-from .model import FitCache, Fitted, ModelState, update_model
+from .model import Fitted, ModelState, update_model
 
 _T = TypeVar("_T")
 

@@ -35,7 +35,8 @@ from ..transfer import decision
 from .beliefs import Belief, believe, no_belief
 from .candidates import readmitted
 from .explanation import ArmReason, Explanation, ReadingsBehind
-from .model import FitCache, Fitted, ModelState, update_model
+from .fit_cache import FitCache
+from .model import Fitted, ModelState, update_model
 from .transfer_candidates import TRANSFERRED
 
 _NUM_DRAWS = 2048

@@ -32,8 +32,9 @@ from ..transfer.alignment import align
 from ..transfer.journaled import recorded
 from .beliefs import Belief, believe, no_belief
 from .context import RoundContext
+from .fit_cache import FitCache
 from .guardrails import harm_stops
-from .model import FitCache, Fitted, ModelState, update_model
+from .model import Fitted, ModelState, update_model
 from .recommend import Recommendation, recommend
 
 

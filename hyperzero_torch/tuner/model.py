@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from ..problem.problem import Problem
 from ..study.config import TunerConfig
 from ..study.evidence.active_set import fit_set
 from ..study.evidence.blocks import BlockCache, blocks
-from ..study.evidence.bucket import Bucket, gather
+from ..study.evidence.bucket import Bucket
 from ..study.evidence.pooling import Pooling
 from ..study.history import CONTROL, History
 from ..surrogate import Hyperparameters, Posterior, Surrogate
@@ -24,6 +24,7 @@ from ..surrogate.protocol import FittedPosterior
 from ..transfer import features
 from ..transfer.journaled import current_override, recorded
 from ..transfer.prior import Judgement, Prior
+from .fit_cache import Fit, FitCache, evidence_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,59 +92,6 @@ ModelState: TypeAlias = Unfitted | Fitted
 # small steps, each of which would wait for a card. The posterior then moves to the device.
 _MOST_ON_CPU = 256
 _Data: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor | None]
-
-
-class Fit(NamedTuple):
-    """A posterior, or why there is none; and the judgement on other domains behind it.
-
-    ``remark`` as in ``Fitted``.
-    """
-
-    posterior: FittedPosterior | None
-    why_not: str | None
-    judgement: Judgement | None = None
-    remark: str | None = None
-
-
-class FitCache(NamedTuple):
-    """Results that later rounds use again: settled blocks, the last fit, the sources' prior.
-
-    ``fit`` holds the last fit under the numbers of messages and of decisions, the configuration and
-    the candidates that it was made from; ``prior`` is held under the number of decisions.
-    ``evidence`` holds the last evidence under the number of entries and how it is pooled.
-    """
-
-    blocks: BlockCache
-    fit: dict[tuple[Any, ...], Fit]
-    prior: dict[int, Prior | None]
-    evidence: dict[tuple[int, Pooling], Bucket]
-
-    @classmethod
-    def empty(cls) -> FitCache:
-        """An empty cache."""
-        return cls({}, {}, {}, {})
-
-    def clear(self) -> None:
-        """Drop everything, for another study."""
-        for results in self:
-            results.clear()
-
-
-def evidence_of(history: History, config: TunerConfig, cache: FitCache) -> Bucket:
-    """The evidence on every candidate; the last result is kept.
-
-    Args:
-        history: of the study that the cache belongs to, as its journal has it.
-        config: how it pools.
-        cache: of this study.
-    """
-    pooling = Pooling.of(config)
-    key = (history.num_entries, pooling)
-    if key not in cache.evidence:
-        bucket = gather(history, pooling, cache.blocks)
-        cache.evidence.clear()
-        cache.evidence[key] = bucket
-    return cache.evidence[key]
 
 
 def update_model(

@@ -29,11 +29,11 @@ from . import announcements, arguments, launching
 from .comparison import compare
 from .context import RoundContext
 from .estimates import Estimates
+from .fit_cache import evidence_of
 from .gains import DEFAULT, Comparison
 from .goals import GoalsEffect, change_goals
 from .horizon import Resolution, resolution
 from .launching import LaunchReport
-from .model import evidence_of
 from .recommend import Criterion, Recommendation
 from .surrogates import check_dims, check_sources, contenders
 from .verdict import NOT_STARTED, Verdict, at_horizon, verdict_on

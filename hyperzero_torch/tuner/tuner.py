@@ -35,8 +35,8 @@ from ..transfer.source import Source
 from . import announcements, arguments, surrogates
 from .explain import explain
 from .explanation import Explanation
+from .fit_cache import FitCache
 from .goals import goals_before, stored_problem
-from .model import FitCache
 from .operations import Operations
 from .recommend import Criterion, Recommendation, recommend
 from .round import plan_round

@@ -75,13 +75,13 @@ def by_round(facts: Facts) -> list[Round]:
 
 def totals(rounds: Sequence[Round]) -> Totals:
     """What all rounds come to."""
-    known = [r for r in rounds if np.isfinite(r.users)]
-    users = math.fsum(r.users for r in known)
-    price = math.fsum(r.users * r.price for r in known)
+    reporting = [r for r in rounds if np.isfinite(r.users)]
+    users = math.fsum(r.users for r in reporting)
+    price = math.fsum(r.users * r.price for r in reporting)
     return Totals(
         users=users,
-        exposed=math.fsum(r.users * r.exposed for r in known),
-        harm=100 * math.fsum(r.users * r.violation for r in known),
+        exposed=math.fsum(r.users * r.exposed for r in reporting),
+        harm=100 * math.fsum(r.users * r.violation for r in reporting),
         price=price / users if users else np.nan,
     )
 
