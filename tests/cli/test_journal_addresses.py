@@ -179,6 +179,7 @@ def test_the_form_that_a_message_names_works(tmp_path, monkeypatch):
 @example("[", "sqlite://")
 @example("h:port/d", "sqlite://")
 @example("\0", "sqlite:///")
+@example("~0", "sqlite:///")
 def test_an_address_is_understood_or_is_a_journal_error(text, scheme):
     try:
         address = Address.of(scheme + text)
@@ -186,3 +187,8 @@ def test_an_address_is_understood_or_is_a_journal_error(text, scheme):
         return
     assert address.is_sqlite
     assert address.file is None or address.file
+
+
+def test_the_home_of_a_user_who_is_not_there_is_asked_for_in_full():
+    with pytest.raises(hz.JournalError, match="'~' is not replaced in a URL; write the path in"):
+        Address.of("sqlite:///~no-such-user/study.db")

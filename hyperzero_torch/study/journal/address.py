@@ -135,7 +135,10 @@ def _check_sqlite(url: sa.URL, shown: str) -> None:
         why = "SQLite has no host, and a file follows three slashes"
         meant = f"sqlite:///{meant}"
     elif path.startswith("~"):
-        why, meant = "'~' is not replaced in a URL", f"sqlite:///{Path(path).expanduser()}"
+        # Where there is no such user the path comes back as it was.
+        expanded = os.path.expanduser(path)
+        meant = "the path in full" if expanded == path else f"sqlite:///{expanded}"
+        why = "'~' is not replaced in a URL"
     elif os.name == "posix" and re.match(r"[A-Za-z]:[\\/]", path):
         why, meant = "it is a path of Windows", "sqlite:///study.db"
     else:
