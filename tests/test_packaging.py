@@ -148,6 +148,18 @@ def site_packages(python):
     return site
 
 
+def lend(name, python):
+    """Links to the files of a distribution that is installed here; pip takes it for installed.
+
+    Links to files and no folders: whatever pip removed there, it would remove the links alone.
+    """
+    distribution = importlib.metadata.distribution(name)
+    for top in {file.parts[0] for file in distribution.files} - {".."}:
+        source = Path(distribution.locate_file(top))
+        if source.is_dir():
+            shutil.copytree(source, site_packages(python) / top, copy_function=os.symlink)
+
+
 @pytest.fixture(scope="module")
 def by_wheel(wheel, tmp_path_factory):
     """The python of a fresh environment: the wheel, and what pip finds that it depends on."""
@@ -155,6 +167,7 @@ def by_wheel(wheel, tmp_path_factory):
     python, index = fresh(folder / "env"), Index(folder)
     if why := index.why_not(python):
         pytest.skip(why)
+    lend("torch", python)  # unpacking and compiling it takes most of the time
     index.install(python, wheel)
     return python
 
